@@ -1,0 +1,179 @@
+//! The public entry: one system call, performed by every thread of the process.
+
+// # Safety
+//
+// The functions here pass a system call on. What the call does to memory is its caller's business
+// and is asked of them in each `# Safety` section.
+#![allow(unsafe_code)]
+
+use core::ffi::c_long;
+use core::sync::atomic::{AtomicU8, Ordering};
+use core::time::Duration;
+
+use crate::error::Error;
+use crate::rendezvous::{self, Call, Settings};
+use crate::report::Report;
+
+/// What happens when a thread's result differs from the caller's.
+///
+/// The process is inconsistent then, and nothing can take the calls back: the caller and the
+/// threads that agreed have performed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Sensitivity {
+    /// Nothing; the report tells.
+    Ignore = 0,
+    /// A line on standard error names the call, its arguments, what was expected and what each
+    /// differing thread got instead.
+    Warning = 1,
+    /// That line, and then the process is killed by signal 33 before any differing thread leaves
+    /// the stop.
+    #[default]
+    Error = 2,
+}
+
+/// What counts as the same result in another thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Agreement {
+    /// The value that the caller got.
+    #[default]
+    SameResult,
+    /// Any value that is no error: for calls that return an old value, or a fresh id.
+    AnySuccess,
+    /// Anything at all.
+    Anything,
+}
+
+static SENSITIVITY: AtomicU8 = AtomicU8::new(Sensitivity::Error as u8);
+
+/// Sets what happens, from the next call on, when a thread's result differs from the caller's.
+/// It holds for the whole process; the default is [`Sensitivity::Error`].
+pub fn set_sensitivity(level: Sensitivity) {
+    // Relaxed: a setting on its own, with nothing published beside it.
+    SENSITIVITY.store(level as u8, Ordering::Relaxed);
+}
+
+/// The process-wide setting made by [`set_sensitivity`].
+pub fn sensitivity() -> Sensitivity {
+    match SENSITIVITY.load(Ordering::Relaxed) {
+        0 => Sensitivity::Ignore,
+        1 => Sensitivity::Warning,
+        _ => Sensitivity::Error,
+    }
+}
+
+/// Performs a system call of up to three arguments on every thread of the process.
+///
+/// The calling thread performs the call first, when every other thread is held. If the kernel
+/// refuses it, [`Error::Call`] says why, and no other thread attempts it. If it succeeds, every
+/// other thread performs it too before it runs another user instruction; the value is the calling
+/// thread's. `nr` is what `libc::SYS_*` gives.
+///
+/// A call that only reads state needs none of this.
+///
+/// # Errors
+/// Any [`Error`] means that nothing changed in any thread.
+///
+/// # Safety
+/// See [`syscall6`].
+pub unsafe fn syscall3(nr: c_long, a1: usize, a2: usize, a3: usize) -> Result<usize, Error> {
+    // SAFETY: the caller's promise is the one asked for here.
+    unsafe { syscall6(nr, a1, a2, a3, 0, 0, 0) }
+}
+
+/// Performs a system call of up to six arguments on every thread of the process; see [`syscall3`].
+///
+/// # Safety
+/// The call must be sound when *every* thread makes it, with these very arguments, at any point of
+/// its execution:
+/// - What its pointers point to stays valid, and unchanged by others, until this function returns;
+///   if the kernel writes through them, each thread writes.
+/// - A call that takes effect each time it is made (`nice`, `keyctl`, `close`, a seek) takes effect
+///   once per thread. Calls that end, replace or unhinge a thread are refused.
+/// - While it runs, the other threads are held: a call that waits for one of them never returns.
+/// - Code of this process may rely on privilege or on resources that the call takes away.
+pub unsafe fn syscall6(
+    nr: c_long,
+    a1: usize,
+    a2: usize,
+    a3: usize,
+    a4: usize,
+    a5: usize,
+    a6: usize,
+) -> Result<usize, Error> {
+    let broadcast = Broadcast::new(nr, [a1, a2, a3, a4, a5, a6]);
+    // SAFETY: the caller's promise is the one asked for here.
+    unsafe { rendezvous::perform(&[broadcast.call], &broadcast.settings(), None) }
+}
+
+/// One system call with settings of its own.
+///
+/// ```
+/// use libpsx::{Broadcast, Sensitivity};
+/// use std::time::Duration;
+///
+/// let keep_caps = Broadcast::new(libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 1, 0, 0, 0, 0])
+///     .deadline(Duration::from_secs(2))
+///     .sensitivity(Sensitivity::Warning);
+/// // SAFETY: PR_SET_KEEPCAPS takes no pointer and touches no memory.
+/// let report = unsafe { keep_caps.run() }?;
+/// println!("{} threads keep their capabilities", report.threads());
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a broadcast does nothing until it is run"]
+pub struct Broadcast {
+    call: Call,
+    deadline: Duration,
+    sensitivity: Option<Sensitivity>,
+}
+
+impl Broadcast {
+    /// The call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the
+    /// process-wide sensitivity, and [`Agreement::SameResult`].
+    pub const fn new(nr: c_long, args: [usize; 6]) -> Self {
+        let call = Call { nr: nr as usize, args, agreement: Agreement::SameResult };
+        Self { call, deadline: Duration::from_secs(10), sensitivity: None }
+    }
+
+    /// How long to try to bring all threads to a stop. It does not cover the call itself, once it
+    /// has begun.
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The sensitivity for this call alone.
+    pub const fn sensitivity(mut self, level: Sensitivity) -> Self {
+        self.sensitivity = Some(level);
+        self
+    }
+
+    /// What counts as the same result in the other threads.
+    pub const fn agreement(mut self, agreement: Agreement) -> Self {
+        self.call.agreement = agreement;
+        self
+    }
+
+    /// Performs the call on every thread, and reports. See [`syscall3`] for what happens and in
+    /// which order.
+    ///
+    /// # Errors
+    /// Any [`Error`] means that nothing changed in any thread.
+    ///
+    /// # Safety
+    /// See [`syscall6`].
+    pub unsafe fn run(&self) -> Result<Report, Error> {
+        let mut report = Report::new();
+        // SAFETY: the caller's promise is the one asked for here.
+        unsafe { rendezvous::perform(&[self.call], &self.settings(), Some(&mut report)) }?;
+        Ok(report)
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            deadline: self.deadline,
+            sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What can go wrong, told apart by type. Every [`Error`] means the same thing for the process:
+//! **nothing changed, in any thread**. (A thread whose result differs from its caller's is no
+//! `Error`: that is divergence, and [`Sensitivity`](crate::Sensitivity) judges it.)
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::report::Records;
+
+/// An error number of the kernel, `errno(3)`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(i32);
+
+impl Errno {
+    pub(crate) const AGAIN: Self = Self(syscalls::Errno::EAGAIN.into_raw());
+    pub(crate) const DEADLK: Self = Self(syscalls::Errno::EDEADLK.into_raw());
+    pub(crate) const INVAL: Self = Self(syscalls::Errno::EINVAL.into_raw());
+    pub(crate) const INTR: Self = Self(syscalls::Errno::EINTR.into_raw());
+    pub(crate) const MFILE: Self = Self(syscalls::Errno::EMFILE.into_raw());
+    pub(crate) const NFILE: Self = Self(syscalls::Errno::ENFILE.into_raw());
+    pub(crate) const NOSYS: Self = Self(syscalls::Errno::ENOSYS.into_raw());
+    pub(crate) const PERM: Self = Self(syscalls::Errno::EPERM.into_raw());
+    pub(crate) const SRCH: Self = Self(syscalls::Errno::ESRCH.into_raw());
+    pub(crate) const TIMEDOUT: Self = Self(syscalls::Errno::ETIMEDOUT.into_raw());
+
+    /// The value a raw system call returned, taken apart: `-4095..=-1` is an error number
+    /// (syscall(2), "Return value").
+    pub(crate) const fn check(raw: isize) -> Result<usize, Self> {
+        if raw < 0 && raw >= -4095 {
+            Err(Self(raw.wrapping_neg() as i32))
+        } else {
+            Ok(raw as usize)
+        }
+    }
+
+    /// The number, as `libc::E*` spells it.
+    pub const fn raw(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = syscalls::Errno::new(self.0);
+        match (errno.name(), errno.description()) {
+            (Some(name), Some(text)) => write!(f, "{name} ({text})"),
+            _ => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match syscalls::Errno::new(self.0).name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "Errno({})", self.0),
+        }
+    }
+}
+
+/// Why a broadcast did not happen. Nothing has changed in any thread, whichever variant it is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel refused the calling thread's own call; no other thread attempted it.
+    Call(Errno),
+    /// Some threads could not be stopped before the deadline.
+    Unreachable(Unreachable),
+    /// A signal could not be queued before the deadline: `RLIMIT_SIGPENDING` of this user is used
+    /// up (setrlimit(2)), by this process or another one.
+    SignalQueueFull,
+    /// Another thread's broadcast did not finish before the deadline.
+    Busy {
+        /// The thread whose broadcast is under way.
+        tid: i32,
+    },
+    /// The calling thread is in the middle of a broadcast already, and a signal handler that
+    /// interrupted it called again.
+    Reentered,
+    /// We do not make this call on every thread, because no thread could go on after it.
+    Refused(Refusal),
+    /// The kernel did not give what a broadcast needs.
+    Environment {
+        /// What was asked for.
+        need: Need,
+        /// What the kernel said.
+        errno: Errno,
+    },
+}
+
+impl Error {
+    /// The error number a C caller would find in `errno`: the call's own for [`Error::Call`];
+    /// ETIMEDOUT for [`Error::Unreachable`] and [`Error::Busy`]; EAGAIN, EDEADLK and EINVAL for a
+    /// full signal queue, re-entry and a refused call; the kernel's own for
+    /// [`Error::Environment`].
+    pub const fn raw_os_error(&self) -> i32 {
+        match self {
+            Self::Call(errno) | Self::Environment { errno, .. } => errno.raw(),
+            Self::Unreachable(_) | Self::Busy { .. } => Errno::TIMEDOUT.raw(),
+            Self::SignalQueueFull => Errno::AGAIN.raw(),
+            Self::Reentered => Errno::DEADLK.raw(),
+            Self::Refused(_) => Errno::INVAL.raw(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(errno) => write!(f, "the kernel refused the call: {errno}"),
+            Self::Unreachable(threads) => write!(f, "{threads}"),
+            Self::SignalQueueFull => {
+                f.write_str("no signal could be queued: this user's RLIMIT_SIGPENDING is used up")
+            }
+            Self::Busy { tid } => write!(f, "the broadcast of thread {tid} did not end in time"),
+            Self::Reentered => f.write_str("called from a handler that interrupted a broadcast"),
+            Self::Refused(why) => write!(f, "the call is refused: {why}"),
+            Self::Environment { need, errno } => write!(f, "{need}: {errno}"),
+        }?;
+        f.write_str("; nothing changed in any thread")
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Why a call is refused before anything is done. The number is compared as the kernel reads it:
+/// the upper half of the register and the x32 bit do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It makes a process or a thread (fork, vfork, clone, clone3): each thread would make its own.
+    Forks,
+    /// It ends the thread or the process, or puts another program in its place.
+    Ends,
+    /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall).
+    LeavesHandler,
+    /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33).
+    Signals,
+    /// It takes away what the thread's own run-time stands on (FS and GS bases, shadow stack,
+    /// rseq, robust list, clear_child_tid).
+    ThreadState,
+    /// It would forbid the thread the calls it needs to go on (strict seccomp, user dispatch).
+    Forbids,
+    /// It waits for a signal, and all are blocked.
+    Blocks,
+    /// It leaves the threads of one process in different namespaces, or the kernel does not allow
+    /// it with threads.
+    Namespaces,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forks => "every thread would make a process or thread of its own",
+            Self::Ends => "it ends or replaces the thread that makes it",
+            Self::LeavesHandler => "it tears a thread out of the handler it is held in",
+            Self::Signals => "it changes the signal state that the broadcast stands on",
+            Self::ThreadState => "it replaces state that the thread's run-time stands on",
+            Self::Forbids => "it would forbid the calls a thread needs to go on",
+            Self::Blocks => "it waits for a signal while all are blocked",
+            Self::Namespaces => "each thread would end up in a namespace of its own",
+        })
+    }
+}
+
+/// What a broadcast asks of the kernel before it can begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// Memory for the list of threads (mmap(2), madvise(2)).
+    Memory,
+    /// A handler for signal 33 (rt_sigaction(2)).
+    Handler,
+    /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
+    Mask,
+    /// A process of its own: this one shares its memory with another that is using it
+    /// (CLONE_VM without CLONE_THREAD).
+    OwnMemory,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "no memory for the list of threads",
+            Self::Handler => "no handler could be installed for signal 33",
+            Self::Mask => "the signal mask could not be changed",
+            Self::OwnMemory => "another process that shares this memory uses it",
+        })
+    }
+}
+
+/// The threads that could not be stopped before the deadline.
+#[derive(Debug)]
+pub struct Unreachable {
+    pub(crate) deadline: Duration,
+    pub(crate) total: usize,
+    pub(crate) threads: Records<Straggler>,
+}
+
+impl Unreachable {
+    /// How many there were; at least one.
+    pub const fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Each of them, as it was found when the last attempt ended. (Empty, with a `total`, only if
+    /// the kernel had no memory for the list.)
+    pub fn threads(&self) -> &[Straggler] {
+        self.threads.as_slice()
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED: usize = 8;
+        let plural = if self.total == 1 { "thread" } else { "threads" };
+        write!(f, "{} {plural} could not be stopped within {:?}", self.total, self.deadline)?;
+        for (i, thread) in self.threads().iter().take(NAMED).enumerate() {
+            write!(f, "{} {thread}", if i == 0 { ":" } else { "," })?;
+        }
+        if self.total > NAMED { f.write_str(", ...") } else { Ok(()) }
+    }
+}
+
+/// One thread that could not be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Straggler {
+    pub(crate) tid: i32,
+    pub(crate) name: [u8; 16],
+    pub(crate) state: u8,
+    pub(crate) obstacle: Obstacle,
+}
+
+impl Straggler {
+    /// Its thread id, gettid(2).
+    pub const fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Its name (PR_SET_NAME(2const)) up to the first byte that is not UTF-8; empty where /proc
+    /// could not be read.
+    pub fn name(&self) -> &str {
+        let bytes = self.name.split(|&b| b == 0).next().unwrap_or_default();
+        match core::str::from_utf8(bytes) {
+            Ok(name) => name,
+            Err(e) => bytes
+                .get(..e.valid_up_to())
+                .and_then(|b| core::str::from_utf8(b).ok())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Its state as proc_pid_stat(5) spells it (`R`, `S`, `D`, `T`, `t` ...); `?` where /proc
+    /// could not be read.
+    pub const fn state(&self) -> char {
+        self.state as char
+    }
+
+    /// Why it could not be stopped.
+    pub const fn obstacle(&self) -> Obstacle {
+        self.obstacle
+    }
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({}, state {}) {}",
+            self.tid,
+            self.name().escape_debug(),
+            self.state(),
+            self.obstacle
+        )
+    }
+}
+
+/// Why a thread could not be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// It blocks signal 33.
+    SignalBlocked,
+    /// It is stopped by a signal (SIGSTOP, SIGTSTP ...).
+    Stopped,
+    /// It is stopped by a tracer, ptrace(2).
+    Traced,
+    /// Its cgroup is frozen, cgroups(7).
+    Frozen,
+    /// It waits in vfork(2) for its child to execute or exit.
+    Vfork,
+    /// It is in the middle of execve(2).
+    Exec,
+    /// It is in uninterruptible sleep.
+    Uninterruptible,
+    /// The kernel, or a security module, did not let us signal it.
+    Forbidden,
+    /// It has the signal and did not get to it: starved of CPU time, most likely.
+    Unresponsive,
+    /// Nothing could be learnt of it, because /proc cannot be read.
+    Unknown,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SignalBlocked => "blocks signal 33",
+            Self::Stopped => "is stopped by a signal",
+            Self::Traced => "is stopped by a tracer",
+            Self::Frozen => "is frozen by its cgroup",
+            Self::Vfork => "waits for its vfork child",
+            Self::Exec => "is in execve",
+            Self::Uninterruptible => "is in uninterruptible sleep",
+            Self::Forbidden => "may not be signalled",
+            Self::Unresponsive => "did not answer",
+            Self::Unknown => "did not answer (and /proc cannot be read)",
+        })
+    }
+}

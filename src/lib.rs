@@ -1,0 +1,18 @@
+//! One system call, performed by every thread of a Linux process at once: all threads or none.
+#![no_std]
+#![cfg_attr(not(target_os = "linux"), allow(unused))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("libpsx is for Linux: other kernels keep credentials per process");
+
+mod broadcast;
+mod error;
+mod rendezvous;
+mod report;
+mod sys;
+
+pub use broadcast::{
+    Agreement, Broadcast, Sensitivity, sensitivity, set_sensitivity, syscall3, syscall6,
+};
+pub use error::{Errno, Error, Need, Obstacle, Refusal, Straggler, Unreachable};
+pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};

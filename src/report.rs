@@ -1,0 +1,222 @@
+//! What a broadcast that happened tells about itself, readable when the stop is over.
+
+// # Safety
+//
+// `Records` owns an anonymous mapping and hands out the initialised part of it as a slice. The
+// mapping is made and given back here and nowhere else.
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::size_of;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+use crate::error::Errno;
+use crate::sys;
+
+/// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
+#[derive(Debug)]
+pub struct Report {
+    pub(crate) value: usize,
+    pub(crate) results: Records<ThreadResult>,
+    pub(crate) exempt: Records<Exempt>,
+    pub(crate) divergent: usize,
+    pub(crate) rounds: u32,
+    pub(crate) longest_freeze: Duration,
+}
+
+impl Report {
+    pub(crate) const fn new() -> Self {
+        Self {
+            value: 0,
+            results: Records::EMPTY,
+            exempt: Records::EMPTY,
+            divergent: 0,
+            rounds: 0,
+            longest_freeze: Duration::ZERO,
+        }
+    }
+
+    /// What the call returned in the calling thread.
+    pub const fn value(&self) -> usize {
+        self.value
+    }
+
+    /// How many threads performed the call, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.results().len().saturating_add(1)
+    }
+
+    /// Every other thread that took part, and what the call returned there.
+    pub fn results(&self) -> &[ThreadResult] {
+        self.results.as_slice()
+    }
+
+    /// The tasks that took no part because they can run no user code.
+    pub fn exempt(&self) -> &[Exempt] {
+        self.exempt.as_slice()
+    }
+
+    /// How many results did not agree with the caller's, as [`Agreement`](crate::Agreement) has it.
+    pub const fn divergent(&self) -> usize {
+        self.divergent
+    }
+
+    /// **Warning**: how many io_uring SQPOLL threads live on in this process. Such a thread goes
+    /// on performing the operations of its ring with the credentials that the ring was created
+    /// with (io_uring_setup(2), IORING_SETUP_SQPOLL), and nothing can change them from outside. If
+    /// this is not 0, privilege that was dropped is still at work until those rings are closed.
+    pub fn sqpoll(&self) -> usize {
+        self.exempt().iter().filter(|e| e.reason == ExemptReason::SqPoll).count()
+    }
+
+    /// How many times the threads were gathered before all of them were held at once.
+    pub const fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// The longest time for which threads were held, over all rounds.
+    pub const fn longest_freeze(&self) -> Duration {
+        self.longest_freeze
+    }
+}
+
+/// What the call did in one other thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadResult {
+    pub(crate) tid: i32,
+    pub(crate) outcome: Outcome,
+}
+
+impl ThreadResult {
+    /// The thread, gettid(2).
+    pub const fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// What the call returned there.
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}
+
+/// What one thread's call came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It returned this value.
+    Returned(usize),
+    /// The kernel refused it.
+    Failed(Errno),
+    /// The thread died in the call (a seccomp filter with SECCOMP_RET_KILL_THREAD, seccomp(2)).
+    Died,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Returned(value) => write!(f, "{value:#x}"),
+            Self::Failed(errno) => write!(f, "{errno:?}"),
+            Self::Died => f.write_str("died"),
+        }
+    }
+}
+
+/// A task of the process that took no part, and may not have to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exempt {
+    pub(crate) tid: i32,
+    pub(crate) reason: ExemptReason,
+}
+
+impl Exempt {
+    /// The task's id.
+    pub const fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Why it cannot run user code.
+    pub const fn reason(&self) -> ExemptReason {
+        self.reason
+    }
+}
+
+/// Why a task cannot run user code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExemptReason {
+    /// It is dead or dying: state Z or X, or PF_EXITING (proc_pid_stat(5), `flags`).
+    Exiting,
+    /// The kernel's io-wq worker of an io_uring.
+    IoWorker,
+    /// The kernel's submission-queue thread of an io_uring; see [`Report::sqpoll`].
+    SqPoll,
+    /// Another kernel worker that lives in this process (vhost).
+    UserWorker,
+}
+
+/// A fixed number of records in memory of their own, which no allocator knows of. It is there
+/// before the stop begins and can be read when the stop is over.
+pub(crate) struct Records<T: Copy> {
+    memory: Option<NonNull<T>>,
+    bytes: usize,
+    len: usize,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: it owns its mapping as a Box<[T]> would; nothing in it belongs to a thread.
+unsafe impl<T: Copy + Send> Send for Records<T> {}
+// SAFETY: shared access only reads.
+unsafe impl<T: Copy + Sync> Sync for Records<T> {}
+
+impl<T: Copy> Records<T> {
+    pub(crate) const EMPTY: Self = Self { memory: None, bytes: 0, len: 0, owns: PhantomData };
+
+    /// Room for `capacity` records, every page of it present.
+    pub(crate) fn with_capacity(capacity: usize) -> Result<Self, Errno> {
+        if capacity == 0 {
+            return Ok(Self::EMPTY);
+        }
+        let bytes = capacity.saturating_mul(size_of::<T>());
+        let memory = sys::map_anonymous(bytes)?;
+        Ok(Self { memory: Some(memory.cast()), bytes, len: 0, owns: PhantomData })
+    }
+
+    /// Appends, and says whether there was room.
+    pub(crate) fn push(&mut self, record: T) -> bool {
+        let Some(memory) = self.memory else { return false };
+        let used = self.len.saturating_add(1).saturating_mul(size_of::<T>());
+        if used > self.bytes {
+            return false;
+        }
+        // SAFETY: record `len` ends within the mapping, as `used` says; mappings are page-aligned.
+        let end = unsafe { memory.add(self.len) };
+        // SAFETY: `end` lies in memory that is ours alone.
+        unsafe { end.write(record) };
+        self.len = self.len.wrapping_add(1);
+        true
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        match self.memory {
+            // SAFETY: the first `len` records were written by `push`, and the mapping is ours.
+            Some(memory) => unsafe { core::slice::from_raw_parts(memory.as_ptr(), self.len) },
+            None => &[],
+        }
+    }
+}
+
+impl<T: Copy> Drop for Records<T> {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory {
+            // SAFETY: the mapping is ours, and nobody can hold a slice of what is dropped.
+            unsafe { sys::unmap(memory.cast(), self.bytes) };
+        }
+    }
+}
+
+impl<T: Copy + fmt::Debug> fmt::Debug for Records<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
+}
