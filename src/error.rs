@@ -5,6 +5,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use linux_raw_sys::errno;
+
 use crate::report::Records;
 
 /// An error number of the kernel, `errno(3)`.
@@ -12,16 +14,16 @@ use crate::report::Records;
 pub struct Errno(i32);
 
 impl Errno {
-    pub(crate) const AGAIN: Self = Self(syscalls::Errno::EAGAIN.into_raw());
-    pub(crate) const DEADLK: Self = Self(syscalls::Errno::EDEADLK.into_raw());
-    pub(crate) const INVAL: Self = Self(syscalls::Errno::EINVAL.into_raw());
-    pub(crate) const INTR: Self = Self(syscalls::Errno::EINTR.into_raw());
-    pub(crate) const MFILE: Self = Self(syscalls::Errno::EMFILE.into_raw());
-    pub(crate) const NFILE: Self = Self(syscalls::Errno::ENFILE.into_raw());
-    pub(crate) const NOSYS: Self = Self(syscalls::Errno::ENOSYS.into_raw());
-    pub(crate) const PERM: Self = Self(syscalls::Errno::EPERM.into_raw());
-    pub(crate) const SRCH: Self = Self(syscalls::Errno::ESRCH.into_raw());
-    pub(crate) const TIMEDOUT: Self = Self(syscalls::Errno::ETIMEDOUT.into_raw());
+    pub(crate) const AGAIN: Self = Self(errno::EAGAIN as i32);
+    pub(crate) const DEADLK: Self = Self(errno::EDEADLK as i32);
+    pub(crate) const INVAL: Self = Self(errno::EINVAL as i32);
+    pub(crate) const INTR: Self = Self(errno::EINTR as i32);
+    pub(crate) const MFILE: Self = Self(errno::EMFILE as i32);
+    pub(crate) const NFILE: Self = Self(errno::ENFILE as i32);
+    pub(crate) const NOSYS: Self = Self(errno::ENOSYS as i32);
+    pub(crate) const PERM: Self = Self(errno::EPERM as i32);
+    pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);
+    pub(crate) const TIMEDOUT: Self = Self(errno::ETIMEDOUT as i32);
 
     /// The value a raw system call returned, taken apart: `-4095..=-1` is an error number
     /// (syscall(2), "Return value").
@@ -41,8 +43,8 @@ impl Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = syscalls::Errno::new(self.0);
-        match (errno.name(), errno.description()) {
+        let known = syscalls::Errno::new(self.0);
+        match (known.name(), known.description()) {
             (Some(name), Some(text)) => write!(f, "{name} ({text})"),
             _ => write!(f, "errno {}", self.0),
         }
