@@ -10,9 +10,10 @@ use core::ffi::c_long;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
+use crate::calls::Call;
 use crate::error::Error;
-use crate::rendezvous::{self, Call, Settings};
 use crate::report::Report;
+use crate::stop::{self, Settings};
 
 /// What happens when a thread's result differs from the caller's.
 ///
@@ -103,7 +104,7 @@ pub unsafe fn syscall6(
 ) -> Result<usize, Error> {
     let broadcast = Broadcast::new(nr, [a1, a2, a3, a4, a5, a6]);
     // SAFETY: the caller's promise is the one asked for here.
-    unsafe { rendezvous::perform(&[broadcast.call], &broadcast.settings(), None) }
+    unsafe { stop::perform(&mut [broadcast.call], &broadcast.settings(), None) }
 }
 
 /// One system call with settings of its own.
@@ -132,7 +133,7 @@ impl Broadcast {
     /// The call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the
     /// process-wide sensitivity, and [`Agreement::SameResult`].
     pub const fn new(nr: c_long, args: [usize; 6]) -> Self {
-        let call = Call { nr: nr as usize, args, agreement: Agreement::SameResult };
+        let call = Call { nr: nr as usize, args, agreement: Agreement::SameResult, expected: 0 };
         Self { call, deadline: Duration::from_secs(10), sensitivity: None }
     }
 
@@ -166,7 +167,7 @@ impl Broadcast {
     pub unsafe fn run(&self) -> Result<Report, Error> {
         let mut report = Report::new();
         // SAFETY: the caller's promise is the one asked for here.
-        unsafe { rendezvous::perform(&[self.call], &self.settings(), Some(&mut report)) }?;
+        unsafe { stop::perform(&mut [self.call], &self.settings(), Some(&mut report)) }?;
         Ok(report)
     }
 

@@ -20,7 +20,7 @@ impl Errno {
     pub(crate) const INTR: Self = Self(errno::EINTR as i32);
     pub(crate) const MFILE: Self = Self(errno::EMFILE as i32);
     pub(crate) const NFILE: Self = Self(errno::ENFILE as i32);
-    pub(crate) const NOSYS: Self = Self(errno::ENOSYS as i32);
+    pub(crate) const NOENT: Self = Self(errno::ENOENT as i32);
     pub(crate) const PERM: Self = Self(errno::EPERM as i32);
     pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);
     pub(crate) const TIMEDOUT: Self = Self(errno::ETIMEDOUT as i32);
@@ -33,6 +33,11 @@ impl Errno {
         } else {
             Ok(raw as usize)
         }
+    }
+
+    /// The symbolic name, for a message.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        syscalls::Errno::new(self.0).name()
     }
 
     /// The number, as `libc::E*` spells it.
@@ -53,7 +58,7 @@ impl fmt::Display for Errno {
 
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match syscalls::Errno::new(self.0).name() {
+        match self.name() {
             Some(name) => f.write_str(name),
             None => write!(f, "Errno({})", self.0),
         }
@@ -145,9 +150,6 @@ pub enum Refusal {
     Forbids,
     /// It waits for a signal, and all are blocked.
     Blocks,
-    /// It leaves the threads of one process in different namespaces, or the kernel does not allow
-    /// it with threads.
-    Namespaces,
 }
 
 impl fmt::Display for Refusal {
@@ -160,7 +162,6 @@ impl fmt::Display for Refusal {
             Self::ThreadState => "it replaces state that the thread's run-time stands on",
             Self::Forbids => "it would forbid the calls a thread needs to go on",
             Self::Blocks => "it waits for a signal while all are blocked",
-            Self::Namespaces => "each thread would end up in a namespace of its own",
         })
     }
 }

@@ -5,11 +5,20 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("libpsx is for Linux: other kernels keep credentials per process");
 
+mod arch;
 mod broadcast;
+mod calls;
 mod error;
+mod futex;
+mod judge;
 mod rendezvous;
 mod report;
+mod roster;
+mod signal;
+mod stop;
+mod sync;
 mod sys;
+mod tasks;
 
 pub use broadcast::{
     Agreement, Broadcast, Sensitivity, sensitivity, set_sensitivity, syscall3, syscall6,

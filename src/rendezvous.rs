@@ -1,26 +1,529 @@
-//! Stub while the protocol is being written.
-#![allow(unsafe_code)]
-use crate::{Agreement, Error, Report, Sensitivity};
+//! The rendezvous: how the threads of a process come to a stop together, perform calls together,
+//! and part. Both halves of the handshake are here, in the order in which they happen, on atomics
+//! and one futex per side; who the threads are, how they are signalled and what they perform is
+//! [`crate::stop`]'s business.
+//!
+//! ```text
+//!   caller                                    every other thread, in its signal handler
+//!   lock
+//!   open            CLOSED -> GATHERING
+//!                     ... signals ...   --->  arrive: count + 1 (the last one awaited rings)
+//!   await_arrivals                            await_plan: asleep on the gate
+//!   close_gate      GATHERING -> FULL
+//!     performs the call itself
+//!   publish         FULL -> COMMITTING  --->  perform; record; report: count - 1 (the last rings)
+//!   await_reports                             agreed: leave.  differs: await_judgement
+//!     judges
+//!   release         any -> CLOSED       --->  leave
+//!   unlock
+//! ```
+//!
+//! # Who writes what
+//!
+//! | field | written by | read by | meaning |
+//! |---|---|---|---|
+//! | `state` | caller: phase and epoch; threads: count | all | the truth: epoch, phase, count |
+//! | `gate` | whoever ends a phase that threads sleep in | held threads | futex: "look at `state` again" |
+//! | `bell` | the thread whose count was awaited | caller | futex: "look at `state` again" |
+//! | `awaited` | caller | arriving threads | the count that the caller sleeps for |
+//! | `caller` | caller, before the gate opens | the watch | whose death ends the stop |
+//! | `lock` | initiators | initiators | tid of the caller, or 0; the top bit: somebody sleeps |
+//! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
+//! | `Entry::value` | its thread, before it reports | caller, after | the result of its call |
+//!
+//! # Why it holds
+//!
+//! 1. *Arrival is one step with the phase.* `state` packs epoch, phase and count in one word, and a
+//!    thread is held if and only if its compare-exchange raised the count of a gather that was
+//!    open. A thread that was delayed between looking and arriving cannot be counted in a later
+//!    round: the epoch differs and the exchange fails. So `held() == n` means n threads that stay.
+//! 2. *No lost wake-up.* A sleeper reads its futex word first and `state` second; a waker changes
+//!    `state` first and the futex word second. Whatever the order, the sleeper sees the new state or
+//!    the kernel sees the new futex word and does not let it sleep. All accesses are SeqCst, so that
+//!    the pair `awaited`/`state` (each side stores one and loads the other) cannot miss each other
+//!    either.
+//! 3. *What the caller wrote is seen.* `publish` stores the state with release order after the plan
+//!    is written; `await_plan` loads it with acquire order before the plan is read. `report` and
+//!    `await_reports` pair the same way for `Entry::value`.
+//! 4. *A thread in an old state never leaves.* The only ways out of the handler are `release`
+//!    before the commit (nothing has changed) and after it (judged), and a report that agreed.
+//! 5. *The caller may die* while the others sleep in GATHERING or FULL (a filter that kills the
+//!    thread for its own call). The first to arrive is the watch: it sleeps with a deadline, looks
+//!    whether the caller lives, and else closes the gather in its place. Nothing was published, so
+//!    nothing has changed in the threads that go free. From COMMITTING on there is no deadline: the
+//!    caller only counts, judges and releases.
+//! 6. *A held thread may die in its call.* The caller takes its report for given (`bury`), as a
+//!    divergence.
+
 use core::time::Duration;
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Call {
-    pub(crate) nr: usize,
-    pub(crate) args: [usize; 6],
-    pub(crate) agreement: Agreement,
+
+use crate::futex;
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+/// What the process is doing. Two bits of [`Rendezvous::state`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No stop: a thread that comes here leaves at once.
+    Closed,
+    /// Threads are arriving, and stay.
+    Gathering,
+    /// All are held; the caller performs its own call.
+    Full,
+    /// Every held thread performs the calls.
+    Committing,
 }
-pub(crate) struct Settings {
-    pub(crate) deadline: Duration,
-    pub(crate) sensitivity: Sensitivity,
+
+/// [`Rendezvous::state`], taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    epoch: u32,
+    phase: Phase,
+    /// GATHERING, FULL: threads held. COMMITTING: threads that have not reported.
+    count: u32,
 }
-pub(crate) unsafe fn perform(
-    calls: &[Call],
-    settings: &Settings,
-    _report: Option<&mut Report>,
-) -> Result<usize, Error> {
-    let _ = (
-        settings.deadline,
-        settings.sensitivity,
-        calls.first().map(|c| (c.nr, c.args, c.agreement)),
-    );
-    Err(Error::Environment { need: crate::Need::Memory, errno: crate::Errno::NOSYS })
+
+const COUNT_BITS: u32 = 30;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+impl State {
+    const fn pack(self) -> u64 {
+        let phase = match self.phase {
+            Phase::Closed => 0,
+            Phase::Gathering => 1,
+            Phase::Full => 2,
+            Phase::Committing => 3,
+        };
+        (self.epoch as u64) << 32 | phase << COUNT_BITS | self.count as u64 & COUNT_MASK
+    }
+
+    const fn unpack(word: u64) -> Self {
+        let phase = match word >> COUNT_BITS & 3 {
+            0 => Phase::Closed,
+            1 => Phase::Gathering,
+            2 => Phase::Full,
+            _ => Phase::Committing,
+        };
+        Self { epoch: (word >> 32) as u32, phase, count: (word & COUNT_MASK) as u32 }
+    }
+}
+
+/// What is known of one thread: the upper half of [`Entry::word`] is its tid, the lower half this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Known, and no signal of ours is on its way.
+    Idle,
+    /// A signal of ours is on its way.
+    Sent,
+    /// Arrived in this epoch. It stays while that gather lasts.
+    Held(u32),
+    /// Cannot run user code, as seen in this epoch.
+    Exempt(u32),
+    /// Performed the calls before and including this one, all in agreement.
+    Agreed(u32),
+    /// This call's result differs.
+    Differs(u32),
+    /// Died before it reported.
+    Died,
+}
+
+impl Mark {
+    /// Epochs and indices keep 29 bits here.
+    const NUMBER: u32 = u32::MAX >> 3;
+
+    const fn pack(self) -> u32 {
+        match self {
+            Self::Idle => 0,
+            Self::Sent => 1,
+            Self::Held(epoch) => 2 | epoch << 3,
+            Self::Exempt(epoch) => 3 | epoch << 3,
+            Self::Agreed(index) => 4 | index << 3,
+            Self::Differs(index) => 5 | index << 3,
+            Self::Died => 6,
+        }
+    }
+
+    const fn unpack(word: u32) -> Self {
+        let number = word >> 3;
+        match word & 7 {
+            0 => Self::Idle,
+            1 => Self::Sent,
+            2 => Self::Held(number),
+            3 => Self::Exempt(number),
+            4 => Self::Agreed(number),
+            5 => Self::Differs(number),
+            _ => Self::Died,
+        }
+    }
+
+    const fn held(epoch: u32) -> Self {
+        Self::Held(epoch & Self::NUMBER)
+    }
+
+    pub(crate) const fn exempt(epoch: u32) -> Self {
+        Self::Exempt(epoch & Self::NUMBER)
+    }
+}
+
+/// One thread's place. The signal carries its address. It is 16 bytes, and the tid lies in the same
+/// word as the mark, so that a thread can only mark the entry that is still its own.
+pub(crate) struct Entry {
+    word: AtomicU64,
+    value: AtomicUsize,
+}
+
+impl Entry {
+    #[cfg(loom)]
+    pub(crate) fn new(tid: u32, mark: Mark) -> Self {
+        Self { word: AtomicU64::new(Self::pack(tid, mark)), value: AtomicUsize::new(0) }
+    }
+
+    const fn pack(tid: u32, mark: Mark) -> u64 {
+        (tid as u64) << 32 | mark.pack() as u64
+    }
+
+    /// Caller: gives the place to a thread, or (tid 0) to nobody.
+    pub(crate) fn assign(&self, tid: u32, mark: Mark) {
+        self.word.store(Self::pack(tid, mark), SeqCst);
+    }
+
+    pub(crate) fn tid(&self) -> u32 {
+        (self.word.load(SeqCst) >> 32) as u32
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark::unpack(self.word.load(SeqCst) as u32)
+    }
+
+    /// Caller: another mark, if the thread has not changed it meanwhile.
+    pub(crate) fn exchange(&self, tid: u32, from: Mark, to: Mark) -> bool {
+        let (from, to) = (Self::pack(tid, from), Self::pack(tid, to));
+        self.word.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Thread: marks its own place; false if the place is no longer its own.
+    fn set(&self, tid: u32, mark: Mark) -> bool {
+        let mut seen = self.word.load(SeqCst);
+        while (seen >> 32) as u32 == tid {
+            match self.word.compare_exchange(seen, Self::pack(tid, mark), SeqCst, SeqCst) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    pub(crate) fn is_held(&self, epoch: u32) -> bool {
+        self.mark() == Mark::held(epoch)
+    }
+
+    /// The result, after a report; when the task started, beside [`Mark::Exempt`].
+    pub(crate) fn value(&self) -> usize {
+        self.value.load(SeqCst)
+    }
+
+    pub(crate) fn set_value(&self, value: usize) {
+        self.value.store(value, SeqCst);
+    }
+}
+
+/// What a held thread's calls came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// The last call it made: the first that differs, or the last of all.
+    pub(crate) index: u32,
+    /// What that returned.
+    pub(crate) result: isize,
+    /// Whether all of them agreed.
+    pub(crate) agreed: bool,
+}
+
+/// The words that the threads of one process meet on. All zero is the closed state.
+pub(crate) struct Rendezvous {
+    state: AtomicU64,
+    gate: AtomicU32,
+    bell: AtomicU32,
+    awaited: AtomicU32,
+    caller: AtomicU32,
+    lock: AtomicU32,
+}
+
+/// Somebody sleeps on `lock`; tids have 22 bits.
+const SLEEPERS: u32 = 1 << 31;
+
+/// How long the watch sleeps before it looks for the caller, at first and at most.
+const WATCH: Duration = Duration::from_millis(100);
+const WATCH_LONGEST: Duration = Duration::from_secs(2);
+
+/// The caller's half.
+impl Rendezvous {
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            gate: AtomicU32::new(0),
+            bell: AtomicU32::new(0),
+            awaited: AtomicU32::new(0),
+            caller: AtomicU32::new(0),
+            lock: AtomicU32::new(0),
+        }
+    }
+
+    fn state(&self) -> State {
+        State::unpack(self.state.load(SeqCst))
+    }
+
+    /// Takes the lock if it is free; else says whose it is. Who slept for it says so, because
+    /// others may sleep still.
+    pub(crate) fn try_lock(&self, me: u32, slept: bool) -> Result<(), u32> {
+        let mine = if slept { me | SLEEPERS } else { me };
+        match self.lock.compare_exchange(0, mine, SeqCst, SeqCst) {
+            Ok(_) => Ok(()),
+            Err(seen) => Err(seen & !SLEEPERS),
+        }
+    }
+
+    /// Sleeps until the lock was free for a moment, or until `until`. False: the time is over.
+    pub(crate) fn sleep_on_lock(&self, until: Option<Duration>) -> bool {
+        let seen = self.lock.load(SeqCst);
+        if seen == 0 {
+            return true;
+        }
+        let marked = seen | SLEEPERS;
+        if seen != marked && self.lock.compare_exchange(seen, marked, SeqCst, SeqCst).is_err() {
+            return true;
+        }
+        futex::wait(&self.lock, marked, until)
+    }
+
+    /// Takes the lock of a thread that is dead, and ends the stop it left behind. False: somebody
+    /// else did. Err: it died between publishing and judging, and some threads are changed.
+    pub(crate) fn inherit_lock(&self, dead: u32, me: u32) -> Result<bool, ()> {
+        let mine = me | SLEEPERS;
+        let free = self.lock.compare_exchange(dead, mine, SeqCst, SeqCst).is_ok()
+            || self.lock.compare_exchange(dead | SLEEPERS, mine, SeqCst, SeqCst).is_ok();
+        if !free {
+            return Ok(false);
+        }
+        let state = self.state();
+        match state.phase {
+            Phase::Closed => Ok(true),
+            Phase::Gathering | Phase::Full => {
+                self.abandon(state.epoch);
+                Ok(true)
+            }
+            Phase::Committing => Err(()),
+        }
+    }
+
+    pub(crate) fn unlock(&self) {
+        if self.lock.swap(0, SeqCst) & SLEEPERS != 0 {
+            futex::wake_one(&self.lock);
+        }
+    }
+
+    /// Opens a gather of its own epoch: whoever comes from now on stays.
+    pub(crate) fn open(&self, caller: u32) -> u32 {
+        self.caller.store(caller, SeqCst);
+        self.awaited.store(0, SeqCst);
+        let epoch = self.state().epoch.wrapping_add(1) & Mark::NUMBER;
+        self.state.store(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
+        epoch
+    }
+
+    /// How many threads are held.
+    pub(crate) fn held(&self) -> u32 {
+        self.state().count
+    }
+
+    /// Sleeps until `count` threads are held, or until nobody has come for `quiet`. Returns how
+    /// many are held.
+    pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {
+        self.awaited.store(count, SeqCst);
+        let mut before = self.held();
+        loop {
+            let bell = self.bell.load(SeqCst);
+            let held = self.held();
+            if held >= count {
+                return held;
+            }
+            if !futex::wait(&self.bell, bell, Some(futex::after(quiet))) {
+                let held = self.held();
+                if held == before {
+                    return held;
+                }
+                before = held;
+            }
+        }
+    }
+
+    /// Nobody else can come: all `count` are held. False if somebody came after all.
+    pub(crate) fn close_gate(&self, epoch: u32, count: u32) -> bool {
+        let from = State { epoch, phase: Phase::Gathering, count }.pack();
+        let to = State { epoch, phase: Phase::Full, count }.pack();
+        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+
+    /// The caller's call has succeeded: lets every held thread perform it. False if the stop was
+    /// ended in the caller's place, which only its death allows.
+    pub(crate) fn publish(&self, epoch: u32, count: u32) -> bool {
+        let from = State { epoch, phase: Phase::Full, count }.pack();
+        let to = State { epoch, phase: Phase::Committing, count }.pack();
+        let done = self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok();
+        self.open_gate();
+        done
+    }
+
+    /// Sleeps until every held thread has reported; with `patience`, at the longest that long.
+    /// True: all have. The bell is rung by the last report only.
+    pub(crate) fn await_reports(&self, patience: Option<Duration>) -> bool {
+        loop {
+            let bell = self.bell.load(SeqCst);
+            if self.state().count == 0 {
+                return true;
+            }
+            if !futex::wait(&self.bell, bell, patience.map(futex::after)) {
+                return self.state().count == 0;
+            }
+        }
+    }
+
+    /// Takes the report of a held thread that died for given. False if it reported before.
+    pub(crate) fn bury(&self, entry: &Entry, epoch: u32) -> bool {
+        let buried = entry.exchange(entry.tid(), Mark::held(epoch), Mark::Died);
+        if buried {
+            self.state.fetch_sub(1, SeqCst);
+        }
+        buried
+    }
+
+    /// Ends the stop: whoever is still held goes on.
+    pub(crate) fn release(&self) {
+        let state = self.state();
+        self.state.store(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
+        self.open_gate();
+    }
+
+    /// Ends a stop whose caller is dead, unless it is over already.
+    fn abandon(&self, epoch: u32) {
+        let mut seen = self.state.load(SeqCst);
+        loop {
+            let state = State::unpack(seen);
+            if state.epoch != epoch || !matches!(state.phase, Phase::Gathering | Phase::Full) {
+                return;
+            }
+            let closed = State { phase: Phase::Closed, count: 0, ..state }.pack();
+            match self.state.compare_exchange(seen, closed, SeqCst, SeqCst) {
+                Ok(_) => return self.open_gate(),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    fn open_gate(&self) {
+        self.gate.fetch_add(1, SeqCst);
+        futex::wake_all(&self.gate);
+    }
+
+    fn ring(&self) {
+        self.bell.fetch_add(1, SeqCst);
+        futex::wake_one(&self.bell);
+    }
+}
+
+/// The half of every other thread, in its signal handler with all signals blocked.
+impl Rendezvous {
+    /// All of it: arrives, waits for the plan, performs it, reports, and leaves when it may.
+    /// `gone(tid)` says whether a thread of this process is dead, for certain.
+    pub(crate) fn visit(
+        &self,
+        entry: &Entry,
+        tid: u32,
+        gone: impl Fn(u32) -> bool,
+        perform: impl FnOnce() -> Verdict,
+    ) {
+        let Some((epoch, watch)) = self.arrive(entry, tid) else { return };
+        if !self.await_plan(epoch, watch, gone) {
+            return;
+        }
+        let verdict = perform();
+        entry.set_value(verdict.result as usize);
+        let index = verdict.index & Mark::NUMBER;
+        entry.set(tid, if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) });
+        self.report();
+        if !verdict.agreed {
+            self.await_judgement(epoch);
+        }
+    }
+
+    /// Is counted in the gather that is open, if one is; the first to come is the watch. Ends: each
+    /// turn of the loop means that another thread arrived or that the caller changed the phase.
+    fn arrive(&self, entry: &Entry, tid: u32) -> Option<(u32, bool)> {
+        loop {
+            let seen = self.state();
+            if seen.phase != Phase::Gathering {
+                // A late signal of a call that gave up. The caller of a gather that opens now sees
+                // the entry idle and sends again, or we see its gather.
+                entry.exchange(tid, Mark::Sent, Mark::Idle);
+                if self.state().phase != Phase::Gathering {
+                    return None;
+                }
+                continue;
+            }
+            if !entry.set(tid, Mark::held(seen.epoch)) {
+                return None;
+            }
+            let count = seen.count.wrapping_add(1);
+            let arrived = State { count, ..seen }.pack();
+            if self.state.compare_exchange(seen.pack(), arrived, SeqCst, SeqCst).is_ok() {
+                if count == self.awaited.load(SeqCst) {
+                    self.ring();
+                }
+                return Some((seen.epoch, count == 1));
+            }
+        }
+    }
+
+    /// Sleeps until there is something to perform; false: the stop ended without. Ends: the caller
+    /// publishes or releases, or dies, which the watch notices.
+    fn await_plan(&self, epoch: u32, watch: bool, gone: impl Fn(u32) -> bool) -> bool {
+        let mut patience = WATCH;
+        loop {
+            let gate = self.gate.load(SeqCst);
+            let state = self.state();
+            if state.epoch != epoch {
+                return false;
+            }
+            match state.phase {
+                Phase::Closed => return false,
+                Phase::Committing => return true,
+                Phase::Gathering | Phase::Full => {}
+            }
+            let until = watch.then(|| futex::after(patience));
+            if !futex::wait(&self.gate, gate, until) {
+                if gone(self.caller.load(SeqCst)) {
+                    self.abandon(epoch);
+                }
+                patience = patience.saturating_mul(2).min(WATCH_LONGEST);
+            }
+        }
+    }
+
+    fn report(&self) {
+        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
+        if before.count == 1 {
+            self.ring();
+        }
+    }
+
+    /// Sleeps until the caller has judged. Ends: the caller releases, or the process is killed.
+    fn await_judgement(&self, epoch: u32) {
+        loop {
+            let gate = self.gate.load(SeqCst);
+            let state = self.state();
+            if state.epoch != epoch || state.phase != Phase::Committing {
+                return;
+            }
+            futex::wait(&self.gate, gate, None);
+        }
+    }
 }

@@ -155,6 +155,20 @@ pub enum ExemptReason {
     UserWorker,
 }
 
+impl ExemptReason {
+    const ALL: [Self; 4] = [Self::Exiting, Self::IoWorker, Self::SqPoll, Self::UserWorker];
+
+    /// The reason and when the task started, in one word.
+    pub(crate) fn with_start(self, start: usize) -> usize {
+        let code = Self::ALL.iter().position(|&reason| reason == self).unwrap_or(0);
+        start << 2 | code
+    }
+
+    pub(crate) fn of(word: usize) -> Self {
+        Self::ALL.get(word & 3).copied().unwrap_or(Self::Exiting)
+    }
+}
+
 /// A fixed number of records in memory of their own, which no allocator knows of. It is there
 /// before the stop begins and can be read when the stop is over.
 pub(crate) struct Records<T: Copy> {

@@ -1,8 +1,362 @@
-//! The few kernel calls we make, typed.
+//! The few kernel calls we make, typed. Nothing here touches errno, TLS, or a lock.
+
+// # Safety
+//
+// Every function makes one system call whose arguments it builds itself from references and plain
+// numbers, so a safe one is safe for every argument; what takes raw memory or another's promise is
+// unsafe and says why.
 #![allow(unsafe_code)]
+
+use core::ffi::CStr;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicU32;
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use syscalls::raw;
+
+use crate::arch::{self, KernelSigaction};
 use crate::error::Errno;
-use core::ptr::NonNull;
-pub(crate) fn map_anonymous(_bytes: usize) -> Result<NonNull<u8>, Errno> {
-    Err(Errno::NOSYS)
+
+/// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
+pub(crate) const SIGNAL: i32 = 33;
+
+/// A set of signals as the kernel has it: bit `n - 1` stands for signal `n`.
+pub(crate) type Mask = u64;
+
+pub(crate) const ALL: Mask = !0;
+
+pub(crate) const fn bit(signal: i32) -> Mask {
+    1 << (signal - 1)
 }
-pub(crate) unsafe fn unmap(_m: NonNull<u8>, _bytes: usize) {}
+
+/// `sizeof(sigset_t)` in the kernel.
+const MASK_SIZE: usize = size_of::<Mask>();
+
+fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: private to this module, whose functions pass what their call asks for.
+    Errno::check(unsafe { raw::syscall6(nr as usize, a, b, c, d, e, f) } as isize)
+}
+
+/// Performs any call, and gives what the kernel returned.
+///
+/// # Safety
+/// The call must be sound here and now: `syscall6`'s caller has promised it.
+pub(crate) unsafe fn any(nr: usize, args: &[usize; 6]) -> isize {
+    let &[a, b, c, d, e, f] = args;
+    // SAFETY: promised by the caller.
+    unsafe { raw::syscall6(nr, a, b, c, d, e, f) as isize }
+}
+
+// Tasks and processes
+
+pub(crate) fn gettid() -> i32 {
+    call(k::__NR_gettid, [0; 6]).unwrap_or(0) as i32
+}
+
+pub(crate) fn getpid() -> i32 {
+    call(k::__NR_getpid, [0; 6]).unwrap_or(0) as i32
+}
+
+/// unshare(CLONE_THREAD) changes nothing; it says whether this task is alone: Some(true), has
+/// company: Some(false), or that a filter answers in the kernel's place: None.
+pub(crate) fn alone() -> Option<bool> {
+    match call(k::__NR_unshare, [k::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) {
+        Ok(_) => Some(true),
+        Err(Errno::INVAL) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// prctl(PR_GET_SECCOMP): whether this thread has a filter.
+pub(crate) fn filtered() -> bool {
+    const PR_GET_SECCOMP: usize = linux_raw_sys::prctl::PR_GET_SECCOMP as usize;
+    call(k::__NR_prctl, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) != Ok(0)
+}
+
+/// The running kernel's version, major and minor, uname(2).
+pub(crate) fn kernel_version() -> Option<(u32, u32)> {
+    let mut names = MaybeUninit::<linux_raw_sys::system::new_utsname>::zeroed();
+    call(k::__NR_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]).ok()?;
+    // SAFETY: all its fields are arrays of characters.
+    let release = unsafe { names.assume_init() }.release;
+    let mut numbers = release.split(|c| !(*c as u8).is_ascii_digit()).map(|digits| {
+        digits.iter().fold(0u32, |n, c| n.wrapping_mul(10).wrapping_add(u32::from(*c as u8 - b'0')))
+    });
+    Some((numbers.next()?, numbers.next()?))
+}
+
+pub(crate) fn exit_group(status: i32) {
+    let _ = call(k::__NR_exit_group, [status as usize, 0, 0, 0, 0, 0]);
+}
+
+/// process_vm_readv(2) of one byte of our own memory through another task's id: the task still has
+/// its memory (Some(true)), has given it up or is gone (Some(false)), or may not be asked (None).
+pub(crate) fn has_memory(tid: i32) -> Option<bool> {
+    let source = 0u8;
+    let mut sink = 0u8;
+    let remote = [ptr::from_ref(&source) as usize, 1];
+    let local = [ptr::from_mut(&mut sink) as usize, 1];
+    let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
+    match call(k::__NR_process_vm_readv, [tid as usize, local, 1, remote, 1, 0]) {
+        Ok(_) => Some(true),
+        Err(Errno::SRCH) => Some(false),
+        Err(_) => None,
+    }
+}
+
+// Time
+
+/// CLOCK_MONOTONIC, since boot.
+pub(crate) fn now() -> Duration {
+    let mut time = [0i64; 2];
+    let at = time.as_mut_ptr() as usize;
+    let _ = call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]);
+    Duration::new(time[0] as u64, time[1] as u32)
+}
+
+// Futexes
+
+/// Sleeps while `word` is `expected`, at the longest until `until` on CLOCK_MONOTONIC. May return
+/// at any time; the caller looks again. False: the time is over.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
+    let time = until.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
+    let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
+    let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
+    let any = k::FUTEX_BITSET_MATCH_ANY as usize;
+    let args = [word.as_ptr() as usize, op, expected as usize, time, 0, any];
+    call(k::__NR_futex, args) != Err(Errno::TIMEDOUT)
+}
+
+pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
+    let op = (k::FUTEX_WAKE | k::FUTEX_PRIVATE_FLAG) as usize;
+    let _ = call(k::__NR_futex, [word.as_ptr() as usize, op, count as usize, 0, 0, 0]);
+}
+
+// Memory
+
+/// Zeroed memory with every page present.
+pub(crate) fn map_anonymous(bytes: usize) -> Result<NonNull<u8>, Errno> {
+    let protection = (k::PROT_READ | k::PROT_WRITE) as usize;
+    let flags = (k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_POPULATE) as usize;
+    let at = call(k::__NR_mmap, [0, bytes, protection, flags, usize::MAX, 0])?;
+    NonNull::new(at as *mut u8).ok_or(Errno::INVAL)
+}
+
+/// # Safety
+/// `at` is a whole mapping of `bytes` that nothing refers to any more.
+pub(crate) unsafe fn unmap(at: NonNull<u8>, bytes: usize) {
+    let _ = call(k::__NR_munmap, [at.as_ptr() as usize, bytes, 0, 0, 0, 0]);
+}
+
+/// In a child of fork this memory reads zero (MADV_WIPEONFORK, since Linux 4.14).
+pub(crate) fn wipe_on_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+    let args = [at.as_ptr() as usize, bytes, k::MADV_WIPEONFORK as usize, 0, 0, 0];
+    call(k::__NR_madvise, args).map(|_| ())
+}
+
+/// A child of fork does not have this memory (MADV_DONTFORK).
+pub(crate) fn keep_from_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+    let args = [at.as_ptr() as usize, bytes, k::MADV_DONTFORK as usize, 0, 0, 0];
+    call(k::__NR_madvise, args).map(|_| ())
+}
+
+// Signals
+
+/// Sets this thread's mask, and gives the one before.
+pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
+    let mut before: Mask = 0;
+    let (new, old) = (ptr::from_ref(&mask) as usize, ptr::from_mut(&mut before) as usize);
+    call(k::__NR_rt_sigprocmask, [k::SIG_SETMASK as usize, new, old, MASK_SIZE, 0, 0])?;
+    Ok(before)
+}
+
+pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
+    let mut action = MaybeUninit::<KernelSigaction>::zeroed();
+    let at = action.as_mut_ptr() as usize;
+    call(k::__NR_rt_sigaction, [SIGNAL as usize, 0, at, MASK_SIZE, 0, 0])?;
+    // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
+    Ok(unsafe { action.assume_init() })
+}
+
+/// # Safety
+/// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
+/// thread for ever, and `action.restorer` is the CPU's.
+pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<(), Errno> {
+    let at = ptr::from_ref(action) as usize;
+    call(k::__NR_rt_sigaction, [SIGNAL as usize, at, 0, MASK_SIZE, 0, 0]).map(|_| ())
+}
+
+/// Queues our signal for one thread of this process, with a value. The kernel finds the thread by
+/// both ids, so a thread of another process is never hit.
+pub(crate) fn queue_signal(pid: i32, tid: i32, value: usize) -> Result<(), Errno> {
+    let info = SigInfo {
+        signo: SIGNAL,
+        errno: 0,
+        code: k::SI_QUEUE,
+        pad: 0,
+        pid,
+        uid: 0,
+        value,
+        rest: [0; 12],
+    };
+    let at = ptr::from_ref(&info) as usize;
+    let args = [pid as usize, tid as usize, SIGNAL as usize, at, 0, 0];
+    call(k::__NR_rt_tgsigqueueinfo, args).map(|_| ())
+}
+
+/// tgkill(2).
+pub(crate) fn tgkill(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
+    let args = [pid as usize, tid as usize, signal as usize, 0, 0, 0];
+    call(k::__NR_tgkill, args).map(|_| ())
+}
+
+/// kill(2) of this very process.
+pub(crate) fn kill_self(signal: i32) {
+    let _ = call(k::__NR_kill, [getpid() as usize, signal as usize, 0, 0, 0, 0]);
+}
+
+/// The part of siginfo_t that every 64-bit CPU lays out alike for a queued signal
+/// (include/uapi/asm-generic/siginfo.h).
+#[repr(C)]
+pub(crate) struct SigInfo {
+    pub(crate) signo: i32,
+    pub(crate) errno: i32,
+    pub(crate) code: i32,
+    pad: i32,
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    pub(crate) value: usize,
+    rest: [usize; 12],
+}
+
+impl SigInfo {
+    /// Words that no kind of signal uses (the kernel's own siginfo ends before them).
+    const FREE: core::ops::Range<usize> = 8..12;
+
+    /// The word that has `mark` in all but its lowest four bits, and those; or a free word and 0.
+    pub(crate) fn progress(&self, mark: usize) -> (usize, usize) {
+        let has = |test: &dyn Fn(usize) -> bool| {
+            Self::FREE.rev().find(|&at| self.rest.get(at).is_some_and(|&word| test(word)))
+        };
+        if let Some(at) = has(&|word| word & !0xf == mark) {
+            return (at, self.rest.get(at).map_or(0, |word| word & 0xf));
+        }
+        has(&|word| word == 0).map_or((Self::FREE.start, 0xf), |at| (at, 0))
+    }
+
+    /// Writes such a word, and gives what was there.
+    pub(crate) fn mark_progress(&mut self, at: usize, word: usize) -> usize {
+        self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+    }
+}
+
+const _: () = assert!(size_of::<SigInfo>() == size_of::<k::siginfo>());
+
+/// `SI_QUEUE`: sent by rt_sigqueueinfo(2) or rt_tgsigqueueinfo(2).
+pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
+
+// Files
+
+/// A descriptor, closed when dropped. Every one is O_CLOEXEC.
+pub(crate) struct Fd(i32);
+
+impl Fd {
+    pub(crate) fn open(path: &CStr, flags: u32) -> Result<Self, Errno> {
+        Self::open_at(k::AT_FDCWD, path, flags)
+    }
+
+    pub(crate) fn open_in(&self, path: &CStr, flags: u32) -> Result<Self, Errno> {
+        Self::open_at(self.0, path, flags)
+    }
+
+    fn open_at(directory: i32, path: &CStr, flags: u32) -> Result<Self, Errno> {
+        let flags = (flags | k::O_RDONLY | k::O_CLOEXEC) as usize;
+        let args = [directory as usize, path.as_ptr() as usize, flags, 0, 0, 0];
+        call(k::__NR_openat, args).map(|fd| Self(fd as i32))
+    }
+
+    pub(crate) fn duplicate(&self) -> Result<Self, Errno> {
+        let args = [self.0 as usize, k::F_DUPFD_CLOEXEC as usize, 0, 0, 0, 0];
+        call(k::__NR_fcntl, args).map(|fd| Self(fd as i32))
+    }
+
+    /// A new mount of proc for this PID namespace, attached nowhere (fsopen(2), fsmount(2)).
+    pub(crate) fn mount_proc() -> Result<Self, Errno> {
+        const CREATE: usize = k::fsconfig_command::FSCONFIG_CMD_CREATE as usize;
+        let name = c"proc".as_ptr() as usize;
+        let context = call(k::__NR_fsopen, [name, k::FSOPEN_CLOEXEC as usize, 0, 0, 0, 0])?;
+        let context = Self(context as i32);
+        call(k::__NR_fsconfig, [context.0 as usize, CREATE, 0, 0, 0, 0])?;
+        let args = [context.0 as usize, k::FSMOUNT_CLOEXEC as usize, 0, 0, 0, 0];
+        call(k::__NR_fsmount, args).map(|fd| Self(fd as i32))
+    }
+
+    pub(crate) fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        loop {
+            let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+            match call(k::__NR_read, args) {
+                Err(Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) fn rewind(&self) -> Result<(), Errno> {
+        call(k::__NR_lseek, [self.0 as usize, 0, k::SEEK_SET as usize, 0, 0, 0]).map(|_| ())
+    }
+
+    pub(crate) fn getdents(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+        call(k::__NR_getdents64, args)
+    }
+
+    /// st_nlink, fstat(2).
+    pub(crate) fn links(&self) -> Result<usize, Errno> {
+        let mut stat = MaybeUninit::<k::stat>::zeroed();
+        let args = [self.0 as usize, stat.as_mut_ptr() as usize, 0, 0, 0, 0];
+        call(k::__NR_fstat, args)?;
+        // SAFETY: all its fields are integers.
+        Ok(unsafe { stat.assume_init() }.st_nlink as usize)
+    }
+
+    /// Whether it lies in a proc file system, fstatfs(2).
+    pub(crate) fn is_proc(&self) -> bool {
+        let mut statfs = MaybeUninit::<k::statfs>::zeroed();
+        let args = [self.0 as usize, statfs.as_mut_ptr() as usize, 0, 0, 0, 0];
+        if call(k::__NR_fstatfs, args).is_err() {
+            return false;
+        }
+        // SAFETY: all its fields are integers.
+        let kind = unsafe { statfs.assume_init() }.f_type;
+        kind as u64 == u64::from(k::PROC_SUPER_MAGIC)
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        let _ = call(k::__NR_close, [self.0 as usize, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// One write(2) to standard error, whatever comes of it.
+pub(crate) fn complain(line: &[u8]) {
+    let _ = call(k::__NR_write, [2, line.as_ptr() as usize, line.len(), 0, 0, 0]);
+}
+
+/// Ends the process by signal 33, whatever stands in the way: its default action; SIGKILL; and for
+/// the init process of a PID namespace, which both leave alone (pid_namespaces(7)), an exit status
+/// that tells, and a trap.
+pub(crate) fn die() -> ! {
+    const SIGKILL: i32 = 9;
+    let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { set_sigaction(&default) };
+    let _ = tgkill(getpid(), gettid(), SIGNAL);
+    let _ = set_mask(ALL & !bit(SIGNAL));
+    kill_self(SIGKILL);
+    exit_group(128 + SIGNAL);
+    arch::trap()
+}

@@ -1,0 +1,63 @@
+//! x86-64: the way back from a handler, and where a signal frame keeps what we look at.
+
+use core::ffi::c_void;
+
+/// What rt_sigaction(2) takes on this CPU (arch/x86/include/uapi/asm/signal.h). libc's `sigaction`
+/// is another structure.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct KernelSigaction {
+    pub(crate) handler: usize,
+    pub(crate) flags: usize,
+    pub(crate) restorer: usize,
+    pub(crate) mask: u64,
+}
+
+/// `SA_RESTORER`, and the function it announces: the kernel returns from handlers through it.
+pub(crate) fn restorer() -> (usize, usize) {
+    const SA_RESTORER: usize = linux_raw_sys::general::SA_RESTORER as usize;
+    (SA_RESTORER, libpsx_restore_rt as *const () as usize)
+}
+
+// mov $15, %rax; syscall: rt_sigreturn(2), in exactly the bytes by which unwinders and debuggers
+// know a signal frame (gcc's libgcc/config/i386/linux-unwind.h, gdb's amd64-linux-tdep.c): 48 c7 c0
+// 0f 00 00 00 0f 05. It stands in no unwind table, so that they look at the bytes. The nop is for
+// unwinders that look one byte before the return address.
+core::arch::global_asm!(
+    ".pushsection .text.libpsx_restore_rt,\"ax\",@progbits",
+    ".balign 16",
+    "nop",
+    ".globl libpsx_restore_rt",
+    ".hidden libpsx_restore_rt",
+    ".type libpsx_restore_rt,@function",
+    "libpsx_restore_rt:",
+    ".byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05",
+    ".size libpsx_restore_rt, .-libpsx_restore_rt",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn libpsx_restore_rt();
+}
+
+/// Where the mask of the interrupted code lies in the `ucontext` a handler is given: after
+/// uc_flags, uc_link, uc_stack and a struct sigcontext of 256 bytes
+/// (include/uapi/asm-generic/ucontext.h, arch/x86/include/uapi/asm/sigcontext.h).
+pub(crate) const UCONTEXT_MASK: usize = 8 + 8 + 24 + 256;
+
+/// A jump to an instruction that traps, for a process that nothing else ends.
+pub(crate) fn trap() -> ! {
+    loop {
+        // SAFETY: ud2 has no operands; what it raises is what is wanted.
+        unsafe { core::arch::asm!("ud2", options(nomem, nostack)) };
+    }
+}
+
+/// The x32 ABI's mark in a call number (arch/x86/include/uapi/asm/unistd.h).
+pub(crate) const X32_BIT: u32 = 0x4000_0000;
+
+const _: () = assert!(
+    size_of::<KernelSigaction>() == size_of::<linux_raw_sys::general::kernel_sigaction>(),
+    "the kernel's own header disagrees"
+);
+const _: () = assert!(size_of::<*mut c_void>() == 8);

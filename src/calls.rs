@@ -1,0 +1,86 @@
+//! One system call of a broadcast: what it is, whether it can be made on every thread, and its
+//! name for people.
+
+use linux_raw_sys::general as k;
+use linux_raw_sys::prctl as p;
+
+use crate::arch;
+use crate::broadcast::Agreement;
+use crate::error::{Errno, Refusal};
+use crate::sys;
+
+/// A call, and what it returned in the calling thread once that has made it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) nr: usize,
+    pub(crate) args: [usize; 6],
+    pub(crate) agreement: Agreement,
+    pub(crate) expected: isize,
+}
+
+impl Call {
+    /// The number as the kernel reads it (`do_syscall_64` takes an int), without the x32 bit.
+    fn number(&self) -> u32 {
+        self.nr as u32 & !arch::X32_BIT
+    }
+
+    /// The name in the kernel's table, for a message.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        syscalls::Sysno::new(self.number() as usize).map(|nr| nr.name())
+    }
+
+    pub(crate) fn agrees(&self, result: isize) -> bool {
+        match self.agreement {
+            Agreement::SameResult => result == self.expected,
+            Agreement::AnySuccess => Errno::check(result).is_ok(),
+            Agreement::Anything => true,
+        }
+    }
+
+    /// Whether threads go on under a seccomp filter that the call itself brings.
+    pub(crate) fn installs_filter(&self) -> bool {
+        let [option, ..] = self.args;
+        match self.number() {
+            k::__NR_seccomp => true,
+            k::__NR_prctl => option as u32 == p::PR_SET_SECCOMP,
+            _ => false,
+        }
+    }
+
+    /// Why the call is refused, if it is.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let [first, second, ..] = self.args;
+        if self.nr as u32 & arch::X32_BIT != 0 && (512..=547).contains(&self.number()) {
+            // x32's own variants: among them execve, rt_sigaction, rt_sigreturn, sigaltstack.
+            return Some(Refusal::LeavesHandler);
+        }
+        Some(match self.number() {
+            k::__NR_fork | k::__NR_vfork | k::__NR_clone | k::__NR_clone3 => Refusal::Forks,
+            k::__NR_execve | k::__NR_execveat | k::__NR_exit | k::__NR_exit_group => Refusal::Ends,
+            k::__NR_rt_sigreturn | k::__NR_restart_syscall => Refusal::LeavesHandler,
+            k::__NR_rt_sigprocmask | k::__NR_sigaltstack => Refusal::Signals,
+            k::__NR_rt_sigaction if first as i32 == sys::SIGNAL => Refusal::Signals,
+            k::__NR_rt_sigsuspend | k::__NR_pause => Refusal::Blocks,
+            k::__NR_set_tid_address | k::__NR_set_robust_list | k::__NR_rseq => {
+                Refusal::ThreadState
+            }
+            k::__NR_arch_prctl if arch_prctl_unhinges(first as u32) => Refusal::ThreadState,
+            k::__NR_seccomp if first as u32 == SECCOMP_SET_MODE_STRICT => Refusal::Forbids,
+            k::__NR_prctl => match first as u32 {
+                p::PR_SET_SECCOMP if second as u32 == SECCOMP_MODE_STRICT => Refusal::Forbids,
+                p::PR_SET_SYSCALL_USER_DISPATCH if second as u32 != 0 => Refusal::Forbids,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+const SECCOMP_SET_MODE_STRICT: u32 = 0;
+const SECCOMP_MODE_STRICT: u32 = 1;
+
+/// arch_prctl(2): ARCH_SET_GS, ARCH_SET_FS, and the ARCH_SHSTK_* family but ARCH_SHSTK_STATUS
+/// (arch/x86/include/uapi/asm/prctl.h).
+fn arch_prctl_unhinges(code: u32) -> bool {
+    matches!(code, 0x1001 | 0x1002 | 0x5001..=0x5004)
+}

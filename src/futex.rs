@@ -1,0 +1,73 @@
+//! futex(2) on the protocol's words: sleep while a word has a value, wake who sleeps on it.
+
+#[cfg(not(loom))]
+mod kernel {
+    use core::time::Duration;
+
+    use crate::sync::AtomicU32;
+    use crate::sys;
+
+    /// Sleeps while `word` is `expected`; may return at any time. False: `until` (CLOCK_MONOTONIC)
+    /// has passed.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
+        sys::futex_wait(word, expected, until)
+    }
+
+    /// The time, this long from now.
+    pub(crate) fn after(pause: Duration) -> Duration {
+        sys::now().saturating_add(pause)
+    }
+
+    pub(crate) fn wake_one(word: &AtomicU32) {
+        sys::futex_wake(word, 1);
+    }
+
+    pub(crate) fn wake_all(word: &AtomicU32) {
+        sys::futex_wake(word, i32::MAX);
+    }
+}
+
+/// The twin for loom: one lock stands for the kernel's hash bucket, so the comparison and the
+/// sleep are one step, as in the kernel. A wake that comes too early leaves the sleeper asleep for
+/// good, which loom reports as a deadlock. A wait with a deadline is a spurious return.
+#[cfg(loom)]
+mod kernel {
+    use core::time::Duration;
+
+    use crate::sync::{AtomicU32, Ordering};
+
+    loom::lazy_static! {
+        static ref BUCKET: (loom::sync::Mutex<()>, loom::sync::Condvar) =
+            (loom::sync::Mutex::new(()), loom::sync::Condvar::new());
+    }
+
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
+        if until.is_some() {
+            loom::thread::yield_now();
+            return false;
+        }
+        let (lock, sleepers) = &*BUCKET;
+        if let Ok(held) = lock.lock() {
+            if word.load(Ordering::SeqCst) == expected {
+                drop(sleepers.wait(held));
+            }
+        }
+        true
+    }
+
+    pub(crate) fn after(pause: Duration) -> Duration {
+        pause
+    }
+
+    pub(crate) fn wake_one(word: &AtomicU32) {
+        wake_all(word);
+    }
+
+    pub(crate) fn wake_all(_word: &AtomicU32) {
+        let (lock, sleepers) = &*BUCKET;
+        drop(lock.lock());
+        sleepers.notify_all();
+    }
+}
+
+pub(crate) use kernel::{after, wait, wake_all, wake_one};

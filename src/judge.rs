@@ -1,0 +1,140 @@
+//! What is said of a divergence, and what is done about it.
+//!
+//! The differing threads are still held, and may own any lock: the line is put together in a
+//! buffer on the stack and leaves by one write(2).
+
+use crate::broadcast::Sensitivity;
+use crate::calls::Call;
+use crate::error::Errno;
+use crate::rendezvous::{Entry, Mark};
+use crate::sys;
+
+/// Applies the sensitivity. Returns only if the process may go on.
+pub(crate) fn judge<'a>(
+    sensitivity: Sensitivity,
+    calls: &[Call],
+    entries: impl Iterator<Item = &'a Entry>,
+) {
+    if sensitivity == Sensitivity::Ignore {
+        return;
+    }
+    let mut line = Line::new();
+    let mut named = None;
+    for entry in entries {
+        let (index, died) = match entry.mark() {
+            Mark::Differs(index) => (index as usize, false),
+            Mark::Died => (0, true),
+            _ => continue,
+        };
+        let Some(call) = calls.get(index) else { continue };
+        if named != Some(index) {
+            line.text(if named.is_none() { "libpsx: " } else { "; " });
+            line.call(call);
+            named = Some(index);
+        }
+        line.text(" thread ").signed(entry.tid() as isize).text(": ");
+        if died {
+            line.text("died");
+        } else {
+            line.result(entry.value() as isize);
+        }
+        line.text(",");
+    }
+    line.end(match sensitivity {
+        Sensitivity::Error => " process killed\n",
+        _ => " process inconsistent\n",
+    });
+    sys::complain(line.bytes());
+    if sensitivity == Sensitivity::Error {
+        sys::die();
+    }
+}
+
+/// Ends the process because it can neither be taken back nor completed.
+pub(crate) fn lost(why: &str) -> ! {
+    let mut line = Line::new();
+    line.text("libpsx: ").text(why).end(", process killed\n");
+    sys::complain(line.bytes());
+    sys::die()
+}
+
+/// A line that is cut, not continued, where it grows too long.
+struct Line {
+    buffer: [u8; 1024],
+    len: usize,
+}
+
+impl Line {
+    const fn new() -> Self {
+        Self { buffer: [0; 1024], len: 0 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        for &byte in text.as_bytes() {
+            if let Some(place) = self.buffer.get_mut(self.len) {
+                *place = byte;
+                self.len = self.len.wrapping_add(1);
+            }
+        }
+        self
+    }
+
+    /// Appends the end even to a full line.
+    fn end(&mut self, text: &str) {
+        self.len = self.len.min(self.buffer.len().saturating_sub(text.len()));
+        self.text(text);
+    }
+
+    fn digits(&mut self, mut value: usize, base: usize) {
+        let mut digits = [0u8; 20];
+        let mut count = 0usize;
+        for place in &mut digits {
+            *place = *b"0123456789abcdef".get(value % base).unwrap_or(&b'?');
+            count = count.wrapping_add(1);
+            value /= base;
+            if value == 0 {
+                break;
+            }
+        }
+        for &digit in digits.iter().take(count).rev() {
+            self.text(core::str::from_utf8(&[digit]).unwrap_or_default());
+        }
+    }
+
+    fn signed(&mut self, value: isize) -> &mut Self {
+        if value < 0 {
+            self.text("-");
+        }
+        self.digits(value.unsigned_abs(), 10);
+        self
+    }
+
+    fn hex(&mut self, value: usize) {
+        self.text("0x").digits(value, 16);
+    }
+
+    fn result(&mut self, result: isize) {
+        self.signed(result);
+        if let Err(errno) = Errno::check(result) {
+            if let Some(name) = errno.name() {
+                self.text(" (").text(name).text(")");
+            }
+        }
+    }
+
+    fn call(&mut self, call: &Call) {
+        match call.name() {
+            Some(name) => self.text(name),
+            None => self.text("syscall ").signed(call.nr as isize),
+        };
+        for (index, &arg) in call.args.iter().enumerate() {
+            self.text(if index == 0 { "(" } else { ", " }).hex(arg);
+        }
+        self.text(") returned ").result(call.expected);
+        self.text(", but in");
+    }
+}

@@ -1,0 +1,141 @@
+//! The list of the threads that a stop is about, in memory that stays where it is for ever: a
+//! signal carries the address of its thread's entry and may arrive late. It grows by mappings that
+//! double in size, is written by the thread that holds the lock, and costs at most 32 bytes per
+//! thread and a page. A child of fork does not have the mappings (MADV_DONTFORK).
+
+// # Safety
+//
+// Each mapping is filled with entries, whose all-zero form is a value (nobody, idle), is never
+// given back, and is published once, by a release store of its address.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::error::Errno;
+use crate::rendezvous::{Entry, Mark};
+use crate::sys;
+
+/// Entries in the first mapping, one page; the second has as many, each later one twice as many.
+const FIRST: usize = 256;
+/// Enough for the 2^22 tasks that Linux can have (PID_MAX_LIMIT).
+const MAPPINGS: usize = 15;
+
+/// All zero is the empty roster.
+pub(crate) struct Roster {
+    mappings: [AtomicUsize; MAPPINGS],
+    /// Entries in use, some of them nobody's. Written and read under the lock only.
+    len: AtomicU32,
+    /// Where the last look-up ended: sweeps come by in the order of the roster.
+    cursor: AtomicU32,
+    /// Entries are worth keeping: a signal may be on its way, or a task is exempt.
+    keep: AtomicU32,
+}
+
+/// Which mapping the entry is in, and where.
+fn place(index: usize) -> (usize, usize) {
+    match index.checked_div(FIRST).and_then(usize::checked_ilog2) {
+        None => (0, index),
+        Some(log) => (log as usize + 1, index - (FIRST << log)),
+    }
+}
+
+/// How many entries a mapping has.
+fn capacity(mapping: usize) -> usize {
+    FIRST << mapping.saturating_sub(1)
+}
+
+impl Roster {
+    fn get(&self, index: usize) -> Option<&Entry> {
+        let (mapping, offset) = place(index);
+        let base = NonNull::new(self.mappings.get(mapping)?.load(Ordering::Acquire) as *mut Entry)?;
+        // SAFETY: `offset` is below the mapping's capacity.
+        let entry = unsafe { base.add(offset) };
+        // SAFETY: it points to an entry, for ever; see above.
+        Some(unsafe { entry.as_ref() })
+    }
+
+    /// The entry a signal speaks of, if it is one of ours. Called in handlers.
+    pub(crate) fn owns(&self, address: usize) -> Option<&Entry> {
+        for (number, mapping) in self.mappings.iter().enumerate() {
+            let base = mapping.load(Ordering::Acquire);
+            if base == 0 {
+                return None;
+            }
+            let offset = address.wrapping_sub(base);
+            let size = capacity(number).saturating_mul(size_of::<Entry>());
+            if offset < size && offset.is_multiple_of(size_of::<Entry>()) {
+                let at = NonNull::new(address as *mut Entry)?;
+                // SAFETY: it lies within a mapping and on an entry's boundary.
+                return Some(unsafe { at.as_ref() });
+            }
+        }
+        None
+    }
+
+    /// Forgets the threads of the last round, except those whose entries are worth keeping.
+    /// `alive` is asked of each of those.
+    pub(crate) fn begin(&self, alive: impl Fn(u32) -> bool) {
+        self.cursor.store(0, Ordering::Relaxed);
+        if self.keep.swap(0, Ordering::Relaxed) == 0 {
+            self.len.store(0, Ordering::Relaxed);
+            return;
+        }
+        let mut end = 0;
+        for (index, entry) in self.iter().enumerate() {
+            match entry.mark() {
+                Mark::Sent | Mark::Exempt(_) if entry.tid() != 0 && alive(entry.tid()) => {
+                    end = index.wrapping_add(1);
+                    self.keep();
+                }
+                _ => entry.assign(0, Mark::Idle),
+            }
+        }
+        self.len.store(end as u32, Ordering::Relaxed);
+    }
+
+    /// The entries are looked at again, not forgotten, when the next round begins.
+    pub(crate) fn keep(&self) {
+        self.keep.store(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        let len = self.len.load(Ordering::Relaxed) as usize;
+        (0..len).map_while(|index| self.get(index))
+    }
+
+    /// The thread's entry; a sweep in the order of the last one finds each at the first look.
+    pub(crate) fn find(&self, tid: u32) -> Option<&Entry> {
+        let len = self.len.load(Ordering::Relaxed) as usize;
+        let start = self.cursor.load(Ordering::Relaxed) as usize;
+        let found = (start..len)
+            .chain(0..start.min(len))
+            .find(|&index| self.get(index).is_some_and(|entry| entry.tid() == tid))?;
+        self.cursor.store(found as u32 + 1, Ordering::Relaxed);
+        self.get(found)
+    }
+
+    /// A place for a thread that has none.
+    pub(crate) fn enlist(&self, tid: u32) -> Result<&Entry, Errno> {
+        let index = self.len.load(Ordering::Relaxed) as usize;
+        self.reserve(index.saturating_add(1))?;
+        let entry = self.get(index).ok_or(Errno::AGAIN)?;
+        entry.assign(tid, Mark::Idle);
+        self.len.store(index as u32 + 1, Ordering::Relaxed);
+        Ok(entry)
+    }
+
+    /// Room for so many threads, with every page present.
+    pub(crate) fn reserve(&self, threads: usize) -> Result<(), Errno> {
+        let (last, _) = place(threads.saturating_sub(1));
+        for (number, mapping) in self.mappings.iter().enumerate().take(last + 1) {
+            if mapping.load(Ordering::Relaxed) == 0 {
+                let bytes = capacity(number).saturating_mul(size_of::<Entry>());
+                let base = sys::map_anonymous(bytes)?;
+                sys::keep_from_fork(base, bytes)?;
+                mapping.store(base.as_ptr() as usize, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+}

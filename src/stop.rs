@@ -1,0 +1,742 @@
+//! The stop, in the order of its events: open, gather in rounds, act, commit, judge, close. This is
+//! the caller's side, and what a held thread performs; how they meet is [`crate::rendezvous`].
+//!
+//! # The promises, and how each is kept
+//!
+//! - **P1, coverage.** Threads are signalled until a *proof* says that all are held
+//!   ([`Gather::prove`]): the link count of the task directory is one atomic look at the number of
+//!   threads, and `held + 1` of them are accounted for. Threads that are held make no new ones. If
+//!   some can run no user code, the sweep must name everybody, and those are looked at again after
+//!   the count was taken. Each thread performs the calls once, because it is counted once per epoch
+//!   and leaves the handler right after.
+//! - **P2, nothing on failure.** Before `publish`, every way out releases the threads untouched.
+//! - **P3, stop first.** `act` begins only when the gate is closed over a proof.
+//! - **P4.** Between the first signal and the release: raw calls, and memory mapped before.
+//! - **P5, it ends.** A gather without progress is given up after [`QUIET`], the threads run for at
+//!   least as long as they were held, and it is tried again until the deadline. Threads that wait
+//!   for something a held thread owns get it in between.
+//! - **P6** is [`crate::signal`]'s. **P7**: initiators take turns by the lock, asleep with their
+//!   signals open; only its owner can be re-entered.
+//! - **P8.** The memory shared by the threads reads zero in a child of fork. A child that shares it
+//!   (vfork) is single-threaded and never comes as far as to look at it.
+//! - **P9.** The handler has no effect but the calls'; descriptors are O_CLOEXEC.
+//! - **P10.** See [`crate::tasks`].
+//! - **P11.** A slice of calls is performed in one stop.
+//! - **P12.** A thread that is alone asks that, and performs its calls.
+//!
+//! # Interleavings
+//!
+//! ```text
+//! clone   sweep lists A   A: clone -> B   A arrives   held = 1, count = 3 (A, B, caller): no proof
+//!         sweep lists B   B arrives       held = 2, count = 3: proof. B cannot have cloned since.
+//! exit    signal to A     A exits         nobody comes for a slice; count = 1 + held: proof
+//! fork    A forks, then arrives: the child has the old state, but nobody had the new one yet.
+//!         A held thread cannot fork; it leaves with the new state.
+//! exec    A: execve kills all others, the caller among them; nothing is left to be inconsistent.
+//! late    a signal of a call that gave up arrives: with no gather open the thread goes on; with one
+//!         open, it is held for that one.
+//! ```
+
+// # Safety
+//
+// The shared memory is one mapping, zeroed, never given back, made of atomics alone. `plan` in it
+// points to the caller's calls from before the gate opens until the caller returns; held threads
+// read it only between `publish` and their report, while the caller waits for exactly that.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::time::Duration;
+
+use crate::broadcast::Sensitivity;
+use crate::calls::Call;
+use crate::error::{Errno, Error, Need, Obstacle, Straggler, Unreachable};
+use crate::futex;
+use crate::judge;
+use crate::rendezvous::{Entry, Mark, Rendezvous, Verdict};
+use crate::report::{Exempt, ExemptReason, Outcome, Records, Report, ThreadResult};
+use crate::roster::Roster;
+use crate::signal;
+use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
+use crate::tasks::{Look, Tasks};
+
+/// How long nobody may come before the round is looked into, and before it is given up.
+const SLICE: Duration = Duration::from_micros(200);
+const QUIET: Duration = Duration::from_millis(4);
+/// How long a thread that is runnable and willing may keep the others waiting.
+const STARVED: Duration = Duration::from_millis(60);
+/// The pause between rounds, at the longest.
+const PAUSE: Duration = Duration::from_millis(64);
+/// How often the caller looks for dead threads among those that owe a report.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// getdents64(2) fills this much at a time.
+const SCRATCH: usize = 4096;
+
+/// What the caller has set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) deadline: Duration,
+    pub(crate) sensitivity: Sensitivity,
+}
+
+/// What the threads of one process share.
+#[repr(C)]
+struct Shared {
+    rendezvous: Rendezvous,
+    /// The process it belongs to. A task that reads another number than its own shares this memory
+    /// without being a thread of it.
+    owner: AtomicU32,
+    /// Another library's handler stands above ours: ours must see to the mask itself.
+    chained: AtomicU32,
+    /// A signal to ourselves came through.
+    reached: AtomicU32,
+    /// The calls to perform, `*const Call`, and how many of them.
+    plan: AtomicUsize,
+    planned: AtomicUsize,
+    roster: Roster,
+    /// Belongs to the owner of the lock.
+    scratch: UnsafeCell<[u8; SCRATCH]>,
+}
+
+static SHARED: AtomicUsize = AtomicUsize::new(0);
+
+/// The shared memory, if anybody has called yet.
+fn shared() -> Option<&'static Shared> {
+    let at = NonNull::new(SHARED.load(Ordering::Acquire) as *mut Shared)?;
+    // SAFETY: published once, initialised (zero), never given back.
+    Some(unsafe { at.as_ref() })
+}
+
+fn shared_or_new() -> Result<&'static Shared, Errno> {
+    if let Some(shared) = shared() {
+        return Ok(shared);
+    }
+    let bytes = size_of::<Shared>();
+    let memory = sys::map_anonymous(bytes)?;
+    let new = memory.as_ptr() as usize;
+    let wiped = sys::wipe_on_fork(memory, bytes);
+    let published = wiped.and_then(|()| {
+        SHARED
+            .compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire)
+            .map_err(|_| Errno::AGAIN)
+    });
+    if published.is_err() {
+        // SAFETY: nobody has seen it.
+        unsafe { sys::unmap(memory, bytes) };
+    }
+    wiped?;
+    shared().ok_or(Errno::AGAIN)
+}
+
+/// Performs `calls` on every thread of the process, in one stop.
+///
+/// # Safety
+/// Each call is sound when every thread makes it; see [`crate::syscall6`].
+pub(crate) unsafe fn perform(
+    calls: &mut [Call],
+    settings: &Settings,
+    report: Option<&mut Report>,
+) -> Result<usize, Error> {
+    for call in calls.iter() {
+        if let Some(why) = call.refusal() {
+            return Err(Error::Refused(why));
+        }
+    }
+    let pid = sys::getpid();
+    let alone = sys::alone().unwrap_or_else(|| Tasks::open(pid).count() == Some(1));
+    if alone {
+        let (_, last) = act(calls);
+        let value = last.map_err(Error::Call)?;
+        if let Some(report) = report {
+            report.value = value;
+        }
+        return Ok(value);
+    }
+    let need = |need| move |errno| Error::Environment { need, errno };
+    let shared = shared_or_new().map_err(need(Need::Memory))?;
+    let owner = shared.owner.compare_exchange(0, pid as u32, Ordering::AcqRel, Ordering::Acquire);
+    if owner.is_err_and(|owner| owner != pid as u32) {
+        return Err(need(Need::OwnMemory)(Errno::PERM));
+    }
+    let tid = sys::gettid();
+    let mut stop = Stop {
+        shared,
+        pid,
+        tid,
+        settings,
+        until: sys::now().saturating_add(settings.deadline),
+        rounds: 0,
+        longest: Duration::ZERO,
+    };
+    stop.run(calls, report)
+}
+
+/// Performs the calls until one fails. Returns how many were made with success, and the last value.
+fn act(calls: &mut [Call]) -> (usize, Result<usize, Errno>) {
+    let mut value = 0;
+    for (index, call) in calls.iter_mut().enumerate() {
+        // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
+        call.expected = unsafe { sys::any(call.nr, &call.args) };
+        match Errno::check(call.expected) {
+            Ok(returned) => value = returned,
+            Err(errno) => return (index, Err(errno)),
+        }
+    }
+    (calls.len(), Ok(value))
+}
+
+/// A stop in the making.
+struct Stop<'a> {
+    shared: &'static Shared,
+    pid: i32,
+    tid: i32,
+    settings: &'a Settings,
+    until: Duration,
+    rounds: u32,
+    longest: Duration,
+}
+
+/// What a round came to, if not to an error.
+enum Round {
+    Done(usize),
+    /// Not all could be held; the threads ran free again after so long.
+    GivenUp {
+        held_for: Duration,
+    },
+}
+
+impl Stop<'_> {
+    fn run(&mut self, calls: &mut [Call], mut report: Option<&mut Report>) -> Result<usize, Error> {
+        loop {
+            let mask = self.lock()?;
+            let result = self.round(calls, report.as_deref_mut(), mask);
+            self.shared.rendezvous.unlock();
+            let _ = sys::set_mask(mask);
+            match result? {
+                Round::Done(value) => return Ok(value),
+                Round::GivenUp { held_for } => self.pause(held_for),
+            }
+        }
+    }
+
+    /// Takes the lock, with all signals blocked from then on. Returns the mask of before. While it
+    /// sleeps, signals are open, ours in any case: another initiator must be able to stop us. Ends:
+    /// the owner ends by its own deadline, or is found dead, or our deadline passes.
+    fn lock(&self) -> Result<Mask, Error> {
+        let rendezvous = &self.shared.rendezvous;
+        let me = self.tid as u32;
+        let environment = |errno| Error::Environment { need: Need::Mask, errno };
+        let mut slept = false;
+        let mask = sys::set_mask(sys::ALL).map_err(environment)?;
+        loop {
+            let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(mask) };
+            if owner == me {
+                let _ = sys::set_mask(mask);
+                return Err(Error::Reentered);
+            }
+            let _ = sys::set_mask(mask & !bit(SIGNAL));
+            slept = true;
+            let woken = rendezvous.sleep_on_lock(Some(futex::after(PATIENCE)));
+            let _ = sys::set_mask(sys::ALL);
+            if woken {
+                continue;
+            }
+            if self.gone(owner) {
+                match rendezvous.inherit_lock(owner, me) {
+                    Ok(true) => return Ok(mask),
+                    Ok(false) => {}
+                    Err(()) => judge::lost("a thread died in the middle of a broadcast"),
+                }
+            } else if sys::now() >= self.until {
+                let _ = sys::set_mask(mask);
+                return Err(Error::Busy { tid: owner as i32 });
+            }
+        }
+    }
+
+    /// One attempt, from opening to release, under the lock.
+    fn round(
+        &mut self,
+        calls: &mut [Call],
+        report: Option<&mut Report>,
+        mask: Mask,
+    ) -> Result<Round, Error> {
+        let shared = self.shared;
+        self.make_reachable()?;
+        let mut tasks = Tasks::open(self.pid);
+        shared.roster.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
+        let memory = |errno| Error::Environment { need: Need::Memory, errno };
+        let expected = tasks.count().unwrap_or(0);
+        shared.roster.reserve(expected.saturating_add(expected / 4)).map_err(memory)?;
+        shared.plan.store(calls.as_ptr() as usize, Ordering::Release);
+        shared.planned.store(0, Ordering::Release);
+
+        self.rounds = self.rounds.saturating_add(1);
+        let opened = sys::now();
+        let epoch = shared.rendezvous.open(self.tid as u32);
+        let mut gather = Gather {
+            shared,
+            tasks: &mut tasks,
+            pid: self.pid,
+            tid: self.tid,
+            epoch,
+            queue_full: false,
+        };
+        let gathered = gather.run();
+        let queue_full = gather.queue_full;
+        let outcome = match gathered {
+            Err(errno) => {
+                shared.rendezvous.release();
+                Err(memory(errno))
+            }
+            Ok(None) => {
+                shared.rendezvous.release();
+                shared.roster.keep();
+                let now = sys::now();
+                let held_for = now.saturating_sub(opened);
+                if now < self.until {
+                    Ok(Round::GivenUp { held_for })
+                } else if queue_full {
+                    Err(Error::SignalQueueFull)
+                } else {
+                    self.name_stragglers(&tasks, epoch).map_or(Ok(Round::GivenUp { held_for }), Err)
+                }
+            }
+            Ok(Some(held)) => self.commit(calls, report, mask, epoch, held, opened),
+        };
+        self.longest = self.longest.max(sys::now().saturating_sub(opened));
+        outcome
+    }
+
+    /// All are held. The caller's own calls, then everybody's; the judgement; the release.
+    fn commit(
+        &mut self,
+        calls: &mut [Call],
+        report: Option<&mut Report>,
+        mask: Mask,
+        epoch: u32,
+        held: u32,
+        opened: Duration,
+    ) -> Result<Round, Error> {
+        let shared = self.shared;
+        let rendezvous = &shared.rendezvous;
+        let rooms = report.as_ref().map(|_| Rooms::new(held as usize, shared));
+        let mut rooms = match rooms.transpose() {
+            Ok(rooms) => rooms,
+            Err(errno) => {
+                rendezvous.release();
+                return Err(Error::Environment { need: Need::Memory, errno });
+            }
+        };
+        // SIGSYS stays as the interrupted code had it, for filters that emulate calls (seccomp(2),
+        // SECCOMP_RET_TRAP).
+        let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
+        let (made, last) = act(calls);
+        let _ = sys::set_mask(sys::ALL);
+        if made == 0 && last.is_err() {
+            rendezvous.release();
+            return last.map_err(Error::Call).map(Round::Done);
+        }
+        shared.planned.store(made, Ordering::Release);
+        if !rendezvous.publish(epoch, held) {
+            judge::lost("a broadcast was ended behind its caller's back");
+        }
+        // A filter that the call installed may forbid restart_syscall(2), which a futex with a
+        // deadline turns into when the process is stopped and continued.
+        let filter = calls.iter().any(Call::installs_filter);
+        while !rendezvous.await_reports((!filter).then_some(PATIENCE)) {
+            for entry in shared.roster.iter().filter(|entry| entry.is_held(epoch)) {
+                if self.gone(entry.tid()) {
+                    rendezvous.bury(entry, epoch);
+                }
+            }
+        }
+        let differs = |e: &&Entry| matches!(e.mark(), Mark::Differs(_) | Mark::Died);
+        let divergent = shared.roster.iter().filter(differs).count();
+        if divergent > 0 {
+            judge::judge(self.settings.sensitivity, calls, shared.roster.iter());
+        }
+        if let Some(rooms) = &mut rooms {
+            rooms.fill(shared);
+        }
+        rendezvous.release();
+        let value = last.map_err(Error::Call)?;
+        if let (Some(report), Some(rooms)) = (report, rooms) {
+            report.value = value;
+            report.results = rooms.results;
+            report.exempt = rooms.exempt;
+            report.divergent = divergent;
+            report.rounds = self.rounds;
+            report.longest_freeze = self.longest.max(sys::now().saturating_sub(opened));
+        }
+        Ok(Round::Done(value))
+    }
+
+    fn make_reachable(&self) -> Result<(), Error> {
+        let shared = self.shared;
+        let reached = || {
+            shared.reached.store(0, Ordering::Release);
+            let sent = sys::queue_signal(self.pid, self.tid, ptr::from_ref(shared) as usize);
+            if sent.is_ok() {
+                // It is delivered before this call returns.
+                let _ = sys::set_mask(sys::ALL & !bit(SIGNAL));
+                let _ = sys::set_mask(sys::ALL);
+            }
+            shared.reached.load(Ordering::Acquire) != 0
+        };
+        let chained = signal::ensure(visit, reached)
+            .map_err(|errno| Error::Environment { need: Need::Handler, errno })?;
+        shared.chained.store(u32::from(chained), Ordering::Release);
+        Ok(())
+    }
+
+    /// Lets the process run for at least as long as it was held, longer each time, with some jitter
+    /// so that it does not fall into step with a thread's own rhythm. Signals are open.
+    fn pause(&self, held_for: Duration) {
+        let backoff = Duration::from_millis(1).saturating_mul(1 << self.rounds.min(6)).min(PAUSE);
+        let jitter = Duration::from_micros(u64::from(sys::now().subsec_nanos() % 997));
+        let until = futex::after(backoff.max(held_for).saturating_add(jitter));
+        let never = AtomicU32::new(0);
+        while futex::wait(&never, 0, Some(until)) {}
+    }
+
+    /// Dead, for certain: the task is no more, or is a zombie that has given up its memory.
+    fn gone(&self, tid: u32) -> bool {
+        gone(self.pid, tid)
+    }
+
+    /// The threads that were not held when the last round ended, and still would not be. None: all
+    /// have become reachable, or are gone.
+    fn name_stragglers(&self, tasks: &Tasks, epoch: u32) -> Option<Error> {
+        let roster = &self.shared.roster;
+        let room = roster.iter().filter(|entry| !entry.is_held(epoch)).count();
+        let mut threads = Records::with_capacity(room).unwrap_or(Records::EMPTY);
+        let mut total = 0usize;
+        // SAFETY: the scratch belongs to the owner of the lock, and this is its only use.
+        let scratch = unsafe { &mut *self.shared.scratch.get() };
+        let _ = tasks.sweep(scratch, &mut |task| {
+            let entry = roster.find(task.tid as u32);
+            if task.tid == self.tid || entry.is_some_and(|entry| entry.is_held(epoch)) {
+                return Ok(());
+            }
+            let (state, name, obstacle) = match tasks.look(task) {
+                Look::Gone | Look::Exempt { .. } => return Ok(()),
+                Look::Unknown => (b'?', [0; 16], Obstacle::Unknown),
+                Look::Living(living) => {
+                    let forbidden = entry.is_some_and(|entry| entry.value() == FORBIDDEN);
+                    let obstacle =
+                        if forbidden { Obstacle::Forbidden } else { tasks.obstacle(task, &living) };
+                    (living.state, living.name, obstacle)
+                }
+            };
+            total = total.saturating_add(1);
+            threads.push(Straggler { tid: task.tid, name, state, obstacle });
+            Ok(())
+        });
+        let deadline = self.settings.deadline;
+        (total > 0).then_some(Error::Unreachable(Unreachable { deadline, total, threads }))
+    }
+}
+
+const SIGSYS: i32 = 31;
+
+/// Beside an entry whose thread could not be signalled, because EPERM said so.
+const FORBIDDEN: usize = 1;
+
+fn gone(pid: i32, tid: u32) -> bool {
+    sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH)
+        || sys::has_memory(tid as i32) == Some(false)
+}
+
+/// Memory for a report, made before anything has changed.
+struct Rooms {
+    results: Records<ThreadResult>,
+    exempt: Records<Exempt>,
+}
+
+impl Rooms {
+    fn new(held: usize, shared: &Shared) -> Result<Self, Errno> {
+        let exempt = shared.roster.iter().filter(|e| matches!(e.mark(), Mark::Exempt(_))).count();
+        Ok(Self { results: Records::with_capacity(held)?, exempt: Records::with_capacity(exempt)? })
+    }
+
+    fn fill(&mut self, shared: &Shared) {
+        for entry in shared.roster.iter().filter(|entry| entry.tid() != 0) {
+            let tid = entry.tid() as i32;
+            let outcome = match entry.mark() {
+                Mark::Agreed(_) | Mark::Differs(_) => match Errno::check(entry.value() as isize) {
+                    Ok(value) => Outcome::Returned(value),
+                    Err(errno) => Outcome::Failed(errno),
+                },
+                Mark::Died => Outcome::Died,
+                Mark::Exempt(_) => {
+                    let reason = ExemptReason::of(entry.value());
+                    self.exempt.push(Exempt { tid, reason });
+                    continue;
+                }
+                _ => continue,
+            };
+            self.results.push(ThreadResult { tid, outcome });
+        }
+    }
+}
+
+/// One gather: signalling threads until all are held.
+struct Gather<'a> {
+    shared: &'static Shared,
+    tasks: &'a mut Tasks,
+    pid: i32,
+    tid: i32,
+    epoch: u32,
+    /// A signal found no place in the queue.
+    queue_full: bool,
+}
+
+/// What a full pass over the list found.
+struct Pass {
+    /// Everybody is held or exempt, and the count agrees.
+    proof: bool,
+    /// Somebody could not answer now even with a CPU to itself.
+    obstructed: bool,
+}
+
+impl Gather<'_> {
+    /// Ok(Some(n)): all n other threads are held, and the gate is closed. Ok(None): given up.
+    /// Ends: each turn either holds another thread or uses up QUIET (or STARVED, while somebody
+    /// only wants for a CPU).
+    fn run(&mut self) -> Result<Option<u32>, Errno> {
+        let rendezvous = &self.shared.rendezvous;
+        let mut progress = sys::now();
+        let mut held = 0;
+        loop {
+            let due = self.sweep()?;
+            let now_held = rendezvous.await_arrivals(due, SLICE);
+            if self.prove() {
+                let count = rendezvous.held();
+                if rendezvous.close_gate(self.epoch, count) {
+                    return Ok(Some(count));
+                }
+                continue;
+            }
+            if now_held > held {
+                held = now_held;
+                progress = sys::now();
+                continue;
+            }
+            let pass = self.full_pass()?;
+            if pass.proof {
+                let count = rendezvous.held();
+                if rendezvous.close_gate(self.epoch, count) {
+                    return Ok(Some(count));
+                }
+                continue;
+            }
+            let patience = if pass.obstructed { QUIET } else { STARVED };
+            if sys::now().saturating_sub(progress) > patience {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The O(1) proof: one look at the number of threads finds as many as are held, and the caller.
+    fn prove(&self) -> bool {
+        let held = self.shared.rendezvous.held() as usize;
+        self.tasks.count() == held.checked_add(1)
+    }
+
+    /// Signals every thread that has no signal on its way and is not held. Returns how many are
+    /// expected to be held, with those that are.
+    fn sweep(&mut self) -> Result<u32, Errno> {
+        for _ in 0..3 {
+            let mut due = 0u32;
+            let mut seen_self = false;
+            // SAFETY: the scratch belongs to the owner of the lock, and this is its only use.
+            let scratch = unsafe { &mut *self.shared.scratch.get() };
+            let (shared, pid, me, epoch) = (self.shared, self.pid, self.tid, self.epoch);
+            let queue_full = &mut self.queue_full;
+            *queue_full = false;
+            self.tasks.sweep(scratch, &mut |task| {
+                if task.tid == me {
+                    seen_self = true;
+                    return Ok(());
+                }
+                match enlist_and_signal(shared, pid, epoch, task.tid)? {
+                    Signalled::Due => due = due.saturating_add(1),
+                    Signalled::QueueFull => *queue_full = true,
+                    Signalled::Nobody => {}
+                }
+                Ok(())
+            })?;
+            if seen_self {
+                return Ok(due);
+            }
+            self.tasks.distrust();
+        }
+        Ok(0)
+    }
+
+    /// The proof that names everybody: list; count; then every listed thread is held, or was
+    /// exempt before the count and is the same exempt task after it.
+    fn full_pass(&mut self) -> Result<Pass, Errno> {
+        let (shared, me, epoch) = (self.shared, self.tid, self.epoch);
+        let tasks = &*self.tasks;
+        let mut pass = Pass { proof: false, obstructed: false };
+        let (mut complete, mut seen_self, mut exempt) = (true, false, 0usize);
+        // SAFETY: the scratch belongs to the owner of the lock, and this is its only use.
+        let scratch = unsafe { &mut *shared.scratch.get() };
+        tasks.sweep(scratch, &mut |task| {
+            if task.tid == me {
+                seen_self = true;
+                return Ok(());
+            }
+            let id = task.tid as u32;
+            let known = shared.roster.find(id);
+            if known.is_some_and(|entry| entry.is_held(epoch)) {
+                return Ok(());
+            }
+            let entry = match known {
+                Some(entry) => entry,
+                None => shared.roster.enlist(id)?,
+            };
+            match tasks.look(task) {
+                Look::Exempt { reason, start } => {
+                    entry.set_value(reason.with_start(start));
+                    entry.assign(id, Mark::exempt(epoch));
+                    shared.roster.keep();
+                    exempt = exempt.saturating_add(1);
+                    return Ok(());
+                }
+                Look::Gone => {}
+                Look::Unknown => pass.obstructed = true,
+                Look::Living(living) => {
+                    if !living.signal_pending() {
+                        // Used up, or meant for an earlier thread with this tid: to be sent again.
+                        entry.exchange(id, Mark::Sent, Mark::Idle);
+                    }
+                    if let was @ Mark::Exempt(_) = entry.mark() {
+                        entry.exchange(id, was, Mark::Idle);
+                    }
+                    pass.obstructed |= !living.will_answer();
+                }
+            }
+            complete = false;
+            Ok(())
+        })?;
+        let Some(count) = tasks.count() else {
+            // Guessed tids: a pass that finds nobody new, after one that did not either.
+            pass.proof = complete && seen_self && self.nobody_else()?;
+            return Ok(pass);
+        };
+        let held = shared.rendezvous.held() as usize;
+        let mut same = 0usize;
+        // SAFETY: as above; the slice from before is no longer used.
+        let scratch = unsafe { &mut *shared.scratch.get() };
+        tasks.sweep(scratch, &mut |task| {
+            let id = task.tid as u32;
+            let entry = shared.roster.find(id).filter(|e| e.mark() == Mark::exempt(epoch));
+            if let (Some(entry), Look::Exempt { reason, start }) = (entry, tasks.look(task)) {
+                same = same.saturating_add(usize::from(entry.value() == reason.with_start(start)));
+            }
+            Ok(())
+        })?;
+        let all = held.saturating_add(exempt).saturating_add(1);
+        pass.proof = complete && seen_self && count == all && same == exempt;
+        Ok(pass)
+    }
+
+    /// Whether no tid but ours and those held belongs to the process.
+    fn nobody_else(&self) -> Result<bool, Errno> {
+        let mut nobody = true;
+        self.tasks.sweep(&mut [], &mut |task| {
+            let entry = self.shared.roster.find(task.tid as u32);
+            nobody &= task.tid == self.tid || entry.is_some_and(|e| e.is_held(self.epoch));
+            Ok(())
+        })?;
+        Ok(nobody)
+    }
+}
+
+enum Signalled {
+    /// It is held, or will be.
+    Due,
+    /// There was no room in its queue.
+    QueueFull,
+    /// It is gone, is exempt, or may not be signalled.
+    Nobody,
+}
+
+fn enlist_and_signal(shared: &Shared, pid: i32, epoch: u32, tid: i32) -> Result<Signalled, Errno> {
+    let id = tid as u32;
+    let roster = &shared.roster;
+    let entry = match roster.find(id) {
+        Some(entry) => entry,
+        None => roster.enlist(id)?,
+    };
+    match entry.mark() {
+        Mark::Sent => return Ok(Signalled::Due),
+        Mark::Exempt(_) => return Ok(Signalled::Nobody),
+        _ if entry.is_held(epoch) => return Ok(Signalled::Due),
+        _ => {}
+    }
+    entry.assign(id, Mark::Sent);
+    let result = sys::queue_signal(pid, tid, ptr::from_ref(entry) as usize);
+    if result.is_ok() {
+        return Ok(Signalled::Due);
+    }
+    entry.exchange(id, Mark::Sent, Mark::Idle);
+    Ok(match result {
+        Err(Errno::AGAIN) => Signalled::QueueFull,
+        Err(Errno::PERM) => {
+            entry.set_value(FORBIDDEN);
+            Signalled::Nobody
+        }
+        _ => Signalled::Nobody,
+    })
+}
+
+/// The handler's half: what a signal means to this thread.
+fn visit(info: &SigInfo, interrupted: Mask) -> bool {
+    if info.code != sys::SI_QUEUE {
+        return false;
+    }
+    let Some(shared) = shared() else { return false };
+    if info.value == ptr::from_ref(shared) as usize {
+        shared.reached.store(1, Ordering::Release);
+        return true;
+    }
+    let Some(entry) = shared.roster.owns(info.value) else { return false };
+    if shared.chained.load(Ordering::Acquire) != 0 {
+        let _ = sys::set_mask(sys::ALL);
+    }
+    let pid = shared.owner.load(Ordering::Relaxed) as i32;
+    shared.rendezvous.visit(
+        entry,
+        sys::gettid() as u32,
+        |tid| gone(pid, tid),
+        || carry_out(shared, interrupted),
+    );
+    true
+}
+
+/// What every held thread performs.
+fn carry_out(shared: &Shared, interrupted: Mask) -> Verdict {
+    let plan = shared.plan.load(Ordering::Acquire) as *const Call;
+    let planned = shared.planned.load(Ordering::Acquire);
+    // SAFETY: between `publish` and this thread's report the caller keeps them as they are.
+    let calls = unsafe { core::slice::from_raw_parts(plan, planned) };
+    if interrupted & bit(SIGSYS) == 0 {
+        let _ = sys::set_mask(sys::ALL & !bit(SIGSYS));
+    }
+    let mut verdict = Verdict { index: 0, result: 0, agreed: true };
+    for (index, call) in calls.iter().enumerate() {
+        // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
+        let result = unsafe { sys::any(call.nr, &call.args) };
+        verdict = Verdict { index: index as u32, result, agreed: call.agrees(result) };
+        if !verdict.agreed {
+            let _ = sys::set_mask(sys::ALL);
+            break;
+        }
+    }
+    verdict
+}

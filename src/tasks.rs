@@ -1,0 +1,348 @@
+//! Who the threads of this process are, and what can be known of one that does not answer.
+//!
+//! /proc/self/task names them, and the link count of that directory tells how many there are
+//! (`proc_task_getattr`, fs/proc/base.c). Where it is not to be had, a proc mounted for nobody else
+//! to see does as well; where that is not allowed either, every possible tid is asked for with
+//! tgkill(2) and signal 0.
+#![forbid(unsafe_code)]
+
+use core::cell::Cell;
+use core::ffi::CStr;
+
+use linux_raw_sys::general::O_DIRECTORY;
+
+use crate::error::{Errno, Obstacle};
+use crate::report::ExemptReason;
+use crate::sys::{self, Fd, Mask, SIGNAL, bit};
+
+/// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
+const TID_LIMIT: i32 = 1 << 22;
+
+/// Where the list of threads comes from.
+pub(crate) struct Tasks {
+    pid: i32,
+    directory: Option<Fd>,
+    /// Keeps a descriptor free for [`Tasks::look`], where the table is nearly full.
+    spare: Cell<Option<Fd>>,
+    /// It is from a proc that we have mounted.
+    own: bool,
+    /// The directory counts in the numbers of another PID namespace than ours.
+    foreign: bool,
+}
+
+/// A thread as the list names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task {
+    /// In our PID namespace: what gettid(2) returns.
+    pub(crate) tid: i32,
+    /// In the PID namespace of the proc mount.
+    name: i32,
+}
+
+/// What could be learnt of a thread that is not held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Look {
+    /// It is not there (any more).
+    Gone,
+    /// It can run no user code; `start` tells it from a later task with the same id.
+    Exempt { reason: ExemptReason, start: usize },
+    /// It can.
+    Living(Living),
+    /// Nothing could be learnt.
+    Unknown,
+}
+
+/// What /proc says of a thread that can run user code.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Living {
+    pub(crate) state: u8,
+    pub(crate) name: [u8; 16],
+    blocked: Mask,
+    pending: Mask,
+}
+
+impl Living {
+    /// Runnable, and signal 33 open: it answers as soon as it gets the CPU.
+    pub(crate) fn will_answer(&self) -> bool {
+        self.state == b'R' && self.blocked & bit(SIGNAL) == 0
+    }
+
+    pub(crate) fn signal_pending(&self) -> bool {
+        self.pending & bit(SIGNAL) != 0
+    }
+}
+
+impl Tasks {
+    /// Finds a source. It never fails: the last one needs nothing.
+    pub(crate) fn open(pid: i32) -> Self {
+        let (directory, own) = match Fd::open(c"/proc/self/task", O_DIRECTORY) {
+            Ok(fd) if fd.is_proc() => (Some(fd), false),
+            Err(Errno::MFILE | Errno::NFILE) => (None, true),
+            _ => (Self::open_own_proc(), true),
+        };
+        let spare = Cell::new(directory.as_ref().and_then(|fd| fd.duplicate().ok()));
+        Self { pid, directory, spare, own, foreign: false }
+    }
+
+    /// fsmount(2) needs CAP_SYS_ADMIN. A filter may answer a strange call by killing us: whoever
+    /// has one is spared the attempt.
+    fn open_own_proc() -> Option<Fd> {
+        if sys::filtered() {
+            return None;
+        }
+        Fd::mount_proc().ok()?.open_in(c"self/task", O_DIRECTORY).ok()
+    }
+
+    /// How many threads the process has, as one atomic look; not known when they are guessed.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.directory.as_ref()?.links().ok()?.checked_sub(2)
+    }
+
+    /// The list does not have the calling thread in it, so it is not what it seemed: first take it
+    /// for one in the numbers of an outer PID namespace; then for none of ours, and take another.
+    pub(crate) fn distrust(&mut self) {
+        if !self.foreign {
+            self.foreign = true;
+            return;
+        }
+        self.foreign = false;
+        self.spare.set(None);
+        self.directory = if self.own { None } else { Self::open_own_proc() };
+        self.own = true;
+    }
+
+    /// Names every thread once, as far as the kernel's list allows (a thread may be missed while
+    /// another one exits: a sweep alone proves nothing). Err: the list cannot be read.
+    pub(crate) fn sweep(
+        &self,
+        scratch: &mut [u8],
+        each: &mut dyn FnMut(Task) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let Some(directory) = &self.directory else {
+            for tid in 1..TID_LIMIT {
+                if sys::tgkill(self.pid, tid, 0).is_ok() {
+                    each(Task { tid, name: tid })?;
+                }
+            }
+            return Ok(());
+        };
+        directory.rewind()?;
+        loop {
+            let filled = directory.getdents(scratch)?;
+            if filled == 0 {
+                return Ok(());
+            }
+            let mut records = scratch.get(..filled).unwrap_or_default();
+            while let Some((name, rest)) = next_record(records) {
+                records = rest;
+                let Some(name) = name else { continue };
+                if !self.foreign {
+                    each(Task { tid: name, name })?;
+                } else if let Some(tid) = self.translate(name) {
+                    each(Task { tid, name })?;
+                }
+            }
+        }
+    }
+
+    /// The thread's id in our own PID namespace: the last column of NSpid (proc_pid_status(5)).
+    fn translate(&self, name: i32) -> Option<i32> {
+        let mut buffer = [0; 2048];
+        let status = self.read(name, c"status", &mut buffer).ok()?;
+        parse(field(status, b"NSpid:")?.rsplit(|&b| b == b'\t').next()?)
+    }
+
+    /// What /proc knows of a thread.
+    pub(crate) fn look(&self, task: Task) -> Look {
+        if self.directory.is_none() {
+            return match sys::tgkill(self.pid, task.tid, 0) {
+                Err(Errno::SRCH) => Look::Gone,
+                _ => Look::Unknown,
+            };
+        }
+        let mut buffer = [0; 2048];
+        let stat = match self.read(task.name, c"stat", &mut buffer) {
+            Ok(bytes) => Stat::parse(bytes),
+            Err(errno) => return Look::without(errno),
+        };
+        let Some(stat) = stat else { return Look::Unknown };
+        if stat.exiting() {
+            return Look::Exempt { reason: ExemptReason::Exiting, start: stat.start };
+        }
+        let mut name = [0; 16];
+        for (to, from) in name.iter_mut().zip(stat.name) {
+            *to = *from;
+        }
+        let (state, start, flags) = (stat.state, stat.start, stat.flags);
+        let status = match self.read(task.name, c"status", &mut buffer) {
+            Ok(bytes) => bytes,
+            Err(errno) => return Look::without(errno),
+        };
+        let set = |key| field(status, key).and_then(parse_hex);
+        let (Some(blocked), Some(private), Some(shared)) =
+            (set(b"SigBlk:"), set(b"SigPnd:"), set(b"ShdPnd:"))
+        else {
+            return Look::Unknown;
+        };
+        if let Some(reason) = kernel_worker(flags, blocked, &name) {
+            return Look::Exempt { reason, start };
+        }
+        Look::Living(Living { state, name, blocked, pending: private | shared })
+    }
+
+    /// Why a living thread did not answer.
+    pub(crate) fn obstacle(&self, task: Task, living: &Living) -> Obstacle {
+        match living.state {
+            b'T' => return Obstacle::Stopped,
+            b't' => return Obstacle::Traced,
+            _ => {}
+        }
+        let mut buffer = [0; 128];
+        // proc_pid_wchan(5), proc_pid_syscall(5): both may be empty or forbidden, and then the rest
+        // decides.
+        let wchan = self.read(task.name, c"wchan", &mut buffer).unwrap_or_default();
+        if contains(wchan, b"refrigerator") || contains(wchan, b"freezer") {
+            return Obstacle::Frozen;
+        }
+        if contains(wchan, b"vfork") {
+            return Obstacle::Vfork;
+        }
+        let calls = self.read(task.name, c"syscall", &mut buffer).unwrap_or_default();
+        let nr = calls.split(|&b| b == b' ').next().and_then(parse::<u32>);
+        use linux_raw_sys::general as k;
+        match nr {
+            Some(k::__NR_execve | k::__NR_execveat) => Obstacle::Exec,
+            Some(k::__NR_vfork | k::__NR_clone | k::__NR_clone3) if living.state == b'D' => {
+                Obstacle::Vfork
+            }
+            _ if living.blocked & bit(SIGNAL) != 0 => Obstacle::SignalBlocked,
+            _ if living.state == b'D' => Obstacle::Uninterruptible,
+            _ => Obstacle::Unresponsive,
+        }
+    }
+
+    /// Reads one of a thread's files, at the expense of the spare descriptor if it must.
+    fn read<'b>(&self, name: i32, file: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+        let Some(directory) = &self.directory else { return Err(Errno::NOENT) };
+        let mut path = [0u8; 32];
+        let mut digits = [0u8; 10];
+        let parts = decimal(name, &mut digits).iter().chain(b"/").chain(file.to_bytes_with_nul());
+        for (to, from) in path.iter_mut().zip(parts) {
+            *to = *from;
+        }
+        let path = CStr::from_bytes_until_nul(&path).map_err(|_| Errno::INVAL)?;
+        let fd = match directory.open_in(path, 0) {
+            Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => {
+                directory.open_in(path, 0)
+            }
+            other => other,
+        }?;
+        let filled = fd.read(buffer);
+        drop(fd);
+        let spare = self.spare.take().or_else(|| directory.duplicate().ok());
+        self.spare.set(spare);
+        Ok(buffer.get(..filled?).unwrap_or_default())
+    }
+}
+
+impl Look {
+    fn without(errno: Errno) -> Self {
+        // ENOENT: it was gone when the file was opened. ESRCH: when it was read.
+        match errno {
+            Errno::NOENT | Errno::SRCH => Self::Gone,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Kernel workers that live in a process but never return to user mode. The flag alone does not
+/// say so on every kernel (0x10 was PF_VCPU before Linux 5.12, and 0x4000 was PF_USED_ASYNC before
+/// 6.4), but no user thread can block every signal that can be blocked and keep it that way without
+/// being unreachable for us anyhow.
+fn kernel_worker(flags: u32, blocked: Mask, name: &[u8; 16]) -> Option<ExemptReason> {
+    const PF_IO_WORKER: u32 = 0x10;
+    const PF_USER_WORKER: u32 = 0x4000;
+    const KILL_AND_STOP: Mask = bit(9) | bit(19);
+    if blocked | KILL_AND_STOP != sys::ALL {
+        return None;
+    }
+    if flags & PF_IO_WORKER != 0 && kernel_at_least(5, 12) {
+        let sqpoll = name.starts_with(b"iou-sqp-");
+        return Some(if sqpoll { ExemptReason::SqPoll } else { ExemptReason::IoWorker });
+    }
+    (flags & PF_USER_WORKER != 0 && kernel_at_least(6, 4)).then_some(ExemptReason::UserWorker)
+}
+
+fn kernel_at_least(major: u32, minor: u32) -> bool {
+    sys::kernel_version().is_some_and(|version| version >= (major, minor))
+}
+
+/// The parts of /proc/PID/stat that matter (proc_pid_stat(5)).
+struct Stat<'b> {
+    name: &'b [u8],
+    state: u8,
+    flags: u32,
+    start: usize,
+}
+
+impl<'b> Stat<'b> {
+    fn parse(bytes: &'b [u8]) -> Option<Self> {
+        // The name may hold anything, parentheses and newlines too.
+        let open = bytes.iter().position(|&b| b == b'(')?;
+        let close = bytes.iter().rposition(|&b| b == b')')?;
+        let name = bytes.get(open.checked_add(1)?..close)?;
+        let mut fields = bytes.get(close.checked_add(2)?..)?.split(|&b| b == b' ');
+        let state = *fields.next()?.first()?;
+        // `state` is field 3, `flags` is field 9, `starttime` field 22.
+        let flags = parse(fields.nth(5)?)?;
+        let start = parse(fields.nth(12)?)?;
+        Some(Self { name, state, flags, start })
+    }
+
+    fn exiting(&self) -> bool {
+        const PF_EXITING: u32 = 0x4;
+        matches!(self.state, b'Z' | b'X') || self.flags & PF_EXITING != 0
+    }
+}
+
+/// Takes one record off what getdents64(2) filled in: a name that is a number, or none.
+fn next_record(records: &[u8]) -> Option<(Option<i32>, &[u8])> {
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let length = u16::from_ne_bytes([*records.get(LENGTH)?, *records.get(LENGTH + 1)?]);
+    let (record, rest) = records.split_at_checked(usize::from(length))?;
+    let name = record.get(NAME..)?.split(|&b| b == 0).next()?;
+    Some((parse(name), rest))
+}
+
+/// The value of a line of /proc/PID/status, without white space around it.
+fn field<'b>(status: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
+    let line = status.split(|&b| b == b'\n').find(|line| line.starts_with(key))?;
+    Some(line.get(key.len()..)?.trim_ascii())
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn parse<T: core::str::FromStr>(digits: &[u8]) -> Option<T> {
+    core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn parse_hex(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut rest = number.unsigned_abs();
+    let mut start = digits.len();
+    for (index, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        start = index;
+        if rest == 0 {
+            break;
+        }
+    }
+    digits.get(start..).unwrap_or_default()
+}
