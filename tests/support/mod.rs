@@ -1,0 +1,111 @@
+//! What every integration test stands on: a child process of its own for each case, with a
+//! watchdog, and eyes that look from outside.
+#![allow(dead_code, unreachable_pub, unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The variable that tells a re-executed test that it is the child.
+const CASE: &str = "PSX_CASE";
+
+/// Runs `body` in a child process of its own, which is this very test run again. Panics if the
+/// child fails, or is not done when the watchdog's time is over.
+pub fn isolated(name: &str, watchdog: Duration, body: fn()) {
+    let (status, output) = isolated_status(name, watchdog, body);
+    print!("{output}");
+    assert!(status.success(), "{name}: the child ended with {status}");
+}
+
+/// Like [`isolated`], for a child that is meant to die: gives how it ended and what it wrote.
+pub fn isolated_status(name: &str, watchdog: Duration, body: fn()) -> (ExitStatus, String) {
+    if std::env::var(CASE).as_deref() == Ok(name) {
+        body();
+        std::process::exit(0);
+    }
+    let program = std::env::current_exe().expect("the test's own path");
+    let mut child = Command::new(program)
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CASE, name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("the test starts again");
+    let mut pipes: [Box<dyn Read + Send>; 2] = [
+        Box::new(child.stdout.take().expect("piped")),
+        Box::new(child.stderr.take().expect("piped")),
+    ];
+    let readers = pipes
+        .each_mut()
+        .map(|pipe| std::mem::replace(pipe, Box::new(std::io::empty())))
+        .map(|mut pipe| {
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                let _ = pipe.read_to_end(&mut text);
+                String::from_utf8_lossy(&text).into_owned()
+            })
+        });
+    let started = Instant::now();
+    let mut hung = None;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait for the child") {
+            break status;
+        }
+        if hung.is_none() && started.elapsed() > watchdog {
+            hung = Some(threads_of(child.id()));
+            // SAFETY: kill(2) of the process group that was made for this child.
+            unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let output: String =
+        readers.into_iter().map(|reader| reader.join().unwrap_or_default()).collect();
+    if let Some(threads) = hung {
+        panic!("{name}: still running after {watchdog:?}\n{output}\n{threads}");
+    }
+    (status, output)
+}
+
+/// Where the threads of a process that hangs are.
+fn threads_of(pid: u32) -> String {
+    let mut text = String::new();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return text };
+    for task in tasks.flatten() {
+        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let status = read("status");
+        let lines = status.lines().filter(|line| {
+            ["Pid:", "State:", "SigBlk:", "SigPnd:"].iter().any(|key| line.starts_with(key))
+        });
+        text.extend(lines.map(|line| format!("{line}  ")));
+        text += &format!("{}  {}\n", read("wchan"), read("syscall").trim());
+    }
+    text
+}
+
+/// What the kernel says of the threads of this process.
+pub mod proc {
+    use super::BTreeMap;
+
+    pub fn tids() -> Vec<i32> {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+        tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    pub fn status(tid: i32) -> BTreeMap<String, String> {
+        let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
+        text.unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+            .collect()
+    }
+
+    /// One field of every thread; a thread that vanishes meanwhile is left out.
+    pub fn field_in_every_thread(field: &str) -> BTreeMap<i32, String> {
+        tids().into_iter().filter_map(|tid| Some((tid, status(tid).remove(field)?))).collect()
+    }
+}
