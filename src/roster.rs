@@ -64,7 +64,7 @@ impl Roster {
             }
             let offset = address.wrapping_sub(base);
             let size = capacity(number).saturating_mul(size_of::<Entry>());
-            if offset < size && offset.is_multiple_of(size_of::<Entry>()) {
+            if offset < size && offset % size_of::<Entry>() == 0 {
                 let at = NonNull::new(address as *mut Entry)?;
                 // SAFETY: it lies within a mapping and on an entry's boundary.
                 return Some(unsafe { at.as_ref() });

@@ -1,1 +1,48 @@
-fn main() {}
+//! `psx`: show and check what every thread of a process may do.
+//!
+//! Exit status: 0 when every thread has the new state, 1 when one has not or something failed,
+//! 2 for a command line that makes no sense.
+
+mod census;
+mod demo;
+mod raw;
+mod report;
+mod steps;
+mod text;
+mod zoo;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "psx", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Drop privilege in a program of many threads: by a plain call, then by libpsx
+    Demo(demo::Demo),
+    /// The half of `demo` that does it the plain way, in a process of its own
+    #[command(hide = true)]
+    DemoPlain(demo::DemoPlain),
+}
+
+fn main() -> ExitCode {
+    // clap ends the process itself for a bad command line, with status 2.
+    let done = match Cli::parse().command {
+        Command::Demo(demo) => demo.run(),
+        Command::DemoPlain(plain) => plain.run(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("psx: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

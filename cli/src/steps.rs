@@ -1,0 +1,91 @@
+//! The calls that the demo makes, and the state they must leave every thread in.
+
+use anyhow::{Context, Result};
+use nix::unistd::{User, geteuid};
+use serde::Serialize;
+
+/// One system call of the demo. None of them takes a pointer into memory, so making any of them
+/// is sound; whether the kernel allows it is another matter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// setgroups(0, NULL)
+    NoGroups,
+    /// setresgid(gid, gid, gid)
+    Gid(u32),
+    /// setresuid(uid, uid, uid)
+    Uid(u32),
+    /// prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    NoNewPrivs,
+    /// prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    KeepCaps,
+}
+
+impl Step {
+    /// What to call it in front of people.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::NoGroups => "setgroups",
+            Self::Gid(_) => "setresgid",
+            Self::Uid(_) => "setresuid",
+            Self::NoNewPrivs => "prctl(PR_SET_NO_NEW_PRIVS)",
+            Self::KeepCaps => "prctl(PR_SET_KEEPCAPS)",
+        }
+    }
+}
+
+/// What the demo does, which depends on who runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
+pub(crate) enum Goal {
+    /// Root becomes this user, without supplementary groups, with no_new_privs.
+    Root { user: String, uid: u32, gid: u32 },
+    /// Anyone else gets no_new_privs and keepcaps.
+    Unprivileged,
+}
+
+impl Goal {
+    /// The goal for whoever runs this process.
+    pub(crate) fn for_this_process() -> Result<Self> {
+        if !geteuid().is_root() {
+            return Ok(Self::Unprivileged);
+        }
+        let nobody = User::from_name("nobody")
+            .context("looking up the user nobody")?
+            .context("there is no user nobody on this system")?;
+        let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+        Ok(Self::Root { user: nobody.name, uid, gid })
+    }
+
+    /// The calls, in the order in which each still has the privilege it needs.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        match *self {
+            Self::Root { uid, gid, .. } => {
+                vec![Step::NoGroups, Step::Gid(gid), Step::Uid(uid), Step::NoNewPrivs]
+            }
+            Self::Unprivileged => vec![Step::NoNewPrivs, Step::KeepCaps],
+        }
+    }
+
+    /// Whether a thread with this status has the whole of the new state. Keepcaps is not part of
+    /// it: the kernel does not show it in /proc.
+    pub(crate) fn reached_by(&self, status: &procfs::process::Status) -> bool {
+        let no_new_privs = status.nonewprivs == Some(1);
+        match *self {
+            Self::Unprivileged => no_new_privs,
+            Self::Root { uid, gid, .. } => {
+                no_new_privs
+                    && [status.ruid, status.euid, status.suid, status.fuid] == [uid; 4]
+                    && [status.rgid, status.egid, status.sgid, status.fgid] == [gid; 4]
+                    && status.groups.is_empty()
+            }
+        }
+    }
+
+    /// What to say of a thread that has not reached it.
+    pub(crate) const fn unreached(&self) -> &'static str {
+        match self {
+            Self::Root { .. } => "still root",
+            Self::Unprivileged => "may gain privilege",
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What people see: the table, its colours, and the progress line.
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
+
+use crate::census::Count;
+use crate::report::{Counts, Report};
+use crate::steps::Goal;
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+impl ColorChoice {
+    /// The decision, for standard output.
+    pub(crate) fn colored(self) -> bool {
+        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
+        }
+    }
+}
+
+/// The whole of the demo's text.
+pub(crate) fn render(report: &Report, colored: bool) -> String {
+    let mut text = String::new();
+    let what = match &report.goal {
+        Goal::Root { user, uid, gid } => format!("root becomes {user} (uid {uid}, gid {gid})"),
+        Goal::Unprivileged => "no_new_privs for every thread".to_owned(),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{what}: {}", report.calls.join(", "));
+    let _ = writeln!(text, "{}", table(report, colored));
+    let _ = writeln!(
+        text,
+        "libpsx: {} threads in {}, {} calls, none of them held for longer than {}; plain: {}",
+        report.performed,
+        time(report.libpsx_us),
+        report.calls.len(),
+        time(report.longest_freeze_us),
+        time(report.plain_us),
+    );
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+fn table(report: &Report, colored: bool) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    if colored {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(["threads", "before", "after the plain call", "after libpsx"]);
+    let word = report.goal.unreached();
+    for group in &report.groups {
+        table.add_row(row(group.group.label(), &group.counts, word));
+    }
+    let bold = row("all", &report.total, word).map(|cell| cell.add_attribute(Attribute::Bold));
+    table.add_row(bold);
+    table
+}
+
+fn row(label: &str, counts: &Counts, word: &str) -> [Cell; 4] {
+    let cell = |count: Count| {
+        let text = format!("{} of {} {word}", count.old, count.threads);
+        let color = if count.old == 0 { Color::Green } else { Color::Red };
+        Cell::new(text).fg(color).set_alignment(CellAlignment::Right)
+    };
+    [Cell::new(label), cell(counts.before), cell(counts.plain), cell(counts.libpsx)]
+}
+
+fn time(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10),
+        _ => format!("{}.{:02} s", us / 1_000_000, us % 1_000_000 / 10_000),
+    }
+}
+
+/// One line on standard error, rewritten in place, once something takes longer than a second.
+pub(crate) struct Progress {
+    next: Instant,
+    terminal: bool,
+    shown: bool,
+}
+
+impl Progress {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        let next = Instant::now() + Self::PATIENCE;
+        Self { next, terminal: io::stderr().is_terminal(), shown: false }
+    }
+
+    /// One that never says anything.
+    pub(crate) fn silent() -> Self {
+        Self { terminal: false, ..Self::new() }
+    }
+
+    /// Says what is going on, if it is time to.
+    pub(crate) fn tick(&mut self, what: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if !self.terminal || now < self.next {
+            return;
+        }
+        // A progress line that cannot be written is no reason to fail.
+        let _ = write!(io::stderr(), "\r\x1b[Kpsx: {}", what());
+        self.next = now + Self::INTERVAL;
+        self.shown = true;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

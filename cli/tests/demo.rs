@@ -1,0 +1,194 @@
+//! `psx demo`, as a user or a script meets it.
+
+#![allow(missing_docs)]
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+const NOBODY: u32 = 65534;
+
+struct Finished {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+fn psx(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_psx"));
+    command.args(args).env_remove("NO_COLOR");
+    command
+}
+
+/// Runs it to its end, or kills it and fails when it takes too long.
+fn finish(mut command: Command) -> Finished {
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("psx starts");
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let status = watch(&mut child);
+    Finished {
+        status,
+        stdout: stdout.join().expect("standard output is text"),
+        stderr: stderr.join().expect("standard error is text"),
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    let mut pipe = pipe.expect("a pipe");
+    thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).expect("UTF-8");
+        text
+    })
+}
+
+fn watch(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        if let Some(status) = child.try_wait().expect("the child is ours") {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("the child is ours");
+            child.wait().expect("the child is ours");
+            panic!("psx did not end within {WATCHDOG:?}");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn json(finished: &Finished) -> Value {
+    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
+    serde_json::from_str(&finished.stdout).expect("JSON on standard output")
+}
+
+/// What must hold whoever runs it: all threads are in the table, and all have changed.
+fn check(report: &Value, workers: u64) {
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["all_changed"], true);
+    assert_eq!(report["workers"], workers);
+    let count = |when: &str, what: &str| report["total"][when][what].as_u64().expect("a number");
+    for when in ["before", "plain", "libpsx"] {
+        // The main thread and the parent of the churn come on top.
+        assert!(count(when, "threads") >= workers + 2, "{when}: {report}");
+    }
+    assert_eq!(count("libpsx", "old"), 0);
+    assert!(report["performed"].as_u64().expect("a number") >= workers + 2);
+    let groups = report["groups"].as_array().expect("groups");
+    for kind in ["main", "futex", "epoll", "read", "nanosleep", "busy", "raw", "churn"] {
+        let group = groups.iter().find(|g| g["group"] == kind);
+        let group = group.unwrap_or_else(|| panic!("no group {kind}: {report}"));
+        assert_eq!(group["libpsx"]["old"], 0, "{kind}");
+        assert!(group["libpsx"]["threads"].as_u64() >= Some(1), "{kind}");
+    }
+}
+
+/// Whether the tests run as a user who can become any other; says so if not.
+fn is_root(what: &str) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let uids = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("Uid:");
+    let root = uids.split_whitespace().nth(1) == Some("0");
+    if !root {
+        eprintln!("SKIPPED {what}: it needs root");
+    }
+    root
+}
+
+/// Whether this process could still gain privilege, which a plain call then leaves to the others.
+fn may_gain_privilege() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    status.lines().any(|l| l.strip_prefix("NoNewPrivs:").is_some_and(|v| v.trim() == "0"))
+}
+
+/// Of the threads, the plain call changed the one that made it, and no other.
+fn check_plain(report: &Value) {
+    let plain = &report["total"]["plain"];
+    let threads = plain["threads"].as_u64().expect("a number");
+    assert_eq!(plain["old"].as_u64(), Some(threads - 1), "{report}");
+    let before = &report["total"]["before"];
+    assert_eq!(before["old"], before["threads"], "{report}");
+}
+
+#[test]
+fn json_says_that_all_threads_changed() {
+    let report = json(&finish(psx(&["demo", "--json", "--threads", "40"])));
+    check(&report, 40);
+    if is_root("the drop to nobody") {
+        assert_eq!(report["mode"], "root");
+        check_plain(&report);
+    }
+}
+
+#[test]
+fn works_without_privilege() {
+    let mut command = psx(&["demo", "--json", "--threads", "40"]);
+    if is_root("becoming an unprivileged user; runs as this one") {
+        // The directories above a build may be closed to nobody: the program is passed as an open
+        // file then, and current_exe() finds it through /proc as well.
+        command = Command::new(readable_copy());
+        command.args(["demo", "--json", "--threads", "40"]).uid(NOBODY).gid(NOBODY);
+    }
+    let report = json(&finish(command));
+    assert_eq!(report["mode"], "unprivileged");
+    check(&report, 40);
+    if may_gain_privilege() {
+        check_plain(&report);
+    }
+}
+
+/// The program where any user can execute it: the build directory may be closed to others.
+fn readable_copy() -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("psx-demo-test-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_psx"), &path).expect("a copy");
+    path
+}
+
+#[test]
+fn bad_arguments_exit_2() {
+    let bad: [&[&str]; 8] = [
+        &[],
+        &["demo", "--threads", "0"],
+        &["demo", "--threads", "20001"],
+        &["demo", "--threads", "-1"],
+        &["demo", "--threads", "many"],
+        &["demo", "--color", "mauve"],
+        &["demo", "--no-such-option"],
+        &["no-such-command"],
+    ];
+    for args in bad {
+        let finished = finish(psx(args));
+        assert_eq!(finished.status.code(), Some(2), "{args:?}");
+        assert!(!finished.stderr.is_empty(), "{args:?}");
+        assert!(finished.stdout.is_empty(), "{args:?}");
+    }
+    let finished = finish(psx(&["demo", "--threads", "20001"]));
+    assert!(finished.stderr.contains("1..=20000"), "{}", finished.stderr);
+}
+
+#[test]
+fn plain_when_piped() {
+    let finished = finish(psx(&["demo", "--threads", "8"]));
+    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
+    assert!(finished.stdout.contains("after libpsx"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains('\x1b'), "{:?}", finished.stdout);
+    assert_eq!(finished.stderr, "");
+}
+
+#[test]
+fn colours_when_asked_for() {
+    let finished = finish(psx(&["demo", "--threads", "8", "--color", "always"]));
+    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
+    assert!(finished.stdout.contains("\x1b["), "{:?}", finished.stdout);
+}
+
+#[test]
+fn one_thread_will_do() {
+    let report = json(&finish(psx(&["demo", "--json", "--threads", "1"])));
+    assert_eq!(report["all_changed"], true);
+}
