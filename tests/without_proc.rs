@@ -1,0 +1,133 @@
+//! Where /proc cannot be used, every thread is still covered, or it is an error (P10).
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
+
+use libpsx::{Broadcast, Report};
+use support::isolated;
+
+/// Probing for every possible tid takes seconds.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Threads that answer for themselves, because nobody can look at them from outside.
+static ROUND: AtomicU32 = AtomicU32::new(0);
+static ANSWERS: AtomicU32 = AtomicU32::new(0);
+static WITH_NEW_STATE: AtomicU32 = AtomicU32::new(0);
+static WANTED: AtomicI32 = AtomicI32::new(0);
+
+fn wait_for(word: &AtomicU32, done: impl Fn(u32) -> bool) {
+    loop {
+        let seen = word.load(Ordering::SeqCst);
+        if done(seen) {
+            return;
+        }
+        let op = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: the word is a static; FUTEX_WAIT only reads it.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, seen, 0usize) };
+    }
+}
+
+fn wake(word: &AtomicU32) {
+    let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: FUTEX_WAKE does not touch the word.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, i32::MAX) };
+}
+
+fn answering_threads(count: u32) {
+    for _ in 0..count {
+        std::thread::spawn(|| {
+            for round in 1.. {
+                wait_for(&ROUND, |now| now >= round);
+                // SAFETY: PR_GET_TIMERSLACK touches no memory.
+                let slack = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+                if slack == WANTED.load(Ordering::SeqCst) {
+                    WITH_NEW_STATE.fetch_add(1, Ordering::SeqCst);
+                }
+                ANSWERS.fetch_add(1, Ordering::SeqCst);
+                wake(&ANSWERS);
+            }
+        });
+    }
+}
+
+/// Sets a timer slack on every thread, and lets each of the `count` tell its own.
+fn covers(count: u32, slack: i32) -> Report {
+    let call = Broadcast::new(
+        libc::SYS_prctl,
+        [libc::PR_SET_TIMERSLACK as usize, slack as usize, 0, 0, 0, 0],
+    );
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    let report = unsafe { call.deadline(Duration::from_secs(60)).run() }.unwrap();
+    WANTED.store(slack, Ordering::SeqCst);
+    ANSWERS.store(0, Ordering::SeqCst);
+    WITH_NEW_STATE.store(0, Ordering::SeqCst);
+    ROUND.fetch_add(1, Ordering::SeqCst);
+    wake(&ROUND);
+    wait_for(&ANSWERS, |now| now == count);
+    assert_eq!(WITH_NEW_STATE.load(Ordering::SeqCst), count, "{report:?}");
+    assert!(report.threads() > count as usize);
+    report
+}
+
+fn enter_empty_root() {
+    let path = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
+    std::fs::create_dir(&path).unwrap();
+    std::os::unix::fs::chroot(&path).unwrap();
+    std::env::set_current_dir("/").unwrap();
+}
+
+fn skipped_without_root(name: &str) -> bool {
+    // SAFETY: geteuid touches no memory.
+    let other = unsafe { libc::geteuid() } != 0;
+    if other {
+        println!("SKIPPED: {name} needs root");
+    }
+    other
+}
+
+#[test]
+fn empty_chroot_with_the_right_to_mount() {
+    if skipped_without_root("empty_chroot_with_the_right_to_mount") {
+        return;
+    }
+    isolated("empty_chroot_with_the_right_to_mount", WATCHDOG, || {
+        answering_threads(6);
+        covers(6, 1001);
+        enter_empty_root();
+        covers(6, 1002);
+    });
+}
+
+#[test]
+fn empty_chroot_without_privilege() {
+    if skipped_without_root("empty_chroot_without_privilege") {
+        return;
+    }
+    isolated("empty_chroot_without_privilege", WATCHDOG, || {
+        answering_threads(6);
+        enter_empty_root();
+        // SAFETY: the ids are plain numbers.
+        unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
+        covers(6, 1003);
+    });
+}
+
+#[test]
+fn descriptor_table_full() {
+    isolated("descriptor_table_full", WATCHDOG, || {
+        answering_threads(6);
+        covers(6, 1001);
+        let mut held = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            held.push(file);
+        }
+        covers(6, 1002);
+        held.pop();
+        covers(6, 1003);
+        held.pop();
+        covers(6, 1004);
+    });
+}
