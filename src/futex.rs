@@ -29,7 +29,7 @@ mod kernel {
 
 /// The twin for loom: one lock stands for the kernel's hash bucket, so the comparison and the
 /// sleep are one step, as in the kernel. A wake that comes too early leaves the sleeper asleep for
-/// good, which loom reports as a deadlock. A wait with a deadline is a spurious return.
+/// good, which loom reports as a deadlock. Time stands still until the model lets it pass.
 #[cfg(loom)]
 mod kernel {
     use core::time::Duration;
@@ -37,22 +37,28 @@ mod kernel {
     use crate::sync::{AtomicU32, Ordering};
 
     loom::lazy_static! {
-        static ref BUCKET: (loom::sync::Mutex<()>, loom::sync::Condvar) =
-            (loom::sync::Mutex::new(()), loom::sync::Condvar::new());
+        static ref BUCKET: (loom::sync::Mutex<bool>, loom::sync::Condvar) =
+            (loom::sync::Mutex::new(false), loom::sync::Condvar::new());
     }
 
     pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
-        if until.is_some() {
-            loom::thread::yield_now();
-            return false;
-        }
         let (lock, sleepers) = &*BUCKET;
-        if let Ok(held) = lock.lock() {
-            if word.load(Ordering::SeqCst) == expected {
-                drop(sleepers.wait(held));
-            }
+        let Ok(mut over) = lock.lock() else { return true };
+        let timed = until.is_some();
+        if word.load(Ordering::SeqCst) == expected && !(timed && *over) {
+            let Ok(woken) = sleepers.wait(over) else { return true };
+            over = woken;
         }
-        true
+        !(timed && *over)
+    }
+
+    /// Every deadline has passed.
+    pub(crate) fn expire() {
+        let (lock, sleepers) = &*BUCKET;
+        if let Ok(mut over) = lock.lock() {
+            *over = true;
+        }
+        sleepers.notify_all();
     }
 
     pub(crate) fn after(pause: Duration) -> Duration {
@@ -70,4 +76,6 @@ mod kernel {
     }
 }
 
+#[cfg(loom)]
+pub(crate) use kernel::expire;
 pub(crate) use kernel::{after, wait, wake_all, wake_one};

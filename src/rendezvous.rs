@@ -326,7 +326,7 @@ impl Rendezvous {
         self.caller.store(caller, SeqCst);
         self.awaited.store(0, SeqCst);
         let epoch = self.state().epoch.wrapping_add(1) & Mark::NUMBER;
-        self.state.store(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
+        self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
         epoch
     }
 
@@ -399,7 +399,7 @@ impl Rendezvous {
     /// Ends the stop: whoever is still held goes on.
     pub(crate) fn release(&self) {
         let state = self.state();
-        self.state.store(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
+        self.state.swap(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
         self.open_gate();
     }
 
@@ -527,3 +527,7 @@ impl Rendezvous {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "rendezvous_model.rs"]
+mod model;

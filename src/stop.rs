@@ -397,7 +397,7 @@ impl Stop<'_> {
         let backoff = Duration::from_millis(1).saturating_mul(1 << self.rounds.min(6)).min(PAUSE);
         let jitter = Duration::from_micros(u64::from(sys::now().subsec_nanos() % 997));
         let until = futex::after(backoff.max(held_for).saturating_add(jitter));
-        let never = AtomicU32::new(0);
+        let never = crate::sync::AtomicU32::new(0);
         while futex::wait(&never, 0, Some(until)) {}
     }
 

@@ -6,6 +6,8 @@
 // numbers, so a safe one is safe for every argument; what takes raw memory or another's promise is
 // unsafe and says why.
 #![allow(unsafe_code)]
+// Under loom nobody sleeps in the kernel.
+#![cfg_attr(loom, allow(dead_code))]
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;

@@ -1,0 +1,205 @@
+//! The rendezvous as it is written, in every interleaving that loom finds for a small case. A lost
+//! wake-up shows as a deadlock. Run with `RUSTFLAGS="--cfg loom" cargo test --release --lib`.
+
+extern crate std;
+
+use std::vec::Vec;
+
+use core::time::Duration;
+
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+
+use super::{Entry, Mark, Rendezvous, Verdict};
+use crate::sync::Ordering::SeqCst;
+
+const CALLER: u32 = 1;
+
+struct World {
+    rendezvous: Rendezvous,
+    entries: Vec<Entry>,
+    /// How many performed the call.
+    performed: AtomicUsize,
+    /// Raised when the caller has the new state.
+    new_state: AtomicUsize,
+}
+
+fn world(threads: u32) -> Arc<World> {
+    let entries = (0..threads).map(|i| Entry::new(10 + i, Mark::Sent)).collect();
+    Arc::new(World {
+        rendezvous: Rendezvous::new(),
+        entries,
+        performed: AtomicUsize::new(0),
+        new_state: AtomicUsize::new(0),
+    })
+}
+
+fn model(preemptions: usize, case: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(case);
+}
+
+fn visit(world: &World, index: usize, agreed: bool, gone: bool) {
+    let entry = &world.entries[index];
+    world.rendezvous.visit(
+        entry,
+        entry.tid(),
+        |_| gone,
+        || {
+            assert_eq!(world.new_state.load(SeqCst), 1, "performed before the caller");
+            world.performed.fetch_add(1, SeqCst);
+            Verdict { index: 0, result: 7, agreed }
+        },
+    );
+}
+
+/// Gathers until all are held, as `stop` does with a proof in place of `count`.
+fn gather(world: &World, count: u32) -> u32 {
+    let epoch = world.rendezvous.open(CALLER);
+    while world.rendezvous.await_arrivals(count, Duration::ZERO) < count {
+        thread::yield_now();
+    }
+    assert!(world.rendezvous.close_gate(epoch, count));
+    epoch
+}
+
+fn commit(world: &World, epoch: u32, count: u32) {
+    world.new_state.store(1, SeqCst);
+    assert!(world.rendezvous.publish(epoch, count));
+    assert!(world.rendezvous.await_reports(None));
+    assert_eq!(world.performed.load(SeqCst), count as usize);
+    world.rendezvous.release();
+}
+
+/// A caller and two threads whose signals arrive whenever they like: held for the stop or, before
+/// it opens, sent again.
+#[test]
+fn caller_and_two_threads() {
+    model(2, || {
+        let world = world(2);
+        let epoch = world.rendezvous.open(CALLER);
+        let threads: Vec<_> = (0..2)
+            .map(|i| {
+                let world = world.clone();
+                thread::spawn(move || visit(&world, i, i == 0, false))
+            })
+            .collect();
+        while world.rendezvous.await_arrivals(2, Duration::ZERO) < 2 {
+            thread::yield_now();
+        }
+        assert!(world.rendezvous.close_gate(epoch, 2));
+        commit(&world, epoch, 2);
+        assert!(matches!(world.entries[0].mark(), Mark::Agreed(0)));
+        assert!(matches!(world.entries[1].mark(), Mark::Differs(0)));
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+/// A round is given up while a thread arrives: it goes free, or was never counted. It is signalled
+/// again and is held in the next one; nobody is counted in a round that he is not held for.
+#[test]
+fn repeated_round() {
+    model(3, || {
+        let world = world(1);
+        world.rendezvous.open(CALLER);
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || visit(&world, 0, true, false))
+        };
+        world.rendezvous.release();
+        // Whoever is counted now is held for this round and performs.
+        let epoch = world.rendezvous.open(CALLER);
+        if world.rendezvous.close_gate(epoch, 1) {
+            commit(&world, epoch, 1);
+        } else {
+            world.rendezvous.release();
+        }
+        late.join().unwrap();
+        let done = world.performed.load(SeqCst);
+        assert_eq!(done, world.new_state.load(SeqCst));
+    });
+}
+
+/// A late signal of an abandoned call: either it uses up the entry's mark, and the next gather
+/// sends again, or it arrives in that gather.
+#[test]
+fn late_signal() {
+    model(3, || {
+        let world = world(1);
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || visit(&world, 0, true, false))
+        };
+        let epoch = world.rendezvous.open(CALLER);
+        // The caller's sweeps look at the entry until the signal has had an effect.
+        while world.entries[0].mark() == Mark::Sent {
+            thread::yield_now();
+        }
+        // A thread takes a second signal when it has left the handler, not before.
+        let last = if world.entries[0].mark() == Mark::Idle {
+            let world = world.clone();
+            thread::spawn(move || {
+                late.join().unwrap();
+                visit(&world, 0, true, false);
+            })
+        } else {
+            late
+        };
+        while world.rendezvous.await_arrivals(1, Duration::ZERO) < 1 {
+            thread::yield_now();
+        }
+        assert!(world.rendezvous.close_gate(epoch, 1));
+        commit(&world, epoch, 1);
+        last.join().unwrap();
+    });
+}
+
+/// The caller dies before it publishes: the watch ends the stop, nobody performs anything.
+#[test]
+fn caller_dies() {
+    model(2, || {
+        let world = world(2);
+        world.rendezvous.try_lock(CALLER, false).unwrap();
+        world.rendezvous.open(CALLER);
+        let threads: Vec<_> = (0..2)
+            .map(|i| {
+                let world = world.clone();
+                thread::spawn(move || visit(&world, i, true, true))
+            })
+            .collect();
+        crate::futex::expire();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(world.performed.load(SeqCst), 0);
+        assert_eq!(world.rendezvous.inherit_lock(CALLER, 2), Ok(true));
+    });
+}
+
+/// Two initiators: one at a time, and the one that sleeps is woken.
+#[test]
+fn two_initiators() {
+    model(3, || {
+        let world = world(0);
+        let inside = Arc::new(AtomicUsize::new(0));
+        let initiate = |world: Arc<World>, inside: Arc<AtomicUsize>, me: u32| {
+            let mut slept = false;
+            while world.rendezvous.try_lock(me, slept).is_err() {
+                slept = true;
+                world.rendezvous.sleep_on_lock(None);
+            }
+            assert_eq!(inside.fetch_add(1, SeqCst), 0);
+            let epoch = gather(&world, 0);
+            assert!(world.rendezvous.publish(epoch, 0));
+            world.rendezvous.release();
+            inside.fetch_sub(1, SeqCst);
+            world.rendezvous.unlock();
+        };
+        let other = {
+            let (world, inside) = (world.clone(), inside.clone());
+            thread::spawn(move || initiate(world, inside, 2))
+        };
+        initiate(world, inside, CALLER);
+        other.join().unwrap();
+    });
+}
