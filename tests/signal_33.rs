@@ -1,5 +1,5 @@
 //! Signal 33 belongs to others too: what they send arrives as it was sent (P6).
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
 
 mod support;
 

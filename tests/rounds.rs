@@ -1,0 +1,83 @@
+//! Threads that wait, out of reach, for something a held thread owns (P5: rounds).
+#![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
+
+mod support;
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use libpsx::Broadcast;
+use support::isolated;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn nothing(_: *mut libc::c_void) -> *mut libc::c_void {
+    std::ptr::null_mut()
+}
+
+/// Makes a thread with an affinity attribute: glibc's child waits for its parent with every signal
+/// blocked.
+fn thread_with_affinity() -> Option<libc::pthread_t> {
+    let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the attribute is initialised before it is used, and destroyed after.
+    unsafe { libc::pthread_attr_init(attr.as_mut_ptr()) };
+    // SAFETY: a set of CPUs is plain data.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set has room for CPU 0.
+    unsafe { libc::CPU_SET(0, &mut cpus) };
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: initialised above.
+    unsafe { libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size, &cpus) };
+    let mut thread = MaybeUninit::uninit();
+    let null = std::ptr::null_mut();
+    // SAFETY: initialised above; `nothing` takes no argument.
+    let made =
+        unsafe { libc::pthread_create(thread.as_mut_ptr(), attr.as_ptr(), nothing, null) } == 0;
+    // SAFETY: initialised above.
+    unsafe { libc::pthread_attr_destroy(attr.as_mut_ptr()) };
+    // SAFETY: written by a pthread_create that succeeded.
+    made.then(|| unsafe { thread.assume_init() })
+}
+
+fn join(thread: libc::pthread_t) {
+    // SAFETY: joined once.
+    unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+}
+
+#[test]
+fn no_call_fails_beside_pthread_create_with_attributes() {
+    let name = "no_call_fails_beside_pthread_create_with_attributes";
+    isolated(name, Duration::from_secs(120), || {
+        for _ in 0..2 {
+            std::thread::spawn(|| {
+                while !STOP.load(Ordering::Relaxed) {
+                    thread_with_affinity().map(join);
+                }
+            });
+        }
+        std::thread::spawn(|| {
+            // SAFETY: SIGURG is ignored.
+            unsafe { libc::signal(libc::SIGURG, libc::SIG_IGN) };
+            while !STOP.load(Ordering::Relaxed) {
+                if let Some(thread) = thread_with_affinity() {
+                    for _ in 0..20 {
+                        // SAFETY: not joined yet.
+                        unsafe { libc::pthread_kill(thread, libc::SIGURG) };
+                    }
+                    join(thread);
+                }
+            }
+        });
+        let (mut rounds, mut longest) = (0, Duration::ZERO);
+        for value in 1..2000 {
+            let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let report = unsafe { Broadcast::new(libc::SYS_prctl, slack).run() }.unwrap();
+            rounds = rounds.max(report.rounds());
+            longest = longest.max(report.longest_freeze());
+        }
+        STOP.store(true, Ordering::Relaxed);
+        println!("at most {rounds} rounds, longest freeze {longest:?}");
+    });
+}
