@@ -52,7 +52,9 @@ fn no_call_fails_beside_pthread_create_with_attributes() {
         for _ in 0..2 {
             std::thread::spawn(|| {
                 while !STOP.load(Ordering::Relaxed) {
-                    thread_with_affinity().map(join);
+                    if let Some(thread) = thread_with_affinity() {
+                        join(thread);
+                    }
                 }
             });
         }
