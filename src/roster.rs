@@ -94,6 +94,11 @@ impl Roster {
         self.len.store(end as u32, Ordering::Relaxed);
     }
 
+    /// Nobody is enlisted: a sweep need not look anybody up.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Relaxed) == 0
+    }
+
     /// The entries are looked at again, not forgotten, when the next round begins.
     pub(crate) fn keep(&self) {
         self.keep.store(1, Ordering::Relaxed);

@@ -554,6 +554,7 @@ impl Gather<'_> {
             // SAFETY: the scratch belongs to the owner of the lock, and this is its only use.
             let scratch = unsafe { &mut *self.shared.scratch.get() };
             let (shared, pid, me, epoch) = (self.shared, self.pid, self.tid, self.epoch);
+            let fresh = shared.roster.is_empty();
             let queue_full = &mut self.queue_full;
             *queue_full = false;
             self.tasks.sweep(scratch, &mut |task| {
@@ -561,7 +562,8 @@ impl Gather<'_> {
                     seen_self = true;
                     return Ok(());
                 }
-                match enlist_and_signal(shared, pid, epoch, task.tid)? {
+                let known = if fresh { None } else { shared.roster.find(task.tid as u32) };
+                match enlist_and_signal(shared, known, pid, epoch, task.tid)? {
                     Signalled::Due => due = due.saturating_add(1),
                     Signalled::QueueFull => *queue_full = true,
                     Signalled::Nobody => {}
@@ -666,12 +668,17 @@ enum Signalled {
     Nobody,
 }
 
-fn enlist_and_signal(shared: &Shared, pid: i32, epoch: u32, tid: i32) -> Result<Signalled, Errno> {
+fn enlist_and_signal(
+    shared: &Shared,
+    known: Option<&Entry>,
+    pid: i32,
+    epoch: u32,
+    tid: i32,
+) -> Result<Signalled, Errno> {
     let id = tid as u32;
-    let roster = &shared.roster;
-    let entry = match roster.find(id) {
+    let entry = match known {
         Some(entry) => entry,
-        None => roster.enlist(id)?,
+        None => shared.roster.enlist(id)?,
     };
     match entry.mark() {
         Mark::Sent => return Ok(Signalled::Due),
