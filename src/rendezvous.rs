@@ -254,6 +254,8 @@ const SLEEPERS: u32 = 1 << 31;
 const WATCH: Duration = Duration::from_millis(100);
 const WATCH_LONGEST: Duration = Duration::from_secs(2);
 
+const SPINS: u32 = if cfg!(loom) { 0 } else { 400 };
+
 /// The caller's half.
 impl Rendezvous {
     #[cfg(loom)]
@@ -339,6 +341,7 @@ impl Rendezvous {
     /// many are held.
     pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {
         self.awaited.store(count, SeqCst);
+        self.spin(|state| state.count >= count);
         let mut before = self.held();
         loop {
             let bell = self.bell.load(SeqCst);
@@ -376,6 +379,7 @@ impl Rendezvous {
     /// Sleeps until every held thread has reported; with `patience`, at the longest that long.
     /// True: all have. The bell is rung by the last report only.
     pub(crate) fn await_reports(&self, patience: Option<Duration>) -> bool {
+        self.spin(|state| state.count == 0);
         loop {
             let bell = self.bell.load(SeqCst);
             if self.state().count == 0 {
@@ -416,6 +420,16 @@ impl Rendezvous {
                 Ok(_) => return self.open_gate(),
                 Err(now) => seen = now,
             }
+        }
+    }
+
+    /// Looks again for a few microseconds before it sleeps: as long as a sleep and a wake-up take.
+    fn spin(&self, done: impl Fn(State) -> bool) {
+        for _ in 0..SPINS {
+            if done(self.state()) {
+                return;
+            }
+            core::hint::spin_loop();
         }
     }
 
