@@ -1,0 +1,162 @@
+//! Every thread that can run user code performs the call, and performs it once (P1).
+#![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use libpsx::Broadcast;
+use support::{isolated, proc};
+
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+fn no_new_privs() -> Broadcast {
+    Broadcast::new(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
+}
+
+fn all_have(field: &str, wanted: &str) {
+    let seen = proc::field_in_every_thread(field);
+    assert!(seen.values().all(|value| value == wanted), "{field}: {seen:?}");
+}
+
+/// Threads asleep in every usual way, and busy ones, in place when this returns.
+fn zoo() -> usize {
+    static BORN: AtomicUsize = AtomicUsize::new(0);
+    static NEVER: AtomicUsize = AtomicUsize::new(0);
+    let mut pipe = [0; 2];
+    // SAFETY: the kernel writes both descriptors.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    // SAFETY: makes a descriptor.
+    let epoll = unsafe { libc::epoll_create1(0) };
+    let kinds: [Box<dyn Fn() + Send>; 6] = [
+        Box::new(std::thread::park),
+        Box::new(|| std::thread::sleep(Duration::from_secs(1000))),
+        Box::new(move || {
+            let mut byte = 0u8;
+            // SAFETY: the kernel writes one byte at the most.
+            unsafe { libc::read(pipe[0], (&raw mut byte).cast(), 1) };
+        }),
+        Box::new(move || {
+            // SAFETY: the kernel writes one event at the most.
+            let mut event: libc::epoll_event = unsafe { std::mem::zeroed() };
+            unsafe { libc::epoll_wait(epoll, &mut event, 1, -1) };
+        }),
+        Box::new(|| while NEVER.load(Ordering::Relaxed) == 0 {}),
+        Box::new(|| {
+            // SAFETY: getppid touches no memory.
+            while unsafe { libc::getppid() } != 0 {}
+        }),
+    ];
+    let count = kinds.len();
+    for kind in kinds {
+        std::thread::Builder::new()
+            .stack_size(16 << 10)
+            .spawn(move || {
+                BORN.fetch_add(1, Ordering::SeqCst);
+                loop {
+                    kind();
+                }
+            })
+            .unwrap();
+    }
+    while BORN.load(Ordering::SeqCst) < count {
+        std::thread::yield_now();
+    }
+    count
+}
+
+#[test]
+fn blocked_and_busy_threads() {
+    isolated("blocked_and_busy_threads", WATCHDOG, || {
+        let count = zoo();
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        let report = unsafe { no_new_privs().run() }.unwrap();
+        assert!(report.threads() > count);
+        all_have("NoNewPrivs", "1");
+    });
+}
+
+/// seccomp(2) is not idempotent: each call adds a filter.
+#[test]
+fn exactly_once_beside_births_and_deaths() {
+    isolated("exactly_once_beside_births_and_deaths", WATCHDOG, || {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        zoo();
+        let makers: Vec<_> = (0..2)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    while !STOP.load(Ordering::Relaxed) {
+                        std::thread::spawn(|| ()).join().unwrap();
+                    }
+                })
+            })
+            .collect();
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        unsafe { no_new_privs().run() }.unwrap();
+        let allow = libc::sock_filter {
+            code: (libc::BPF_RET | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        };
+        let program = libc::sock_fprog { len: 1, filter: (&raw const allow).cast_mut() };
+        let filters = 40;
+        for _ in 0..filters {
+            let set = libc::SECCOMP_SET_MODE_FILTER as usize;
+            let at = (&raw const program) as usize;
+            // SAFETY: the program outlives the call.
+            unsafe { libpsx::syscall3(libc::SYS_seccomp, set, 0, at) }.unwrap();
+        }
+        STOP.store(true, Ordering::Relaxed);
+        makers.into_iter().for_each(|maker| maker.join().unwrap());
+        all_have("Seccomp_filters", &filters.to_string());
+    });
+}
+
+#[test]
+fn five_thousand_threads() {
+    isolated("five_thousand_threads", WATCHDOG, || {
+        for _ in 0..5000 {
+            let builder = std::thread::Builder::new().stack_size(16 << 10);
+            builder.spawn(|| std::thread::sleep(Duration::from_secs(1000))).unwrap();
+        }
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        let report = unsafe { no_new_privs().run() }.unwrap();
+        println!("{} rounds, longest freeze {:?}", report.rounds(), report.longest_freeze());
+        assert!(report.threads() > 5000);
+        all_have("NoNewPrivs", "1");
+    });
+}
+
+/// The kernel's threads of an io_uring are exempt, and the one that works on is warned of.
+#[test]
+fn io_uring_workers_are_exempt() {
+    isolated("io_uring_workers_are_exempt", WATCHDOG, || {
+        const IORING_SETUP_SQPOLL: u32 = 2;
+        let mut parameters = [0u32; 30];
+        parameters[2] = IORING_SETUP_SQPOLL;
+        parameters[4] = 1_000_000; // idle time, so that it stays
+        // SAFETY: the kernel reads and writes 120 bytes.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
+        if ring < 0 {
+            println!("SKIPPED: io_uring: {}", std::io::Error::last_os_error());
+            return;
+        }
+        zoo();
+        for value in 1..50 {
+            let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let report = unsafe { Broadcast::new(libc::SYS_prctl, slack).run() }.unwrap();
+            assert_eq!(report.sqpoll(), 1, "{report:?}");
+        }
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        let report = unsafe { no_new_privs().run() }.unwrap();
+        let exempt: BTreeSet<i32> = report.exempt().iter().map(|e| e.tid()).collect();
+        let seen = proc::field_in_every_thread("NoNewPrivs");
+        for (tid, value) in seen {
+            assert!(value == "1" || exempt.contains(&tid), "{tid} has {value}");
+        }
+    });
+}
