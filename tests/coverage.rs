@@ -39,8 +39,8 @@ fn zoo() -> usize {
             unsafe { libc::read(pipe[0], (&raw mut byte).cast(), 1) };
         }),
         Box::new(move || {
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
             // SAFETY: the kernel writes one event at the most.
-            let mut event: libc::epoll_event = unsafe { std::mem::zeroed() };
             unsafe { libc::epoll_wait(epoll, &mut event, 1, -1) };
         }),
         Box::new(|| while NEVER.load(Ordering::Relaxed) == 0 {}),
