@@ -7,31 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Outcome, Sensitivity};
-use support::{isolated, proc};
+use support::{filter, forked, isolated, proc, set_slack, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
-
-fn slack(value: usize) -> Broadcast {
-    Broadcast::new(libc::SYS_prctl, [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0])
-}
-
-fn sleepers(count: usize) {
-    for _ in 0..count {
-        std::thread::spawn(|| {
-            loop {
-                std::thread::park();
-            }
-        });
-    }
-}
-
-/// Waits for a child and gives its status as waitpid(2) does.
-fn reap(pid: i32) -> i32 {
-    let mut status = 0;
-    // SAFETY: the kernel writes the status.
-    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-    status
-}
 
 #[test]
 fn fork_child_calls_while_the_parent_is_calling() {
@@ -39,23 +17,17 @@ fn fork_child_calls_while_the_parent_is_calling() {
         sleepers(4);
         std::thread::spawn(|| {
             for value in 1.. {
-                // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                unsafe { slack(value).run() }.unwrap();
+                set_slack(value).unwrap();
             }
         });
         for round in 0..300 {
-            // SAFETY: the child makes raw calls, and threads only where glibc's fork allows it.
-            let pid = unsafe { libc::fork() };
-            if pid == 0 {
+            let status = forked(|| {
                 if round % 3 == 0 {
                     sleepers(2);
                 }
-                // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                let done = unsafe { slack(77).run() }.is_ok();
-                // SAFETY: ends the child.
-                unsafe { libc::_exit(i32::from(!done)) };
-            }
-            assert_eq!(reap(pid), 0);
+                set_slack(77).unwrap();
+            });
+            assert_eq!(status, 0);
         }
     });
 }
@@ -63,9 +35,7 @@ fn fork_child_calls_while_the_parent_is_calling() {
 #[test]
 fn zombie_leader() {
     isolated("zombie_leader", WATCHDOG, || {
-        // SAFETY: the child of fork makes threads, which glibc allows here.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
+        let status = forked(|| {
             sleepers(3);
             std::thread::spawn(|| {
                 let leader = std::process::id() as i32;
@@ -74,8 +44,7 @@ fn zombie_leader() {
                 }
                 let mut code = 0;
                 for value in 1..200 {
-                    // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                    match unsafe { slack(value).run() } {
+                    match set_slack(value) {
                         Ok(report) if report.exempt().iter().any(|e| e.tid() == leader) => {}
                         other => {
                             println!("{other:?}");
@@ -87,27 +56,9 @@ fn zombie_leader() {
             });
             // SAFETY: ends the leader alone.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
-        }
-        assert_eq!(reap(pid), 0);
+        });
+        assert_eq!(status, 0);
     });
-}
-
-/// A filter for this thread that does `action` to the call `nr`, and allows the rest.
-fn filter(nr: i64, action: u32) {
-    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let program = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, nr as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, action),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let len = program.len() as u16;
-    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    let set = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: the kernel reads the program.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
 }
 
 /// The caller dies in its own call; the rest of the process goes on and can call.
@@ -124,13 +75,11 @@ fn caller_killed_by_its_filter() {
                 unreachable!("the filter kills the thread");
             });
         }
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        unsafe { slack(1234).run() }.unwrap();
+        set_slack(1234).unwrap();
         while proc::tids().len() > 6 {
             std::thread::yield_now();
         }
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let report = unsafe { slack(1235).run() }.unwrap();
+        let report = set_slack(1235).unwrap();
         assert!(report.threads() >= 5);
     });
 }
@@ -139,25 +88,22 @@ fn caller_killed_by_its_filter() {
 #[test]
 fn leader_killed_by_its_filter() {
     isolated("leader_killed_by_its_filter", WATCHDOG, || {
-        // SAFETY: the child of fork makes threads, which glibc allows here.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
+        let status = forked(|| {
             sleepers(2);
             std::thread::spawn(|| {
                 let leader = std::process::id() as i32;
                 while !proc::status(leader).get("State").is_some_and(|s| s.starts_with('Z')) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                let done = unsafe { slack(4321).run() };
+                let done = set_slack(4321);
                 support::end(i32::from(done.is_err()));
             });
             filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
             let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
             // SAFETY: setpriority touches no memory.
             let _ = unsafe { call.run() };
-        }
-        assert_eq!(reap(pid), 0);
+        });
+        assert_eq!(status, 0);
     });
 }
 
@@ -181,8 +127,7 @@ fn held_thread_killed_by_its_filter() {
         let report = unsafe { call.sensitivity(Sensitivity::Ignore).run() }.unwrap();
         assert_eq!(report.divergent(), 1);
         assert_eq!(report.results().iter().filter(|r| r.outcome() == Outcome::Died).count(), 1);
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        unsafe { slack(99).run() }.unwrap();
+        set_slack(99).unwrap();
     });
 }
 
@@ -192,8 +137,7 @@ fn reentry_from_a_handler_is_an_error() {
     isolated("reentry_from_a_handler_is_an_error", WATCHDOG, || {
         static REENTERED: AtomicBool = AtomicBool::new(false);
         extern "C" fn on_sigsys(_: i32) {
-            // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            if matches!(unsafe { slack(1).run() }, Err(Error::Reentered)) {
+            if matches!(set_slack(1), Err(Error::Reentered)) {
                 REENTERED.store(true, Ordering::SeqCst);
             }
         }
@@ -205,8 +149,7 @@ fn reentry_from_a_handler_is_an_error() {
         // SAFETY: setpriority touches no memory.
         let _ = unsafe { call.sensitivity(Sensitivity::Ignore).run() };
         assert!(REENTERED.load(Ordering::SeqCst));
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        unsafe { slack(2).run() }.unwrap();
+        set_slack(2).unwrap();
     });
 }
 
@@ -217,8 +160,7 @@ fn initiators_take_turns() {
             .map(|_| {
                 std::thread::spawn(|| {
                     for value in 1..300 {
-                        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                        unsafe { slack(value).run() }.unwrap();
+                        set_slack(value).unwrap();
                     }
                 })
             })

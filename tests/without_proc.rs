@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Report};
-use support::isolated;
+use support::{isolated, skipped_without_root};
 
 /// Probing for every possible tid takes seconds.
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -77,15 +77,6 @@ fn enter_empty_root() {
     std::fs::create_dir(&path).unwrap();
     std::os::unix::fs::chroot(&path).unwrap();
     std::env::set_current_dir("/").unwrap();
-}
-
-fn skipped_without_root(name: &str) -> bool {
-    // SAFETY: geteuid touches no memory.
-    let other = unsafe { libc::geteuid() } != 0;
-    if other {
-        println!("SKIPPED: {name} needs root");
-    }
-    other
 }
 
 #[test]

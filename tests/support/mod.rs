@@ -78,6 +78,83 @@ pub fn end(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Runs `body` in a child of fork(2), a process with one thread, and gives the status as
+/// waitpid(2) does.
+pub fn forked(body: impl FnOnce()) -> i32 {
+    // SAFETY: glibc allows its child everything that the tests do.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        end(if done.is_ok() { 0 } else { 101 });
+    }
+    reap(pid)
+}
+
+/// Waits for a child and gives its status as waitpid(2) does.
+pub fn reap(pid: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: the kernel writes the status.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    status
+}
+
+/// Whether a case that needs root has to be left out; says so.
+pub fn skipped_without_root(name: &str) -> bool {
+    // SAFETY: geteuid touches no memory.
+    let other = unsafe { libc::geteuid() } != 0;
+    if other {
+        println!("SKIPPED: {name} needs root");
+    }
+    other
+}
+
+/// The timer slack of this thread, the harmless per-thread value that most tests set.
+pub fn slack_here() -> usize {
+    // SAFETY: PR_GET_TIMERSLACK touches no memory.
+    unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) as usize }
+}
+
+/// The call that sets it.
+pub fn slack(value: usize) -> libpsx::Broadcast {
+    let set = libc::PR_SET_TIMERSLACK as usize;
+    libpsx::Broadcast::new(libc::SYS_prctl, [set, value, 0, 0, 0, 0])
+}
+
+/// Sets it in every thread.
+pub fn set_slack(value: usize) -> Result<libpsx::Report, libpsx::Error> {
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    unsafe { slack(value).run() }
+}
+
+/// Threads that sleep for good.
+pub fn sleepers(count: usize) {
+    for _ in 0..count {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+}
+
+/// A filter for this thread that does `action` to the call `nr`, and allows the rest.
+pub fn filter(nr: i64, action: u32) {
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let program = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, nr as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, action),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let len = program.len() as u16;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let set = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel reads the program.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
+}
+
 /// Where the threads of a process that hangs are.
 fn threads_of(pid: u32) -> String {
     let mut text = String::new();
