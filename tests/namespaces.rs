@@ -1,0 +1,256 @@
+//! Processes whose /proc speaks of other numbers, lies, or is gone, and process 1 (P10).
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use libpsx::{Broadcast, Sensitivity};
+use support::{filter, forked, isolated, isolated_status, proc, set_slack, skipped_without_root};
+
+/// Probing for every possible tid takes seconds.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+fn no_new_privs() {
+    let set = libc::PR_SET_NO_NEW_PRIVS as usize;
+    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+    unsafe { libpsx::syscall3(libc::SYS_prctl, set, 1, 0) }.unwrap();
+}
+
+/// A sleeping thread that sets its own slack, and then says each time it is asked what it is.
+struct Witness {
+    ask: std::sync::mpsc::Sender<()>,
+    answer: std::sync::mpsc::Receiver<usize>,
+}
+
+impl Witness {
+    fn new() -> Self {
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (answers, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while asked.recv().is_ok() {
+                answers.send(support::slack_here()).unwrap();
+            }
+        });
+        Self { ask, answer }
+    }
+
+    fn slack(&self) -> usize {
+        self.ask.send(()).unwrap();
+        self.answer.recv().unwrap()
+    }
+}
+
+/// The call reaches every one of a few threads.
+fn covers(witnesses: &[Witness], value: usize) {
+    let call = support::slack(value).deadline(Duration::from_secs(60));
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    let report = unsafe { call.run() }.unwrap();
+    assert_eq!(report.threads(), witnesses.len() + 1, "{report:?}");
+    assert!(witnesses.iter().all(|witness| witness.slack() == value));
+}
+
+fn witnesses() -> Vec<Witness> {
+    (0..5).map(|_| Witness::new()).collect()
+}
+
+fn unshare(what: i32) {
+    // SAFETY: no thread of the tests relies on what is unshared.
+    assert_eq!(unsafe { libc::unshare(what) }, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) {
+    let (source, target, kind) = (source.as_ptr(), target.as_ptr(), kind.as_ptr());
+    // SAFETY: the paths are strings, and there is no data.
+    let done = unsafe { libc::mount(source, target, kind, flags, std::ptr::null()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A mount namespace of this process alone, whose mounts nobody else sees.
+fn private_mounts() {
+    unshare(libc::CLONE_NEWNS);
+    mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE);
+}
+
+fn unmount_proc() {
+    // SAFETY: the path is a string.
+    assert_eq!(unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH) }, 0);
+}
+
+#[test]
+fn proc_unmounted_before_the_first_call() {
+    if skipped_without_root("proc_unmounted_before_the_first_call") {
+        return;
+    }
+    isolated("proc_unmounted_before_the_first_call", WATCHDOG, || {
+        let status = forked(|| {
+            private_mounts();
+            unmount_proc();
+            covers(&witnesses(), 1001);
+        });
+        assert_eq!(status, 0);
+    });
+}
+
+#[test]
+fn proc_unmounted_after_the_first_call() {
+    if skipped_without_root("proc_unmounted_after_the_first_call") {
+        return;
+    }
+    isolated("proc_unmounted_after_the_first_call", WATCHDOG, || {
+        let status = forked(|| {
+            private_mounts();
+            let witnesses = witnesses();
+            covers(&witnesses, 1001);
+            unmount_proc();
+            covers(&witnesses, 1002);
+        });
+        assert_eq!(status, 0);
+    });
+}
+
+/// A directory that looks the part, in another file system.
+#[test]
+fn forged_proc() {
+    if skipped_without_root("forged_proc") {
+        return;
+    }
+    isolated("forged_proc", WATCHDOG, || {
+        let status = forked(|| {
+            private_mounts();
+            let pid = std::process::id();
+            mount(c"none", c"/proc", c"tmpfs", 0);
+            std::fs::create_dir_all(format!("/proc/self/task/{pid}")).unwrap();
+            covers(&witnesses(), 1001);
+        });
+        assert_eq!(status, 0);
+    });
+}
+
+/// Another process's threads where ours should be, in a real /proc.
+#[test]
+fn task_directory_of_another_process() {
+    if skipped_without_root("task_directory_of_another_process") {
+        return;
+    }
+    isolated("task_directory_of_another_process", WATCHDOG, || {
+        let status = forked(|| {
+            private_mounts();
+            let target = std::ffi::CString::new(format!("/proc/{}/task", std::process::id()));
+            mount(c"/proc/1/task", &target.unwrap(), c"", libc::MS_BIND);
+            covers(&witnesses(), 1001);
+        });
+        assert_eq!(status, 0);
+    });
+}
+
+/// Process 1 of a PID namespace sees the outer one's /proc; and where the outer number of one of
+/// its threads is the inner number of a stranger, the stranger is left alone.
+#[test]
+fn proc_of_the_outer_pid_namespace() {
+    if skipped_without_root("proc_of_the_outer_pid_namespace") {
+        return;
+    }
+    isolated("proc_of_the_outer_pid_namespace", WATCHDOG, || {
+        unshare(libc::CLONE_NEWPID);
+        let status = forked(|| {
+            assert_eq!(std::process::id(), 1);
+            let witnesses = witnesses();
+            let outer = proc::tids();
+            assert!(outer.iter().all(|&tid| tid > 10), "{outer:?}");
+            let strangers: Vec<i32> = outer.iter().map(|&tid| stranger(tid)).collect();
+            for value in 1001..1050 {
+                covers(&witnesses, value);
+            }
+            for pid in strangers {
+                let mut status = 0;
+                // SAFETY: the kernel writes the status.
+                let dead = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
+                assert_eq!(dead, 0, "the stranger {pid} was signalled");
+            }
+        });
+        assert_eq!(status, 0);
+    });
+}
+
+/// A process that sleeps and has this number in our PID namespace.
+fn stranger(pid: i32) -> i32 {
+    let set = [pid];
+    // SAFETY: all zero means nothing asked for.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.set_tid = set.as_ptr() as u64;
+    arguments.set_tid_size = 1;
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: the kernel reads the arguments; the child makes raw calls.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
+    if made == 0 {
+        loop {
+            // SAFETY: pause touches no memory.
+            unsafe { libc::pause() };
+        }
+    }
+    assert_eq!(made, i64::from(pid), "{}", std::io::Error::last_os_error());
+    pid
+}
+
+/// Neither signal 33 nor SIGKILL does anything to process 1; the exit status tells.
+#[test]
+fn divergence_kills_process_1() {
+    if skipped_without_root("divergence_kills_process_1") {
+        return;
+    }
+    let body = || {
+        unshare(libc::CLONE_NEWPID);
+        let status = forked(|| {
+            assert_eq!(std::process::id(), 1);
+            static READY: AtomicBool = AtomicBool::new(false);
+            std::thread::spawn(|| {
+                filter(libc::SYS_setpriority, libc::SECCOMP_RET_ERRNO | libc::EACCES as u32);
+                READY.store(true, Ordering::SeqCst);
+                loop {
+                    std::thread::park();
+                }
+            });
+            while !READY.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            set_slack(1).unwrap();
+            let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
+            // SAFETY: setpriority touches no memory.
+            let _ = unsafe { call.sensitivity(Sensitivity::Error).run() };
+        });
+        println!("process 1 ended with {status:#x}");
+    };
+    let (status, output) = isolated_status("divergence_kills_process_1", WATCHDOG, body);
+    assert!(status.success(), "{output}");
+    assert!(output.contains(&format!("{:#x}", (128 + 33) << 8)), "{output}");
+    assert!(output.contains("setpriority"), "{output}");
+    assert!(output.contains("EACCES"), "{output}");
+}
+
+/// Landlock that denies every file, /proc too, on every thread; and then another call.
+#[test]
+fn landlock_that_hides_proc() {
+    isolated("landlock_that_hides_proc", WATCHDOG, || {
+        let every_access_to_files: u64 = 0x1fff;
+        let create = libc::SYS_landlock_create_ruleset;
+        // SAFETY: the kernel reads eight bytes.
+        let ruleset = unsafe { libc::syscall(create, &raw const every_access_to_files, 8, 0) };
+        if ruleset < 0 {
+            println!("SKIPPED: landlock: {}", std::io::Error::last_os_error());
+            return;
+        }
+        let witnesses: Vec<Witness> = witnesses();
+        no_new_privs();
+        let restrict = libc::SYS_landlock_restrict_self;
+        // SAFETY: landlock_restrict_self touches no memory.
+        unsafe { libpsx::syscall3(restrict, ruleset as usize, 0, 0) }.unwrap();
+        assert!(std::fs::read_dir("/proc/self/task").is_err());
+        // The harness has a thread of its own.
+        set_slack(1001).unwrap();
+        assert!(witnesses.iter().all(|witness| witness.slack() == 1001));
+    });
+}
