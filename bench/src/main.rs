@@ -1,9 +1,16 @@
 //! One call on N sleeping threads, beside glibc's own setresuid(-1, -1, -1).
 //!
+//! prctl(PR_SET_KEEPCAPS) makes new credentials in each thread, which setresuid(-1, -1, -1) does
+//! not; so libpsx is measured with both calls. The floor is what stop-first costs at the least: a
+//! signal to each thread known by heart, a futex they wait on, one wake, the call, and no check at
+//! all.
+//!
 //! Each engine runs in a child process of its own, because whoever installs its handler for signal
-//! 33 last makes the other pay for being chained to. The two take turns batch by batch, so that a
-//! drift of the machine hits both alike; what counts is the ratio.
+//! 33 last makes the other pay for being chained to. They take turns batch by batch, so that a
+//! drift of the machine hits all alike; what counts is the ratio.
 #![allow(unsafe_code)]
+
+mod floor;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,58 +19,91 @@ use std::time::Instant;
 const THREADS: [usize; 6] = [0, 1, 8, 64, 512, 2000];
 const BATCHES: usize = 20;
 
+/// Who makes which call.
+#[derive(Clone, Copy, PartialEq)]
+enum Engine {
+    Glibc,
+    KeepCaps,
+    SetIds,
+    Floor,
+}
+
+const ENGINES: [(Engine, &str); 4] = [
+    (Engine::Glibc, "glibc setresuid"),
+    (Engine::KeepCaps, "libpsx prctl"),
+    (Engine::SetIds, "libpsx setresuid"),
+    (Engine::Floor, "floor prctl"),
+];
+
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    match args.get(1).map(String::as_str) {
-        Some(engine @ ("libpsx" | "glibc")) => {
-            let number = |i: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(0);
-            serve(engine == "libpsx", number(2), number(3));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let numbers: Vec<usize> = args.iter().filter_map(|arg| arg.parse().ok()).collect();
+    match (args.as_slice(), numbers.as_slice()) {
+        ([], _) => table(),
+        (_, &[engine, threads, calls]) if engine < ENGINES.len() => {
+            serve(ENGINES[engine].0, threads, calls);
         }
-        Some(other) => {
-            eprintln!("bench: no engine is called {other:?}; it takes no arguments");
+        _ => {
+            eprintln!("bench: takes no arguments");
             std::process::exit(2);
         }
-        None => table(),
     }
 }
 
 fn table() {
-    println!("prctl(PR_SET_KEEPCAPS) by libpsx beside setresuid(-1, -1, -1) by glibc\n");
-    println!("| N | libpsx median | p99 | glibc median | p99 | ratio of medians |");
-    println!("|---|---|---|---|---|---|");
+    machine();
+    println!("medians, p99 in brackets, microseconds; ratios of the medians to glibc's\n");
+    println!("| N | {} | ratios |", ENGINES.map(|(_, name)| name).join(" | "));
+    println!("|{}", "---|".repeat(ENGINES.len() + 2));
     for threads in THREADS {
         let calls = (20_000 / (threads + 20)).max(10);
-        let mut engines = ["libpsx", "glibc"].map(|engine| Engine::start(engine, threads, calls));
-        let mut samples = [Vec::new(), Vec::new()];
+        let mut served = [0, 1, 2, 3].map(|engine| Served::start(engine, threads, calls));
+        let mut samples = [const { Vec::new() }; ENGINES.len()];
         for _ in 0..BATCHES {
-            for (engine, samples) in engines.iter_mut().zip(&mut samples) {
+            for (engine, samples) in served.iter_mut().zip(&mut samples) {
                 engine.batch(samples);
             }
         }
         samples.iter_mut().for_each(|samples| samples.sort_unstable());
-        let [ours, theirs] = &samples;
-        let at = |sorted: &[u64], percent: usize| sorted[(sorted.len() - 1) * percent / 100] as f64;
-        println!(
-            "| {threads} | {:.1} us | {:.1} us | {:.1} us | {:.1} us | {:.2} |",
-            at(ours, 50) / 1e3,
-            at(ours, 99) / 1e3,
-            at(theirs, 50) / 1e3,
-            at(theirs, 99) / 1e3,
-            at(ours, 50) / at(theirs, 50),
-        );
+        let at = |sorted: &Vec<u64>, percent| sorted[(sorted.len() - 1) * percent / 100] as f64;
+        let medians = samples.each_ref().map(|sorted| at(sorted, 50) / 1e3);
+        let cells: Vec<String> = samples
+            .iter()
+            .zip(medians)
+            .map(|(sorted, median)| format!("{median:.1} ({:.1})", at(sorted, 99) / 1e3))
+            .collect();
+        let ratios = medians[1..].iter().map(|median| format!("{:.2}", median / medians[0]));
+        let ratios = ratios.collect::<Vec<_>>().join(" ");
+        println!("| {threads} | {} | {ratios} |", cells.join(" | "));
     }
 }
 
-struct Engine {
+fn machine() {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let cpu = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    // SAFETY: gives a string that lives for ever.
+    let libc = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    println!(
+        "Linux {}, glibc {}, {cpus} x{}\n",
+        kernel.trim(),
+        libc.to_string_lossy(),
+        cpu.replace(':', "").trim_end()
+    );
+}
+
+struct Served {
     child: Child,
     go: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Engine {
-    fn start(engine: &str, threads: usize, calls: usize) -> Self {
+impl Served {
+    fn start(engine: usize, threads: usize, calls: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program's path"))
-            .args([engine, &threads.to_string(), &calls.to_string()])
+            .args([engine, threads, calls].map(|number| number.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -81,7 +121,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -89,21 +129,24 @@ impl Drop for Engine {
 }
 
 /// The engine's side: a batch of calls per line of input, their nanoseconds as a line of output.
-fn serve(libpsx: bool, threads: usize, calls: usize) {
-    let asleep = std::sync::Arc::new(std::sync::Barrier::new(threads + 1));
+fn serve(engine: Engine, threads: usize, calls: usize) {
+    let (born, tids) = std::sync::mpsc::channel();
     for _ in 0..threads {
-        let asleep = asleep.clone();
+        let born = born.clone();
         let body = move || {
-            asleep.wait();
+            // SAFETY: gettid touches no memory.
+            let _ = born.send(unsafe { libc::gettid() });
             loop {
                 std::thread::park();
             }
         };
         std::thread::Builder::new().stack_size(64 << 10).spawn(body).expect("a thread");
     }
-    if threads > 0 {
-        asleep.wait();
+    let tids: Vec<i32> = tids.iter().take(threads).collect();
+    if engine == Engine::Floor {
+        floor::install();
     }
+    let keep_caps = libc::PR_SET_KEEPCAPS as usize;
     for line in std::io::stdin().lines() {
         if line.is_err() {
             return;
@@ -111,13 +154,24 @@ fn serve(libpsx: bool, threads: usize, calls: usize) {
         let times: Vec<String> = (0..calls)
             .map(|_| {
                 let start = Instant::now();
-                if libpsx {
-                    let keep = libc::PR_SET_KEEPCAPS as usize;
-                    // SAFETY: PR_SET_KEEPCAPS takes no pointer.
-                    unsafe { libpsx::syscall3(libc::SYS_prctl, keep, 0, 0) }.expect("it works");
-                } else {
-                    // SAFETY: -1 leaves every id as it is.
-                    unsafe { libc::setresuid(u32::MAX, u32::MAX, u32::MAX) };
+                match engine {
+                    Engine::Glibc => {
+                        // SAFETY: -1 leaves every id as it is.
+                        unsafe { libc::setresuid(u32::MAX, u32::MAX, u32::MAX) };
+                    }
+                    Engine::KeepCaps => {
+                        // SAFETY: PR_SET_KEEPCAPS takes no pointer.
+                        let done = unsafe { libpsx::syscall3(libc::SYS_prctl, keep_caps, 0, 0) };
+                        done.expect("it works");
+                    }
+                    Engine::SetIds => {
+                        let none = u32::MAX as usize;
+                        // SAFETY: -1 leaves every id as it is.
+                        let done =
+                            unsafe { libpsx::syscall3(libc::SYS_setresuid, none, none, none) };
+                        done.expect("it works");
+                    }
+                    Engine::Floor => floor::call(&tids),
                 }
                 start.elapsed().as_nanos().to_string()
             })
