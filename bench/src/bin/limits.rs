@@ -2,11 +2,14 @@
 //!
 //! Each cell of the table is a process of its own. It changes its real user id by one of the
 //! engines, and its threads are looked at from outside. C's libpsx is whatever `libpsx.so.2` the
-//! loader finds.
+//! loader finds; Go's part is the program that the argument names, built from bench/go.
+//! `scripts/limits` fetches both and runs this.
 #![allow(unsafe_code)]
 
-use std::ffi::c_long;
+use std::ffi::{CStr, c_long};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,27 +62,28 @@ const ENGINES: [(&str, Engine); 3] =
 /// What a process does before it calls.
 type Situation = fn(Engine);
 
-const SITUATIONS: [(&str, Situation); 7] = [
-    ("a thread blocks every signal", |_| {
+/// Whether what is set up outlasts exec(2), and so can be tried on a Go program.
+const SITUATIONS: [(&str, bool, Situation); 7] = [
+    ("a thread blocks every signal", false, |_| {
         std::thread::spawn(|| {
             block_all();
             forever();
         });
         settle();
     }),
-    ("the signal queue is full (`RLIMIT_SIGPENDING`)", |_| {
+    ("the signal queue is full (`RLIMIT_SIGPENDING`)", true, |_| {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the kernel reads the limit.
         unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) };
     }),
-    ("no /proc (empty chroot)", |_| {
+    ("no /proc (empty chroot)", true, |_| {
         let path = std::env::temp_dir().join(format!("limits-{}", std::process::id()));
         std::fs::create_dir(&path).expect("a directory");
         std::os::unix::fs::chroot(&path).expect("root");
     }),
-    ("the /proc of an outer PID namespace", |_| {}),
-    ("a thread made by raw clone(2)", |_| raw_thread()),
-    ("a thread calls `setresuid(-1, -1, -1)` in a loop", |_| {
+    ("the /proc of an outer PID namespace", true, |_| {}),
+    ("a thread made by raw clone(2)", false, |_| raw_thread()),
+    ("a thread calls `setresuid(-1, -1, -1)` in a loop", false, |_| {
         std::thread::spawn(|| {
             loop {
                 // SAFETY: -1 leaves every id as it is.
@@ -88,7 +92,7 @@ const SITUATIONS: [(&str, Situation); 7] = [
         });
         settle();
     }),
-    ("a caller was killed in its call (seccomp filter)", |engine| {
+    ("a caller was killed in its call (seccomp filter)", false, |engine| {
         std::thread::spawn(move || {
             die_of(UID + 1);
             let _ = engine(UID + 1);
@@ -98,47 +102,71 @@ const SITUATIONS: [(&str, Situation); 7] = [
 ];
 
 fn main() {
-    println!("| | {} |", ENGINES.map(|(name, _)| name).join(" | "));
-    println!("|{}", "---|".repeat(ENGINES.len() + 1));
-    for (name, situation) in SITUATIONS {
+    let program = std::env::args_os().nth(1).map(|path| File::open(path).expect("a Go program"));
+    let names = ENGINES.map(|(name, _)| name).join(" | ");
+    println!("| | {names} | Go AllThreadsSyscall |");
+    println!("|{}", "---|".repeat(ENGINES.len() + 2));
+    for (name, outlasts, situation) in SITUATIONS {
         let outer = name.contains("outer PID namespace");
         let cells = ENGINES.map(|(_, engine)| {
-            watched(outer, move || {
-                sleepers(8);
-                engine(0).expect("the first call is easy");
-                situation(engine);
-                match engine(UID) {
-                    Ok(()) => "Ok".to_owned(),
-                    Err(error) => format!("error: {error}"),
-                }
+            watched(outer, |out| {
+                let call = || {
+                    sleepers(8);
+                    engine(0).expect("the first call is easy");
+                    situation(engine);
+                    engine(UID)
+                };
+                say(out, || {
+                    call().map_or_else(|error| format!("error: {error}"), |()| "Ok".into())
+                });
             })
         });
-        println!("| {name} | {} |", cells.join(" | "));
+        let program = program.as_ref().filter(|_| outlasts);
+        let go = program.map_or("-".to_owned(), |program| {
+            watched(outer, |out| {
+                situation(|_| Ok(()));
+                become_program(program, c"call", &out);
+            })
+        });
+        println!("| {name} | {} | {go} |", cells.join(" | "));
     }
-    let cells = ENGINES.map(|(_, engine)| watched(false, move || observed(engine)));
-    println!(
-        "| times a thread was seen running in the old state after another had the new one | {} |",
-        cells.join(" | ")
-    );
+    let cells =
+        ENGINES.map(|(_, engine)| watched(false, |out| say(out, || observed(engine)))).join(" | ");
+    let go = program.map_or("-".to_owned(), |program| {
+        watched(false, |out| become_program(&program, c"look", &out))
+    });
+    let name = "times a thread was seen running in the old state after another had the new one";
+    println!("| {name} | {cells} | {go} |");
+}
+
+/// Tells who we are, and then what came of it; and stays, to be looked at.
+fn say(mut out: UnixStream, outcome: impl FnOnce() -> String) {
+    let pid = std::fs::read_link("/proc/self").unwrap_or_default();
+    let _ = writeln!(out, "{}", pid.display());
+    let _ = writeln!(out, "{}", outcome());
+    forever();
+}
+
+fn become_program(program: &File, argument: &CStr, out: &UnixStream) {
+    let arguments = [c"limits".as_ptr(), argument.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null()];
+    // SAFETY: both descriptors are open.
+    unsafe { libc::dup2(out.as_raw_fd(), 1) };
+    // SAFETY: the arrays end with null.
+    unsafe { libc::fexecve(program.as_raw_fd(), arguments.as_ptr(), environment.as_ptr()) };
 }
 
 /// Runs it in a child process, or for `inner` in the first process of a PID namespace, and tells
-/// what it said, and how many of its threads have the new id when it has been quiet.
-fn watched(inner: bool, body: impl FnOnce() -> String) -> String {
-    let (here, mut there) = UnixStream::pair().expect("a pair");
+/// what it said, and how many of its threads have the new id by then.
+fn watched(inner: bool, body: impl FnOnce(UnixStream)) -> String {
+    let (here, there) = UnixStream::pair().expect("a pair");
     let child = fork(move || {
-        let say = move || {
-            let pid = std::fs::read_link("/proc/self").unwrap_or_default();
-            let _ = writeln!(there, "{}", pid.display());
-            let _ = writeln!(there, "{}", body());
-            forever();
-        };
         if inner {
             // SAFETY: it concerns the children of this process alone.
             unsafe { libc::unshare(libc::CLONE_NEWPID) };
-            reap(fork(say));
+            reap(fork(move || body(there)));
         } else {
-            say();
+            body(there);
         }
     });
     here.set_read_timeout(Some(HANGS)).expect("a time");
