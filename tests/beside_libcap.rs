@@ -16,8 +16,10 @@ fn beside(body: fn(PsxSyscall3)) {
     // SAFETY: libcap's libpsx may be loaded at any time.
     let library = unsafe { libc::dlopen(c"libpsx.so.2".as_ptr(), libc::RTLD_NOW) };
     if library.is_null() {
+        // SAFETY: touches nothing of ours.
+        let why = unsafe { libc::dlerror() };
         // SAFETY: after a failure it is a string.
-        let why = unsafe { CStr::from_ptr(libc::dlerror()) };
+        let why = unsafe { CStr::from_ptr(why) };
         println!("SKIPPED: no C libpsx: {}", why.to_string_lossy());
         return;
     }

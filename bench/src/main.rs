@@ -84,8 +84,10 @@ fn machine() {
     let cpu = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
-    // SAFETY: gives a string that lives for ever.
-    let libc = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    // SAFETY: touches no memory.
+    let libc = unsafe { libc::gnu_get_libc_version() };
+    // SAFETY: it is a string that lives for ever.
+    let libc = unsafe { std::ffi::CStr::from_ptr(libc) };
     println!(
         "Linux {}, glibc {}, {cpus} x{}\n",
         kernel.trim(),
