@@ -16,7 +16,6 @@ use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use syscalls::raw;
 
 use crate::arch::{self, KernelSigaction};
 use crate::error::Errno;
@@ -37,9 +36,8 @@ pub(crate) const fn bit(signal: i32) -> Mask {
 const MASK_SIZE: usize = size_of::<Mask>();
 
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
-    let [a, b, c, d, e, f] = args;
     // SAFETY: private to this module, whose functions pass what their call asks for.
-    Errno::check(unsafe { raw::syscall6(nr as usize, a, b, c, d, e, f) } as isize)
+    Errno::check(unsafe { arch::syscall6(nr as usize, args) })
 }
 
 /// Performs any call, and gives what the kernel returned.
@@ -47,9 +45,8 @@ fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
 /// # Safety
 /// The call must be sound here and now: `syscall6`'s caller has promised it.
 pub(crate) unsafe fn any(nr: usize, args: &[usize; 6]) -> isize {
-    let &[a, b, c, d, e, f] = args;
     // SAFETY: promised by the caller.
-    unsafe { raw::syscall6(nr, a, b, c, d, e, f) as isize }
+    unsafe { arch::syscall6(nr, *args) }
 }
 
 // Tasks and processes

@@ -1,6 +1,31 @@
-//! x86-64: the way back from a handler, and where a signal frame keeps what we look at.
+//! x86-64: the system call, the way back from a handler, and where a signal frame keeps what we look at.
 
 use core::ffi::c_void;
+
+/// Any system call, and what the kernel returned (syscall(2), "Architecture calling conventions").
+///
+/// # Safety
+/// The call must be sound here and now.
+pub(crate) unsafe fn syscall6(nr: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the kernel keeps every register but rax, rcx and r11; the call is the caller's duty.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") nr => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            in("r9") f,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
 
 /// What rt_sigaction(2) takes on this CPU (arch/x86/include/uapi/asm/signal.h). libc's `sigaction`
 /// is another structure.
