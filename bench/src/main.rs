@@ -12,7 +12,8 @@
 
 mod floor;
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
@@ -53,15 +54,17 @@ fn main() {
 fn table() {
     machine();
     println!("medians, p99 in brackets, microseconds; ratios of the medians to glibc's\n");
-    println!("| N | {} | ratios |", ENGINES.map(|(_, name)| name).join(" | "));
-    println!("|{}", "---|".repeat(ENGINES.len() + 2));
+    let names = ENGINES.map(|(_, name)| name).join(" | ");
+    println!("| N | {names} | ratios | bytes that libpsx took |");
+    println!("|{}", "---|".repeat(ENGINES.len() + 3));
     for threads in THREADS {
         let calls = (20_000 / (threads + 20)).max(10);
         let mut served = [0, 1, 2, 3].map(|engine| Served::start(engine, threads, calls));
+        let memory = served.each_mut().map(Served::answer);
         let mut samples = [const { Vec::new() }; ENGINES.len()];
         for _ in 0..BATCHES {
             for (engine, samples) in served.iter_mut().zip(&mut samples) {
-                engine.batch(samples);
+                samples.extend(engine.batch());
             }
         }
         samples.iter_mut().for_each(|samples| samples.sort_unstable());
@@ -74,7 +77,9 @@ fn table() {
             .collect();
         let ratios = medians[1..].iter().map(|median| format!("{:.2}", median / medians[0]));
         let ratios = ratios.collect::<Vec<_>>().join(" ");
-        println!("| {threads} | {} | {ratios} |", cells.join(" | "));
+        let libpsx = &memory[1];
+        let memory = format!("{} mapped, {} malloc", libpsx[0], libpsx[1]);
+        println!("| {threads} | {} | {ratios} | {memory} |", cells.join(" | "));
     }
 }
 
@@ -89,10 +94,10 @@ fn machine() {
     // SAFETY: it is a string that lives for ever.
     let libc = unsafe { std::ffi::CStr::from_ptr(libc) };
     println!(
-        "Linux {}, glibc {}, {cpus} x{}\n",
+        "Linux {}, glibc {}, {cpus} x {}\n",
         kernel.trim(),
         libc.to_string_lossy(),
-        cpu.replace(':', "").trim_end()
+        cpu.replace(':', "").trim()
     );
 }
 
@@ -115,11 +120,15 @@ impl Served {
         Self { child, go, answers }
     }
 
-    fn batch(&mut self, samples: &mut Vec<u64>) {
+    fn batch(&mut self) -> Vec<u64> {
         writeln!(self.go).expect("the engine listens");
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Vec<u64> {
         let mut line = String::new();
         self.answers.read_line(&mut line).expect("the engine answers");
-        samples.extend(line.split_whitespace().filter_map(|ns| ns.parse::<u64>().ok()));
+        line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
     }
 }
 
@@ -130,7 +139,20 @@ impl Drop for Served {
     }
 }
 
-/// The engine's side: a batch of calls per line of input, their nanoseconds as a line of output.
+/// What is mapped, and what malloc has given out, in bytes.
+fn memory() -> [usize; 2] {
+    let mut statm = [0; 64];
+    // No buffer of ours may count.
+    let read = File::open("/proc/self/statm").and_then(|mut file| file.read(&mut statm));
+    let text = std::str::from_utf8(&statm[..read.unwrap_or(0)]).unwrap_or_default();
+    let pages: usize = text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    // SAFETY: reads the allocator's own counts.
+    let malloc = unsafe { libc::mallinfo2() }.uordblks;
+    [pages * 4096, malloc]
+}
+
+/// The engine's side. A first call, and a line that says what memory it took; then, for each line
+/// of input, a batch of calls, and a line of their nanoseconds.
 fn serve(engine: Engine, threads: usize, calls: usize) {
     let (born, tids) = std::sync::mpsc::channel();
     for _ in 0..threads {
@@ -148,36 +170,33 @@ fn serve(engine: Engine, threads: usize, calls: usize) {
     if engine == Engine::Floor {
         floor::install();
     }
-    let keep_caps = libc::PR_SET_KEEPCAPS as usize;
-    for line in std::io::stdin().lines() {
-        if line.is_err() {
-            return;
+    let once = || match engine {
+        Engine::Glibc => {
+            // SAFETY: -1 leaves every id as it is.
+            unsafe { libc::setresuid(u32::MAX, u32::MAX, u32::MAX) };
         }
-        let times: Vec<String> = (0..calls)
-            .map(|_| {
-                let start = Instant::now();
-                match engine {
-                    Engine::Glibc => {
-                        // SAFETY: -1 leaves every id as it is.
-                        unsafe { libc::setresuid(u32::MAX, u32::MAX, u32::MAX) };
-                    }
-                    Engine::KeepCaps => {
-                        // SAFETY: PR_SET_KEEPCAPS takes no pointer.
-                        let done = unsafe { libpsx::syscall3(libc::SYS_prctl, keep_caps, 0, 0) };
-                        done.expect("it works");
-                    }
-                    Engine::SetIds => {
-                        let none = u32::MAX as usize;
-                        // SAFETY: -1 leaves every id as it is.
-                        let done =
-                            unsafe { libpsx::syscall3(libc::SYS_setresuid, none, none, none) };
-                        done.expect("it works");
-                    }
-                    Engine::Floor => floor::call(&tids),
-                }
-                start.elapsed().as_nanos().to_string()
-            })
-            .collect();
-        println!("{}", times.join(" "));
+        Engine::KeepCaps => {
+            let keep_caps = libc::PR_SET_KEEPCAPS as usize;
+            // SAFETY: PR_SET_KEEPCAPS takes no pointer.
+            unsafe { libpsx::syscall3(libc::SYS_prctl, keep_caps, 0, 0) }.expect("it works");
+        }
+        Engine::SetIds => {
+            let none = u32::MAX as usize;
+            // SAFETY: -1 leaves every id as it is.
+            unsafe { libpsx::syscall3(libc::SYS_setresuid, none, none, none) }.expect("it works");
+        }
+        Engine::Floor => floor::call(&tids),
+    };
+    let before = memory();
+    once();
+    let [mapped, malloc] = memory();
+    println!("{} {}", mapped - before[0], malloc - before[1]);
+    for _ in std::io::stdin().lines().map_while(Result::ok) {
+        let times = (0..calls).map(|_| {
+            let start = Instant::now();
+            once();
+            start.elapsed().as_nanos().to_string()
+        });
+        println!("{}", times.collect::<Vec<_>>().join(" "));
     }
 }
