@@ -83,7 +83,7 @@ fn zombie_leader() {
                         }
                     }
                 }
-                std::process::exit(code);
+                support::end(code);
             });
             // SAFETY: ends the leader alone.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
@@ -150,7 +150,7 @@ fn leader_killed_by_its_filter() {
                 }
                 // SAFETY: PR_SET_TIMERSLACK touches no memory.
                 let done = unsafe { slack(4321).run() };
-                std::process::exit(i32::from(done.is_err()));
+                support::end(i32::from(done.is_err()));
             });
             filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
             let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
