@@ -626,8 +626,9 @@ impl Gather<'_> {
             Ok(())
         })?;
         let Some(count) = tasks.count() else {
-            // Guessed tids: a pass that finds nobody new, after one that did not either.
-            pass.proof = complete && seen_self && self.nobody_else()?;
+            // Guessed tids: a pass that finds nobody new, after one that did not either. Who has the
+            // mark may have been stopped just before it was counted: both must agree.
+            pass.proof = complete && seen_self && self.listed()? == Some(shared.rendezvous.held());
             return Ok(pass);
         };
         let held = shared.rendezvous.held() as usize;
@@ -647,15 +648,19 @@ impl Gather<'_> {
         Ok(pass)
     }
 
-    /// Whether no tid but ours and those held belongs to the process.
-    fn nobody_else(&self) -> Result<bool, Errno> {
-        let mut nobody = true;
+    /// How many others belong to the process, if all of them are marked as held.
+    fn listed(&self) -> Result<Option<u32>, Errno> {
+        let mut listed = Some(0u32);
         self.tasks.sweep(&mut [], &mut |task| {
             let entry = self.shared.roster.find(task.tid as u32);
-            nobody &= task.tid == self.tid || entry.is_some_and(|e| e.is_held(self.epoch));
+            if entry.is_some_and(|entry| entry.is_held(self.epoch)) {
+                listed = listed.map(|n| n.saturating_add(1));
+            } else if task.tid != self.tid {
+                listed = None;
+            }
             Ok(())
         })?;
-        Ok(nobody)
+        Ok(listed)
     }
 }
 

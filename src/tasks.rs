@@ -119,10 +119,14 @@ impl Tasks {
         each: &mut dyn FnMut(Task) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let Some(directory) = &self.directory else {
-            for tid in 1..TID_LIMIT {
-                if sys::tgkill(self.pid, tid, 0).is_ok() {
-                    each(Task { tid, name: tid })?;
-                }
+            // ESRCH alone says that there is no such thread; a security module may forbid to signal
+            // one. No task has the last number: who answers otherwise there is a filter.
+            let absent = |tid| sys::tgkill(self.pid, tid, 0) == Err(Errno::SRCH);
+            if !absent(TID_LIMIT) {
+                return Err(Errno::PERM);
+            }
+            for tid in (1..TID_LIMIT).filter(|&tid| !absent(tid)) {
+                each(Task { tid, name: tid })?;
             }
             return Ok(());
         };
