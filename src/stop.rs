@@ -685,13 +685,17 @@ fn enlist_and_signal(
         Some(entry) => entry,
         None => shared.roster.enlist(id)?,
     };
-    match entry.mark() {
+    let mark = entry.mark();
+    match mark {
         Mark::Sent => return Ok(Signalled::Due),
         Mark::Exempt(_) => return Ok(Signalled::Nobody),
         _ if entry.is_held(epoch) => return Ok(Signalled::Due),
         _ => {}
     }
-    entry.assign(id, Mark::Sent);
+    if !entry.exchange(id, mark, Mark::Sent) {
+        // An earlier signal has brought it here this moment.
+        return Ok(Signalled::Due);
+    }
     let result = sys::queue_signal(pid, tid, ptr::from_ref(entry) as usize);
     if result.is_ok() {
         return Ok(Signalled::Due);
