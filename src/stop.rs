@@ -288,6 +288,7 @@ impl Stop<'_> {
         let outcome = match gathered {
             Err(errno) => {
                 shared.rendezvous.release();
+                shared.roster.keep();
                 Err(memory(errno))
             }
             Ok(None) => {
@@ -515,7 +516,7 @@ impl Gather<'_> {
             if self.prove() {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
-                    return Ok(Some(count));
+                    return Ok(self.all_live().then_some(count));
                 }
                 continue;
             }
@@ -528,7 +529,7 @@ impl Gather<'_> {
             if pass.proof {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
-                    return Ok(Some(count));
+                    return Ok(self.all_live().then_some(count));
                 }
                 continue;
             }
@@ -543,6 +544,13 @@ impl Gather<'_> {
     fn prove(&self) -> bool {
         let held = self.shared.rendezvous.held() as usize;
         self.tasks.count() == held.checked_add(1)
+    }
+
+    /// Whether those who are held were alive when the threads were counted. One that was killed
+    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came.
+    fn all_live(&self) -> bool {
+        let mut held = self.shared.roster.iter().filter(|entry| entry.is_held(self.epoch));
+        held.all(|entry| sys::tgkill(self.pid, entry.tid() as i32, 0) != Err(Errno::SRCH))
     }
 
     /// Signals every thread that has no signal on its way and is not held. Returns how many are
@@ -625,13 +633,15 @@ impl Gather<'_> {
             complete = false;
             Ok(())
         })?;
+        // First those who have come, then how many there are: whoever comes in between does not count
+        // for a thread that it has made.
+        let held = shared.rendezvous.held() as usize;
         let Some(count) = tasks.count() else {
             // Guessed tids: a pass that finds nobody new, after one that did not either. Who has the
             // mark may have been stopped just before it was counted: both must agree.
             pass.proof = complete && seen_self && self.listed()? == Some(shared.rendezvous.held());
             return Ok(pass);
         };
-        let held = shared.rendezvous.held() as usize;
         let mut same = 0usize;
         // SAFETY: as above; the slice from before is no longer used.
         let scratch = unsafe { &mut *shared.scratch.get() };

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Outcome, Sensitivity};
@@ -183,6 +183,41 @@ fn held_thread_killed_by_its_filter() {
         assert_eq!(report.results().iter().filter(|r| r.outcome() == Outcome::Died).count(), 1);
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         unsafe { slack(99).run() }.unwrap();
+    });
+}
+
+/// A thread that its filter kills as it falls asleep among the held ones does not make up for one
+/// that never comes.
+#[test]
+fn killed_while_held_beside_a_deaf_thread() {
+    isolated("killed_while_held_beside_a_deaf_thread", WATCHDOG, || {
+        static READY: AtomicUsize = AtomicUsize::new(0);
+        fn pause() -> ! {
+            READY.fetch_add(1, Ordering::SeqCst);
+            loop {
+                // SAFETY: pause touches no memory.
+                unsafe { libc::pause() };
+            }
+        }
+        sleepers(2);
+        std::thread::spawn(|| {
+            let all = !0u64;
+            let set = libc::SIG_SETMASK;
+            // SAFETY: the kernel reads eight bytes of the mask.
+            unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, &all, 0usize, 8) };
+            pause()
+        });
+        std::thread::spawn(|| {
+            filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD);
+            pause()
+        });
+        while READY.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        let call = slack(4321).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let error = unsafe { call.run() }.unwrap_err();
+        assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
     });
 }
 
