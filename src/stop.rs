@@ -402,7 +402,7 @@ impl Stop<'_> {
         while futex::wait(&never, 0, Some(until)) {}
     }
 
-    /// Dead, for certain: the task is no more, or is a zombie that has given up its memory.
+    /// Dead, for certain: the task is no more, or is a zombie.
     fn gone(&self, tid: u32) -> bool {
         gone(self.pid, tid)
     }
@@ -446,8 +446,7 @@ const SIGSYS: i32 = 31;
 const FORBIDDEN: usize = 1;
 
 fn gone(pid: i32, tid: u32) -> bool {
-    sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH)
-        || sys::has_memory(tid as i32) == Some(false)
+    sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || sys::is_dead(tid as i32)
 }
 
 /// Memory for a report, made before anything has changed.
