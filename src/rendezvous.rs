@@ -284,8 +284,8 @@ impl Rendezvous {
         }
     }
 
-    /// Sleeps until the lock was free for a moment, or until `until`. False: the time is over.
-    pub(crate) fn sleep_on_lock(&self, until: Option<Duration>) -> bool {
+    /// Sleeps until the lock was free for a moment, at the longest for `patience`. False: that long.
+    pub(crate) fn sleep_on_lock(&self, patience: Option<Duration>) -> bool {
         let seen = self.lock.load(SeqCst);
         if seen == 0 {
             return true;
@@ -294,7 +294,7 @@ impl Rendezvous {
         if seen != marked && self.lock.compare_exchange(seen, marked, SeqCst, SeqCst).is_err() {
             return true;
         }
-        futex::wait(&self.lock, marked, until)
+        futex::wait(&self.lock, marked, patience)
     }
 
     /// Takes the lock of a thread that is dead, and ends the stop it left behind. False: somebody
@@ -349,7 +349,7 @@ impl Rendezvous {
             if held >= count {
                 return held;
             }
-            if !futex::wait(&self.bell, bell, Some(futex::after(quiet))) {
+            if !futex::wait(&self.bell, bell, Some(quiet)) {
                 let held = self.held();
                 if held == before {
                     return held;
@@ -385,7 +385,7 @@ impl Rendezvous {
             if self.state().count == 0 {
                 return true;
             }
-            if !futex::wait(&self.bell, bell, patience.map(futex::after)) {
+            if !futex::wait(&self.bell, bell, patience) {
                 return self.state().count == 0;
             }
         }
@@ -512,8 +512,7 @@ impl Rendezvous {
                 Phase::Committing => return true,
                 Phase::Gathering | Phase::Full => {}
             }
-            let until = watch.then(|| futex::after(patience));
-            if !futex::wait(&self.gate, gate, until) {
+            if !futex::wait(&self.gate, gate, watch.then_some(patience)) {
                 if gone(self.caller.load(SeqCst)) {
                     self.abandon(epoch);
                 }

@@ -160,12 +160,13 @@ pub(crate) unsafe fn perform(
         return Err(need(Need::OwnMemory)(Errno::PERM));
     }
     let tid = sys::gettid();
+    let now = sys::clock().map_err(need(Need::Clock))?;
     let mut stop = Stop {
         shared,
         pid,
         tid,
         settings,
-        until: sys::now().saturating_add(settings.deadline),
+        until: now.saturating_add(settings.deadline),
         rounds: 0,
         longest: Duration::ZERO,
     };
@@ -235,22 +236,21 @@ impl Stop<'_> {
                 let _ = sys::set_mask(mask);
                 return Err(Error::Reentered);
             }
+            // Asked each time: other initiators may stop us so often that no sleep is a long one.
+            if slept && sys::now() >= self.until {
+                let _ = sys::set_mask(mask);
+                return Err(Error::Busy { tid: owner as i32 });
+            }
             let _ = sys::set_mask(mask & !bit(SIGNAL));
             slept = true;
-            let woken = rendezvous.sleep_on_lock(Some(futex::after(PATIENCE)));
+            let woken = rendezvous.sleep_on_lock(Some(PATIENCE));
             let _ = sys::set_mask(sys::ALL);
-            if woken {
-                continue;
-            }
-            if self.gone(owner) {
+            if !woken && self.gone(owner) {
                 match rendezvous.inherit_lock(owner, me) {
                     Ok(true) => return Ok(mask),
                     Ok(false) => {}
                     Err(()) => judge::lost("a thread died in the middle of a broadcast"),
                 }
-            } else if sys::now() >= self.until {
-                let _ = sys::set_mask(mask);
-                return Err(Error::Busy { tid: owner as i32 });
             }
         }
     }
@@ -285,7 +285,7 @@ impl Stop<'_> {
         };
         let gathered = gather.run();
         let queue_full = gather.queue_full;
-        let outcome = match gathered {
+        match gathered {
             Err(errno) => {
                 shared.rendezvous.release();
                 shared.roster.keep();
@@ -296,6 +296,7 @@ impl Stop<'_> {
                 shared.roster.keep();
                 let now = sys::now();
                 let held_for = now.saturating_sub(opened);
+                self.longest = self.longest.max(held_for);
                 if now < self.until {
                     Ok(Round::GivenUp { held_for })
                 } else if queue_full {
@@ -304,10 +305,12 @@ impl Stop<'_> {
                     self.name_stragglers(&tasks, epoch).map_or(Ok(Round::GivenUp { held_for }), Err)
                 }
             }
-            Ok(Some(held)) => self.commit(calls, report, mask, epoch, held, opened),
-        };
-        self.longest = self.longest.max(sys::now().saturating_sub(opened));
-        outcome
+            Ok(Some(held)) => {
+                // A filter that the call brings may forbid close(2).
+                drop(tasks);
+                self.commit(calls, report, mask, epoch, held, opened)
+            }
+        }
     }
 
     /// All are held. The caller's own calls, then everybody's; the judgement; the release.
@@ -330,6 +333,10 @@ impl Stop<'_> {
                 return Err(Error::Environment { need: Need::Memory, errno });
             }
         };
+        // And clock_gettime(2); and restart_syscall(2), which a futex with a deadline turns into when
+        // the process is stopped and continued.
+        let filter = calls.iter().any(Call::installs_filter);
+        self.longest = self.longest.max(sys::now().saturating_sub(opened));
         // SIGSYS stays as the interrupted code had it, for filters that emulate calls (seccomp(2),
         // SECCOMP_RET_TRAP).
         let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
@@ -343,9 +350,6 @@ impl Stop<'_> {
         if !rendezvous.publish(epoch, held) {
             judge::lost("a broadcast was ended behind its caller's back");
         }
-        // A filter that the call installed may forbid restart_syscall(2), which a futex with a
-        // deadline turns into when the process is stopped and continued.
-        let filter = calls.iter().any(Call::installs_filter);
         while !rendezvous.await_reports((!filter).then_some(PATIENCE)) {
             for entry in shared.roster.iter().filter(|entry| entry.is_held(epoch)) {
                 if self.gone(entry.tid()) {
@@ -362,6 +366,9 @@ impl Stop<'_> {
             rooms.fill(shared);
         }
         rendezvous.release();
+        if !filter {
+            self.longest = self.longest.max(sys::now().saturating_sub(opened));
+        }
         let value = last.map_err(Error::Call)?;
         if let (Some(report), Some(rooms)) = (report, rooms) {
             report.value = value;
@@ -369,7 +376,7 @@ impl Stop<'_> {
             report.exempt = rooms.exempt;
             report.divergent = divergent;
             report.rounds = self.rounds;
-            report.longest_freeze = self.longest.max(sys::now().saturating_sub(opened));
+            report.longest_freeze = self.longest;
         }
         Ok(Round::Done(value))
     }
@@ -397,9 +404,14 @@ impl Stop<'_> {
     fn pause(&self, held_for: Duration) {
         let backoff = Duration::from_millis(1).saturating_mul(1 << self.rounds.min(6)).min(PAUSE);
         let jitter = Duration::from_micros(u64::from(sys::now().subsec_nanos() % 997));
-        let until = futex::after(backoff.max(held_for).saturating_add(jitter));
+        let until = sys::now().saturating_add(backoff.max(held_for).saturating_add(jitter));
         let never = crate::sync::AtomicU32::new(0);
-        while futex::wait(&never, 0, Some(until)) {}
+        loop {
+            let rest = until.saturating_sub(sys::now());
+            if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {
+                return;
+            }
+        }
     }
 
     /// Dead, for certain: the task is no more, or is a zombie.

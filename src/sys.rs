@@ -107,23 +107,28 @@ pub(crate) fn is_dead(tid: i32) -> bool {
 // Time
 
 /// CLOCK_MONOTONIC, since boot.
-pub(crate) fn now() -> Duration {
+pub(crate) fn clock() -> Result<Duration, Errno> {
     let mut time = [0i64; 2];
     let at = time.as_mut_ptr() as usize;
-    let _ = call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]);
-    Duration::new(time[0] as u64, time[1] as u32)
+    call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0])?;
+    Ok(Duration::new(time[0] as u64, time[1] as u32))
+}
+
+/// The same, where [`clock`] has been seen to work.
+pub(crate) fn now() -> Duration {
+    clock().unwrap_or_default()
 }
 
 // Futexes
 
-/// Sleeps while `word` is `expected`, at the longest until `until` on CLOCK_MONOTONIC. May return
-/// at any time; the caller looks again. False: the time is over.
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
-    let time = until.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
+/// Sleeps while `word` is `expected`, at the longest for `patience`. May return at any time; the
+/// caller looks again. False: the time is over. It does not ask for the time: a filter that lets
+/// programs sleep need not let them do that by a system call.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
+    let time = patience.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
     let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
-    let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
-    let any = k::FUTEX_BITSET_MATCH_ANY as usize;
-    let args = [word.as_ptr() as usize, op, expected as usize, time, 0, any];
+    let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
+    let args = [word.as_ptr() as usize, op, expected as usize, time, 0, 0];
     call(k::__NR_futex, args) != Err(Errno::TIMEDOUT)
 }
 
