@@ -155,16 +155,11 @@ pub(crate) unsafe fn perform(
     }
     let need = |need| move |errno| Error::Environment { need, errno };
     let shared = shared_or_new().map_err(need(Need::Memory))?;
-    let owner = shared.owner.compare_exchange(0, pid as u32, Ordering::AcqRel, Ordering::Acquire);
-    if owner.is_err_and(|owner| owner != pid as u32) {
-        return Err(need(Need::OwnMemory)(Errno::PERM));
-    }
-    let tid = sys::gettid();
     let now = sys::clock().map_err(need(Need::Clock))?;
     let mut stop = Stop {
         shared,
         pid,
-        tid,
+        tid: 0,
         settings,
         until: now.saturating_add(settings.deadline),
         rounds: 0,
@@ -221,16 +216,32 @@ impl Stop<'_> {
         }
     }
 
+    /// Who we are. Asked after every sleep with open signals: a handler may have forked meanwhile.
+    fn identify(&mut self) -> Result<(), Error> {
+        (self.pid, self.tid) = (sys::getpid(), sys::gettid());
+        let (pid, owner) = (self.pid as u32, &self.shared.owner);
+        match owner.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire) {
+            Err(owner) if owner != pid => {
+                Err(Error::Environment { need: Need::OwnMemory, errno: Errno::PERM })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the lock, with all signals blocked from then on. Returns the mask of before. While it
     /// sleeps, signals are open, ours in any case: another initiator must be able to stop us. Ends:
     /// the owner ends by its own deadline, or is found dead, or our deadline passes.
-    fn lock(&self) -> Result<Mask, Error> {
+    fn lock(&mut self) -> Result<Mask, Error> {
         let rendezvous = &self.shared.rendezvous;
-        let me = self.tid as u32;
         let environment = |errno| Error::Environment { need: Need::Mask, errno };
         let mut slept = false;
         let mask = sys::set_mask(sys::ALL).map_err(environment)?;
         loop {
+            if let Err(error) = self.identify() {
+                let _ = sys::set_mask(mask);
+                return Err(error);
+            }
+            let me = self.tid as u32;
             let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(mask) };
             if owner == me {
                 let _ = sys::set_mask(mask);

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Outcome, Sensitivity};
@@ -23,6 +23,13 @@ fn sleepers(count: usize) {
             }
         });
     }
+}
+
+fn block_all_signals() {
+    let all = !0u64;
+    let set = libc::SIG_SETMASK;
+    // SAFETY: the kernel reads eight bytes of the mask.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, &all, 0usize, 8) };
 }
 
 /// Waits for a child and gives its status as waitpid(2) does.
@@ -57,6 +64,44 @@ fn fork_child_calls_while_the_parent_is_calling() {
             }
             assert_eq!(reap(pid), 0);
         }
+    });
+}
+
+/// A handler forks while its thread waits. The child goes on in the middle of the call, and means
+/// its own threads, not its parent's: one of those never answers.
+#[test]
+fn fork_in_the_middle_of_a_wait() {
+    isolated("fork_in_the_middle_of_a_wait", WATCHDOG, || {
+        static CHILD: AtomicI32 = AtomicI32::new(-1);
+        extern "C" fn fork_here(_: i32) {
+            // SAFETY: fork may be called in a handler; the child makes raw calls alone.
+            CHILD.store(unsafe { libc::fork() }, Ordering::SeqCst);
+        }
+        // SAFETY: the handler forks and stores to an atomic.
+        unsafe { libc::signal(libc::SIGUSR1, fork_here as *const () as usize) };
+        // Any filter: without one, a child that is lost would find itself by a proc of its own.
+        filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
+        std::thread::spawn(|| {
+            block_all_signals();
+            loop {
+                std::thread::park();
+            }
+        });
+        // SAFETY: gettid touches no memory.
+        let caller = unsafe { libc::gettid() };
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            // SAFETY: tgkill touches no memory.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), caller, libc::SIGUSR1) };
+        });
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let done = unsafe { slack(7).deadline(Duration::from_secs(2)).run() };
+        match CHILD.load(Ordering::SeqCst) {
+            // SAFETY: ends the child.
+            0 => unsafe { libc::_exit(i32::from(done.is_err())) },
+            child => assert_eq!(reap(child), 0),
+        }
+        done.unwrap_err();
     });
 }
 
@@ -201,10 +246,7 @@ fn killed_while_held_beside_a_deaf_thread() {
         }
         sleepers(2);
         std::thread::spawn(|| {
-            let all = !0u64;
-            let set = libc::SIG_SETMASK;
-            // SAFETY: the kernel reads eight bytes of the mask.
-            unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, &all, 0usize, 8) };
+            block_all_signals();
             pause()
         });
         std::thread::spawn(|| {
