@@ -176,19 +176,24 @@ pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
 }
 
 pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
-    let mut action = MaybeUninit::<KernelSigaction>::zeroed();
-    let at = action.as_mut_ptr() as usize;
-    call(k::__NR_rt_sigaction, [SIGNAL as usize, 0, at, MASK_SIZE, 0, 0])?;
-    // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
-    Ok(unsafe { action.assume_init() })
+    exchange_sigaction(0)
 }
 
+fn exchange_sigaction(new: usize) -> Result<KernelSigaction, Errno> {
+    let mut old = MaybeUninit::<KernelSigaction>::zeroed();
+    let at = old.as_mut_ptr() as usize;
+    call(k::__NR_rt_sigaction, [SIGNAL as usize, new, at, MASK_SIZE, 0, 0])?;
+    // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
+    Ok(unsafe { old.assume_init() })
+}
+
+/// Sets the action, and gives the one before.
+///
 /// # Safety
 /// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
 /// thread for ever, and `action.restorer` is the CPU's.
-pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<(), Errno> {
-    let at = ptr::from_ref(action) as usize;
-    call(k::__NR_rt_sigaction, [SIGNAL as usize, at, 0, MASK_SIZE, 0, 0]).map(|_| ())
+pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<KernelSigaction, Errno> {
+    exchange_sigaction(ptr::from_ref(action) as usize)
 }
 
 /// Queues our signal for one thread of this process, with a value. The kernel finds the thread by
