@@ -211,7 +211,12 @@ impl Stop<'_> {
             let _ = sys::set_mask(mask);
             match result? {
                 Round::Done(value) => return Ok(value),
-                Round::GivenUp { held_for } => self.pause(held_for),
+                Round::GivenUp { held_for } => {
+                    // Open for other initiators, as in `lock`.
+                    let _ = sys::set_mask(mask & !bit(SIGNAL));
+                    self.pause(held_for);
+                    let _ = sys::set_mask(mask);
+                }
             }
         }
     }
