@@ -281,6 +281,9 @@ impl Stop<'_> {
         let shared = self.shared;
         self.make_reachable()?;
         let mut tasks = Tasks::open(self.pid);
+        if self.rounds > 0 {
+            tasks.check_numbers(self.tid);
+        }
         shared.roster.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
         let memory = |errno| Error::Environment { need: Need::Memory, errno };
         let expected = tasks.count().unwrap_or(0);

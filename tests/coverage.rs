@@ -135,6 +135,10 @@ fn five_thousand_threads() {
 fn io_uring_workers_are_exempt() {
     isolated("io_uring_workers_are_exempt", WATCHDOG, || {
         const IORING_SETUP_SQPOLL: u32 = 2;
+        // A user of many groups, who makes the files in /proc long.
+        let groups: Vec<u32> = (1_000_000_000..).take(1000).collect();
+        // SAFETY: the kernel reads the list. Without the right to it, groups stay as they are.
+        unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
         let mut parameters = [0u32; 30];
         parameters[2] = IORING_SETUP_SQPOLL;
         parameters[4] = 1_000_000; // idle time, so that it stays

@@ -169,3 +169,35 @@ fn thread_that_cannot_be_asked_for() {
         covers(3, 1001);
     });
 }
+
+/// In a PID namespace below that of /proc, where our own number there is another thread's.
+#[test]
+fn proc_of_an_outer_namespace() {
+    if skipped_without_root("proc_of_an_outer_namespace") {
+        return;
+    }
+    isolated("proc_of_an_outer_namespace", WATCHDOG, || {
+        // SAFETY: unshare touches no memory.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+        // SAFETY: the child of fork makes threads, which glibc allows here.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            answering_threads(4);
+            let names = support::proc::tids();
+            covers(4, 1001);
+            let last = names.iter().max().unwrap() - 1;
+            std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+            let caller = std::thread::spawn(move || {
+                // SAFETY: gettid touches no memory.
+                let tid = unsafe { libc::gettid() };
+                assert!(names.contains(&tid), "{tid} is not among {names:?}");
+                covers(4, 1002);
+            });
+            support::end(i32::from(caller.join().is_err()));
+        }
+        let mut status = 0;
+        // SAFETY: the kernel writes the status.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        assert_eq!(status, 0);
+    });
+}
