@@ -73,6 +73,7 @@ fn fork_child_calls_while_the_parent_is_calling() {
 fn fork_in_the_middle_of_a_wait() {
     isolated("fork_in_the_middle_of_a_wait", WATCHDOG, || {
         static CHILD: AtomicI32 = AtomicI32::new(-1);
+        static DEAF: AtomicBool = AtomicBool::new(false);
         extern "C" fn fork_here(_: i32) {
             // SAFETY: fork may be called in a handler; the child makes raw calls alone.
             CHILD.store(unsafe { libc::fork() }, Ordering::SeqCst);
@@ -83,16 +84,20 @@ fn fork_in_the_middle_of_a_wait() {
         filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
         std::thread::spawn(|| {
             block_all_signals();
+            DEAF.store(true, Ordering::SeqCst);
             loop {
                 std::thread::park();
             }
         });
+        while !DEAF.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         // SAFETY: gettid touches no memory.
-        let caller = unsafe { libc::gettid() };
+        let (pid, caller) = (std::process::id(), unsafe { libc::gettid() });
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
             // SAFETY: tgkill touches no memory.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), caller, libc::SIGUSR1) };
+            unsafe { libc::syscall(libc::SYS_tgkill, pid, caller, libc::SIGUSR1) };
         });
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let done = unsafe { slack(7).deadline(Duration::from_secs(2)).run() };
