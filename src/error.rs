@@ -81,8 +81,8 @@ pub enum Error {
         /// The thread whose broadcast is under way.
         tid: i32,
     },
-    /// The calling thread is in the middle of a broadcast already, and a signal handler that
-    /// interrupted it called again.
+    /// The calling thread is in the middle of a broadcast already, its own or as one of those that
+    /// are held, and a signal handler that interrupted it called again.
     Reentered,
     /// We do not make this call on every thread, because no thread could go on after it.
     Refused(Refusal),

@@ -337,6 +337,12 @@ impl Rendezvous {
         self.state().count
     }
 
+    /// The epoch of the stop whose calls are being performed, if one is.
+    pub(crate) fn committing(&self) -> Option<u32> {
+        let state = self.state();
+        (state.phase == Phase::Committing).then_some(state.epoch)
+    }
+
     /// Sleeps until `count` threads are held, or until nobody has come for `quiet`. Returns how
     /// many are held.
     pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {

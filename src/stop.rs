@@ -233,6 +233,16 @@ impl Stop<'_> {
         }
     }
 
+    /// Whether this thread is held and in the middle of its own calls, which a handler (of SIGSYS)
+    /// has interrupted: the owner of the lock waits for it.
+    fn performs(&self, me: u32) -> bool {
+        let held = |epoch| {
+            let mut roster = self.shared.roster.iter();
+            roster.any(|entry| entry.tid() == me && entry.is_held(epoch))
+        };
+        self.shared.rendezvous.committing().is_some_and(held)
+    }
+
     /// Takes the lock, with all signals blocked from then on. Returns the mask of before. While it
     /// sleeps, signals are open, ours in any case: another initiator must be able to stop us. Ends:
     /// the owner ends by its own deadline, or is found dead, or our deadline passes.
@@ -248,7 +258,7 @@ impl Stop<'_> {
             }
             let me = self.tid as u32;
             let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(mask) };
-            if owner == me {
+            if owner == me || self.performs(me) {
                 let _ = sys::set_mask(mask);
                 return Err(Error::Reentered);
             }

@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Need};
+use libpsx::{Broadcast, Error, Need, Sensitivity};
 use support::isolated;
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -116,5 +116,46 @@ fn without_a_clock_it_is_an_error() {
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let error = unsafe { Broadcast::new(libc::SYS_prctl, slack).run() }.unwrap_err();
         assert!(matches!(error, Error::Environment { need: Need::Clock, .. }), "{error}");
+    });
+}
+
+/// A handler that emulates the call in a held thread calls again.
+#[test]
+fn reentry_in_a_held_thread_is_an_error() {
+    isolated("reentry_in_a_held_thread_is_an_error", WATCHDOG, || {
+        static READY: AtomicBool = AtomicBool::new(false);
+        static REENTERED: AtomicBool = AtomicBool::new(false);
+        fn call(nr: i64) -> Result<libpsx::Report, Error> {
+            let call = Broadcast::new(nr, [0; 6]).sensitivity(Sensitivity::Ignore);
+            // SAFETY: getppid and setpriority touch no memory.
+            unsafe { call.deadline(Duration::MAX).run() }
+        }
+        extern "C" fn on_sigsys(_: i32) {
+            let reentered = matches!(call(libc::SYS_getppid), Err(Error::Reentered));
+            REENTERED.store(reentered, Ordering::SeqCst);
+        }
+        // SAFETY: the handler makes raw calls and stores to an atomic.
+        unsafe { libc::signal(libc::SIGSYS, on_sigsys as *const () as usize) };
+        std::thread::spawn(|| {
+            // Two handlers and their frames need more than the stack that std has made for one.
+            let none = libc::stack_t {
+                ss_sp: std::ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: 0,
+            };
+            // SAFETY: the kernel reads the structure.
+            unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
+            let trap = libc::SECCOMP_RET_TRAP;
+            install(&program(&[libc::SYS_setpriority], trap, libc::SECCOMP_RET_ALLOW));
+            READY.store(true, Ordering::SeqCst);
+            loop {
+                std::thread::park();
+            }
+        });
+        while !READY.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        call(libc::SYS_setpriority).unwrap();
+        assert!(REENTERED.load(Ordering::SeqCst));
     });
 }
