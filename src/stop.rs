@@ -225,9 +225,14 @@ impl Stop<'_> {
     fn identify(&mut self) -> Result<(), Error> {
         (self.pid, self.tid) = (sys::getpid(), sys::gettid());
         let (pid, owner) = (self.pid as u32, &self.shared.owner);
-        match owner.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire) {
-            Err(owner) if owner != pid => {
-                Err(Error::Environment { need: Need::OwnMemory, errno: Errno::PERM })
+        let claim = |from| owner.compare_exchange(from, pid, Ordering::AcqRel, Ordering::Acquire);
+        match claim(0) {
+            Err(other) if other != pid => {
+                // A child of vfork, say, which is over.
+                let over = sys::tgkill(other as i32, other as i32, 0) == Err(Errno::SRCH);
+                let claimed = over && claim(other).is_ok();
+                let errno = Errno::PERM;
+                claimed.then_some(()).ok_or(Error::Environment { need: Need::OwnMemory, errno })
             }
             _ => Ok(()),
         }
