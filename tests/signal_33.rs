@@ -222,7 +222,7 @@ fn installed_in_the_same_moment() {
         extern "C" fn odd(_: i32) {
             GOT[1].fetch_add(1, Ordering::SeqCst);
         }
-        const ROUNDS: usize = 1000;
+        const ROUNDS: usize = 500;
         std::thread::spawn(|| {
             for round in 1..=ROUNDS {
                 while ROUND.load(Ordering::SeqCst) < round {
