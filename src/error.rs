@@ -81,8 +81,8 @@ pub enum Error {
         /// The thread whose broadcast is under way.
         tid: i32,
     },
-    /// The calling thread is in the middle of a broadcast already, and a signal handler that
-    /// interrupted it called again.
+    /// The calling thread is in the middle of a broadcast already, its own or as one of those that
+    /// are held, and a signal handler that interrupted it called again.
     Reentered,
     /// We do not make this call on every thread, because no thread could go on after it.
     Refused(Refusal),
@@ -176,6 +176,8 @@ pub enum Need {
     Handler,
     /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
     Mask,
+    /// The time (clock_gettime(2)), without which no wait would end.
+    Clock,
     /// A process of its own: this one shares its memory with another that is using it
     /// (CLONE_VM without CLONE_THREAD).
     OwnMemory,
@@ -187,6 +189,7 @@ impl fmt::Display for Need {
             Self::Memory => "no memory for the list of threads",
             Self::Handler => "no handler could be installed for signal 33",
             Self::Mask => "the signal mask could not be changed",
+            Self::Clock => "the time could not be told",
             Self::OwnMemory => "another process that shares this memory uses it",
         })
     }

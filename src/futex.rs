@@ -7,15 +7,9 @@ mod kernel {
     use crate::sync::AtomicU32;
     use crate::sys;
 
-    /// Sleeps while `word` is `expected`; may return at any time. False: `until` (CLOCK_MONOTONIC)
-    /// has passed.
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
-        sys::futex_wait(word, expected, until)
-    }
-
-    /// The time, this long from now.
-    pub(crate) fn after(pause: Duration) -> Duration {
-        sys::now().saturating_add(pause)
+    /// Sleeps while `word` is `expected`; may return at any time. False: `patience` is over.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
+        sys::futex_wait(word, expected, patience)
     }
 
     pub(crate) fn wake_one(word: &AtomicU32) {
@@ -41,10 +35,10 @@ mod kernel {
             (loom::sync::Mutex::new(false), loom::sync::Condvar::new());
     }
 
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
         let (lock, sleepers) = &*BUCKET;
         let Ok(mut over) = lock.lock() else { return true };
-        let timed = until.is_some();
+        let timed = patience.is_some();
         if word.load(Ordering::SeqCst) == expected && !(timed && *over) {
             let Ok(woken) = sleepers.wait(over) else { return true };
             over = woken;
@@ -61,10 +55,6 @@ mod kernel {
         sleepers.notify_all();
     }
 
-    pub(crate) fn after(pause: Duration) -> Duration {
-        pause
-    }
-
     pub(crate) fn wake_one(word: &AtomicU32) {
         wake_all(word);
     }
@@ -78,4 +68,4 @@ mod kernel {
 
 #[cfg(loom)]
 pub(crate) use kernel::expire;
-pub(crate) use kernel::{after, wait, wake_all, wake_one};
+pub(crate) use kernel::{wait, wake_all, wake_one};

@@ -284,8 +284,8 @@ impl Rendezvous {
         }
     }
 
-    /// Sleeps until the lock was free for a moment, or until `until`. False: the time is over.
-    pub(crate) fn sleep_on_lock(&self, until: Option<Duration>) -> bool {
+    /// Sleeps until the lock was free for a moment, at the longest for `patience`. False: that long.
+    pub(crate) fn sleep_on_lock(&self, patience: Option<Duration>) -> bool {
         let seen = self.lock.load(SeqCst);
         if seen == 0 {
             return true;
@@ -294,7 +294,7 @@ impl Rendezvous {
         if seen != marked && self.lock.compare_exchange(seen, marked, SeqCst, SeqCst).is_err() {
             return true;
         }
-        futex::wait(&self.lock, marked, until)
+        futex::wait(&self.lock, marked, patience)
     }
 
     /// Takes the lock of a thread that is dead, and ends the stop it left behind. False: somebody
@@ -337,6 +337,12 @@ impl Rendezvous {
         self.state().count
     }
 
+    /// The epoch of the stop whose calls are being performed, if one is.
+    pub(crate) fn committing(&self) -> Option<u32> {
+        let state = self.state();
+        (state.phase == Phase::Committing).then_some(state.epoch)
+    }
+
     /// Sleeps until `count` threads are held, or until nobody has come for `quiet`. Returns how
     /// many are held.
     pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {
@@ -349,7 +355,7 @@ impl Rendezvous {
             if held >= count {
                 return held;
             }
-            if !futex::wait(&self.bell, bell, Some(futex::after(quiet))) {
+            if !futex::wait(&self.bell, bell, Some(quiet)) {
                 let held = self.held();
                 if held == before {
                     return held;
@@ -385,7 +391,7 @@ impl Rendezvous {
             if self.state().count == 0 {
                 return true;
             }
-            if !futex::wait(&self.bell, bell, patience.map(futex::after)) {
+            if !futex::wait(&self.bell, bell, patience) {
                 return self.state().count == 0;
             }
         }
@@ -512,8 +518,7 @@ impl Rendezvous {
                 Phase::Committing => return true,
                 Phase::Gathering | Phase::Full => {}
             }
-            let until = watch.then(|| futex::after(patience));
-            if !futex::wait(&self.gate, gate, until) {
+            if !futex::wait(&self.gate, gate, watch.then_some(patience)) {
                 if gone(self.caller.load(SeqCst)) {
                     self.abandon(epoch);
                 }

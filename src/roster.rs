@@ -73,22 +73,31 @@ impl Roster {
         None
     }
 
-    /// Forgets the threads of the last round, except those whose entries are worth keeping.
-    /// `alive` is asked of each of those.
+    /// Forgets the threads of the last round. If some of their entries are worth keeping, it forgets
+    /// only those that are not `alive`: a list as long as before with most of it forgotten would be
+    /// searched to its end for every thread. An entry that a signal may speak of stays in its place;
+    /// the others close the gaps.
     pub(crate) fn begin(&self, alive: impl Fn(u32) -> bool) {
         self.cursor.store(0, Ordering::Relaxed);
-        if self.keep.swap(0, Ordering::Relaxed) == 0 {
-            self.len.store(0, Ordering::Relaxed);
-            return;
-        }
-        let mut end = 0;
+        let all = self.keep.swap(0, Ordering::Relaxed) == 0;
+        let (mut gap, mut end) = (0, 0);
         for (index, entry) in self.iter().enumerate() {
-            match entry.mark() {
-                Mark::Sent | Mark::Exempt(_) if entry.tid() != 0 && alive(entry.tid()) => {
-                    end = index.wrapping_add(1);
-                    self.keep();
+            let tid = entry.tid();
+            let living = !all && tid != 0 && alive(tid);
+            if living && matches!(entry.mark(), Mark::Sent | Mark::Exempt(_)) {
+                self.keep();
+                end = index.wrapping_add(1);
+                continue;
+            }
+            entry.assign(0, Mark::Idle);
+            while living && gap <= index {
+                let free = self.get(gap).filter(|place| place.tid() == 0);
+                gap = gap.wrapping_add(1);
+                if let Some(place) = free {
+                    place.assign(tid, Mark::Idle);
+                    end = end.max(gap);
+                    break;
                 }
-                _ => entry.assign(0, Mark::Idle),
             }
         }
         self.len.store(end as u32, Ordering::Relaxed);
@@ -142,5 +151,32 @@ impl Roster {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_signal_speaks_of_stays_and_the_rest_closes_up() {
+        // SAFETY: all zero is the empty roster.
+        let roster = unsafe { core::mem::zeroed::<Roster>() };
+        for tid in 1..=1000 {
+            roster.enlist(tid).unwrap();
+        }
+        let sent = core::ptr::from_ref(roster.find(700).unwrap());
+        roster.find(700).unwrap().assign(700, Mark::Sent);
+        roster.keep();
+        roster.begin(|tid| tid > 100 && tid <= 900);
+        assert_eq!(core::ptr::from_ref(roster.find(700).unwrap()), sent);
+        assert_eq!(roster.iter().filter(|entry| entry.tid() != 0).count(), 800);
+        assert_eq!(roster.iter().count(), 800);
+        assert!(roster.find(100).is_none() && roster.find(901).is_none());
+        roster.find(700).unwrap().assign(700, Mark::Idle);
+        roster.begin(|tid| tid <= 200);
+        assert_eq!(roster.iter().count(), 100);
+        roster.begin(|_| true);
+        assert!(roster.is_empty() && roster.get(0).is_some_and(|entry| entry.tid() == 0));
     }
 }

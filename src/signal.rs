@@ -80,7 +80,11 @@ pub(crate) fn ensure(visit: Visit, reached: impl FnOnce() -> bool) -> Result<boo
         remember(&now)?;
     }
     // SAFETY: `on_signal` may run anywhere; the restorer is the CPU's.
-    unsafe { sys::set_sigaction(&ours) }?;
+    let before = unsafe { sys::set_sigaction(&ours) }?;
+    // Somebody else may have come in between.
+    if before.handler != handler {
+        remember(&before)?;
+    }
     Ok(false)
 }
 

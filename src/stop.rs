@@ -155,17 +155,13 @@ pub(crate) unsafe fn perform(
     }
     let need = |need| move |errno| Error::Environment { need, errno };
     let shared = shared_or_new().map_err(need(Need::Memory))?;
-    let owner = shared.owner.compare_exchange(0, pid as u32, Ordering::AcqRel, Ordering::Acquire);
-    if owner.is_err_and(|owner| owner != pid as u32) {
-        return Err(need(Need::OwnMemory)(Errno::PERM));
-    }
-    let tid = sys::gettid();
+    let now = sys::clock().map_err(need(Need::Clock))?;
     let mut stop = Stop {
         shared,
         pid,
-        tid,
+        tid: 0,
         settings,
-        until: sys::now().saturating_add(settings.deadline),
+        until: now.saturating_add(settings.deadline),
         rounds: 0,
         longest: Duration::ZERO,
     };
@@ -215,42 +211,77 @@ impl Stop<'_> {
             let _ = sys::set_mask(mask);
             match result? {
                 Round::Done(value) => return Ok(value),
-                Round::GivenUp { held_for } => self.pause(held_for),
+                Round::GivenUp { held_for } => {
+                    // Open for other initiators, as in `lock`.
+                    let _ = sys::set_mask(mask & !bit(SIGNAL));
+                    self.pause(held_for);
+                    let _ = sys::set_mask(mask);
+                }
             }
         }
+    }
+
+    /// Who we are. Asked after every sleep with open signals: a handler may have forked meanwhile.
+    fn identify(&mut self) -> Result<(), Error> {
+        (self.pid, self.tid) = (sys::getpid(), sys::gettid());
+        let (pid, owner) = (self.pid as u32, &self.shared.owner);
+        let claim = |from| owner.compare_exchange(from, pid, Ordering::AcqRel, Ordering::Acquire);
+        match claim(0) {
+            Err(other) if other != pid => {
+                // A child of vfork, say, which is over.
+                let over = sys::tgkill(other as i32, other as i32, 0) == Err(Errno::SRCH);
+                let claimed = over && claim(other).is_ok();
+                let errno = Errno::PERM;
+                claimed.then_some(()).ok_or(Error::Environment { need: Need::OwnMemory, errno })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this thread is held and in the middle of its own calls, which a handler (of SIGSYS)
+    /// has interrupted: the owner of the lock waits for it.
+    fn performs(&self, me: u32) -> bool {
+        let held = |epoch| {
+            let mut roster = self.shared.roster.iter();
+            roster.any(|entry| entry.tid() == me && entry.is_held(epoch))
+        };
+        self.shared.rendezvous.committing().is_some_and(held)
     }
 
     /// Takes the lock, with all signals blocked from then on. Returns the mask of before. While it
     /// sleeps, signals are open, ours in any case: another initiator must be able to stop us. Ends:
     /// the owner ends by its own deadline, or is found dead, or our deadline passes.
-    fn lock(&self) -> Result<Mask, Error> {
+    fn lock(&mut self) -> Result<Mask, Error> {
         let rendezvous = &self.shared.rendezvous;
-        let me = self.tid as u32;
         let environment = |errno| Error::Environment { need: Need::Mask, errno };
         let mut slept = false;
         let mask = sys::set_mask(sys::ALL).map_err(environment)?;
         loop {
+            if let Err(error) = self.identify() {
+                let _ = sys::set_mask(mask);
+                return Err(error);
+            }
+            let me = self.tid as u32;
             let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(mask) };
-            if owner == me {
+            if owner == me || self.performs(me) {
                 let _ = sys::set_mask(mask);
                 return Err(Error::Reentered);
             }
+            // Asked each time: other initiators may stop us so often that no sleep is a long one.
+            if slept && sys::now() >= self.until {
+                let _ = sys::set_mask(mask);
+                return Err(Error::Busy { tid: owner as i32 });
+            }
             let _ = sys::set_mask(mask & !bit(SIGNAL));
             slept = true;
-            let woken = rendezvous.sleep_on_lock(Some(futex::after(PATIENCE)));
+            let woken = rendezvous.sleep_on_lock(Some(PATIENCE));
             let _ = sys::set_mask(sys::ALL);
-            if woken {
-                continue;
-            }
-            if self.gone(owner) {
+            if !woken && self.gone(owner) {
                 match rendezvous.inherit_lock(owner, me) {
                     Ok(true) => return Ok(mask),
                     Ok(false) => {}
                     Err(()) => judge::lost("a thread died in the middle of a broadcast"),
                 }
-            } else if sys::now() >= self.until {
-                let _ = sys::set_mask(mask);
-                return Err(Error::Busy { tid: owner as i32 });
             }
         }
     }
@@ -265,6 +296,9 @@ impl Stop<'_> {
         let shared = self.shared;
         self.make_reachable()?;
         let mut tasks = Tasks::open(self.pid);
+        if self.rounds > 0 {
+            tasks.check_numbers(self.tid);
+        }
         shared.roster.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
         let memory = |errno| Error::Environment { need: Need::Memory, errno };
         let expected = tasks.count().unwrap_or(0);
@@ -285,9 +319,10 @@ impl Stop<'_> {
         };
         let gathered = gather.run();
         let queue_full = gather.queue_full;
-        let outcome = match gathered {
+        match gathered {
             Err(errno) => {
                 shared.rendezvous.release();
+                shared.roster.keep();
                 Err(memory(errno))
             }
             Ok(None) => {
@@ -295,6 +330,7 @@ impl Stop<'_> {
                 shared.roster.keep();
                 let now = sys::now();
                 let held_for = now.saturating_sub(opened);
+                self.longest = self.longest.max(held_for);
                 if now < self.until {
                     Ok(Round::GivenUp { held_for })
                 } else if queue_full {
@@ -303,10 +339,12 @@ impl Stop<'_> {
                     self.name_stragglers(&tasks, epoch).map_or(Ok(Round::GivenUp { held_for }), Err)
                 }
             }
-            Ok(Some(held)) => self.commit(calls, report, mask, epoch, held, opened),
-        };
-        self.longest = self.longest.max(sys::now().saturating_sub(opened));
-        outcome
+            Ok(Some(held)) => {
+                // A filter that the call brings may forbid close(2).
+                drop(tasks);
+                self.commit(calls, report, mask, epoch, held, opened)
+            }
+        }
     }
 
     /// All are held. The caller's own calls, then everybody's; the judgement; the release.
@@ -329,6 +367,10 @@ impl Stop<'_> {
                 return Err(Error::Environment { need: Need::Memory, errno });
             }
         };
+        // And clock_gettime(2); and restart_syscall(2), which a futex with a deadline turns into when
+        // the process is stopped and continued.
+        let filter = calls.iter().any(Call::installs_filter);
+        self.longest = self.longest.max(sys::now().saturating_sub(opened));
         // SIGSYS stays as the interrupted code had it, for filters that emulate calls (seccomp(2),
         // SECCOMP_RET_TRAP).
         let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
@@ -342,9 +384,6 @@ impl Stop<'_> {
         if !rendezvous.publish(epoch, held) {
             judge::lost("a broadcast was ended behind its caller's back");
         }
-        // A filter that the call installed may forbid restart_syscall(2), which a futex with a
-        // deadline turns into when the process is stopped and continued.
-        let filter = calls.iter().any(Call::installs_filter);
         while !rendezvous.await_reports((!filter).then_some(PATIENCE)) {
             for entry in shared.roster.iter().filter(|entry| entry.is_held(epoch)) {
                 if self.gone(entry.tid()) {
@@ -361,6 +400,9 @@ impl Stop<'_> {
             rooms.fill(shared);
         }
         rendezvous.release();
+        if !filter {
+            self.longest = self.longest.max(sys::now().saturating_sub(opened));
+        }
         let value = last.map_err(Error::Call)?;
         if let (Some(report), Some(rooms)) = (report, rooms) {
             report.value = value;
@@ -368,7 +410,7 @@ impl Stop<'_> {
             report.exempt = rooms.exempt;
             report.divergent = divergent;
             report.rounds = self.rounds;
-            report.longest_freeze = self.longest.max(sys::now().saturating_sub(opened));
+            report.longest_freeze = self.longest;
         }
         Ok(Round::Done(value))
     }
@@ -396,12 +438,17 @@ impl Stop<'_> {
     fn pause(&self, held_for: Duration) {
         let backoff = Duration::from_millis(1).saturating_mul(1 << self.rounds.min(6)).min(PAUSE);
         let jitter = Duration::from_micros(u64::from(sys::now().subsec_nanos() % 997));
-        let until = futex::after(backoff.max(held_for).saturating_add(jitter));
+        let until = sys::now().saturating_add(backoff.max(held_for).saturating_add(jitter));
         let never = crate::sync::AtomicU32::new(0);
-        while futex::wait(&never, 0, Some(until)) {}
+        loop {
+            let rest = until.saturating_sub(sys::now());
+            if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {
+                return;
+            }
+        }
     }
 
-    /// Dead, for certain: the task is no more, or is a zombie that has given up its memory.
+    /// Dead, for certain: the task is no more, or is a zombie.
     fn gone(&self, tid: u32) -> bool {
         gone(self.pid, tid)
     }
@@ -445,8 +492,7 @@ const SIGSYS: i32 = 31;
 const FORBIDDEN: usize = 1;
 
 fn gone(pid: i32, tid: u32) -> bool {
-    sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH)
-        || sys::has_memory(tid as i32) == Some(false)
+    sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || sys::is_dead(tid as i32)
 }
 
 /// Memory for a report, made before anything has changed.
@@ -515,7 +561,7 @@ impl Gather<'_> {
             if self.prove() {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
-                    return Ok(Some(count));
+                    return Ok(self.all_live().then_some(count));
                 }
                 continue;
             }
@@ -528,7 +574,7 @@ impl Gather<'_> {
             if pass.proof {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
-                    return Ok(Some(count));
+                    return Ok(self.all_live().then_some(count));
                 }
                 continue;
             }
@@ -543,6 +589,13 @@ impl Gather<'_> {
     fn prove(&self) -> bool {
         let held = self.shared.rendezvous.held() as usize;
         self.tasks.count() == held.checked_add(1)
+    }
+
+    /// Whether those who are held were alive when the threads were counted. One that was killed
+    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came.
+    fn all_live(&self) -> bool {
+        let mut held = self.shared.roster.iter().filter(|entry| entry.is_held(self.epoch));
+        held.all(|entry| sys::tgkill(self.pid, entry.tid() as i32, 0) != Err(Errno::SRCH))
     }
 
     /// Signals every thread that has no signal on its way and is not held. Returns how many are
@@ -625,12 +678,15 @@ impl Gather<'_> {
             complete = false;
             Ok(())
         })?;
+        // First those who have come, then how many there are: whoever comes in between does not count
+        // for a thread that it has made.
+        let held = shared.rendezvous.held() as usize;
         let Some(count) = tasks.count() else {
-            // Guessed tids: a pass that finds nobody new, after one that did not either.
-            pass.proof = complete && seen_self && self.nobody_else()?;
+            // Guessed tids: a pass that finds nobody new, after one that did not either. Who has the
+            // mark may have been stopped just before it was counted: both must agree.
+            pass.proof = complete && seen_self && self.listed()? == Some(shared.rendezvous.held());
             return Ok(pass);
         };
-        let held = shared.rendezvous.held() as usize;
         let mut same = 0usize;
         // SAFETY: as above; the slice from before is no longer used.
         let scratch = unsafe { &mut *shared.scratch.get() };
@@ -647,15 +703,19 @@ impl Gather<'_> {
         Ok(pass)
     }
 
-    /// Whether no tid but ours and those held belongs to the process.
-    fn nobody_else(&self) -> Result<bool, Errno> {
-        let mut nobody = true;
+    /// How many others belong to the process, if all of them are marked as held.
+    fn listed(&self) -> Result<Option<u32>, Errno> {
+        let mut listed = Some(0u32);
         self.tasks.sweep(&mut [], &mut |task| {
             let entry = self.shared.roster.find(task.tid as u32);
-            nobody &= task.tid == self.tid || entry.is_some_and(|e| e.is_held(self.epoch));
+            if entry.is_some_and(|entry| entry.is_held(self.epoch)) {
+                listed = listed.map(|n| n.saturating_add(1));
+            } else if task.tid != self.tid {
+                listed = None;
+            }
             Ok(())
         })?;
-        Ok(nobody)
+        Ok(listed)
     }
 }
 
@@ -680,13 +740,17 @@ fn enlist_and_signal(
         Some(entry) => entry,
         None => shared.roster.enlist(id)?,
     };
-    match entry.mark() {
+    let mark = entry.mark();
+    match mark {
         Mark::Sent => return Ok(Signalled::Due),
         Mark::Exempt(_) => return Ok(Signalled::Nobody),
         _ if entry.is_held(epoch) => return Ok(Signalled::Due),
         _ => {}
     }
-    entry.assign(id, Mark::Sent);
+    if !entry.exchange(id, mark, Mark::Sent) {
+        // An earlier signal has brought it here this moment.
+        return Ok(Signalled::Due);
+    }
     let result = sys::queue_signal(pid, tid, ptr::from_ref(entry) as usize);
     if result.is_ok() {
         return Ok(Signalled::Due);

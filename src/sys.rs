@@ -91,41 +91,41 @@ pub(crate) fn exit_group(status: i32) {
     let _ = call(k::__NR_exit_group, [status as usize, 0, 0, 0, 0, 0]);
 }
 
-/// process_vm_readv(2) of one byte of our own memory through another task's id: the task still has
-/// its memory (Some(true)), has given it up or is gone (Some(false)), or may not be asked (None).
-pub(crate) fn has_memory(tid: i32) -> Option<bool> {
-    let source = 0u8;
-    let mut sink = 0u8;
-    let remote = [ptr::from_ref(&source) as usize, 1];
-    let local = [ptr::from_mut(&mut sink) as usize, 1];
-    let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
-    match call(k::__NR_process_vm_readv, [tid as usize, local, 1, remote, 1, 0]) {
-        Ok(_) => Some(true),
-        Err(Errno::SRCH) => Some(false),
-        Err(_) => None,
-    }
+/// Whether this task is dead though it is still listed: a zombie leader, or one that its tracer has
+/// not reaped. FUTEX_TRYLOCK_PI of a word that names it as the owner fails with ESRCH then
+/// (`attach_to_pi_owner`, kernel/futex/pi.c), and has no other effect than on that word. It is the
+/// one such question that a filter may be trusted to let through: a thread needs futex(2) anyhow.
+pub(crate) fn is_dead(tid: i32) -> bool {
+    let owned = AtomicU32::new(tid as u32);
+    let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
+    call(k::__NR_futex, [owned.as_ptr() as usize, op, 0, 0, 0, 0]) == Err(Errno::SRCH)
 }
 
 // Time
 
 /// CLOCK_MONOTONIC, since boot.
-pub(crate) fn now() -> Duration {
+pub(crate) fn clock() -> Result<Duration, Errno> {
     let mut time = [0i64; 2];
     let at = time.as_mut_ptr() as usize;
-    let _ = call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]);
-    Duration::new(time[0] as u64, time[1] as u32)
+    call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0])?;
+    Ok(Duration::new(time[0] as u64, time[1] as u32))
+}
+
+/// The same, where [`clock`] has been seen to work.
+pub(crate) fn now() -> Duration {
+    clock().unwrap_or_default()
 }
 
 // Futexes
 
-/// Sleeps while `word` is `expected`, at the longest until `until` on CLOCK_MONOTONIC. May return
-/// at any time; the caller looks again. False: the time is over.
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> bool {
-    let time = until.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
+/// Sleeps while `word` is `expected`, at the longest for `patience`. May return at any time; the
+/// caller looks again. False: the time is over. It does not ask for the time: a filter that lets
+/// programs sleep need not let them do that by a system call.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
+    let time = patience.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
     let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
-    let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
-    let any = k::FUTEX_BITSET_MATCH_ANY as usize;
-    let args = [word.as_ptr() as usize, op, expected as usize, time, 0, any];
+    let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
+    let args = [word.as_ptr() as usize, op, expected as usize, time, 0, 0];
     call(k::__NR_futex, args) != Err(Errno::TIMEDOUT)
 }
 
@@ -173,19 +173,24 @@ pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
 }
 
 pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
-    let mut action = MaybeUninit::<KernelSigaction>::zeroed();
-    let at = action.as_mut_ptr() as usize;
-    call(k::__NR_rt_sigaction, [SIGNAL as usize, 0, at, MASK_SIZE, 0, 0])?;
-    // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
-    Ok(unsafe { action.assume_init() })
+    exchange_sigaction(0)
 }
 
+fn exchange_sigaction(new: usize) -> Result<KernelSigaction, Errno> {
+    let mut old = MaybeUninit::<KernelSigaction>::zeroed();
+    let at = old.as_mut_ptr() as usize;
+    call(k::__NR_rt_sigaction, [SIGNAL as usize, new, at, MASK_SIZE, 0, 0])?;
+    // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
+    Ok(unsafe { old.assume_init() })
+}
+
+/// Sets the action, and gives the one before.
+///
 /// # Safety
 /// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
 /// thread for ever, and `action.restorer` is the CPU's.
-pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<(), Errno> {
-    let at = ptr::from_ref(action) as usize;
-    call(k::__NR_rt_sigaction, [SIGNAL as usize, at, 0, MASK_SIZE, 0, 0]).map(|_| ())
+pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<KernelSigaction, Errno> {
+    exchange_sigaction(ptr::from_ref(action) as usize)
 }
 
 /// Queues our signal for one thread of this process, with a value. The kernel finds the thread by

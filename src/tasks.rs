@@ -119,10 +119,14 @@ impl Tasks {
         each: &mut dyn FnMut(Task) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let Some(directory) = &self.directory else {
-            for tid in 1..TID_LIMIT {
-                if sys::tgkill(self.pid, tid, 0).is_ok() {
-                    each(Task { tid, name: tid })?;
-                }
+            // ESRCH alone says that there is no such thread; a security module may forbid to signal
+            // one. No task has the last number: who answers otherwise there is a filter.
+            let absent = |tid| sys::tgkill(self.pid, tid, 0) == Err(Errno::SRCH);
+            if !absent(TID_LIMIT) {
+                return Err(Errno::PERM);
+            }
+            for tid in (1..TID_LIMIT).filter(|&tid| !absent(tid)) {
+                each(Task { tid, name: tid })?;
             }
             return Ok(());
         };
@@ -147,9 +151,25 @@ impl Tasks {
 
     /// The thread's id in our own PID namespace: the last column of NSpid (proc_pid_status(5)).
     fn translate(&self, name: i32) -> Option<i32> {
-        let mut buffer = [0; 2048];
-        let status = self.read(name, c"status", &mut buffer).ok()?;
-        parse(field(status, b"NSpid:")?.rsplit(|&b| b == b'\t').next()?)
+        self.ids(name).ok()?.0
+    }
+
+    /// The thread's id in our own PID namespace, and whether the list has another one for it.
+    fn ids(&self, name: i32) -> Result<(Option<i32>, bool), Errno> {
+        let mut ids = (None, false);
+        self.lines(name, c"status", &mut |line| {
+            if let Some(columns) = value(line, b"NSpid:") {
+                let mut columns = columns.rsplit(|&b| b == b'\t');
+                ids = (columns.next().and_then(parse), columns.next().is_some());
+            }
+        })?;
+        Ok(ids)
+    }
+
+    /// Looks whether the list is in the numbers of an outer PID namespace, in which the calling
+    /// thread's own number may be another thread's. Only the columns of NSpid tell.
+    pub(crate) fn check_numbers(&mut self, tid: i32) {
+        self.foreign |= self.ids(tid).is_ok_and(|(_, foreign)| foreign);
     }
 
     /// What /proc knows of a thread.
@@ -174,14 +194,18 @@ impl Tasks {
             *to = *from;
         }
         let (state, start, flags) = (stat.state, stat.start, stat.flags);
-        let status = match self.read(task.name, c"status", &mut buffer) {
-            Ok(bytes) => bytes,
-            Err(errno) => return Look::without(errno),
-        };
-        let set = |key| field(status, key).and_then(parse_hex);
-        let (Some(blocked), Some(private), Some(shared)) =
-            (set(b"SigBlk:"), set(b"SigPnd:"), set(b"ShdPnd:"))
-        else {
+        let (mut blocked, mut private, mut shared) = (None, None, None);
+        let read = self.lines(task.name, c"status", &mut |line| {
+            let keys: [(&[u8], _); 3] =
+                [(b"SigBlk:", &mut blocked), (b"SigPnd:", &mut private), (b"ShdPnd:", &mut shared)];
+            for (key, place) in keys {
+                *place = place.or_else(|| value(line, key).and_then(parse_hex));
+            }
+        });
+        if let Err(errno) = read {
+            return Look::without(errno);
+        }
+        let (Some(blocked), Some(private), Some(shared)) = (blocked, private, shared) else {
             return Look::Unknown;
         };
         if let Some(reason) = kernel_worker(flags, blocked, &name) {
@@ -201,7 +225,10 @@ impl Tasks {
         // proc_pid_wchan(5), proc_pid_syscall(5): both may be empty or forbidden, and then the rest
         // decides.
         let wchan = self.read(task.name, c"wchan", &mut buffer).unwrap_or_default();
-        if contains(wchan, b"refrigerator") || contains(wchan, b"freezer") {
+        // A stopped thread sleeps in get_signal too, but was seen above; the trap of cgroup v2
+        // (do_freezer_trap, kernel/signal.c) is inlined there.
+        let trapped = living.state == b'S' && contains(wchan, b"get_signal");
+        if trapped || contains(wchan, b"refrigerator") || contains(wchan, b"freezer") {
             return Obstacle::Frozen;
         }
         if contains(wchan, b"vfork") {
@@ -221,8 +248,44 @@ impl Tasks {
         }
     }
 
-    /// Reads one of a thread's files, at the expense of the spare descriptor if it must.
+    /// Reads one of a thread's files, or what of it finds room.
     fn read<'b>(&self, name: i32, file: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+        let filled = self.open_file(name, file)?.read(buffer);
+        self.save_spare();
+        Ok(buffer.get(..filled?).unwrap_or_default())
+    }
+
+    /// Gives each line of one of a thread's files. A line that is longer than all that we look for
+    /// is passed over: a user's groups may fill pages.
+    fn lines(&self, name: i32, file: &CStr, each: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        let fd = self.open_file(name, file)?;
+        let mut buffer = [0; 2048];
+        let (mut line, mut length, mut long) = ([0; 256], 0usize, false);
+        let result = loop {
+            let filled = match fd.read(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(filled) => filled,
+                Err(errno) => break Err(errno),
+            };
+            for &byte in buffer.iter().take(filled) {
+                if byte == b'\n' {
+                    each(line.get(..length).filter(|_| !long).unwrap_or_default());
+                    (length, long) = (0, false);
+                } else if let Some(place) = line.get_mut(length) {
+                    *place = byte;
+                    length = length.wrapping_add(1);
+                } else {
+                    long = true;
+                }
+            }
+        };
+        drop(fd);
+        self.save_spare();
+        result
+    }
+
+    /// Opens one of a thread's files, at the expense of the spare descriptor if it must.
+    fn open_file(&self, name: i32, file: &CStr) -> Result<Fd, Errno> {
         let Some(directory) = &self.directory else { return Err(Errno::NOENT) };
         let mut path = [0u8; 32];
         let mut digits = [0u8; 10];
@@ -231,17 +294,18 @@ impl Tasks {
             *to = *from;
         }
         let path = CStr::from_bytes_until_nul(&path).map_err(|_| Errno::INVAL)?;
-        let fd = match directory.open_in(path, 0) {
+        match directory.open_in(path, 0) {
             Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => {
                 directory.open_in(path, 0)
             }
             other => other,
-        }?;
-        let filled = fd.read(buffer);
-        drop(fd);
-        let spare = self.spare.take().or_else(|| directory.duplicate().ok());
-        self.spare.set(spare);
-        Ok(buffer.get(..filled?).unwrap_or_default())
+        }
+    }
+
+    /// Takes a spare descriptor again, if it had to be given up.
+    fn save_spare(&self) {
+        let duplicate = || self.directory.as_ref()?.duplicate().ok();
+        self.spare.set(self.spare.take().or_else(duplicate));
     }
 }
 
@@ -315,10 +379,9 @@ fn next_record(records: &[u8]) -> Option<(Option<i32>, &[u8])> {
     Some((parse(name), rest))
 }
 
-/// The value of a line of /proc/PID/status, without white space around it.
-fn field<'b>(status: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
-    let line = status.split(|&b| b == b'\n').find(|line| line.starts_with(key))?;
-    Some(line.get(key.len()..)?.trim_ascii())
+/// The value of a line of /proc/PID/status that has this key, without white space around it.
+fn value<'b>(line: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
+    Some(line.strip_prefix(key)?.trim_ascii())
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -7,19 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use libpsx::Broadcast;
-use support::{isolated, proc};
+use support::{LONG, add_filter, all_have, isolated, no_new_privs, proc, set_slack};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
-
-fn no_new_privs() -> Broadcast {
-    Broadcast::new(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
-}
-
-fn all_have(field: &str, wanted: &str) {
-    let seen = proc::field_in_every_thread(field);
-    assert!(seen.values().all(|value| value == wanted), "{field}: {seen:?}");
-}
 
 /// Threads asleep in every usual way, and busy ones, in place when this returns.
 fn zoo() -> usize {
@@ -71,8 +61,7 @@ fn zoo() -> usize {
 fn blocked_and_busy_threads() {
     isolated("blocked_and_busy_threads", WATCHDOG, || {
         let count = zoo();
-        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        let report = unsafe { no_new_privs().run() }.unwrap();
+        let report = no_new_privs().unwrap();
         assert!(report.threads() > count);
         all_have("NoNewPrivs", "1");
     });
@@ -93,21 +82,10 @@ fn exactly_once_beside_births_and_deaths() {
                 })
             })
             .collect();
-        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        unsafe { no_new_privs().run() }.unwrap();
-        let allow = libc::sock_filter {
-            code: (libc::BPF_RET | libc::BPF_K) as u16,
-            jt: 0,
-            jf: 0,
-            k: libc::SECCOMP_RET_ALLOW,
-        };
-        let program = libc::sock_fprog { len: 1, filter: (&raw const allow).cast_mut() };
+        no_new_privs().unwrap();
         let filters = 40;
         for _ in 0..filters {
-            let set = libc::SECCOMP_SET_MODE_FILTER as usize;
-            let at = (&raw const program) as usize;
-            // SAFETY: the program outlives the call.
-            unsafe { libpsx::syscall3(libc::SYS_seccomp, set, 0, at) }.unwrap();
+            add_filter(LONG).unwrap();
         }
         STOP.store(true, Ordering::Relaxed);
         makers.into_iter().for_each(|maker| maker.join().unwrap());
@@ -122,8 +100,7 @@ fn five_thousand_threads() {
             let builder = std::thread::Builder::new().stack_size(16 << 10);
             builder.spawn(|| std::thread::sleep(Duration::from_secs(1000))).unwrap();
         }
-        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        let report = unsafe { no_new_privs().run() }.unwrap();
+        let report = no_new_privs().unwrap();
         println!("{} rounds, longest freeze {:?}", report.rounds(), report.longest_freeze());
         assert!(report.threads() > 5000);
         all_have("NoNewPrivs", "1");
@@ -135,6 +112,10 @@ fn five_thousand_threads() {
 fn io_uring_workers_are_exempt() {
     isolated("io_uring_workers_are_exempt", WATCHDOG, || {
         const IORING_SETUP_SQPOLL: u32 = 2;
+        // A user of many groups, who makes the files in /proc long.
+        let groups: Vec<u32> = (1_000_000_000..).take(1000).collect();
+        // SAFETY: the kernel reads the list. Without the right to it, groups stay as they are.
+        unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
         let mut parameters = [0u32; 30];
         parameters[2] = IORING_SETUP_SQPOLL;
         parameters[4] = 1_000_000; // idle time, so that it stays
@@ -146,13 +127,10 @@ fn io_uring_workers_are_exempt() {
         }
         zoo();
         for value in 1..50 {
-            let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
-            // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            let report = unsafe { Broadcast::new(libc::SYS_prctl, slack).run() }.unwrap();
+            let report = set_slack(value).unwrap();
             assert_eq!(report.sqpoll(), 1, "{report:?}");
         }
-        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        let report = unsafe { no_new_privs().run() }.unwrap();
+        let report = no_new_privs().unwrap();
         let exempt: BTreeSet<i32> = report.exempt().iter().map(|e| e.tid()).collect();
         let seen = proc::field_in_every_thread("NoNewPrivs");
         for (tid, value) in seen {

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::{isolated, set_slack, slack_here, sleepers};
+use support::{block_all, isolated, set_mask, set_slack, slack_here, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 const CALLS: usize = 1000;
@@ -111,20 +111,12 @@ fn signal_state() -> (u64, usize, i32, usize) {
     (mask, stack.ss_sp as usize, stack.ss_flags, stack.ss_size)
 }
 
-/// Sets this thread's mask, past the C library, which would leave signal 33 out.
-fn block(mask: u64) {
-    let set = libc::SIG_SETMASK;
-    let at = &raw const mask;
-    // SAFETY: the kernel reads eight bytes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, at, 0usize, 8usize) };
-}
-
 #[test]
 fn mask_and_alternate_stack() {
     isolated("mask_and_alternate_stack", WATCHDOG, || {
         let busy = |mask| {
             std::thread::spawn(move || {
-                block(mask);
+                set_mask(mask);
                 let expected = signal_state();
                 assert_eq!(expected.0, mask);
                 while !OVER.load(Ordering::SeqCst) {
@@ -140,7 +132,7 @@ fn mask_and_alternate_stack() {
 fn caller_with_every_signal_blocked() {
     isolated("caller_with_every_signal_blocked", WATCHDOG, || {
         sleepers(4);
-        block(!0);
+        block_all();
         let before = signal_state();
         for value in 1..=CALLS / 4 {
             set_slack(value).unwrap();

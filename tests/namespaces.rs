@@ -8,18 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Sensitivity};
-use support::{filter, forked, isolated, isolated_status, proc, set_slack, skipped_without_root};
+use support::{
+    filter, forked, isolated, isolated_status, no_new_privs, proc, set_slack, skipped_without_root,
+};
 
 /// Probing for every possible tid takes seconds.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-fn no_new_privs() {
-    let set = libc::PR_SET_NO_NEW_PRIVS as usize;
-    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    unsafe { libpsx::syscall3(libc::SYS_prctl, set, 1, 0) }.unwrap();
-}
-
-/// A sleeping thread that sets its own slack, and then says each time it is asked what it is.
+/// A sleeping thread that says what its slack is, when it is asked.
 struct Witness {
     ask: std::sync::mpsc::Sender<()>,
     answer: std::sync::mpsc::Receiver<usize>,
@@ -243,13 +239,12 @@ fn landlock_that_hides_proc() {
             println!("SKIPPED: landlock: {}", std::io::Error::last_os_error());
             return;
         }
-        let witnesses: Vec<Witness> = witnesses();
-        no_new_privs();
+        let witnesses = witnesses();
+        no_new_privs().unwrap();
         let restrict = libc::SYS_landlock_restrict_self;
         // SAFETY: landlock_restrict_self touches no memory.
         unsafe { libpsx::syscall3(restrict, ruleset as usize, 0, 0) }.unwrap();
         assert!(std::fs::read_dir("/proc/self/task").is_err());
-        // The harness has a thread of its own.
         set_slack(1001).unwrap();
         assert!(witnesses.iter().all(|witness| witness.slack() == 1001));
     });

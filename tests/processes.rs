@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Outcome, Sensitivity};
-use support::{filter, forked, isolated, proc, set_slack, sleepers};
+use support::{filter, forked, isolated, proc, reap, set_slack, slack, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -29,6 +29,49 @@ fn fork_child_calls_while_the_parent_is_calling() {
             });
             assert_eq!(status, 0);
         }
+    });
+}
+
+/// A handler forks while its thread waits. The child goes on in the middle of the call, and means
+/// its own threads, not its parent's: one of those never answers.
+#[test]
+fn fork_in_the_middle_of_a_wait() {
+    isolated("fork_in_the_middle_of_a_wait", WATCHDOG, || {
+        static CHILD: AtomicI32 = AtomicI32::new(-1);
+        static DEAF: AtomicBool = AtomicBool::new(false);
+        extern "C" fn fork_here(_: i32) {
+            // SAFETY: fork may be called in a handler; the child makes raw calls alone.
+            CHILD.store(unsafe { libc::fork() }, Ordering::SeqCst);
+        }
+        // SAFETY: the handler forks and stores to an atomic.
+        unsafe { libc::signal(libc::SIGUSR1, fork_here as *const () as usize) };
+        // Any filter: without one, a child that is lost would find itself by a proc of its own.
+        filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
+        std::thread::spawn(|| {
+            support::block_all();
+            DEAF.store(true, Ordering::SeqCst);
+            loop {
+                std::thread::park();
+            }
+        });
+        while !DEAF.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        // SAFETY: gettid touches no memory.
+        let (pid, caller) = (std::process::id(), unsafe { libc::gettid() });
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            // SAFETY: tgkill touches no memory.
+            unsafe { libc::syscall(libc::SYS_tgkill, pid, caller, libc::SIGUSR1) };
+        });
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let done = unsafe { slack(7).deadline(Duration::from_secs(2)).run() };
+        match CHILD.load(Ordering::SeqCst) {
+            // SAFETY: ends the child.
+            0 => unsafe { libc::_exit(i32::from(done.is_err())) },
+            child => assert_eq!(reap(child), 0),
+        }
+        done.unwrap_err();
     });
 }
 
@@ -128,6 +171,38 @@ fn held_thread_killed_by_its_filter() {
         assert_eq!(report.divergent(), 1);
         assert_eq!(report.results().iter().filter(|r| r.outcome() == Outcome::Died).count(), 1);
         set_slack(99).unwrap();
+    });
+}
+
+/// A thread that its filter kills as it falls asleep among the held ones does not make up for one
+/// that never comes.
+#[test]
+fn killed_while_held_beside_a_deaf_thread() {
+    isolated("killed_while_held_beside_a_deaf_thread", WATCHDOG, || {
+        static READY: AtomicUsize = AtomicUsize::new(0);
+        fn pause() -> ! {
+            READY.fetch_add(1, Ordering::SeqCst);
+            loop {
+                // SAFETY: pause touches no memory.
+                unsafe { libc::pause() };
+            }
+        }
+        sleepers(2);
+        std::thread::spawn(|| {
+            support::block_all();
+            pause()
+        });
+        std::thread::spawn(|| {
+            filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD);
+            pause()
+        });
+        while READY.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        let call = slack(4321).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let error = unsafe { call.run() }.unwrap_err();
+        assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
     });
 }
 

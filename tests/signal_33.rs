@@ -209,6 +209,47 @@ fn another_library_above() {
     });
 }
 
+/// Whoever installs a handler while a call installs ours is passed its signals.
+#[test]
+fn installed_in_the_same_moment() {
+    isolated("installed_in_the_same_moment", WATCHDOG, || {
+        static ROUND: AtomicUsize = AtomicUsize::new(0);
+        static DONE: AtomicUsize = AtomicUsize::new(0);
+        static GOT: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        extern "C" fn even(_: i32) {
+            GOT[0].fetch_add(1, Ordering::SeqCst);
+        }
+        extern "C" fn odd(_: i32) {
+            GOT[1].fetch_add(1, Ordering::SeqCst);
+        }
+        const ROUNDS: usize = 500;
+        std::thread::spawn(|| {
+            for round in 1..=ROUNDS {
+                while ROUND.load(Ordering::SeqCst) < round {
+                    std::hint::spin_loop();
+                }
+                for _ in 0..round * 7919 % 300 {
+                    std::hint::spin_loop();
+                }
+                let handler = if round % 2 == 0 { even as extern "C" fn(i32) } else { odd };
+                install(handler as usize, 0, 0);
+                DONE.store(round, Ordering::SeqCst);
+            }
+            company();
+        });
+        for round in 1..=ROUNDS {
+            ROUND.store(round, Ordering::SeqCst);
+            call();
+            while DONE.load(Ordering::SeqCst) < round {
+                std::hint::spin_loop();
+            }
+            let before = GOT[round % 2].load(Ordering::SeqCst);
+            send();
+            assert_eq!(GOT[round % 2].load(Ordering::SeqCst), before + 1, "in round {round}");
+        }
+    });
+}
+
 #[test]
 fn glibc_uses_it_meanwhile() {
     isolated("glibc_uses_it_meanwhile", WATCHDOG, || {

@@ -122,3 +122,73 @@ fn descriptor_table_full() {
         covers(6, 1004);
     });
 }
+
+/// tgkill(2) of that thread is refused to the calling one, as by a security module.
+fn refuse_tgkill(tid: i32) {
+    let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset);
+    let equal = |jf, value| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jf, value);
+    let answer = |action| step(libc::BPF_RET | libc::BPF_K, 0, action);
+    let program = [
+        load(0),
+        equal(3, libc::SYS_tgkill as u32),
+        load(24),
+        equal(1, tid as u32),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let len = program.len() as u16;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let set = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel reads the program.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
+}
+
+#[test]
+fn thread_that_cannot_be_asked_for() {
+    if skipped_without_root("thread_that_cannot_be_asked_for") {
+        return;
+    }
+    isolated("thread_that_cannot_be_asked_for", WATCHDOG, || {
+        answering_threads(3);
+        let leader = std::process::id() as i32;
+        let other = support::proc::tids().into_iter().rfind(|&tid| tid != leader).unwrap();
+        enter_empty_root();
+        refuse_tgkill(other);
+        covers(3, 1001);
+    });
+}
+
+/// In a PID namespace below that of /proc, where our own number there is another thread's.
+#[test]
+fn proc_of_an_outer_namespace() {
+    if skipped_without_root("proc_of_an_outer_namespace") {
+        return;
+    }
+    isolated("proc_of_an_outer_namespace", WATCHDOG, || {
+        // SAFETY: unshare touches no memory.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+        // SAFETY: the child of fork makes threads, which glibc allows here.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            answering_threads(4);
+            let names = support::proc::tids();
+            covers(4, 1001);
+            let last = names.iter().max().unwrap() - 1;
+            std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+            let caller = std::thread::spawn(move || {
+                // SAFETY: gettid touches no memory.
+                let tid = unsafe { libc::gettid() };
+                assert!(names.contains(&tid), "{tid} is not among {names:?}");
+                covers(4, 1002);
+            });
+            support::end(i32::from(caller.join().is_err()));
+        }
+        let mut status = 0;
+        // SAFETY: the kernel writes the status.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        assert_eq!(status, 0);
+    });
+}

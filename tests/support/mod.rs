@@ -1,12 +1,18 @@
 //! What every integration test stands on: a child process of its own for each case, with a
 //! watchdog, and eyes that look from outside.
-#![allow(dead_code, unreachable_pub, unsafe_code)]
+#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
+
+mod calls;
+#[cfg(target_arch = "x86_64")]
+pub mod raw;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+pub use calls::*;
 
 /// The variable that tells a re-executed test that it is the child.
 const CASE: &str = "PSX_CASE";
@@ -90,11 +96,11 @@ pub fn forked(body: impl FnOnce()) -> i32 {
     reap(pid)
 }
 
-/// Waits for a child and gives its status as waitpid(2) does.
+/// Waits for a child, or for what is traced, and gives its status as waitpid(2) does.
 pub fn reap(pid: i32) -> i32 {
     let mut status = 0;
     // SAFETY: the kernel writes the status.
-    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, libc::__WALL) }, pid);
     status
 }
 
@@ -106,53 +112,6 @@ pub fn skipped_without_root(name: &str) -> bool {
         println!("SKIPPED: {name} needs root");
     }
     other
-}
-
-/// The timer slack of this thread, the harmless per-thread value that most tests set.
-pub fn slack_here() -> usize {
-    // SAFETY: PR_GET_TIMERSLACK touches no memory.
-    unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) as usize }
-}
-
-/// The call that sets it.
-pub fn slack(value: usize) -> libpsx::Broadcast {
-    let set = libc::PR_SET_TIMERSLACK as usize;
-    libpsx::Broadcast::new(libc::SYS_prctl, [set, value, 0, 0, 0, 0])
-}
-
-/// Sets it in every thread.
-pub fn set_slack(value: usize) -> Result<libpsx::Report, libpsx::Error> {
-    // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    unsafe { slack(value).run() }
-}
-
-/// Threads that sleep for good.
-pub fn sleepers(count: usize) {
-    for _ in 0..count {
-        std::thread::spawn(|| {
-            loop {
-                std::thread::park();
-            }
-        });
-    }
-}
-
-/// A filter for this thread that does `action` to the call `nr`, and allows the rest.
-pub fn filter(nr: i64, action: u32) {
-    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let program = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, nr as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, action),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let len = program.len() as u16;
-    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    let set = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: the kernel reads the program.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
 }
 
 /// Where the threads of a process that hangs are.

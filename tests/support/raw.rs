@@ -1,0 +1,70 @@
+//! Threads that no C library has made: by clone(2) itself.
+
+use std::arch::asm;
+
+pub const STACK: usize = 16 << 10;
+
+/// Zeroed memory, mapped but not there before it is used.
+pub fn memory(bytes: usize) -> usize {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    at as usize
+}
+
+/// A system call that does not touch errno.
+pub fn pause() {
+    // SAFETY: pause touches no memory.
+    unsafe { asm!("syscall", inlateout("rax") libc::SYS_pause => _, out("rcx") _, out("r11") _) };
+}
+
+pub extern "C" fn sleep_for_ever() -> ! {
+    loop {
+        pause();
+    }
+}
+
+/// A new thread with the thread pointer of this one, or another; `body` knows of no TLS. Gives its
+/// tid, or the negative error number.
+pub fn raw_thread(stack: usize, thread_pointer: Option<usize>, body: extern "C" fn() -> !) -> i32 {
+    let flags = libc::CLONE_VM
+        | libc::CLONE_THREAD
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SYSVSEM
+        | if thread_pointer.is_some() { libc::CLONE_SETTLS } else { 0 };
+    let tid: isize;
+    // SAFETY: the new thread begins on a stack of its own, calls `body` there and never returns.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone as isize => tid,
+            in("rdi") flags as isize,
+            in("rsi") stack + STACK,
+            in("rdx") 0,
+            in("r10") 0,
+            in("r8") thread_pointer.unwrap_or(0),
+            in("r12") body,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    tid as i32
+}
+
+/// Threads that share this one's TLS, and threads whose TLS is all zero.
+pub fn raw_threads(pairs: usize) {
+    for _ in 0..pairs {
+        assert!(raw_thread(memory(STACK), None, sleep_for_ever) > 0);
+        assert!(raw_thread(memory(STACK), Some(memory(4096) + 2048), sleep_for_ever) > 0);
+    }
+}
