@@ -204,7 +204,8 @@ pub struct Unreachable {
 }
 
 impl Unreachable {
-    /// How many there were; at least one.
+    /// How many there were. 0: each of them was gone when it was to be named, time after time,
+    /// because threads come and go faster than they can be stopped.
     pub const fn total(&self) -> usize {
         self.total
     }
@@ -219,6 +220,9 @@ impl Unreachable {
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED: usize = 8;
+        if self.total == 0 {
+            return write!(f, "within {:?} there were always new threads to stop", self.deadline);
+        }
         let plural = if self.total == 1 { "thread" } else { "threads" };
         write!(f, "{} {plural} could not be stopped within {:?}", self.total, self.deadline)?;
         for (i, thread) in self.threads().iter().take(NAMED).enumerate() {

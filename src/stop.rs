@@ -68,6 +68,8 @@ const QUIET: Duration = Duration::from_millis(4);
 const STARVED: Duration = Duration::from_millis(60);
 /// The pause between rounds, at the longest.
 const PAUSE: Duration = Duration::from_millis(64);
+/// How many rounds more after the deadline, if those who did not come in time are gone.
+const GRACE: u32 = 3;
 /// How often the caller looks for dead threads among those that owe a report.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// getdents64(2) fills this much at a time.
@@ -163,6 +165,7 @@ pub(crate) unsafe fn perform(
         settings,
         until: now.saturating_add(settings.deadline),
         rounds: 0,
+        grace: GRACE,
         longest: Duration::ZERO,
     };
     stop.run(calls, report)
@@ -190,6 +193,8 @@ struct Stop<'a> {
     settings: &'a Settings,
     until: Duration,
     rounds: u32,
+    /// Rounds left after the deadline, as long as there is nobody to blame.
+    grace: u32,
     longest: Duration,
 }
 
@@ -336,7 +341,12 @@ impl Stop<'_> {
                 } else if queue_full {
                     Err(Error::SignalQueueFull)
                 } else {
-                    self.name_stragglers(&tasks, epoch).map_or(Ok(Round::GivenUp { held_for }), Err)
+                    let unreachable = self.name_stragglers(&tasks, epoch);
+                    self.grace = self.grace.saturating_sub(1);
+                    if unreachable.total == 0 && self.grace > 0 {
+                        return Ok(Round::GivenUp { held_for });
+                    }
+                    Err(Error::Unreachable(unreachable))
                 }
             }
             Ok(Some(held)) => {
@@ -367,8 +377,8 @@ impl Stop<'_> {
                 return Err(Error::Environment { need: Need::Memory, errno });
             }
         };
-        // And clock_gettime(2); and restart_syscall(2), which a futex with a deadline turns into when
-        // the process is stopped and continued.
+        // A filter may forbid clock_gettime(2) as well, and restart_syscall(2), which a futex with a
+        // deadline turns into when the process is stopped and continued.
         let filter = calls.iter().any(Call::installs_filter);
         self.longest = self.longest.max(sys::now().saturating_sub(opened));
         // SIGSYS stays as the interrupted code had it, for filters that emulate calls (seccomp(2),
@@ -453,9 +463,9 @@ impl Stop<'_> {
         gone(self.pid, tid)
     }
 
-    /// The threads that were not held when the last round ended, and still would not be. None: all
-    /// have become reachable, or are gone.
-    fn name_stragglers(&self, tasks: &Tasks, epoch: u32) -> Option<Error> {
+    /// The threads that were not held when the last round ended, and still would not be; none if
+    /// all of them are gone.
+    fn name_stragglers(&self, tasks: &Tasks, epoch: u32) -> Unreachable {
         let roster = &self.shared.roster;
         let room = roster.iter().filter(|entry| !entry.is_held(epoch)).count();
         let mut threads = Records::with_capacity(room).unwrap_or(Records::EMPTY);
@@ -481,8 +491,7 @@ impl Stop<'_> {
             threads.push(Straggler { tid: task.tid, name, state, obstacle });
             Ok(())
         });
-        let deadline = self.settings.deadline;
-        (total > 0).then_some(Error::Unreachable(Unreachable { deadline, total, threads }))
+        Unreachable { deadline: self.settings.deadline, total, threads }
     }
 }
 
