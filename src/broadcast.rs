@@ -10,40 +10,11 @@ use core::ffi::c_long;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
-use crate::calls::Call;
+use crate::calls::{Agreement, Call};
 use crate::error::Error;
+use crate::judge::Sensitivity;
 use crate::report::Report;
 use crate::stop::{self, Settings};
-
-/// What happens when a thread's result differs from the caller's.
-///
-/// The process is inconsistent then, and nothing can take the calls back: the caller and the
-/// threads that agreed have performed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-#[repr(u8)]
-pub enum Sensitivity {
-    /// Nothing; the report tells.
-    Ignore = 0,
-    /// A line on standard error names the call, its arguments, what was expected and what each
-    /// differing thread got instead.
-    Warning = 1,
-    /// That line, and then the process is killed by signal 33 before any differing thread leaves
-    /// the stop.
-    #[default]
-    Error = 2,
-}
-
-/// What counts as the same result in another thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Agreement {
-    /// The value that the caller got.
-    #[default]
-    SameResult,
-    /// Any value that is no error: for calls that return an old value, or a fresh id.
-    AnySuccess,
-    /// Anything at all.
-    Anything,
-}
 
 static SENSITIVITY: AtomicU8 = AtomicU8::new(Sensitivity::Error as u8);
 

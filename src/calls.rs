@@ -5,9 +5,21 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use crate::arch;
-use crate::broadcast::Agreement;
-use crate::error::{Errno, Refusal};
+use crate::errno::Errno;
+use crate::error::Refusal;
 use crate::sys;
+
+/// What counts as the same result in another thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Agreement {
+    /// The value that the caller got.
+    #[default]
+    SameResult,
+    /// Any value that is no error: for calls that return an old value, or a fresh id.
+    AnySuccess,
+    /// Anything at all.
+    Anything,
+}
 
 /// A call, and what it returned in the calling thread once that has made it.
 #[derive(Debug, Clone, Copy)]

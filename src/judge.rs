@@ -3,11 +3,28 @@
 //! The differing threads are still held, and may own any lock: the line is put together in a
 //! buffer on the stack and leaves by one write(2).
 
-use crate::broadcast::Sensitivity;
 use crate::calls::Call;
-use crate::error::Errno;
+use crate::errno::Errno;
 use crate::rendezvous::{Entry, Mark};
 use crate::sys;
+
+/// What happens when a thread's result differs from the caller's.
+///
+/// The process is inconsistent then, and nothing can take the calls back: the caller and the
+/// threads that agreed have performed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Sensitivity {
+    /// Nothing; the report tells.
+    Ignore = 0,
+    /// A line on standard error names the call, its arguments, what was expected and what each
+    /// differing thread got instead.
+    Warning = 1,
+    /// That line, and then the process is killed by signal 33 before any differing thread leaves
+    /// the stop.
+    #[default]
+    Error = 2,
+}
 
 /// Applies the sensitivity. Returns only if the process may go on.
 pub(crate) fn judge<'a>(

@@ -8,9 +8,11 @@ compile_error!("libpsx is for Linux: other kernels keep credentials per process"
 mod arch;
 mod broadcast;
 mod calls;
+mod errno;
 mod error;
 mod futex;
 mod judge;
+mod records;
 mod rendezvous;
 mod report;
 mod roster;
@@ -20,8 +22,9 @@ mod sync;
 mod sys;
 mod tasks;
 
-pub use broadcast::{
-    Agreement, Broadcast, Sensitivity, sensitivity, set_sensitivity, syscall3, syscall6,
-};
-pub use error::{Errno, Error, Need, Obstacle, Refusal, Straggler, Unreachable};
+pub use broadcast::{Broadcast, sensitivity, set_sensitivity, syscall3, syscall6};
+pub use calls::Agreement;
+pub use errno::Errno;
+pub use error::{Error, Need, Obstacle, Refusal, Straggler, Unreachable};
+pub use judge::Sensitivity;
 pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};

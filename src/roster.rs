@@ -12,7 +12,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::error::Errno;
+use crate::errno::Errno;
 use crate::rendezvous::{Entry, Mark};
 use crate::sys;
 

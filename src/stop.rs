@@ -49,13 +49,14 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 
-use crate::broadcast::Sensitivity;
 use crate::calls::Call;
-use crate::error::{Errno, Error, Need, Obstacle, Straggler, Unreachable};
+use crate::errno::Errno;
+use crate::error::{Error, Need, Obstacle, Straggler, Unreachable};
 use crate::futex;
-use crate::judge;
+use crate::judge::{self, Sensitivity};
+use crate::records::Records;
 use crate::rendezvous::{Entry, Mark, Rendezvous, Verdict};
-use crate::report::{Exempt, ExemptReason, Outcome, Records, Report, ThreadResult};
+use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 use crate::roster::Roster;
 use crate::signal;
 use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};

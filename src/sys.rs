@@ -18,7 +18,7 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 
 use crate::arch::{self, KernelSigaction};
-use crate::error::Errno;
+use crate::errno::Errno;
 
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
 pub(crate) const SIGNAL: i32 = 33;

@@ -11,7 +11,8 @@ use core::ffi::CStr;
 
 use linux_raw_sys::general::O_DIRECTORY;
 
-use crate::error::{Errno, Obstacle};
+use crate::errno::Errno;
+use crate::error::Obstacle;
 use crate::report::ExemptReason;
 use crate::sys::{self, Fd, Mask, SIGNAL, bit};
 

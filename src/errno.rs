@@ -1,0 +1,62 @@
+//! The kernel's error numbers.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use linux_raw_sys::errno;
+
+/// An error number of the kernel, `errno(3)`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(i32);
+
+impl Errno {
+    pub(crate) const AGAIN: Self = Self(errno::EAGAIN as i32);
+    pub(crate) const DEADLK: Self = Self(errno::EDEADLK as i32);
+    pub(crate) const INVAL: Self = Self(errno::EINVAL as i32);
+    pub(crate) const INTR: Self = Self(errno::EINTR as i32);
+    pub(crate) const MFILE: Self = Self(errno::EMFILE as i32);
+    pub(crate) const NFILE: Self = Self(errno::ENFILE as i32);
+    pub(crate) const NOENT: Self = Self(errno::ENOENT as i32);
+    pub(crate) const PERM: Self = Self(errno::EPERM as i32);
+    pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);
+    pub(crate) const TIMEDOUT: Self = Self(errno::ETIMEDOUT as i32);
+
+    /// The value a raw system call returned, taken apart: `-4095..=-1` is an error number
+    /// (syscall(2), "Return value").
+    pub(crate) const fn check(raw: isize) -> Result<usize, Self> {
+        if raw < 0 && raw >= -4095 {
+            Err(Self(raw.wrapping_neg() as i32))
+        } else {
+            Ok(raw as usize)
+        }
+    }
+
+    /// The symbolic name, for a message.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        syscalls::Errno::new(self.0).name()
+    }
+
+    /// The number, as `libc::E*` spells it.
+    pub const fn raw(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = syscalls::Errno::new(self.0);
+        match (known.name(), known.description()) {
+            (Some(name), Some(text)) => write!(f, "{name} ({text})"),
+            _ => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "Errno({})", self.0),
+        }
+    }
+}
