@@ -5,10 +5,11 @@
 //!
 //! - **P1, coverage.** Threads are signalled until a *proof* says that all are held
 //!   ([`Gather::prove`]): the link count of the task directory is one atomic look at the number of
-//!   threads, and `held + 1` of them are accounted for. Threads that are held make no new ones. If
-//!   some can run no user code, the sweep must name everybody, and those are looked at again after
-//!   the count was taken. Each thread performs the calls once, because it is counted once per epoch
-//!   and leaves the handler right after.
+//!   threads, and `held + 1` of them are accounted for. Threads that are held make no new ones, and
+//!   that each of them lives is asked after the count: a dead one would make up for one that never
+//!   came. If some can run no user code, the sweep must name everybody, and those are looked at again
+//!   after the count was taken. Each thread performs the calls once, because it is counted once per
+//!   epoch and leaves the handler right after.
 //! - **P2, nothing on failure.** Before `publish`, every way out releases the threads untouched.
 //! - **P3, stop first.** `act` begins only when the gate is closed over a proof.
 //! - **P4.** Between the first signal and the release: raw calls, and memory mapped before.
@@ -17,8 +18,9 @@
 //!   for something a held thread owns get it in between.
 //! - **P6** is [`crate::signal`]'s. **P7**: initiators take turns by the lock, asleep with their
 //!   signals open; only its owner can be re-entered.
-//! - **P8.** The memory shared by the threads reads zero in a child of fork. A child that shares it
-//!   (vfork) is single-threaded and never comes as far as to look at it.
+//! - **P8.** The memory shared by the threads reads zero in a child of fork; who we are is asked again
+//!   after every sleep, because a handler may have forked. A child that shares the memory (vfork) is
+//!   single-threaded and never comes as far as to look at it.
 //! - **P9.** The handler has no effect but the calls'; descriptors are O_CLOEXEC.
 //! - **P10.** See [`crate::tasks`].
 //! - **P11.** A slice of calls is performed in one stop.
