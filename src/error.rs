@@ -115,6 +115,8 @@ impl fmt::Display for Refusal {
 pub enum Need {
     /// Memory for the list of threads (mmap(2), madvise(2)).
     Memory,
+    /// The list of threads (getdents64(2), or tgkill(2) for every number; mmap(2) to keep it in).
+    Threads,
     /// A handler for signal 33 (rt_sigaction(2)).
     Handler,
     /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
@@ -130,6 +132,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "no memory for the list of threads",
+            Self::Threads => "the threads could not be listed",
             Self::Handler => "no handler could be installed for signal 33",
             Self::Mask => "the signal mask could not be changed",
             Self::Clock => "the time could not be told",

@@ -331,7 +331,7 @@ impl Stop<'_> {
             Err(errno) => {
                 shared.rendezvous.release();
                 shared.roster.keep();
-                Err(memory(errno))
+                Err(Error::Environment { need: Need::Threads, errno })
             }
             Ok(None) => {
                 shared.rendezvous.release();
