@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Report};
+use libpsx::{Broadcast, Error, Need, Report};
 use support::{isolated, skipped_without_root};
 
 /// Probing for every possible tid takes seconds.
@@ -190,5 +190,21 @@ fn proc_of_an_outer_namespace() {
         // SAFETY: the kernel writes the status.
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         assert_eq!(status, 0);
+    });
+}
+
+/// Where no thread can be asked for, that is an error, and no guess.
+#[test]
+fn threads_that_cannot_be_listed() {
+    if skipped_without_root("threads_that_cannot_be_listed") {
+        return;
+    }
+    isolated("threads_that_cannot_be_listed", WATCHDOG, || {
+        answering_threads(3);
+        enter_empty_root();
+        support::filter(libc::SYS_tgkill, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+        let error = support::set_slack(1001).unwrap_err();
+        assert!(matches!(error, Error::Environment { need: Need::Threads, .. }), "{error}");
+        assert_eq!(error.raw_os_error(), libc::EPERM);
     });
 }
