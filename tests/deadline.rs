@@ -57,8 +57,11 @@ fn queued_signals() -> i32 {
 fn thread_that_blocks_the_signal_is_named() {
     isolated("thread_that_blocks_the_signal_is_named", WATCHDOG, || {
         // The queue is counted per user: one that nobody else is.
-        // SAFETY: the ids are plain numbers. Without the right to it, the count is a busy user's.
-        let _ = unsafe { libpsx::syscall3(libc::SYS_setresuid, 61234, 61234, 61234) };
+        // SAFETY: the ids are plain numbers.
+        let own = unsafe { libpsx::syscall3(libc::SYS_setresuid, 61234, 61234, 61234) }.is_ok();
+        if !own {
+            println!("SKIPPED: counting the signals of a user of our own needs root");
+        }
         deaf_thread();
         let tid = TID.load(Ordering::SeqCst);
         let before = queued_signals();
@@ -72,7 +75,8 @@ fn thread_that_blocks_the_signal_is_named() {
             assert_eq!((thread.tid(), thread.name()), (tid, "deaf"), "{error}");
             assert_eq!(thread.obstacle(), Obstacle::SignalBlocked, "{error}");
         }
-        assert!(queued_signals() <= before + 1, "signals add up: {}", queued_signals());
+        let queued = queued_signals();
+        assert!(!own || queued <= before + 1, "signals add up: {before}, {queued}");
         let seen = proc::field_in_every_thread("NoNewPrivs");
         assert!(seen.values().all(|value| value == "0"), "{seen:?}");
         OPEN.store(true, Ordering::SeqCst);
