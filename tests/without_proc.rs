@@ -73,8 +73,9 @@ fn covers(count: u32, slack: i32) -> Report {
 }
 
 fn enter_empty_root() {
-    let path = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
-    std::fs::create_dir(&path).unwrap();
+    let path = std::env::temp_dir().join("psx-empty");
+    std::fs::create_dir_all(&path).unwrap();
+    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
     std::os::unix::fs::chroot(&path).unwrap();
     std::env::set_current_dir("/").unwrap();
 }

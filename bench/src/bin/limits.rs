@@ -77,8 +77,8 @@ const SITUATIONS: [(&str, bool, Situation); 7] = [
         unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) };
     }),
     ("no /proc (empty chroot)", true, |_| {
-        let path = std::env::temp_dir().join(format!("limits-{}", std::process::id()));
-        std::fs::create_dir(&path).expect("a directory");
+        let path = std::env::temp_dir().join("psx-empty");
+        std::fs::create_dir_all(&path).expect("a directory");
         std::os::unix::fs::chroot(&path).expect("root");
     }),
     ("the /proc of an outer PID namespace", true, |_| {}),
