@@ -17,10 +17,11 @@
 //!   least as long as they were held, and it is tried again until the deadline. Threads that wait
 //!   for something a held thread owns get it in between.
 //! - **P6** is [`crate::signal`]'s. **P7**: initiators take turns by the lock, asleep with their
-//!   signals open; only its owner can be re-entered.
+//!   signals open; a handler that interrupts its owner, or a held thread in its own call, is told.
 //! - **P8.** The memory shared by the threads reads zero in a child of fork; who we are is asked again
 //!   after every sleep, because a handler may have forked. A child that shares the memory (vfork) is
-//!   single-threaded and never comes as far as to look at it.
+//!   single-threaded and never comes as far as to look at it, unless it cannot ask whether it is; what
+//!   it has claimed then is free again when it is over.
 //! - **P9.** The handler has no effect but the calls'; descriptors are O_CLOEXEC.
 //! - **P10.** See [`crate::tasks`].
 //! - **P11.** A slice of calls is performed in one stop.
@@ -148,8 +149,7 @@ pub(crate) unsafe fn perform(
             return Err(Error::Refused(why));
         }
     }
-    let pid = sys::getpid();
-    let alone = sys::alone().unwrap_or_else(|| Tasks::open(pid).count() == Some(1));
+    let alone = sys::alone().unwrap_or_else(|| Tasks::open(sys::getpid()).count() == Some(1));
     if alone {
         let (_, last) = act(calls);
         let value = last.map_err(Error::Call)?;
@@ -163,7 +163,7 @@ pub(crate) unsafe fn perform(
     let now = sys::clock().map_err(need(Need::Clock))?;
     let mut stop = Stop {
         shared,
-        pid,
+        pid: 0,
         tid: 0,
         settings,
         until: now.saturating_add(settings.deadline),
@@ -191,6 +191,7 @@ fn act(calls: &mut [Call]) -> (usize, Result<usize, Errno>) {
 /// A stop in the making.
 struct Stop<'a> {
     shared: &'static Shared,
+    /// Who we are, as [`Stop::identify`] last found.
     pid: i32,
     tid: i32,
     settings: &'a Settings,
@@ -256,28 +257,32 @@ impl Stop<'_> {
         self.shared.rendezvous.committing().is_some_and(held)
     }
 
-    /// Takes the lock, with all signals blocked from then on. Returns the mask of before. While it
-    /// sleeps, signals are open, ours in any case: another initiator must be able to stop us. Ends:
-    /// the owner ends by its own deadline, or is found dead, or our deadline passes.
+    /// Takes the lock, with all signals blocked from then on. Returns the mask of before.
     fn lock(&mut self) -> Result<Mask, Error> {
-        let rendezvous = &self.shared.rendezvous;
         let environment = |errno| Error::Environment { need: Need::Mask, errno };
-        let mut slept = false;
         let mask = sys::set_mask(sys::ALL).map_err(environment)?;
+        let locked = self.take_turn(mask);
+        if locked.is_err() {
+            let _ = sys::set_mask(mask);
+        }
+        locked.map(|()| mask)
+    }
+
+    /// Waits for the lock, and takes it. While it sleeps, signals are open, ours in any case: another
+    /// initiator must be able to stop us. Ends: the owner ends by its own deadline, or is found dead,
+    /// or our deadline passes.
+    fn take_turn(&mut self, mask: Mask) -> Result<(), Error> {
+        let rendezvous = &self.shared.rendezvous;
+        let mut slept = false;
         loop {
-            if let Err(error) = self.identify() {
-                let _ = sys::set_mask(mask);
-                return Err(error);
-            }
+            self.identify()?;
             let me = self.tid as u32;
-            let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(mask) };
+            let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(()) };
             if owner == me || self.performs(me) {
-                let _ = sys::set_mask(mask);
                 return Err(Error::Reentered);
             }
             // Asked each time: other initiators may stop us so often that no sleep is a long one.
             if slept && sys::now() >= self.until {
-                let _ = sys::set_mask(mask);
                 return Err(Error::Busy { tid: owner as i32 });
             }
             let _ = sys::set_mask(mask & !bit(SIGNAL));
@@ -286,7 +291,7 @@ impl Stop<'_> {
             let _ = sys::set_mask(sys::ALL);
             if !woken && self.gone(owner) {
                 match rendezvous.inherit_lock(owner, me) {
-                    Ok(true) => return Ok(mask),
+                    Ok(true) => return Ok(()),
                     Ok(false) => {}
                     Err(()) => judge::lost("a thread died in the middle of a broadcast"),
                 }
@@ -450,8 +455,9 @@ impl Stop<'_> {
     /// so that it does not fall into step with a thread's own rhythm. Signals are open.
     fn pause(&self, held_for: Duration) {
         let backoff = Duration::from_millis(1).saturating_mul(1 << self.rounds.min(6)).min(PAUSE);
-        let jitter = Duration::from_micros(u64::from(sys::now().subsec_nanos() % 997));
-        let until = sys::now().saturating_add(backoff.max(held_for).saturating_add(jitter));
+        let now = sys::now();
+        let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
+        let until = now.saturating_add(backoff.max(held_for).saturating_add(jitter));
         let never = crate::sync::AtomicU32::new(0);
         loop {
             let rest = until.saturating_sub(sys::now());
@@ -551,7 +557,7 @@ struct Gather<'a> {
     queue_full: bool,
 }
 
-/// What a full pass over the list found.
+/// What a look at everybody found.
 struct Pass {
     /// Everybody is held or exempt, and the count agrees.
     proof: bool,
@@ -570,19 +576,15 @@ impl Gather<'_> {
         loop {
             let due = self.sweep()?;
             let now_held = rendezvous.await_arrivals(due, SLICE);
-            if self.prove() {
-                let count = rendezvous.held();
-                if rendezvous.close_gate(self.epoch, count) {
-                    return Ok(self.all_live().then_some(count));
-                }
-                continue;
-            }
-            if now_held > held {
+            let pass = if self.prove() {
+                Pass { proof: true, obstructed: false }
+            } else if now_held > held {
                 held = now_held;
                 progress = sys::now();
                 continue;
-            }
-            let pass = self.full_pass()?;
+            } else {
+                self.full_pass()?
+            };
             if pass.proof {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
