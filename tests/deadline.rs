@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Obstacle};
-use support::{isolated, proc};
+use support::{all_have, block_all, isolated, proc, set_mask};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -23,21 +23,13 @@ fn deaf_thread() {
     std::thread::Builder::new()
         .name("deaf".into())
         .spawn(|| {
-            let all = !0u64;
-            let none = 0u64;
-            let block = |mask: &u64| {
-                // SAFETY: the kernel reads eight bytes of the mask.
-                unsafe {
-                    libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask, 0usize, 8)
-                }
-            };
-            block(&all);
+            block_all();
             // SAFETY: gettid touches no memory.
             TID.store(unsafe { libc::gettid() }, Ordering::SeqCst);
             while !OPEN.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            block(&none);
+            set_mask(0);
             loop {
                 std::thread::park();
             }
@@ -77,13 +69,11 @@ fn thread_that_blocks_the_signal_is_named() {
         }
         let queued = queued_signals();
         assert!(!own || queued <= before + 1, "signals add up: {before}, {queued}");
-        let seen = proc::field_in_every_thread("NoNewPrivs");
-        assert!(seen.values().all(|value| value == "0"), "{seen:?}");
+        all_have("NoNewPrivs", "0");
         OPEN.store(true, Ordering::SeqCst);
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
         unsafe { no_new_privs().run() }.unwrap();
-        let seen = proc::field_in_every_thread("NoNewPrivs");
-        assert!(seen.values().all(|value| value == "1"), "{seen:?}");
+        all_have("NoNewPrivs", "1");
     });
 }
 
@@ -99,8 +89,7 @@ fn thread_that_opens_the_signal_in_time() {
         let report = unsafe { no_new_privs().run() }.unwrap();
         println!("{} rounds, longest freeze {:?}", report.rounds(), report.longest_freeze());
         assert!(report.rounds() > 1);
-        let seen = proc::field_in_every_thread("NoNewPrivs");
-        assert!(seen.values().all(|value| value == "1"), "{seen:?}");
+        all_have("NoNewPrivs", "1");
     });
 }
 
@@ -122,7 +111,6 @@ fn signal_queue_used_up() {
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
         let error = unsafe { call.run() }.unwrap_err();
         assert!(matches!(error, Error::SignalQueueFull), "{error}");
-        let seen = proc::field_in_every_thread("NoNewPrivs");
-        assert!(seen.values().all(|value| value == "0"), "{seen:?}");
+        all_have("NoNewPrivs", "0");
     });
 }

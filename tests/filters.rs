@@ -7,39 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Need, Sensitivity};
-use support::{isolated, no_new_privs, set_slack, sleepers};
+use support::{
+    filter, header, install, isolated, no_new_privs, prepared, program, set_slack, sleepers,
+};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
-
-fn step(code: u32, jt: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt, jf: 0, k }
-}
-
-/// A program that does `listed` to these calls and `others` to the rest.
-fn program(calls: &[i64], listed: u32, others: u32) -> Vec<libc::sock_filter> {
-    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
-    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    for (index, &nr) in calls.iter().enumerate() {
-        program.push(step(equal, (calls.len() - index) as u8, nr as u32));
-    }
-    program.push(step(libc::BPF_RET | libc::BPF_K, 0, others));
-    program.push(step(libc::BPF_RET | libc::BPF_K, 0, listed));
-    program
-}
-
-fn header(program: &[libc::sock_filter]) -> libc::sock_fprog {
-    libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() }
-}
-
-/// Puts a filter on the calling thread.
-fn install(program: &[libc::sock_filter]) {
-    let program = header(program);
-    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    let set = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: the kernel reads the program.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
-}
 
 #[test]
 fn filter_of_the_call_forbids_all_but_three() {
@@ -74,19 +46,10 @@ fn slow_call_beside_filtered_threads() {
             libc::SYS_nanosleep,
             libc::SYS_pause,
         ];
-        static READY: AtomicBool = AtomicBool::new(false);
-        std::thread::spawn(|| {
+        prepared(|| {
             let (allow, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
             install(&program(&ALLOWED, allow, kill));
-            READY.store(true, Ordering::SeqCst);
-            loop {
-                // SAFETY: pause touches no memory.
-                unsafe { libc::pause() };
-            }
         });
-        while !READY.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
         let time = libc::timespec { tv_sec: 0, tv_nsec: 250_000_000 };
         let call = Broadcast::new(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]);
         // SAFETY: nanosleep reads the time, which outlives the call.
@@ -99,7 +62,7 @@ fn without_a_clock_it_is_an_error() {
     isolated("without_a_clock_it_is_an_error", WATCHDOG, || {
         sleepers(2);
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        install(&program(&[libc::SYS_clock_gettime], refuse, libc::SECCOMP_RET_ALLOW));
+        filter(libc::SYS_clock_gettime, refuse);
         let error = set_slack(5).unwrap_err();
         assert!(matches!(error, Error::Environment { need: Need::Clock, .. }), "{error}");
     });
@@ -109,7 +72,6 @@ fn without_a_clock_it_is_an_error() {
 #[test]
 fn reentry_in_a_held_thread_is_an_error() {
     isolated("reentry_in_a_held_thread_is_an_error", WATCHDOG, || {
-        static READY: AtomicBool = AtomicBool::new(false);
         static REENTERED: AtomicBool = AtomicBool::new(false);
         fn call(nr: i64) -> Result<libpsx::Report, Error> {
             let call = Broadcast::new(nr, [0; 6]).sensitivity(Sensitivity::Ignore);
@@ -122,7 +84,7 @@ fn reentry_in_a_held_thread_is_an_error() {
         }
         // SAFETY: the handler makes raw calls and stores to an atomic.
         unsafe { libc::signal(libc::SIGSYS, on_sigsys as *const () as usize) };
-        std::thread::spawn(|| {
+        prepared(|| {
             // Two handlers and their frames need more than the stack that std has made for one.
             let none = libc::stack_t {
                 ss_sp: std::ptr::null_mut(),
@@ -131,16 +93,8 @@ fn reentry_in_a_held_thread_is_an_error() {
             };
             // SAFETY: the kernel reads the structure.
             unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
-            let trap = libc::SECCOMP_RET_TRAP;
-            install(&program(&[libc::SYS_setpriority], trap, libc::SECCOMP_RET_ALLOW));
-            READY.store(true, Ordering::SeqCst);
-            loop {
-                std::thread::park();
-            }
+            filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
         });
-        while !READY.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
         call(libc::SYS_setpriority).unwrap();
         assert!(REENTERED.load(Ordering::SeqCst));
     });

@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{end, forked, isolated, isolated_status, set_slack, slack_here, sleepers};
+use support::{end, forked_status, isolated, isolated_status, set_slack, slack_here, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -63,7 +63,7 @@ fn in_an_exit_handler() {
 fn beside_the_end_of_the_process() {
     isolated("beside_the_end_of_the_process", WATCHDOG, || {
         for round in 0..200u64 {
-            let status = forked(|| {
+            let status = forked_status(|| {
                 sleepers(4);
                 for _ in 0..2 {
                     std::thread::spawn(|| {

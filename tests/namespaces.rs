@@ -4,52 +4,18 @@
 mod support;
 
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Sensitivity};
-use support::{
-    filter, forked, isolated, isolated_status, no_new_privs, proc, set_slack, skipped_without_root,
-};
+use support::*;
 
 /// Probing for every possible tid takes seconds.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// A sleeping thread that says what its slack is, when it is asked.
-struct Witness {
-    ask: std::sync::mpsc::Sender<()>,
-    answer: std::sync::mpsc::Receiver<usize>,
-}
-
-impl Witness {
-    fn new() -> Self {
-        let (ask, asked) = std::sync::mpsc::channel();
-        let (answers, answer) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            while asked.recv().is_ok() {
-                answers.send(support::slack_here()).unwrap();
-            }
-        });
-        Self { ask, answer }
-    }
-
-    fn slack(&self) -> usize {
-        self.ask.send(()).unwrap();
-        self.answer.recv().unwrap()
-    }
-}
-
-/// The call reaches every one of a few threads.
-fn covers(witnesses: &[Witness], value: usize) {
-    let call = support::slack(value).deadline(Duration::from_secs(60));
-    // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    let report = unsafe { call.run() }.unwrap();
+/// The call reaches every one of a few threads, and nobody else.
+fn covers_all(witnesses: &[Witness], value: usize) {
+    let report = covers(witnesses, value);
     assert_eq!(report.threads(), witnesses.len() + 1, "{report:?}");
-    assert!(witnesses.iter().all(|witness| witness.slack() == value));
-}
-
-fn witnesses() -> Vec<Witness> {
-    (0..5).map(|_| Witness::new()).collect()
 }
 
 fn unshare(what: i32) {
@@ -77,68 +43,52 @@ fn unmount_proc() {
 
 #[test]
 fn proc_unmounted_before_the_first_call() {
-    if skipped_without_root("proc_unmounted_before_the_first_call") {
-        return;
-    }
-    isolated("proc_unmounted_before_the_first_call", WATCHDOG, || {
-        let status = forked(|| {
+    isolated_as_root("proc_unmounted_before_the_first_call", WATCHDOG, || {
+        forked(|| {
             private_mounts();
             unmount_proc();
-            covers(&witnesses(), 1001);
+            covers_all(&witnesses(5), 1001);
         });
-        assert_eq!(status, 0);
     });
 }
 
 #[test]
 fn proc_unmounted_after_the_first_call() {
-    if skipped_without_root("proc_unmounted_after_the_first_call") {
-        return;
-    }
-    isolated("proc_unmounted_after_the_first_call", WATCHDOG, || {
-        let status = forked(|| {
+    isolated_as_root("proc_unmounted_after_the_first_call", WATCHDOG, || {
+        forked(|| {
             private_mounts();
-            let witnesses = witnesses();
-            covers(&witnesses, 1001);
+            let witnesses = witnesses(5);
+            covers_all(&witnesses, 1001);
             unmount_proc();
-            covers(&witnesses, 1002);
+            covers_all(&witnesses, 1002);
         });
-        assert_eq!(status, 0);
     });
 }
 
 /// A directory that looks the part, in another file system.
 #[test]
 fn forged_proc() {
-    if skipped_without_root("forged_proc") {
-        return;
-    }
-    isolated("forged_proc", WATCHDOG, || {
-        let status = forked(|| {
+    isolated_as_root("forged_proc", WATCHDOG, || {
+        forked(|| {
             private_mounts();
             let pid = std::process::id();
             mount(c"none", c"/proc", c"tmpfs", 0);
             std::fs::create_dir_all(format!("/proc/self/task/{pid}")).unwrap();
-            covers(&witnesses(), 1001);
+            covers_all(&witnesses(5), 1001);
         });
-        assert_eq!(status, 0);
     });
 }
 
 /// Another process's threads where ours should be, in a real /proc.
 #[test]
 fn task_directory_of_another_process() {
-    if skipped_without_root("task_directory_of_another_process") {
-        return;
-    }
-    isolated("task_directory_of_another_process", WATCHDOG, || {
-        let status = forked(|| {
+    isolated_as_root("task_directory_of_another_process", WATCHDOG, || {
+        forked(|| {
             private_mounts();
             let target = std::ffi::CString::new(format!("/proc/{}/task", std::process::id()));
             mount(c"/proc/1/task", &target.unwrap(), c"", libc::MS_BIND);
-            covers(&witnesses(), 1001);
+            covers_all(&witnesses(5), 1001);
         });
-        assert_eq!(status, 0);
     });
 }
 
@@ -146,19 +96,16 @@ fn task_directory_of_another_process() {
 /// its threads is the inner number of a stranger, the stranger is left alone.
 #[test]
 fn proc_of_the_outer_pid_namespace() {
-    if skipped_without_root("proc_of_the_outer_pid_namespace") {
-        return;
-    }
-    isolated("proc_of_the_outer_pid_namespace", WATCHDOG, || {
+    isolated_as_root("proc_of_the_outer_pid_namespace", WATCHDOG, || {
         unshare(libc::CLONE_NEWPID);
-        let status = forked(|| {
+        forked(|| {
             assert_eq!(std::process::id(), 1);
-            let witnesses = witnesses();
+            let witnesses = witnesses(5);
             let outer = proc::tids();
             assert!(outer.iter().all(|&tid| tid > 10), "{outer:?}");
             let strangers: Vec<i32> = outer.iter().map(|&tid| stranger(tid)).collect();
             for value in 1001..1050 {
-                covers(&witnesses, value);
+                covers_all(&witnesses, value);
             }
             for pid in strangers {
                 let mut status = 0;
@@ -167,7 +114,6 @@ fn proc_of_the_outer_pid_namespace() {
                 assert_eq!(dead, 0, "the stranger {pid} was signalled");
             }
         });
-        assert_eq!(status, 0);
     });
 }
 
@@ -200,19 +146,10 @@ fn divergence_kills_process_1() {
     }
     let body = || {
         unshare(libc::CLONE_NEWPID);
-        let status = forked(|| {
+        let status = forked_status(|| {
             assert_eq!(std::process::id(), 1);
-            static READY: AtomicBool = AtomicBool::new(false);
-            std::thread::spawn(|| {
-                filter(libc::SYS_setpriority, libc::SECCOMP_RET_ERRNO | libc::EACCES as u32);
-                READY.store(true, Ordering::SeqCst);
-                loop {
-                    std::thread::park();
-                }
-            });
-            while !READY.load(Ordering::SeqCst) {
-                std::thread::yield_now();
-            }
+            let refuse = libc::SECCOMP_RET_ERRNO | libc::EACCES as u32;
+            prepared(move || filter(libc::SYS_setpriority, refuse));
             set_slack(1).unwrap();
             let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
             // SAFETY: setpriority touches no memory.
@@ -239,13 +176,12 @@ fn landlock_that_hides_proc() {
             println!("SKIPPED: landlock: {}", std::io::Error::last_os_error());
             return;
         }
-        let witnesses = witnesses();
+        let witnesses = witnesses(5);
         no_new_privs().unwrap();
         let restrict = libc::SYS_landlock_restrict_self;
         // SAFETY: landlock_restrict_self touches no memory.
         unsafe { libpsx::syscall3(restrict, ruleset as usize, 0, 0) }.unwrap();
         assert!(std::fs::read_dir("/proc/self/task").is_err());
-        set_slack(1001).unwrap();
-        assert!(witnesses.iter().all(|witness| witness.slack() == 1001));
+        covers(&witnesses, 1001);
     });
 }

@@ -1,5 +1,8 @@
 //! Calls that every test makes, and threads that they are made on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Report};
@@ -37,22 +40,60 @@ pub fn sleepers(count: usize) {
     }
 }
 
-/// A filter for this thread that does `action` to the call `nr`, and allows the rest.
-pub fn filter(nr: i64, action: u32) {
-    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let program = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, nr as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, action),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let len = program.len() as u16;
-    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+/// One instruction of a seccomp program.
+pub fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// A program that does `listed` to these calls and `others` to the rest.
+pub fn program(calls: &[i64], listed: u32, others: u32) -> Vec<libc::sock_filter> {
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    for (index, &nr) in calls.iter().enumerate() {
+        program.push(step(equal, (calls.len() - index) as u8, 0, nr as u32));
+    }
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, others));
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, listed));
+    program
+}
+
+/// What seccomp(2) wants to know of a program, which must outlive it.
+pub fn header(program: &[libc::sock_filter]) -> libc::sock_fprog {
+    libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() }
+}
+
+/// Puts a filter on the calling thread.
+pub fn install(program: &[libc::sock_filter]) {
+    let program = header(program);
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
     let set = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: the kernel reads the program.
     assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
+}
+
+/// A filter for this thread that does `action` to the call `nr`, and allows the rest.
+pub fn filter(nr: i64, action: u32) {
+    install(&program(&[nr], action, libc::SECCOMP_RET_ALLOW));
+}
+
+/// A thread that prepares itself, has done so when this returns, and sleeps for good: in pause(2),
+/// which a filter may allow where it allows little else.
+pub fn prepared(prepare: impl FnOnce() + Send + 'static) {
+    let ready = Arc::new(AtomicBool::new(false));
+    let is_ready = ready.clone();
+    std::thread::spawn(move || {
+        prepare();
+        // No system call, for there may be a filter by now.
+        ready.store(true, Ordering::SeqCst);
+        loop {
+            // SAFETY: pause touches no memory.
+            unsafe { libc::pause() };
+        }
+    });
+    while !is_ready.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
 }
 
 pub fn no_new_privs() -> Result<Report, Error> {
@@ -64,9 +105,8 @@ pub fn no_new_privs() -> Result<Report, Error> {
 /// Adds a filter that allows everything. It is not idempotent: each thread counts its filters. It
 /// wants no_new_privs.
 pub fn add_filter(deadline: Duration) -> Result<Report, Error> {
-    let code = (libc::BPF_RET | libc::BPF_K) as u16;
-    let allow = libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
-    let program = libc::sock_fprog { len: 1, filter: (&raw const allow).cast_mut() };
+    let allow = [step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)];
+    let program = header(&allow);
     let set = libc::SECCOMP_SET_MODE_FILTER as usize;
     let args = [set, 0, (&raw const program) as usize, 0, 0, 0];
     // SAFETY: the program outlives the call.
@@ -94,4 +134,43 @@ pub fn set_mask(mask: u64) {
     let at = &raw const mask;
     // SAFETY: the kernel reads eight bytes.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, at, 0usize, 8usize) };
+}
+
+/// A sleeping thread that says what its slack is when it is asked: where nobody can look at it from
+/// outside.
+pub struct Witness {
+    ask: Sender<()>,
+    answer: Receiver<usize>,
+}
+
+impl Witness {
+    fn new() -> Self {
+        let (ask, asked) = channel();
+        let (answers, answer) = channel();
+        std::thread::spawn(move || {
+            while asked.recv().is_ok() {
+                answers.send(slack_here()).unwrap();
+            }
+        });
+        Self { ask, answer }
+    }
+
+    fn slack(&self) -> usize {
+        self.ask.send(()).unwrap();
+        self.answer.recv().unwrap()
+    }
+}
+
+pub fn witnesses(count: usize) -> Vec<Witness> {
+    (0..count).map(|_| Witness::new()).collect()
+}
+
+/// Sets the slack of every thread, and lets each witness tell its own.
+pub fn covers(witnesses: &[Witness], value: usize) -> Report {
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    let report = unsafe { slack(value).deadline(Duration::from_secs(60)).run() }.unwrap();
+    let seen: Vec<usize> = witnesses.iter().map(Witness::slack).collect();
+    assert!(seen.iter().all(|&slack| slack == value), "not {value}: {seen:?}; {report:?}");
+    assert!(report.threads() > witnesses.len(), "{report:?}");
+    report
 }

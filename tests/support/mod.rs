@@ -84,9 +84,30 @@ pub fn end(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Runs `body` in a child of fork(2), a process with one thread, and gives the status as
-/// waitpid(2) does.
-pub fn forked(body: impl FnOnce()) -> i32 {
+/// Like [`isolated`], or a note that it has to be left out.
+pub fn isolated_as_root(name: &str, watchdog: Duration, body: fn()) {
+    if !skipped_without_root(name) {
+        isolated(name, watchdog, body);
+    }
+}
+
+/// Whether a case that needs root has to be left out; says so.
+pub fn skipped_without_root(name: &str) -> bool {
+    // SAFETY: geteuid touches no memory.
+    let other = unsafe { libc::geteuid() } != 0;
+    if other {
+        println!("SKIPPED: {name} needs root");
+    }
+    other
+}
+
+/// Runs `body` in a child of fork(2), a process with one thread. Panics if the child fails.
+pub fn forked(body: impl FnOnce()) {
+    assert_eq!(forked_status(body), 0);
+}
+
+/// Like [`forked`], for a child that ends in its own way: gives the status as waitpid(2) does.
+pub fn forked_status(body: impl FnOnce()) -> i32 {
     // SAFETY: glibc allows its child everything that the tests do.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
@@ -102,16 +123,6 @@ pub fn reap(pid: i32) -> i32 {
     // SAFETY: the kernel writes the status.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, libc::__WALL) }, pid);
     status
-}
-
-/// Whether a case that needs root has to be left out; says so.
-pub fn skipped_without_root(name: &str) -> bool {
-    // SAFETY: geteuid touches no memory.
-    let other = unsafe { libc::geteuid() } != 0;
-    if other {
-        println!("SKIPPED: {name} needs root");
-    }
-    other
 }
 
 /// Where the threads of a process that hangs are.
