@@ -73,9 +73,8 @@ pub unsafe fn syscall6(
     a5: usize,
     a6: usize,
 ) -> Result<usize, Error> {
-    let broadcast = Broadcast::new(nr, [a1, a2, a3, a4, a5, a6]);
     // SAFETY: the caller's promise is the one asked for here.
-    unsafe { stop::perform(&mut [broadcast.call], &broadcast.settings(), None) }
+    unsafe { Broadcast::new(nr, [a1, a2, a3, a4, a5, a6]).perform() }
 }
 
 /// One system call with settings of its own.
@@ -140,6 +139,18 @@ impl Broadcast {
         // SAFETY: the caller's promise is the one asked for here.
         unsafe { stop::perform(&mut [self.call], &self.settings(), Some(&mut report)) }?;
         Ok(report)
+    }
+
+    /// As [`run`](Self::run), for the value alone: no report is kept.
+    ///
+    /// # Errors
+    /// Any [`Error`] means that nothing changed in any thread.
+    ///
+    /// # Safety
+    /// See [`syscall6`].
+    pub unsafe fn perform(&self) -> Result<usize, Error> {
+        // SAFETY: the caller's promise is the one asked for here.
+        unsafe { stop::perform(&mut [self.call], &self.settings(), None) }
     }
 
     fn settings(&self) -> Settings {

@@ -7,6 +7,7 @@ use linux_raw_sys::prctl as p;
 use crate::arch;
 use crate::errno::Errno;
 use crate::error::Refusal;
+use crate::names;
 use crate::sys;
 
 /// What counts as the same result in another thread.
@@ -38,7 +39,7 @@ impl Call {
 
     /// The name in the kernel's table, for a message.
     pub(crate) fn name(&self) -> Option<&'static str> {
-        syscalls::Sysno::new(self.number() as usize).map(|nr| nr.name())
+        names::call(self.number())
     }
 
     pub(crate) fn agrees(&self, result: isize) -> bool {

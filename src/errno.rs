@@ -5,6 +5,8 @@ use core::fmt;
 
 use linux_raw_sys::errno;
 
+use crate::names;
+
 /// An error number of the kernel, `errno(3)`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
@@ -33,7 +35,7 @@ impl Errno {
 
     /// The symbolic name, for a message.
     pub(crate) fn name(self) -> Option<&'static str> {
-        syscalls::Errno::new(self.0).name()
+        names::error(self.0).map(|(name, _)| name)
     }
 
     /// The number, as `libc::E*` spells it.
@@ -44,10 +46,9 @@ impl Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = syscalls::Errno::new(self.0);
-        match (known.name(), known.description()) {
-            (Some(name), Some(text)) => write!(f, "{name} ({text})"),
-            _ => write!(f, "errno {}", self.0),
+        match names::error(self.0) {
+            Some((name, meaning)) => write!(f, "{name} ({meaning})"),
+            None => write!(f, "errno {}", self.0),
         }
     }
 }

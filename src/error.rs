@@ -166,15 +166,28 @@ impl Unreachable {
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED: usize = 8;
+        let time = Seconds(self.deadline);
         if self.total == 0 {
-            return write!(f, "within {:?} there were always new threads to stop", self.deadline);
+            return write!(f, "within {time} there were always new threads to stop");
         }
         let plural = if self.total == 1 { "thread" } else { "threads" };
-        write!(f, "{} {plural} could not be stopped within {:?}", self.total, self.deadline)?;
+        write!(f, "{} {plural} could not be stopped within {time}", self.total)?;
         for (i, thread) in self.threads().iter().take(NAMED).enumerate() {
             write!(f, "{} {thread}", if i == 0 { ":" } else { "," })?;
         }
         if self.total > NAMED { f.write_str(", ...") } else { Ok(()) }
+    }
+}
+
+/// `10 s`, `0.25 s`. (Duration's own Debug can panic as far as a linker can tell.)
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_millis() {
+            0 => write!(f, "{} s", self.0.as_secs()),
+            millis => write!(f, "{}.{millis:03} s", self.0.as_secs()),
+        }
     }
 }
 
@@ -224,7 +237,7 @@ impl fmt::Display for Straggler {
             f,
             "{} ({}, state {}) {}",
             self.tid,
-            self.name().escape_debug(),
+            self.name.split(|&byte| byte == 0).next().unwrap_or_default().escape_ascii(),
             self.state(),
             self.obstacle
         )

@@ -12,6 +12,7 @@ mod errno;
 mod error;
 mod futex;
 mod judge;
+mod names;
 mod records;
 mod rendezvous;
 mod report;

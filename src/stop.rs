@@ -166,7 +166,7 @@ pub(crate) unsafe fn perform(
         pid: 0,
         tid: 0,
         settings,
-        until: now.saturating_add(settings.deadline),
+        until: sys::sum(now, settings.deadline),
         rounds: 0,
         grace: GRACE,
         longest: Duration::ZERO,
@@ -342,7 +342,7 @@ impl Stop<'_> {
                 shared.rendezvous.release();
                 shared.roster.keep();
                 let now = sys::now();
-                let held_for = now.saturating_sub(opened);
+                let held_for = sys::difference(now, opened);
                 self.longest = self.longest.max(held_for);
                 if now < self.until {
                     Ok(Round::GivenUp { held_for })
@@ -388,7 +388,7 @@ impl Stop<'_> {
         // A filter may forbid clock_gettime(2) as well, and restart_syscall(2), which a futex with a
         // deadline turns into when the process is stopped and continued.
         let filter = calls.iter().any(Call::installs_filter);
-        self.longest = self.longest.max(sys::now().saturating_sub(opened));
+        self.longest = self.longest.max(sys::difference(sys::now(), opened));
         // SIGSYS stays as the interrupted code had it, for filters that emulate calls (seccomp(2),
         // SECCOMP_RET_TRAP).
         let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
@@ -419,7 +419,7 @@ impl Stop<'_> {
         }
         rendezvous.release();
         if !filter {
-            self.longest = self.longest.max(sys::now().saturating_sub(opened));
+            self.longest = self.longest.max(sys::difference(sys::now(), opened));
         }
         let value = last.map_err(Error::Call)?;
         if let (Some(report), Some(rooms)) = (report, rooms) {
@@ -454,13 +454,13 @@ impl Stop<'_> {
     /// Lets the process run for at least as long as it was held, longer each time, with some jitter
     /// so that it does not fall into step with a thread's own rhythm. Signals are open.
     fn pause(&self, held_for: Duration) {
-        let backoff = Duration::from_millis(1).saturating_mul(1 << self.rounds.min(6)).min(PAUSE);
+        let backoff = Duration::from_millis(1 << self.rounds.min(6)).min(PAUSE);
         let now = sys::now();
         let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
-        let until = now.saturating_add(backoff.max(held_for).saturating_add(jitter));
+        let until = sys::sum(sys::sum(now, backoff.max(held_for)), jitter);
         let never = crate::sync::AtomicU32::new(0);
         loop {
-            let rest = until.saturating_sub(sys::now());
+            let rest = sys::difference(until, sys::now());
             if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {
                 return;
             }
@@ -593,7 +593,7 @@ impl Gather<'_> {
                 continue;
             }
             let patience = if pass.obstructed { QUIET } else { STARVED };
-            if sys::now().saturating_sub(progress) > patience {
+            if sys::difference(sys::now(), progress) > patience {
                 return Ok(None);
             }
         }

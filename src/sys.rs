@@ -108,7 +108,21 @@ pub(crate) fn clock() -> Result<Duration, Errno> {
     let mut time = [0i64; 2];
     let at = time.as_mut_ptr() as usize;
     call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0])?;
-    Ok(Duration::new(time[0] as u64, time[1] as u32))
+    Ok(sum(Duration::from_secs(time[0] as u64), Duration::from_nanos(time[1] as u64)))
+}
+
+/// `a + b`. (Duration's own arithmetic can panic, as far as a linker can tell.)
+pub(crate) fn sum(a: Duration, b: Duration) -> Duration {
+    from_nanos(a.as_nanos().saturating_add(b.as_nanos()))
+}
+
+/// `a - b`, or nothing.
+pub(crate) fn difference(a: Duration, b: Duration) -> Duration {
+    from_nanos(a.as_nanos().saturating_sub(b.as_nanos()))
+}
+
+fn from_nanos(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// The same, where [`clock`] has been seen to work.

@@ -39,30 +39,31 @@ pub(crate) struct KernelSigaction {
 }
 
 /// `SA_RESTORER`, and the function it announces: the kernel returns from handlers through it.
+///
+/// `mov $15, %rax; syscall`, rt_sigreturn(2), in exactly the bytes by which unwinders and debuggers
+/// know a signal frame (gcc's libgcc/config/i386/linux-unwind.h, gdb's amd64-linux-tdep.c). It
+/// stands in no unwind table and has no name, so that they look at the bytes (and so that several
+/// copies of this crate can be linked together). The nop is for unwinders that look one byte before
+/// the return address.
+#[inline(never)]
 pub(crate) fn restorer() -> (usize, usize) {
     const SA_RESTORER: usize = linux_raw_sys::general::SA_RESTORER as usize;
-    (SA_RESTORER, libpsx_restore_rt as *const () as usize)
-}
-
-// mov $15, %rax; syscall: rt_sigreturn(2), in exactly the bytes by which unwinders and debuggers
-// know a signal frame (gcc's libgcc/config/i386/linux-unwind.h, gdb's amd64-linux-tdep.c): 48 c7 c0
-// 0f 00 00 00 0f 05. It stands in no unwind table, so that they look at the bytes. The nop is for
-// unwinders that look one byte before the return address.
-core::arch::global_asm!(
-    ".pushsection .text.libpsx_restore_rt,\"ax\",@progbits",
-    ".balign 16",
-    "nop",
-    ".globl libpsx_restore_rt",
-    ".hidden libpsx_restore_rt",
-    ".type libpsx_restore_rt,@function",
-    "libpsx_restore_rt:",
-    ".byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05",
-    ".size libpsx_restore_rt, .-libpsx_restore_rt",
-    ".popsection",
-);
-
-unsafe extern "C" {
-    fn libpsx_restore_rt();
+    let address;
+    // SAFETY: takes an address; what stands there is in a section of its own.
+    unsafe {
+        core::arch::asm!(
+            ".pushsection .text.restore_rt,\"ax\",@progbits",
+            ".balign 16",
+            "nop",
+            "2:",
+            ".byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05",
+            ".popsection",
+            "lea {}, [rip + 2b]",
+            out(reg) address,
+            options(nostack, nomem, pure, preserves_flags),
+        );
+    }
+    (SA_RESTORER, address)
 }
 
 /// Where the mask of the interrupted code lies in the `ucontext` a handler is given: after
