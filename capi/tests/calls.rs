@@ -1,0 +1,26 @@
+//! What the functions do with their arguments, and what they say.
+
+mod support;
+
+use support::{compile, libdir, run};
+
+#[test]
+fn arguments() {
+    for (name, options) in [
+        ("original", &["-O0"] as &[&str]),
+        ("original-optimised", &["-O2"]),
+        ("ours", &["-DOURS", "-O2"]),
+    ] {
+        let dir = libdir();
+        let options = [options, &[&dir, "-lpsx", "-lpthread"]].concat();
+        let program = compile("cc", "arguments.c", &format!("arguments-{name}"), &options);
+        run(&program, &[]).success().stdout("as given\n");
+    }
+}
+
+#[test]
+fn errors() {
+    let program = compile("cc", "errors.c", "errors", &[&libdir(), "-lpsx", "-lpthread"]);
+    let told = run(&program, &[]).success();
+    print!("{}", String::from_utf8_lossy(&told.get_output().stdout));
+}

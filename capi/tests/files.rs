@@ -1,0 +1,251 @@
+//! What is in libpsx.so.2, in libpsx.a, and around them.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use object::read::archive::ArchiveFile;
+use object::read::elf::{Dyn, FileHeader, SectionHeader};
+use object::{Endianness, Object, ObjectSymbol, elf};
+use support::{built, capi, compile, finish, has, installed, place};
+
+const PUBLIC: [&str; 7] = [
+    "__psx_syscall",
+    "__wrap_pthread_create",
+    "psx_load_syscalls",
+    "psx_set_sensitivity",
+    "psx_strerror",
+    "psx_syscall3",
+    "psx_syscall6",
+];
+
+/// What we ask of the C library. thrd_create and __real_pthread_create stand for pthread_create. No
+/// abort(3), which a panic would call.
+const ASKED: [&str; 8] = [
+    "__errno_location",
+    "__real_pthread_create",
+    "bcmp",
+    "memcpy",
+    "memmove",
+    "memset",
+    "pthread_create",
+    "thrd_create",
+];
+
+/// What the C compiler's own crtbeginS.o brings into every shared library.
+const START_FILES: [&str; 4] = [
+    "_ITM_deregisterTMCloneTable",
+    "_ITM_registerTMCloneTable",
+    "__cxa_finalize",
+    "__gmon_start__",
+];
+
+fn names<'a>(symbols: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    symbols.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn set(lists: &[&[&str]]) -> BTreeSet<String> {
+    names(lists.iter().flat_map(|list| list.iter().copied()))
+}
+
+#[test]
+fn the_shared_library_has_the_public_symbols_and_no_other() {
+    let bytes = fs::read(installed().so()).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let (undefined, defined): (Vec<_>, Vec<_>) =
+        file.dynamic_symbols().partition(ObjectSymbol::is_undefined);
+    assert_eq!(names(defined.iter().flat_map(ObjectSymbol::name)), set(&[&PUBLIC]));
+    let asked = names(undefined.iter().flat_map(ObjectSymbol::name));
+    let known = set(&[&ASKED, &START_FILES]);
+    assert!(asked.is_subset(&known), "{:?}", asked.difference(&known));
+}
+
+#[test]
+fn the_archive_has_the_public_symbols_and_no_other() {
+    let bytes = fs::read(installed().archive()).unwrap();
+    let archive = ArchiveFile::parse(&*bytes).unwrap();
+    let members: Vec<_> = archive.members().map(|member| member.unwrap()).collect();
+    assert_eq!(members.len(), 1);
+    let file = object::File::parse(members[0].data(&*bytes).unwrap()).unwrap();
+    let global = || file.symbols().filter(|symbol| symbol.is_global());
+    let defined = names(global().filter(|s| !s.is_undefined()).flat_map(|s| s.name()));
+    assert_eq!(defined, set(&[&PUBLIC]));
+    let asked = names(global().filter(|s| s.is_undefined()).flat_map(|s| s.name()));
+    assert!(asked.is_subset(&set(&[&ASKED])), "{asked:?}");
+}
+
+/// The header is the list: what it declares is there.
+#[test]
+fn the_header_declares_the_public_symbols() {
+    let header = fs::read_to_string(capi().join("include/sys/psx_syscall.h")).unwrap();
+    let declared = |name: &&str| header.contains(&format!(" {name}("));
+    let missing: Vec<_> = PUBLIC.into_iter().filter(|name| !declared(name)).collect();
+    assert_eq!(missing, ["__wrap_pthread_create"]);
+}
+
+/// The machinery of panics is what a panic would need. The file that cargo leaves has all symbols.
+#[test]
+fn nothing_can_panic() {
+    let bytes = fs::read(built().join("libpsx.so")).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let all = names(file.symbols().flat_map(|symbol| symbol.name()));
+    assert!(all.iter().any(|name| name.contains("libpsx")), "the symbols are not there");
+    let panics: Vec<_> =
+        all.iter().filter(|name| name.contains("panic") || name.contains("_fail")).collect();
+    assert!(panics.is_empty(), "{panics:?}");
+}
+
+#[test]
+fn it_is_small() {
+    let path = installed().so();
+    let bytes = fs::read(&path).unwrap();
+    let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+    let endian = header.endian().unwrap();
+    let sections = header.sections(endian, &*bytes).unwrap();
+    let size = |wanted: &[u8]| {
+        let (_, section) = sections.section_by_name(endian, wanted).unwrap();
+        section.sh_size(endian)
+    };
+    println!(
+        "libpsx.so.2: {} bytes, .text {}, .rodata {}",
+        bytes.len(),
+        size(b".text"),
+        size(b".rodata")
+    );
+    assert!(bytes.len() < 64 * 1024);
+    let symbols = sections.iter().any(|section| section.sh_type(endian) == elf::SHT_SYMTAB);
+    assert!(!symbols, "it is not stripped");
+}
+
+#[test]
+fn the_loader_is_told_what_it_must_know() {
+    let bytes = fs::read(installed().so()).unwrap();
+    let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+    let endian = header.endian().unwrap();
+    let sections = header.sections(endian, &*bytes).unwrap();
+    let (dynamic, strings) = sections.dynamic(endian, &*bytes).unwrap().unwrap();
+    let strings = sections.strings(endian, &*bytes, strings).unwrap();
+    let text = |entry: &elf::Dyn64<Endianness>| {
+        String::from_utf8(entry.string(endian, strings).unwrap().to_vec()).unwrap()
+    };
+    let all = |tag: u32| dynamic.iter().filter(move |entry| entry.tag32(endian) == Some(tag));
+    let value = |tag: u32| all(tag).map(|entry| entry.d_val.get(endian)).fold(0, |all, v| all | v);
+    assert_eq!(all(elf::DT_SONAME).map(text).collect::<Vec<_>>(), ["libpsx.so.2"]);
+    assert_eq!(all(elf::DT_NEEDED).map(text).collect::<Vec<_>>(), ["libc.so.6"]);
+    let flags = value(elf::DT_FLAGS_1);
+    assert_ne!(flags & u64::from(elf::DF_1_NODELETE), 0, "dlclose would take the handler away");
+    // Else the first call of memcpy would enter the loader, in a held thread.
+    assert_ne!(flags & u64::from(elf::DF_1_NOW), 0);
+    assert_eq!(all(elf::DT_TEXTREL).count(), 0);
+    let stack = header.program_headers(endian, &*bytes).unwrap();
+    let stack = stack.iter().find(|header| header.p_type.get(endian) == elf::PT_GNU_STACK).unwrap();
+    assert_eq!(stack.p_flags.get(endian) & elf::PF_X, 0, "it wants an executable stack");
+}
+
+#[test]
+fn the_header_in_every_dialect() {
+    const USES: &str = "#include <sys/psx_syscall.h>\n\
+        #if LIBPSX_MAJOR != 2 || LIBPSX_MINOR < 72\n#error version\n#endif\n\
+        long three(long, long, long, long);\n\
+        long three(long a, long b, long c, long d) { return psx_syscall3(a, b, c, d); }\n\
+        long macro(const char *p, int i, unsigned long u);\n\
+        long macro(const char *p, int i, unsigned long u) {\n\
+          return psx_syscall(1) + psx_syscall(1, p) + psx_syscall(1, i, p) + psx_syscall(1, u, i, p)\n\
+            + psx_syscall(1, 2, 3, 4, p) + psx_syscall(i, 2, 3, 4, 5, p)\n\
+            + psx_syscall(u, 2, 3, 4, i, 6, p) + __psx_syscall(1L, 1L, 1L);\n\
+        }\n\
+        long load(void);\n\
+        long load(void) {\n\
+          long (*f)(long, long, long, long);\n\
+          long (*g)(long, long, long, long, long, long, long);\n\
+          psx_load_syscalls(&f, &g);\n\
+          return f(1, 2, 3, 4) + g(1, 2, 3, 4, 5, 6, 7) + psx_set_sensitivity(PSX_ERROR);\n\
+        }\n";
+    // Seen as a program's own header, not as the system's, which are spared warnings.
+    let include = format!("-I{}", capi().join("include").display());
+    let source = place("dialects.c");
+    fs::write(&source, USES).unwrap();
+    let dialects = |compiler: &str, language: &str, dialects: &[&str]| {
+        if !has(compiler) {
+            return;
+        }
+        for dialect in dialects {
+            let mut command = Command::new(compiler);
+            command.args(["-x", language, &format!("-std={dialect}"), "-pedantic-errors", "-Wall"]);
+            command.args(["-Wextra", "-Werror", "-c", "-o", "/dev/null", &include]).arg(&source);
+            finish(&mut command).success();
+        }
+    };
+    for compiler in ["cc", "clang"] {
+        dialects(compiler, "c", &["c89", "gnu89", "c99", "c11", "c17", "c2x"]);
+    }
+    for compiler in ["c++", "clang++"] {
+        dialects(compiler, "c++", &["c++98", "c++11", "c++14", "c++17", "c++20", "c++23"]);
+    }
+}
+
+#[test]
+fn installed_where_it_was_told() {
+    let has = |path: &str| {
+        let path = installed().file(path);
+        assert!(path.exists(), "{}", path.display());
+        path
+    };
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&has("usr/lib/multi/libpsx.so.2.78")), 0o755);
+    for link in ["libpsx.so", "libpsx.so.2"] {
+        let target = fs::read_link(has(&format!("usr/lib/multi/{link}"))).unwrap();
+        assert!(target.is_relative(), "{}", target.display());
+    }
+    for file in ["lib/multi/libpsx.a", "include/sys/psx_syscall.h", "lib/multi/pkgconfig/libpsx.pc"]
+    {
+        assert_eq!(mode(&has(&format!("usr/{file}"))), 0o644);
+    }
+    for page in ["libpsx", "psx_syscall3", "psx_strerror"] {
+        has(&format!("usr/share/man/man3/{page}.3"));
+    }
+    let refused = finish(Command::new(capi().join("install")).arg("--prefix=relative")).code(2);
+    let said = String::from_utf8_lossy(&refused.get_output().stderr);
+    assert!(said.contains("not understood: --prefix=relative"), "{said}");
+}
+
+#[test]
+fn the_manual_page_is_well_formed() {
+    if Command::new("groff").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no groff here");
+        return;
+    }
+    let page = installed().file("usr/share/man/man3/libpsx.3");
+    let mut groff = Command::new("groff");
+    let shown = finish(groff.args(["-man", "-ww", "-Tutf8"]).arg(page)).success();
+    assert!(shown.get_output().stderr.is_empty(), "{shown}");
+}
+
+/// pkg-config gives what a program is linked with that uses libcap alone: the library must be
+/// there though nothing refers to it.
+#[test]
+fn pkg_config() {
+    let mut command = Command::new("pkg-config");
+    command.env("PKG_CONFIG_PATH", installed().file("usr/lib/multi/pkgconfig"));
+    command.env("PKG_CONFIG_SYSROOT_DIR", installed().file(""));
+    command.args(["--cflags", "--libs", "libpsx >= 2.72"]);
+    if Command::new("pkg-config").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no pkg-config here");
+        return;
+    }
+    let flags = finish(&mut command).success();
+    let flags = String::from_utf8(flags.get_output().stdout.clone()).unwrap();
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    let program = compile("cc", "smoke.c", "pkg-config-smoke", &flags);
+    support::run(&program, &[]).success().stdout("all 4\n");
+    let source = place("unused.c");
+    fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+    let unused = compile("cc", source.to_str().unwrap(), "unused", &flags);
+    let needed = fs::read(&unused).unwrap();
+    let needed = String::from_utf8_lossy(&needed);
+    assert!(needed.contains("libpsx.so.2"));
+}

@@ -1,0 +1,56 @@
+//! Every way in which a program gets the library.
+
+mod support;
+
+use support::{built, compile, has, installed, libdir, run};
+
+fn all_four(compiler: &str, name: &str, options: &[&str]) {
+    let program = compile(compiler, "smoke.c", name, options);
+    run(&program, &[]).success().stdout("all 4\n");
+}
+
+#[test]
+fn shared() {
+    all_four("cc", "shared", &[&libdir(), "-lpsx", "-lpthread"]);
+    all_four("cc", "shared-wrap", &[&libdir(), "-Wl,--wrap=pthread_create", "-lpsx", "-lpthread"]);
+}
+
+/// The installed archive, and the one that cargo leaves: plainly, whole, and as old programs do.
+#[test]
+fn archive() {
+    for (kind, archive) in
+        [("installed", installed().archive()), ("built", built().join("libpsx.a"))]
+    {
+        let archive = archive.to_str().unwrap();
+        for (linked, option) in [
+            ("dynamic", "-no-pie"),
+            ("pie", "-pie"),
+            ("static", "-static"),
+            ("static-pie", "-static-pie"),
+        ] {
+            let name = |how: &str| format!("{kind}-{linked}-{how}");
+            all_four("cc", &name("plain"), &[option, archive, "-lpthread"]);
+            let whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"];
+            all_four("cc", &name("whole"), &[&[option, "-lpthread"], &whole[..]].concat());
+            let wrap = "-Wl,--wrap=pthread_create";
+            all_four("cc", &name("wrap"), &[option, wrap, archive, "-lpthread"]);
+        }
+    }
+}
+
+#[test]
+fn musl() {
+    let musl = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/musl-gcc");
+    if !has(musl) {
+        return;
+    }
+    for (kind, archive) in
+        [("installed", installed().archive()), ("built", built().join("libpsx.a"))]
+    {
+        let archive = archive.to_str().unwrap();
+        all_four(musl, &format!("musl-{kind}-plain"), &[archive]);
+        let whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"];
+        all_four(musl, &format!("musl-{kind}-whole"), &whole);
+        all_four(musl, &format!("musl-{kind}-wrap"), &["-Wl,--wrap=pthread_create", archive]);
+    }
+}
