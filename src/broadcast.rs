@@ -16,6 +16,9 @@ use crate::judge::Sensitivity;
 use crate::report::Report;
 use crate::stop::{self, Settings};
 
+/// How long threads are waited for, unless it is set.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
 static SENSITIVITY: AtomicU8 = AtomicU8::new(Sensitivity::Error as u8);
 
 /// Sets what happens, from the next call on, when a thread's result differs from the caller's.
@@ -103,8 +106,11 @@ impl Broadcast {
     /// The call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the
     /// process-wide sensitivity, and [`Agreement::SameResult`].
     pub const fn new(nr: c_long, args: [usize; 6]) -> Self {
-        let call = Call { nr: nr as usize, args, agreement: Agreement::SameResult, expected: 0 };
-        Self { call, deadline: Duration::from_secs(10), sensitivity: None }
+        Self::of(Call { nr: nr as usize, args, agreement: Agreement::SameResult, expected: 0 })
+    }
+
+    pub(crate) const fn of(call: Call) -> Self {
+        Self { call, deadline: DEADLINE, sensitivity: None }
     }
 
     /// How long to try to bring all threads to a stop. It does not cover the call itself, once it
@@ -137,7 +143,8 @@ impl Broadcast {
     pub unsafe fn run(&self) -> Result<Report, Error> {
         let mut report = Report::new();
         // SAFETY: the caller's promise is the one asked for here.
-        unsafe { stop::perform(&mut [self.call], &self.settings(), Some(&mut report)) }?;
+        let value = unsafe { stop::perform(&mut [self.call], &self.settings(), Some(&mut report)) };
+        value.map_err(Error::of_a_single_call)?;
         Ok(report)
     }
 
@@ -150,13 +157,15 @@ impl Broadcast {
     /// See [`syscall6`].
     pub unsafe fn perform(&self) -> Result<usize, Error> {
         // SAFETY: the caller's promise is the one asked for here.
-        unsafe { stop::perform(&mut [self.call], &self.settings(), None) }
+        let value = unsafe { stop::perform(&mut [self.call], &self.settings(), None) };
+        value.map_err(Error::of_a_single_call)
     }
 
     fn settings(&self) -> Settings {
         Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
+            whole_or_dead: false,
         }
     }
 }

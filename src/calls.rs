@@ -6,7 +6,7 @@ use linux_raw_sys::prctl as p;
 
 use crate::arch;
 use crate::errno::Errno;
-use crate::error::Refusal;
+use crate::error::{CallFailure, Refusal};
 use crate::names;
 use crate::sys;
 
@@ -50,6 +50,40 @@ impl Call {
         }
     }
 
+    /// Whether the kernel performs it in all threads when one makes it: SECCOMP_FILTER_FLAG_TSYNC
+    /// (seccomp(2)), LANDLOCK_RESTRICT_SELF_TSYNC (landlock_restrict_self(2), since Linux 7.0).
+    pub(crate) fn synchronises(&self) -> bool {
+        const LANDLOCK_RESTRICT_SELF_TSYNC: u32 = 1 << 3;
+        let [operation, flags, ..] = self.args;
+        match self.number() {
+            k::__NR_seccomp => {
+                operation as u32 == SECCOMP_SET_MODE_FILTER
+                    && flags as u32 & SECCOMP_FILTER_FLAG_TSYNC != 0
+            }
+            k::__NR_landlock_restrict_self => flags as u32 & LANDLOCK_RESTRICT_SELF_TSYNC != 0,
+            _ => false,
+        }
+    }
+
+    /// Whether a value other than 0 names a thread. (With SECCOMP_FILTER_FLAG_TSYNC_ESRCH it is a
+    /// descriptor, if anything.)
+    fn tells_offender(&self) -> bool {
+        let [_, flags, ..] = self.args;
+        let esrch = flags as u32 & SECCOMP_FILTER_FLAG_TSYNC_ESRCH != 0;
+        self.number() == k::__NR_seccomp && self.synchronises() && !esrch
+    }
+
+    /// What the call came to in the calling thread.
+    pub(crate) fn outcome(&self) -> Result<usize, CallFailure> {
+        match Errno::check(self.expected) {
+            // "a thread ID ... that caused the synchronization failure", seccomp(2).
+            Ok(tid) if tid != 0 && self.tells_offender() => {
+                Err(CallFailure::OutOfSync { tid: tid as i32 })
+            }
+            other => other.map_err(CallFailure::Errno),
+        }
+    }
+
     /// Whether threads go on under a seccomp filter that the call itself brings.
     pub(crate) fn installs_filter(&self) -> bool {
         let [option, ..] = self.args;
@@ -90,6 +124,9 @@ impl Call {
 }
 
 const SECCOMP_SET_MODE_STRICT: u32 = 0;
+const SECCOMP_SET_MODE_FILTER: u32 = 1;
+const SECCOMP_FILTER_FLAG_TSYNC: u32 = 1 << 0;
+const SECCOMP_FILTER_FLAG_TSYNC_ESRCH: u32 = 1 << 4;
 const SECCOMP_MODE_STRICT: u32 = 1;
 
 /// arch_prctl(2): ARCH_SET_GS, ARCH_SET_FS, and the ARCH_SHSTK_* family but ARCH_SHSTK_STATUS

@@ -1,6 +1,7 @@
 //! What can go wrong, told apart by type. Every [`Error`] means the same thing for the process:
-//! **nothing changed, in any thread**. (A thread whose result differs from its caller's is no
-//! `Error`: that is divergence, and [`Sensitivity`](crate::Sensitivity) judges it.)
+//! **nothing changed, in any thread**. The one way to end in between is a [`Partial`] transaction.
+//! (A thread whose result differs from its caller's is no `Error`: that is divergence, and
+//! [`Sensitivity`](crate::Sensitivity) judges it.)
 
 use core::fmt;
 use core::time::Duration;
@@ -14,6 +15,12 @@ use crate::records::Records;
 pub enum Error {
     /// The kernel refused the calling thread's own call; no other thread attempted it.
     Call(Errno),
+    /// The kernel could not synchronise the threads by itself, because this one has a seccomp
+    /// filter that the calling thread has not (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
+    OutOfSync {
+        /// The first such thread.
+        tid: i32,
+    },
     /// Some threads could not be stopped before the deadline.
     Unreachable(Unreachable),
     /// A signal could not be queued before the deadline: `RLIMIT_SIGPENDING` of this user is used
@@ -41,12 +48,13 @@ pub enum Error {
 impl Error {
     /// The error number a C caller would find in `errno`: the call's own for [`Error::Call`];
     /// ETIMEDOUT for [`Error::Unreachable`] and [`Error::Busy`]; EAGAIN, EDEADLK and EINVAL for a
-    /// full signal queue, re-entry and a refused call; the kernel's own for
-    /// [`Error::Environment`].
+    /// full signal queue, re-entry and a refused call; ESRCH for [`Error::OutOfSync`]; the kernel's
+    /// own for [`Error::Environment`].
     pub const fn raw_os_error(&self) -> i32 {
         match self {
             Self::Call(errno) | Self::Environment { errno, .. } => errno.raw(),
             Self::Unreachable(_) | Self::Busy { .. } => Errno::TIMEDOUT.raw(),
+            Self::OutOfSync { .. } => Errno::SRCH.raw(),
             Self::SignalQueueFull => Errno::AGAIN.raw(),
             Self::Reentered => Errno::DEADLK.raw(),
             Self::Refused(_) => Errno::INVAL.raw(),
@@ -58,6 +66,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(errno) => write!(f, "the kernel refused the call: {errno}"),
+            Self::OutOfSync { tid } => {
+                write!(f, "thread {tid} has a seccomp filter that the calling thread has not")
+            }
             Self::Unreachable(threads) => write!(f, "{threads}"),
             Self::SignalQueueFull => {
                 f.write_str("no signal could be queued: this user's RLIMIT_SIGPENDING is used up")
@@ -72,6 +83,111 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+/// Why a [`Transaction`](crate::Transaction) did not do all of what it was to do.
+#[derive(Debug)]
+pub enum TransactionError {
+    /// Nothing has changed in any thread. ([`Error::Call`]: it was the first call.)
+    Unchanged(Error),
+    /// Every thread has performed the calls before one that failed. The process is consistent.
+    Partial(Partial),
+}
+
+/// Which call of a transaction failed after others had been performed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    pub(crate) index: usize,
+    pub(crate) name: Option<&'static str>,
+    pub(crate) why: CallFailure,
+}
+
+/// How a call of the calling thread failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallFailure {
+    Errno(Errno),
+    OutOfSync { tid: i32 },
+}
+
+impl Error {
+    /// The first call of all is the only one.
+    pub(crate) fn of_a_single_call(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Unchanged(error) => error,
+            TransactionError::Partial(partial) => partial.why.into(),
+        }
+    }
+}
+
+impl From<CallFailure> for Error {
+    fn from(why: CallFailure) -> Self {
+        match why {
+            CallFailure::Errno(errno) => Self::Call(errno),
+            CallFailure::OutOfSync { tid } => Self::OutOfSync { tid },
+        }
+    }
+}
+
+impl Partial {
+    /// The failed call, counted from 0: so many calls every thread has performed.
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What the kernel said; see [`Error::raw_os_error`].
+    pub const fn raw_os_error(&self) -> i32 {
+        match self.why {
+            CallFailure::Errno(errno) => errno.raw(),
+            CallFailure::OutOfSync { .. } => Errno::SRCH.raw(),
+        }
+    }
+
+    /// The first thread with a seccomp filter that the calling thread has not, if that is why.
+    pub const fn out_of_sync(&self) -> Option<i32> {
+        match self.why {
+            CallFailure::Errno(_) => None,
+            CallFailure::OutOfSync { tid } => Some(tid),
+        }
+    }
+}
+
+impl fmt::Display for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.unwrap_or("system call");
+        write!(f, "call {} ({name}) failed: ", self.index)?;
+        match self.why {
+            CallFailure::Errno(errno) => write!(f, "{errno}")?,
+            CallFailure::OutOfSync { tid } => write!(f, "thread {tid} has a filter of its own")?,
+        }
+        write!(f, "; every thread has performed the {} before it", self.index)
+    }
+}
+
+impl TransactionError {
+    /// The error number; see [`Error::raw_os_error`].
+    pub const fn raw_os_error(&self) -> i32 {
+        match self {
+            Self::Unchanged(error) => error.raw_os_error(),
+            Self::Partial(partial) => partial.raw_os_error(),
+        }
+    }
+}
+
+impl From<Error> for TransactionError {
+    fn from(error: Error) -> Self {
+        Self::Unchanged(error)
+    }
+}
+
+impl fmt::Display for TransactionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unchanged(error) => error.fmt(f),
+            Self::Partial(partial) => partial.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for TransactionError {}
 
 /// Why a call is refused before anything is done. The number is compared as the kernel reads it:
 /// the upper half of the register and the x32 bit do not count.
@@ -93,6 +209,11 @@ pub enum Refusal {
     Forbids,
     /// It waits for a signal, and all are blocked.
     Blocks,
+    /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
+    /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
+    NotLast,
+    /// The transaction has no room for another call.
+    Full,
 }
 
 impl fmt::Display for Refusal {
@@ -105,6 +226,10 @@ impl fmt::Display for Refusal {
             Self::ThreadState => "it replaces state that the thread's run-time stands on",
             Self::Forbids => "it would forbid the calls a thread needs to go on",
             Self::Blocks => "it waits for a signal while all are blocked",
+            Self::NotLast => {
+                "the kernel performs it in all threads, which only the last call may do"
+            }
+            Self::Full => "the transaction has no room for it",
         })
     }
 }

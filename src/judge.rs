@@ -47,6 +47,7 @@ pub(crate) fn judge<'a>(
         if named != Some(index) {
             line.text(if named.is_none() { "libpsx: " } else { "; " });
             line.call(call);
+            line.text(", but in");
             named = Some(index);
         }
         line.text(" thread ").signed(entry.tid() as isize).text(": ");
@@ -71,6 +72,15 @@ pub(crate) fn judge<'a>(
 pub(crate) fn lost(why: &str) -> ! {
     let mut line = Line::new();
     line.text("libpsx: ").text(why).end(", process killed\n");
+    sys::complain(line.bytes());
+    sys::die()
+}
+
+/// Ends the process because this call of a transaction failed after others had been performed.
+pub(crate) fn lost_at(call: &Call, index: usize) -> ! {
+    let mut line = Line::new();
+    line.text("libpsx: call ").signed(index as isize).text(" of a transaction, ").call(call);
+    line.end(" when others had been performed, process killed\n");
     sys::complain(line.bytes());
     sys::die()
 }
@@ -152,6 +162,5 @@ impl Line {
             self.text(if index == 0 { "(" } else { ", " }).hex(arg);
         }
         self.text(") returned ").result(call.expected);
-        self.text(", but in");
     }
 }

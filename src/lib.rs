@@ -13,6 +13,7 @@ mod error;
 mod futex;
 mod judge;
 mod names;
+pub mod process;
 mod records;
 mod rendezvous;
 mod report;
@@ -22,10 +23,14 @@ mod stop;
 mod sync;
 mod sys;
 mod tasks;
+mod transaction;
 
 pub use broadcast::{Broadcast, sensitivity, set_sensitivity, syscall3, syscall6};
 pub use calls::Agreement;
 pub use errno::Errno;
-pub use error::{Error, Need, Obstacle, Refusal, Straggler, Unreachable};
+pub use error::{
+    Error, Need, Obstacle, Partial, Refusal, Straggler, TransactionError, Unreachable,
+};
 pub use judge::Sensitivity;
 pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
+pub use transaction::{OnPartial, Transaction};

@@ -12,7 +12,7 @@
 //!   close_gate      GATHERING -> FULL
 //!     performs the call itself
 //!   publish         FULL -> COMMITTING  --->  perform; record; report: count - 1 (the last rings)
-//!   await_reports                             agreed: leave.  differs: await_judgement
+//!   await_reports                             agreed: leave.  differs, or stays: await_judgement
 //!     judges
 //!   release         any -> CLOSED       --->  leave
 //!   unlock
@@ -235,6 +235,8 @@ pub(crate) struct Verdict {
     pub(crate) result: isize,
     /// Whether all of them agreed.
     pub(crate) agreed: bool,
+    /// Whether it stays all the same, until the caller ends the stop.
+    pub(crate) stays: bool,
 }
 
 /// The words that the threads of one process meet on. All zero is the closed state.
@@ -470,7 +472,7 @@ impl Rendezvous {
         let index = verdict.index & Mark::NUMBER;
         entry.set(tid, if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) });
         self.report();
-        if !verdict.agreed {
+        if verdict.stays || !verdict.agreed {
             self.await_judgement(epoch);
         }
     }

@@ -79,6 +79,7 @@ impl Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadResult {
     pub(crate) tid: i32,
+    pub(crate) call: usize,
     pub(crate) outcome: Outcome,
 }
 
@@ -88,7 +89,13 @@ impl ThreadResult {
         self.tid
     }
 
-    /// What the call returned there.
+    /// Which call of a transaction this is about, counted from 0: the first whose result differs, or
+    /// the last of all.
+    pub const fn call(&self) -> usize {
+        self.call
+    }
+
+    /// What that call returned there.
     pub const fn outcome(&self) -> Outcome {
         self.outcome
     }

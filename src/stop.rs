@@ -24,7 +24,8 @@
 //!   it has claimed then is free again when it is over.
 //! - **P9.** The handler has no effect but the calls'; descriptors are O_CLOEXEC.
 //! - **P10.** See [`crate::tasks`].
-//! - **P11.** A slice of calls is performed in one stop.
+//! - **P11.** A slice of calls is performed in one stop. If the last one is performed in all threads by
+//!   the kernel itself, the caller makes it when the others have reported, and they stay until then.
 //! - **P12.** A thread that is alone asks that, and performs its calls.
 //!
 //! # Interleavings
@@ -48,13 +49,16 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use crate::calls::Call;
 use crate::errno::Errno;
-use crate::error::{Error, Need, Obstacle, Straggler, Unreachable};
+use crate::error::{
+    CallFailure, Error, Need, Obstacle, Partial, Refusal, Straggler, TransactionError, Unreachable,
+};
 use crate::futex;
 use crate::judge::{self, Sensitivity};
 use crate::records::Records;
@@ -84,6 +88,8 @@ const SCRATCH: usize = 4096;
 pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) sensitivity: Sensitivity,
+    /// Kill the process if a call fails after others were performed.
+    pub(crate) whole_or_dead: bool,
 }
 
 /// What the threads of one process share.
@@ -100,6 +106,8 @@ struct Shared {
     /// The calls to perform, `*const Call`, and how many of them.
     plan: AtomicUsize,
     planned: AtomicUsize,
+    /// Something else comes before they may leave.
+    stay: AtomicU32,
     roster: Roster,
     /// Belongs to the owner of the lock.
     scratch: UnsafeCell<[u8; SCRATCH]>,
@@ -135,7 +143,8 @@ fn shared_or_new() -> Result<&'static Shared, Errno> {
     shared().ok_or(Errno::AGAIN)
 }
 
-/// Performs `calls` on every thread of the process, in one stop.
+/// Performs `calls` on every thread of the process, in one stop. Returns what the last one returned
+/// in the calling thread.
 ///
 /// # Safety
 /// Each call is sound when every thread makes it; see [`crate::syscall6`].
@@ -143,16 +152,17 @@ pub(crate) unsafe fn perform(
     calls: &mut [Call],
     settings: &Settings,
     report: Option<&mut Report>,
-) -> Result<usize, Error> {
-    for call in calls.iter() {
-        if let Some(why) = call.refusal() {
-            return Err(Error::Refused(why));
+) -> Result<usize, TransactionError> {
+    let together = together(calls);
+    for (index, call) in calls.iter().enumerate() {
+        let not_last = index < together && call.synchronises();
+        if let Some(why) = call.refusal().or(not_last.then_some(Refusal::NotLast)) {
+            return Err(Error::Refused(why).into());
         }
     }
-    let alone = sys::alone().unwrap_or_else(|| Tasks::open(sys::getpid()).count() == Some(1));
-    if alone {
-        let (_, last) = act(calls);
-        let value = last.map_err(Error::Call)?;
+    let alone = || sys::alone().unwrap_or_else(|| Tasks::open(sys::getpid()).count() == Some(1));
+    if together == 0 || alone() {
+        let value = act(calls, 0..calls.len(), settings)?;
         if let Some(report) = report {
             report.value = value;
         }
@@ -174,18 +184,39 @@ pub(crate) unsafe fn perform(
     stop.run(calls, report)
 }
 
-/// Performs the calls until one fails. Returns how many were made with success, and the last value.
-fn act(calls: &mut [Call]) -> (usize, Result<usize, Errno>) {
+/// How many of the calls each thread makes: all, unless the kernel makes the last one for all.
+fn together(calls: &[Call]) -> usize {
+    let last = usize::from(calls.last().is_some_and(Call::synchronises));
+    calls.len().saturating_sub(last)
+}
+
+/// Performs these of the calls in this thread, until one fails. Returns the last value.
+fn act(
+    calls: &mut [Call],
+    these: Range<usize>,
+    settings: &Settings,
+) -> Result<usize, TransactionError> {
     let mut value = 0;
-    for (index, call) in calls.iter_mut().enumerate() {
+    for (index, call) in calls.iter_mut().enumerate().take(these.end).skip(these.start) {
         // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
         call.expected = unsafe { sys::any(call.nr, &call.args) };
-        match Errno::check(call.expected) {
+        match call.outcome() {
             Ok(returned) => value = returned,
-            Err(errno) => return (index, Err(errno)),
+            Err(why) => return Err(failed(call, index, why, settings)),
         }
     }
-    (calls.len(), Ok(value))
+    Ok(value)
+}
+
+/// Call number `index` has failed; those before it are, or will be, performed by everybody.
+fn failed(call: &Call, index: usize, why: CallFailure, settings: &Settings) -> TransactionError {
+    if index == 0 {
+        return TransactionError::Unchanged(why.into());
+    }
+    if settings.whole_or_dead {
+        judge::lost_at(call, index);
+    }
+    TransactionError::Partial(Partial { index, name: call.name(), why })
 }
 
 /// A stop in the making.
@@ -212,7 +243,11 @@ enum Round {
 }
 
 impl Stop<'_> {
-    fn run(&mut self, calls: &mut [Call], mut report: Option<&mut Report>) -> Result<usize, Error> {
+    fn run(
+        &mut self,
+        calls: &mut [Call],
+        mut report: Option<&mut Report>,
+    ) -> Result<usize, TransactionError> {
         loop {
             let mask = self.lock()?;
             let result = self.round(calls, report.as_deref_mut(), mask);
@@ -305,7 +340,7 @@ impl Stop<'_> {
         calls: &mut [Call],
         report: Option<&mut Report>,
         mask: Mask,
-    ) -> Result<Round, Error> {
+    ) -> Result<Round, TransactionError> {
         let shared = self.shared;
         self.make_reachable()?;
         let mut tasks = Tasks::open(self.pid);
@@ -336,7 +371,7 @@ impl Stop<'_> {
             Err(errno) => {
                 shared.rendezvous.release();
                 shared.roster.keep();
-                Err(Error::Environment { need: Need::Threads, errno })
+                Err(Error::Environment { need: Need::Threads, errno }.into())
             }
             Ok(None) => {
                 shared.rendezvous.release();
@@ -347,14 +382,14 @@ impl Stop<'_> {
                 if now < self.until {
                     Ok(Round::GivenUp { held_for })
                 } else if queue_full {
-                    Err(Error::SignalQueueFull)
+                    Err(Error::SignalQueueFull.into())
                 } else {
                     let unreachable = self.name_stragglers(&tasks, epoch);
                     self.grace = self.grace.saturating_sub(1);
                     if unreachable.total == 0 && self.grace > 0 {
                         return Ok(Round::GivenUp { held_for });
                     }
-                    Err(Error::Unreachable(unreachable))
+                    Err(Error::Unreachable(unreachable).into())
                 }
             }
             Ok(Some(held)) => {
@@ -374,7 +409,7 @@ impl Stop<'_> {
         epoch: u32,
         held: u32,
         opened: Duration,
-    ) -> Result<Round, Error> {
+    ) -> Result<Round, TransactionError> {
         let shared = self.shared;
         let rendezvous = &shared.rendezvous;
         let rooms = report.as_ref().map(|_| Rooms::new(held as usize, shared));
@@ -382,23 +417,26 @@ impl Stop<'_> {
             Ok(rooms) => rooms,
             Err(errno) => {
                 rendezvous.release();
-                return Err(Error::Environment { need: Need::Memory, errno });
+                return Err(Error::Environment { need: Need::Memory, errno }.into());
             }
         };
         // A filter may forbid clock_gettime(2) as well, and restart_syscall(2), which a futex with a
         // deadline turns into when the process is stopped and continued.
         let filter = calls.iter().any(Call::installs_filter);
         self.longest = self.longest.max(sys::difference(sys::now(), opened));
-        // SIGSYS stays as the interrupted code had it, for filters that emulate calls (seccomp(2),
-        // SECCOMP_RET_TRAP).
-        let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
-        let (made, last) = act(calls);
-        let _ = sys::set_mask(sys::ALL);
-        if made == 0 && last.is_err() {
-            rendezvous.release();
-            return last.map_err(Error::Call).map(Round::Done);
-        }
+        let together = together(calls);
+        let mut result = self.act(calls, 0..together, mask);
+        let made = match &result {
+            Ok(_) => together,
+            Err(TransactionError::Partial(partial)) => partial.index,
+            Err(TransactionError::Unchanged(_)) => {
+                rendezvous.release();
+                return result.map(Round::Done);
+            }
+        };
+        let stay = result.is_ok() && together < calls.len();
         shared.planned.store(made, Ordering::Release);
+        shared.stay.store(u32::from(stay), Ordering::Release);
         if !rendezvous.publish(epoch, held) {
             judge::lost("a broadcast was ended behind its caller's back");
         }
@@ -414,6 +452,9 @@ impl Stop<'_> {
         if divergent > 0 {
             judge::judge(self.settings.sensitivity, calls, shared.roster.iter());
         }
+        if stay {
+            result = self.act(calls, together..calls.len(), mask);
+        }
         if let Some(rooms) = &mut rooms {
             rooms.fill(shared);
         }
@@ -421,7 +462,7 @@ impl Stop<'_> {
         if !filter {
             self.longest = self.longest.max(sys::difference(sys::now(), opened));
         }
-        let value = last.map_err(Error::Call)?;
+        let value = result?;
         if let (Some(report), Some(rooms)) = (report, rooms) {
             report.value = value;
             report.results = rooms.results;
@@ -431,6 +472,20 @@ impl Stop<'_> {
             report.longest_freeze = self.longest;
         }
         Ok(Round::Done(value))
+    }
+
+    /// As [`act`], with everybody held. SIGSYS is as the interrupted code had it, for filters that
+    /// emulate calls (seccomp(2), SECCOMP_RET_TRAP).
+    fn act(
+        &self,
+        calls: &mut [Call],
+        these: Range<usize>,
+        mask: Mask,
+    ) -> Result<usize, TransactionError> {
+        let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
+        let result = act(calls, these, self.settings);
+        let _ = sys::set_mask(sys::ALL);
+        result
     }
 
     fn make_reachable(&self) -> Result<(), Error> {
@@ -528,12 +583,15 @@ impl Rooms {
     fn fill(&mut self, shared: &Shared) {
         for entry in shared.roster.iter().filter(|entry| entry.tid() != 0) {
             let tid = entry.tid() as i32;
-            let outcome = match entry.mark() {
-                Mark::Agreed(_) | Mark::Differs(_) => match Errno::check(entry.value() as isize) {
-                    Ok(value) => Outcome::Returned(value),
-                    Err(errno) => Outcome::Failed(errno),
-                },
-                Mark::Died => Outcome::Died,
+            let (call, outcome) = match entry.mark() {
+                Mark::Agreed(call) | Mark::Differs(call) => {
+                    let outcome = match Errno::check(entry.value() as isize) {
+                        Ok(value) => Outcome::Returned(value),
+                        Err(errno) => Outcome::Failed(errno),
+                    };
+                    (call as usize, outcome)
+                }
+                Mark::Died => (0, Outcome::Died),
                 Mark::Exempt(_) => {
                     let reason = ExemptReason::of(entry.value());
                     self.exempt.push(Exempt { tid, reason });
@@ -541,7 +599,7 @@ impl Rooms {
                 }
                 _ => continue,
             };
-            self.results.push(ThreadResult { tid, outcome });
+            self.results.push(ThreadResult { tid, call, outcome });
         }
     }
 }
@@ -813,15 +871,18 @@ fn carry_out(shared: &Shared, interrupted: Mask) -> Verdict {
     if interrupted & bit(SIGSYS) == 0 {
         let _ = sys::set_mask(sys::ALL & !bit(SIGSYS));
     }
-    let mut verdict = Verdict { index: 0, result: 0, agreed: true };
+    let stays = shared.stay.load(Ordering::Acquire) != 0;
+    let mut verdict = Verdict { index: 0, result: 0, agreed: true, stays };
     for (index, call) in calls.iter().enumerate() {
         // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
         let result = unsafe { sys::any(call.nr, &call.args) };
-        verdict = Verdict { index: index as u32, result, agreed: call.agrees(result) };
+        verdict = Verdict { index: index as u32, result, agreed: call.agrees(result), stays };
         if !verdict.agreed {
-            let _ = sys::set_mask(sys::ALL);
             break;
         }
+    }
+    if stays || !verdict.agreed {
+        let _ = sys::set_mask(sys::ALL);
     }
     verdict
 }

@@ -71,8 +71,19 @@ pub(crate) fn alone() -> Option<bool> {
 
 /// prctl(PR_GET_SECCOMP): whether this thread has a filter.
 pub(crate) fn filtered() -> bool {
-    const PR_GET_SECCOMP: usize = linux_raw_sys::prctl::PR_GET_SECCOMP as usize;
-    call(k::__NR_prctl, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) != Ok(0)
+    prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
+}
+
+/// A prctl(2) that takes numbers and changes nothing: its callers ask.
+pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
+    call(k::__NR_prctl, [option as usize, a, b, c, 0, 0])
+}
+
+/// capget(2) of this thread: effective, permitted, inheritable, the lower half of each first.
+pub(crate) fn capget(version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
+    let header = [version, 0];
+    let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
+    call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
 }
 
 /// The running kernel's version, major and minor, uname(2).

@@ -1,0 +1,590 @@
+//! Capabilities, capabilities(7): the sets of a thread, the bounding and the ambient set, securebits;
+//! and the text form of cap_from_text(3).
+//!
+//! A [`Capability`] is a number, not one of a closed list: a kernel newer than this crate has some
+//! that have no name here, and they must be droppable all the same.
+
+use core::fmt;
+use core::ops::{BitAnd, BitOr, BitOrAssign, Sub};
+use core::str::FromStr;
+
+use linux_raw_sys::general as k;
+use linux_raw_sys::prctl as p;
+
+use super::{Memory, Operation};
+use crate::errno::Errno;
+use crate::sys;
+
+/// One capability, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Capability(u8);
+
+/// The names, without `cap_`, as include/uapi/linux/capability.h numbers them.
+const NAMES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+];
+
+/// The names as the header spells them.
+impl Capability {
+    /// `CAP_CHOWN`.
+    pub const CHOWN: Self = Self(0);
+    /// `CAP_DAC_OVERRIDE`.
+    pub const DAC_OVERRIDE: Self = Self(1);
+    /// `CAP_DAC_READ_SEARCH`.
+    pub const DAC_READ_SEARCH: Self = Self(2);
+    /// `CAP_FOWNER`.
+    pub const FOWNER: Self = Self(3);
+    /// `CAP_FSETID`.
+    pub const FSETID: Self = Self(4);
+    /// `CAP_KILL`.
+    pub const KILL: Self = Self(5);
+    /// `CAP_SETGID`.
+    pub const SETGID: Self = Self(6);
+    /// `CAP_SETUID`.
+    pub const SETUID: Self = Self(7);
+    /// `CAP_SETPCAP`.
+    pub const SETPCAP: Self = Self(8);
+    /// `CAP_LINUX_IMMUTABLE`.
+    pub const LINUX_IMMUTABLE: Self = Self(9);
+    /// `CAP_NET_BIND_SERVICE`.
+    pub const NET_BIND_SERVICE: Self = Self(10);
+    /// `CAP_NET_BROADCAST`.
+    pub const NET_BROADCAST: Self = Self(11);
+    /// `CAP_NET_ADMIN`.
+    pub const NET_ADMIN: Self = Self(12);
+    /// `CAP_NET_RAW`.
+    pub const NET_RAW: Self = Self(13);
+    /// `CAP_IPC_LOCK`.
+    pub const IPC_LOCK: Self = Self(14);
+    /// `CAP_IPC_OWNER`.
+    pub const IPC_OWNER: Self = Self(15);
+    /// `CAP_SYS_MODULE`.
+    pub const SYS_MODULE: Self = Self(16);
+    /// `CAP_SYS_RAWIO`.
+    pub const SYS_RAWIO: Self = Self(17);
+    /// `CAP_SYS_CHROOT`.
+    pub const SYS_CHROOT: Self = Self(18);
+    /// `CAP_SYS_PTRACE`.
+    pub const SYS_PTRACE: Self = Self(19);
+    /// `CAP_SYS_PACCT`.
+    pub const SYS_PACCT: Self = Self(20);
+    /// `CAP_SYS_ADMIN`.
+    pub const SYS_ADMIN: Self = Self(21);
+    /// `CAP_SYS_BOOT`.
+    pub const SYS_BOOT: Self = Self(22);
+    /// `CAP_SYS_NICE`.
+    pub const SYS_NICE: Self = Self(23);
+    /// `CAP_SYS_RESOURCE`.
+    pub const SYS_RESOURCE: Self = Self(24);
+    /// `CAP_SYS_TIME`.
+    pub const SYS_TIME: Self = Self(25);
+    /// `CAP_SYS_TTY_CONFIG`.
+    pub const SYS_TTY_CONFIG: Self = Self(26);
+    /// `CAP_MKNOD`.
+    pub const MKNOD: Self = Self(27);
+    /// `CAP_LEASE`.
+    pub const LEASE: Self = Self(28);
+    /// `CAP_AUDIT_WRITE`.
+    pub const AUDIT_WRITE: Self = Self(29);
+    /// `CAP_AUDIT_CONTROL`.
+    pub const AUDIT_CONTROL: Self = Self(30);
+    /// `CAP_SETFCAP`.
+    pub const SETFCAP: Self = Self(31);
+    /// `CAP_MAC_OVERRIDE`.
+    pub const MAC_OVERRIDE: Self = Self(32);
+    /// `CAP_MAC_ADMIN`.
+    pub const MAC_ADMIN: Self = Self(33);
+    /// `CAP_SYSLOG`.
+    pub const SYSLOG: Self = Self(34);
+    /// `CAP_WAKE_ALARM`.
+    pub const WAKE_ALARM: Self = Self(35);
+    /// `CAP_BLOCK_SUSPEND`.
+    pub const BLOCK_SUSPEND: Self = Self(36);
+    /// `CAP_AUDIT_READ`.
+    pub const AUDIT_READ: Self = Self(37);
+    /// `CAP_PERFMON`.
+    pub const PERFMON: Self = Self(38);
+    /// `CAP_BPF`.
+    pub const BPF: Self = Self(39);
+    /// `CAP_CHECKPOINT_RESTORE`.
+    pub const CHECKPOINT_RESTORE: Self = Self(40);
+
+    /// The capability with this number; None from 64 on, which the kernel's sets have no room for.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < 64 { Some(Self(number)) } else { None }
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The last one that the running kernel knows: what prctl(2), PR_CAPBSET_READ, does not refuse.
+    pub fn last() -> Self {
+        let known = |number: &u8| in_bounding_set(Self(*number)).is_some();
+        Self((0..64).take_while(known).last().unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Capability {
+    /// `cap_chown`; a number where there is no name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(self.0 as usize) {
+            Some(name) => write!(f, "cap_{name}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for Capability {
+    type Err = BadCapabilities;
+
+    /// `cap_chown`, in any case, or a number.
+    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
+        let bare = match text.get(..4) {
+            Some(prefix) if prefix.eq_ignore_ascii_case("cap_") => text.get(4..).unwrap_or(""),
+            _ => return text.parse().ok().and_then(Self::new).ok_or(BadCapabilities::Unknown),
+        };
+        let known = NAMES.iter().position(|name| name.eq_ignore_ascii_case(bare));
+        known.map(|number| Self(number as u8)).ok_or(BadCapabilities::Unknown)
+    }
+}
+
+/// Several capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct CapabilitySet(u64);
+
+impl CapabilitySet {
+    /// None.
+    pub const EMPTY: Self = Self(0);
+
+    /// These.
+    pub const fn of(capabilities: &[Capability]) -> Self {
+        let (mut bits, mut rest) = (0, capabilities);
+        while let [first, others @ ..] = rest {
+            bits |= 1 << first.0;
+            rest = others;
+        }
+        Self(bits)
+    }
+
+    /// All that the running kernel knows.
+    pub fn all() -> Self {
+        Self(u64::MAX >> 63u32.saturating_sub(u32::from(Capability::last().0)))
+    }
+
+    /// As the kernel has them: bit `n` is capability `n`.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// As the kernel has them.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whether it is in the set.
+    pub const fn contains(self, capability: Capability) -> bool {
+        self.0 >> capability.0 & 1 != 0
+    }
+
+    /// Whether all of `other` are in the set.
+    pub const fn contains_all(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each of them, by number.
+    pub fn iter(self) -> impl Iterator<Item = Capability> {
+        (0..64).map(Capability).filter(move |&capability| self.contains(capability))
+    }
+}
+
+impl BitOr for CapabilitySet {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for CapabilitySet {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl BitAnd for CapabilitySet {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl Sub for CapabilitySet {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl From<Capability> for CapabilitySet {
+    fn from(capability: Capability) -> Self {
+        Self(1 << capability.0)
+    }
+}
+
+impl FromIterator<Capability> for CapabilitySet {
+    fn from_iter<I: IntoIterator<Item = Capability>>(capabilities: I) -> Self {
+        capabilities.into_iter().fold(Self::EMPTY, |set, one| set | one.into())
+    }
+}
+
+impl fmt::Display for CapabilitySet {
+    /// The names, with commas between them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, capability) in self.iter().enumerate() {
+            write!(f, "{}{capability}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// The three sets of a thread that capset(2) changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Capabilities {
+    /// Those that count.
+    pub effective: CapabilitySet,
+    /// Those that may be made effective.
+    pub permitted: CapabilitySet,
+    /// Those that execve(2) may keep.
+    pub inheritable: CapabilitySet,
+}
+
+impl Capabilities {
+    /// None at all.
+    pub const NONE: Self = Self {
+        effective: CapabilitySet::EMPTY,
+        permitted: CapabilitySet::EMPTY,
+        inheritable: CapabilitySet::EMPTY,
+    };
+
+    /// The sets of the calling thread, capget(2).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of_this_thread() -> Result<Self, Errno> {
+        let mut data = [0; 6];
+        sys::capget(VERSION_3, &mut data)?;
+        let [e0, p0, i0, e1, p1, i1] = data.map(u64::from);
+        let set = |low, high| CapabilitySet(low | high << 32);
+        Ok(Self { effective: set(e0, e1), permitted: set(p0, p1), inheritable: set(i0, i1) })
+    }
+
+    fn flags(&self, capability: Capability) -> u8 {
+        let has = |set: CapabilitySet| u8::from(set.contains(capability));
+        has(self.effective) * E | has(self.inheritable) * I | has(self.permitted) * P
+    }
+
+    fn change(&mut self, set: CapabilitySet, flags: u8, raise: bool) {
+        for (flag, target) in
+            [(E, &mut self.effective), (I, &mut self.inheritable), (P, &mut self.permitted)]
+        {
+            if flags & flag != 0 {
+                *target = if raise { *target | set } else { *target - set };
+            }
+        }
+    }
+}
+
+const E: u8 = 1;
+const I: u8 = 2;
+const P: u8 = 4;
+
+/// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
+const VERSION_3: u32 = 0x2008_0522;
+
+/// Not the text of capabilities, cap_from_text(3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadCapabilities {
+    /// No capability has this name or number.
+    Unknown,
+    /// A clause has no operator of `=`, `+` and `-`.
+    NoOperator,
+    /// A clause begins with an operator other than `=`, and names no capability.
+    NoNames,
+    /// Something else than the flags `e`, `i` and `p`.
+    BadFlag,
+}
+
+impl fmt::Display for BadCapabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "no capability has this name or number",
+            Self::NoOperator => "a clause needs one of =, + and - after the names",
+            Self::NoNames => "a clause without names must begin with =",
+            Self::BadFlag => "the flags are e, i and p",
+        })
+    }
+}
+
+impl core::error::Error for BadCapabilities {}
+
+impl FromStr for Capabilities {
+    type Err = BadCapabilities;
+
+    /// The form of cap_from_text(3): `cap_chown,cap_kill=ep cap_kill-e`, `=`, `all=p`. `all` and the
+    /// empty name are the capabilities that the running kernel knows.
+    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
+        let operator = |byte: u8| matches!(byte, b'=' | b'+' | b'-');
+        let mut sets = Self::NONE;
+        for clause in text.split_ascii_whitespace() {
+            let bytes = clause.as_bytes();
+            let first =
+                bytes.iter().position(|&b| operator(b)).ok_or(BadCapabilities::NoOperator)?;
+            let (names, mut rest) = clause.split_at_checked(first).unwrap_or_default();
+            let mut set = CapabilitySet::EMPTY;
+            if names.is_empty() && !rest.starts_with('=') {
+                return Err(BadCapabilities::NoNames);
+            }
+            for name in names.split(',') {
+                if names.is_empty() || name.eq_ignore_ascii_case("all") {
+                    set |= CapabilitySet::all();
+                } else {
+                    set |= name.parse::<Capability>()?.into();
+                }
+            }
+            while let Some((&action, after)) = rest.as_bytes().split_first() {
+                let end = after.iter().position(|&b| operator(b)).unwrap_or(after.len());
+                let mut flags = 0;
+                for flag in after.iter().take(end) {
+                    flags |= match flag {
+                        b'e' => E,
+                        b'i' => I,
+                        b'p' => P,
+                        _ => return Err(BadCapabilities::BadFlag),
+                    };
+                }
+                if action == b'=' {
+                    sets.change(set, E | I | P, false);
+                }
+                sets.change(set, flags, action != b'-');
+                rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+            }
+        }
+        Ok(sets)
+    }
+}
+
+impl fmt::Display for Capabilities {
+    /// A text that [`str::parse`] takes back: what most capabilities have first, then a clause for
+    /// each other combination of flags.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = CapabilitySet::all();
+        let with = |flags: u8| (0..64).map(Capability).filter(move |&one| self.flags(one) == flags);
+        let among_all = |&flags: &u8| with(flags).filter(|&one| all.contains(one)).count();
+        // The most frequent; of equals the one with the fewest flags.
+        let base = (0..8).rev().max_by_key(among_all).unwrap_or(0);
+        let letters = |f: &mut fmt::Formatter<'_>, flags: u8| {
+            for (flag, letter) in [(E, "e"), (I, "i"), (P, "p")] {
+                if flags & flag != 0 {
+                    f.write_str(letter)?;
+                }
+            }
+            Ok(())
+        };
+        f.write_str("=")?;
+        letters(f, base)?;
+        for flags in 0..8 {
+            // What the kernel does not know has nothing from the first clause.
+            let clause = |&one: &Capability| flags != if all.contains(one) { base } else { 0 };
+            for (index, capability) in with(flags).filter(clause).enumerate() {
+                write!(f, "{}{capability}", if index == 0 { " " } else { "," })?;
+            }
+            if with(flags).any(|one| clause(&one)) {
+                f.write_str("=")?;
+                letters(f, flags)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets the effective, permitted and inheritable set. capset(2): EPERM for a permitted capability
+/// that the thread has not, or an inheritable one that neither the bounding set nor it has.
+///
+/// What the kernel does not know is left out of the sets, as the kernel does.
+pub const fn capset(sets: Capabilities) -> Operation<'static> {
+    let Capabilities { effective: e, permitted: p, inheritable: i } = sets;
+    let low = [e.0 as u32, p.0 as u32, i.0 as u32];
+    let [e1, p1, i1] = [(e.0 >> 32) as u32, (p.0 >> 32) as u32, (i.0 >> 32) as u32];
+    let memory = Memory::Capabilities([VERSION_3, 0], [low[0], low[1], low[2], e1, p1, i1]);
+    Operation::new(k::__NR_capset, [0; 6]).memory(memory)
+}
+
+const fn prctl(option: u32, args: [usize; 4]) -> Operation<'static> {
+    let [a, b, c, d] = args;
+    Operation::new(k::__NR_prctl, [option as usize, a, b, c, d, 0])
+}
+
+/// Takes a capability out of the bounding set, for good. PR_CAPBSET_DROP(2const): EINVAL if the
+/// kernel does not know it, EPERM without CAP_SETPCAP.
+pub const fn bounding_drop(capability: Capability) -> Operation<'static> {
+    prctl(p::PR_CAPBSET_DROP, [capability.0 as usize, 0, 0, 0])
+}
+
+/// Whether it is in the bounding set of the calling thread, PR_CAPBSET_READ(2const). None: the
+/// kernel does not know it.
+pub fn in_bounding_set(capability: Capability) -> Option<bool> {
+    sys::prctl(p::PR_CAPBSET_READ, [capability.0 as usize, 0, 0]).ok().map(|value| value != 0)
+}
+
+/// The bounding set of the calling thread.
+pub fn bounding_set() -> CapabilitySet {
+    (0..64).map(Capability).filter(|&one| in_bounding_set(one) == Some(true)).collect()
+}
+
+/// Puts a capability into the ambient set. PR_CAP_AMBIENT(2const), PR_CAP_AMBIENT_RAISE: EINVAL if
+/// the kernel does not know it; EPERM if it is not both permitted and inheritable, or
+/// [`Securebits::NO_CAP_AMBIENT_RAISE`] is set.
+pub const fn ambient_raise(capability: Capability) -> Operation<'static> {
+    ambient(p::PR_CAP_AMBIENT_RAISE, capability)
+}
+
+/// Takes a capability out of the ambient set. PR_CAP_AMBIENT_LOWER: EINVAL.
+pub const fn ambient_lower(capability: Capability) -> Operation<'static> {
+    ambient(p::PR_CAP_AMBIENT_LOWER, capability)
+}
+
+/// Empties the ambient set. PR_CAP_AMBIENT_CLEAR_ALL.
+pub const fn ambient_clear() -> Operation<'static> {
+    prctl(p::PR_CAP_AMBIENT, [p::PR_CAP_AMBIENT_CLEAR_ALL as usize, 0, 0, 0])
+}
+
+const fn ambient(action: u32, capability: Capability) -> Operation<'static> {
+    prctl(p::PR_CAP_AMBIENT, [action as usize, capability.0 as usize, 0, 0])
+}
+
+/// The ambient set of the calling thread, PR_CAP_AMBIENT_IS_SET.
+pub fn ambient_set() -> CapabilitySet {
+    let set = |one: &Capability| {
+        let args = [p::PR_CAP_AMBIENT_IS_SET as usize, one.0 as usize, 0];
+        sys::prctl(p::PR_CAP_AMBIENT, args) == Ok(1)
+    };
+    (0..64).map(Capability).filter(set).collect()
+}
+
+/// Whether the permitted set survives the change of all user ids from 0 to others.
+/// PR_SET_KEEPCAPS(2const): EPERM if [`Securebits::KEEP_CAPS_LOCKED`] is set. execve(2) clears it.
+pub const fn keepcaps(keep: bool) -> Operation<'static> {
+    prctl(p::PR_SET_KEEPCAPS, [keep as usize, 0, 0, 0])
+}
+
+/// Flags that take the superuser's special treatment away, capabilities(7), "The securebits flags".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Securebits(u32);
+
+impl Securebits {
+    /// None.
+    pub const EMPTY: Self = Self(0);
+    /// `SECBIT_NOROOT`: user id 0 gives no capabilities at execve(2).
+    pub const NOROOT: Self = Self(1 << 0);
+    /// `SECBIT_NOROOT_LOCKED`.
+    pub const NOROOT_LOCKED: Self = Self(1 << 1);
+    /// `SECBIT_NO_SETUID_FIXUP`: changes of the user id leave the capabilities alone.
+    pub const NO_SETUID_FIXUP: Self = Self(1 << 2);
+    /// `SECBIT_NO_SETUID_FIXUP_LOCKED`.
+    pub const NO_SETUID_FIXUP_LOCKED: Self = Self(1 << 3);
+    /// `SECBIT_KEEP_CAPS`: what [`keepcaps`] sets.
+    pub const KEEP_CAPS: Self = Self(1 << 4);
+    /// `SECBIT_KEEP_CAPS_LOCKED`.
+    pub const KEEP_CAPS_LOCKED: Self = Self(1 << 5);
+    /// `SECBIT_NO_CAP_AMBIENT_RAISE`.
+    pub const NO_CAP_AMBIENT_RAISE: Self = Self(1 << 6);
+    /// `SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED`.
+    pub const NO_CAP_AMBIENT_RAISE_LOCKED: Self = Self(1 << 7);
+
+    /// As the kernel has them.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// As the kernel has them.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// Those of the calling thread, PR_GET_SECUREBITS(2const).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of_this_thread() -> Result<Self, Errno> {
+        sys::prctl(p::PR_GET_SECUREBITS, [0; 3]).map(|bits| Self(bits as u32))
+    }
+}
+
+impl BitOr for Securebits {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Sets all of the securebits. PR_SET_SECUREBITS(2const): EPERM without CAP_SETPCAP, or to change a
+/// locked one.
+pub const fn securebits(bits: Securebits) -> Operation<'static> {
+    prctl(p::PR_SET_SECUREBITS, [bits.0 as usize, 0, 0, 0])
+}

@@ -1,0 +1,258 @@
+//! Several calls in one stop (P11): all of them, or as many as the error says, in every thread.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use libpsx::process::{
+    Capabilities, Gid, Instruction, Operation, Synchronisation, Uid, ambient_clear, bounding_drop,
+    capset, keepcaps, no_new_privs, seccomp, setgroups, setresgid, setresuid, timer_slack,
+};
+use libpsx::process::{Capability, setreuid};
+use libpsx::{
+    Agreement, Error, OnPartial, Outcome, Refusal, Sensitivity, Transaction, TransactionError,
+};
+use support::{
+    all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc, slack_here,
+    sleepers, witnesses,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+const ALLOW: Instruction = Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+
+fn slack(nanos: u64) -> Operation<'static> {
+    timer_slack(Duration::from_nanos(nanos))
+}
+
+/// What nobody may do: a thread takes a user id of -1 for an error, setreuid for "as it is"; so this
+/// asks for a capability that no kernel has.
+fn failing() -> Operation<'static> {
+    bounding_drop(Capability::new(63).unwrap())
+}
+
+/// Every thread has these values, which are looked up from outside.
+fn all_slack(wanted: u64) {
+    for tid in proc::tids() {
+        let read = std::fs::read_to_string(format!("/proc/{tid}/timerslack_ns"));
+        assert_eq!(read.unwrap().trim(), wanted.to_string(), "thread {tid}");
+    }
+}
+
+#[test]
+fn a_failing_call_at_each_position() {
+    isolated("a_failing_call_at_each_position", WATCHDOG, || {
+        sleepers(4);
+        for position in 0..4u64 {
+            let base = 1000 * (position + 1);
+            slack(base).perform().unwrap();
+            let mut transaction = Transaction::<4>::new();
+            for index in 0..4 {
+                let next = if index == position { failing() } else { slack(base + index + 1) };
+                transaction = transaction.with(next);
+            }
+            match transaction.perform() {
+                Err(TransactionError::Unchanged(Error::Call(errno))) => {
+                    assert_eq!((position, errno.raw()), (0, libc::EINVAL));
+                }
+                Err(TransactionError::Partial(partial)) => {
+                    assert_eq!(partial.index() as u64, position);
+                    assert_eq!(partial.raw_os_error(), libc::EINVAL);
+                    let text = partial.to_string();
+                    let wanted = format!("call {position} (prctl) failed: EINVAL");
+                    assert!(text.starts_with(&wanted), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+            all_slack(base + position);
+        }
+    });
+}
+
+#[test]
+fn alone_a_transaction_does_and_says_the_same() {
+    isolated("alone_a_transaction_does_and_says_the_same", WATCHDOG, || {
+        support::forked(|| {
+            let transaction = Transaction::<3>::new().with(slack(7)).with(failing()).with(slack(9));
+            let Err(TransactionError::Partial(partial)) = transaction.perform() else { panic!() };
+            assert_eq!((partial.index(), slack_here()), (1, 7));
+        });
+    });
+}
+
+#[test]
+fn killed_rather_than_partial() {
+    let (status, output) = isolated_status("killed_rather_than_partial", WATCHDOG, || {
+        sleepers(2);
+        let transaction = Transaction::<2>::new().with(slack(5)).with(failing());
+        let done = transaction.on_partial(OnPartial::Kill).perform();
+        println!("went on: {done:?}");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(output.contains("libpsx: call 1 of a transaction, prctl(0x18, 0x3f,"), "{output}");
+    assert!(output.contains("returned -22 (EINVAL)"), "{output}");
+    assert!(!output.contains("went on"), "{output}");
+}
+
+#[test]
+fn refused_before_anything_is_done() {
+    isolated("refused_before_anything_is_done", WATCHDOG, || {
+        sleepers(2);
+        let refused = |transaction: Transaction<'_, 2>| match transaction.perform() {
+            Err(TransactionError::Unchanged(Error::Refused(why))) => why,
+            other => panic!("{other:?}"),
+        };
+        let begun = || Transaction::<2>::new().with(slack(12345));
+        let before = slack_here();
+        assert_eq!(refused(begun().with(slack(2)).with(slack(3))), Refusal::Full);
+        let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel);
+        assert_eq!(refused(Transaction::new().with(everywhere).with(slack(1))), Refusal::NotLast);
+        // SAFETY: it is refused.
+        let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], Agreement::SameResult) };
+        assert_eq!(refused(exit), Refusal::Ends);
+        assert_eq!(slack_here(), before);
+        assert_eq!(Transaction::<0>::new().perform().unwrap(), 0);
+    });
+}
+
+/// A thread that sees one of the changes sees all of them, the one by the kernel too.
+#[test]
+fn no_state_in_between_is_run_in() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    static BETWEEN: AtomicUsize = AtomicUsize::new(0);
+    fn filters() -> bool {
+        // SAFETY: PR_GET_SECCOMP touches no memory.
+        unsafe { libc::prctl(libc::PR_GET_SECCOMP) == 2 }
+    }
+    isolated("no_state_in_between_is_run_in", WATCHDOG, || {
+        for by_kernel in [true, false] {
+            support::forked(|| {
+                no_new_privs().perform().unwrap();
+                slack(1).perform().unwrap();
+                for _ in 0..3 {
+                    std::thread::spawn(|| {
+                        loop {
+                            let (filtered, slack) = (filters(), slack_here());
+                            // Asked for after the other: what is new stays new.
+                            let between = (filtered && slack == 1) || (slack != 1 && !filters());
+                            BETWEEN.fetch_add(usize::from(between), Ordering::SeqCst);
+                            SEEN.fetch_add(1, Ordering::SeqCst);
+                        }
+                    });
+                }
+                while SEEN.load(Ordering::SeqCst) < 1000 {
+                    std::thread::yield_now();
+                }
+                let transaction = Transaction::<3>::new().with(slack(2)).with(slack(3));
+                let how =
+                    if by_kernel { Synchronisation::Kernel } else { Synchronisation::Broadcast };
+                transaction.with(seccomp(&[ALLOW], how)).perform().unwrap();
+                all_have("Seccomp_filters", "1");
+                all_slack(3);
+                let seen = SEEN.load(Ordering::SeqCst);
+                while SEEN.load(Ordering::SeqCst) < seen + 1000 {
+                    std::thread::yield_now();
+                }
+                assert_eq!(BETWEEN.load(Ordering::SeqCst), 0);
+            });
+        }
+    });
+}
+
+#[test]
+fn the_kernel_cannot_synchronise() {
+    isolated("the_kernel_cannot_synchronise", WATCHDOG, || {
+        sleepers(2);
+        prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
+        no_new_privs().perform().unwrap();
+        let has_one = proc::tids().into_iter().find(|&tid| proc::status(tid)["Seccomp"] == "2");
+        let everywhere = || seccomp(&[ALLOW], Synchronisation::Kernel);
+        match everywhere().perform() {
+            Err(Error::OutOfSync { tid }) => assert_eq!(Some(tid), has_one),
+            other => panic!("{other:?}"),
+        }
+        match Transaction::<2>::new().with(slack(77)).with(everywhere()).perform() {
+            Err(TransactionError::Partial(partial)) => {
+                assert_eq!((partial.index(), partial.out_of_sync()), (1, has_one));
+                assert_eq!(partial.raw_os_error(), libc::ESRCH);
+            }
+            other => panic!("{other:?}"),
+        }
+        all_slack(77);
+        let filtered = proc::field_in_every_thread("Seccomp_filters");
+        assert_eq!(filtered.values().filter(|count| *count != "0").count(), 1, "{filtered:?}");
+    });
+}
+
+/// The thread that differs performs nothing after that, and the others all.
+#[test]
+fn a_thread_differs_at_one_of_the_calls() {
+    isolated("a_thread_differs_at_one_of_the_calls", WATCHDOG, || {
+        const EPERM: u32 = libc::EPERM as u32;
+        sleepers(2);
+        prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | EPERM));
+        let fsuid = libpsx::process::setfsuid(None);
+        let transaction = Transaction::<3>::new().with(slack(100)).with(fsuid).with(slack(200));
+        let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
+        assert_eq!((report.threads(), report.divergent()), (5, 1));
+        for result in report.results() {
+            let path = format!("/proc/{}/timerslack_ns", result.tid());
+            let slack = std::fs::read_to_string(path).unwrap();
+            match result.outcome() {
+                Outcome::Returned(_) => assert_eq!((result.call(), slack.trim()), (2, "200")),
+                Outcome::Failed(errno) => {
+                    assert_eq!((result.call(), slack.trim()), (1, "100"));
+                    assert_eq!(errno.raw(), libc::EPERM);
+                }
+                Outcome::Died => panic!("{report:?}"),
+            }
+        }
+    });
+}
+
+/// What a daemon does when it has started.
+#[test]
+fn dropping_root() {
+    isolated_as_root("dropping_root", WATCHDOG, || {
+        sleepers(5);
+        let _asked = witnesses(1);
+        let (user, group) = (Uid::new(65534), Gid::new(65534));
+        let extra = [Gid::new(7), Gid::new(100)].map(Option::unwrap);
+        let kept = Capabilities {
+            effective: Capability::NET_BIND_SERVICE.into(),
+            permitted: Capability::NET_BIND_SERVICE.into(),
+            ..Capabilities::NONE
+        };
+        let report = Transaction::<8>::new()
+            .with(keepcaps(true))
+            .with(ambient_clear())
+            .with(bounding_drop(Capability::SYS_PTRACE))
+            .with(setgroups(&extra))
+            .with(setresgid(group, group, group))
+            .with(setresuid(user, user, user))
+            .with(capset(kept))
+            .with(no_new_privs())
+            .on_partial(OnPartial::Kill)
+            .run()
+            .unwrap();
+        assert_eq!((report.threads(), report.divergent()), (8, 0));
+        all_have("Uid", "65534\t65534\t65534\t65534");
+        all_have("Gid", "65534\t65534\t65534\t65534");
+        all_have("Groups", "7 100");
+        all_have("CapEff", "0000000000000400");
+        all_have("CapPrm", "0000000000000400");
+        all_have("CapInh", "0000000000000000");
+        all_have("NoNewPrivs", "1");
+        let bounding = proc::field_in_every_thread("CapBnd");
+        for text in bounding.values() {
+            let bits = u64::from_str_radix(text, 16).unwrap();
+            assert_eq!(bits & 1 << 19, 0);
+        }
+        // And nobody comes back.
+        let Err(Error::Call(errno)) = setreuid(Some(Uid::ROOT), None).perform() else { panic!() };
+        assert_eq!(errno.raw(), libc::EPERM);
+    });
+}
