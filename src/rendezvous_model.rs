@@ -50,7 +50,7 @@ fn visit(world: &World, index: usize, agreed: bool, gone: bool) {
         || {
             assert_eq!(world.new_state.load(SeqCst), 1, "performed before the caller");
             world.performed.fetch_add(1, SeqCst);
-            Verdict { index: 0, result: 7, agreed }
+            Verdict { index: 0, result: 7, agreed, stays: false }
         },
     );
 }

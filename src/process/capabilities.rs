@@ -328,8 +328,8 @@ impl Capabilities {
     }
 
     fn flags(&self, capability: Capability) -> u8 {
-        let has = |set: CapabilitySet| u8::from(set.contains(capability));
-        has(self.effective) * E | has(self.inheritable) * I | has(self.permitted) * P
+        let has = |set: CapabilitySet, flag| if set.contains(capability) { flag } else { 0 };
+        has(self.effective, E) | has(self.inheritable, I) | has(self.permitted, P)
     }
 
     fn change(&mut self, set: CapabilitySet, flags: u8, raise: bool) {
