@@ -251,6 +251,8 @@ pub enum Need {
     /// A process of its own: this one shares its memory with another that is using it
     /// (CLONE_VM without CLONE_THREAD).
     OwnMemory,
+    /// A namespace of this thread (/proc/thread-self/ns).
+    Namespace,
 }
 
 impl fmt::Display for Need {
@@ -262,6 +264,7 @@ impl fmt::Display for Need {
             Self::Mask => "the signal mask could not be changed",
             Self::Clock => "the time could not be told",
             Self::OwnMemory => "another process that shares this memory uses it",
+            Self::Namespace => "the thread's namespace could not be opened",
         })
     }
 }

@@ -69,6 +69,15 @@ pub(crate) fn alone() -> Option<bool> {
     }
 }
 
+/// unshare(2) of a namespace.
+pub(crate) fn unshare(flag: usize) -> Result<(), Errno> {
+    call(k::__NR_unshare, [flag, 0, 0, 0, 0, 0]).map(|_| ())
+}
+
+pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
+    call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
+}
+
 /// prctl(PR_GET_SECCOMP): whether this thread has a filter.
 pub(crate) fn filtered() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
@@ -110,6 +119,30 @@ pub(crate) fn is_dead(tid: i32) -> bool {
     let owned = AtomicU32::new(tid as u32);
     let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
     call(k::__NR_futex, [owned.as_ptr() as usize, op, 0, 0, 0, 0]) == Err(Errno::SRCH)
+}
+
+// Keyrings
+
+const KEY_SPEC_THREAD_KEYRING: usize = usize::MAX;
+
+/// add_key(2) of a keyring to the keyring of this thread.
+pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
+    let (kind, name) = (c"keyring".as_ptr() as usize, name.as_ptr() as usize);
+    let args = [kind, name, 0, 0, KEY_SPEC_THREAD_KEYRING, 0];
+    call(k::__NR_add_key, args).map(|serial| serial as i32)
+}
+
+/// keyctl(2), KEYCTL_SETPERM: all for who possesses it; view, read, search and link for its user.
+pub(crate) fn let_user_search(serial: i32) -> Result<(), Errno> {
+    const KEYCTL_SETPERM: usize = 5;
+    const PERMISSIONS: usize = 0x3f1b_0000;
+    call(k::__NR_keyctl, [KEYCTL_SETPERM, serial as usize, PERMISSIONS, 0, 0, 0]).map(|_| ())
+}
+
+pub(crate) fn unlink_from_thread_keyring(serial: i32) {
+    const KEYCTL_UNLINK: usize = 9;
+    let args = [KEYCTL_UNLINK, serial as usize, KEY_SPEC_THREAD_KEYRING, 0, 0, 0];
+    let _ = call(k::__NR_keyctl, args);
 }
 
 // Time
@@ -290,9 +323,14 @@ pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
 // Files
 
 /// A descriptor, closed when dropped. Every one is O_CLOEXEC.
+#[derive(Debug)]
 pub(crate) struct Fd(i32);
 
 impl Fd {
+    pub(crate) const fn raw(&self) -> i32 {
+        self.0
+    }
+
     pub(crate) fn open(path: &CStr, flags: u32) -> Result<Self, Errno> {
         Self::open_at(k::AT_FDCWD, path, flags)
     }

@@ -28,6 +28,8 @@
 
 mod capabilities;
 mod credentials;
+mod keyrings;
+mod namespaces;
 mod sandbox;
 mod scheduling;
 
@@ -40,9 +42,12 @@ use crate::error::Error;
 use crate::report::Report;
 #[cfg(doc)]
 use crate::transaction::Transaction;
+use scheduling::SchedAttr;
 
 pub use capabilities::*;
 pub use credentials::*;
+pub use keyrings::*;
+pub use namespaces::*;
 pub use sandbox::*;
 pub use scheduling::*;
 
@@ -64,6 +69,8 @@ enum Memory {
     Capabilities([u32; 2], [u32; 6]),
     /// seccomp(2): `struct sock_fprog`, to which the third argument points.
     Program(Program),
+    /// sched_setattr(2): the second argument points to it.
+    Scheduling(SchedAttr),
 }
 
 /// `struct sock_fprog` (include/uapi/linux/filter.h).
@@ -139,6 +146,7 @@ impl<'a> Operation<'a> {
                 *second = ptr::from_ref(data) as usize;
             }
             Memory::Program(program) => *third = ptr::from_ref(program) as usize,
+            Memory::Scheduling(attr) => *second = ptr::from_ref(attr) as usize,
         }
         call
     }

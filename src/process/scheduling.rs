@@ -1,11 +1,13 @@
-//! How the threads are run. These belong to a thread each, so other threads' own settings are lost.
+//! How the threads are run, and other state that a thread has of its own. Made process-wide, a call here
+//! takes from other threads the settings that they may have made for themselves.
 
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::Operation;
+use super::{Memory, Operation};
+use crate::calls::Agreement;
 
 /// How late timers may expire, to the nanosecond. PR_SET_TIMERSLACK(2const): no errors. Zero stands
 /// for the default, which is what the thread began with. Threads that are scheduled by a real-time
@@ -14,4 +16,184 @@ pub const fn timer_slack(slack: Duration) -> Operation<'static> {
     let nanos = slack.as_nanos();
     let nanos = if nanos > usize::MAX as u128 { usize::MAX } else { nanos as usize };
     Operation::new(k::__NR_prctl, [p::PR_SET_TIMERSLACK as usize, nanos, 0, 0, 0, 0])
+}
+
+/// The nice value, from -20 (the most CPU time) to 19; what is beyond is taken for the nearest.
+/// setpriority(2) of the thread itself: EACCES for a lower value without CAP_SYS_NICE or room in
+/// RLIMIT_NICE.
+pub const fn nice(value: i32) -> Operation<'static> {
+    const PRIO_PROCESS: usize = 0;
+    Operation::new(k::__NR_setpriority, [PRIO_PROCESS, 0, value as usize, 0, 0, 0])
+}
+
+/// A scheduling policy, sched(7). (SCHED_DEADLINE is not here: the kernel admits threads with it one by
+/// one, as long as there is time left to promise.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheduler {
+    /// SCHED_OTHER, with a nice value from -20 to 19.
+    Other(i32),
+    /// SCHED_BATCH, with a nice value.
+    Batch(i32),
+    /// SCHED_IDLE.
+    Idle,
+    /// SCHED_FIFO, with a priority from 1 to 99.
+    Fifo(u32),
+    /// SCHED_RR, with a priority from 1 to 99.
+    RoundRobin(u32),
+}
+
+/// The scheduling policy, and its parameter. sched_setattr(2) of the thread itself: EINVAL for a
+/// priority out of range, EPERM. Children inherit it.
+pub const fn scheduler(policy: Scheduler) -> Operation<'static> {
+    let (policy, nice, priority) = match policy {
+        Scheduler::Other(nice) => (k::SCHED_NORMAL, nice, 0),
+        Scheduler::Batch(nice) => (k::SCHED_BATCH, nice, 0),
+        Scheduler::Idle => (k::SCHED_IDLE, 0, 0),
+        Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
+        Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
+    };
+    let attr =
+        SchedAttr { size: SchedAttr::SIZE, policy, flags: 0, nice, priority, deadline: [0; 3] };
+    Operation::new(k::__NR_sched_setattr, [0; 6]).memory(Memory::Scheduling(attr))
+}
+
+/// `struct sched_attr` in its first version (include/uapi/linux/sched/types.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    /// Runtime, deadline, period.
+    deadline: [u64; 3],
+}
+
+impl SchedAttr {
+    const SIZE: u32 = size_of::<Self>() as u32;
+}
+
+const _: () = assert!(SchedAttr::SIZE == 48);
+
+/// From which memory nodes a thread's pages come, set_mempolicy(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MemoryPolicy {
+    /// The system's default.
+    Default,
+    /// These nodes first, then others.
+    Preferred,
+    /// These nodes only.
+    Bind,
+    /// These nodes in turn.
+    Interleave,
+    /// The node of the CPU that asks.
+    Local,
+}
+
+/// The memory policy: bit `n` of the words together is node `n`; none for `Default` and `Local`.
+/// set_mempolicy(2): EINVAL. Children inherit it; pages that are there already stay where they are.
+pub fn memory_policy(policy: MemoryPolicy, nodes: &[u64]) -> Operation<'_> {
+    let mode = match policy {
+        MemoryPolicy::Default => 0,
+        MemoryPolicy::Preferred => 1,
+        MemoryPolicy::Bind => 2,
+        MemoryPolicy::Interleave => 3,
+        MemoryPolicy::Local => 4,
+    };
+    let (mask, bits) = match nodes {
+        [] => (0, 0),
+        // "maxnode" counts one more than there are, set_mempolicy(2), BUGS.
+        _ => (nodes.as_ptr() as usize, size_of_val(nodes).saturating_mul(8).saturating_add(1)),
+    };
+    Operation::new(k::__NR_set_mempolicy, [mode, mask, bits, 0, 0, 0])
+}
+
+/// How a thread's reads and writes are scheduled, ioprio_set(2). Of 8 levels, 0 comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IoPriority {
+    /// As the nice value says.
+    None,
+    /// Before all others. It needs CAP_SYS_ADMIN or CAP_SYS_NICE.
+    RealTime(u8),
+    /// As other threads.
+    BestEffort(u8),
+    /// When nobody else wants the disk.
+    Idle,
+}
+
+/// The priority of reads and writes. ioprio_set(2): EINVAL for a level above 7, EPERM.
+pub const fn io_priority(priority: IoPriority) -> Operation<'static> {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    const CLASS_SHIFT: usize = 13;
+    let (class, level) = match priority {
+        IoPriority::None => (0, 0),
+        IoPriority::RealTime(level) => (1, level),
+        IoPriority::BestEffort(level) => (2, level),
+        IoPriority::Idle => (3, 0),
+    };
+    // The kernel would take the high bits of a level for hints: there is no class 7.
+    let class = if level > 7 { 7 } else { class };
+    let value = class << CLASS_SHIFT | (level & 7) as usize;
+    Operation::new(k::__NR_ioprio_set, [IOPRIO_WHO_PROCESS, 0, value, 0, 0, 0])
+}
+
+/// The CPUs that threads may run on: bit `n` of the words together is CPU `n`. sched_setaffinity(2):
+/// EINVAL if none of them is there, EPERM.
+pub fn affinity(cpus: &[u64]) -> Operation<'_> {
+    let args = [0, size_of_val(cpus), cpus.as_ptr() as usize, 0, 0, 0];
+    Operation::new(k::__NR_sched_setaffinity, args)
+}
+
+/// The execution domain, personality(2): `ADDR_NO_RANDOMIZE` and the like. Its value is the one of
+/// before. Most flags count from the next execve(2) on, and children inherit it.
+pub const fn personality(persona: u32) -> Operation<'static> {
+    Operation::new(k::__NR_personality, [persona as usize, 0, 0, 0, 0, 0])
+        .agreement(Agreement::AnySuccess)
+}
+
+/// A speculative misfeature of CPUs, PR_SET_SPECULATION_CTRL(2const).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Speculation {
+    /// Speculative store bypass.
+    StoreBypass,
+    /// Indirect branch speculation.
+    IndirectBranch,
+    /// Flushing of the L1 data cache when the thread is switched from.
+    L1dFlush,
+}
+
+/// What is to be of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SpeculationControl {
+    /// The misfeature is on, the mitigation off.
+    Enable,
+    /// The misfeature is off, the mitigation on.
+    Disable,
+    /// As [`Disable`](Self::Disable), for good.
+    ForceDisable,
+    /// As [`Disable`](Self::Disable), until execve(2).
+    DisableUntilExec,
+}
+
+/// Controls it. PR_SET_SPECULATION_CTRL(2const): ENODEV if the CPU or the kernel has no such control,
+/// ENXIO if it cannot be set per thread, EPERM if it was disabled for good, ERANGE. Children inherit it.
+pub const fn speculation(which: Speculation, control: SpeculationControl) -> Operation<'static> {
+    let which = match which {
+        Speculation::StoreBypass => p::PR_SPEC_STORE_BYPASS,
+        Speculation::IndirectBranch => p::PR_SPEC_INDIRECT_BRANCH,
+        Speculation::L1dFlush => p::PR_SPEC_L1D_FLUSH,
+    };
+    let control = match control {
+        SpeculationControl::Enable => p::PR_SPEC_ENABLE,
+        SpeculationControl::Disable => p::PR_SPEC_DISABLE,
+        SpeculationControl::ForceDisable => p::PR_SPEC_FORCE_DISABLE,
+        SpeculationControl::DisableUntilExec => p::PR_SPEC_DISABLE_NOEXEC,
+    };
+    let option = p::PR_SET_SPECULATION_CTRL as usize;
+    Operation::new(k::__NR_prctl, [option, which as usize, control as usize, 0, 0, 0])
 }

@@ -174,3 +174,34 @@ pub fn covers(witnesses: &[Witness], value: usize) -> Report {
     assert!(report.threads() > witnesses.len(), "{report:?}");
     report
 }
+
+/// What is asked in a thread.
+pub type Question = fn() -> i64;
+
+/// Threads that answer questions about themselves.
+pub struct Asked(Vec<(Sender<Question>, Receiver<i64>)>);
+
+impl Asked {
+    pub fn new(count: usize) -> Self {
+        Self(
+            (0..count)
+                .map(|_| {
+                    let ((ask, asked), (answer, answered)) = (channel::<Question>(), channel());
+                    std::thread::spawn(move || {
+                        asked.iter().for_each(|question| answer.send(question()).unwrap());
+                    });
+                    (ask, answered)
+                })
+                .collect(),
+        )
+    }
+
+    /// This thread and the others all answer so.
+    pub fn all_answer(&self, question: Question, wanted: i64) {
+        assert_eq!(question(), wanted);
+        for (ask, answered) in &self.0 {
+            ask.send(question).unwrap();
+            assert_eq!(answered.recv().unwrap(), wanted);
+        }
+    }
+}

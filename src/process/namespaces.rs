@@ -1,0 +1,126 @@
+//! Namespaces, namespaces(7): joining one with every thread, and making one for all of them.
+
+// # Safety
+//
+// The calls here take descriptors that are open, and numbers.
+#![allow(unsafe_code)]
+
+use core::ffi::{CStr, c_int};
+
+use linux_raw_sys::general as k;
+
+use super::Operation;
+use crate::error::{Error, Need, Refusal, TransactionError};
+use crate::judge;
+use crate::sys::{self, Fd};
+use crate::transaction::Transaction;
+
+/// A kind of namespace that threads can change one by one, and so all of them together.
+///
+/// The others cannot be offered. **User** and **time** namespaces: the kernel lets only a process of one
+/// thread change them (setns(2), EINVAL; EUSERS). **PID**: unshare(2) and setns(2) change where the
+/// *children* of a thread will be, and a thread that did so can make no more threads (clone(2),
+/// EINVAL). **Mount**: setns(2) refuses while threads share their root and working directories
+/// (CLONE_FS), and threads that do not share them are no longer what programs take them for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Namespace {
+    /// Network devices, addresses, ports: network_namespaces(7).
+    Network,
+    /// Host and domain name: uts_namespaces(7).
+    Uts,
+    /// System V IPC, POSIX message queues: ipc_namespaces(7).
+    Ipc,
+    /// The root of the cgroups that are seen: cgroup_namespaces(7).
+    Cgroup,
+}
+
+impl Namespace {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Network, Self::Uts, Self::Ipc, Self::Cgroup];
+
+    /// `CLONE_NEW*`.
+    const fn flag(self) -> usize {
+        let flag = match self {
+            Self::Network => k::CLONE_NEWNET,
+            Self::Uts => k::CLONE_NEWUTS,
+            Self::Ipc => k::CLONE_NEWIPC,
+            Self::Cgroup => k::CLONE_NEWCGROUP,
+        };
+        flag as usize
+    }
+
+    const fn path(self) -> &'static CStr {
+        match self {
+            Self::Network => c"/proc/thread-self/ns/net",
+            Self::Uts => c"/proc/thread-self/ns/uts",
+            Self::Ipc => c"/proc/thread-self/ns/ipc",
+            Self::Cgroup => c"/proc/thread-self/ns/cgroup",
+        }
+    }
+}
+
+/// Joins the namespace of this kind that a descriptor of /proc/PID/ns/ or of a process stands for.
+/// setns(2): EBADF, EINVAL if it is of another kind, EPERM without CAP_SYS_ADMIN (in the user
+/// namespace that owns it, and in one's own). Children inherit it.
+pub const fn setns(namespace: c_int, kind: Namespace) -> Operation<'static> {
+    Operation::new(k::__NR_setns, [namespace as usize, kind.flag(), 0, 0, 0, 0])
+}
+
+/// A namespace that nobody is in yet, made by [`unshare`].
+#[derive(Debug)]
+pub struct NewNamespace {
+    fd: Fd,
+    kind: Namespace,
+}
+
+impl NewNamespace {
+    /// Moves every thread there, as [`setns`].
+    pub const fn join(&self) -> Operation<'_> {
+        setns(self.fd.raw(), self.kind)
+    }
+}
+
+/// Makes a new namespace, for every thread to join: unshare(2) by every thread would make one for
+/// each. EPERM without CAP_SYS_ADMIN, ENOSPC, ENOMEM; [`Need::Namespace`] if /proc cannot be read.
+///
+/// The calling thread is in the new namespace for a moment, with all signals blocked, and back in the
+/// old one when this returns.
+///
+/// # Errors
+/// Any [`Error`] means that nothing changed in any thread.
+pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
+    let environment = |errno| Error::Environment { need: Need::Namespace, errno };
+    let open = || Fd::open(kind.path(), 0);
+    let old = open().map_err(environment)?;
+    let mask = sys::set_mask(sys::ALL).map_err(environment)?;
+    let made = sys::unshare(kind.flag()).map_err(Error::Call).and_then(|()| {
+        let new = open();
+        if sys::setns(old.raw(), kind.flag()).is_err() {
+            judge::lost("a thread could not leave its new namespace");
+        }
+        new.map_err(environment)
+    });
+    let _ = sys::set_mask(mask);
+    made.map(|fd| NewNamespace { fd, kind })
+}
+
+/// Moves every thread into new namespaces of these kinds, in one stop.
+///
+/// # Errors
+/// Any but [`TransactionError::Partial`] means that nothing changed in any thread.
+pub fn unshare_all(kinds: &[Namespace]) -> Result<(), TransactionError> {
+    const KINDS: usize = Namespace::ALL.len();
+    if kinds.len() > KINDS {
+        return Err(Error::Refused(Refusal::Full).into());
+    }
+    let mut made = [const { None }; KINDS];
+    for (place, &kind) in made.iter_mut().zip(kinds) {
+        *place = Some(unshare(kind)?);
+    }
+    let mut transaction = Transaction::<KINDS>::new();
+    for namespace in made.iter().flatten() {
+        transaction = transaction.with(namespace.join());
+    }
+    transaction.perform().map(|_| ())
+}

@@ -1,0 +1,107 @@
+//! The text form of capabilities, both ways, beside another implementation of cap_from_text(3).
+
+use std::str::FromStr;
+
+use libpsx::process::{BadCapabilities, Capabilities, Capability, CapabilitySet};
+
+fn parse(text: &str) -> Result<Capabilities, BadCapabilities> {
+    text.parse()
+}
+
+fn set(capabilities: &[Capability]) -> CapabilitySet {
+    CapabilitySet::of(capabilities)
+}
+
+#[test]
+fn clauses() {
+    use Capability as C;
+    let sets =
+        |effective, permitted, inheritable| Capabilities { effective, permitted, inheritable };
+    let none = CapabilitySet::EMPTY;
+    let all = CapabilitySet::all();
+    let chown = set(&[C::CHOWN]);
+    let two = set(&[C::CHOWN, C::KILL]);
+    assert_eq!(parse(""), Ok(Capabilities::NONE));
+    assert_eq!(parse("="), Ok(Capabilities::NONE));
+    assert_eq!(parse("=ep"), Ok(sets(all, all, none)));
+    assert_eq!(parse("all=i"), Ok(sets(none, none, all)));
+    assert_eq!(parse("cap_chown,CAP_KILL=ep"), Ok(sets(two, two, none)));
+    assert_eq!(parse("0,5=ep"), Ok(sets(two, two, none)));
+    assert_eq!(parse("cap_chown=p+ei-p"), Ok(sets(chown, none, chown)));
+    assert_eq!(parse("cap_chown,cap_kill=ep cap_kill-ep"), Ok(sets(chown, chown, none)));
+    assert_eq!(parse("=ep cap_kill="), Ok(sets(all - C::KILL.into(), all - C::KILL.into(), none)));
+    let unnamed = C::new(63).unwrap().into();
+    assert_eq!(parse("63=p"), Ok(sets(none, unnamed, none)));
+}
+
+#[test]
+fn what_is_no_text_of_capabilities() {
+    assert_eq!(parse("cap_chown"), Err(BadCapabilities::NoOperator));
+    assert_eq!(parse("+ep"), Err(BadCapabilities::NoNames));
+    assert_eq!(parse("cap_nothing=p"), Err(BadCapabilities::Unknown));
+    assert_eq!(parse("chown=p"), Err(BadCapabilities::Unknown));
+    assert_eq!(parse("64=p"), Err(BadCapabilities::Unknown));
+    assert_eq!(parse("cap_chown,=p"), Err(BadCapabilities::Unknown));
+    assert_eq!(parse("cap_chown=x"), Err(BadCapabilities::BadFlag));
+    assert_eq!(parse("cap_chöwn=p"), Err(BadCapabilities::Unknown));
+    assert_eq!(parse("é=p"), Err(BadCapabilities::Unknown));
+}
+
+/// xorshift64*, for a seed that can be given back.
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+#[test]
+fn both_ways_and_beside_capctl() {
+    let seed = std::env::var("PSX_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
+    println!("PSX_SEED={seed}");
+    let mut state = seed;
+    let known = CapabilitySet::all().bits();
+    let theirs = |set: capctl::CapSet| {
+        set.iter()
+            .fold(CapabilitySet::EMPTY, |all, cap| all | Capability::new(cap as u8).unwrap().into())
+    };
+    for round in 0..5000 {
+        // Sparse, dense and even sets, and at times such that the kernel does not know.
+        let mut pick = || match random(&mut state) % 4 {
+            0 => random(&mut state) & random(&mut state) & random(&mut state),
+            1 => random(&mut state) | random(&mut state) | random(&mut state),
+            2 => known,
+            _ => random(&mut state),
+        };
+        let known = if round % 2 == 0 { known } else { u64::MAX };
+        let mut pick = || CapabilitySet::from_bits(pick() & known);
+        let sets = Capabilities { effective: pick(), permitted: pick(), inheritable: pick() };
+        let text = sets.to_string();
+        assert_eq!(parse(&text), Ok(sets), "{text}");
+        if known == u64::MAX {
+            continue;
+        }
+        let other = capctl::CapState::from_str(&text).unwrap();
+        let read = Capabilities {
+            effective: theirs(other.effective),
+            permitted: theirs(other.permitted),
+            inheritable: theirs(other.inheritable),
+        };
+        assert_eq!(read, sets, "{text}");
+        assert_eq!(parse(&other.to_string()), Ok(sets), "{other}");
+    }
+}
+
+#[test]
+fn every_name_is_the_kernel_s() {
+    for number in 0..=40 {
+        let capability = Capability::new(number).unwrap();
+        let name = capability.to_string();
+        assert_eq!(capctl::Cap::from_str(&name).unwrap() as u8, number, "{name}");
+        assert_eq!(name.parse(), Ok(capability));
+    }
+    assert_eq!(Capability::new(64), None);
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
+    assert_eq!(last.trim(), Capability::last().number().to_string());
+}
