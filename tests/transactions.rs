@@ -18,7 +18,7 @@ use libpsx::{
 };
 use support::{
     Asked, all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc,
-    slack_here, sleepers, witnesses,
+    slack_here, sleepers,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(60);
