@@ -1,0 +1,91 @@
+/* P4: a thread may be stopped with any lock of libc in its hands; the call waits for none. */
+#include "promises.h"
+#include <dlfcn.h>
+#include <malloc.h>
+
+static void *allocates(void *unused) {
+    threads_begun++;
+    for (unsigned n = 0; !over; n++) {
+        void *some = malloc(16 + n % 5000), *more = calloc(1, 100 + n % 70000);
+        free(some);
+        free(more);
+    }
+    return unused;
+}
+static void beside(int threads, void *(*body)(void *), int calls) {
+    for (int i = 0; i < threads; i++) thread(body, NULL);
+    await(threads);
+    for (int n = 1; n <= calls; n++) CHECK(set_uid(1000 + n) == 0);
+    all_have("Uid", 1000 + calls);
+}
+static void allocator(void) {
+    need_root();
+    mallopt(M_ARENA_MAX, 1);
+    beside(300, allocates, 100);
+}
+
+static void *prints(void *unused) {
+    threads_begun++;
+    while (!over) fprintf(stderr, "%d %s\n", 1, "text");
+    return unused;
+}
+static void stdio(void) {
+    need_root();
+    CHECK(freopen("/dev/null", "w", stderr) != NULL);
+    beside(300, prints, 100);
+}
+
+/* The library has to speak, while others hold the lock of the stream. */
+static void *prints_without_capabilities(void *unused) {
+    drop_own_capabilities();
+    return prints(unused);
+}
+static void stdio_divergence(void) {
+    need_root();
+    CHECK(freopen("/dev/null", "w", stderr) != NULL);
+    CHECK(psx_set_sensitivity(PSX_WARNING) == 0);
+    for (int i = 0; i < 20; i++) thread(i % 2 ? prints : prints_without_capabilities, NULL);
+    await(20);
+    for (int n = 1; n <= 100; n++) CHECK(set_uid(1000 + n) == 0);
+    CHECK(own("Uid") == 1100);
+}
+
+static void *loads(void *unused) {
+    threads_begun++;
+    while (!over) {
+        void *library = dlopen("libm.so.6", RTLD_NOW | RTLD_LOCAL);
+        if (library != NULL) dlclose(library);
+    }
+    return unused;
+}
+static void loader(void) {
+    need_root();
+    beside(20, loads, 100);
+}
+
+/* The child of such a pthread_create waits, all signals blocked, for its maker. */
+static void *nothing(void *unused) { return unused; }
+static void *makes_with_affinity(void *unused) {
+    cpu_set_t cpus;
+    sched_getaffinity(0, sizeof cpus, &cpus);
+    threads_begun++;
+    while (!over) {
+        pthread_attr_t attr;
+        pthread_t made;
+        pthread_attr_init(&attr);
+        pthread_attr_setaffinity_np(&attr, sizeof cpus, &cpus);
+        if (pthread_create(&made, &attr, nothing, NULL) == 0) pthread_join(made, NULL);
+        pthread_attr_destroy(&attr);
+    }
+    return unused;
+}
+static void creation(void) {
+    need_root();
+    beside(4, makes_with_affinity, 200);
+}
+
+CASES({"allocator", "300 threads allocate from one arena, 100 calls", allocator},
+      {"stdio", "300 threads print to standard error, 100 calls", stdio},
+      {"stdio_divergence", "the same with PSX_WARNING and results that differ", stdio_divergence},
+      {"loader", "20 threads in dlopen and dlclose, 100 calls", loader},
+      {"creation", "4 threads in pthread_create with an affinity, 200 calls", creation})

@@ -1,0 +1,100 @@
+/* P10: every thread is covered where /proc cannot be used. Each thread tells its own id. */
+#include "promises.h"
+#include <sys/mount.h>
+
+#define WITNESSES 8
+static atomic_int round_, answers;
+static atomic_long ids[WITNESSES];
+static void *witness(void *number) {
+    threads_begun++;
+    for (int seen = 0;;) {
+        while (round_ == seen) RAW(SYS_futex, &round_, 0, seen, 0);
+        seen++;
+        ids[(long)number] = uid_here();
+        answers++;
+    }
+    return NULL;
+}
+static void witnesses(void) {
+    for (long i = 0; i < WITNESSES; i++) thread(witness, (void *)i);
+    await(WITNESSES);
+}
+static void check(long result, long wanted) {
+    int error = errno, old = uid_here() != wanted;
+    answers = 0;
+    round_++;
+    RAW(SYS_futex, &round_, 1, WITNESSES);
+    while (answers < WITNESSES) sched_yield();
+    for (int i = 0; i < WITNESSES; i++) old += ids[i] != wanted;
+    if (result != 0 || old != 0)
+        wrong("result %ld, errno %d, and %d of %d threads are unchanged", result, error, old, WITNESSES + 1);
+}
+
+static void enter_empty_root(void) {
+    char path[] = "/tmp/promises-XXXXXX";
+    CHECK(mkdtemp(path) != NULL);
+    CHECK(chdir(path) == 0 && rmdir(path) == 0);
+    /* An empty directory that is no more: nothing can be made in it. */
+    CHECK(chroot(".") == 0);
+}
+
+static void chroot_first_call(void) {
+    need_root();
+    witnesses();
+    enter_empty_root();
+    check(set_uid(1001), 1001);
+}
+static void chroot_later(void) {
+    need_root();
+    witnesses();
+    check(set_uid(1001), 1001);
+    enter_empty_root();
+    check(set_uid(1002), 1002);
+}
+static void chroot_and_drop(void) {
+    need_root();
+    witnesses();
+    enter_empty_root();
+    check(psx_syscall3(SYS_setresuid, 1001, 1002, 1003), 1001);
+    /* Without any capability now. */
+    check(psx_syscall3(SYS_setresuid, 1002, -1, -1), 1002);
+}
+
+static void unmounted(void) {
+    need_root();
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        skipped("unshare: errno %d", errno);
+    if (umount2("/proc", MNT_DETACH) != 0) skipped("umount: errno %d", errno);
+    witnesses();
+    check(set_uid(1001), 1001);
+}
+
+static void in_inner_namespace(void) {
+    witnesses();
+    check(set_uid(1001), 1001);
+    check(set_uid(1002), 1002);
+}
+static void outer_namespace(void) {
+    need_root();
+    if (unshare(CLONE_NEWPID) != 0) skipped("unshare: errno %d", errno);
+    int status = in_child(in_inner_namespace);
+    if (status != 0) wrong("the init process of the namespace: %s", ending(status));
+}
+
+static void no_descriptors(void) {
+    need_root();
+    witnesses();
+    check(set_uid(1001), 1001);
+    struct rlimit none = {0, 0};
+    getrlimit(RLIMIT_NOFILE, &none);
+    none.rlim_cur = 0;
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    check(set_uid(1002), 1002);
+}
+
+CASES({"chroot_first_call", "an empty root directory before the first call", chroot_first_call},
+      {"chroot_later", "an empty root directory after the first call", chroot_later},
+      {"chroot_and_drop", "an empty root directory, and no privilege any more", chroot_and_drop},
+      {"unmounted", "/proc is not mounted", unmounted},
+      {"outer_namespace", "/proc is that of an outer PID namespace", outer_namespace},
+      {"no_descriptors", "no descriptor is free (RLIMIT_NOFILE 0)", no_descriptors})

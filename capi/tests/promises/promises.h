@@ -1,0 +1,345 @@
+/*
+ * promises.h: what the programs of this directory share. Each is a list of cases:
+ *
+ *   PROGRAM         prints them, a line each: name, tab, what it is
+ *   PROGRAM CASE    runs one, which says `ok`, `wrong: why` or `SKIPPED: why` on standard output
+ *
+ * What the threads have come to is read from the kernel, or asked in each of them; never taken from the
+ * library's word. Raw calls, because libc's own belong to the process, and a raw thread has no errno.
+ */
+#ifndef PROMISES_H
+#define PROMISES_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/psx_syscall.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define UNUSED __attribute__((unused))
+#define SIGNAL 33
+
+struct test_case {
+    const char *name, *what;
+    void (*body)(void); /* ends in ok(), wrong() or skipped(); returning is ok() */
+};
+
+UNUSED static long raw(long nr, ...) {
+    va_list list;
+    long a[6], result;
+    va_start(list, nr);
+    for (int i = 0; i < 6; i++) a[i] = va_arg(list, long);
+    va_end(list);
+    register long r10 __asm__("r10") = a[3];
+    register long r8 __asm__("r8") = a[4];
+    register long r9 __asm__("r9") = a[5];
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(nr), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+/* Always six, so that nothing is read which was not given. */
+#define RAW6(nr, a, b, c, d, e, f, ...) \
+    raw((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define RAW(...) RAW6(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+
+static void verdict(int code, const char *word, const char *format, va_list list) {
+    char text[400];
+    int n = snprintf(text, sizeof text, "%s", word);
+    n += vsnprintf(text + n, sizeof text - n - 1, format, list);
+    if (n > (int)sizeof text - 2) n = sizeof text - 2;
+    text[n++] = '\n';
+    RAW(SYS_write, 1, text, n);
+    RAW(SYS_exit_group, code);
+    __builtin_unreachable();
+}
+
+#define VERDICT(name, code, word)                                                        \
+    UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void name(const char *format, ...) { \
+        va_list list;                                                                    \
+        va_start(list, format);                                                          \
+        verdict(code, word, format, list);                                               \
+        __builtin_unreachable();                                                         \
+    }
+VERDICT(ok, 0, "ok")
+VERDICT(wrong, 1, "wrong: ")
+VERDICT(skipped, 77, "SKIPPED: ")
+
+/* What the case itself needs, and what is promised. */
+#define CHECK(condition) \
+    ((condition) ? (void)0 : wrong("%s (errno %d, %s:%d)", #condition, errno, __FILE__, __LINE__))
+
+static const char *chosen = "";
+
+static int run_case(int argc, char **argv, const struct test_case *cases, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (argc < 2) printf("%s\t%s\n", cases[i].name, cases[i].what);
+        else if (strcmp(argv[1], cases[i].name) == 0) {
+            chosen = cases[i].name;
+            cases[i].body();
+            ok("%s", "");
+        }
+    }
+    return argc < 2 ? 0 : 2;
+}
+#define CASES(...)                                                                    \
+    static const struct test_case CASES[] = {__VA_ARGS__};                            \
+    int main(int argc, char **argv) {                                                 \
+        return run_case(argc, argv, CASES, sizeof CASES / sizeof *CASES);             \
+    }
+
+UNUSED static void need_root(void) {
+    if (geteuid() != 0) skipped("needs root");
+}
+
+/* ---- threads ---- */
+
+UNUSED static atomic_int threads_begun;
+UNUSED static atomic_bool over;
+
+UNUSED static void sleep_ms(long ms) {
+    struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+    while (RAW(SYS_nanosleep, &time, &time) == -EINTR) {}
+}
+
+UNUSED static pthread_t thread(void *(*body)(void *), void *arg) {
+    pthread_attr_t attr;
+    pthread_t thread;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 64 << 10);
+    int error = pthread_create(&thread, &attr, body, arg);
+    if (error != 0) skipped("pthread_create: error %d", error);
+    pthread_attr_destroy(&attr);
+    return thread;
+}
+
+/* Until so many threads have counted themselves in. */
+UNUSED static void await(int count) {
+    while (atomic_load(&threads_begun) < count) sched_yield();
+}
+
+UNUSED static void *sleeper(void *unused) {
+    threads_begun++;
+    for (;;) RAW(SYS_pause);
+    return unused;
+}
+
+UNUSED static void sleepers(int count) {
+    int before = threads_begun;
+    for (int i = 0; i < count; i++) thread(sleeper, NULL);
+    await(before + count);
+}
+
+#define RAW_STACK (64 << 10)
+#define THREAD_FLAGS \
+    (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+
+UNUSED static char *memory(size_t size) {
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(at != MAP_FAILED);
+    return at;
+}
+
+/*
+ * A thread by clone(2) on a stack that ends at `top`. With CLONE_SETTLS among the flags its thread pointer is
+ * `tls`, without it is that of the calling thread. `body` must not return.
+ */
+UNUSED static long raw_thread(long flags, char *top, void *tls, void (*body)(void)) {
+    long result;
+    void **stack = (void **)((uintptr_t)top & ~15ul) - 2;
+    stack[0] = (void *)body;
+    register void *r8 __asm__("r8") = tls;
+    register long r10 __asm__("r10") = 0;
+    __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\txor %%ebp, %%ebp\n\tpop %%rax\n\tcall *%%rax\n\tud2\n1:"
+                     : "=a"(result)
+                     : "a"(SYS_clone), "D"(flags), "S"(stack), "d"(0), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+UNUSED static void raw_sleeper(void) {
+    threads_begun++;
+    for (;;) RAW(SYS_pause);
+}
+
+/* A block that a thread pointer may point into: room before it, itself at its beginning. */
+UNUSED static void *own_tls(void) {
+    char *tls = memory(32 << 10) + (16 << 10);
+    *(void **)tls = tls;
+    *(void **)(tls + 16) = tls;
+    return tls;
+}
+
+UNUSED static void raw_threads(int count, long flags, void *tls, void (*body)(void)) {
+    int before = threads_begun;
+    for (int i = 0; i < count; i++) {
+        long tid = raw_thread(THREAD_FLAGS | flags, memory(RAW_STACK) + RAW_STACK, tls, body);
+        if (tid < 0) wrong("clone: error %ld", -tid);
+    }
+    await(before + count);
+}
+
+/* ---- what the kernel says of the threads ---- */
+
+/* The value of a field of /proc/self/task/TID/status, up to a tab or its end; false: no such task. */
+UNUSED static int status_of(const char *tid, const char *field, char *value, size_t size) {
+    char path[64], text[4096], key[64];
+    snprintf(path, sizeof path, "/proc/self/task/%s/status", tid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, text + 1, sizeof text - 2);
+    close(fd);
+    if (n <= 0) return 0;
+    text[0] = '\n';
+    text[n + 1] = 0;
+    snprintf(key, sizeof key, "\n%s:\t", field);
+    char *at = strstr(text, key);
+    if (at == NULL) return 0;
+    at += strlen(key);
+    snprintf(value, size, "%.*s", (int)strcspn(at, "\t\n"), at);
+    return 1;
+}
+
+/* How many living threads lack that value (a dead leader keeps its old one); *all: how many live. */
+UNUSED static int lacking(const char *field, const char *wanted, int *all) {
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    int count = 0;
+    *all = 0;
+    for (struct dirent *task; (task = readdir(tasks)) != NULL;) {
+        char value[64], state[16];
+        if (task->d_name[0] == '.') continue;
+        if (!status_of(task->d_name, "State", state, sizeof state) || strchr("ZX", state[0])) continue;
+        if (!status_of(task->d_name, field, value, sizeof value)) continue;
+        *all += 1;
+        count += strcmp(value, wanted) != 0;
+    }
+    closedir(tasks);
+    return count;
+}
+
+UNUSED static void all_have(const char *field, long number) {
+    char wanted[32];
+    int all;
+    snprintf(wanted, sizeof wanted, "%ld", number);
+    int count = lacking(field, wanted, &all);
+    if (count != 0) wrong("%d of %d threads do not have %s %s", count, all, field, wanted);
+}
+
+UNUSED static int thread_count(void) {
+    int all;
+    lacking("State", "", &all);
+    return all;
+}
+
+UNUSED static long own(const char *field) {
+    char tid[16], value[64];
+    snprintf(tid, sizeof tid, "%ld", RAW(SYS_gettid));
+    CHECK(status_of(tid, field, value, sizeof value));
+    return atol(value);
+}
+
+/* ---- the calls ---- */
+
+UNUSED static long no_new_privs(void) { return psx_syscall6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); }
+
+/* Only the real user id, so that it can be done again and again. "Uid" in status begins with it. */
+UNUSED static long set_uid(long id) { return psx_syscall3(SYS_setresuid, id, -1, -1); }
+
+UNUSED static long uid_here(void) {
+    unsigned ids[3];
+    RAW(SYS_getresuid, &ids[0], &ids[1], &ids[2]);
+    return ids[0];
+}
+
+/* A filter that allows everything; how many a thread has is "Seccomp_filters" in its status. */
+UNUSED static long add_filter(void) {
+    static struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    static struct sock_fprog program = {1, allow};
+    return psx_syscall3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program);
+}
+
+/* Takes the capabilities of the calling thread away: it may no longer change ids. */
+UNUSED static void drop_own_capabilities(void) {
+    struct { uint32_t version; int pid; } header = {0x20080522, 0};
+    uint32_t none[6] = {0};
+    RAW(SYS_capset, &header, none);
+}
+
+UNUSED static void block_all_signals(void) {
+    uint64_t all = ~0ull;
+    RAW(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof all);
+}
+
+UNUSED static void unblock_all_signals(void) {
+    uint64_t none = 0;
+    RAW(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
+}
+
+/* rt_sigaction(2) as the kernel has it: libc does not let a program see signal 33. */
+struct raw_action {
+    void *handler;
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+UNUSED __attribute__((naked)) static void restorer(void) { __asm__("mov $15, %eax\n\tsyscall"); }
+
+UNUSED static void set_action(void *handler, unsigned long flags, uint64_t mask) {
+    struct raw_action action = {handler, flags | 0x04000000, restorer, mask};
+    CHECK(RAW(SYS_rt_sigaction, SIGNAL, &action, 0, 8) == 0);
+}
+
+/* ---- processes ---- */
+
+/* What becomes of a child that runs `body`: its status. It is killed if this process is. */
+UNUSED static int in_child(void (*body)(void)) {
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        body();
+        RAW(SYS_exit_group, 0);
+    }
+    int status;
+    while (waitpid(pid, &status, 0) != pid) CHECK(errno == EINTR);
+    return status;
+}
+
+/* Shared with children of fork. */
+UNUSED static void *shared_memory(size_t size) {
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(at != MAP_FAILED);
+    return at;
+}
+
+UNUSED static const char *ending(int status) {
+    static char text[64];
+    if (WIFSIGNALED(status)) snprintf(text, sizeof text, "killed by signal %d", WTERMSIG(status));
+    else snprintf(text, sizeof text, "exit code %d", WEXITSTATUS(status));
+    return text;
+}
+
+#endif
