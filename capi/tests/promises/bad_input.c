@@ -85,7 +85,7 @@ static void is_refused(void) {
     pid_t self = getpid();
     sleepers(3);
     errno = 0;
-    long result = psx_syscall3(nr, first, second, 0);
+    long result = psx_syscall6(nr, first, second, 0, 8, 0, 0);
     int error = errno;
     if (getpid() != self) RAW(SYS_exit_group, 0);
     if (result != -1 || error != EINVAL) wrong("result %ld, errno %d", result, error);

@@ -168,7 +168,7 @@ UNUSED static char *memory(size_t size) {
  */
 UNUSED static long raw_thread(long flags, char *top, void *tls, void (*body)(void)) {
     long result;
-    void **stack = (void **)((uintptr_t)top & ~15ul) - 2;
+    void **stack = (void **)((uintptr_t)top & ~15ul) - 1; /* a call finds it aligned as the ABI wants */
     stack[0] = (void *)body;
     register void *r8 __asm__("r8") = tls;
     register long r10 __asm__("r10") = 0;
