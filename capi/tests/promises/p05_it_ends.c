@@ -2,11 +2,15 @@
 #include "promises.h"
 #include <sys/ptrace.h>
 
+static pid_t tracer;
+
 /* An end is what is promised; then all or none. */
 static void ends(void) {
     errno = 0;
     long result = set_uid(1001);
     int error = errno, all;
+    /* A process does not end before its tracer has been told. */
+    if (tracer != 0) kill(tracer, SIGKILL);
     int old = lacking("Uid", "1001", &all), new = lacking("Uid", "0", &all);
     if (result == 0 && old == 0) ok("%s", "");
     if (result == -1 && new == 0 && error == ETIMEDOUT) ok("%s", ": ETIMEDOUT");
@@ -18,14 +22,14 @@ static void *victim(void *unused) {
     stopped_tid = RAW(SYS_gettid);
     return sleeper(unused);
 }
-/* By a child, which is killed with the process group. */
 static void traced(void) {
     need_root();
     sleepers(4);
     thread(victim, NULL);
     await(5);
     atomic_int *traced = shared_memory(sizeof *traced);
-    if (fork() == 0) {
+    tracer = fork();
+    if (tracer == 0) {
         int status;
         if (ptrace(PTRACE_SEIZE, stopped_tid, 0, 0) != 0) *traced = -errno;
         else {

@@ -48,7 +48,7 @@ static void blocked_calls(void) {
     if (noticed != 0) wrong("system call %d did not go on after the signal", noticed);
 }
 
-/* A second close of the same descriptor fails. Whose errno is that? */
+/* The call fails in a thread without capabilities. Whose errno is that? */
 static void *keeps_errno(void *unused) {
     errno = 4321;
     threads_begun++;
@@ -56,36 +56,52 @@ static void *keeps_errno(void *unused) {
         if (errno != 4321) wrong("errno of another thread became %d", errno);
     return unused;
 }
-static void fails_in_the_others(void) {
-    for (int n = 0; n < 100; n++) CHECK(psx_syscall3(SYS_close, dup(1), 0, 0) == 0);
+static void *keeps_errno_and_fails(void *unused) {
+    drop_own_capabilities();
+    return keeps_errno(unused);
 }
 static void errno_of_others(void) {
-    for (int i = 0; i < 3; i++) thread(keeps_errno, NULL);
+    need_root();
+    for (int i = 0; i < 3; i++) thread(keeps_errno_and_fails, NULL);
     await(3);
-    fails_in_the_others();
+    many_calls();
     over = 1;
     sleep_ms(20);
 }
 static void *has_raw_threads(void *unused) {
-    raw_threads(3, 0, NULL, raw_sleeper);
+    raw_threads(3, 0, NULL, raw_without_capabilities);
     return keeps_errno(unused);
 }
 static void errno_shared(void) {
+    need_root();
     thread(has_raw_threads, NULL);
     await(4);
-    fails_in_the_others();
+    many_calls();
     over = 1;
     sleep_ms(20);
 }
 static void errno_of_caller(void) {
+    need_root();
+    thread(keeps_errno_and_fails, NULL);
     sleepers(3);
     errno = 4321;
     CHECK(no_new_privs() == 0);
     CHECK(errno == 4321);
-    int fd = dup(1);
-    errno = 4321;
-    CHECK(psx_syscall3(SYS_close, fd, 0, 0) == 0);
+    CHECK(set_uid(1001) == 0);
     CHECK(errno == 4321);
+}
+
+/* The first to close it can, the others cannot; nor may they close what has its number by then. */
+static void close_for_all(void) {
+    sleepers(5);
+    for (int n = 0; n < 300; n++) {
+        int fd = dup(1);
+        CHECK(psx_syscall3(SYS_close, fd, 0, 0) == 0);
+        CHECK(fcntl(fd, F_GETFD) == -1);
+    }
+    CHECK(thread_count() == 6);
+    CHECK(no_new_privs() == 0);
+    all_have("NoNewPrivs", 1);
 }
 
 /* What a program would inherit that another thread starts meanwhile. */
@@ -164,6 +180,7 @@ CASES({"blocked_calls", "threads in read, recv, futex and wait4; 300 calls", blo
       {"errno_of_others", "the call fails in other pthreads: their errno", errno_of_others},
       {"errno_shared", "the call fails in raw threads that share a thread pointer: its errno", errno_shared},
       {"errno_of_caller", "errno of the caller after a success", errno_of_caller},
+      {"close_for_all", "close of a descriptor, which only one thread can: no other is closed", close_for_all},
       {"descriptors", "programs started by another thread meanwhile: what they inherit", descriptors},
       {"small_stack", "a thread with 1 KiB of stack and an alternate stack", small_stack},
       {"signal_masks", "the signal masks of threads and caller", signal_masks})

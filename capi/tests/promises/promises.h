@@ -288,6 +288,12 @@ UNUSED static void drop_own_capabilities(void) {
     RAW(SYS_capset, &header, none);
 }
 
+/* In these the call fails, and they are to notice nothing. */
+UNUSED static void raw_without_capabilities(void) {
+    drop_own_capabilities();
+    raw_sleeper();
+}
+
 UNUSED static void block_all_signals(void) {
     uint64_t all = ~0ull;
     RAW(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof all);
