@@ -82,7 +82,7 @@ static void errno_shared(void) {
 }
 static void errno_of_caller(void) {
     need_root();
-    thread(keeps_errno_and_fails, NULL);
+    thread(sleeps_without_capabilities, NULL);
     sleepers(3);
     errno = 4321;
     CHECK(no_new_privs() == 0);

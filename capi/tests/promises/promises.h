@@ -119,9 +119,14 @@ UNUSED static void need_root(void) {
 UNUSED static atomic_int threads_begun;
 UNUSED static atomic_bool over;
 
+/* Until an instant: what nanosleep(2) says is left has the timer slack in it each time it is interrupted. */
 UNUSED static void sleep_ms(long ms) {
-    struct timespec time = {ms / 1000, ms % 1000 * 1000000};
-    while (RAW(SYS_nanosleep, &time, &time) == -EINTR) {}
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    while (RAW(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &until) == -EINTR) {}
 }
 
 UNUSED static pthread_t thread(void *(*body)(void *), void *arg) {
@@ -288,7 +293,11 @@ UNUSED static void drop_own_capabilities(void) {
     RAW(SYS_capset, &header, none);
 }
 
-/* In these the call fails, and they are to notice nothing. */
+/* In these two the call fails. */
+UNUSED static void *sleeps_without_capabilities(void *unused) {
+    drop_own_capabilities();
+    return sleeper(unused);
+}
 UNUSED static void raw_without_capabilities(void) {
     drop_own_capabilities();
     raw_sleeper();
