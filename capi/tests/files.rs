@@ -146,6 +146,18 @@ fn the_loader_is_told_what_it_must_know() {
     assert_eq!(stack.p_flags.get(endian) & elf::PF_X, 0, "it wants an executable stack");
 }
 
+/// Where the original says what it is when it is executed.
+#[test]
+fn it_is_no_program() {
+    let bytes = fs::read(installed().so()).unwrap();
+    let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+    assert_eq!(header.e_entry.get(header.endian().unwrap()), 0);
+    let segments = header.program_headers(header.endian().unwrap(), &*bytes).unwrap();
+    let interpreters =
+        segments.iter().filter(|s| s.p_type.get(Endianness::Little) == elf::PT_INTERP);
+    assert_eq!(interpreters.count(), 0);
+}
+
 #[test]
 fn the_header_in_every_dialect() {
     const USES: &str = "#include <sys/psx_syscall.h>\n\
