@@ -12,6 +12,7 @@ use support::{Asked, all_have, forked, isolated, isolated_as_root, proc, slack_h
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// One case: a process with threads of the C library, of std, and made by raw clone(2).
+#[must_use]
 fn threads() -> Asked {
     sleepers(2);
     #[cfg(target_arch = "x86_64")]
@@ -53,7 +54,7 @@ fn minus_one_is_nobody() {
 fn user_ids() {
     isolated_as_root("user_ids", WATCHDOG, || {
         forked(|| {
-            threads();
+            let _asked = threads();
             setresuid(uid(1), uid(0), None).perform().unwrap();
             all_have("Uid", "1\t0\t0\t0");
             setreuid(uid(2), None).perform().unwrap();
@@ -73,7 +74,7 @@ fn user_ids() {
 #[test]
 fn group_ids() {
     isolated_as_root("group_ids", WATCHDOG, || {
-        threads();
+        let _asked = threads();
         setgroups(&[3, 1, 2].map(|raw| gid(raw).unwrap())).perform().unwrap();
         all_have("Groups", "1 2 3");
         setgroups(&[]).perform().unwrap();
@@ -216,7 +217,7 @@ fn namespaces(name: &str) -> Vec<std::path::PathBuf> {
 #[test]
 fn new_namespaces() {
     isolated_as_root("new_namespaces", WATCHDOG, || {
-        threads();
+        let _asked = threads();
         let names = ["net", "uts", "ipc", "cgroup"];
         let before = names.map(|name| namespaces(name)[0].clone());
         unshare(Namespace::Uts).unwrap();
@@ -340,7 +341,7 @@ fn a_session_keyring() {
 #[test]
 fn arguments_travel_with_the_transaction() {
     isolated_as_root("arguments_travel_with_the_transaction", WATCHDOG, || {
-        threads();
+        let _asked = threads();
         let allow = [Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
         let groups = [gid(5).unwrap()];
         let sets: Capabilities = "cap_sys_admin,cap_kill=ep".parse().unwrap();

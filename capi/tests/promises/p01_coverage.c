@@ -85,17 +85,22 @@ static void churn(void) {
 
 /* Each raw thread makes its successor and ends: a single thread that is never where one looked. */
 static atomic_int hops;
+enum { HOPPER_STACKS = 64 };
 static char *hopper_stacks;
+static atomic_int hopper_lives[HOPPER_STACKS];
 static void hopper(void) {
     threads_begun++;
-    int n = ++hops;
-    char *top = hopper_stacks + (n % 64 + 1) * RAW_STACK;
+    int n = ++hops % HOPPER_STACKS;
+    char *top = hopper_stacks + (n + 1) * RAW_STACK;
     if (over) raw_sleeper();
-    while (raw_thread(THREAD_FLAGS, top, NULL, hopper) < 0) {}
+    /* An ancestor that got no CPU since may not be gone from there. */
+    while (hopper_lives[n]) RAW(SYS_sched_yield);
+    hopper_lives[n] = 1;
+    while (raw_thread(THREAD_FLAGS | CLONE_CHILD_CLEARTID, top, NULL, (int *)&hopper_lives[n], hopper) < 0) {}
     RAW(SYS_exit, 0);
 }
 static void hopping(void) {
-    hopper_stacks = memory(65 * RAW_STACK);
+    hopper_stacks = memory(HOPPER_STACKS * RAW_STACK);
     sleepers(3);
     raw_threads(1, 0, NULL, hopper);
     for (long id = 1001; id <= 1200; id++) {

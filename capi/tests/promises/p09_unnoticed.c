@@ -147,7 +147,7 @@ static void small_stack(void) {
     char *guarded = memory(2 * 4096);
     CHECK(mprotect(guarded, 4096, PROT_NONE) == 0);
     /* What is left of a page is smaller than the signal frame. */
-    CHECK(raw_thread(THREAD_FLAGS, guarded + 4096 + 1024, NULL, on_small_stack) > 0);
+    CHECK(raw_thread(THREAD_FLAGS, guarded + 4096 + 1024, NULL, NULL, on_small_stack) > 0);
     await(3);
     many_calls();
     CHECK(thread_count() == 4);

@@ -169,14 +169,15 @@ UNUSED static char *memory(size_t size) {
 
 /*
  * A thread by clone(2) on a stack that ends at `top`. With CLONE_SETTLS among the flags its thread pointer is
- * `tls`, without it is that of the calling thread. `body` must not return.
+ * `tls`, without it is that of the calling thread. With CLONE_CHILD_CLEARTID the kernel sets `*alive` to 0 when
+ * the thread has ended. `body` must not return.
  */
-UNUSED static long raw_thread(long flags, char *top, void *tls, void (*body)(void)) {
+UNUSED static long raw_thread(long flags, char *top, void *tls, int *alive, void (*body)(void)) {
     long result;
     void **stack = (void **)((uintptr_t)top & ~15ul) - 1; /* a call finds it aligned as the ABI wants */
     stack[0] = (void *)body;
     register void *r8 __asm__("r8") = tls;
-    register long r10 __asm__("r10") = 0;
+    register int *r10 __asm__("r10") = alive;
     __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\txor %%ebp, %%ebp\n\tpop %%rax\n\tcall *%%rax\n\tud2\n1:"
                      : "=a"(result)
                      : "a"(SYS_clone), "D"(flags), "S"(stack), "d"(0), "r"(r10), "r"(r8)
@@ -200,7 +201,7 @@ UNUSED static void *own_tls(void) {
 UNUSED static void raw_threads(int count, long flags, void *tls, void (*body)(void)) {
     int before = threads_begun;
     for (int i = 0; i < count; i++) {
-        long tid = raw_thread(THREAD_FLAGS | flags, memory(RAW_STACK) + RAW_STACK, tls, body);
+        long tid = raw_thread(THREAD_FLAGS | flags, memory(RAW_STACK) + RAW_STACK, tls, NULL, body);
         if (tid < 0) wrong("clone: error %ld", -tid);
     }
     await(before + count);
