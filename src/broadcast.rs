@@ -10,6 +10,7 @@ use core::ffi::c_long;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
+use crate::answers::Form;
 use crate::calls::{Agreement, Call};
 use crate::error::Error;
 use crate::judge::Sensitivity;
@@ -106,7 +107,7 @@ impl Broadcast {
     /// The call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the
     /// process-wide sensitivity, and [`Agreement::SameResult`].
     pub const fn new(nr: c_long, args: [usize; 6]) -> Self {
-        Self::of(Call { nr: nr as usize, args, agreement: Agreement::SameResult, expected: 0 })
+        Self::of(Call::new(nr as usize, args))
     }
 
     pub(crate) const fn of(call: Call) -> Self {
@@ -166,6 +167,7 @@ impl Broadcast {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
             whole_or_dead: false,
+            form: Form::default(),
         }
     }
 }

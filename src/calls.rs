@@ -27,11 +27,30 @@ pub enum Agreement {
 pub(crate) struct Call {
     pub(crate) nr: usize,
     pub(crate) args: [usize; 6],
+    /// Which arguments are offsets into the thread's own place for answers: bit `n` is argument `n`.
+    pub(crate) own: u8,
+    /// It asks something, and failing is an answer.
+    pub(crate) asks: bool,
     pub(crate) agreement: Agreement,
     pub(crate) expected: isize,
 }
 
 impl Call {
+    pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
+        Self { nr, args, own: 0, asks: false, agreement: Agreement::SameResult, expected: 0 }
+    }
+
+    /// The arguments, in a thread whose place for answers is there.
+    pub(crate) fn args_at(&self, place: usize) -> [usize; 6] {
+        let mut args = self.args;
+        for (index, arg) in args.iter_mut().enumerate() {
+            if self.own >> index & 1 != 0 {
+                *arg = arg.wrapping_add(place);
+            }
+        }
+        args
+    }
+
     /// The number as the kernel reads it (`do_syscall_64` takes an int), without the x32 bit.
     fn number(&self) -> u32 {
         self.nr as u32 & !arch::X32_BIT
@@ -76,6 +95,7 @@ impl Call {
     /// What the call came to in the calling thread.
     pub(crate) fn outcome(&self) -> Result<usize, CallFailure> {
         match Errno::check(self.expected) {
+            Err(_) if self.asks => Ok(0),
             // "a thread ID ... that caused the synchronization failure", seccomp(2).
             Ok(tid) if tid != 0 && self.tells_offender() => {
                 Err(CallFailure::OutOfSync { tid: tid as i32 })

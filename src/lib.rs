@@ -5,6 +5,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("libpsx is for Linux: other kernels keep credentials per process");
 
+mod answers;
 mod arch;
 mod broadcast;
 mod calls;

@@ -5,7 +5,9 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::answers::Answers;
 use crate::errno::Errno;
+use crate::process::{Asked, Identity};
 use crate::records::Records;
 
 /// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
@@ -17,6 +19,8 @@ pub struct Report {
     pub(crate) divergent: usize,
     pub(crate) rounds: u32,
     pub(crate) longest_freeze: Duration,
+    pub(crate) answers: Answers,
+    pub(crate) asked: Asked,
 }
 
 impl Report {
@@ -28,6 +32,8 @@ impl Report {
             divergent: 0,
             rounds: 0,
             longest_freeze: Duration::ZERO,
+            answers: Answers::NONE,
+            asked: Asked::NOTHING,
         }
     }
 
@@ -62,6 +68,12 @@ impl Report {
     /// this is not 0, privilege that was dropped is still at work until those rings are closed.
     pub fn sqpoll(&self) -> usize {
         self.exempt().iter().filter(|e| e.reason == ExemptReason::SqPoll).count()
+    }
+
+    /// What each thread, the calling one first, said of itself when it was asked:
+    /// [`Transaction::ask`](crate::Transaction::ask). Nobody, if none was.
+    pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
+        self.answers.iter().filter_map(|(tid, values, bytes)| self.asked.read(tid, values, bytes))
     }
 
     /// How many times the threads were gathered before all of them were held at once.

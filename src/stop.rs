@@ -54,6 +54,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 
+use crate::answers::{Answers, Form, Place};
 use crate::calls::Call;
 use crate::errno::Errno;
 use crate::error::{
@@ -90,6 +91,8 @@ pub(crate) struct Settings {
     pub(crate) sensitivity: Sensitivity,
     /// Kill the process if a call fails after others were performed.
     pub(crate) whole_or_dead: bool,
+    /// What the calls ask of each thread, for a report.
+    pub(crate) form: Form,
 }
 
 /// What the threads of one process share.
@@ -108,6 +111,8 @@ struct Shared {
     planned: AtomicUsize,
     /// Something else comes before they may leave.
     stay: AtomicU32,
+    /// Where each thread answers, `*const Answers`, if something is asked.
+    answers: AtomicUsize,
     roster: Roster,
     /// Belongs to the owner of the lock.
     scratch: UnsafeCell<[u8; SCRATCH]>,
@@ -162,9 +167,16 @@ pub(crate) unsafe fn perform(
     }
     let alone = || sys::alone().unwrap_or_else(|| Tasks::open(sys::getpid()).count() == Some(1));
     if together == 0 || alone() {
-        let value = act(calls, 0..calls.len(), settings)?;
+        let (mut answers, mut place) = (Answers::NONE, Place::NONE);
+        if report.is_some() && settings.form.calls > 0 {
+            let memory = |errno| Error::Environment { need: Need::Memory, errno };
+            answers = Answers::new(settings.form, 1).map_err(memory)?;
+            place = answers.take(sys::gettid());
+        }
+        let value = act(calls, 0..calls.len(), place, settings)?;
         if let Some(report) = report {
             report.value = value;
+            report.answers = answers;
         }
         return Ok(value);
     }
@@ -194,12 +206,14 @@ fn together(calls: &[Call]) -> usize {
 fn act(
     calls: &mut [Call],
     these: Range<usize>,
+    place: Place,
     settings: &Settings,
 ) -> Result<usize, TransactionError> {
     let mut value = 0;
     for (index, call) in calls.iter_mut().enumerate().take(these.end).skip(these.start) {
         // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
-        call.expected = unsafe { sys::any(call.nr, &call.args) };
+        call.expected = unsafe { sys::any(call.nr, &call.args_at(place.bytes())) };
+        place.keep(index, call.expected);
         match call.outcome() {
             Ok(returned) => value = returned,
             Err(why) => return Err(failed(call, index, why, settings)),
@@ -412,7 +426,8 @@ impl Stop<'_> {
     ) -> Result<Round, TransactionError> {
         let shared = self.shared;
         let rendezvous = &shared.rendezvous;
-        let rooms = report.as_ref().map(|_| Rooms::new(held as usize, shared));
+        let form = self.settings.form;
+        let rooms = report.as_ref().map(|_| Rooms::new(held as usize, form, shared));
         let mut rooms = match rooms.transpose() {
             Ok(rooms) => rooms,
             Err(errno) => {
@@ -424,8 +439,9 @@ impl Stop<'_> {
         // deadline turns into when the process is stopped and continued.
         let filter = calls.iter().any(Call::installs_filter);
         self.longest = self.longest.max(sys::difference(sys::now(), opened));
+        let place = rooms.as_ref().map_or(Place::NONE, |rooms| rooms.answers.take(self.tid));
         let together = together(calls);
-        let mut result = self.act(calls, 0..together, mask);
+        let mut result = self.act(calls, 0..together, place, mask);
         let made = match &result {
             Ok(_) => together,
             Err(TransactionError::Partial(partial)) => partial.index,
@@ -437,6 +453,8 @@ impl Stop<'_> {
         let stay = result.is_ok() && together < calls.len();
         shared.planned.store(made, Ordering::Release);
         shared.stay.store(u32::from(stay), Ordering::Release);
+        let answers = rooms.as_ref().map_or(0, |rooms| ptr::from_ref(&rooms.answers) as usize);
+        shared.answers.store(answers, Ordering::Release);
         if !rendezvous.publish(epoch, held) {
             judge::lost("a broadcast was ended behind its caller's back");
         }
@@ -453,7 +471,7 @@ impl Stop<'_> {
             judge::judge(self.settings.sensitivity, calls, shared.roster.iter());
         }
         if stay {
-            result = self.act(calls, together..calls.len(), mask);
+            result = self.act(calls, together..calls.len(), place, mask);
         }
         if let Some(rooms) = &mut rooms {
             rooms.fill(shared);
@@ -470,6 +488,7 @@ impl Stop<'_> {
             report.divergent = divergent;
             report.rounds = self.rounds;
             report.longest_freeze = self.longest;
+            report.answers = rooms.answers;
         }
         Ok(Round::Done(value))
     }
@@ -480,10 +499,11 @@ impl Stop<'_> {
         &self,
         calls: &mut [Call],
         these: Range<usize>,
+        place: Place,
         mask: Mask,
     ) -> Result<usize, TransactionError> {
         let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
-        let result = act(calls, these, self.settings);
+        let result = act(calls, these, place, self.settings);
         let _ = sys::set_mask(sys::ALL);
         result
     }
@@ -572,12 +592,18 @@ fn gone(pid: i32, tid: u32) -> bool {
 struct Rooms {
     results: Records<ThreadResult>,
     exempt: Records<Exempt>,
+    answers: Answers,
 }
 
 impl Rooms {
-    fn new(held: usize, shared: &Shared) -> Result<Self, Errno> {
+    fn new(held: usize, form: Form, shared: &Shared) -> Result<Self, Errno> {
         let exempt = shared.roster.iter().filter(|e| matches!(e.mark(), Mark::Exempt(_))).count();
-        Ok(Self { results: Records::with_capacity(held)?, exempt: Records::with_capacity(exempt)? })
+        let answers = match form.calls {
+            0 => Answers::NONE,
+            _ => Answers::new(form, held.saturating_add(1))?,
+        };
+        let results = Records::with_capacity(held)?;
+        Ok(Self { results, exempt: Records::with_capacity(exempt)?, answers })
     }
 
     fn fill(&mut self, shared: &Shared) {
@@ -857,13 +883,13 @@ fn visit(info: &SigInfo, interrupted: Mask) -> bool {
         entry,
         sys::gettid() as u32,
         |tid| gone(pid, tid),
-        || carry_out(shared, interrupted),
+        || carry_out(shared, entry.tid() as i32, interrupted),
     );
     true
 }
 
 /// What every held thread performs.
-fn carry_out(shared: &Shared, interrupted: Mask) -> Verdict {
+fn carry_out(shared: &Shared, tid: i32, interrupted: Mask) -> Verdict {
     let plan = shared.plan.load(Ordering::Acquire) as *const Call;
     let planned = shared.planned.load(Ordering::Acquire);
     // SAFETY: between `publish` and this thread's report the caller keeps them as they are.
@@ -871,11 +897,15 @@ fn carry_out(shared: &Shared, interrupted: Mask) -> Verdict {
     if interrupted & bit(SIGSYS) == 0 {
         let _ = sys::set_mask(sys::ALL & !bit(SIGSYS));
     }
+    let answers = shared.answers.load(Ordering::Acquire) as *const Answers;
+    // SAFETY: as the calls; null if nothing is asked.
+    let place = unsafe { answers.as_ref() }.map_or(Place::NONE, |answers| answers.take(tid));
     let stays = shared.stay.load(Ordering::Acquire) != 0;
     let mut verdict = Verdict { index: 0, result: 0, agreed: true, stays };
     for (index, call) in calls.iter().enumerate() {
         // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
-        let result = unsafe { sys::any(call.nr, &call.args) };
+        let result = unsafe { sys::any(call.nr, &call.args_at(place.bytes())) };
+        place.keep(index, result);
         verdict = Verdict { index: index as u32, result, agreed: call.agrees(result), stays };
         if !verdict.agreed {
             break;

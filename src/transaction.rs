@@ -10,11 +10,12 @@
 use core::ffi::c_long;
 use core::time::Duration;
 
+use crate::answers::Form;
 use crate::broadcast::{DEADLINE, sensitivity};
 use crate::calls::{Agreement, Call};
 use crate::error::{Error, Refusal, TransactionError};
 use crate::judge::Sensitivity;
-use crate::process::Operation;
+use crate::process::{Asked, Operation};
 use crate::report::Report;
 use crate::stop::{self, Settings};
 
@@ -61,6 +62,7 @@ pub struct Transaction<'a, const N: usize> {
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
     on_partial: OnPartial,
+    asked: Asked,
 }
 
 impl<'a, const N: usize> Transaction<'a, N> {
@@ -73,6 +75,7 @@ impl<'a, const N: usize> Transaction<'a, N> {
             deadline: DEADLINE,
             sensitivity: None,
             on_partial: OnPartial::Report,
+            asked: Asked::NOTHING,
         }
     }
 
@@ -94,7 +97,19 @@ impl<'a, const N: usize> Transaction<'a, N> {
     /// # Safety
     /// See [`syscall6`](crate::syscall6): until the transaction is over.
     pub unsafe fn with_call(self, nr: c_long, args: [usize; 6], agreement: Agreement) -> Self {
-        self.with(Operation::of(Call { nr: nr as usize, args, agreement, expected: 0 }))
+        self.with(Operation::of(Call { agreement, ..Call::new(nr as usize, args) }))
+    }
+
+    /// Has each thread say who it is, when it has performed the calls before this: [`Report`] has the
+    /// [`Identity`](crate::process::Identity) of each. It takes the room of 136 calls. Of at most
+    /// `groups` supplementary groups the numbers are told. Once per transaction; it counts the last
+    /// time.
+    pub fn ask(mut self, groups: usize) -> Self {
+        self.asked = Asked::at(self.len, groups);
+        for operation in self.asked.questions() {
+            self = self.with(operation);
+        }
+        self
     }
 
     /// How long to try to bring all threads to a stop.
@@ -141,6 +156,7 @@ impl<'a, const N: usize> Transaction<'a, N> {
     pub fn run(&self) -> Result<Report, TransactionError> {
         let mut report = Report::new();
         self.go(Some(&mut report))?;
+        report.asked = self.asked;
         Ok(report)
     }
 
@@ -157,6 +173,7 @@ impl<'a, const N: usize> Transaction<'a, N> {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
             whole_or_dead: self.on_partial == OnPartial::Kill,
+            form: Form { calls: self.asked.until(), bytes: self.asked.bytes() },
         };
         // SAFETY: those who made the operations have promised it; `self` keeps their memory.
         unsafe { stop::perform(calls, &settings, report) }

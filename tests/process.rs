@@ -360,3 +360,55 @@ fn arguments_travel_with_the_transaction() {
         all_have("Seccomp_filters", "1");
     });
 }
+
+/// What the threads say of themselves is what /proc says of them, the one that differs too.
+#[test]
+fn identities_of_threads_that_differ() {
+    isolated_as_root("identities_of_threads_that_differ", WATCHDOG, || {
+        let asked = threads();
+        setgroups(&[1, 2, 3].map(|raw| gid(raw).unwrap())).perform().unwrap();
+        securebits(Securebits::NOROOT).perform().unwrap();
+        setresgid(gid(4), gid(5), gid(6)).perform().unwrap();
+        bounding_drop(Capability::SYS_BOOT).perform().unwrap();
+        let sent = asked.0[0].0.send(|| {
+            // SAFETY: they take numbers, and change this thread.
+            unsafe {
+                libc::syscall(libc::SYS_setgroups, 0, 0);
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                libc::syscall(libc::SYS_setresuid, 7, 8, 9)
+            }
+        });
+        sent.unwrap();
+        assert_eq!(asked.0[0].1.recv().unwrap(), 0);
+        let report = identities(8).unwrap();
+        assert_eq!(report.identities().count(), proc::tids().len());
+        let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
+        let ids =
+            |ids: Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.files);
+        let mut differ = 0;
+        for identity in report.identities() {
+            let status = proc::status(identity.tid());
+            let sets = identity.capabilities().unwrap();
+            let groups: Vec<String> = identity.groups().unwrap().map(|g| g.to_string()).collect();
+            for (field, told) in [
+                ("Uid", ids(identity.user().unwrap())),
+                ("Gid", ids(identity.group().unwrap())),
+                ("Groups", groups.join(" ")),
+                ("CapEff", hex(sets.effective)),
+                ("CapPrm", hex(sets.permitted)),
+                ("CapInh", hex(sets.inheritable)),
+                ("CapBnd", hex(identity.bounding())),
+                ("CapAmb", hex(identity.ambient())),
+                ("NoNewPrivs", u8::from(identity.no_new_privs()).to_string()),
+            ] {
+                assert_eq!(status[field], told, "{field} of {}", identity.tid());
+            }
+            assert_eq!(identity.securebits(), Some(Securebits::NOROOT));
+            differ += usize::from(status["Uid"] == "7\t8\t9\t8");
+        }
+        assert_eq!(differ, 1);
+        let little = identities(1).unwrap();
+        assert_eq!(little.identities().filter(|one| one.groups().is_some()).count(), 1);
+        forked(|| assert_eq!(identities(8).unwrap().identities().count(), 1));
+    });
+}

@@ -348,7 +348,7 @@ const I: u8 = 2;
 const P: u8 = 4;
 
 /// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
-const VERSION_3: u32 = 0x2008_0522;
+pub(super) const VERSION_3: u32 = 0x2008_0522;
 
 /// Not the text of capabilities, cap_from_text(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

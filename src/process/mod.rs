@@ -28,6 +28,7 @@
 
 mod capabilities;
 mod credentials;
+mod identity;
 mod keyrings;
 mod namespaces;
 mod sandbox;
@@ -42,10 +43,12 @@ use crate::error::Error;
 use crate::report::Report;
 #[cfg(doc)]
 use crate::transaction::Transaction;
+pub(crate) use identity::Asked;
 use scheduling::SchedAttr;
 
 pub use capabilities::*;
 pub use credentials::*;
+pub use identity::{Identity, Ids, identities};
 pub use keyrings::*;
 pub use namespaces::*;
 pub use sandbox::*;
@@ -87,15 +90,14 @@ unsafe impl Send for Program {}
 unsafe impl Sync for Program {}
 
 impl<'a> Operation<'a> {
-    pub(crate) const NOTHING: Self =
-        Self::of(Call { nr: 0, args: [0; 6], agreement: Agreement::SameResult, expected: 0 });
+    pub(crate) const NOTHING: Self = Self::of(Call::new(0, [0; 6]));
 
     pub(crate) const fn of(call: Call) -> Self {
         Self { call, memory: Memory::None, borrows: PhantomData }
     }
 
     const fn new(nr: u32, args: [usize; 6]) -> Self {
-        Self::of(Call { nr: nr as usize, args, agreement: Agreement::SameResult, expected: 0 })
+        Self::of(Call::new(nr as usize, args))
     }
 
     const fn agreement(mut self, agreement: Agreement) -> Self {

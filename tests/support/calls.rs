@@ -179,7 +179,7 @@ pub fn covers(witnesses: &[Witness], value: usize) -> Report {
 pub type Question = fn() -> i64;
 
 /// Threads that answer questions about themselves.
-pub struct Asked(Vec<(Sender<Question>, Receiver<i64>)>);
+pub struct Asked(pub Vec<(Sender<Question>, Receiver<i64>)>);
 
 impl Asked {
     pub fn new(count: usize) -> Self {

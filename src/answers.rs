@@ -1,0 +1,133 @@
+//! What each thread answers to calls that ask something: a place of its own for every thread that takes
+//! part, for the values of the calls and for what the kernel writes.
+//!
+//! The memory is there before the first thread performs a call. Which place is whose is settled by counting.
+
+// # Safety
+//
+// `Answers` owns its mapping. A place belongs to the thread that has taken its number, until that reports;
+// the caller reads when all have.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::errno::Errno;
+use crate::sys;
+
+/// What is asked: so many calls, whose arguments point to so many bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Form {
+    pub(crate) calls: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Form {
+    /// Values of the calls first, then what they write. Places are whole words.
+    const fn size(self) -> usize {
+        let words = self.bytes.div_ceil(WORD);
+        WORD.saturating_mul(1usize.saturating_add(self.calls).saturating_add(words))
+    }
+}
+
+const WORD: usize = size_of::<usize>();
+
+#[derive(Debug)]
+pub(crate) struct Answers {
+    memory: Option<NonNull<u8>>,
+    bytes: usize,
+    form: Form,
+    capacity: usize,
+    taken: AtomicUsize,
+}
+
+// SAFETY: it owns its mapping; nothing in it belongs to a thread for longer than a stop.
+unsafe impl Send for Answers {}
+// SAFETY: shared access reads, or takes a place by an atomic count.
+unsafe impl Sync for Answers {}
+
+/// Where one thread answers. A null one takes nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    at: *mut u8,
+    form: Form,
+}
+
+impl Place {
+    pub(crate) const NONE: Self =
+        Self { at: core::ptr::null_mut(), form: Form { calls: 0, bytes: 0 } };
+
+    /// Where the kernel is to write to.
+    pub(crate) fn bytes(self) -> usize {
+        (self.at as usize).wrapping_add(WORD.wrapping_mul(self.form.calls.wrapping_add(1)))
+    }
+
+    /// Keeps the value of a call.
+    pub(crate) fn keep(self, call: usize, value: isize) {
+        if !self.at.is_null() && call < self.form.calls {
+            // SAFETY: within the place, which is this thread's.
+            let word = unsafe { self.at.cast::<isize>().add(call.wrapping_add(1)) };
+            // SAFETY: places are whole words in a mapping.
+            unsafe { word.write(value) };
+        }
+    }
+}
+
+impl Answers {
+    pub(crate) const NONE: Self = Self {
+        memory: None,
+        bytes: 0,
+        form: Form { calls: 0, bytes: 0 },
+        capacity: 0,
+        taken: AtomicUsize::new(0),
+    };
+
+    /// Room for so many threads.
+    pub(crate) fn new(form: Form, threads: usize) -> Result<Self, Errno> {
+        let bytes = form.size().saturating_mul(threads);
+        let memory = Some(sys::map_anonymous(bytes)?);
+        Ok(Self { memory, bytes, form, capacity: threads, taken: AtomicUsize::new(0) })
+    }
+
+    /// The next place, for this thread.
+    pub(crate) fn take(&self, tid: i32) -> Place {
+        let Some(memory) = self.memory else { return Place::NONE };
+        let number = self.taken.fetch_add(1, Ordering::Relaxed);
+        if number >= self.capacity {
+            return Place::NONE;
+        }
+        // SAFETY: the mapping has `capacity` places.
+        let at = unsafe { memory.add(self.form.size().wrapping_mul(number)) };
+        // SAFETY: a place begins with a word of its own.
+        unsafe { at.cast::<usize>().write(tid as usize) };
+        Place { at: at.as_ptr(), form: self.form }
+    }
+
+    /// Each thread's tid, the values of its calls, and what they wrote.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i32, &[isize], &[u8])> {
+        let count = self.taken.load(Ordering::Acquire).min(self.capacity);
+        let size = self.form.size();
+        (0..count).filter_map(move |number| {
+            // SAFETY: within the mapping.
+            let at = unsafe { self.memory?.add(size.wrapping_mul(number)) };
+            // SAFETY: nobody writes any more; a mapping is zero where nothing was written.
+            let words =
+                unsafe { core::slice::from_raw_parts(at.cast::<isize>().as_ptr(), size / WORD) };
+            let (tid, rest) = words.split_first()?;
+            let (values, written) = rest.split_at_checked(self.form.calls)?;
+            // SAFETY: the same memory, as bytes.
+            let bytes =
+                unsafe { core::slice::from_raw_parts(written.as_ptr().cast(), self.form.bytes) };
+            Some((*tid as i32, values, bytes))
+        })
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory {
+            // SAFETY: the mapping is ours, and nobody can hold a slice of what is dropped.
+            unsafe { sys::unmap(memory, self.bytes) };
+        }
+    }
+}

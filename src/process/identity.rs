@@ -1,0 +1,216 @@
+//! Who each thread is, by its own word: what it gets from the kernel when it asks.
+
+use linux_raw_sys::general as k;
+use linux_raw_sys::prctl as p;
+
+use super::capabilities::VERSION_3;
+use super::{Capabilities, Capability, CapabilitySet, Operation, Securebits};
+use crate::calls::{Agreement, Call};
+use crate::error::TransactionError;
+use crate::report::Report;
+use crate::transaction::Transaction;
+
+/// Real, effective and saved id, and the one that counts for files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ids {
+    /// The real one.
+    pub real: u32,
+    /// The effective one.
+    pub effective: u32,
+    /// The saved one.
+    pub saved: u32,
+    /// The file system's.
+    pub files: u32,
+}
+
+/// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2).
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    tid: i32,
+    values: &'a [isize],
+    bytes: &'a [u8],
+    room: usize,
+}
+
+/// Values of the single calls, in this order, and then those of the bounding and of the ambient set.
+#[derive(Clone, Copy)]
+enum Question {
+    Users,
+    Groups,
+    Supplementary,
+    Capabilities,
+    FilesUser,
+    FilesGroup,
+    NoNewPrivs,
+    Securebits,
+}
+
+const SINGLE: usize = 8;
+const NUMBERS: usize = 64;
+/// How many calls it takes to ask a thread.
+const QUESTIONS: usize = SINGLE + 2 * NUMBERS;
+
+/// Where the answers lie that are written to memory, in bytes.
+const USERS: usize = 0;
+const GROUPS: usize = 12;
+const SETS: usize = 24;
+const SUPPLEMENTARY: usize = 48;
+
+/// capget(2) reads it, and leaves a version that it knows as it is.
+static HEADER: [u32; 2] = [VERSION_3, 0];
+
+/// Where in a transaction it is asked, and for how many groups there is room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    first: Option<usize>,
+    room: usize,
+}
+
+impl Asked {
+    pub(crate) const NOTHING: Self = Self { first: None, room: 0 };
+
+    pub(crate) const fn at(first: usize, room: usize) -> Self {
+        Self { first: Some(first), room }
+    }
+
+    /// How many calls there are up to the last question.
+    pub(crate) fn until(self) -> usize {
+        self.first.map_or(0, |first| first.saturating_add(QUESTIONS))
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        SUPPLEMENTARY.saturating_add(self.room.saturating_mul(4))
+    }
+
+    pub(crate) fn questions(self) -> impl Iterator<Item = Operation<'static>> {
+        (0..QUESTIONS).map(move |number| self.question(number))
+    }
+
+    fn question(self, number: usize) -> Operation<'static> {
+        let prctl = |option: u32, rest: [usize; 2]| {
+            (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
+        };
+        let unchanged = u32::MAX as usize;
+        let (nr, args, own) = match number {
+            0 => (k::__NR_getresuid, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
+            1 => (k::__NR_getresgid, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
+            2 => (k::__NR_getgroups, [self.room, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
+            3 => (k::__NR_capget, [HEADER.as_ptr() as usize, SETS, 0, 0, 0, 0], 0b10),
+            4 => (k::__NR_setfsuid, [unchanged, 0, 0, 0, 0, 0], 0),
+            5 => (k::__NR_setfsgid, [unchanged, 0, 0, 0, 0, 0], 0),
+            6 => prctl(p::PR_GET_NO_NEW_PRIVS, [0, 0]),
+            7 => prctl(p::PR_GET_SECUREBITS, [0, 0]),
+            bounding if bounding < SINGLE + NUMBERS => {
+                prctl(p::PR_CAPBSET_READ, [bounding - SINGLE, 0])
+            }
+            ambient => {
+                let number = ambient - SINGLE - NUMBERS;
+                prctl(p::PR_CAP_AMBIENT, [p::PR_CAP_AMBIENT_IS_SET as usize, number])
+            }
+        };
+        let call = Call::new(nr as usize, args);
+        Operation::of(Call { own, asks: true, agreement: Agreement::Anything, ..call })
+    }
+
+    pub(crate) fn read<'a>(
+        self,
+        tid: i32,
+        values: &'a [isize],
+        bytes: &'a [u8],
+    ) -> Option<Identity<'a>> {
+        let values = values.get(self.first?..)?;
+        Some(Identity { tid, values, bytes, room: self.room })
+    }
+}
+
+impl Identity<'_> {
+    /// The thread, gettid(2).
+    pub const fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Its user ids; None if the kernel, or a filter, did not tell.
+    pub fn user(&self) -> Option<Ids> {
+        self.ids(Question::Users, USERS, Question::FilesUser)
+    }
+
+    /// Its group ids.
+    pub fn group(&self) -> Option<Ids> {
+        self.ids(Question::Groups, GROUPS, Question::FilesGroup)
+    }
+
+    /// Its supplementary groups; None if they are more than there was room for.
+    pub fn groups(&self) -> Option<impl Iterator<Item = u32>> {
+        let count = usize::try_from(self.value(Question::Supplementary)?).ok()?;
+        let known = count <= self.room;
+        known.then(|| (0..count).filter_map(|n| self.word(SUPPLEMENTARY + 4 * n)))
+    }
+
+    /// Its effective, permitted and inheritable capabilities.
+    pub fn capabilities(&self) -> Option<Capabilities> {
+        if self.value(Question::Capabilities)? != 0 {
+            return None;
+        }
+        let set = |first| {
+            let low = u64::from(self.word(SETS + first)?);
+            Some(CapabilitySet::from_bits(low | u64::from(self.word(SETS + first + 12)?) << 32))
+        };
+        Some(Capabilities { effective: set(0)?, permitted: set(4)?, inheritable: set(8)? })
+    }
+
+    /// Its bounding set.
+    pub fn bounding(&self) -> CapabilitySet {
+        self.set(SINGLE)
+    }
+
+    /// Its ambient set.
+    pub fn ambient(&self) -> CapabilitySet {
+        self.set(SINGLE + NUMBERS)
+    }
+
+    /// Whether execve(2) gives it no privilege.
+    pub fn no_new_privs(&self) -> bool {
+        self.value(Question::NoNewPrivs) == Some(1)
+    }
+
+    /// Its securebits.
+    pub fn securebits(&self) -> Option<Securebits> {
+        let bits = u32::try_from(self.value(Question::Securebits)?).ok()?;
+        Some(Securebits::from_bits(bits))
+    }
+
+    fn value(&self, question: Question) -> Option<isize> {
+        self.values.get(question as usize).copied()
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        let bytes = self.bytes.get(at..)?.first_chunk()?;
+        Some(u32::from_ne_bytes(*bytes))
+    }
+
+    fn ids(&self, question: Question, at: usize, files: Question) -> Option<Ids> {
+        if self.value(question)? != 0 {
+            return None;
+        }
+        Some(Ids {
+            real: self.word(at)?,
+            effective: self.word(at + 4)?,
+            saved: self.word(at + 8)?,
+            files: self.value(files)? as u32,
+        })
+    }
+
+    fn set(&self, first: usize) -> CapabilitySet {
+        let has = |number: &u8| self.values.get(first + usize::from(*number)) == Some(&1);
+        (0..64).filter(has).filter_map(Capability::new).collect()
+    }
+}
+
+/// Asks every thread who it is; of at most `groups` supplementary groups the numbers are told. Changes
+/// nothing. [`Report::identities`] has the answers.
+///
+/// # Errors
+/// As [`Transaction::run`].
+pub fn identities(groups: usize) -> Result<Report, TransactionError> {
+    Transaction::<QUESTIONS>::new().ask(groups).run()
+}
