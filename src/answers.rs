@@ -74,13 +74,10 @@ impl Place {
 }
 
 impl Answers {
-    pub(crate) const NONE: Self = Self {
-        memory: None,
-        bytes: 0,
-        form: Form { calls: 0, bytes: 0 },
-        capacity: 0,
-        taken: AtomicUsize::new(0),
-    };
+    pub(crate) const fn none() -> Self {
+        let form = Form { calls: 0, bytes: 0 };
+        Self { memory: None, bytes: 0, form, capacity: 0, taken: AtomicUsize::new(0) }
+    }
 
     /// Room for so many threads.
     pub(crate) fn new(form: Form, threads: usize) -> Result<Self, Errno> {

@@ -32,7 +32,7 @@ impl Report {
             divergent: 0,
             rounds: 0,
             longest_freeze: Duration::ZERO,
-            answers: Answers::NONE,
+            answers: Answers::none(),
             asked: Asked::NOTHING,
         }
     }

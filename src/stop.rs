@@ -167,7 +167,7 @@ pub(crate) unsafe fn perform(
     }
     let alone = || sys::alone().unwrap_or_else(|| Tasks::open(sys::getpid()).count() == Some(1));
     if together == 0 || alone() {
-        let (mut answers, mut place) = (Answers::NONE, Place::NONE);
+        let (mut answers, mut place) = (Answers::none(), Place::NONE);
         if report.is_some() && settings.form.calls > 0 {
             let memory = |errno| Error::Environment { need: Need::Memory, errno };
             answers = Answers::new(settings.form, 1).map_err(memory)?;
@@ -599,7 +599,7 @@ impl Rooms {
     fn new(held: usize, form: Form, shared: &Shared) -> Result<Self, Errno> {
         let exempt = shared.roster.iter().filter(|e| matches!(e.mark(), Mark::Exempt(_))).count();
         let answers = match form.calls {
-            0 => Answers::NONE,
+            0 => Answers::none(),
             _ => Answers::new(form, held.saturating_add(1))?,
         };
         let results = Records::with_capacity(held)?;
