@@ -371,12 +371,12 @@ fn identities_of_threads_that_differ() {
         setresgid(gid(4), gid(5), gid(6)).perform().unwrap();
         bounding_drop(Capability::SYS_BOOT).perform().unwrap();
         let sent = asked.0[0].0.send(|| {
-            // SAFETY: they take numbers, and change this thread.
-            unsafe {
-                libc::syscall(libc::SYS_setgroups, 0, 0);
-                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-                libc::syscall(libc::SYS_setresuid, 7, 8, 9)
-            }
+            // SAFETY: it takes numbers, and changes this thread.
+            unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };
+            // SAFETY: as above.
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            // SAFETY: as above.
+            unsafe { libc::syscall(libc::SYS_setresuid, 7, 8, 9) }
         });
         sent.unwrap();
         assert_eq!(asked.0[0].1.recv().unwrap(), 0);

@@ -1,0 +1,70 @@
+//! Inheritable, ambient and bounding set in one text, cap_iab(3).
+
+use std::fmt;
+use std::str::FromStr;
+
+use libpsx::process::{BadCapabilities, Capability, CapabilitySet};
+
+/// What cap_iab_from_text(3) makes of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Iab {
+    /// The inheritable set.
+    pub inheritable: CapabilitySet,
+    /// The ambient set, which is inheritable as well.
+    pub ambient: CapabilitySet,
+    /// What the bounding set loses.
+    pub blocked: CapabilitySet,
+}
+
+/// Not the text of an IAB.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{clause:?}: {why}")]
+pub struct BadIab {
+    clause: String,
+    why: BadCapabilities,
+}
+
+impl FromStr for Iab {
+    type Err = BadIab;
+
+    /// Names or numbers with commas between them, each after its marks: `!` takes it from the bounding set,
+    /// `^` makes it ambient and inheritable, `%` or no mark at all inheritable. `!%cap_chown` is both.
+    fn from_str(text: &str) -> Result<Self, BadIab> {
+        let mut iab = Self::default();
+        for clause in text.split(',').filter(|_| !text.is_empty()) {
+            let name = clause.trim_start_matches(['!', '^', '%']);
+            let marks = clause.strip_suffix(name).unwrap_or_default();
+            let bad = |why| BadIab { clause: clause.to_owned(), why };
+            let one: CapabilitySet = name.parse::<Capability>().map_err(bad)?.into();
+            if marks.contains('!') {
+                iab.blocked |= one;
+            }
+            if marks.contains('^') {
+                iab.ambient |= one;
+            }
+            if marks.is_empty() || marks.contains(['^', '%']) {
+                iab.inheritable |= one;
+            }
+        }
+        Ok(iab)
+    }
+}
+
+impl fmt::Display for Iab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.inheritable | self.ambient | self.blocked;
+        for (index, capability) in all.iter().enumerate() {
+            let blocked = self.blocked.contains(capability);
+            let mark =
+                match (self.ambient.contains(capability), self.inheritable.contains(capability)) {
+                    (true, _) => "^",
+                    // Without a mark it would not be inheritable.
+                    (false, true) if blocked => "%",
+                    (false, _) => "",
+                };
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}{mark}{capability}", if blocked { "!" } else { "" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,371 @@
+//! Dropping for good: what /proc says of every thread, beside what setpriv(1) and capsh(1) make of the same wish.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr};
+use libpsx::process::identities;
+use privileges::{Capability, CapabilitySet, Error, Groups, Iab, Id, Mode, Privileges, Securebits};
+use support::{
+    all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc, sleepers,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+const FIELDS: [&str; 9] =
+    ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"];
+
+fn threads() {
+    sleepers(3);
+    #[cfg(target_arch = "x86_64")]
+    support::raw::raw_threads(1);
+}
+
+fn fields(status: &str) -> BTreeMap<String, String> {
+    let lines = status.lines().filter_map(|line| line.split_once(':'));
+    let wanted = lines.filter(|(key, _)| FIELDS.contains(key));
+    wanted.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// Every thread has this state.
+fn all_are(wanted: &BTreeMap<String, String>) {
+    for (field, value) in wanted {
+        all_have(field, value);
+    }
+    assert_eq!(wanted.len(), FIELDS.len());
+}
+
+fn printed_by(command: &[&str]) -> BTreeMap<String, String> {
+    let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    fields(&String::from_utf8(output.stdout).unwrap())
+}
+
+const STATUS: &str = "/proc/self/status";
+
+#[test]
+fn a_user_as_setpriv_makes_it() {
+    isolated_as_root("a_user_as_setpriv_makes_it", WATCHDOG, || {
+        threads();
+        let wanted = printed_by(&[
+            "setpriv",
+            "--reuid=daemon",
+            "--regid=daemon",
+            "--init-groups",
+            "--inh-caps=-all",
+            "--no-new-privs",
+            "cat",
+            STATUS,
+        ]);
+        let applied =
+            Privileges::new().user("daemon").no_new_privs().plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.sqpoll), (proc::tids().len(), 0));
+        all_are(&wanted);
+        assert!(std::fs::File::open("/etc/shadow").is_err());
+    });
+}
+
+#[test]
+fn groups_by_name_and_number() {
+    isolated_as_root("groups_by_name_and_number", WATCHDOG, || {
+        threads();
+        let wanted = printed_by(&[
+            "setpriv",
+            "--reuid=65534",
+            "--regid=7",
+            "--groups=1,2,100",
+            "--inh-caps=-all",
+            "cat",
+            STATUS,
+        ]);
+        let groups = vec![Id::from(2), Id::from("users"), Id::from("daemon")];
+        let wish = Privileges::new().user(65534).group(7).groups(Groups::These(groups));
+        wish.plan().unwrap().apply().unwrap();
+        all_are(&wanted);
+    });
+}
+
+#[test]
+fn ambient_capabilities_as_setpriv_makes_them() {
+    isolated_as_root("ambient_capabilities_as_setpriv_makes_them", WATCHDOG, || {
+        threads();
+        let mut wanted = printed_by(&[
+            "setpriv",
+            "--reuid=nobody",
+            "--regid=nogroup",
+            "--clear-groups",
+            "--inh-caps=-all,+net_raw",
+            "--ambient-caps=-all,+net_raw",
+            "--bounding-set=-all,+net_raw,+chown",
+            "cat",
+            STATUS,
+        ]);
+        // setpriv leaves to the program that it executes what that inherits: net_raw alone.
+        assert_eq!(wanted["CapPrm"], "0000000000002000");
+        let two = CapabilitySet::of(&[Capability::NET_RAW, Capability::CHOWN]);
+        let wish = Privileges::new().user("nobody").group("nogroup").groups(Groups::These(vec![]));
+        let wish = wish.keep(two).ambient(Capability::NET_RAW).bounding(two);
+        let plan = wish.plan().unwrap();
+        let shown = plan.to_string();
+        plan.apply().unwrap();
+        for field in ["CapPrm", "CapEff"] {
+            wanted.insert(field.to_owned(), "0000000000002001".to_owned());
+        }
+        all_are(&wanted);
+        // What an executed program has is what setpriv's had.
+        let cat = Command::new("cat").arg(STATUS).output().unwrap();
+        assert_eq!(fields(&String::from_utf8(cat.stdout).unwrap())["CapEff"], "0000000000002000");
+        let order = [
+            "PR_CAPBSET_DROP cap_sys_admin",
+            "setgroups none",
+            "setresgid 65534",
+            "PR_SET_KEEPCAPS 1",
+            "setresuid 65534",
+            "PR_CAP_AMBIENT_RAISE cap_net_raw",
+        ];
+        let found: Vec<_> = order.iter().map(|line| shown.find(line)).collect();
+        assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{shown}");
+    });
+}
+
+#[test]
+fn modes_as_capsh_sets_them() {
+    if Command::new("capsh").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no capsh here");
+        return;
+    }
+    isolated_as_root("modes_as_capsh_sets_them", WATCHDOG, || {
+        for (mode, name) in [
+            (Mode::NoPriv, "NOPRIV"),
+            (Mode::Pure1e, "PURE1E"),
+            (Mode::Pure1eInit, "PURE1E_INIT"),
+            (Mode::Hybrid, "HYBRID"),
+        ] {
+            support::forked(|| {
+                threads();
+                // capsh prints its own state; what it would execute might get other capabilities.
+                let printed =
+                    Command::new("capsh").args([&format!("--mode={name}"), "--print"]).output();
+                let printed = String::from_utf8(printed.unwrap().stdout).unwrap();
+                let bits = printed.split_once("Securebits: ").unwrap().1;
+                let bits = bits.split(['/', ' ']).nth(1).unwrap().trim_start_matches("0x");
+                Privileges::new().mode(mode).plan().unwrap().apply().unwrap();
+                let set = Securebits::of_this_thread().unwrap();
+                assert_eq!(set.bits(), u32::from_str_radix(bits, 16).unwrap(), "{name}: {printed}");
+                let report = identities(0).unwrap();
+                assert!(report.identities().all(|one| one.securebits() == Some(set)));
+                let text = printed.lines().find_map(|line| line.strip_prefix("Current: ")).unwrap();
+                let sets = text.parse::<privileges::Capabilities>().unwrap();
+                let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
+                all_have("CapPrm", &hex(sets.permitted));
+                all_have("CapEff", &hex(sets.effective));
+                all_have("CapInh", &hex(sets.inheritable));
+                let no_priv = mode == Mode::NoPriv;
+                all_have("NoNewPrivs", if no_priv { "1" } else { "0" });
+                if no_priv {
+                    all_have("CapBnd", "0000000000000000");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn iab_as_capsh_sets_it() {
+    if Command::new("capsh").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no capsh here");
+        return;
+    }
+    isolated_as_root("iab_as_capsh_sets_it", WATCHDOG, || {
+        threads();
+        let text = "^cap_chown,!%cap_kill,!cap_net_raw,cap_setuid";
+        let iab: Iab = text.parse().unwrap();
+        assert_eq!(iab.to_string().parse(), Ok(iab));
+        let wanted = printed_by(&[
+            "capsh",
+            &format!("--iab={text}"),
+            "--",
+            "-c",
+            "exec cat /proc/self/status",
+        ]);
+        let keep = libpsx::process::Capabilities::of_this_thread().unwrap().permitted;
+        Privileges::new().keep(keep).iab(iab).plan().unwrap().apply().unwrap();
+        for field in ["CapInh", "CapAmb", "CapBnd"] {
+            all_have(field, &wanted[field]);
+        }
+    });
+}
+
+#[test]
+fn another_root_directory() {
+    isolated_as_root("another_root_directory", WATCHDOG, || {
+        threads();
+        let root = std::env::temp_dir().join(format!("privileges-test-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("inside")).unwrap();
+        std::os::unix::fs::symlink("/inside", root.join("link")).unwrap();
+        let wish = Privileges::new().user("nobody").chroot(&root).chdir("link/../../inside");
+        wish.plan().unwrap().apply().unwrap();
+        assert!(std::fs::metadata("/etc").is_err());
+        assert_eq!(std::env::current_dir().unwrap(), std::path::Path::new("/inside"));
+        // No /proc here: each thread says it.
+        let report = identities(0).unwrap();
+        assert!(report.identities().all(|one| one.user().is_some_and(|ids| ids.saved == 65534)));
+    });
+}
+
+#[test]
+fn sandboxed_at_last() {
+    isolated_as_root("sandboxed_at_last", WATCHDOG, || {
+        threads();
+        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap();
+        let ruleset = ruleset.create().unwrap();
+        let program = support::program(
+            &[libc::SYS_getppid],
+            libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32,
+            libc::SECCOMP_RET_ALLOW,
+        );
+        let program: Vec<_> = program
+            .iter()
+            .map(|step| seccompiler::sock_filter {
+                code: step.code,
+                jt: step.jt,
+                jf: step.jf,
+                k: step.k,
+            })
+            .collect();
+        let tasks = proc::tids().len();
+        let before = std::fs::File::open("/proc/self/status").unwrap();
+        let wish = Privileges::new().user("nobody").landlock(ruleset).seccomp(&program);
+        let applied = wish.plan().unwrap().apply().unwrap();
+        assert_eq!(applied.threads, tasks);
+        assert!(std::fs::read_dir("/").is_err());
+        let status = std::io::read_to_string(before).unwrap();
+        assert!(status.contains("\nSeccomp_filters:\t1\n"), "{status}");
+        // SAFETY: getppid touches no memory.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_getppid) }, -1);
+    });
+}
+
+/// The wish is refused, and every thread is as before.
+fn refused(wish: Privileges, check: impl FnOnce(&Error) -> bool) {
+    let before = FIELDS.map(proc::field_in_every_thread);
+    let error = wish.plan().expect_err("it is refused");
+    assert!(check(&error), "{error:?}");
+    assert_eq!(FIELDS.map(proc::field_in_every_thread), before);
+    println!("{error}");
+}
+
+#[test]
+fn refused_before_anything_changes() {
+    isolated_as_root("refused_before_anything_changes", WATCHDOG, || {
+        threads();
+        let new = Privileges::new;
+        refused(new().user("no such user"), |e| matches!(e, Error::NoUser(_)));
+        refused(new().group("no such group"), |e| matches!(e, Error::NoGroup(_)));
+        refused(new().user(u32::MAX), |e| matches!(e, Error::NoId(_)));
+        refused(new().user(123_456), |e| matches!(e, Error::NoEntry(123_456)));
+        refused(new().chroot("/no/such/place"), |e| matches!(e, Error::Directory(..)));
+        let unknown = Capability::new(63).unwrap();
+        refused(new().keep(unknown), |e| matches!(e, Error::UnknownCapabilities(_)));
+        refused(new().ambient(Capability::CHOWN), |e| matches!(e, Error::AmbientNotKept(_)));
+        let conflicting = new().mode(Mode::NoPriv).keep(Capability::CHOWN);
+        refused(conflicting, |e| matches!(e, Error::Conflict(Mode::NoPriv, _)));
+
+        let chown = CapabilitySet::from(Capability::CHOWN);
+        new().keep(chown).plan().unwrap().apply().unwrap();
+        let kill = Capability::KILL;
+        refused(new().keep(kill), |e| matches!(e, Error::NotHeld(set) if set.contains(kill)));
+        refused(new().user("nobody"), |e| {
+            matches!(e, Error::Needs { capability: Capability::SETGID, .. })
+        });
+        refused(new().bounding(chown), |e| matches!(e, Error::Needs { .. }));
+        refused(new().mode(Mode::Pure1e), |e| matches!(e, Error::Needs { .. }));
+        refused(new().inheritable(kill), |e| matches!(e, Error::NotInheritable(_)));
+    });
+}
+
+/// It is nobody's privilege to give up what he has.
+#[test]
+fn without_privilege() {
+    isolated("without_privilege", WATCHDOG, || {
+        threads();
+        // SAFETY: it touches no memory.
+        let uid = unsafe { libc::getuid() };
+        // SAFETY: as above.
+        let gid = unsafe { libc::getgid() };
+        if uid == 0 {
+            Privileges::new().user("nobody").plan().unwrap().apply().unwrap();
+        }
+        let uid = if uid == 0 { 65534 } else { uid };
+        let gid = if gid == 0 { 65534 } else { gid };
+        let has = nix_groups();
+        let wish = Privileges::new().user(uid).group(gid).groups(Groups::These(has)).no_new_privs();
+        let applied = wish.plan().unwrap().apply().unwrap();
+        assert_eq!(applied.threads, proc::tids().len());
+        all_have("NoNewPrivs", "1");
+        all_have("CapPrm", "0000000000000000");
+    });
+}
+
+fn nix_groups() -> Vec<Id> {
+    let groups = proc::status(std::process::id() as i32).remove("Groups").unwrap_or_default();
+    groups.split_whitespace().map(|raw| Id::Number(raw.parse().unwrap())).collect()
+}
+
+/// A thread whose filter pretends that it has changed: the kernel says otherwise.
+fn one_that_lies(report: bool) -> Result<(), Error> {
+    threads();
+    prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO));
+    let wish = Privileges::new().user("nobody");
+    let wish = if report { wish.report_failure() } else { wish };
+    wish.plan().unwrap().apply().map(|_| ())
+}
+
+#[test]
+fn a_thread_that_lies_is_found_out() {
+    isolated_as_root("a_thread_that_lies_is_found_out", WATCHDOG, || {
+        let Err(Error::NotDropped(wrong)) = one_that_lies(true) else { panic!("it was believed") };
+        let uids: Vec<_> = wrong.iter().filter(|one| one.what == "Uid").collect();
+        assert!(!uids.is_empty() && uids.iter().all(|one| one.found == "0\t0\t0\t0"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn or_the_process_is_killed() {
+    if support::skipped_without_root("or_the_process_is_killed") {
+        return;
+    }
+    let (status, output) = isolated_status("or_the_process_is_killed", WATCHDOG, || {
+        let done = one_that_lies(false);
+        println!("went on: {done:?}");
+    });
+    assert!(!status.success(), "{output}");
+    assert!(output.contains("privileges: not dropped: Uid of"), "{output}");
+    assert!(!output.contains("went on"), "{output}");
+}
+
+#[test]
+fn in_a_user_namespace() {
+    isolated_as_root("in_a_user_namespace", WATCHDOG, || {
+        support::forked(|| {
+            // SAFETY: it takes flags; the process has one thread.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
+            std::fs::write("/proc/self/uid_map", "0 0 1\n").unwrap();
+            std::fs::write("/proc/self/setgroups", "deny").unwrap();
+            std::fs::write("/proc/self/gid_map", "0 0 1\n").unwrap();
+            threads();
+            // Nobody else is there to become.
+            let wish = Privileges::new().user(1234).group(0).groups(Groups::These(vec![]));
+            match wish.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
+                Err(Error::Partial(_) | Error::Unchanged(_)) => {}
+                other => panic!("{other:?}"),
+            }
+            Privileges::new().keep(Capability::CHOWN).plan().unwrap().apply().unwrap();
+            all_have("CapEff", "0000000000000001");
+        });
+    });
+}
