@@ -3,7 +3,7 @@
 //! prctl(PR_SET_KEEPCAPS) makes new credentials in each thread, which setresuid(-1, -1, -1) does
 //! not; so libpsx is measured with both calls. The floor is what stop-first costs at the least: a
 //! signal to each thread known by heart, a futex they wait on, one wake, the call, and no check at
-//! all.
+//! all. The six calls of a drop of privileges are made in one transaction, and one by one.
 //!
 //! Each engine runs in a child process of its own, because whoever installs its handler for signal
 //! 33 last makes the other pay for being chained to. They take turns batch by batch, so that a
@@ -17,6 +17,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
+use libpsx::Transaction;
+use libpsx::process::{
+    Capabilities, Operation, ambient_clear, capset, keepcaps, no_new_privs, setresgid, setresuid,
+};
+
 const THREADS: [usize; 6] = [0, 1, 8, 64, 512, 2000];
 const BATCHES: usize = 20;
 
@@ -27,13 +32,17 @@ enum Engine {
     KeepCaps,
     SetIds,
     Floor,
+    OneStop,
+    SixStops,
 }
 
-const ENGINES: [(Engine, &str); 4] = [
+const ENGINES: [(Engine, &str); 6] = [
     (Engine::Glibc, "glibc setresuid"),
     (Engine::KeepCaps, "libpsx prctl"),
     (Engine::SetIds, "libpsx setresuid"),
     (Engine::Floor, "floor prctl"),
+    (Engine::OneStop, "6 calls in a stop"),
+    (Engine::SixStops, "6 calls in 6 stops"),
 ];
 
 fn main() {
@@ -59,7 +68,9 @@ fn table() {
     println!("|{}", "---|".repeat(ENGINES.len() + 3));
     for threads in THREADS {
         let calls = (20_000 / (threads + 20)).max(10);
-        let mut served = [0, 1, 2, 3].map(|engine| Served::start(engine, threads, calls));
+        let mut served = std::array::from_fn::<_, { ENGINES.len() }, _>(|engine| {
+            Served::start(engine, threads, calls)
+        });
         let memory = served.each_mut().map(Served::answer);
         let mut samples = [const { Vec::new() }; ENGINES.len()];
         for _ in 0..BATCHES {
@@ -139,6 +150,19 @@ impl Drop for Served {
     }
 }
 
+/// What a daemon calls, so that it changes nothing and anybody may.
+fn drop_of_privileges() -> [Operation<'static>; 6] {
+    let now = Capabilities::of_this_thread().expect("capget");
+    [
+        keepcaps(false),
+        setresgid(None, None, None),
+        setresuid(None, None, None),
+        capset(now),
+        ambient_clear(),
+        no_new_privs(),
+    ]
+}
+
 /// What is mapped, and what malloc has given out, in bytes.
 fn memory() -> [usize; 2] {
     let mut statm = [0; 64];
@@ -186,6 +210,16 @@ fn serve(engine: Engine, threads: usize, calls: usize) {
             unsafe { libpsx::syscall3(libc::SYS_setresuid, none, none, none) }.expect("it works");
         }
         Engine::Floor => floor::call(&tids),
+        Engine::OneStop => {
+            let transaction = Transaction::<6>::new();
+            let transaction = drop_of_privileges().into_iter().fold(transaction, Transaction::with);
+            transaction.perform().expect("it works");
+        }
+        Engine::SixStops => {
+            drop_of_privileges().iter().for_each(|one| {
+                one.perform().expect("it works");
+            });
+        }
     };
     let before = memory();
     once();

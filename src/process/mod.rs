@@ -18,6 +18,38 @@
 //! - **Errors** are [`Error`], and mean that nothing changed. [`Error::Call`] has the error of the
 //!   calling thread's own call: those of the manual page that is named.
 //! - Memory that an argument refers to is part of the operation, or borrowed by it.
+//!
+//! # What a thread has of its own on Linux
+//!
+//! *By each thread*: whether it makes sense that every thread makes the call. *Twice*: whether it is
+//! harmless if a thread makes it twice. *Inherited*: by new threads and by children (fork); execve(2)
+//! has rules of its own. *By the kernel*: what does it in all threads without us.
+//!
+//! | state | here | by each thread | twice | inherited | by the kernel |
+//! |---|---|---|---|---|---|
+//! | user, group, supplementary ids | [`setresuid`], [`setresgid`], [`setgroups`] ... | yes | yes | yes | no (libc's set*id broadcast as we do) |
+//! | ids for files | [`setfsuid`], [`setfsgid`] | yes | yes | yes | no |
+//! | capability sets | [`capset`] | yes | yes | yes | no |
+//! | bounding set | [`bounding_drop`] | yes | yes | yes | no |
+//! | ambient set | [`ambient_raise`], [`ambient_lower`], [`ambient_clear`] | yes | yes | yes | no |
+//! | securebits, keepcaps | [`securebits`], [`keepcaps`] | yes | yes | yes | no |
+//! | no_new_privs | [`no_new_privs`] | yes | yes | yes | with the two below, when they synchronise |
+//! | seccomp filters | [`seccomp`] | yes; better not | no: they add up | yes | SECCOMP_FILTER_FLAG_TSYNC |
+//! | Landlock domain | [`landlock_restrict_self`] | yes | no: they add up, to 16 | yes | LANDLOCK_RESTRICT_SELF_TSYNC (7.0) |
+//! | network, UTS, IPC, cgroup namespace | [`unshare`], [`setns`] | setns; unshare makes one for each | setns: yes | yes | no |
+//! | mount, PID, user, time namespace | not offered: see [`Namespace`] | no | | yes | no |
+//! | session keyring | [`new_session_keyring`] | by name; without one each has its own | yes | yes | no |
+//! | policy, priority, nice value | [`scheduler`], [`nice`] | yes | yes | yes | no |
+//! | priority of input and output | [`io_priority`] | yes | yes | yes | IOPRIO_WHO_PGRP, a process group |
+//! | CPUs | [`affinity`] | yes | yes | yes | cpuset cgroups |
+//! | memory policy | [`memory_policy`] | yes | yes | yes | cpuset cgroups |
+//! | timer slack | [`timer_slack`] | yes | yes | yes | no |
+//! | personality | [`personality`] | yes | yes | yes | no |
+//! | speculation control | [`speculation`] | yes | yes | yes | no |
+//! | strict seccomp, syscall user dispatch | refused | no: held threads could not go on | | | |
+//! | signal mask, alternate stack | refused | no: a held thread's are the handler's | | | |
+//! | rseq, robust list, clear_child_tid, thread pointer | refused | no: they belong to the run-time | | | |
+//! | name, parent-death signal, thread and process keyring, memory of perf events | not offered | no: each has its own, for good reason | | | |
 
 // # Safety
 //
