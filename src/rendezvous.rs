@@ -51,7 +51,8 @@
 //!    thread for its own call). The first to arrive is the watch: it sleeps with a deadline, looks
 //!    whether the caller lives, and else closes the gather in its place. Nothing was published, so
 //!    nothing has changed in the threads that go free. From COMMITTING on there is no deadline: the
-//!    caller only counts, judges and releases.
+//!    caller only counts, judges and releases. But where it makes one more call, while the others stay,
+//!    the watch looks again: all have performed the same calls, and may go.
 //! 6. *A held thread may die in its call.* The caller takes its report for given (`bury`), as a
 //!    divergence.
 
@@ -311,11 +312,12 @@ impl Rendezvous {
         let state = self.state();
         match state.phase {
             Phase::Closed => Ok(true),
-            Phase::Gathering | Phase::Full => {
+            // All have reported, and were judged: it died in the call that comes last.
+            Phase::Committing if state.count != 0 => Err(()),
+            _ => {
                 self.abandon(state.epoch);
                 Ok(true)
             }
-            Phase::Committing => Err(()),
         }
     }
 
@@ -420,7 +422,9 @@ impl Rendezvous {
         let mut seen = self.state.load(SeqCst);
         loop {
             let state = State::unpack(seen);
-            if state.epoch != epoch || !matches!(state.phase, Phase::Gathering | Phase::Full) {
+            let over = state.phase == Phase::Closed;
+            if state.epoch != epoch || over || state.phase == Phase::Committing && state.count != 0
+            {
                 return;
             }
             let closed = State { phase: Phase::Closed, count: 0, ..state }.pack();
@@ -464,7 +468,7 @@ impl Rendezvous {
         perform: impl FnOnce() -> Verdict,
     ) {
         let Some((epoch, watch)) = self.arrive(entry, tid) else { return };
-        if !self.await_plan(epoch, watch, gone) {
+        if !self.await_plan(epoch, watch, &gone) {
             return;
         }
         let verdict = perform();
@@ -473,7 +477,7 @@ impl Rendezvous {
         entry.set(tid, if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) });
         self.report();
         if verdict.stays || !verdict.agreed {
-            self.await_judgement(epoch);
+            self.await_judgement(epoch, watch && verdict.stays, &gone);
         }
     }
 
@@ -536,15 +540,19 @@ impl Rendezvous {
         }
     }
 
-    /// Sleeps until the caller has judged. Ends: the caller releases, or the process is killed.
-    fn await_judgement(&self, epoch: u32) {
+    /// Sleeps until the caller has judged, and made its last call if there is one. Ends: the caller
+    /// releases, or the process is killed, or the caller dies in that call, which the watch notices.
+    fn await_judgement(&self, epoch: u32, watch: bool, gone: impl Fn(u32) -> bool) {
         loop {
             let gate = self.gate.load(SeqCst);
             let state = self.state();
             if state.epoch != epoch || state.phase != Phase::Committing {
                 return;
             }
-            futex::wait(&self.gate, gate, None);
+            let slept = futex::wait(&self.gate, gate, watch.then_some(WATCH_LONGEST));
+            if !slept && gone(self.caller.load(SeqCst)) {
+                self.abandon(epoch);
+            }
         }
     }
 }

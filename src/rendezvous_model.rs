@@ -1,5 +1,5 @@
 //! The rendezvous as it is written, in every interleaving that loom finds for a small case. A lost
-//! wake-up shows as a deadlock. Run with `RUSTFLAGS="--cfg loom" cargo test --release --lib`.
+//! wake-up shows as a deadlock. Run with `RUSTFLAGS="--cfg loom" cargo test --release -p libpsx --lib`.
 
 extern crate std;
 
@@ -42,6 +42,10 @@ fn model(preemptions: usize, case: impl Fn() + Sync + Send + 'static) {
 }
 
 fn visit(world: &World, index: usize, agreed: bool, gone: bool) {
+    visit_and(world, index, Verdict { index: 0, result: 7, agreed, stays: false }, gone);
+}
+
+fn visit_and(world: &World, index: usize, verdict: Verdict, gone: bool) {
     let entry = &world.entries[index];
     world.rendezvous.visit(
         entry,
@@ -50,7 +54,7 @@ fn visit(world: &World, index: usize, agreed: bool, gone: bool) {
         || {
             assert_eq!(world.new_state.load(SeqCst), 1, "performed before the caller");
             world.performed.fetch_add(1, SeqCst);
-            Verdict { index: 0, result: 7, agreed, stays: false }
+            verdict
         },
     );
 }
@@ -93,6 +97,36 @@ fn caller_and_two_threads() {
         commit(&world, epoch, 2);
         assert!(matches!(world.entries[0].mark(), Mark::Agreed(0)));
         assert!(matches!(world.entries[1].mark(), Mark::Differs(0)));
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+/// The caller makes one more call when all have reported, and nobody leaves before.
+#[test]
+fn threads_stay_for_the_last_call() {
+    model(2, || {
+        let world = world(2);
+        let threads: Vec<_> = (0..2)
+            .map(|i| {
+                let world = world.clone();
+                thread::spawn(move || {
+                    let verdict = Verdict { index: 0, result: 7, agreed: true, stays: true };
+                    visit_and(&world, i, verdict, false);
+                    // A signal that came before the gather opened held nobody.
+                    let held = world.entries[i].mark() == Mark::Agreed(0);
+                    assert!(!held || world.new_state.load(SeqCst) == 2, "left too early");
+                })
+            })
+            .collect();
+        let epoch = world.rendezvous.open(CALLER);
+        let held = world.rendezvous.held();
+        if world.rendezvous.close_gate(epoch, held) {
+            world.new_state.store(1, SeqCst);
+            assert!(world.rendezvous.publish(epoch, held));
+            assert!(world.rendezvous.await_reports(None));
+            world.new_state.store(2, SeqCst);
+        }
+        world.rendezvous.release();
         threads.into_iter().for_each(|t| t.join().unwrap());
     });
 }

@@ -185,6 +185,29 @@ fn the_kernel_cannot_synchronise() {
     });
 }
 
+/// The caller's own filter kills it for the call that comes last: the others have performed those before it, and
+/// go on.
+#[test]
+fn the_caller_dies_in_the_last_call() {
+    isolated("the_caller_dies_in_the_last_call", WATCHDOG, || {
+        let asked = Asked::new(3);
+        no_new_privs().perform().unwrap();
+        let caller = std::thread::spawn(|| {
+            filter(libc::SYS_seccomp, libc::SECCOMP_RET_KILL_THREAD);
+            let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel);
+            Transaction::<2>::new().with(slack(4321)).with(everywhere).perform()
+        });
+        while slack_here() != 4321 {
+            std::thread::yield_now();
+        }
+        all_slack(&asked, 4321);
+        slack(1234).perform().unwrap();
+        all_slack(&asked, 1234);
+        // It never says that it is over.
+        std::mem::forget(caller);
+    });
+}
+
 /// The thread that differs performs nothing after that, and the others all.
 #[test]
 fn a_thread_differs_at_one_of_the_calls() {

@@ -186,6 +186,8 @@ unsafe fn room<'a, T>(place: *mut T, count: usize) -> &'a mut [MaybeUninit<T>] {
     if place.is_null() {
         return &mut [];
     }
+    // A slice has to be shorter than half of the memory there is.
+    let count = count.min(isize::MAX as usize / size_of::<T>());
     // SAFETY: promised by the caller; it need not be initialised.
     unsafe { core::slice::from_raw_parts_mut(place.cast(), count) }
 }
