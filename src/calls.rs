@@ -104,6 +104,21 @@ impl Call {
         }
     }
 
+    /// Why the call is refused among several threads, though one alone may make it.
+    pub(crate) fn refusal_in_company(&self) -> Option<Refusal> {
+        const NAMESPACES: u32 = k::CLONE_NEWNS
+            | k::CLONE_NEWUTS
+            | k::CLONE_NEWIPC
+            | k::CLONE_NEWUSER
+            | k::CLONE_NEWPID
+            | k::CLONE_NEWNET
+            | k::CLONE_NEWCGROUP
+            | k::CLONE_NEWTIME;
+        let [flags, ..] = self.args;
+        let unshares = self.number() == k::__NR_unshare && flags as u32 & NAMESPACES != 0;
+        unshares.then_some(Refusal::Namespaces)
+    }
+
     /// Whether threads go on under a seccomp filter that the call itself brings.
     pub(crate) fn installs_filter(&self) -> bool {
         let [option, ..] = self.args;

@@ -209,6 +209,11 @@ pub enum Refusal {
     Forbids,
     /// It waits for a signal, and all are blocked.
     Blocks,
+    /// It is unshare(2) of a namespace, in a process of several threads: each would make one of its
+    /// own. [`process::unshare`](crate::process::unshare) makes one for all of them. (Of user and time
+    /// namespaces the kernel allows neither, and of PID and mount namespaces it makes no sense; see
+    /// [`Namespace`](crate::process::Namespace).)
+    Namespaces,
     /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
     /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
     NotLast,
@@ -226,6 +231,7 @@ impl fmt::Display for Refusal {
             Self::ThreadState => "it replaces state that the thread's run-time stands on",
             Self::Forbids => "it would forbid the calls a thread needs to go on",
             Self::Blocks => "it waits for a signal while all are blocked",
+            Self::Namespaces => "every thread would make a namespace of its own",
             Self::NotLast => {
                 "the kernel performs it in all threads, which only the last call may do"
             }

@@ -180,6 +180,9 @@ pub(crate) unsafe fn perform(
         }
         return Ok(value);
     }
+    if let Some(why) = calls.iter().find_map(Call::refusal_in_company) {
+        return Err(Error::Refused(why).into());
+    }
     let need = |need| move |errno| Error::Environment { need, errno };
     let shared = shared_or_new().map_err(need(Need::Memory))?;
     let now = sys::clock().map_err(need(Need::Clock))?;

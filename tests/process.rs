@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use libpsx::process::*;
-use libpsx::{Error, Transaction, TransactionError};
+use libpsx::{Error, Refusal, Transaction, TransactionError};
 use support::{Asked, all_have, forked, isolated, isolated_as_root, proc, slack_here, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -235,6 +235,15 @@ fn new_namespaces() {
         assert!(matches!(unshare_all(&many), Err(TransactionError::Unchanged(Error::Refused(_)))));
 
         let now = namespaces("net");
+        // Made by every thread, it would be as many namespaces; alone it is nobody's business but ours.
+        let plain = || {
+            let flags = [libc::CLONE_NEWNET as usize, 0, 0, 0, 0, 0];
+            // SAFETY: it touches no memory.
+            unsafe { libpsx::Broadcast::new(libc::SYS_unshare, flags).perform() }
+        };
+        assert!(matches!(plain(), Err(Error::Refused(Refusal::Namespaces))));
+        assert_eq!(namespaces("net"), now);
+        forked(|| assert_eq!(plain().unwrap(), 0));
         capset(Capabilities::NONE).perform().unwrap();
         assert_eq!(errno(unshare(Namespace::Network)), libc::EPERM);
         assert_eq!(namespaces("net"), now);

@@ -117,6 +117,7 @@ static void refused_sigprocmask(void) {
 static void refused_altstack(void) { refused(SYS_sigaltstack, 0, 0); }
 static void refused_fs(void) { refused(SYS_arch_prctl, 0x1002, 0); }
 static void refused_strict(void) { refused(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_STRICT); }
+static void refused_unshare(void) { refused(SYS_unshare, CLONE_NEWUTS, 0); }
 static void refused_wide(void) { refused(SYS_fork | 1l << 32, 0, 0); }
 
 CASES({"null_pointers", "psx_load_syscalls(NULL, NULL)", null_pointers},
@@ -139,4 +140,5 @@ CASES({"null_pointers", "psx_load_syscalls(NULL, NULL)", null_pointers},
       {"pause", "pause for everybody: EINVAL", refused_pause},
       {"sigaltstack", "sigaltstack: EINVAL", refused_altstack},
       {"arch_prctl", "arch_prctl(ARCH_SET_FS, 0): EINVAL", refused_fs},
-      {"strict", "prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT): EINVAL", refused_strict})
+      {"strict", "prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT): EINVAL", refused_strict},
+      {"unshare", "unshare(CLONE_NEWUTS) with threads: EINVAL", refused_unshare})
