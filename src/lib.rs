@@ -14,6 +14,7 @@ mod error;
 mod futex;
 mod judge;
 mod names;
+mod operation;
 pub mod process;
 mod records;
 mod rendezvous;

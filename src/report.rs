@@ -7,7 +7,6 @@ use core::time::Duration;
 
 use crate::answers::Answers;
 use crate::errno::Errno;
-use crate::process::{Asked, Identity};
 use crate::records::Records;
 
 /// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
@@ -20,7 +19,7 @@ pub struct Report {
     pub(crate) rounds: u32,
     pub(crate) longest_freeze: Duration,
     pub(crate) answers: Answers,
-    pub(crate) asked: Asked,
+    pub(crate) first_question: usize,
 }
 
 impl Report {
@@ -33,7 +32,7 @@ impl Report {
             rounds: 0,
             longest_freeze: Duration::ZERO,
             answers: Answers::none(),
-            asked: Asked::NOTHING,
+            first_question: 0,
         }
     }
 
@@ -70,10 +69,11 @@ impl Report {
         self.exempt().iter().filter(|e| e.reason == ExemptReason::SqPoll).count()
     }
 
-    /// What each thread, the calling one first, said of itself when it was asked:
-    /// [`Transaction::ask`](crate::Transaction::ask). Nobody, if none was.
-    pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
-        self.answers.iter().filter_map(|(tid, values, bytes)| self.asked.read(tid, values, bytes))
+    /// What was asked: each thread's tid, the values of the calls that asked, and what they wrote.
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (i32, &[isize], &[u8])> {
+        self.answers.iter().filter_map(|(tid, values, bytes)| {
+            Some((tid, values.get(self.first_question..)?, bytes))
+        })
     }
 
     /// How many times the threads were gathered before all of them were held at once.

@@ -2,9 +2,7 @@
 
 // # Safety
 //
-// A transaction hands to the kernel what its operations were made of: their makers have promised,
-// or are functions of [`crate::process`], that every thread may perform them. What their arguments
-// point to lies in the transaction itself or is borrowed by it.
+// A transaction hands to the kernel what its operations were made of; see `operation`.
 #![allow(unsafe_code)]
 
 use core::ffi::c_long;
@@ -15,7 +13,7 @@ use crate::broadcast::{DEADLINE, sensitivity};
 use crate::calls::{Agreement, Call};
 use crate::error::{Error, Refusal, TransactionError};
 use crate::judge::Sensitivity;
-use crate::process::{Asked, Operation};
+use crate::operation::Operation;
 use crate::report::Report;
 use crate::stop::{self, Settings};
 
@@ -62,7 +60,8 @@ pub struct Transaction<'a, const N: usize> {
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
     on_partial: OnPartial,
-    asked: Asked,
+    first_question: usize,
+    form: Form,
 }
 
 impl<'a, const N: usize> Transaction<'a, N> {
@@ -75,7 +74,8 @@ impl<'a, const N: usize> Transaction<'a, N> {
             deadline: DEADLINE,
             sensitivity: None,
             on_partial: OnPartial::Report,
-            asked: Asked::NOTHING,
+            first_question: 0,
+            form: Form { calls: 0, bytes: 0 },
         }
     }
 
@@ -100,15 +100,10 @@ impl<'a, const N: usize> Transaction<'a, N> {
         self.with(Operation::of(Call { agreement, ..Call::new(nr as usize, args) }))
     }
 
-    /// Has each thread say who it is, when it has performed the calls before this: [`Report`] has the
-    /// [`Identity`](crate::process::Identity) of each. It takes the room of 136 calls. Of at most
-    /// `groups` supplementary groups the numbers are told. Once per transaction; it counts the last
-    /// time.
-    pub fn ask(mut self, groups: usize) -> Self {
-        self.asked = Asked::at(self.len, groups);
-        for operation in self.asked.questions() {
-            self = self.with(operation);
-        }
+    /// The calls from this one on ask something, and write so many bytes.
+    pub(crate) const fn asking(mut self, first: usize, bytes: usize) -> Self {
+        self.first_question = first;
+        self.form = Form { calls: self.len, bytes };
         self
     }
 
@@ -156,7 +151,7 @@ impl<'a, const N: usize> Transaction<'a, N> {
     pub fn run(&self) -> Result<Report, TransactionError> {
         let mut report = Report::new();
         self.go(Some(&mut report))?;
-        report.asked = self.asked;
+        report.first_question = self.first_question;
         Ok(report)
     }
 
@@ -164,16 +159,16 @@ impl<'a, const N: usize> Transaction<'a, N> {
         if self.full {
             return Err(Error::Refused(Refusal::Full).into());
         }
-        let mut calls = [const { Operation::NOTHING.call() }; N];
+        let mut calls = [const { Call::new(0, [0; 6]) }; N];
         for (place, operation) in calls.iter_mut().zip(&self.operations) {
-            *place = operation.pointed();
+            *place = operation.call();
         }
         let calls = calls.get_mut(..self.len).unwrap_or_default();
         let settings = Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
             whole_or_dead: self.on_partial == OnPartial::Kill,
-            form: Form { calls: self.asked.until(), bytes: self.asked.bytes() },
+            form: self.form,
         };
         // SAFETY: those who made the operations have promised it; `self` keeps their memory.
         unsafe { stop::perform(calls, &settings, report) }

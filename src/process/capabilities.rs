@@ -11,8 +11,9 @@ use core::str::FromStr;
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::{Memory, Operation};
+use super::Operation;
 use crate::errno::Errno;
+use crate::operation::pair;
 use crate::sys;
 
 /// One capability, by its number.
@@ -463,10 +464,16 @@ impl fmt::Display for Capabilities {
 /// What the kernel does not know is left out of the sets, as the kernel does.
 pub const fn capset(sets: Capabilities) -> Operation<'static> {
     let Capabilities { effective: e, permitted: p, inheritable: i } = sets;
-    let low = [e.0 as u32, p.0 as u32, i.0 as u32];
-    let [e1, p1, i1] = [(e.0 >> 32) as u32, (p.0 >> 32) as u32, (i.0 >> 32) as u32];
-    let memory = Memory::Capabilities([VERSION_3, 0], [low[0], low[1], low[2], e1, p1, i1]);
-    Operation::new(k::__NR_capset, [0; 6]).memory(memory)
+    // `struct __user_cap_header_struct`, and two of `struct __user_cap_data_struct`.
+    let words = [
+        pair(VERSION_3, 0),
+        pair(e.0 as u32, p.0 as u32),
+        pair(i.0 as u32, (e.0 >> 32) as u32),
+        pair((p.0 >> 32) as u32, (i.0 >> 32) as u32),
+        0,
+        0,
+    ];
+    Operation::new(k::__NR_capset, [0; 6]).with(words, [1, 2, 0, 0, 0, 0])
 }
 
 const fn prctl(option: u32, args: [usize; 4]) -> Operation<'static> {

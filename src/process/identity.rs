@@ -29,7 +29,6 @@ pub struct Identity<'a> {
     tid: i32,
     values: &'a [isize],
     bytes: &'a [u8],
-    room: usize,
 }
 
 /// Values of the single calls, in this order, and then those of the bounding and of the ambient set.
@@ -59,68 +58,51 @@ const SUPPLEMENTARY: usize = 48;
 /// capget(2) reads it, and leaves a version that it knows as it is.
 static HEADER: [u32; 2] = [VERSION_3, 0];
 
-/// Where in a transaction it is asked, and for how many groups there is room.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
-    first: Option<usize>,
-    room: usize,
+impl<const N: usize> Transaction<'_, N> {
+    /// Has each thread say who it is, when it has performed the calls before this: [`Report`] has the
+    /// [`Identity`] of each. It takes the room of 136 calls. Of at most `groups` supplementary groups
+    /// the numbers are told. Once per transaction; it counts the last time.
+    pub fn ask(mut self, groups: usize) -> Self {
+        let (first, bytes) = (self.len(), SUPPLEMENTARY.saturating_add(groups.saturating_mul(4)));
+        for number in 0..QUESTIONS {
+            self = self.with(question(number, groups));
+        }
+        self.asking(first, bytes)
+    }
 }
 
-impl Asked {
-    pub(crate) const NOTHING: Self = Self { first: None, room: 0 };
-
-    pub(crate) const fn at(first: usize, room: usize) -> Self {
-        Self { first: Some(first), room }
+impl Report {
+    /// What each thread, the calling one first, said of itself when it was asked:
+    /// [`Transaction::ask`]. Nobody, if none was.
+    pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
+        self.answers().map(|(tid, values, bytes)| Identity { tid, values, bytes })
     }
+}
 
-    /// How many calls there are up to the last question.
-    pub(crate) fn until(self) -> usize {
-        self.first.map_or(0, |first| first.saturating_add(QUESTIONS))
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        SUPPLEMENTARY.saturating_add(self.room.saturating_mul(4))
-    }
-
-    pub(crate) fn questions(self) -> impl Iterator<Item = Operation<'static>> {
-        (0..QUESTIONS).map(move |number| self.question(number))
-    }
-
-    fn question(self, number: usize) -> Operation<'static> {
-        let prctl = |option: u32, rest: [usize; 2]| {
-            (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
-        };
-        let unchanged = u32::MAX as usize;
-        let (nr, args, own) = match number {
-            0 => (k::__NR_getresuid, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
-            1 => (k::__NR_getresgid, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
-            2 => (k::__NR_getgroups, [self.room, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
-            3 => (k::__NR_capget, [HEADER.as_ptr() as usize, SETS, 0, 0, 0, 0], 0b10),
-            4 => (k::__NR_setfsuid, [unchanged, 0, 0, 0, 0, 0], 0),
-            5 => (k::__NR_setfsgid, [unchanged, 0, 0, 0, 0, 0], 0),
-            6 => prctl(p::PR_GET_NO_NEW_PRIVS, [0, 0]),
-            7 => prctl(p::PR_GET_SECUREBITS, [0, 0]),
-            bounding if bounding < SINGLE + NUMBERS => {
-                prctl(p::PR_CAPBSET_READ, [bounding - SINGLE, 0])
-            }
-            ambient => {
-                let number = ambient - SINGLE - NUMBERS;
-                prctl(p::PR_CAP_AMBIENT, [p::PR_CAP_AMBIENT_IS_SET as usize, number])
-            }
-        };
-        let call = Call::new(nr as usize, args);
-        Operation::of(Call { own, asks: true, agreement: Agreement::Anything, ..call })
-    }
-
-    pub(crate) fn read<'a>(
-        self,
-        tid: i32,
-        values: &'a [isize],
-        bytes: &'a [u8],
-    ) -> Option<Identity<'a>> {
-        let values = values.get(self.first?..)?;
-        Some(Identity { tid, values, bytes, room: self.room })
-    }
+fn question(number: usize, groups: usize) -> Operation<'static> {
+    let prctl = |option: u32, rest: [usize; 2]| {
+        (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
+    };
+    let unchanged = u32::MAX as usize;
+    let (nr, args, own) = match number {
+        0 => (k::__NR_getresuid, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
+        1 => (k::__NR_getresgid, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
+        2 => (k::__NR_getgroups, [groups, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
+        3 => (k::__NR_capget, [HEADER.as_ptr() as usize, SETS, 0, 0, 0, 0], 0b10),
+        4 => (k::__NR_setfsuid, [unchanged, 0, 0, 0, 0, 0], 0),
+        5 => (k::__NR_setfsgid, [unchanged, 0, 0, 0, 0, 0], 0),
+        6 => prctl(p::PR_GET_NO_NEW_PRIVS, [0, 0]),
+        7 => prctl(p::PR_GET_SECUREBITS, [0, 0]),
+        bounding if bounding < SINGLE + NUMBERS => {
+            prctl(p::PR_CAPBSET_READ, [bounding - SINGLE, 0])
+        }
+        ambient => {
+            let number = ambient - SINGLE - NUMBERS;
+            prctl(p::PR_CAP_AMBIENT, [p::PR_CAP_AMBIENT_IS_SET as usize, number])
+        }
+    };
+    let call = Call::new(nr as usize, args);
+    Operation::of(Call { own, asks: true, agreement: Agreement::Anything, ..call })
 }
 
 impl Identity<'_> {
@@ -142,7 +124,7 @@ impl Identity<'_> {
     /// Its supplementary groups; None if they are more than there was room for.
     pub fn groups(&self) -> Option<impl Iterator<Item = u32>> {
         let count = usize::try_from(self.value(Question::Supplementary)?).ok()?;
-        let known = count <= self.room;
+        let known = count <= self.bytes.len().saturating_sub(SUPPLEMENTARY) / 4;
         known.then(|| (0..count).filter_map(|n| self.word(SUPPLEMENTARY + 4 * n)))
     }
 

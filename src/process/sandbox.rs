@@ -1,10 +1,12 @@
 //! What a process can never do again: no_new_privs, seccomp(2) filters, Landlock domains.
+#![forbid(unsafe_code)]
+
+use core::ffi::c_int;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::{Memory, Operation, Program};
-use core::ffi::c_int;
+use super::Operation;
 
 /// execve(2) gives no privilege any more. PR_SET_NO_NEW_PRIVS(2const): no errors. Threads cannot
 /// take it back; children inherit it.
@@ -54,8 +56,12 @@ pub fn seccomp(program: &[Instruction], how: Synchronisation) -> Operation<'_> {
     let flags = if how == Synchronisation::Kernel { TSYNC } else { 0 };
     // A length that does not fit is one that the kernel refuses.
     let len = u16::try_from(program.len()).unwrap_or(u16::MAX);
-    let memory = Memory::Program(Program { len, filter: program.as_ptr() });
-    Operation::new(k::__NR_seccomp, [SET_MODE_FILTER, flags, 0, 0, 0, 0]).memory(memory)
+    // `struct sock_fprog`: a short number, and after its padding a pointer.
+    let [a, b] = len.to_ne_bytes();
+    let len = u64::from_ne_bytes([a, b, 0, 0, 0, 0, 0, 0]);
+    let words = [len, program.as_ptr() as u64, 0, 0, 0, 0];
+    let args = [SET_MODE_FILTER, flags, 0, 0, 0, 0];
+    Operation::new(k::__NR_seccomp, args).with(words, [0, 0, 1, 0, 0, 0])
 }
 
 /// Puts the process under a Landlock ruleset, whose descriptor this is. landlock_restrict_self(2):

@@ -6,8 +6,9 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::{Memory, Operation};
+use super::Operation;
 use crate::calls::Agreement;
+use crate::operation::pair;
 
 /// How late timers may expire, to the nanosecond. PR_SET_TIMERSLACK(2const): no errors. Zero stands
 /// for the default, which is what the thread began with. Threads that are scheduled by a real-time
@@ -53,29 +54,12 @@ pub const fn scheduler(policy: Scheduler) -> Operation<'static> {
         Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
         Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
     };
-    let attr =
-        SchedAttr { size: SchedAttr::SIZE, policy, flags: 0, nice, priority, deadline: [0; 3] };
-    Operation::new(k::__NR_sched_setattr, [0; 6]).memory(Memory::Scheduling(attr))
+    // `struct sched_attr` in its first version (include/uapi/linux/sched/types.h): size, policy, flags,
+    // nice value, priority, and nothing for a deadline.
+    const SIZE: u32 = 48;
+    let words = [pair(SIZE, policy), 0, pair(nice as u32, priority), 0, 0, 0];
+    Operation::new(k::__NR_sched_setattr, [0; 6]).with(words, [0, 1, 0, 0, 0, 0])
 }
-
-/// `struct sched_attr` in its first version (include/uapi/linux/sched/types.h).
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    /// Runtime, deadline, period.
-    deadline: [u64; 3],
-}
-
-impl SchedAttr {
-    const SIZE: u32 = size_of::<Self>() as u32;
-}
-
-const _: () = assert!(SchedAttr::SIZE == 48);
 
 /// From which memory nodes a thread's pages come, set_mempolicy(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,0 +1,94 @@
+//! One typed call, with what its arguments point to.
+
+// # Safety
+//
+// Who makes an operation promises that every thread may perform its call: the functions of
+// `process`, which are safe for every argument, or the caller of `Transaction::with_call`. What its
+// arguments point to lies in the operation itself or is borrowed by it.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::ptr;
+
+use crate::broadcast::Broadcast;
+use crate::calls::{Agreement, Call};
+use crate::error::Error;
+use crate::report::Report;
+
+/// One typed call, not performed yet.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "an operation does nothing until it is performed"]
+pub struct Operation<'a> {
+    call: Call,
+    /// What arguments point to that is not borrowed.
+    words: [u64; WORDS],
+    /// For each argument that points there: the number of the word, counted from 1.
+    points: [u8; 6],
+    borrows: PhantomData<&'a [u8]>,
+}
+
+const WORDS: usize = 6;
+
+impl Operation<'_> {
+    pub(crate) const NOTHING: Self = Self::of(Call::new(0, [0; 6]));
+
+    pub(crate) const fn of(call: Call) -> Self {
+        Self { call, words: [0; WORDS], points: [0; 6], borrows: PhantomData }
+    }
+
+    pub(crate) const fn new(nr: u32, args: [usize; 6]) -> Self {
+        Self::of(Call::new(nr as usize, args))
+    }
+
+    pub(crate) const fn agreement(mut self, agreement: Agreement) -> Self {
+        self.call.agreement = agreement;
+        self
+    }
+
+    /// Has arguments point to these words: `points` says for each argument which, counted from 1.
+    pub(crate) const fn with(mut self, words: [u64; WORDS], points: [u8; 6]) -> Self {
+        self.words = words;
+        self.points = points;
+        self
+    }
+
+    /// Performs it on every thread. Returns what it returned in the calling thread.
+    ///
+    /// # Errors
+    /// Any [`Error`] means that nothing changed in any thread.
+    pub fn perform(&self) -> Result<usize, Error> {
+        // SAFETY: promised by who made it.
+        unsafe { self.broadcast().perform() }
+    }
+
+    /// As [`perform`](Self::perform), with a report.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(&self) -> Result<Report, Error> {
+        // SAFETY: promised by who made it.
+        unsafe { self.broadcast().run() }
+    }
+
+    fn broadcast(&self) -> Broadcast {
+        Broadcast::of(self.call())
+    }
+
+    /// The call, with its arguments pointing to where `self` lies now.
+    pub(crate) fn call(&self) -> Call {
+        let mut call = self.call;
+        for (arg, &point) in call.args.iter_mut().zip(&self.points) {
+            let word = usize::from(point).checked_sub(1).and_then(|number| self.words.get(number));
+            if let Some(word) = word {
+                *arg = ptr::from_ref(word) as usize;
+            }
+        }
+        call
+    }
+}
+
+/// Two halves of a word, as they lie in memory.
+pub(crate) const fn pair(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
