@@ -62,11 +62,16 @@ fn visit_and(world: &World, index: usize, verdict: Verdict, gone: bool) {
 /// Gathers until all are held, as `stop` does with a proof in place of `count`.
 fn gather(world: &World, count: u32) -> u32 {
     let epoch = world.rendezvous.open(CALLER);
+    hold(world, epoch, count);
+    epoch
+}
+
+/// Waits until so many have come, and closes the gate over them.
+fn hold(world: &World, epoch: u32, count: u32) {
     while world.rendezvous.await_arrivals(count, Duration::ZERO) < count {
         thread::yield_now();
     }
     assert!(world.rendezvous.close_gate(epoch, count));
-    epoch
 }
 
 fn commit(world: &World, epoch: u32, count: u32) {
@@ -90,10 +95,7 @@ fn caller_and_two_threads() {
                 thread::spawn(move || visit(&world, i, i == 0, false))
             })
             .collect();
-        while world.rendezvous.await_arrivals(2, Duration::ZERO) < 2 {
-            thread::yield_now();
-        }
-        assert!(world.rendezvous.close_gate(epoch, 2));
+        hold(&world, epoch, 2);
         commit(&world, epoch, 2);
         assert!(matches!(world.entries[0].mark(), Mark::Agreed(0)));
         assert!(matches!(world.entries[1].mark(), Mark::Differs(0)));
@@ -117,10 +119,7 @@ fn threads_stay_for_the_last_call() {
                 })
             })
             .collect();
-        while world.rendezvous.await_arrivals(2, Duration::ZERO) < 2 {
-            thread::yield_now();
-        }
-        assert!(world.rendezvous.close_gate(epoch, 2));
+        hold(&world, epoch, 2);
         world.new_state.store(1, SeqCst);
         assert!(world.rendezvous.publish(epoch, 2));
         assert!(world.rendezvous.await_reports(None));

@@ -24,6 +24,13 @@ pub(crate) struct Expected {
     pub(crate) filtered: bool,
 }
 
+impl Expected {
+    fn groups(&self) -> Option<String> {
+        let groups = self.groups.as_ref()?;
+        Some(numbers(groups.iter().map(|gid| gid.raw())))
+    }
+}
+
 /// Something that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
@@ -57,8 +64,8 @@ impl fmt::Display for Expected {
         if let Some(gid) = self.gid {
             write!(f, "gid={} ", gid.raw())?;
         }
-        if let Some(groups) = &self.groups {
-            write!(f, "groups={} ", numbers(groups.iter().map(|gid| gid.raw())))?;
+        if let Some(groups) = self.groups() {
+            write!(f, "groups={groups} ")?;
         }
         write!(f, "capabilities {:?}", self.sets.to_string())?;
         write!(f, " ambient={} bounding={}", hex(self.ambient), hex(self.bounding))?;
@@ -126,9 +133,7 @@ impl Witness {
             };
             check("Uid", expected.uid.map(|uid| four_times(uid.raw())), one.user().map(four));
             check("Gid", expected.gid.map(|gid| four_times(gid.raw())), one.group().map(four));
-            let groups =
-                expected.groups.as_ref().map(|all| numbers(all.iter().map(|gid| gid.raw())));
-            check("Groups", groups, one.groups().map(numbers));
+            check("Groups", expected.groups(), one.groups().map(numbers));
             let sets = |sets: Capabilities| sets.to_string();
             check("capabilities", Some(sets(expected.sets)), one.capabilities().map(sets));
             check("CapAmb", Some(hex(expected.ambient)), Some(hex(one.ambient())));
@@ -166,12 +171,10 @@ impl Witness {
                 continue;
             }
             let sets = expected.sets;
-            let groups =
-                expected.groups.as_ref().map(|all| numbers(all.iter().map(|gid| gid.raw())));
             for (name, wanted) in [
                 ("Uid", expected.uid.map(|uid| four_times(uid.raw()))),
                 ("Gid", expected.gid.map(|gid| four_times(gid.raw()))),
-                ("Groups", groups),
+                ("Groups", expected.groups()),
                 ("CapInh", Some(hex(sets.inheritable))),
                 ("CapPrm", Some(hex(sets.permitted))),
                 ("CapEff", Some(hex(sets.effective))),
