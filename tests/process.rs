@@ -135,6 +135,25 @@ fn capability_sets() {
     });
 }
 
+/// Each half of each set is another word in what the kernel reads.
+#[test]
+fn capabilities_beyond_the_first_word() {
+    isolated_as_root("capabilities_beyond_the_first_word", WATCHDOG, || {
+        let _asked = threads();
+        let permitted = [Capability::BPF, Capability::WAKE_ALARM, Capability::CHOWN];
+        let sets = Capabilities {
+            effective: Capability::BPF.into(),
+            permitted: CapabilitySet::of(&permitted),
+            inheritable: Capability::AUDIT_READ.into(),
+        };
+        capset(sets).perform().unwrap();
+        assert_eq!(Capabilities::of_this_thread().unwrap(), sets);
+        all_have("CapEff", "0000008000000000");
+        all_have("CapPrm", "0000008800000001");
+        all_have("CapInh", "0000002000000000");
+    });
+}
+
 #[test]
 fn new_privileges_and_a_filter() {
     isolated("new_privileges_and_a_filter", WATCHDOG, || {
