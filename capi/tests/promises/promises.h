@@ -87,9 +87,18 @@ VERDICT(ok, 0, "ok")
 VERDICT(wrong, 1, "wrong: ")
 VERDICT(skipped, 77, "SKIPPED: ")
 
+/* What ours knows of the latest failure; the original has no such function. */
+extern size_t psx_strerror(char *text, size_t size, pid_t *tids, size_t count) __attribute__((weak));
+UNUSED static const char *detail(void) {
+    static __thread char text[300];
+    if (psx_strerror != NULL) psx_strerror(text, sizeof text, NULL, 0);
+    return text;
+}
+
 /* What the case itself needs, and what is promised. */
-#define CHECK(condition) \
-    ((condition) ? (void)0 : wrong("%s (errno %d, %s:%d)", #condition, errno, __FILE__, __LINE__))
+#define CHECK(condition)                                                                              \
+    ((condition) ? (void)0                                                                            \
+                 : wrong("%s (errno %d, %s:%d) %s", #condition, errno, __FILE__, __LINE__, detail()))
 
 static const char *chosen = "";
 
