@@ -182,8 +182,9 @@ impl Entry {
         (tid as u64) << 32 | mark.pack() as u64
     }
 
-    /// Caller: gives the place to a thread, or (tid 0) to nobody.
+    /// Caller: gives the place to a thread, or (tid 0) to nobody, without what it told of another.
     pub(crate) fn assign(&self, tid: u32, mark: Mark) {
+        self.value.store(0, SeqCst);
         self.word.store(Self::pack(tid, mark), SeqCst);
     }
 

@@ -68,12 +68,12 @@ use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 use crate::roster::Roster;
 use crate::signal;
 use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
-use crate::tasks::{Look, Tasks};
+use crate::tasks::{Living, Look, Tasks};
 
 /// How long nobody may come before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
 const QUIET: Duration = Duration::from_millis(4);
-/// How long a thread that is runnable and willing may keep the others waiting.
+/// How long threads that only want for a CPU may keep the others waiting.
 const STARVED: Duration = Duration::from_millis(60);
 /// The pause between rounds, at the longest.
 const PAUSE: Duration = Duration::from_millis(64);
@@ -551,8 +551,20 @@ impl Stop<'_> {
     }
 
     /// The threads that were not held when the last round ended, and still would not be; none if
-    /// all of them are gone.
+    /// all of them are gone. Those that wait for a CPU, or have answered since, are not to blame, unless
+    /// there is nobody else.
     fn name_stragglers(&self, tasks: &Tasks, epoch: u32) -> Unreachable {
+        let hindered =
+            self.name_those(tasks, epoch, |living| !living.wants_cpu() && living.hears_nothing());
+        if hindered.total > 0 { hindered } else { self.name_those(tasks, epoch, |_| true) }
+    }
+
+    fn name_those(
+        &self,
+        tasks: &Tasks,
+        epoch: u32,
+        are_meant: impl Fn(&Living) -> bool,
+    ) -> Unreachable {
         let roster = &self.shared.roster;
         let room = roster.iter().filter(|entry| !entry.is_held(epoch)).count();
         let mut threads = Records::with_capacity(room).unwrap_or(Records::EMPTY);
@@ -569,6 +581,9 @@ impl Stop<'_> {
                 Look::Unknown => (b'?', [0; 16], Obstacle::Unknown),
                 Look::Living(living) => {
                     let forbidden = entry.is_some_and(|entry| entry.value() == FORBIDDEN);
+                    if !forbidden && !are_meant(&living) {
+                        return Ok(());
+                    }
                     let obstacle =
                         if forbidden { Obstacle::Forbidden } else { tasks.obstacle(task, &living) };
                     (living.state, living.name, obstacle)
@@ -648,7 +663,7 @@ struct Gather<'a> {
 struct Pass {
     /// Everybody is held or exempt, and the count agrees.
     proof: bool,
-    /// Somebody could not answer now even with a CPU to itself.
+    /// Somebody does not answer for another reason than that it wants for a CPU.
     obstructed: bool,
 }
 
@@ -757,8 +772,8 @@ impl Gather<'_> {
             };
             match tasks.look(task) {
                 Look::Exempt { reason, start } => {
-                    entry.set_value(reason.with_start(start));
                     entry.assign(id, Mark::exempt(epoch));
+                    entry.set_value(reason.with_start(start));
                     shared.roster.keep();
                     exempt = exempt.saturating_add(1);
                     return Ok(());
@@ -773,7 +788,7 @@ impl Gather<'_> {
                     if let was @ Mark::Exempt(_) = entry.mark() {
                         entry.exchange(id, was, Mark::Idle);
                     }
-                    pass.obstructed |= !living.will_answer();
+                    pass.obstructed |= !living.wants_cpu();
                 }
             }
             complete = false;

@@ -3,41 +3,128 @@
 
 mod support;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Obstacle};
-use support::{all_have, block_all, isolated, proc, set_mask};
+use support::{all_have, block_all, isolated, prepared, proc, reap, set_mask};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 static TID: AtomicI32 = AtomicI32::new(0);
+static BLOCK: AtomicBool = AtomicBool::new(true);
 static OPEN: AtomicBool = AtomicBool::new(false);
+static DEAF: OnceLock<Thread> = OnceLock::new();
 
 fn no_new_privs() -> Broadcast {
     Broadcast::new(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
 }
 
-/// A thread that blocks every signal, 33 too, until OPEN.
+/// A thread that blocks every signal, 33 too, from BLOCK to OPEN, and sleeps.
 fn deaf_thread() {
-    std::thread::Builder::new()
-        .name("deaf".into())
-        .spawn(|| {
-            block_all();
-            // SAFETY: gettid touches no memory.
-            TID.store(unsafe { libc::gettid() }, Ordering::SeqCst);
-            while !OPEN.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            set_mask(0);
-            loop {
-                std::thread::park();
-            }
-        })
-        .unwrap();
-    while TID.load(Ordering::SeqCst) == 0 {
+    spawn_deaf();
+    wait_until_deaf();
+}
+
+fn spawn_deaf() {
+    let builder = std::thread::Builder::new().name("deaf".into());
+    let run = || {
+        while !BLOCK.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        block_all();
+        // SAFETY: gettid touches no memory.
+        TID.store(unsafe { libc::gettid() }, Ordering::SeqCst);
+        while !OPEN.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        set_mask(0);
+        loop {
+            std::thread::park();
+        }
+    };
+    DEAF.set(builder.spawn(run).unwrap().thread().clone()).unwrap();
+}
+
+fn tell(what: &AtomicBool) {
+    what.store(true, Ordering::SeqCst);
+    DEAF.get().unwrap().unpark();
+}
+
+fn wait_until_deaf() {
+    let asleep = |tid| proc::status(tid).get("State").is_some_and(|state| state.starts_with('S'));
+    while TID.load(Ordering::SeqCst) == 0 || !asleep(TID.load(Ordering::SeqCst)) {
         std::thread::yield_now();
     }
+}
+
+/// The one thread that could not be stopped, and is named.
+fn deaf_is_named(error: &Error) {
+    let Error::Unreachable(threads) = error else { panic!("{error}") };
+    let [thread] = threads.threads() else { panic!("{error}") };
+    assert_eq!((thread.tid(), thread.name()), (TID.load(Ordering::SeqCst), "deaf"), "{error}");
+    assert_eq!(thread.obstacle(), Obstacle::SignalBlocked, "{error}");
+}
+
+/// 1 stands for EPERM beside a thread that could not be signalled.
+#[test]
+fn what_a_thread_returned_before_is_no_obstacle() {
+    isolated("what_a_thread_returned_before_is_no_obstacle", WATCHDOG, || {
+        BLOCK.store(false, Ordering::SeqCst);
+        spawn_deaf();
+        let dumpable =
+            Broadcast::new(libc::SYS_prctl, [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]);
+        // SAFETY: PR_GET_DUMPABLE touches no memory.
+        assert_eq!(unsafe { dumpable.perform() }.unwrap(), 1);
+        tell(&BLOCK);
+        wait_until_deaf();
+        let call = no_new_privs().deadline(Duration::from_millis(40));
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        deaf_is_named(&unsafe { call.run() }.unwrap_err());
+    });
+}
+
+/// A child that wants a CPU all the time. It ends after a while whatever becomes of the test.
+fn busy_process() -> i32 {
+    // SAFETY: the child makes one raw call.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: touches no memory.
+        unsafe { libc::alarm(30) };
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+    pid
+}
+
+/// Threads that nobody but a busy machine keeps from answering.
+#[test]
+fn who_only_waits_for_a_cpu_is_not_blamed() {
+    isolated("who_only_waits_for_a_cpu_is_not_blamed", WATCHDOG, || {
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        let busy: Vec<i32> = (0..2 * cpus).map(|_| busy_process()).collect();
+        for _ in 0..20 {
+            prepared(|| {
+                let param = libc::sched_param { sched_priority: 0 };
+                // SAFETY: it reads the parameter. SCHED_IDLE is allowed to everybody.
+                unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
+            });
+        }
+        deaf_thread();
+        for _ in 0..5 {
+            let call = no_new_privs().deadline(Duration::from_millis(100));
+            // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+            deaf_is_named(&unsafe { call.run() }.unwrap_err());
+        }
+        for pid in busy {
+            // SAFETY: a child of ours, not waited for yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            reap(pid);
+        }
+    });
 }
 
 fn queued_signals() -> i32 {
@@ -55,22 +142,18 @@ fn thread_that_blocks_the_signal_is_named() {
             println!("SKIPPED: counting the signals of a user of our own needs root");
         }
         deaf_thread();
-        let tid = TID.load(Ordering::SeqCst);
         let before = queued_signals();
         for _ in 0..20 {
             let call = no_new_privs().deadline(Duration::from_millis(40));
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
             let error = unsafe { call.run() }.unwrap_err();
             assert_eq!(error.raw_os_error(), libc::ETIMEDOUT);
-            let Error::Unreachable(threads) = &error else { panic!("{error}") };
-            let [thread] = threads.threads() else { panic!("{error}") };
-            assert_eq!((thread.tid(), thread.name()), (tid, "deaf"), "{error}");
-            assert_eq!(thread.obstacle(), Obstacle::SignalBlocked, "{error}");
+            deaf_is_named(&error);
         }
         let queued = queued_signals();
         assert!(!own || queued <= before + 1, "signals add up: {before}, {queued}");
         all_have("NoNewPrivs", "0");
-        OPEN.store(true, Ordering::SeqCst);
+        tell(&OPEN);
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
         unsafe { no_new_privs().run() }.unwrap();
         all_have("NoNewPrivs", "1");
@@ -83,7 +166,7 @@ fn thread_that_opens_the_signal_in_time() {
         deaf_thread();
         std::thread::spawn(|| {
             std::thread::sleep(Duration::from_secs(2));
-            OPEN.store(true, Ordering::SeqCst);
+            tell(&OPEN);
         });
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
         let report = unsafe { no_new_privs().run() }.unwrap();
