@@ -23,6 +23,9 @@ use crate::errno::Errno;
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
 pub(crate) const SIGNAL: i32 = 33;
 
+/// What a filter sends in place of a call, seccomp(2), SECCOMP_RET_TRAP.
+pub(crate) const SIGSYS: i32 = 31;
+
 /// A set of signals as the kernel has it: bit `n - 1` stands for signal `n`.
 pub(crate) type Mask = u64;
 

@@ -1,8 +1,11 @@
 //! The text form of capabilities, both ways, beside another implementation of cap_from_text(3).
 
+mod support;
+
 use std::str::FromStr;
 
 use libpsx::process::{BadCapabilities, Capabilities, Capability, CapabilitySet};
+use support::{random, seed};
 
 fn parse(text: &str) -> Result<Capabilities, BadCapabilities> {
     text.parse()
@@ -47,20 +50,9 @@ fn what_is_no_text_of_capabilities() {
     assert_eq!(parse("é=p"), Err(BadCapabilities::Unknown));
 }
 
-/// xorshift64*, for a seed that can be given back.
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-}
-
 #[test]
 fn both_ways_and_beside_capctl() {
-    let seed = std::env::var("PSX_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
-    println!("PSX_SEED={seed}");
-    let mut state = seed;
+    let mut state = seed();
     let known = CapabilitySet::all().bits();
     let theirs = |set: capctl::CapSet| {
         set.iter()
