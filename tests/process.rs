@@ -425,8 +425,8 @@ fn identities_of_threads_that_differ() {
                 ("CapEff", hex(sets.effective)),
                 ("CapPrm", hex(sets.permitted)),
                 ("CapInh", hex(sets.inheritable)),
-                ("CapBnd", hex(identity.bounding())),
-                ("CapAmb", hex(identity.ambient())),
+                ("CapBnd", hex(identity.bounding().unwrap())),
+                ("CapAmb", hex(identity.ambient().unwrap())),
                 ("NoNewPrivs", u8::from(identity.no_new_privs()).to_string()),
             ] {
                 assert_eq!(status[field], told, "{field} of {}", identity.tid());

@@ -80,6 +80,24 @@ fn alone_a_transaction_does_and_says_the_same() {
     });
 }
 
+/// Questions of which the later ones leave less room than the earlier ones need.
+#[test]
+fn asked_twice() {
+    isolated_as_root("asked_twice", WATCHDOG, || {
+        sleepers(5);
+        let groups: Vec<Gid> = (1..2000).filter_map(Gid::new).collect();
+        setgroups(&groups).perform().unwrap();
+        let report = Transaction::<272>::new().ask(2000).ask(1).run().unwrap();
+        let mut told: Vec<i32> = report.identities().map(|one| one.tid()).collect();
+        told.sort_unstable();
+        assert_eq!(told, proc::tids());
+        for one in report.identities() {
+            assert_eq!(one.user().map(|ids| (ids.real, ids.files)), Some((0, 0)));
+            assert!(one.capabilities().is_some() && one.bounding().is_some());
+        }
+    });
+}
+
 #[test]
 fn killed_rather_than_partial() {
     let (status, output) = isolated_status("killed_rather_than_partial", WATCHDOG, || {
