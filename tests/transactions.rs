@@ -80,6 +80,37 @@ fn alone_a_transaction_does_and_says_the_same() {
     });
 }
 
+/// A signal that comes in the middle is handled when all calls are made.
+#[test]
+fn alone_no_handler_runs_between_the_calls() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        SEEN.store(slack_here(), Ordering::SeqCst);
+    }
+    isolated("alone_no_handler_runs_between_the_calls", WATCHDOG, || {
+        support::forked(|| {
+            let handler = handler as extern "C" fn(i32);
+            // SAFETY: the handler makes a system call.
+            unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+            let pid = std::process::id() as usize;
+            let raise = [pid, libc::SIGUSR1 as usize, 0, 0, 0, 0];
+            let transaction = Transaction::<3>::new().with(slack(7));
+            // SAFETY: it takes numbers.
+            let transaction =
+                unsafe { transaction.with_call(libc::SYS_kill, raise, Agreement::SameResult) };
+            transaction.with(slack(9)).perform().unwrap();
+            assert_eq!(SEEN.load(Ordering::SeqCst), 9);
+            // And it is open again.
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            slack(11).perform().unwrap();
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            assert_eq!(SEEN.load(Ordering::SeqCst), 11);
+        });
+    });
+}
+
 /// Questions of which the later ones leave less room than the earlier ones need.
 #[test]
 fn asked_twice() {
