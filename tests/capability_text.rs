@@ -41,6 +41,10 @@ fn clauses() {
 fn what_is_no_text_of_capabilities() {
     assert_eq!(parse("cap_chown"), Err(BadCapabilities::NoOperator));
     assert_eq!(parse("+ep"), Err(BadCapabilities::NoNames));
+    assert_eq!(parse("=p+e"), Err(BadCapabilities::NoNames));
+    assert_eq!(parse("cap_chown=p=e"), Err(BadCapabilities::BadFlag));
+    assert_eq!(parse("cap_chown=p-"), Err(BadCapabilities::BadFlag));
+    assert_eq!(parse("08=p"), Err(BadCapabilities::Unknown));
     assert_eq!(parse("cap_nothing=p"), Err(BadCapabilities::Unknown));
     assert_eq!(parse("chown=p"), Err(BadCapabilities::Unknown));
     assert_eq!(parse("64=p"), Err(BadCapabilities::Unknown));

@@ -180,15 +180,26 @@ impl fmt::Display for Capability {
 impl FromStr for Capability {
     type Err = BadCapabilities;
 
-    /// `cap_chown`, in any case, or a number.
+    /// `cap_chown`, in any case, or a number as C writes it: `5`, `0x5`, `05`.
     fn from_str(text: &str) -> Result<Self, BadCapabilities> {
         let bare = match text.get(..4) {
             Some(prefix) if prefix.eq_ignore_ascii_case("cap_") => text.get(4..).unwrap_or(""),
-            _ => return text.parse().ok().and_then(Self::new).ok_or(BadCapabilities::Unknown),
+            _ => return number(text).and_then(Self::new).ok_or(BadCapabilities::Unknown),
         };
         let known = NAMES.iter().position(|name| name.eq_ignore_ascii_case(bare));
         known.map(|number| Self(number as u8)).ok_or(BadCapabilities::Unknown)
     }
+}
+
+/// strtoul(3) with base 0, without what that allows before the digits.
+fn number(text: &str) -> Option<u8> {
+    let (digits, base) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (text.get(2..)?, 16),
+        [b'0', _, ..] => (text.get(1..)?, 8),
+        _ => (text, 10),
+    };
+    let unsigned = digits.starts_with(|c: char| c.is_digit(base));
+    unsigned.then(|| u8::from_str_radix(digits, base).ok()).flatten()
 }
 
 /// Several capabilities.
@@ -359,9 +370,9 @@ pub enum BadCapabilities {
     Unknown,
     /// A clause has no operator of `=`, `+` and `-`.
     NoOperator,
-    /// A clause begins with an operator other than `=`, and names no capability.
+    /// A clause that names no capability has an operator other than one `=`.
     NoNames,
-    /// Something else than the flags `e`, `i` and `p`.
+    /// Something else than the flags `e`, `i` and `p`, or none of them after `+` or `-`.
     BadFlag,
 }
 
@@ -370,8 +381,8 @@ impl fmt::Display for BadCapabilities {
         f.write_str(match self {
             Self::Unknown => "no capability has this name or number",
             Self::NoOperator => "a clause needs one of =, + and - after the names",
-            Self::NoNames => "a clause without names must begin with =",
-            Self::BadFlag => "the flags are e, i and p",
+            Self::NoNames => "a clause without names has one =",
+            Self::BadFlag => "the flags are e, i and p, and + and - have at least one",
         })
     }
 }
@@ -384,44 +395,65 @@ impl FromStr for Capabilities {
     /// The form of cap_from_text(3): `cap_chown,cap_kill=ep cap_kill-e`, `=`, `all=p`. `all` and the
     /// empty name are the capabilities that the running kernel knows.
     fn from_str(text: &str) -> Result<Self, BadCapabilities> {
-        let operator = |byte: u8| matches!(byte, b'=' | b'+' | b'-');
         let mut sets = Self::NONE;
-        for clause in text.split_ascii_whitespace() {
-            let bytes = clause.as_bytes();
-            let first =
-                bytes.iter().position(|&b| operator(b)).ok_or(BadCapabilities::NoOperator)?;
-            let (names, mut rest) = clause.split_at_checked(first).unwrap_or_default();
-            let mut set = CapabilitySet::EMPTY;
-            if names.is_empty() && !rest.starts_with('=') {
-                return Err(BadCapabilities::NoNames);
-            }
-            for name in names.split(',') {
-                if names.is_empty() || name.eq_ignore_ascii_case("all") {
-                    set |= CapabilitySet::all();
-                } else {
-                    set |= name.parse::<Capability>()?.into();
-                }
-            }
-            while let Some((&action, after)) = rest.as_bytes().split_first() {
-                let end = after.iter().position(|&b| operator(b)).unwrap_or(after.len());
-                let mut flags = 0;
-                for flag in after.iter().take(end) {
-                    flags |= match flag {
-                        b'e' => E,
-                        b'i' => I,
-                        b'p' => P,
-                        _ => return Err(BadCapabilities::BadFlag),
-                    };
-                }
-                if action == b'=' {
-                    sets.change(set, E | I | P, false);
-                }
-                sets.change(set, flags, action != b'-');
-                rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
-            }
+        // isspace(3) in the C locale.
+        let space = |c: char| c.is_ascii_whitespace() || c == '\x0b';
+        for clause in text.split(space).filter(|clause| !clause.is_empty()) {
+            sets.apply(clause)?;
         }
         Ok(sets)
     }
+}
+
+impl Capabilities {
+    /// Names and `=` with flags or none, or `+` or `-` with flags; then more of the latter two. Without names
+    /// `=` is all.
+    fn apply(&mut self, clause: &str) -> Result<(), BadCapabilities> {
+        let operator = |c: char| matches!(c, '=' | '+' | '-');
+        let first = clause.find(operator).ok_or(BadCapabilities::NoOperator)?;
+        let (names, mut rest) = clause.split_at_checked(first).unwrap_or_default();
+        let set = if names.is_empty() { CapabilitySet::all() } else { listed(names)? };
+        if let Some(after) = rest.strip_prefix('=') {
+            self.change(set, E | I | P, false);
+            let (flags, more) = flags(after)?;
+            self.change(set, flags, true);
+            rest = more;
+        }
+        if names.is_empty() && !rest.is_empty() {
+            return Err(BadCapabilities::NoNames);
+        }
+        while let Some((action, after)) = rest.split_at_checked(1) {
+            let (flags, more) = flags(after)?;
+            if flags == 0 {
+                return Err(BadCapabilities::BadFlag);
+            }
+            self.change(set, flags, action == "+");
+            rest = more;
+        }
+        Ok(())
+    }
+}
+
+/// Names or numbers with commas between them, or `all`.
+fn listed(names: &str) -> Result<CapabilitySet, BadCapabilities> {
+    names.split(',').try_fold(CapabilitySet::EMPTY, |set, name| {
+        let all = name.eq_ignore_ascii_case("all");
+        let one = if all { CapabilitySet::all() } else { name.parse::<Capability>()?.into() };
+        Ok(set | one)
+    })
+}
+
+/// The flags before the next `+` or `-`, and the text from there.
+fn flags(text: &str) -> Result<(u8, &str), BadCapabilities> {
+    let end = text.find(['+', '-']).unwrap_or(text.len());
+    let (letters, rest) = text.split_at_checked(end).unwrap_or_default();
+    let flags = letters.bytes().try_fold(0, |flags, letter| match letter {
+        b'e' => Ok(flags | E),
+        b'i' => Ok(flags | I),
+        b'p' => Ok(flags | P),
+        _ => Err(BadCapabilities::BadFlag),
+    })?;
+    Ok((flags, rest))
 }
 
 impl fmt::Display for Capabilities {
