@@ -7,7 +7,7 @@ mod support;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 use libpsx::process::{Capabilities, Capability, CapabilitySet};
-use support::{random, seed};
+use support::{Library, random, seed};
 
 struct Libcap {
     from_text: unsafe extern "C" fn(*const c_char) -> *mut c_void,
@@ -20,28 +20,20 @@ struct Libcap {
 
 impl Libcap {
     fn load() -> Option<Self> {
-        // SAFETY: libcap may be loaded at any time.
-        let library = unsafe { libc::dlopen(c"libcap.so.2".as_ptr(), libc::RTLD_NOW) };
-        if library.is_null() {
-            println!("SKIPPED: no libcap here");
-            return None;
-        }
-        macro_rules! symbol {
-            ($name:literal) => {{
-                // SAFETY: the name is a string.
-                let at = unsafe { libc::dlsym(library, $name.as_ptr()) };
-                assert!(!at.is_null(), "{:?}", $name);
-                // SAFETY: sys/capability.h declares it like this.
-                unsafe { std::mem::transmute::<*mut c_void, _>(at) }
-            }};
-        }
+        let library = Library::load(c"libcap.so.2")?;
         Some(Self {
-            from_text: symbol!(c"cap_from_text"),
-            to_text: symbol!(c"cap_to_text"),
-            get_flag: symbol!(c"cap_get_flag"),
-            set_flag: symbol!(c"cap_set_flag"),
-            init: symbol!(c"cap_init"),
-            free: symbol!(c"cap_free"),
+            // SAFETY: sys/capability.h declares it like this.
+            from_text: unsafe { library.function(c"cap_from_text") },
+            // SAFETY: sys/capability.h declares it like this.
+            to_text: unsafe { library.function(c"cap_to_text") },
+            // SAFETY: sys/capability.h declares it like this.
+            get_flag: unsafe { library.function(c"cap_get_flag") },
+            // SAFETY: sys/capability.h declares it like this.
+            set_flag: unsafe { library.function(c"cap_set_flag") },
+            // SAFETY: sys/capability.h declares it like this.
+            init: unsafe { library.function(c"cap_init") },
+            // SAFETY: sys/capability.h declares it like this.
+            free: unsafe { library.function(c"cap_free") },
         })
     }
 

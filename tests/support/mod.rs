@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod calls;
+mod library;
 #[cfg(target_arch = "x86_64")]
 pub mod raw;
 
@@ -13,6 +14,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 pub use calls::*;
+pub use library::Library;
 
 /// The variable that tells a re-executed test that it is the child.
 const CASE: &str = "PSX_CASE";
