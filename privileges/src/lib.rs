@@ -276,7 +276,7 @@ pub enum Error {
     /// Ambient capabilities have to be kept.
     #[error("ambient, but not among those that are kept: {0}")]
     AmbientNotKept(CapabilitySet),
-    /// What becomes inheritable must be permitted, and in the bounding set.
+    /// What becomes inheritable must be in the bounding set, and permitted, unless CAP_SETPCAP is.
     #[error("inheritable, but not permitted, or not in the bounding set: {0}")]
     NotInheritable(CapabilitySet),
     /// Securebits are set already that forbid it (capabilities(7), the `_LOCKED` ones).

@@ -208,6 +208,11 @@ impl Plan {
             permitted: now.permitted,
             inheritable: now.inheritable | sets.inheritable,
         };
+        // It may be what is not permitted, for who has CAP_SETPCAP in effect by then.
+        let beyond = !(now.permitted | now.inheritable).contains_all(first.inheritable);
+        if beyond && !now.effective.contains(Capability::SETPCAP) {
+            steps.push(Step::Capabilities(Capabilities { effective: now.permitted, ..now }));
+        }
         if first != now {
             steps.push(Step::Capabilities(first));
         }
@@ -367,7 +372,9 @@ fn wanted(wish: &Privileges, now: Capabilities, bounding: CapabilitySet) -> Resu
     missing(sets.permitted - now.permitted, Error::NotHeld)?;
     missing(wish.ambient - sets.permitted, Error::AmbientNotKept)?;
     // capset(2); the second holds whoever asks.
-    missing(sets.inheritable - (now.permitted | now.inheritable), Error::NotInheritable)?;
+    if !now.permitted.contains(Capability::SETPCAP) {
+        missing(sets.inheritable - (now.permitted | now.inheritable), Error::NotInheritable)?;
+    }
     missing(sets.inheritable - (bounding | now.inheritable), Error::NotInheritable)?;
     if wish.mode == Some(Mode::Hybrid) && ambient.is_empty() {
         // It is left as it is.
