@@ -81,6 +81,12 @@ pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
     call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
 }
 
+/// Which version of Landlock the kernel has, landlock_create_ruleset(2).
+pub(crate) fn landlock_abi() -> Result<usize, Errno> {
+    const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
+    call(k::__NR_landlock_create_ruleset, [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0])
+}
+
 /// prctl(PR_GET_SECCOMP): whether this thread has a filter.
 pub(crate) fn filtered() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)

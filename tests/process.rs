@@ -211,9 +211,11 @@ fn landlock() {
         );
         let kernel = landlock_restrict_self(ruleset as i32, Synchronisation::Kernel).perform();
         if version < 8 {
+            assert_eq!(Synchronisation::of_landlock(), Synchronisation::Broadcast);
             assert_eq!(errno(kernel), libc::EINVAL);
             landlock_restrict_self(ruleset as i32, Synchronisation::Broadcast).perform().unwrap();
         } else {
+            assert_eq!(Synchronisation::of_landlock(), Synchronisation::Kernel);
             kernel.unwrap();
         }
         let make_directory = || {
