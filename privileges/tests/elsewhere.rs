@@ -40,6 +40,34 @@ fn await_step(word: &AtomicU32, step: u32) {
     }
 }
 
+fn dropping(step: &AtomicU32) {
+    // SAFETY: it takes flags; the process has one thread.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
+    step.store(1, Ordering::SeqCst);
+    await_step(step, 2);
+    // Root in here, which it was not before.
+    // SAFETY: it takes a number.
+    assert_eq!(unsafe { libc::setgid(0) }, 0);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setuid(0) }, 0);
+    sleepers(3);
+    let wanted = Command::new("setpriv")
+        .args(["--reuid=daemon", "--regid=daemon", "--init-groups", "--inh-caps=-all"])
+        .args(["--no-new-privs", "cat", "/proc/self/status"])
+        .output()
+        .unwrap();
+    assert!(wanted.status.success(), "{wanted:?}");
+    let wanted = fields(&String::from_utf8(wanted.stdout).unwrap());
+    assert_eq!(wanted.len(), FIELDS.len());
+    let applied = Privileges::new().user("daemon").no_new_privs().plan().unwrap().apply().unwrap();
+    assert_eq!((applied.threads, applied.seen), (4, 4));
+    for (field, value) in &wanted {
+        support::all_have(field, value);
+    }
+    step.store(3, Ordering::SeqCst);
+    await_step(step, 4);
+}
+
 /// A child that drops in a user namespace with many ids, and what its parent, outside, sees of all threads.
 #[test]
 fn in_a_user_namespace_of_many_ids() {
@@ -48,27 +76,8 @@ fn in_a_user_namespace_of_many_ids() {
         // SAFETY: glibc allows its child everything that is done here.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // SAFETY: it takes flags; the process has one thread.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
-            step.store(1, Ordering::SeqCst);
-            await_step(step, 2);
-            sleepers(3);
-            let wanted = Command::new("setpriv")
-                .args(["--reuid=daemon", "--regid=daemon", "--init-groups", "--inh-caps=-all"])
-                .args(["--no-new-privs", "cat", "/proc/self/status"])
-                .output()
-                .unwrap();
-            let wanted = fields(&String::from_utf8(wanted.stdout).unwrap());
-            assert_eq!(wanted.len(), FIELDS.len());
-            let wish = Privileges::new().user("daemon").no_new_privs();
-            let applied = wish.plan().unwrap().apply().unwrap();
-            assert_eq!((applied.threads, applied.seen), (4, 4));
-            for (field, value) in &wanted {
-                support::all_have(field, value);
-            }
-            step.store(3, Ordering::SeqCst);
-            await_step(step, 4);
-            support::end(0);
+            let done = std::panic::catch_unwind(|| dropping(step));
+            support::end(if done.is_ok() { 0 } else { 101 });
         }
         await_step(step, 1);
         std::fs::write(format!("/proc/{pid}/uid_map"), "0 100000 65536\n").unwrap();
