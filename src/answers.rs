@@ -32,6 +32,12 @@ impl Form {
 
 const WORD: usize = size_of::<usize>();
 
+/// No address of any process: EFAULT.
+const NOWHERE: usize = 1 << (usize::BITS - 1);
+
+/// The value of a call that was not made. No call returns it.
+const NOT_MADE: isize = isize::MIN;
+
 #[derive(Debug)]
 pub(crate) struct Answers {
     memory: Option<NonNull<u8>>,
@@ -59,6 +65,9 @@ impl Place {
 
     /// Where the kernel is to write to.
     pub(crate) fn bytes(self) -> usize {
+        if self.at.is_null() {
+            return NOWHERE;
+        }
         (self.at as usize).wrapping_add(WORD.wrapping_mul(self.form.calls.wrapping_add(1)))
     }
 
@@ -97,7 +106,10 @@ impl Answers {
         let at = unsafe { memory.add(self.form.size().wrapping_mul(number)) };
         // SAFETY: a place begins with a word of its own.
         unsafe { at.cast::<usize>().write(tid as usize) };
-        Place { at: at.as_ptr(), form: self.form }
+        let place = Place { at: at.as_ptr(), form: self.form };
+        // Who is not asked because an earlier call differs has not answered with 0.
+        (0..self.form.calls).for_each(|call| place.keep(call, NOT_MADE));
+        place
     }
 
     /// Each thread's tid, the values of its calls, and what they wrote.

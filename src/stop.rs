@@ -26,7 +26,7 @@
 //! - **P10.** See [`crate::tasks`].
 //! - **P11.** A slice of calls is performed in one stop. If the last one is performed in all threads by
 //!   the kernel itself, the caller makes it when the others have reported, and they stay until then.
-//! - **P12.** A thread that is alone asks that, and performs its calls.
+//! - **P12.** A thread that is alone asks that, and performs its calls: several with signals blocked.
 //!
 //! # Interleavings
 //!
@@ -67,7 +67,7 @@ use crate::rendezvous::{Entry, Mark, Rendezvous, Verdict};
 use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 use crate::roster::Roster;
 use crate::signal;
-use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
+use crate::sys::{self, Mask, SIGNAL, SIGSYS, SigInfo, bit};
 use crate::tasks::{Living, Look, Tasks};
 
 /// How long nobody may come before the round is looked into, and before it is given up.
@@ -156,7 +156,7 @@ fn shared_or_new() -> Result<&'static Shared, Errno> {
 pub(crate) unsafe fn perform(
     calls: &mut [Call],
     settings: &Settings,
-    report: Option<&mut Report>,
+    mut report: Option<&mut Report>,
 ) -> Result<usize, TransactionError> {
     let together = together(calls);
     for (index, call) in calls.iter().enumerate() {
@@ -166,19 +166,20 @@ pub(crate) unsafe fn perform(
         }
     }
     let alone = || sys::alone().unwrap_or_else(|| Tasks::open(sys::getpid()).count() == Some(1));
-    if together == 0 || alone() {
-        let (mut answers, mut place) = (Answers::none(), Place::NONE);
-        if report.is_some() && settings.form.calls > 0 {
-            let memory = |errno| Error::Environment { need: Need::Memory, errno };
-            answers = Answers::new(settings.form, 1).map_err(memory)?;
-            place = answers.take(sys::gettid());
+    if together == 0 || calls.len() == 1 && alone() {
+        return here(calls, settings, report);
+    }
+    if alone() {
+        // A handler that runs between two calls could leave a child, or a thread, in the state between them.
+        let blocked = |errno| Error::Environment { need: Need::Mask, errno };
+        let mask = sys::set_mask(sys::ALL).map_err(blocked)?;
+        let _ = sys::set_mask(around_calls(mask));
+        // One that ran just before may have made a thread.
+        let done = alone().then(|| here(calls, settings, report.as_deref_mut()));
+        let _ = sys::set_mask(mask);
+        if let Some(done) = done {
+            return done;
         }
-        let value = act(calls, 0..calls.len(), place, settings)?;
-        if let Some(report) = report {
-            report.value = value;
-            report.answers = answers;
-        }
-        return Ok(value);
     }
     if let Some(why) = calls.iter().find_map(Call::refusal_in_company) {
         return Err(Error::Refused(why).into());
@@ -197,6 +198,32 @@ pub(crate) unsafe fn perform(
         longest: Duration::ZERO,
     };
     stop.run(calls, report)
+}
+
+/// What is blocked while the caller's calls are made: SIGSYS is as the interrupted code had it, for
+/// filters that emulate calls (seccomp(2), SECCOMP_RET_TRAP).
+fn around_calls(mask: Mask) -> Mask {
+    sys::ALL & (mask | !bit(SIGSYS))
+}
+
+/// Performs the calls in this thread, and nowhere else.
+fn here(
+    calls: &mut [Call],
+    settings: &Settings,
+    report: Option<&mut Report>,
+) -> Result<usize, TransactionError> {
+    let (mut answers, mut place) = (Answers::none(), Place::NONE);
+    if report.is_some() && settings.form.calls > 0 {
+        let memory = |errno| Error::Environment { need: Need::Memory, errno };
+        answers = Answers::new(settings.form, 1).map_err(memory)?;
+        place = answers.take(sys::gettid());
+    }
+    let value = act(calls, 0..calls.len(), place, settings)?;
+    if let Some(report) = report {
+        report.value = value;
+        report.answers = answers;
+    }
+    Ok(value)
 }
 
 /// How many of the calls each thread makes: all, unless the kernel makes the last one for all.
@@ -441,6 +468,8 @@ impl Stop<'_> {
         // A filter may forbid clock_gettime(2) as well, and restart_syscall(2), which a futex with a
         // deadline turns into when the process is stopped and continued.
         let filter = calls.iter().any(Call::installs_filter);
+        // It is not there yet where it comes last, by the kernel.
+        let filtered = calls.iter().take(together(calls)).any(Call::installs_filter);
         self.longest = self.longest.max(sys::difference(sys::now(), opened));
         let place = rooms.as_ref().map_or(Place::NONE, |rooms| rooms.answers.take(self.tid));
         let together = together(calls);
@@ -461,7 +490,7 @@ impl Stop<'_> {
         if !rendezvous.publish(epoch, held) {
             judge::lost("a broadcast was ended behind its caller's back");
         }
-        while !rendezvous.await_reports((!filter).then_some(PATIENCE)) {
+        while !rendezvous.await_reports((!filtered).then_some(PATIENCE)) {
             for entry in shared.roster.iter().filter(|entry| entry.is_held(epoch)) {
                 if self.gone(entry.tid()) {
                     rendezvous.bury(entry, epoch);
@@ -496,8 +525,7 @@ impl Stop<'_> {
         Ok(Round::Done(value))
     }
 
-    /// As [`act`], with everybody held. SIGSYS is as the interrupted code had it, for filters that
-    /// emulate calls (seccomp(2), SECCOMP_RET_TRAP).
+    /// As [`act`], with everybody held.
     fn act(
         &self,
         calls: &mut [Call],
@@ -505,7 +533,7 @@ impl Stop<'_> {
         place: Place,
         mask: Mask,
     ) -> Result<usize, TransactionError> {
-        let _ = sys::set_mask(sys::ALL & (mask | !bit(SIGSYS)));
+        let _ = sys::set_mask(around_calls(mask));
         let result = act(calls, these, place, self.settings);
         let _ = sys::set_mask(sys::ALL);
         result
@@ -596,8 +624,6 @@ impl Stop<'_> {
         Unreachable { deadline: self.settings.deadline, total, threads }
     }
 }
-
-const SIGSYS: i32 = 31;
 
 /// Beside an entry whose thread could not be signalled, because EPERM said so.
 const FORBIDDEN: usize = 1;

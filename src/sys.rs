@@ -23,6 +23,9 @@ use crate::errno::Errno;
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
 pub(crate) const SIGNAL: i32 = 33;
 
+/// What a filter sends in place of a call, seccomp(2), SECCOMP_RET_TRAP.
+pub(crate) const SIGSYS: i32 = 31;
+
 /// A set of signals as the kernel has it: bit `n - 1` stands for signal `n`.
 pub(crate) type Mask = u64;
 
@@ -76,6 +79,12 @@ pub(crate) fn unshare(flag: usize) -> Result<(), Errno> {
 
 pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
     call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// Which version of Landlock the kernel has, landlock_create_ruleset(2).
+pub(crate) fn landlock_abi() -> Result<usize, Errno> {
+    const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
+    call(k::__NR_landlock_create_ruleset, [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0])
 }
 
 /// prctl(PR_GET_SECCOMP): whether this thread has a filter.

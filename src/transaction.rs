@@ -103,6 +103,8 @@ impl<'a, const N: usize> Transaction<'a, N> {
     /// The calls from this one on ask something, and write so many bytes.
     pub(crate) const fn asking(mut self, first: usize, bytes: usize) -> Self {
         self.first_question = first;
+        // Questions of before still write as much as they were to.
+        let bytes = if bytes > self.form.bytes { bytes } else { self.form.bytes };
         self.form = Form { calls: self.len, bytes };
         self
     }

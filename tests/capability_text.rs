@@ -1,8 +1,11 @@
 //! The text form of capabilities, both ways, beside another implementation of cap_from_text(3).
 
+mod support;
+
 use std::str::FromStr;
 
 use libpsx::process::{BadCapabilities, Capabilities, Capability, CapabilitySet};
+use support::{random, seed};
 
 fn parse(text: &str) -> Result<Capabilities, BadCapabilities> {
     text.parse()
@@ -38,6 +41,10 @@ fn clauses() {
 fn what_is_no_text_of_capabilities() {
     assert_eq!(parse("cap_chown"), Err(BadCapabilities::NoOperator));
     assert_eq!(parse("+ep"), Err(BadCapabilities::NoNames));
+    assert_eq!(parse("=p+e"), Err(BadCapabilities::NoNames));
+    assert_eq!(parse("cap_chown=p=e"), Err(BadCapabilities::BadFlag));
+    assert_eq!(parse("cap_chown=p-"), Err(BadCapabilities::BadFlag));
+    assert_eq!(parse("08=p"), Err(BadCapabilities::Unknown));
     assert_eq!(parse("cap_nothing=p"), Err(BadCapabilities::Unknown));
     assert_eq!(parse("chown=p"), Err(BadCapabilities::Unknown));
     assert_eq!(parse("64=p"), Err(BadCapabilities::Unknown));
@@ -47,20 +54,9 @@ fn what_is_no_text_of_capabilities() {
     assert_eq!(parse("é=p"), Err(BadCapabilities::Unknown));
 }
 
-/// xorshift64*, for a seed that can be given back.
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-}
-
 #[test]
 fn both_ways_and_beside_capctl() {
-    let seed = std::env::var("PSX_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
-    println!("PSX_SEED={seed}");
-    let mut state = seed;
+    let mut state = seed();
     let known = CapabilitySet::all().bits();
     let theirs = |set: capctl::CapSet| {
         set.iter()

@@ -211,9 +211,11 @@ fn landlock() {
         );
         let kernel = landlock_restrict_self(ruleset as i32, Synchronisation::Kernel).perform();
         if version < 8 {
+            assert_eq!(Synchronisation::of_landlock(), Synchronisation::Broadcast);
             assert_eq!(errno(kernel), libc::EINVAL);
             landlock_restrict_self(ruleset as i32, Synchronisation::Broadcast).perform().unwrap();
         } else {
+            assert_eq!(Synchronisation::of_landlock(), Synchronisation::Kernel);
             kernel.unwrap();
         }
         let make_directory = || {
@@ -425,8 +427,8 @@ fn identities_of_threads_that_differ() {
                 ("CapEff", hex(sets.effective)),
                 ("CapPrm", hex(sets.permitted)),
                 ("CapInh", hex(sets.inheritable)),
-                ("CapBnd", hex(identity.bounding())),
-                ("CapAmb", hex(identity.ambient())),
+                ("CapBnd", hex(identity.bounding().unwrap())),
+                ("CapAmb", hex(identity.ambient().unwrap())),
                 ("NoNewPrivs", u8::from(identity.no_new_privs()).to_string()),
             ] {
                 assert_eq!(status[field], told, "{field} of {}", identity.tid());

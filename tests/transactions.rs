@@ -80,6 +80,55 @@ fn alone_a_transaction_does_and_says_the_same() {
     });
 }
 
+/// A signal that comes in the middle is handled when all calls are made.
+#[test]
+fn alone_no_handler_runs_between_the_calls() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        SEEN.store(slack_here(), Ordering::SeqCst);
+    }
+    isolated("alone_no_handler_runs_between_the_calls", WATCHDOG, || {
+        support::forked(|| {
+            let handler = handler as extern "C" fn(i32);
+            // SAFETY: the handler makes a system call.
+            unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+            let pid = std::process::id() as usize;
+            let raise = [pid, libc::SIGUSR1 as usize, 0, 0, 0, 0];
+            let transaction = Transaction::<3>::new().with(slack(7));
+            // SAFETY: it takes numbers.
+            let transaction =
+                unsafe { transaction.with_call(libc::SYS_kill, raise, Agreement::SameResult) };
+            transaction.with(slack(9)).perform().unwrap();
+            assert_eq!(SEEN.load(Ordering::SeqCst), 9);
+            // And it is open again.
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            slack(11).perform().unwrap();
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            assert_eq!(SEEN.load(Ordering::SeqCst), 11);
+        });
+    });
+}
+
+/// Questions of which the later ones leave less room than the earlier ones need.
+#[test]
+fn asked_twice() {
+    isolated_as_root("asked_twice", WATCHDOG, || {
+        sleepers(5);
+        let groups: Vec<Gid> = (1..2000).filter_map(Gid::new).collect();
+        setgroups(&groups).perform().unwrap();
+        let report = Transaction::<272>::new().ask(2000).ask(1).run().unwrap();
+        let mut told: Vec<i32> = report.identities().map(|one| one.tid()).collect();
+        told.sort_unstable();
+        assert_eq!(told, proc::tids());
+        for one in report.identities() {
+            assert_eq!(one.user().map(|ids| (ids.real, ids.files)), Some((0, 0)));
+            assert!(one.capabilities().is_some() && one.bounding().is_some());
+        }
+    });
+}
+
 #[test]
 fn killed_rather_than_partial() {
     let (status, output) = isolated_status("killed_rather_than_partial", WATCHDOG, || {

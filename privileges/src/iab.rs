@@ -28,11 +28,16 @@ impl FromStr for Iab {
     type Err = BadIab;
 
     /// Names or numbers with commas between them, each after its marks: `!` takes it from the bounding set,
-    /// `^` makes it ambient and inheritable, `%` or no mark at all inheritable. `!%cap_chown` is both.
+    /// `^` makes it ambient and inheritable, `%` or no mark at all inheritable. `!%cap_chown` is both. The name
+    /// after the last comma may be missing.
     fn from_str(text: &str) -> Result<Self, BadIab> {
         let mut iab = Self::default();
-        for clause in text.split(',').filter(|_| !text.is_empty()) {
+        let mut clauses = text.split(',').peekable();
+        while let Some(clause) = clauses.next() {
             let name = clause.trim_start_matches(['!', '^', '%']);
+            if name.is_empty() && clauses.peek().is_none() {
+                break;
+            }
             let marks = clause.strip_suffix(name).unwrap_or_default();
             let bad = |why| BadIab { clause: clause.to_owned(), why };
             let one: CapabilitySet = name.parse::<Capability>().map_err(bad)?.into();

@@ -276,8 +276,8 @@ pub enum Error {
     /// Ambient capabilities have to be kept.
     #[error("ambient, but not among those that are kept: {0}")]
     AmbientNotKept(CapabilitySet),
-    /// What is inheritable must be permitted, or in the bounding set.
-    #[error("inheritable, but neither permitted nor in the bounding set: {0}")]
+    /// What becomes inheritable must be in the bounding set, and permitted, unless CAP_SETPCAP is.
+    #[error("inheritable, but not permitted, or not in the bounding set: {0}")]
     NotInheritable(CapabilitySet),
     /// Securebits are set already that forbid it (capabilities(7), the `_LOCKED` ones).
     #[error("the securebits {:#x} forbid it", .0.bits())]
@@ -293,6 +293,9 @@ pub enum Error {
         /// What it needs.
         capability: Capability,
     },
+    /// A seccomp program has at least one instruction, and at most 4096.
+    #[error("{0} instructions are no seccomp program")]
+    BadFilter(usize),
     /// A directory could not be opened.
     #[error("{}: the directory could not be opened", .0.display())]
     Directory(PathBuf, #[source] std::io::Error),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use libpsx::process::{self, Operation, Synchronisation};
 use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid};
-use libpsx::{Agreement, OnPartial, Transaction};
+use libpsx::{Agreement, OnPartial, Sensitivity, Transaction};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
@@ -60,6 +60,9 @@ pub struct Plan {
 pub struct Applied {
     /// How many threads were changed and asked.
     pub threads: usize,
+    /// How many of them were looked at in /proc as well. Fewer, or none: it could not be read, or a filter that
+    /// was to be installed might have forbidden it.
+    pub seen: usize,
     /// How many kernel threads of an io_uring go on with the privileges of before
     /// ([`libpsx::Report::sqpoll`]). If it is not 0, close those rings.
     pub sqpoll: usize,
@@ -145,13 +148,19 @@ impl Plan {
         };
 
         let Wanted { sets, ambient, bounding, securebits } = wanted(&wish, now, bounding_now)?;
+        let length = wish.seccomp.as_ref().map_or(1, Vec::len);
+        if !(1..=libc::BPF_MAXINSNS as usize).contains(&length) {
+            return Err(Error::BadFilter(length));
+        }
         let no_new_privs = wish.no_new_privs
             || wish.mode == Some(Mode::NoPriv)
             || wish.landlock.is_some()
             || wish.seccomp.is_some();
         let dropped = bounding_now - bounding;
-        // The flag that lets capabilities survive the change of user ids is no setting to keep.
-        let flag = Securebits::KEEP_CAPS.bits();
+        // The flag that lets capabilities survive the change of user ids is no setting to keep, if it can be
+        // cleared.
+        let flag_locked = bits_now.contains(Securebits::KEEP_CAPS_LOCKED);
+        let flag = if flag_locked { 0 } else { Securebits::KEEP_CAPS.bits() };
         let bits_now_lasting = Securebits::from_bits(bits_now.bits() & !flag);
         let bits = securebits.unwrap_or(bits_now_lasting);
         let new_bits = bits != bits_now_lasting;
@@ -161,12 +170,10 @@ impl Plan {
         if !ambient.is_empty() && bits_now.contains(Securebits::NO_CAP_AMBIENT_RAISE) {
             return Err(Error::Locked(bits_now));
         }
-        // Who is so already needs no privilege to stay so. (But other threads may not be.)
+        // Who has the groups already needs no privilege to stay so. (But other threads may not be.)
         let can = |capability| now.permitted.contains(capability);
-        let (users, the_groups) = (can(Capability::SETUID), can(Capability::SETGID));
-        let uid_changes = uid.filter(|uid| users || !is_user(*uid));
-        let gid_changes = gid.filter(|gid| the_groups || !is_group(*gid));
-        let new_groups = groups.clone().filter(|groups| the_groups || !has_groups(groups));
+        let new_groups =
+            groups.clone().filter(|groups| can(Capability::SETGID) || !has_groups(groups));
 
         let needs = |needed: bool, what, capability| {
             if needed && !can(capability) { Err(Error::Needs { what, capability }) } else { Ok(()) }
@@ -175,8 +182,10 @@ impl Plan {
         needs(new_bits, "changing the securebits", Capability::SETPCAP)?;
         needs(wish.root.is_some(), "chroot", Capability::SYS_CHROOT)?;
         needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID)?;
-        needs(gid_changes.is_some(), "changing the group ids", Capability::SETGID)?;
-        needs(uid_changes.is_some(), "changing the user ids", Capability::SETUID)?;
+        let other_gid = gid.is_some_and(|gid| !is_group(gid));
+        needs(other_gid, "changing the group ids", Capability::SETGID)?;
+        let other_uid = uid.is_some_and(|uid| !is_user(uid));
+        needs(other_uid, "changing the user ids", Capability::SETUID)?;
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
         let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
@@ -186,8 +195,9 @@ impl Plan {
             inheritable: sets.inheritable,
         };
         let survives = bits_now.contains(Securebits::NO_SETUID_FIXUP);
-        let keep = uid_changes.is_some() && !survives && !meanwhile.permitted.is_empty();
-        if keep && bits_now.contains(Securebits::KEEP_CAPS_LOCKED) {
+        let flagged = bits_now.contains(Securebits::KEEP_CAPS);
+        let keep = uid.is_some() && !survives && !flagged && !meanwhile.permitted.is_empty();
+        if keep && flag_locked {
             return Err(Error::Locked(bits_now));
         }
 
@@ -198,6 +208,11 @@ impl Plan {
             permitted: now.permitted,
             inheritable: now.inheritable | sets.inheritable,
         };
+        // It may be what is not permitted, for who has CAP_SETPCAP in effect by then.
+        let beyond = !(now.permitted | now.inheritable).contains_all(first.inheritable);
+        if beyond && !now.effective.contains(Capability::SETPCAP) {
+            steps.push(Step::Capabilities(Capabilities { effective: now.permitted, ..now }));
+        }
         if first != now {
             steps.push(Step::Capabilities(first));
         }
@@ -215,15 +230,15 @@ impl Plan {
         }
         steps.extend(dropped.iter().map(Step::DropBounding));
         steps.extend(new_groups.map(Step::Groups));
-        steps.extend(gid_changes.map(Step::Gid));
+        steps.extend(gid.map(Step::Gid));
         if keep {
             steps.push(Step::KeepCapabilities(true));
         }
-        steps.extend(uid_changes.map(Step::Uid));
+        steps.extend(uid.map(Step::Uid));
         steps.push(Step::Capabilities(meanwhile));
         steps.push(Step::ClearAmbient);
         steps.extend(ambient.iter().map(Step::RaiseAmbient));
-        if keep || bits_now.contains(Securebits::KEEP_CAPS) {
+        if keep || flagged && !flag_locked {
             steps.push(Step::KeepCapabilities(false));
         }
         if new_bits {
@@ -268,8 +283,13 @@ impl Plan {
     pub fn apply(self) -> Result<Applied, Error> {
         let witness = verify::Witness::new(&self.expected);
         let groups = self.expected.groups.as_ref().map_or(0, Vec::len);
-        let on_partial = if self.report_failure { OnPartial::Report } else { OnPartial::Kill };
-        let mut transaction = Transaction::<ROOM>::new().on_partial(on_partial);
+        // Whatever the program has settled for its own calls.
+        let (on_partial, sensitivity) = match self.report_failure {
+            true => (OnPartial::Report, Sensitivity::Ignore),
+            false => (OnPartial::Kill, Sensitivity::Error),
+        };
+        let mut transaction =
+            Transaction::<ROOM>::new().on_partial(on_partial).sensitivity(sensitivity);
         let filter = |step: &&Step| matches!(step, Step::Seccomp(_));
         for step in self.steps.iter().filter(|step| !filter(step)) {
             transaction = step.add(transaction);
@@ -280,15 +300,16 @@ impl Plan {
             transaction = step.add(transaction);
         }
         let report = transaction.run()?;
-        let wrong = witness.look(&self.expected, &report);
+        let calls: Vec<&str> = self.steps.iter().flat_map(Step::calls).copied().collect();
+        let (wrong, seen) = witness.look(&self.expected, &report, &calls);
         if wrong.is_empty() {
-            return Ok(Applied { threads: report.identities().count(), sqpoll: report.sqpoll() });
+            let threads = report.identities().count();
+            return Ok(Applied { threads, seen, sqpoll: report.sqpoll() });
         }
         if self.report_failure {
             return Err(Error::NotDropped(wrong));
         }
-        eprintln!("privileges: not dropped: {}; process killed", verify::list(&wrong));
-        std::process::abort()
+        verify::kill(&wrong)
     }
 }
 
@@ -304,6 +325,7 @@ struct Wanted {
 const AMBIENT_BITS: u32 = 0xef;
 
 fn wanted(wish: &Privileges, now: Capabilities, bounding: CapabilitySet) -> Result<Wanted, Error> {
+    let mut ambient = wish.ambient;
     let mut sets = Capabilities {
         effective: wish.keep.unwrap_or_default(),
         permitted: wish.keep.unwrap_or_default(),
@@ -349,18 +371,27 @@ fn wanted(wish: &Privileges, now: Capabilities, bounding: CapabilitySet) -> Resu
     missing(named - CapabilitySet::all(), Error::UnknownCapabilities)?;
     missing(sets.permitted - now.permitted, Error::NotHeld)?;
     missing(wish.ambient - sets.permitted, Error::AmbientNotKept)?;
-    missing(sets.inheritable - (now.permitted | now.inheritable), Error::NotInheritable)?;
-    Ok(Wanted { sets, ambient: wish.ambient, bounding: remaining, securebits })
+    // capset(2); the second holds whoever asks.
+    if !now.permitted.contains(Capability::SETPCAP) {
+        missing(sets.inheritable - (now.permitted | now.inheritable), Error::NotInheritable)?;
+    }
+    missing(sets.inheritable - (bounding | now.inheritable), Error::NotInheritable)?;
+    if wish.mode == Some(Mode::Hybrid) && ambient.is_empty() {
+        // It is left as it is.
+        ambient = process::ambient_set() & sets.permitted & sets.inheritable;
+    }
+    Ok(Wanted { sets, ambient, bounding: remaining, securebits })
 }
 
+/// Whether it is one of the ids that this thread may go back to, setresuid(2).
 fn is_user(uid: Uid) -> bool {
     let raw = uid.raw().into();
-    nix::unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [raw; 3])
+    nix::unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&raw))
 }
 
 fn is_group(gid: Gid) -> bool {
     let raw = gid.raw().into();
-    nix::unistd::getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [raw; 3])
+    nix::unistd::getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&raw))
 }
 
 fn has_groups(groups: &[Gid]) -> bool {
@@ -382,6 +413,25 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Error> {
 }
 
 impl Step {
+    /// The names of the calls that [`add`](Self::add) adds.
+    fn calls(&self) -> &'static [&'static str] {
+        match self {
+            Self::Chroot(..) => &["fchdir", "chroot"],
+            Self::Chdir(..) => &["fchdir"],
+            Self::Groups(_) => &["setgroups"],
+            Self::Gid(_) => &["setresgid"],
+            Self::Uid(_) => &["setresuid"],
+            Self::Capabilities(_) => &["capset"],
+            Self::DropBounding(_) => &["PR_CAPBSET_DROP"],
+            Self::KeepCapabilities(_) => &["PR_SET_KEEPCAPS"],
+            Self::ClearAmbient | Self::RaiseAmbient(_) => &["PR_CAP_AMBIENT"],
+            Self::Securebits(_) => &["PR_SET_SECUREBITS"],
+            Self::NoNewPrivs => &["PR_SET_NO_NEW_PRIVS"],
+            Self::Landlock(_) => &["landlock_restrict_self"],
+            Self::Seccomp(_) => &["seccomp"],
+        }
+    }
+
     fn add<'a>(&'a self, transaction: Transaction<'a, ROOM>) -> Transaction<'a, ROOM> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),

@@ -1,11 +1,12 @@
-//! Making sure: what each thread says of itself, what /proc says of it, and whether there is a way back.
+//! Making sure: what each thread's calls came to, what it says of itself, what /proc says of it, and whether there
+//! is a way back.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 
-use libpsx::Report;
 use libpsx::process::{self, Capabilities, CapabilitySet, Gid, Ids, Securebits, Uid};
+use libpsx::{Outcome, Report};
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -104,15 +105,23 @@ impl Witness {
         Self { tasks: tasks.filter(|_| !expected.filtered) }
     }
 
-    /// All that does not hold.
-    pub(crate) fn look(&self, expected: &Expected, report: &Report) -> Vec<Mismatch> {
+    /// All that does not hold, and how many threads /proc could be read of. The transaction began with these
+    /// calls.
+    pub(crate) fn look(
+        &self,
+        expected: &Expected,
+        report: &Report,
+        calls: &[&'static str],
+    ) -> (Vec<Mismatch>, usize) {
         let mut wrong = Vec::new();
+        divergences(report, calls, &mut wrong);
         self.ask(expected, report, &mut wrong);
+        let mut seen = 0;
         if !expected.filtered {
-            self.read(expected, &mut wrong);
+            seen = self.read(expected, report, &mut wrong);
             way_back(expected, &mut wrong);
         }
-        wrong
+        (wrong, seen)
     }
 
     /// By what each thread says.
@@ -136,8 +145,8 @@ impl Witness {
             check("Groups", expected.groups(), one.groups().map(numbers));
             let sets = |sets: Capabilities| sets.to_string();
             check("capabilities", Some(sets(expected.sets)), one.capabilities().map(sets));
-            check("CapAmb", Some(hex(expected.ambient)), Some(hex(one.ambient())));
-            check("CapBnd", Some(hex(expected.bounding)), Some(hex(one.bounding())));
+            check("CapAmb", Some(hex(expected.ambient)), one.ambient().map(hex));
+            check("CapBnd", Some(hex(expected.bounding)), one.bounding().map(hex));
             let bits = |bits: Securebits| format!("{:#x}", bits.bits());
             check("securebits", Some(bits(expected.securebits)), one.securebits().map(bits));
             let nnp = expected.no_new_privs.then(|| "1".to_owned());
@@ -146,11 +155,14 @@ impl Witness {
         note(wrong, 0, "number of threads asked", report.threads().to_string(), asked.to_string());
     }
 
-    /// By what the kernel says of each in /proc, if that can be read.
-    fn read(&self, expected: &Expected, wrong: &mut Vec<Mismatch>) {
-        let Some(tasks) = &self.tasks else { return };
+    /// By what the kernel says of each in /proc, if that can be read. Gives of how many it could.
+    fn read(&self, expected: &Expected, report: &Report, wrong: &mut Vec<Mismatch>) -> usize {
+        let mut seen = 0;
+        let Some(tasks) = &self.tasks else { return seen };
         let listed = tasks.try_clone().map_err(|_| nix::Error::EMFILE);
-        let Ok(mut listed) = listed.and_then(|tasks| Dir::from_fd(tasks.into())) else { return };
+        let Ok(mut listed) = listed.and_then(|tasks| Dir::from_fd(tasks.into())) else {
+            return seen;
+        };
         for entry in listed.iter().flatten() {
             let name = entry.file_name().to_string_lossy();
             let Ok(tid) = name.parse() else { continue };
@@ -166,10 +178,15 @@ impl Witness {
                 let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
                 line.unwrap_or_default().trim().to_owned()
             };
-            // What is dead keeps what it had, and can do nothing.
-            if field("State").starts_with(['Z', 'X']) {
+            // What is dead keeps what it had, and can do nothing; so does what was dying then, and the kernel's
+            // own threads in this process. (The report has the number of our own PID namespace, the last.)
+            let number = field("NSpid").split_whitespace().last().and_then(|tid| tid.parse().ok());
+            let number = number.unwrap_or(tid);
+            let exempt = report.exempt().iter().any(|task| task.tid() == number);
+            if exempt || field("State").starts_with(['Z', 'X']) {
                 continue;
             }
+            seen += 1;
             let sets = expected.sets;
             for (name, wanted) in [
                 ("Uid", expected.uid.map(|uid| four_times(uid.raw()))),
@@ -183,24 +200,70 @@ impl Witness {
                 ("NoNewPrivs", expected.no_new_privs.then(|| "1".to_owned())),
             ] {
                 if let Some(wanted) = wanted {
-                    note(wrong, tid, name, wanted, field(name));
+                    note(wrong, number, name, wanted, field(name));
                 }
             }
         }
+        seen
     }
 }
 
-/// An attempt to become root again, where nothing but a mistake would let it succeed.
+/// Threads whose calls did not come to what the caller's did: they have performed no further one.
+fn divergences(report: &Report, calls: &[&'static str], wrong: &mut Vec<Mismatch>) {
+    for result in report.results() {
+        // Who agreed has made the last call of all, a question.
+        let Some(what) = calls.get(result.call()) else { continue };
+        let (what, found) = match result.outcome() {
+            Outcome::Died => ("thread", "died".to_owned()),
+            other => (*what, other.to_string()),
+        };
+        wrong.push(Mismatch {
+            tid: result.tid(),
+            what,
+            expected: "as in the others".to_owned(),
+            found,
+        });
+    }
+}
+
+/// An attempt of this thread to become root again, where nothing but a mistake would let it succeed. None under
+/// a filter, which may kill for it.
 fn way_back(expected: &Expected, wrong: &mut Vec<Mismatch>) {
-    use process::Capability;
-    let may = expected.sets.permitted.contains(Capability::SETUID);
-    if expected.uid.is_none_or(|uid| uid == Uid::ROOT) || may {
+    let may = expected.sets.permitted.contains(process::Capability::SETUID);
+    let Some(uid) = expected.uid.filter(|&uid| uid != Uid::ROOT && !may) else { return };
+    if filtered() {
         return;
     }
-    let root = Some(Uid::ROOT);
-    if process::setresuid(root, root, root).perform().is_ok() {
+    if set_this_thread(Uid::ROOT) {
         note(wrong, 0, "setresuid(0, 0, 0)", "EPERM".to_owned(), "done".to_owned());
+        set_this_thread(uid);
     }
+}
+
+#[allow(unsafe_code)]
+fn filtered() -> bool {
+    // SAFETY: it touches no memory.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
+}
+
+/// setresuid(2) past the C library, which would have all threads make it.
+#[allow(unsafe_code)]
+fn set_this_thread(uid: Uid) -> bool {
+    let raw = uid.raw();
+    // SAFETY: it takes numbers.
+    unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
+}
+
+/// Ends the process. Standard error may take nothing, its lock may be somebody's who waits for ever, and who
+/// handles SIGABRT may have the process go on: none of these is asked.
+#[allow(unsafe_code)]
+pub(crate) fn kill(wrong: &[Mismatch]) -> ! {
+    let line = format!("privileges: not dropped: {}; process killed\n", list(wrong));
+    // SAFETY: the line is as long as said.
+    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    // SAFETY: the default action runs nothing of ours.
+    unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+    std::process::abort()
 }
 
 fn note(wrong: &mut Vec<Mismatch>, tid: i32, what: &'static str, expected: String, found: String) {

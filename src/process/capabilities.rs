@@ -1,12 +1,9 @@
-//! Capabilities, capabilities(7): the sets of a thread, the bounding and the ambient set, securebits;
-//! and the text form of cap_from_text(3).
+//! Capabilities, capabilities(7): the sets of a thread, the bounding and the ambient set, securebits.
 //!
 //! A [`Capability`] is a number, not one of a closed list: a kernel newer than this crate has some
 //! that have no name here, and they must be droppable all the same.
 
-use core::fmt;
 use core::ops::{BitAnd, BitOr, BitOrAssign, Sub};
-use core::str::FromStr;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
@@ -19,51 +16,6 @@ use crate::sys;
 /// One capability, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Capability(u8);
-
-/// The names, without `cap_`, as include/uapi/linux/capability.h numbers them.
-const NAMES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
 
 /// The names as the header spells them.
 impl Capability {
@@ -167,30 +119,6 @@ impl Capability {
     }
 }
 
-impl fmt::Display for Capability {
-    /// `cap_chown`; a number where there is no name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMES.get(self.0 as usize) {
-            Some(name) => write!(f, "cap_{name}"),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
-impl FromStr for Capability {
-    type Err = BadCapabilities;
-
-    /// `cap_chown`, in any case, or a number.
-    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
-        let bare = match text.get(..4) {
-            Some(prefix) if prefix.eq_ignore_ascii_case("cap_") => text.get(4..).unwrap_or(""),
-            _ => return text.parse().ok().and_then(Self::new).ok_or(BadCapabilities::Unknown),
-        };
-        let known = NAMES.iter().position(|name| name.eq_ignore_ascii_case(bare));
-        known.map(|number| Self(number as u8)).ok_or(BadCapabilities::Unknown)
-    }
-}
-
 /// Several capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct CapabilitySet(u64);
@@ -287,16 +215,6 @@ impl FromIterator<Capability> for CapabilitySet {
     }
 }
 
-impl fmt::Display for CapabilitySet {
-    /// The names, with commas between them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, capability) in self.iter().enumerate() {
-            write!(f, "{}{capability}", if index == 0 { "" } else { "," })?;
-        }
-        Ok(())
-    }
-}
-
 /// The three sets of a thread that capset(2) changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities {
@@ -327,136 +245,10 @@ impl Capabilities {
         let set = |low, high| CapabilitySet(low | high << 32);
         Ok(Self { effective: set(e0, e1), permitted: set(p0, p1), inheritable: set(i0, i1) })
     }
-
-    fn flags(&self, capability: Capability) -> u8 {
-        let has = |set: CapabilitySet, flag| if set.contains(capability) { flag } else { 0 };
-        has(self.effective, E) | has(self.inheritable, I) | has(self.permitted, P)
-    }
-
-    fn change(&mut self, set: CapabilitySet, flags: u8, raise: bool) {
-        for (flag, target) in
-            [(E, &mut self.effective), (I, &mut self.inheritable), (P, &mut self.permitted)]
-        {
-            if flags & flag != 0 {
-                *target = if raise { *target | set } else { *target - set };
-            }
-        }
-    }
 }
-
-const E: u8 = 1;
-const I: u8 = 2;
-const P: u8 = 4;
 
 /// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
 pub(super) const VERSION_3: u32 = 0x2008_0522;
-
-/// Not the text of capabilities, cap_from_text(3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BadCapabilities {
-    /// No capability has this name or number.
-    Unknown,
-    /// A clause has no operator of `=`, `+` and `-`.
-    NoOperator,
-    /// A clause begins with an operator other than `=`, and names no capability.
-    NoNames,
-    /// Something else than the flags `e`, `i` and `p`.
-    BadFlag,
-}
-
-impl fmt::Display for BadCapabilities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "no capability has this name or number",
-            Self::NoOperator => "a clause needs one of =, + and - after the names",
-            Self::NoNames => "a clause without names must begin with =",
-            Self::BadFlag => "the flags are e, i and p",
-        })
-    }
-}
-
-impl core::error::Error for BadCapabilities {}
-
-impl FromStr for Capabilities {
-    type Err = BadCapabilities;
-
-    /// The form of cap_from_text(3): `cap_chown,cap_kill=ep cap_kill-e`, `=`, `all=p`. `all` and the
-    /// empty name are the capabilities that the running kernel knows.
-    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
-        let operator = |byte: u8| matches!(byte, b'=' | b'+' | b'-');
-        let mut sets = Self::NONE;
-        for clause in text.split_ascii_whitespace() {
-            let bytes = clause.as_bytes();
-            let first =
-                bytes.iter().position(|&b| operator(b)).ok_or(BadCapabilities::NoOperator)?;
-            let (names, mut rest) = clause.split_at_checked(first).unwrap_or_default();
-            let mut set = CapabilitySet::EMPTY;
-            if names.is_empty() && !rest.starts_with('=') {
-                return Err(BadCapabilities::NoNames);
-            }
-            for name in names.split(',') {
-                if names.is_empty() || name.eq_ignore_ascii_case("all") {
-                    set |= CapabilitySet::all();
-                } else {
-                    set |= name.parse::<Capability>()?.into();
-                }
-            }
-            while let Some((&action, after)) = rest.as_bytes().split_first() {
-                let end = after.iter().position(|&b| operator(b)).unwrap_or(after.len());
-                let mut flags = 0;
-                for flag in after.iter().take(end) {
-                    flags |= match flag {
-                        b'e' => E,
-                        b'i' => I,
-                        b'p' => P,
-                        _ => return Err(BadCapabilities::BadFlag),
-                    };
-                }
-                if action == b'=' {
-                    sets.change(set, E | I | P, false);
-                }
-                sets.change(set, flags, action != b'-');
-                rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
-            }
-        }
-        Ok(sets)
-    }
-}
-
-impl fmt::Display for Capabilities {
-    /// A text that [`str::parse`] takes back: what most capabilities have first, then a clause for
-    /// each other combination of flags.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = CapabilitySet::all();
-        let with = |flags: u8| (0..64).map(Capability).filter(move |&one| self.flags(one) == flags);
-        let among_all = |&flags: &u8| with(flags).filter(|&one| all.contains(one)).count();
-        // The most frequent; of equals the one with the fewest flags.
-        let base = (0..8).rev().max_by_key(among_all).unwrap_or(0);
-        let letters = |f: &mut fmt::Formatter<'_>, flags: u8| {
-            for (flag, letter) in [(E, "e"), (I, "i"), (P, "p")] {
-                if flags & flag != 0 {
-                    f.write_str(letter)?;
-                }
-            }
-            Ok(())
-        };
-        f.write_str("=")?;
-        letters(f, base)?;
-        for flags in 0..8 {
-            // What the kernel does not know has nothing from the first clause.
-            let clause = |&one: &Capability| flags != if all.contains(one) { base } else { 0 };
-            for (index, capability) in with(flags).filter(clause).enumerate() {
-                write!(f, "{}{capability}", if index == 0 { " " } else { "," })?;
-            }
-            if with(flags).any(|one| clause(&one)) {
-                f.write_str("=")?;
-                letters(f, flags)?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Sets the effective, permitted and inheritable set. capset(2): EPERM for a permitted capability
 /// that the thread has not, or an inheritable one that neither the bounding set nor it has.

@@ -6,6 +6,7 @@ use linux_raw_sys::prctl as p;
 use super::capabilities::VERSION_3;
 use super::{Capabilities, Capability, CapabilitySet, Operation, Securebits};
 use crate::calls::{Agreement, Call};
+use crate::errno::Errno;
 use crate::error::TransactionError;
 use crate::report::Report;
 use crate::transaction::Transaction;
@@ -23,7 +24,9 @@ pub struct Ids {
     pub files: u32,
 }
 
-/// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2).
+/// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2). None stands
+/// for what the kernel, or a filter, did not tell, and for a thread that was not asked because an earlier call
+/// of the transaction had another result there.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     tid: i32,
@@ -63,6 +66,9 @@ impl<const N: usize> Transaction<'_, N> {
     /// [`Identity`] of each. It takes the room of 136 calls. Of at most `groups` supplementary groups
     /// the numbers are told. Once per transaction; it counts the last time.
     pub fn ask(mut self, groups: usize) -> Self {
+        // No thread has more, getgroups(2); and a larger number would not be the kernel's any more.
+        const NGROUPS_MAX: usize = 65536;
+        let groups = groups.min(NGROUPS_MAX);
         let (first, bytes) = (self.len(), SUPPLEMENTARY.saturating_add(groups.saturating_mul(4)));
         for number in 0..QUESTIONS {
             self = self.with(question(number, groups));
@@ -111,7 +117,7 @@ impl Identity<'_> {
         self.tid
     }
 
-    /// Its user ids; None if the kernel, or a filter, did not tell.
+    /// Its user ids.
     pub fn user(&self) -> Option<Ids> {
         self.ids(Question::Users, USERS, Question::FilesUser)
     }
@@ -121,7 +127,7 @@ impl Identity<'_> {
         self.ids(Question::Groups, GROUPS, Question::FilesGroup)
     }
 
-    /// Its supplementary groups; None if they are more than there was room for.
+    /// Its supplementary groups; None also if they are more than there was room for.
     pub fn groups(&self) -> Option<impl Iterator<Item = u32>> {
         let count = usize::try_from(self.value(Question::Supplementary)?).ok()?;
         let known = count <= self.bytes.len().saturating_sub(SUPPLEMENTARY) / 4;
@@ -141,12 +147,12 @@ impl Identity<'_> {
     }
 
     /// Its bounding set.
-    pub fn bounding(&self) -> CapabilitySet {
+    pub fn bounding(&self) -> Option<CapabilitySet> {
         self.set(SINGLE)
     }
 
     /// Its ambient set.
-    pub fn ambient(&self) -> CapabilitySet {
+    pub fn ambient(&self) -> Option<CapabilitySet> {
         self.set(SINGLE + NUMBERS)
     }
 
@@ -178,13 +184,22 @@ impl Identity<'_> {
             real: self.word(at)?,
             effective: self.word(at + 4)?,
             saved: self.word(at + 8)?,
-            files: self.value(files)? as u32,
+            // The one before is its value, which is no error.
+            files: u32::try_from(self.value(files)?).ok()?,
         })
     }
 
-    fn set(&self, first: usize) -> CapabilitySet {
-        let has = |number: &u8| self.values.get(first + usize::from(*number)) == Some(&1);
-        (0..64).filter(has).filter_map(Capability::new).collect()
+    fn set(&self, first: usize) -> Option<CapabilitySet> {
+        let mut set = CapabilitySet::EMPTY;
+        for number in 0..NUMBERS {
+            match *self.values.get(first + number)? {
+                1 => set |= Capability::new(number as u8)?.into(),
+                0 => {}
+                // The kernel does not know it; or else it did not tell.
+                other => Errno::check(other).is_err_and(|e| e == Errno::INVAL).then_some(())?,
+            }
+        }
+        Some(set)
     }
 }
 

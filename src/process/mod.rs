@@ -52,6 +52,7 @@
 //! | name, parent-death signal, thread and process keyring, memory of perf events | not offered | no: each has its own, for good reason | | | |
 
 mod capabilities;
+mod capability_text;
 mod credentials;
 mod identity;
 mod keyrings;
@@ -65,6 +66,7 @@ pub use crate::operation::Operation;
 #[cfg(doc)]
 use crate::transaction::Transaction;
 pub use capabilities::*;
+pub use capability_text::BadCapabilities;
 pub use credentials::*;
 pub use identity::{Identity, Ids, identities};
 pub use keyrings::*;

@@ -82,27 +82,38 @@ impl NewNamespace {
 }
 
 /// Makes a new namespace, for every thread to join: unshare(2) by every thread would make one for
-/// each. EPERM without CAP_SYS_ADMIN, ENOSPC, ENOMEM; [`Need::Namespace`] if /proc cannot be read.
+/// each. EPERM without CAP_SYS_ADMIN (in the user namespace that owns the present one, too), ENOSPC,
+/// ENOMEM; [`Need::Namespace`] if /proc cannot be read.
 ///
-/// The calling thread is in the new namespace for a moment, with all signals blocked, and back in the
-/// old one when this returns.
+/// The calling thread is in the new namespace for a moment, with all signals blocked, so that it takes
+/// part in no broadcast meanwhile; and back in the old one when this returns.
 ///
 /// # Errors
 /// Any [`Error`] means that nothing changed in any thread.
 pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
-    let environment = |errno| Error::Environment { need: Need::Namespace, errno };
-    let open = || Fd::open(kind.path(), 0);
-    let old = open().map_err(environment)?;
-    let mask = sys::set_mask(sys::ALL).map_err(environment)?;
-    let made = sys::unshare(kind.flag()).map_err(Error::Call).and_then(|()| {
-        let new = open();
-        if sys::setns(old.raw(), kind.flag()).is_err() {
-            judge::lost("a thread could not leave its new namespace");
-        }
-        new.map_err(environment)
-    });
+    let blocked = |errno| Error::Environment { need: Need::Mask, errno };
+    let mask = sys::set_mask(sys::ALL).map_err(blocked)?;
+    // From here on nobody moves this thread: what is open is where it returns to. (SIGSYS as it was, for
+    // filters that emulate calls.)
+    let _ = sys::set_mask(sys::ALL & (mask | !sys::bit(sys::SIGSYS)));
+    let made = make(kind);
     let _ = sys::set_mask(mask);
     made.map(|fd| NewNamespace { fd, kind })
+}
+
+/// Goes into a new namespace and back, and gives what stands for it.
+fn make(kind: Namespace) -> Result<Fd, Error> {
+    let environment = |errno| Error::Environment { need: Need::Namespace, errno };
+    let open = || Fd::open(kind.path(), 0).map_err(environment);
+    let old = open()?;
+    // Whether there would be a way back: the present one may belong to an outer user namespace.
+    sys::setns(old.raw(), kind.flag()).map_err(Error::Call)?;
+    sys::unshare(kind.flag()).map_err(Error::Call)?;
+    let new = open();
+    if sys::setns(old.raw(), kind.flag()).is_err() {
+        judge::lost("a thread could not leave its new namespace");
+    }
+    new
 }
 
 /// Moves every thread into new namespaces of these kinds, in one stop.

@@ -7,6 +7,7 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use super::Operation;
+use crate::sys;
 
 /// execve(2) gives no privilege any more. PR_SET_NO_NEW_PRIVS(2const): no errors. Threads cannot
 /// take it back; children inherit it.
@@ -42,6 +43,16 @@ pub enum Synchronisation {
     Broadcast,
 }
 
+impl Synchronisation {
+    /// How a Landlock ruleset comes to all threads on the running kernel: by the kernel from ABI 8 on, else
+    /// by each thread. (In a transaction what the kernel does comes last.)
+    pub fn of_landlock() -> Self {
+        const ABI: usize = 8;
+        let has = sys::landlock_abi().is_ok_and(|abi| abi >= ABI);
+        if has { Self::Kernel } else { Self::Broadcast }
+    }
+}
+
 /// Adds a filter that every later system call is asked against. seccomp(2), SECCOMP_SET_MODE_FILTER:
 /// EACCES without [`no_new_privs`] or CAP_SYS_ADMIN, EFAULT, EINVAL for a program that the kernel
 /// does not take or of more than 4096 instructions, ENOMEM. Children inherit it.
@@ -68,7 +79,8 @@ pub fn seccomp(program: &[Instruction], how: Synchronisation) -> Operation<'_> {
 /// E2BIG after 16 of them, EBADF, EBADFD, EOPNOTSUPP, ENOSYS, EPERM without [`no_new_privs`] or
 /// CAP_SYS_ADMIN. Children inherit it.
 ///
-/// [`Synchronisation::Kernel`] needs Landlock's ABI 8 (Linux 7.0); before it is EINVAL.
+/// [`Synchronisation::Kernel`] needs Landlock's ABI 8 (Linux 7.0), before which it is EINVAL:
+/// [`Synchronisation::of_landlock`] chooses.
 pub const fn landlock_restrict_self(ruleset: c_int, how: Synchronisation) -> Operation<'static> {
     const TSYNC: usize = 1 << 3;
     let flags = match how {

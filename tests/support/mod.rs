@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod calls;
+mod library;
 #[cfg(target_arch = "x86_64")]
 pub mod raw;
 
@@ -13,6 +14,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 pub use calls::*;
+pub use library::Library;
 
 /// The variable that tells a re-executed test that it is the child.
 const CASE: &str = "PSX_CASE";
@@ -139,6 +141,28 @@ fn threads_of(pid: u32) -> String {
         text += &format!("{}  {}\n", read("wchan"), read("syscall").trim());
     }
     text
+}
+
+/// What a random test begins with: another each time, printed; PSX_SEED has it begin with that.
+pub fn seed() -> u64 {
+    let given = std::env::var("PSX_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
+    println!("PSX_SEED={seed}");
+    seed
+}
+
+/// xorshift64*.
+pub fn random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+/// The supplementary groups of this process.
+pub fn own_groups() -> Vec<u32> {
+    let groups = proc::status(std::process::id() as i32).remove("Groups").unwrap_or_default();
+    groups.split_whitespace().map(|raw| raw.parse().unwrap()).collect()
 }
 
 /// What the kernel says of the threads of this process.
