@@ -25,7 +25,7 @@ const PUBLIC: [&str; 7] = [
 
 /// What we ask of the C library. thrd_create and __real_pthread_create stand for pthread_create. No
 /// abort(3), which a panic would call.
-const ASKED: [&str; 8] = [
+const ASKED: [&str; 9] = [
     "__errno_location",
     "__real_pthread_create",
     "bcmp",
@@ -33,6 +33,7 @@ const ASKED: [&str; 8] = [
     "memmove",
     "memset",
     "pthread_create",
+    "syscall",
     "thrd_create",
 ];
 
