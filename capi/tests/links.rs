@@ -4,8 +4,11 @@ mod support;
 
 use support::{built, compile, has, installed, libdir, run};
 
+/// The linker has nothing to complain of (an executable stack, relocations in the text).
+const STRICT: [&str; 2] = ["-Wl,--fatal-warnings", "-Wl,-z,text"];
+
 fn all_four(compiler: &str, name: &str, options: &[&str]) {
-    let program = compile(compiler, "smoke.c", name, options);
+    let program = compile(compiler, "smoke.c", name, &[&STRICT, options].concat());
     run(&program, &[]).success().stdout("all 4\n");
 }
 
