@@ -51,9 +51,15 @@ fn musl() {
         [("installed", installed().archive()), ("built", built().join("libpsx.a"))]
     {
         let archive = archive.to_str().unwrap();
-        all_four(musl, &format!("musl-{kind}-plain"), &[archive]);
         let whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"];
-        all_four(musl, &format!("musl-{kind}-whole"), &whole);
-        all_four(musl, &format!("musl-{kind}-wrap"), &["-Wl,--wrap=pthread_create", archive]);
+        for (linked, option) in [("static", &[] as &[&str]), ("dynamic", &["-dynamic"])] {
+            let all_four = |how: &str, options: &[&str]| {
+                let name = format!("musl-{linked}-{kind}-{how}");
+                all_four(musl, &name, &[option, options].concat());
+            };
+            all_four("plain", &[archive]);
+            all_four("whole", &whole);
+            all_four("wrap", &["-Wl,--wrap=pthread_create", archive]);
+        }
     }
 }
