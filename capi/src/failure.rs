@@ -1,8 +1,10 @@
 //! Why a thread's latest call failed, for `psx_strerror`. What errno is too narrow for is kept here,
 //! for as long as no [`SLOTS`] later failures have taken its place.
 //!
-//! A slot is taken by whoever looks into it, and whoever finds it taken goes on to the next one: nobody
-//! waits, so a signal handler may fail in the middle of it, and fork at any time costs a child one slot.
+//! A slot is taken by the thread whose failure is in it, to tell it, and by one that has a failure to
+//! put there; nobody else, so those who ask do not get into each other's way. Whoever finds it taken
+//! goes on without it: nobody waits, so a signal handler may fail in the middle of it, and fork at any
+//! time costs a child one slot.
 
 // # Safety
 //
@@ -19,28 +21,59 @@ use libpsx::Error;
 
 const SLOTS: usize = 8;
 
-struct Slot {
-    taken: AtomicBool,
-    latest: UnsafeCell<Option<Failure>>,
+/// A thread's name for itself. The address is there for the day when the kernel gives its id to another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Thread {
+    pub(crate) tid: usize,
+    /// Where its errno lies.
+    pub(crate) errno: usize,
+}
+
+pub(crate) enum Why {
+    Broadcast(Error),
+    /// `__psx_syscall` was given a number of arguments that no call has.
+    Arguments,
+    /// There is no such sensitivity.
+    Level,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broadcast(error) => error.fmt(f),
+            Self::Arguments => {
+                f.write_str("a call has up to six arguments; nothing changed in any thread")
+            }
+            Self::Level => f.write_str("there is no such sensitivity; it is as before"),
+        }
+    }
 }
 
 struct Failure {
-    /// The address of the `errno` that it explains: a thread's name for itself.
-    whose: usize,
+    whose: Thread,
     number: usize,
-    error: Error,
+    why: Why,
+}
+
+struct Slot {
+    taken: AtomicBool,
+    /// The tid in `latest`, 0 if there is none: for threads to know whether to look. Relaxed, because
+    /// a thread's own is never new to it, and who has taken the slot makes sure.
+    tid: AtomicUsize,
+    latest: UnsafeCell<Option<Failure>>,
 }
 
 // SAFETY: see `look`, the only one who touches what is inside.
 unsafe impl Sync for Slot {}
 
-static LATEST: [Slot; SLOTS] =
-    [const { Slot { taken: AtomicBool::new(false), latest: UnsafeCell::new(None) } }; SLOTS];
+static LATEST: [Slot; SLOTS] = [const {
+    Slot { taken: AtomicBool::new(false), tid: AtomicUsize::new(0), latest: UnsafeCell::new(None) }
+}; SLOTS];
 
 static FAILURES: AtomicUsize = AtomicUsize::new(0);
 
 impl Slot {
-    /// None if somebody else is looking.
+    /// None if somebody else has taken it.
     fn look<R>(&self, what: impl FnOnce(&mut Option<Failure>) -> R) -> Option<R> {
         if self.taken.swap(true, Ordering::Acquire) {
             return None;
@@ -50,13 +83,26 @@ impl Slot {
         self.taken.store(false, Ordering::Release);
         Some(result)
     }
+
+    /// Looks at the thread's own failure, if it is that.
+    fn own<R>(&self, whose: Thread, what: impl FnOnce(&Failure) -> R) -> Option<R> {
+        if self.tid.load(Ordering::Relaxed) != whose.tid {
+            return None;
+        }
+        self.look(|failure| failure.as_ref().filter(|f| f.whose == whose).map(what)).flatten()
+    }
 }
 
-pub(crate) fn remember(whose: usize, error: Error) {
+pub(crate) fn remember(whose: Thread, why: Why) {
     let number = FAILURES.fetch_add(1, Ordering::Relaxed);
-    let mut failure = Some(Failure { whose, number, error });
+    let mut failure = Some(Failure { whose, number, why });
     for slot in LATEST.iter().cycle().skip(number % SLOTS).take(SLOTS) {
-        if slot.look(|latest| *latest = failure.take()).is_some() {
+        let exchanged = slot.look(|latest| {
+            slot.tid.store(whose.tid, Ordering::Relaxed);
+            core::mem::swap(latest, &mut failure);
+        });
+        // What was there before is given back here, when nobody can find the slot taken for it.
+        if exchanged.is_some() {
             return;
         }
     }
@@ -65,26 +111,23 @@ pub(crate) fn remember(whose: usize, error: Error) {
 /// Writes what is known of this thread's latest failure: a text with a zero at its end, cut to fit,
 /// and the ids of the threads that could not be stopped. Returns how many those were.
 pub(crate) fn explain(
-    whose: usize,
+    whose: Thread,
     text: &mut [MaybeUninit<u8>],
     tids: &mut [MaybeUninit<c_int>],
 ) -> usize {
-    let own = |failure: &Failure| failure.whose == whose;
-    let number = |slot: &Slot| slot.look(|f| f.as_ref().filter(|f| own(f)).map(|f| f.number));
-    let latest = LATEST.iter().max_by_key(|slot| number(slot).flatten().map_or(0, |n| n + 1));
+    let number = |slot: &&Slot| slot.own(whose, |failure| failure.number);
+    let latest = LATEST.iter().max_by_key(number);
     let mut text = Text { rest: text };
     let told = latest.and_then(|slot| {
-        slot.look(|failure| {
-            let failure = failure.as_ref().filter(|f| own(f))?;
-            let _ = write!(text, "{}", failure.error);
-            let Error::Unreachable(threads) = &failure.error else { return Some(0) };
+        slot.own(whose, |failure| {
+            let _ = write!(text, "{}", failure.why);
+            let Why::Broadcast(Error::Unreachable(threads)) = &failure.why else { return 0 };
             for (place, thread) in tids.iter_mut().zip(threads.threads()) {
                 place.write(thread.tid());
             }
-            Some(threads.total())
+            threads.total()
         })
     });
-    let told = told.flatten();
     if told.is_none() {
         let _ = text.write_str("nothing is known of a failure in this thread");
     }

@@ -2,8 +2,8 @@
 //! engine of the Rust crate. Each symbol is one function here; what differs from the original is in
 //! docs/upstream.md.
 //!
-//! Of the C library it uses `__errno_location`, `pthread_create` (only to hand it through) and the memory
-//! functions that compilers take for granted. Nothing here can panic: what would is not linked in, and a test
+//! Of the C library it uses `__errno_location`, `syscall` (to know who failed), `pthread_create` (only to hand
+//! it through) and the memory functions that compilers take for granted. Nothing here can panic: what would is not linked in, and a test
 //! looks.
 
 // # Safety
@@ -20,6 +20,7 @@ use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use failure::{Thread, Why};
 use libpsx::{Broadcast, Sensitivity};
 
 type Syscall3 = unsafe extern "C" fn(c_long, c_long, c_long, c_long) -> c_long;
@@ -31,6 +32,7 @@ type PthreadCreate =
 #[link(name = "c")]
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
+    fn syscall(nr: c_long, ...) -> c_long;
     fn pthread_create(
         thread: *mut c_void,
         attr: *const c_void,
@@ -41,6 +43,8 @@ unsafe extern "C" {
 }
 
 const EINVAL: c_int = 22;
+#[cfg(target_arch = "x86_64")]
+const GETTID: c_long = 186;
 
 /// `psx_sensitivity_t`. (The crate's own process-wide setting begins elsewhere.)
 static SENSITIVITY: AtomicU8 = AtomicU8::new(Sensitivity::Ignore as u8);
@@ -50,7 +54,14 @@ fn errno_of_this_thread() -> *mut c_int {
     unsafe { __errno_location() }
 }
 
-fn fail(errno: c_int) -> c_long {
+fn this_thread() -> Thread {
+    // SAFETY: gettid(2) cannot fail, and touches no memory.
+    let tid = unsafe { syscall(GETTID) };
+    Thread { tid: tid as usize, errno: errno_of_this_thread() as usize }
+}
+
+fn fail(errno: c_int, why: Why) -> c_long {
+    failure::remember(this_thread(), why);
     // SAFETY: it is this thread's own.
     unsafe { errno_of_this_thread().write(errno) };
     -1
@@ -68,11 +79,7 @@ unsafe fn perform(nr: c_long, args: [c_long; 6]) -> c_long {
     // SAFETY: the caller's promise is the one asked for here.
     match unsafe { broadcast.perform() } {
         Ok(value) => value as c_long,
-        Err(error) => {
-            let errno = error.raw_os_error();
-            failure::remember(errno_of_this_thread() as usize, error);
-            fail(errno)
-        }
+        Err(error) => fail(error.raw_os_error(), Why::Broadcast(error)),
     }
 }
 
@@ -128,7 +135,7 @@ pub unsafe extern "C" fn __psx_syscall(
 ) -> c_long {
     let mut args = [a, b, c, d, e, f];
     if !(0..=6).contains(&count) {
-        return fail(EINVAL);
+        return fail(EINVAL, Why::Arguments);
     }
     for unused in args.iter_mut().skip(count as usize) {
         *unused = 0;
@@ -156,7 +163,7 @@ pub unsafe extern "C" fn psx_load_syscalls(three: *mut Syscall3, six: *mut Sysca
 /// `psx_set_sensitivity(3)`.
 #[unsafe(no_mangle)]
 pub extern "C" fn psx_set_sensitivity(level: c_int) -> c_int {
-    let (0..=2) = level else { return fail(EINVAL) as c_int };
+    let (0..=2) = level else { return fail(EINVAL, Why::Level) as c_int };
     // Relaxed: a setting on its own.
     SENSITIVITY.store(level as u8, Ordering::Relaxed);
     0
@@ -177,7 +184,7 @@ pub unsafe extern "C" fn psx_strerror(
     let text = unsafe { room(text.cast::<u8>(), size) };
     // SAFETY: promised by the caller.
     let tids = unsafe { room(tids, count) };
-    failure::explain(errno_of_this_thread() as usize, text, tids)
+    failure::explain(this_thread(), text, tids)
 }
 
 /// # Safety

@@ -24,3 +24,18 @@ fn errors() {
     let told = run(&program, &[]).success();
     print!("{}", String::from_utf8_lossy(&told.get_output().stdout));
 }
+
+#[test]
+fn explanations() {
+    let options = [&*libdir(), "-lpsx", "-lpthread"];
+    let program = compile("cc", "explained.c", "explained", &options);
+    run(&program, &[]).success().stdout("each its own\n");
+}
+
+#[test]
+fn causes() {
+    let program = compile("cc", "causes.c", "causes", &[&libdir(), "-lpsx", "-lpthread"]);
+    for cause in ["ENOMEM", "EAGAIN", "EDEADLK"] {
+        run(&program, &[cause]).success().stdout(format!("{cause}\n"));
+    }
+}

@@ -11,7 +11,7 @@ use std::process::Command;
 use object::read::archive::ArchiveFile;
 use object::read::elf::{Dyn, FileHeader, SectionHeader};
 use object::{Endianness, Object, ObjectSymbol, elf};
-use support::{built, capi, compile, finish, has, installed, place};
+use support::{built, capi, compile, finish, has, installed, libdir, place};
 
 const PUBLIC: [&str; 7] = [
     "__psx_syscall",
@@ -25,7 +25,7 @@ const PUBLIC: [&str; 7] = [
 
 /// What we ask of the C library. thrd_create and __real_pthread_create stand for pthread_create. No
 /// abort(3), which a panic would call.
-const ASKED: [&str; 8] = [
+const ASKED: [&str; 9] = [
     "__errno_location",
     "__real_pthread_create",
     "bcmp",
@@ -33,6 +33,7 @@ const ASKED: [&str; 8] = [
     "memmove",
     "memset",
     "pthread_create",
+    "syscall",
     "thrd_create",
 ];
 
@@ -144,6 +145,40 @@ fn the_loader_is_told_what_it_must_know() {
     let stack = header.program_headers(endian, &*bytes).unwrap();
     let stack = stack.iter().find(|header| header.p_type.get(endian) == elf::PT_GNU_STACK).unwrap();
     assert_eq!(stack.p_flags.get(endian) & elf::PF_X, 0, "it wants an executable stack");
+    for tag in [elf::DT_RPATH, elf::DT_RUNPATH] {
+        assert_eq!(all(tag).count(), 0);
+    }
+    let segments = || header.program_headers(endian, &*bytes).unwrap().iter();
+    // The pointers that calls go through are read-only when the library is loaded.
+    assert_eq!(segments().filter(|s| s.p_type.get(endian) == elf::PT_GNU_RELRO).count(), 1);
+    assert_eq!(segments().filter(|s| s.p_type.get(endian) == elf::PT_TLS).count(), 0);
+    let both = elf::PF_W | elf::PF_X;
+    assert_eq!(segments().filter(|s| s.p_flags.get(endian) & both == both).count(), 0);
+}
+
+/// Each argument is evaluated once, and one too many is an error of compilation.
+#[test]
+fn the_macro() {
+    let program = compile("cc", "macro.c", "macro", &[&libdir(), "-lpsx", "-lpthread"]);
+    support::run(&program, &[]).success().stdout("once each\n");
+    let include = format!("-I{}", capi().join("include").display());
+    for (call, compiles) in
+        [("1, 2, 3, 4, 5, 6, 7", true), ("1, 2, 3, 4, 5, 6, 7, 8", false), ("", false)]
+    {
+        let source = place("macro-wrong.c");
+        let text = format!(
+            "#include <sys/psx_syscall.h>\nlong c(void) {{ return psx_syscall({call}); }}\n"
+        );
+        fs::write(&source, text).unwrap();
+        let mut command = Command::new("cc");
+        command.args(["-c", "-o", "/dev/null", &include]).arg(&source);
+        let end = finish(&mut command);
+        if compiles {
+            end.success()
+        } else {
+            end.failure()
+        };
+    }
 }
 
 /// Where the original says what it is when it is executed.
@@ -162,6 +197,12 @@ fn it_is_no_program() {
 fn the_header_in_every_dialect() {
     const USES: &str = "#include <sys/psx_syscall.h>\n\
         #if LIBPSX_MAJOR != 2 || LIBPSX_MINOR < 72\n#error version\n#endif\n\
+        long int __psx_syscall(long int, ...);\n\
+        long int psx_syscall3(long int, long int, long int, long int);\n\
+        long int psx_syscall6(long, long, long, long, long, long, long);\n\
+        int psx_set_sensitivity(psx_sensitivity_t);\n\
+        void psx_load_syscalls(long (**)(long, long, long, long),\n\
+          long (**)(long, long, long, long, long, long, long));\n\
         long three(long, long, long, long);\n\
         long three(long a, long b, long c, long d) { return psx_syscall3(a, b, c, d); }\n\
         long macro(const char *p, int i, unsigned long u);\n\
@@ -220,9 +261,39 @@ fn installed_where_it_was_told() {
     for page in ["libpsx", "psx_syscall3", "psx_strerror"] {
         has(&format!("usr/share/man/man3/{page}.3"));
     }
+    for page in ["libpsx", "psx_syscall3"] {
+        assert_eq!(mode(&has(&format!("usr/share/man/man3/{page}.3"))), 0o644);
+    }
     let refused = finish(Command::new(capi().join("install")).arg("--prefix=relative")).code(2);
     let said = String::from_utf8_lossy(&refused.get_output().stderr);
     assert!(said.contains("not understood: --prefix=relative"), "{said}");
+}
+
+/// Twice to the same place, whose name is not for sed, by somebody who keeps files to himself.
+#[test]
+fn installed_again() {
+    const PREFIX: &str = "/opt/a&b|c";
+    let root = place("installed-again");
+    let _ = fs::remove_dir_all(&root);
+    let mut listings = Vec::new();
+    for _ in 0..2 {
+        let mut install = Command::new("sh");
+        install.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(capi().join("install"));
+        install.arg(format!("--prefix={PREFIX}")).arg(format!("--destdir={}", root.display()));
+        finish(install.env("CARGO_TARGET_DIR", place(".."))).success();
+        let mut find = Command::new("find");
+        find.args([".", "-mindepth", "1", "-printf", "%M %P %l\n"]).current_dir(&root);
+        let listing = finish(&mut find).success();
+        listings.push(String::from_utf8(listing.get_output().stdout.clone()).unwrap());
+    }
+    assert_eq!(listings[0], listings[1]);
+    let closed: Vec<_> = listings[0].lines().filter(|l| l.as_bytes()[7] != b'r').collect();
+    assert!(closed.is_empty(), "{closed:?}");
+    let pc = fs::read_to_string(root.join("opt/a&b|c/lib/pkgconfig/libpsx.pc")).unwrap();
+    assert!(pc.starts_with(&format!(
+        "prefix={PREFIX}\nlibdir={PREFIX}/lib\nincludedir={PREFIX}/include\n"
+    )));
+    assert!(!pc.contains('@'), "{pc}");
 }
 
 #[test]

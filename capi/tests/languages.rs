@@ -28,3 +28,31 @@ fn python() {
     let arguments = [script.to_str().unwrap(), library.to_str().unwrap()];
     run(Path::new("python3"), &arguments).success().stdout("all 5\n");
 }
+
+/// A pool of Java's threads, and those that the Java machine has for itself.
+#[test]
+fn java() {
+    if !has("javac") || !has("java") {
+        return;
+    }
+    let home = "dirname \"$(dirname \"$(readlink -f \"$(command -v javac)\")\")\"";
+    let home = Command::new("sh").args(["-c", home]).output().unwrap();
+    let include = Path::new(String::from_utf8(home.stdout).unwrap().trim()).join("include");
+    if !include.join("jni.h").exists() {
+        println!("SKIPPED: there is no jni.h beside javac");
+        return;
+    }
+    let include = include.display();
+    let options = [
+        "-shared",
+        "-fPIC",
+        &format!("-I{include}"),
+        &format!("-I{include}/linux"),
+        &*libdir(),
+        "-lpsx",
+    ];
+    let called = compile("cc", "java.c", "libcalled.so", &options);
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/Threads.java");
+    let arguments = [program.to_str().unwrap(), called.to_str().unwrap()];
+    run(Path::new("java"), &arguments).success().stdout("all of them\n");
+}

@@ -4,8 +4,11 @@ mod support;
 
 use support::{built, compile, has, installed, libdir, run};
 
+/// The linker has nothing to complain of (an executable stack, relocations in the text).
+const STRICT: [&str; 2] = ["-Wl,--fatal-warnings", "-Wl,-z,text"];
+
 fn all_four(compiler: &str, name: &str, options: &[&str]) {
-    let program = compile(compiler, "smoke.c", name, options);
+    let program = compile(compiler, "smoke.c", name, &[&STRICT, options].concat());
     run(&program, &[]).success().stdout("all 4\n");
 }
 
@@ -48,9 +51,15 @@ fn musl() {
         [("installed", installed().archive()), ("built", built().join("libpsx.a"))]
     {
         let archive = archive.to_str().unwrap();
-        all_four(musl, &format!("musl-{kind}-plain"), &[archive]);
         let whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"];
-        all_four(musl, &format!("musl-{kind}-whole"), &whole);
-        all_four(musl, &format!("musl-{kind}-wrap"), &["-Wl,--wrap=pthread_create", archive]);
+        for (linked, option) in [("static", &[] as &[&str]), ("dynamic", &["-dynamic"])] {
+            let all_four = |how: &str, options: &[&str]| {
+                let name = format!("musl-{linked}-{kind}-{how}");
+                all_four(musl, &name, &[option, options].concat());
+            };
+            all_four("plain", &[archive]);
+            all_four("whole", &whole);
+            all_four("wrap", &["-Wl,--wrap=pthread_create", archive]);
+        }
     }
 }

@@ -36,6 +36,7 @@ extern "C" {
  *   EAGAIN     no signal could be queued: RLIMIT_SIGPENDING
  *   EDEADLK    called by a signal handler that interrupted such a call in the same thread
  *   EINVAL     a call that no thread could go on after: fork, exit, rt_sigreturn ...
+ *   ESRCH      a seccomp filter by SECCOMP_FILTER_FLAG_TSYNC, and a thread has one of its own
  *   ENOMEM, EMFILE ...  what the kernel said when it was asked for memory, or for the list of threads
  */
 long int psx_syscall3(long int syscall_nr, long int arg1, long int arg2, long int arg3);

@@ -135,6 +135,17 @@ static void once_beside_churn(void) {
     all_have("Seccomp_filters", before + 100);
 }
 
+/* The kernel gives a filter to all threads by itself, if it is asked to; once is enough. */
+static void once_by_the_kernel(void) {
+    sleepers(3);
+    CHECK(no_new_privs() == 0);
+    long before = own("Seccomp_filters");
+    for (int n = 1; n <= 5; n++) {
+        CHECK(add_filter_by(SECCOMP_FILTER_FLAG_TSYNC) == 0);
+        all_have("Seccomp_filters", before + n);
+    }
+}
+
 /* The next task of this PID namespace gets this number. */
 static int next_tid(int tid) {
     char text[16];
@@ -186,4 +197,5 @@ CASES({"pthreads", "20 pthreads", pthreads},
       {"hopping", "a thread that makes its successor and ends, for ever; 200 calls", hopping},
       {"once", "30 seccomp filters: each thread has 30", once},
       {"once_beside_churn", "100 filters while threads are made: each thread has 100", once_beside_churn},
+      {"once_by_the_kernel", "5 filters with SECCOMP_FILTER_FLAG_TSYNC: each thread has 5", once_by_the_kernel},
       {"sparse_tids", "100 threads whose tids lie far apart: memory taken by 10 calls", sparse_tids})

@@ -89,8 +89,30 @@ static void no_such_call(void) {
     all_have("NoNewPrivs", 1);
 }
 
+/* The kernel itself cannot give a filter to a thread that has one of its own. It names that thread. */
+static void *has_a_filter(void *unused) {
+    CHECK(RAW(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &allows_all) == 0);
+    return sleeper(unused);
+}
+static void out_of_sync(void) {
+    sleepers(3);
+    CHECK(no_new_privs() == 0);
+    long before = own("Seccomp_filters");
+    thread(has_a_filter, NULL);
+    await(4);
+    errno = 0;
+    long result = add_filter_by(SECCOMP_FILTER_FLAG_TSYNC);
+    int error = errno, all;
+    CHECK(own("Seccomp_filters") == before);
+    char wanted[16];
+    snprintf(wanted, sizeof wanted, "%ld", before);
+    CHECK(lacking("Seccomp_filters", wanted, &all) == 1 && all == 5);
+    if (result != -1 || error != ESRCH) wrong("result %ld, errno %d", result, error);
+}
+
 CASES({"caller_fails", "the call fails in the caller and would succeed in the others", caller_fails},
       {"queue_full", "no signal can be queued (RLIMIT_SIGPENDING 0)", queue_full},
       {"blocked_thread", "a thread blocks all signals; later it does not", blocked_thread},
       {"nobody_before_all", "a thread blocks all signals: what the others see meanwhile", nobody_before_all},
-      {"no_such_call", "a call that fails everywhere", no_such_call})
+      {"no_such_call", "a call that fails everywhere", no_such_call},
+      {"out_of_sync", "a filter with SECCOMP_FILTER_FLAG_TSYNC, and a thread has one of its own: ESRCH", out_of_sync})

@@ -290,11 +290,12 @@ UNUSED static long uid_here(void) {
 }
 
 /* A filter that allows everything; how many a thread has is "Seccomp_filters" in its status. */
-UNUSED static long add_filter(void) {
-    static struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    static struct sock_fprog program = {1, allow};
-    return psx_syscall3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program);
+static struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+static struct sock_fprog allows_all = {1, allow};
+UNUSED static long add_filter_by(long flags) {
+    return psx_syscall3(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, (long)&allows_all);
 }
+UNUSED static long add_filter(void) { return add_filter_by(0); }
 
 /* Takes the capabilities of the calling thread away: it may no longer change ids. */
 UNUSED static void drop_own_capabilities(void) {
