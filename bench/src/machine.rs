@@ -44,9 +44,7 @@ pub(crate) fn describe(built: &Built) -> Vec<String> {
         libraries.extend(recent());
     }
     if built.get("musl").is_some_and(Result::is_ok) {
-        // It has no way of telling but this: on standard error, and with status 1.
-        let shell =
-            "$(find target/peers/musl/usr/lib -name libc.so) 2>&1 | sed -n 's/^Version/musl/p'";
+        let shell = "basename target/peers/musl/.apt/musl_*.deb | cut -d _ -f 1,2 | tr _ ' '";
         libraries.extend(output_of("sh", &["-c", shell]));
     }
     if built.get("go").is_some_and(Result::is_ok) {
@@ -62,15 +60,12 @@ pub(crate) fn describe(built: &Built) -> Vec<String> {
 
 /// The C library and the libpsx of Debian sid.
 fn recent() -> Option<String> {
-    let shell = "cd \"$(scripts/recent-libcap)\"/usr/lib/*-linux-gnu && ./libc.so.6 | sed -n '1s/,.*//; 1s/.* //; \
-                 1s/version //; 1p' && basename \"$(readlink -f libpsx.so.2)\"";
-    let text = output_of("sh", &["-c", shell])?;
-    let lines: Vec<&str> = text.lines().collect();
-    Some(format!(
-        "Debian sid's glibc {} and {}",
-        lines.first()?.trim_end_matches('.'),
-        lines.get(1)?
-    ))
+    let loader =
+        "cd \"$(scripts/recent-libcap)\"/usr/lib/*-linux-gnu && ./ld-linux-*.so.* --version";
+    let libpsx = "basename \"$(readlink \"$(scripts/recent-libcap)\"/usr/lib/*/libpsx.so.2)\"";
+    let glibc = output_of("sh", &["-c", loader])?;
+    let glibc = glibc.lines().next()?.split(['(', ')']).nth(1)?.trim();
+    Some(format!("of sid {glibc}, {}", output_of("sh", &["-c", libpsx])?))
 }
 
 /// Raises what stands in the way of so many threads, or says that it could not.

@@ -13,10 +13,12 @@ pub(crate) struct Column {
     pub(crate) call: &'static str,
     /// Whether it runs with the C library and the libpsx of Debian sid.
     pub(crate) beside_recent: bool,
+    /// Whether its threads are asleep and nothing else, whatever the row's scenario: the row's measure.
+    pub(crate) measure: bool,
 }
 
 const fn column(name: &'static str, program: &'static str, call: &'static str) -> Column {
-    Column { name, program, call, beside_recent: false }
+    Column { name, program, call, beside_recent: false, measure: false }
 }
 
 const fn recent(column: Column) -> Column {
@@ -25,6 +27,8 @@ const fn recent(column: Column) -> Column {
 
 pub(crate) const OURS: Column = column("ours", "ours", "setresuid");
 pub(crate) const OURS_PRCTL: Column = column("ours, prctl", "ours", "prctl");
+pub(crate) const MEASURE: Column =
+    Column { measure: true, ..column("ours, only asleep", "ours", "setresuid") };
 pub(crate) const LIBPSX: Column = recent(column("C libpsx", "libpsx", "setresuid"));
 pub(crate) const LIBPSX_PRCTL: Column = recent(column("C libpsx, prctl", "libpsx", "prctl"));
 pub(crate) const GLIBC: Column = column("glibc", "glibc", "setresuid");
@@ -67,8 +71,10 @@ const ALL: &[Column] = &[
     SECCOMP,
     LANDLOCK,
 ];
+const HOGGED: &[Column] = &[OURS, MEASURE, LIBPSX, GLIBC, GLIBC_SID, GO, GO_PSX, MUSL, ONE_BY_ONE];
 const REAL: &[Column] = &[OURS, LIBPSX, GLIBC, GLIBC_SID, GO, GO_PSX, MUSL, ONE_BY_ONE];
-const FAILING: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL, OURS_PRCTL, LIBPSX_PRCTL];
+const FAILING: &[Column] =
+    &[OURS, MEASURE, LIBPSX, GLIBC, GO, GO_PSX, MUSL, OURS_PRCTL, LIBPSX_PRCTL];
 const DROPS: &[Column] =
     &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR];
 
@@ -158,8 +164,8 @@ pub(crate) fn of(extent: Extent) -> Plan {
     add("churn", REAL, few, extent.choose(1, 3, 9), extent.choose(20, 100, 500), 5000);
     add("fail", FAILING, few, extent.choose(1, 3, 9), extent.choose(5, 50, 250), 20_000);
     let few: &[usize] = extent.choose(&[8], &[8], &[8, 64, 512]);
-    add("fifo", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 100, 500), 5000);
-    add("fifos", REAL, few, extent.choose(1, 2, 5), extent.choose(20, 100, 500), 5000);
+    add("fifo", HOGGED, few, extent.choose(1, 3, 7), extent.choose(20, 100, 500), 5000);
+    add("fifos", HOGGED, few, extent.choose(1, 2, 5), extent.choose(20, 100, 500), 5000);
     let sizes: &[usize] = extent.choose(&[8], &[0, 8, 64, 512], &[0, 1, 8, 64, 512, 2000]);
     add("drop", DROPS, sizes, extent.choose(1, 7, 25), 0, 1);
     let traffic = Traffic {

@@ -10,9 +10,9 @@ use crate::targets;
 /// Three digits, in the unit that fits.
 fn time(ns: f64) -> String {
     let (value, unit) = match ns {
-        ns if ns < 1e3 => (ns, "ns"),
-        ns if ns < 1e6 => (ns / 1e3, "us"),
-        ns if ns < 1e9 => (ns / 1e6, "ms"),
+        ns if ns < 999.5 => (ns, "ns"),
+        ns if ns < 999.5e3 => (ns / 1e3, "us"),
+        ns if ns < 999.5e6 => (ns / 1e6, "ms"),
         ns => (ns / 1e9, "s"),
     };
     let digits = match value {
@@ -315,8 +315,8 @@ mod tests {
 
     #[test]
     fn times_have_three_digits() {
-        let texts = [0.0, 9.994, 9.996, 512.0, 99_960.0, 1.2e6, 5.9e9].map(time);
-        let expected = ["0.00 ns", "9.99 ns", "10.0 ns", "512 ns", "100 us", "1.20 ms", "5.90 s"];
+        let texts = [0.0, 9.994, 9.996, 512.0, 99_960.0, 999_600.0, 5.9e9].map(time);
+        let expected = ["0.00 ns", "9.99 ns", "10.0 ns", "512 ns", "100 us", "1.00 ms", "5.90 s"];
         assert_eq!(texts, expected);
     }
 }

@@ -41,7 +41,7 @@ fn command(row: &Row, column: Column) -> Command {
     } else {
         Command::new(path)
     };
-    command.args([row.scenario, column.call]);
+    command.args([if column.measure { "asleep" } else { row.scenario }, column.call]);
     command.args([row.threads.to_string(), row.budget.as_millis().to_string()]);
     command.arg(row.calls.to_string());
     command

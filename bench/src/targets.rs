@@ -2,7 +2,7 @@
 
 use crate::plan::{
     Column, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, GLIBC, GO, LIBPSX,
-    LIBPSX_PRCTL, OURS, OURS_PRCTL,
+    LIBPSX_PRCTL, MEASURE, OURS, OURS_PRCTL,
 };
 use crate::results::Results;
 
@@ -73,12 +73,10 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
                 .and_then(|cell| Some(cell.percentile(99)? as f64 / cell.median()? as f64));
             add(format!("asleep, N = {threads}: ours, p99 / median"), ratio, 4.0);
         }
-        let failing = results.median("fail", threads, OURS);
-        let ratio = failing.zip(results.median("asleep", threads, OURS)).map(|(f, s)| f / s);
+        let ratio = results.ratio("fail", threads, OURS, MEASURE);
         add(format!("N = {threads}: ours, failing / successful"), ratio, 1.0);
         for hog in ["fifo", "fifos"] {
-            let with = results.median(hog, threads, OURS);
-            let ratio = with.zip(results.median("asleep", threads, OURS)).map(|(f, s)| f / s);
+            let ratio = results.ratio(hog, threads, OURS, MEASURE);
             add(format!("N = {threads}: ours, {hog} / asleep"), ratio, 5.0);
         }
     }
