@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// What became of each program: built, or why it is not there.
+/// What became of each program: built, or why it cannot be had here.
 pub(crate) type Built = BTreeMap<&'static str, Result<(), String>>;
 
 pub(crate) const BESIDE_RECENT: &str = "scripts/with-recent-libcap";
@@ -20,26 +20,31 @@ pub(crate) fn output_of(program: &str, args: &[&str]) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-fn build_one(program: &str) -> Result<(), String> {
-    let output = Command::new("bench/engines/build").arg(program).stdin(Stdio::null()).output();
-    match output {
-        Err(error) => Err(format!("bench/engines/build: {error}")),
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            Err(errors.lines().last().unwrap_or("it does not build").trim().to_owned())
-        }
+/// Status of `bench/engines/build`: what the engine needs cannot be had.
+const NOT_TO_BE_HAD: i32 = 77;
+
+fn build_one(program: &str) -> Result<Result<(), String>> {
+    let mut build = Command::new("bench/engines/build");
+    let output = build.arg(program).stdin(Stdio::null()).output().context("bench/engines/build")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let why = errors.lines().last().unwrap_or_default().trim().to_owned();
+    match output.status.code() {
+        Some(0) => Ok(Ok(())),
+        Some(NOT_TO_BE_HAD) => Ok(Err(why)),
+        _ => anyhow::bail!("{program} does not build: {errors}"),
     }
 }
 
-pub(crate) fn build(programs: &[&'static str]) -> Built {
-    let built: Built = programs.iter().map(|&program| (program, build_one(program))).collect();
-    for (program, result) in &built {
-        if let Err(why) = result {
+pub(crate) fn build(programs: &[&'static str]) -> Result<Built> {
+    let mut built = Built::new();
+    for &program in programs {
+        let result = build_one(program)?;
+        if let Err(why) = &result {
             eprintln!("SKIPPED {program}: {why}");
         }
+        built.insert(program, result);
     }
-    built
+    Ok(built)
 }
 
 /// What a program printed, or that it did not end.

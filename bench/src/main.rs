@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// False if a request was lost, or a thread kept its privilege.
+/// False if one of our own programs died or hung, lost a request, or left a thread its privilege.
 fn measure(cli: &Cli) -> Result<bool> {
     let extent = match (cli.full, cli.smoke) {
         (true, _) => Extent::Full,
@@ -86,7 +86,7 @@ fn measure(cli: &Cli) -> Result<bool> {
     plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds);
     let threads = plan.most_threads();
     eprintln!("engines are built ...");
-    let built = engines::build(&plan.programs());
+    let built = engines::build(&plan.programs())?;
     let limits = machine::make_room(threads);
     let load = machine::Load::begin()?;
     let mut results = run::all(&plan, &built, &out.join("raw.txt"))?;
@@ -104,7 +104,7 @@ fn measure(cli: &Cli) -> Result<bool> {
     std::fs::write(out.join("results.csv"), report::csv(&head, &results))?;
     print!("{text}");
     eprintln!("written to {}", out.display());
-    Ok(results.nothing_lost())
+    Ok(results.sound())
 }
 
 fn arguments() -> String {
