@@ -118,7 +118,8 @@ fn medians(text: &mut String, results: &Results, scenario: &str) {
     reasons.iter().for_each(|reason| text.extend(["- ", reason, "\n"]));
 }
 
-/// Ours by each of the others, the same call.
+/// Ours by each of the others, the same call: by the medians, and by the best round of each, which
+/// the load of others disturbs least.
 fn ratios(text: &mut String, results: &Results, scenario: &str) {
     let columns = results.columns(scenario);
     let one = if scenario == "drop" { plan::DROP_ONE } else { plan::OURS };
@@ -130,12 +131,22 @@ fn ratios(text: &mut String, results: &Results, scenario: &str) {
     if !columns.contains(&one) || others.is_empty() {
         return;
     }
-    let _ = write!(text, "\nThe median of \"{}\" divided by that of\n\n", one.name);
-    let names: Vec<&str> = std::iter::once("N").chain(others.iter().map(|c| c.name)).collect();
-    heading(text, &names);
-    for threads in results.sizes(scenario) {
-        let cells = others.iter().map(|&other| ratio(results.ratio(scenario, threads, one, other)));
-        row(text, std::iter::once(threads.to_string()).chain(cells));
+    let best = |cell: &Cell| cell.spread().map(|(low, _)| low);
+    for (what, of) in [
+        ("The median", Cell::median as fn(&Cell) -> Option<u64>),
+        ("The median of the best round", best),
+    ] {
+        let _ = write!(text, "\n{what} of \"{}\" divided by that of\n\n", one.name);
+        let names: Vec<&str> = std::iter::once("N").chain(others.iter().map(|c| c.name)).collect();
+        heading(text, &names);
+        for threads in results.sizes(scenario) {
+            let of = |column| Some(of(results.cell(scenario, threads, column)?)? as f64);
+            let cells = others.iter().map(|&other| {
+                let both = of(one).zip(of(other));
+                ratio(both.map(|(one, other)| one / other))
+            });
+            row(text, std::iter::once(threads.to_string()).chain(cells));
+        }
     }
 }
 
