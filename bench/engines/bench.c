@@ -1,0 +1,347 @@
+/* bench.c: the program around an engine in C.
+
+       ENGINE SCENARIO CALL THREADS MILLISECONDS CALLS
+
+   It starts threads, makes one call that is not counted among the others (it has the engine's handlers installed and
+   its memory mapped), one more to warm up, and then calls until the time is over or there were so many. (One that
+   takes many times the time is the only one, and counts.) What it prints, a line each, is for the driver: a word, and what belongs to it.
+
+       SKIPPED why
+       first NANOSECONDS
+       memory MAPPED MALLOC            bytes that the first call took
+       ns NANOSECONDS ...
+       failed COUNT
+       usage NANOSECONDS VOLUNTARY INVOLUNTARY     of the process, in the calls of the line ns
+       peak BYTES
+       born COUNT                      threads that came and went
+       changed COUNT OF                threads that /proc shows with the new state, after a drop
+
+   SCENARIO: asleep; busy (all compute); half (every second one); churn (two threads that start and await others,
+   besides); fifo (a SCHED_FIFO thread that computes, besides); fifos (a SCHED_FIFO thread per CPU, asleep); fail (the kernel refuses the call); drop. CALL:
+   setresuid or prctl, the engine's own, or for drop the way. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/futex.h>
+#include <linux/landlock.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* If the first call takes so many times the time there is, it has to do. */
+enum { ENDLESS = 20 };
+
+enum { STACK = 64 << 10, MOST_SAMPLES = 100000, NOBODY = 65534, REFUSED = 4242 };
+
+int thread_count;
+pid_t *tids;
+
+static _Atomic unsigned missing, begun, born;
+static const char *scenario, *call_name;
+static int64_t samples[MOST_SAMPLES];
+
+void futex_wait(_Atomic unsigned *word, unsigned seen) {
+    syscall(SYS_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, seen, NULL, NULL, 0);
+}
+
+void futex_wake(_Atomic unsigned *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 0x7fffffff, NULL, NULL, 0);
+}
+
+__attribute__((weak)) const char *prepare(const char *call) {
+    (void)call;
+    return NULL;
+}
+
+__attribute__((weak)) int drop_privileges(const char *way, int ruleset) {
+    (void)way;
+    (void)ruleset;
+    return ENOSYS;
+}
+
+__attribute__((weak)) const long most_calls = MOST_SAMPLES;
+
+__attribute__((weak)) void rest(void) {
+    static _Atomic unsigned never;
+    for (;;) futex_wait(&never, 0);
+}
+
+static void end(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static void skip(const char *why) {
+    printf("SKIPPED %s\n", why);
+    exit(0);
+}
+
+static int is(const char *name) { return strcmp(scenario, name) == 0; }
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static pthread_t start(void *(*body)(void *), void *argument) {
+    static pthread_attr_t attr;
+    static int made;
+    pthread_t thread;
+    if (!made) {
+        pthread_attr_init(&attr);
+        pthread_attr_setstacksize(&attr, STACK);
+        pthread_attr_setguardsize(&attr, 0);
+        made = 1;
+    }
+    errno = pthread_create(&thread, &attr, body, argument);
+    if (errno != 0) end("pthread_create");
+    return thread;
+}
+
+__attribute__((noreturn)) static void compute(void) {
+    for (volatile uint64_t n = 0;;) n++;
+}
+
+/* Nobody begins before everybody is there: threads that compute would keep others from being born. */
+static void *one_thread(void *place) {
+    pid_t *tid = place;
+    long number = tid - tids;
+    *tid = (pid_t)syscall(SYS_gettid);
+    if (atomic_fetch_sub(&missing, 1) == 1) futex_wake(&missing);
+    while (!atomic_load(&begun)) futex_wait(&begun, 0);
+    if (is("busy") || (is("half") && number % 2)) compute();
+    rest();
+    return NULL;
+}
+
+static void start_threads(void) {
+    unsigned left;
+    tids = calloc(thread_count + 1, sizeof *tids);
+    atomic_store(&missing, thread_count);
+    for (int i = 0; i < thread_count; i++) start(one_thread, &tids[i]);
+    while ((left = atomic_load(&missing)) != 0) futex_wait(&missing, left);
+    atomic_store(&begun, 1);
+    futex_wake(&begun);
+}
+
+static void *nothing(void *unused) {
+    atomic_fetch_add(&born, 1);
+    return unused;
+}
+
+static void *come_and_go(void *unused) {
+    for (;;) pthread_join(start(nothing, NULL), NULL);
+    return unused;
+}
+
+static void *real_time(void *unused) {
+    static _Atomic unsigned never;
+    struct sched_param priority = {.sched_priority = 1};
+    /* By itself: musl's sched_setscheduler(3) does nothing. */
+    if (syscall(SYS_sched_setscheduler, 0, SCHED_FIFO, &priority) != 0) skip("SCHED_FIFO needs CAP_SYS_NICE");
+    if (atomic_fetch_sub(&missing, 1) == 1) futex_wake(&missing);
+    if (is("fifo")) compute();
+    for (;;) futex_wait(&never, 0);
+    return unused;
+}
+
+static void start_real_time(unsigned count) {
+    unsigned left;
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) skip("one CPU, which the SCHED_FIFO thread would keep");
+    atomic_store(&missing, count);
+    for (unsigned i = 0; i < count; i++) start(real_time, NULL);
+    while ((left = atomic_load(&missing)) != 0) futex_wait(&missing, left);
+}
+
+static void start_company(void) {
+    if (is("churn")) {
+        start(come_and_go, NULL);
+        start(come_and_go, NULL);
+    }
+    if (is("fifo")) start_real_time(1);
+    if (is("fifos")) start_real_time((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/* Root, but nobody who may set ids. Before there are threads. */
+static void give_up_setuid(void) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct sets[2];
+    if (syscall(SYS_capget, &header, sets) != 0) end("capget");
+    sets[0].effective &= ~(1U << CAP_SETUID);
+    if (syscall(SYS_capset, &header, sets) != 0) end("capset");
+}
+
+static void chosen_call(long *nr, long args[3]) {
+    int fails = is("fail");
+    *nr = 0;
+    args[0] = args[1] = args[2] = 0;
+    if (strcmp(call_name, "setresuid") == 0) {
+        *nr = SYS_setresuid;
+        args[0] = args[1] = args[2] = fails ? REFUSED : -1;
+    } else if (strcmp(call_name, "prctl") == 0) {
+        *nr = SYS_prctl;
+        args[0] = PR_SET_KEEPCAPS;
+        args[1] = fails ? 2 : 0; /* there are 0 and 1 */
+    }
+}
+
+/* Bytes mapped, and given out by malloc. No buffer of ours may count. */
+static void memory(long *mapped, long *allocated) {
+    char text[200] = "";
+    int statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (read(statm, text, sizeof text - 1) < 0) end("statm");
+    close(statm);
+    *mapped = atol(text) * sysconf(_SC_PAGESIZE);
+#ifdef __GLIBC__
+    *allocated = (long)mallinfo2().uordblks;
+#else
+    *allocated = 0;
+#endif
+}
+
+/* The most memory that this program had. ru_maxrss would be that of whoever started it, too. */
+static long peak(void) {
+    char line[200];
+    long kilobytes = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    while (status != NULL && fgets(line, sizeof line, status) != NULL) sscanf(line, "VmHWM: %ld", &kilobytes);
+    return kilobytes * 1024;
+}
+
+static int64_t cpu(const struct rusage *usage) {
+    return (usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1000000000LL +
+           (usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) * 1000LL;
+}
+
+static long failed;
+
+static int64_t timed(long nr, const long args[3]) {
+    int64_t start = now();
+    int error = perform(nr, args);
+    int64_t took = now() - start;
+    if (error == ENOSYS) skip("not a call of this engine");
+    if ((error != 0) != is("fail")) failed++;
+    return took;
+}
+
+static void measure(int64_t budget, long most) {
+    struct rusage before, after;
+    long mapped[2], allocated[2], count = 0, nr, args[3];
+    int64_t first, over;
+    chosen_call(&nr, args);
+    getrusage(RUSAGE_SELF, &before);
+    if (most > most_calls - 2) most = most_calls - 2;
+    if (most > MOST_SAMPLES) most = MOST_SAMPLES;
+    memory(&mapped[0], &allocated[0]);
+    first = timed(nr, args);
+    memory(&mapped[1], &allocated[1]);
+    printf("first %lld\n", (long long)first);
+    printf("memory %ld %ld\n", mapped[1] - mapped[0], allocated[1] - allocated[0]);
+    if (first < budget) timed(nr, args);
+    memset(samples, 0, sizeof samples[0] * most); /* their pages are there */
+    if (first > ENDLESS * budget) {
+        samples[count++] = first;
+    } else {
+        getrusage(RUSAGE_SELF, &before);
+        over = now() + budget;
+        do samples[count++] = timed(nr, args);
+        while (count < most && now() < over);
+    }
+    getrusage(RUSAGE_SELF, &after);
+    fputs("ns", stdout);
+    for (long i = 0; i < count; i++) printf(" %lld", (long long)samples[i]);
+    printf("\nfailed %ld\n", failed);
+    printf("usage %lld %ld %ld\n", (long long)(cpu(&after) - cpu(&before)), after.ru_nvcsw - before.ru_nvcsw,
+           after.ru_nivcsw - before.ru_nivcsw);
+    printf("born %u\n", atomic_load(&born));
+}
+
+/* A ruleset that forbids to make block devices: it is there, and in nobody's way. */
+static int ruleset(void) {
+    struct landlock_ruleset_attr attr = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
+    int made = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0);
+    if (made < 0) skip("no Landlock in this kernel");
+    return made;
+}
+
+static void count_changed(void) {
+    int changed = 0, all = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *task;
+    while (tasks != NULL && (task = readdir(tasks)) != NULL) {
+        char path[300], line[200];
+        int wished = 0;
+        FILE *status;
+        unsigned id;
+        unsigned long long permitted;
+        if (task->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+        status = fopen(path, "re");
+        if (status == NULL) continue;
+        all++;
+        while (fgets(line, sizeof line, status) != NULL) {
+            if (sscanf(line, "Uid: %u", &id) == 1 || sscanf(line, "Gid: %u", &id) == 1) wished += id == NOBODY;
+            if (sscanf(line, "CapPrm: %llx", &permitted) == 1) wished += permitted == 0;
+            if (sscanf(line, "NoNewPrivs: %u", &id) == 1) wished += id == 1;
+        }
+        fclose(status);
+        changed += wished == 4;
+    }
+    printf("changed %d %d\n", changed, all);
+}
+
+static void drop(void) {
+    int landlock = ruleset();
+    struct rusage before, after;
+    int64_t start, took;
+    int error;
+    getrusage(RUSAGE_SELF, &before);
+    start = now();
+    error = drop_privileges(call_name, landlock);
+    took = now() - start;
+    getrusage(RUSAGE_SELF, &after);
+    if (error == ENOSYS) skip("no way of this engine");
+    printf("ns %lld\nfailed %d\n", (long long)took, error != 0);
+    printf("usage %lld %ld %ld\n", (long long)(cpu(&after) - cpu(&before)), after.ru_nvcsw - before.ru_nvcsw,
+           after.ru_nivcsw - before.ru_nivcsw);
+    count_changed();
+}
+
+int main(int argc, char **argv) {
+    const char *why;
+    if (argc != 6) {
+        fprintf(stderr, "usage: %s SCENARIO CALL THREADS MILLISECONDS CALLS\n", argv[0]);
+        return 2;
+    }
+    scenario = argv[1];
+    call_name = argv[2];
+    thread_count = atoi(argv[3]);
+    /* Whoever measures may die: this program does not stay behind computing. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (is("drop") && geteuid() != 0) skip("only root has privileges to drop");
+    if (is("fail") && strcmp(call_name, "setresuid") == 0) give_up_setuid();
+    start_threads();
+    why = prepare(call_name);
+    if (why != NULL) skip(why);
+    start_company();
+    if (is("drop")) drop();
+    else measure(atol(argv[4]) * 1000000LL, atol(argv[5]));
+    printf("peak %ld\n", peak());
+    fflush(stdout);
+    _exit(0);
+}

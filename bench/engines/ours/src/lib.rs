@@ -1,0 +1,77 @@
+//! This library as an engine: the functions that `engine.h` declares, by the crate's public names.
+//! An error's text goes to standard error.
+
+// # Safety
+//
+// `bench.c` passes what `engine.h` says: three numbers, a string.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int, c_long};
+
+use libpsx::process::{
+    Capabilities, Gid, Operation, Synchronisation, Uid, capset, landlock_restrict_self,
+    no_new_privs, setgroups, setresgid, setresuid,
+};
+use libpsx::{Error, Transaction};
+
+const NOBODY: u32 = 65534;
+
+fn number(error: &Error) -> c_int {
+    error.raw_os_error()
+}
+
+/// See engine.h.
+///
+/// # Safety
+/// `args` are three numbers, with which every thread may make the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn perform(nr: c_long, args: *const c_long) -> c_int {
+    if nr == 0 {
+        return libc::ENOSYS;
+    }
+    // SAFETY: the caller's promise.
+    let [a, b, c] = unsafe { args.cast::<[c_long; 3]>().read() }.map(|arg| arg as usize);
+    // SAFETY: the caller's promise.
+    let result = unsafe { libpsx::syscall3(nr, a, b, c) };
+    result.map_or_else(|error| number(&error), |_| 0)
+}
+
+/// See engine.h: "one" transaction, or "six" stops.
+///
+/// # Safety
+/// `way` is a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let way = unsafe { CStr::from_ptr(way) };
+    let (Some(user), Some(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
+        return libc::EINVAL;
+    };
+    let (user, group) = (Some(user), Some(group));
+    let operations: [Operation<'_>; 6] = [
+        setgroups(&[]),
+        setresgid(group, group, group),
+        setresuid(user, user, user),
+        capset(Capabilities::NONE),
+        no_new_privs(),
+        landlock_restrict_self(ruleset, Synchronisation::Broadcast),
+    ];
+    match way.to_bytes() {
+        b"one" => {
+            let transaction = Transaction::<6>::new();
+            let transaction = operations.into_iter().fold(transaction, Transaction::with);
+            transaction.perform().map_or_else(
+                |error| {
+                    eprintln!("{error}");
+                    libc::EIO
+                },
+                |_| 0,
+            )
+        }
+        b"six" => {
+            let failed = operations.iter().find_map(|one| one.perform().err());
+            failed.map_or(0, |error| number(&error))
+        }
+        _ => libc::ENOSYS,
+    }
+}

@@ -1,0 +1,233 @@
+//! A server that makes calls, or drops its privilege, while it serves.
+//!
+//! `server ENGINE IDLE`: hyper on tokio, with so many threads besides that have nothing to do. It
+//! prints its port. A line of input says what it is to do: "calls", every ten milliseconds a call,
+//! until the next line; or "drop", its privilege, once it has served some requests. At that line it
+//! prints how many failed, and the nanoseconds of each. Each request is answered with the user id
+//! of the thread that answers.
+#![allow(unsafe_code)]
+
+use std::convert::Infallible;
+use std::ffi::{c_char, c_int, c_long};
+use std::io::BufRead;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Bytes;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use libpsx::Transaction;
+use libpsx::process::{
+    Capabilities, Gid, Synchronisation, Uid, capset, landlock_restrict_self, no_new_privs,
+    setgroups, setresgid, setresuid,
+};
+
+const WORKERS: usize = 4;
+const EVERY: Duration = Duration::from_millis(10);
+const BEFORE_THE_DROP: u64 = 1000;
+const NOBODY: u32 = 65534;
+
+static SERVED: AtomicU64 = AtomicU64::new(0);
+
+/// psx_syscall6(3).
+type Psx = unsafe extern "C" fn(c_long, c_long, c_long, c_long, c_long, c_long, c_long) -> c_long;
+
+enum Engine {
+    Nothing,
+    Ours,
+    Glibc,
+    /// All calls, or for a drop those that glibc has not.
+    Libpsx(Psx),
+    Mixed(Psx),
+}
+
+impl Engine {
+    fn of(name: &str) -> Result<Self> {
+        Ok(match name {
+            "nothing" => Self::Nothing,
+            "ours" => Self::Ours,
+            "glibc" => Self::Glibc,
+            "libpsx" => Self::Libpsx(libpsx_of_c()?),
+            "mixed" => Self::Mixed(libpsx_of_c()?),
+            _ => bail!("no engine {name}"),
+        })
+    }
+
+    fn call(&self) -> bool {
+        const NONE: u32 = u32::MAX;
+        match self {
+            Self::Nothing => true,
+            Self::Ours => setresuid(None, None, None).perform().is_ok(),
+            // SAFETY: -1 leaves every id as it is.
+            Self::Glibc => unsafe { libc::setresuid(NONE, NONE, NONE) == 0 },
+            Self::Libpsx(psx) | Self::Mixed(psx) => {
+                // SAFETY: as above.
+                unsafe { psx(libc::SYS_setresuid, -1, -1, -1, 0, 0, 0) == 0 }
+            }
+        }
+    }
+
+    fn drop_privileges(&self) -> bool {
+        let ruleset = ruleset();
+        match self {
+            Self::Nothing | Self::Glibc => false,
+            Self::Ours => {
+                let (user, group) = (Uid::new(NOBODY), Gid::new(NOBODY));
+                let how = Synchronisation::Broadcast;
+                Transaction::<6>::new()
+                    .with(setgroups(&[]))
+                    .with(setresgid(group, group, group))
+                    .with(setresuid(user, user, user))
+                    .with(capset(Capabilities::NONE))
+                    .with(no_new_privs())
+                    .with(landlock_restrict_self(ruleset as c_int, how))
+                    .perform()
+                    .is_ok()
+            }
+            Self::Libpsx(psx) => {
+                let id = c_long::from(NOBODY);
+                let ids = [libc::SYS_setresgid, libc::SYS_setresuid];
+                // SAFETY: it sets no groups, and reads none.
+                let groups = unsafe { psx(libc::SYS_setgroups, 0, 0, 0, 0, 0, 0) == 0 };
+                // SAFETY: numbers.
+                let ids = ids.into_iter().all(|nr| unsafe { psx(nr, id, id, id, 0, 0, 0) == 0 });
+                groups && ids && rest_of_the_drop(*psx, ruleset)
+            }
+            Self::Mixed(psx) => {
+                // SAFETY: it sets no groups, and reads none.
+                let groups = unsafe { libc::setgroups(0, std::ptr::null()) == 0 };
+                // SAFETY: numbers.
+                let group = unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) == 0 };
+                // SAFETY: numbers.
+                let user = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 };
+                groups && group && user && rest_of_the_drop(*psx, ruleset)
+            }
+        }
+    }
+}
+
+fn rest_of_the_drop(psx: Psx, ruleset: c_long) -> bool {
+    /// Version 3 of capset(2)'s structures, for the calling thread.
+    static HEADER: [u32; 2] = [0x2008_0522, 0];
+    static NONE: [u32; 6] = [0; 6];
+    let (header, none) = (HEADER.as_ptr() as c_long, NONE.as_ptr() as c_long);
+    // SAFETY: the kernel reads both.
+    let sets = unsafe { psx(libc::SYS_capset, header, none, 0, 0, 0, 0) == 0 };
+    let no_new_privs = c_long::from(libc::PR_SET_NO_NEW_PRIVS);
+    // SAFETY: numbers.
+    let privs = unsafe { psx(libc::SYS_prctl, no_new_privs, 1, 0, 0, 0, 0) == 0 };
+    // SAFETY: numbers.
+    sets && privs && unsafe { psx(libc::SYS_landlock_restrict_self, ruleset, 0, 0, 0, 0, 0) == 0 }
+}
+
+/// A ruleset that forbids to make block devices: it is there, and in nobody's way.
+fn ruleset() -> c_long {
+    static MAKE_BLOCK: u64 = 1 << 11;
+    // SAFETY: the kernel reads eight bytes.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const MAKE_BLOCK, 8, 0) }
+}
+
+fn libpsx_of_c() -> Result<Psx> {
+    // SAFETY: libcap's libpsx may be loaded at any time.
+    let library = unsafe { libc::dlopen(c"libpsx.so.2".as_ptr(), libc::RTLD_NOW) };
+    ensure!(!library.is_null(), "libpsx.so.2 is not there");
+    let name: *const c_char = c"psx_syscall6".as_ptr();
+    // SAFETY: the name is a string.
+    let symbol = unsafe { libc::dlsym(library, name) };
+    ensure!(!symbol.is_null(), "libpsx.so.2 has no psx_syscall6");
+    // SAFETY: sys/psx_syscall.h declares it like this.
+    Ok(unsafe { std::mem::transmute::<*mut libc::c_void, Psx>(symbol) })
+}
+
+fn timed(what: impl FnOnce() -> bool, failed: &mut u64, times: &mut Vec<u128>) {
+    let start = Instant::now();
+    let done = what();
+    times.push(start.elapsed().as_nanos());
+    *failed += u64::from(!done);
+}
+
+/// Does what it is told, beside those that serve.
+fn obey(engine: &Engine, lines: &Receiver<String>) -> Result<()> {
+    let what = lines.recv().context("nothing to do")?;
+    let (mut failed, mut times) = (0, Vec::new());
+    match what.as_str() {
+        "calls" => {
+            while lines.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                timed(|| engine.call(), &mut failed, &mut times);
+            }
+        }
+        "drop" => {
+            let over = loop {
+                if SERVED.load(Ordering::Relaxed) >= BEFORE_THE_DROP {
+                    break false;
+                }
+                if lines.recv_timeout(Duration::from_millis(1)) != Err(RecvTimeoutError::Timeout) {
+                    break true;
+                }
+            };
+            ensure!(!over, "the load was over before there was any");
+            timed(|| engine.drop_privileges(), &mut failed, &mut times);
+            lines.recv().context("not told when it is over")?;
+        }
+        _ => bail!("what is {what}?"),
+    }
+    let times: Vec<String> = times.iter().map(u128::to_string).collect();
+    println!("{failed} {}", times.join(" "));
+    Ok(())
+}
+
+async fn serve(listener: std::net::TcpListener) -> Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(async {
+            let answer = service_fn(async |_| {
+                SERVED.fetch_add(1, Ordering::Relaxed);
+                // SAFETY: getuid touches no memory.
+                let uid = unsafe { libc::getuid() };
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("uid {uid}")))))
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            // A client that goes away is no concern of ours.
+            let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let engine = Engine::of(&args.next().context("which engine?")?)?;
+    let idle: usize = args.next().context("how many idle threads?")?.parse()?;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    println!("{}", listener.local_addr()?.port());
+
+    let (tell, lines) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if tell.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    for _ in 0..idle {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_io().build()?;
+    runtime.spawn(serve(listener));
+    obey(&engine, &lines)?;
+    // It goes on serving until it is killed.
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,91 @@
+//! The programs: built by `bench/engines/build`, run under a watchdog.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// What became of each program: built, or why it cannot be had here.
+pub(crate) type Built = BTreeMap<&'static str, Result<(), String>>;
+
+pub(crate) const BESIDE_RECENT: &str = "scripts/with-recent-libcap";
+
+/// What a command prints, trimmed; None if it fails.
+pub(crate) fn output_of(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then_some(text)
+}
+
+/// Status of `bench/engines/build`: what the engine needs cannot be had.
+const NOT_TO_BE_HAD: i32 = 77;
+
+fn build_one(program: &str) -> Result<Result<(), String>> {
+    let mut build = Command::new("bench/engines/build");
+    let output = build.arg(program).stdin(Stdio::null()).output().context("bench/engines/build")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let why = errors.lines().last().unwrap_or_default().trim().to_owned();
+    match output.status.code() {
+        Some(0) => Ok(Ok(())),
+        Some(NOT_TO_BE_HAD) => Ok(Err(why)),
+        _ => anyhow::bail!("{program} does not build: {errors}"),
+    }
+}
+
+pub(crate) fn build(programs: &[&'static str]) -> Result<Built> {
+    let mut built = Built::new();
+    for &program in programs {
+        let result = build_one(program)?;
+        if let Err(why) = &result {
+            eprintln!("SKIPPED {program}: {why}");
+        }
+        built.insert(program, result);
+    }
+    Ok(built)
+}
+
+/// What a program printed, or that it did not end.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Well(String),
+    Badly(String),
+    Hung,
+}
+
+/// Runs it to its end, or kills it when the time is over.
+pub(crate) fn watch(command: &mut Command, limit: Duration) -> Result<Ended> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+    let (mut out, mut err) =
+        (child.stdout.take().context("no pipe")?, child.stderr.take().context("no pipe")?);
+    let (over, is_over) = channel();
+    let printed = std::thread::spawn(move || {
+        let mut text = String::new();
+        // Cut short, the text lacks lines that are asked for.
+        let _ = out.read_to_string(&mut text);
+        let _ = over.send(());
+        text
+    });
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = err.read_to_string(&mut text);
+        text
+    });
+    if is_over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+        child.kill()?;
+        child.wait()?;
+        return Ok(Ended::Hung);
+    }
+    let status = child.wait()?;
+    let text = printed.join().unwrap_or_default();
+    let errors = errors.join().unwrap_or_default();
+    let last = errors.lines().last().unwrap_or_default();
+    Ok(if status.success() {
+        Ended::Well(text)
+    } else {
+        Ended::Badly(format!("{status} {last}").trim().to_owned())
+    })
+}

@@ -1,0 +1,214 @@
+//! What is measured: who, in which situation, with how many threads, for how long.
+
+use std::time::Duration;
+
+/// Who makes which call: a column of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Column {
+    /// As the tables call it.
+    pub(crate) name: &'static str,
+    /// The program.
+    pub(crate) program: &'static str,
+    /// The call, as on its command line.
+    pub(crate) call: &'static str,
+    /// Whether it runs with the C library and the libpsx of Debian sid.
+    pub(crate) beside_recent: bool,
+    /// Whether its threads are asleep and nothing else, whatever the row's scenario: the row's measure.
+    pub(crate) measure: bool,
+}
+
+const fn column(name: &'static str, program: &'static str, call: &'static str) -> Column {
+    Column { name, program, call, beside_recent: false, measure: false }
+}
+
+const fn recent(column: Column) -> Column {
+    Column { beside_recent: true, ..column }
+}
+
+pub(crate) const OURS: Column = column("ours", "ours", "setresuid");
+pub(crate) const OURS_PRCTL: Column = column("ours, prctl", "ours", "prctl");
+pub(crate) const MEASURE: Column =
+    Column { measure: true, ..column("ours, only asleep", "ours", "setresuid") };
+pub(crate) const LIBPSX: Column = recent(column("C libpsx", "libpsx", "setresuid"));
+pub(crate) const LIBPSX_PRCTL: Column = recent(column("C libpsx, prctl", "libpsx", "prctl"));
+pub(crate) const GLIBC: Column = column("glibc", "glibc", "setresuid");
+pub(crate) const GLIBC_SID: Column = recent(column("glibc of sid", "glibc", "setresuid"));
+pub(crate) const GO: Column = column("Go AllThreadsSyscall", "go", "setresuid");
+pub(crate) const GO_PSX: Column = column("Go psx (cgo)", "go-psx", "setresuid");
+pub(crate) const MUSL: Column = column("musl", "musl", "setresuid");
+pub(crate) const ONE_BY_ONE: Column = column("one by one", "one_by_one", "setresuid");
+pub(crate) const FLOOR: Column = column("floor", "floor", "setresuid");
+pub(crate) const FLOOR_PRCTL: Column = column("floor, prctl", "floor", "prctl");
+pub(crate) const TWICE: Column = column("wakes twice", "wakes", "twice");
+pub(crate) const ONCE: Column = column("wakes once", "wakes", "once");
+pub(crate) const SECCOMP: Column = column("seccomp TSYNC", "tsync", "seccomp");
+pub(crate) const LANDLOCK: Column = column("Landlock TSYNC", "tsync", "landlock");
+
+pub(crate) const DROP_ONE: Column = column("ours, one stop", "ours", "one");
+pub(crate) const DROP_SIX: Column = column("ours, six stops", "ours", "six");
+pub(crate) const DROP_LIBPSX: Column = recent(column("C libpsx, six calls", "libpsx", "six"));
+pub(crate) const DROP_MIXED: Column = recent(column("glibc and C libpsx", "libpsx", "mixed"));
+pub(crate) const DROP_GO: Column = column("Go, six calls", "go", "six");
+pub(crate) const DROP_GO_PSX: Column = column("Go psx (cgo), six calls", "go-psx", "six");
+pub(crate) const DROP_FLOOR: Column = column("floor, one stop", "floor", "one");
+
+/// Everybody; those that know their threads by heart are only there for threads that stay.
+const ALL: &[Column] = &[
+    OURS,
+    LIBPSX,
+    GLIBC,
+    GLIBC_SID,
+    GO,
+    GO_PSX,
+    MUSL,
+    ONE_BY_ONE,
+    FLOOR,
+    TWICE,
+    ONCE,
+    OURS_PRCTL,
+    LIBPSX_PRCTL,
+    FLOOR_PRCTL,
+    SECCOMP,
+    LANDLOCK,
+];
+const HOGGED: &[Column] = &[OURS, MEASURE, LIBPSX, GLIBC, GLIBC_SID, GO, GO_PSX, MUSL, ONE_BY_ONE];
+const REAL: &[Column] = &[OURS, LIBPSX, GLIBC, GLIBC_SID, GO, GO_PSX, MUSL, ONE_BY_ONE];
+const FAILING: &[Column] =
+    &[OURS, MEASURE, LIBPSX, GLIBC, GO, GO_PSX, MUSL, OURS_PRCTL, LIBPSX_PRCTL];
+const DROPS: &[Column] =
+    &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR];
+
+/// One scenario with one number of threads: every column in turn, and all that so many times.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) scenario: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rounds: usize,
+    /// How long each calls, and how often at the most.
+    pub(crate) budget: Duration,
+    pub(crate) calls: usize,
+}
+
+/// A server under load.
+#[derive(Debug, Clone)]
+pub(crate) struct Traffic {
+    pub(crate) rounds: usize,
+    pub(crate) lasts: Duration,
+    /// Threads that have nothing to do, besides those that serve.
+    pub(crate) idle: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) traffic: Traffic,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Smoke,
+    Quick,
+    Full,
+}
+
+/// The name of a scenario, and what its threads do.
+pub(crate) const SCENARIOS: [(&str, &str); 9] = [
+    ("asleep", "N threads asleep"),
+    ("busy", "N threads that compute"),
+    ("half", "N threads, every second one computes"),
+    ("churn", "N threads asleep, beside two that start and await others all the time"),
+    ("fifo", "N threads asleep, and a SCHED_FIFO thread that computes"),
+    ("fifos", "N threads asleep, and a SCHED_FIFO thread per CPU, asleep too"),
+    ("fail", "N threads asleep; the kernel refuses the call"),
+    (
+        "drop",
+        "six calls that drop privilege: setgroups, setresgid, setresuid, capset, no_new_privs, Landlock; N threads asleep",
+    ),
+    ("traffic", "a server under load"),
+];
+
+impl Extent {
+    fn choose<T>(self, smoke: T, quick: T, full: T) -> T {
+        match self {
+            Self::Smoke => smoke,
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+pub(crate) fn of(extent: Extent) -> Plan {
+    let mut rows = Vec::new();
+    let mut add = |scenario, columns: &[Column], threads: &[usize], rounds, ms, calls| {
+        rows.extend(threads.iter().map(|&threads| Row {
+            scenario,
+            threads,
+            columns: columns.to_vec(),
+            // Ten thousand threads take a while to be born, and one libpsx call takes seconds.
+            rounds: if threads >= 10_000 { extent.choose(1, 1, 5) } else { rounds },
+            budget: Duration::from_millis(ms),
+            calls,
+        }));
+    };
+    let sizes: &[usize] = extent.choose(
+        &[0, 8],
+        &[0, 1, 2, 8, 64, 512, 2000, 10_000],
+        &[0, 1, 2, 8, 64, 512, 2000, 10_000],
+    );
+    add("asleep", ALL, sizes, extent.choose(1, 5, 15), extent.choose(5, 60, 250), 20_000);
+    let few: &[usize] = extent.choose(&[2], &[2, 8], &[1, 2, 8, 64]);
+    add("busy", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
+    add("half", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
+    let few: &[usize] = extent.choose(&[8], &[8, 64], &[8, 64, 512]);
+    add("churn", REAL, few, extent.choose(1, 3, 9), extent.choose(20, 100, 500), 5000);
+    add("fail", FAILING, few, extent.choose(1, 3, 9), extent.choose(5, 50, 250), 20_000);
+    let few: &[usize] = extent.choose(&[8], &[8], &[8, 64, 512]);
+    add("fifo", HOGGED, few, extent.choose(1, 3, 7), extent.choose(20, 100, 500), 5000);
+    add("fifos", HOGGED, few, extent.choose(1, 2, 5), extent.choose(20, 100, 500), 5000);
+    let sizes: &[usize] = extent.choose(&[8], &[0, 8, 64, 512], &[0, 1, 8, 64, 512, 2000]);
+    add("drop", DROPS, sizes, extent.choose(1, 7, 25), 0, 1);
+    let traffic = Traffic {
+        rounds: extent.choose(1, 2, 5),
+        lasts: Duration::from_secs(extent.choose(1, 2, 5)),
+        idle: 60,
+    };
+    Plan { rows, traffic }
+}
+
+impl Plan {
+    /// Leaves out what is not asked for; empty lists ask for everything.
+    pub(crate) fn keep(
+        &mut self,
+        scenarios: &[String],
+        programs: &[String],
+        threads: &[usize],
+        rounds: Option<usize>,
+    ) {
+        let wanted = |list: &[String], name: &str| {
+            list.is_empty() || list.iter().any(|wanted| wanted == name)
+        };
+        self.rows.retain(|row| wanted(scenarios, row.scenario));
+        self.rows.retain(|row| threads.is_empty() || threads.contains(&row.threads));
+        for row in &mut self.rows {
+            row.columns.retain(|column| wanted(programs, column.program));
+            row.rounds = rounds.unwrap_or(row.rounds);
+        }
+        if !wanted(scenarios, "traffic") {
+            self.traffic.rounds = 0;
+        }
+    }
+
+    pub(crate) fn most_threads(&self) -> usize {
+        self.rows.iter().map(|row| row.threads).max().unwrap_or(0)
+    }
+
+    /// The programs that it takes.
+    pub(crate) fn programs(&self) -> Vec<&'static str> {
+        let all = self.rows.iter().flat_map(|row| &row.columns).map(|column| column.program);
+        let mut programs: Vec<_> = all.collect();
+        programs.sort_unstable();
+        programs.dedup();
+        programs
+    }
+}

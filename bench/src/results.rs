@@ -1,0 +1,269 @@
+//! What was measured, and the numbers that are made of it.
+
+use anyhow::{Context, Result};
+
+use crate::plan::{Column, Row};
+use crate::traffic::Served;
+
+/// What one process printed; bench/engines/bench.c says what the words mean.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) ns: Vec<u64>,
+    pub(crate) failed: u64,
+    pub(crate) first: Option<u64>,
+    pub(crate) memory: Option<[i64; 2]>,
+    pub(crate) cpu: u64,
+    pub(crate) switches: [u64; 2],
+    pub(crate) peak: u64,
+    pub(crate) changed: Option<[u64; 2]>,
+}
+
+fn numbers<T: std::str::FromStr, const N: usize>(text: &str) -> Option<[T; N]> {
+    let numbers: Vec<T> = text.split(' ').filter_map(|number| number.parse().ok()).collect();
+    numbers.try_into().ok()
+}
+
+impl Run {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let mut run = Self::default();
+        for line in text.lines() {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let understood = match word {
+                "ns" => {
+                    run.ns = rest.split(' ').filter_map(|number| number.parse().ok()).collect();
+                    Some(())
+                }
+                "failed" => numbers(rest).map(|[count]| run.failed = count),
+                "first" => numbers(rest).map(|[ns]: [u64; 1]| run.first = Some(ns)),
+                "memory" => numbers(rest).map(|bytes| run.memory = Some(bytes)),
+                "usage" => numbers(rest).map(|[cpu, voluntary, involuntary]| {
+                    (run.cpu, run.switches) = (cpu, [voluntary, involuntary]);
+                }),
+                "peak" => numbers(rest).map(|[bytes]| run.peak = bytes),
+                "changed" => numbers(rest).map(|counts| run.changed = Some(counts)),
+                "born" => Some(()),
+                _ => None,
+            };
+            understood.with_context(|| format!("a line that means nothing: {line:.80}"))?;
+        }
+        anyhow::ensure!(!run.ns.is_empty(), "no measurement");
+        Ok(run)
+    }
+}
+
+/// One engine in one scenario with one number of threads.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) scenario: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) column: Column,
+    pub(crate) runs: Vec<Run>,
+    /// Why there are no runs, or no further ones.
+    pub(crate) without: Option<String>,
+}
+
+/// The value below which a share of the sorted values lies.
+pub(crate) fn at(sorted: &[u64], percent: usize) -> Option<u64> {
+    sorted.get(sorted.len().checked_sub(1)? * percent / 100).copied()
+}
+
+pub(crate) fn median(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    at(&values, 50)
+}
+
+impl Cell {
+    pub(crate) fn new(row: &Row, column: Column) -> Self {
+        let (scenario, threads) = (row.scenario, row.threads);
+        Self { scenario, threads, column, runs: Vec::new(), without: None }
+    }
+
+    fn samples(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.runs.iter().flat_map(|run| &run.ns).copied().collect();
+        all.sort_unstable();
+        all
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.runs.iter().map(|run| run.ns.len()).sum()
+    }
+
+    fn medians(&self) -> impl Iterator<Item = u64> {
+        self.runs.iter().filter_map(|run| median(run.ns.iter().copied()))
+    }
+
+    /// The median of the rounds' medians: a round in which more calls found time weighs no more.
+    pub(crate) fn median(&self) -> Option<u64> {
+        median(self.medians())
+    }
+
+    /// The lowest and the highest of the rounds' medians.
+    pub(crate) fn spread(&self) -> Option<(u64, u64)> {
+        Some((self.medians().min()?, self.medians().max()?))
+    }
+
+    pub(crate) fn percentile(&self, percent: usize) -> Option<u64> {
+        at(&self.samples(), percent)
+    }
+
+    pub(crate) fn first(&self) -> Option<u64> {
+        median(self.runs.iter().filter_map(|run| run.first))
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.runs.iter().map(|run| run.failed).sum()
+    }
+
+    fn per_call(&self, what: impl Fn(&Run) -> u64) -> Option<f64> {
+        let calls = self.calls();
+        (calls > 0).then(|| self.runs.iter().map(what).sum::<u64>() as f64 / calls as f64)
+    }
+
+    pub(crate) fn cpu(&self) -> Option<f64> {
+        self.per_call(|run| run.cpu)
+    }
+
+    pub(crate) fn switches(&self) -> Option<[f64; 2]> {
+        let [voluntary, involuntary] =
+            [0, 1].map(|kind| self.per_call(|run| run.switches.get(kind).copied().unwrap_or(0)));
+        Some([voluntary?, involuntary?])
+    }
+
+    pub(crate) fn peak(&self) -> Option<u64> {
+        self.runs.iter().map(|run| run.peak).max()
+    }
+
+    /// Bytes that the first call had mapped, and that it had of malloc.
+    pub(crate) fn memory(&self) -> Option<[i64; 2]> {
+        self.runs.iter().filter_map(|run| run.memory).max()
+    }
+
+    /// Whether no process died or hung, and each drop reached every thread.
+    fn sound(&self) -> bool {
+        !self.incomplete() && self.without.as_ref().is_none_or(|why| why.starts_with("SKIPPED"))
+    }
+
+    /// Whether a drop left a thread as it was.
+    pub(crate) fn incomplete(&self) -> bool {
+        self.runs.iter().filter_map(|run| run.changed).any(|[changed, all]| changed != all)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) traffic: Vec<Served>,
+}
+
+impl Results {
+    pub(crate) fn cell(&self, scenario: &str, threads: usize, column: Column) -> Option<&Cell> {
+        self.cells.iter().find(|cell| {
+            cell.scenario == scenario && cell.threads == threads && cell.column == column
+        })
+    }
+
+    pub(crate) fn median(&self, scenario: &str, threads: usize, column: Column) -> Option<f64> {
+        Some(self.cell(scenario, threads, column)?.median()? as f64)
+    }
+
+    /// How many times one's median is another's.
+    pub(crate) fn ratio(
+        &self,
+        scenario: &str,
+        threads: usize,
+        one: Column,
+        other: Column,
+    ) -> Option<f64> {
+        Some(self.median(scenario, threads, one)? / self.median(scenario, threads, other)?)
+    }
+
+    /// The numbers of threads that a scenario had.
+    pub(crate) fn sizes(&self, scenario: &str) -> Vec<usize> {
+        let of_it = self.cells.iter().filter(|cell| cell.scenario == scenario);
+        let mut sizes: Vec<usize> = of_it.map(|cell| cell.threads).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// The engines that a scenario had, in their order.
+    pub(crate) fn columns(&self, scenario: &str) -> Vec<Column> {
+        let mut columns = Vec::new();
+        for cell in self.cells.iter().filter(|cell| cell.scenario == scenario) {
+            if !columns.contains(&cell.column) {
+                columns.push(cell.column);
+            }
+        }
+        columns
+    }
+
+    /// The exponent `b` of the power law `a * N^b` that fits the medians of a column best from 64
+    /// sleeping threads on: least squares on the logarithms. Two points make a line, not a fit.
+    pub(crate) fn growth(&self, column: Column) -> Option<f64> {
+        let sizes = self.sizes("asleep").into_iter().filter(|&threads| threads >= 64);
+        let points: Vec<(f64, f64)> = sizes
+            .filter_map(|threads| {
+                let median = self.median("asleep", threads, column)?;
+                Some(((threads as f64).ln(), median.ln()))
+            })
+            .collect();
+        exponent(&points)
+    }
+
+    /// Whether ours did all that it was to do; how fast is no question here, and others may fail.
+    pub(crate) fn sound(&self) -> bool {
+        let mut ours = self.cells.iter().filter(|cell| cell.column.program == "ours");
+        ours.all(Cell::sound) && self.traffic.iter().all(Served::sound)
+    }
+}
+
+fn exponent(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    if points.len() < 3 {
+        return None;
+    }
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let above: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    let below: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    Some(above / below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_prints_is_understood() {
+        let text = "first 7\nmemory 4096 0\nns 3 1 2\nfailed 0\nusage 9 4 2\nborn 0\npeak 4096\n";
+        let run = Run::parse(text).unwrap();
+        assert_eq!((run.ns.as_slice(), run.first), ([3, 1, 2].as_slice(), Some(7)));
+        assert_eq!((run.cpu, run.switches, run.memory), (9, [4, 2], Some([4096, 0])));
+        assert!(Run::parse("ns\nfailed 0\n").is_err());
+        assert!(Run::parse("ns 1\nnews 1\n").is_err());
+        assert!(Run::parse("ns 1\nusage 1 2\n").is_err());
+    }
+
+    #[test]
+    fn the_exponent_is_that_of_the_power_law() {
+        let points = |power: f64| {
+            [64.0_f64, 512.0, 2000.0, 10_000.0].map(|n| (n.ln(), (7.0 * n.powf(power)).ln()))
+        };
+        for power in [0.5, 1.0, 1.4] {
+            assert!((exponent(&points(power)).unwrap() - power).abs() < 1e-9);
+        }
+        assert_eq!(exponent(&[(1.0, 1.0), (2.0, 2.0)]), None);
+    }
+
+    #[test]
+    fn percentiles_lie_within() {
+        let sorted: Vec<u64> = (1..=101).collect();
+        assert_eq!(
+            (at(&sorted, 50), at(&sorted, 99), at(&sorted, 100)),
+            (Some(51), Some(100), Some(101))
+        );
+        assert_eq!(at(&[], 50), None);
+        assert_eq!(median([5, 1, 9].into_iter()), Some(5));
+    }
+}
