@@ -15,7 +15,8 @@ use clap::Args;
 
 use crate::report::{Everywhere, Plain, Report, micros};
 use crate::steps::Goal;
-use crate::text::{ColorChoice, Progress, render};
+use crate::terminal::{ColorChoice, Progress};
+use crate::text::render;
 use crate::{census, raw, zoo};
 
 const THREADS: std::ops::RangeInclusive<i64> = 1..=20_000;

@@ -1,13 +1,15 @@
 //! `psx`: show and check what every thread of a process may do.
 //!
-//! Exit status: 0 when every thread has the new state, 1 when one has not or something failed,
-//! 2 for a command line that makes no sense.
+//! Exit status: 0 when every thread has the state it should have, 1 when one has not or something
+//! failed, 2 for a command line that makes no sense, or a process to audit that cannot be read.
 
 mod census;
 mod demo;
 mod raw;
 mod report;
 mod steps;
+mod tasks;
+mod terminal;
 mod text;
 mod zoo;
 
@@ -33,16 +35,16 @@ enum Command {
 
 fn main() -> ExitCode {
     // clap ends the process itself for a bad command line, with status 2.
-    let done = match Cli::parse().command {
-        Command::Demo(demo) => demo.run(),
-        Command::DemoPlain(plain) => plain.run(),
+    let (done, failed) = match Cli::parse().command {
+        Command::Demo(demo) => (demo.run(), 1),
+        Command::DemoPlain(plain) => (plain.run(), 1),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("psx: {e:#}");
-            ExitCode::FAILURE
+            ExitCode::from(failed)
         }
     }
 }
