@@ -3,6 +3,7 @@
 //! Exit status: 0 when every thread has the state it should have, 1 when one has not or something
 //! failed, 2 for a command line that makes no sense, or a process to audit that cannot be read.
 
+mod audit;
 mod census;
 mod demo;
 mod raw;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Drop privilege in a program of many threads: by a plain call, then by libpsx
     Demo(demo::Demo),
+    /// Show whether all threads of a process may do the same
+    Audit(audit::Arguments),
     /// The half of `demo` that does it the plain way, in a process of its own
     #[command(hide = true)]
     DemoPlain(demo::DemoPlain),
@@ -36,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     // clap ends the process itself for a bad command line, with status 2.
     let (done, failed) = match Cli::parse().command {
+        Command::Audit(audit) => (audit.run(), 2),
         Command::Demo(demo) => (demo.run(), 1),
         Command::DemoPlain(plain) => (plain.run(), 1),
     };
