@@ -6,6 +6,8 @@
 mod audit;
 mod census;
 mod demo;
+mod doctor;
+mod generate;
 mod raw;
 mod report;
 mod steps;
@@ -31,6 +33,12 @@ enum Command {
     Demo(demo::Demo),
     /// Show whether all threads of a process may do the same
     Audit(audit::Arguments),
+    /// Say whether libpsx works here, and what this kernel, C library and sandbox give
+    Doctor(doctor::Arguments),
+    /// Print what makes a shell complete this command's arguments
+    Completions(generate::Completions),
+    /// Print or write the manual pages
+    Man(generate::Man),
     /// The half of `demo` that does it the plain way, in a process of its own
     #[command(hide = true)]
     DemoPlain(demo::DemoPlain),
@@ -40,6 +48,9 @@ fn main() -> ExitCode {
     // clap ends the process itself for a bad command line, with status 2.
     let (done, failed) = match Cli::parse().command {
         Command::Audit(audit) => (audit.run(), 2),
+        Command::Doctor(doctor) => (doctor.run(), 1),
+        Command::Completions(completions) => (completions.run(), 1),
+        Command::Man(man) => (man.run(), 1),
         Command::Demo(demo) => (demo.run(), 1),
         Command::DemoPlain(plain) => (plain.run(), 1),
     };

@@ -59,6 +59,8 @@ pub(crate) struct Status {
     /// The number of the task in each PID namespace, from that of /proc inwards.
     pub(crate) numbers: Vec<i32>,
     pub(crate) blocked: u64,
+    /// How many signals the user has queued, and how many may be (`SigQ`).
+    pub(crate) queue: Option<(u64, u64)>,
     pub(crate) credentials: Credentials,
 }
 
@@ -201,7 +203,7 @@ impl Stat {
 
 impl Status {
     fn parse(text: &[u8]) -> Option<Self> {
-        let (mut process, mut numbers, mut blocked) = (None, Vec::new(), None);
+        let (mut process, mut numbers, mut blocked, mut queue) = (None, Vec::new(), None, None);
         let (mut user, mut group, mut groups) = (None, None, None);
         let (mut effective, mut permitted, mut inheritable) = (None, None, None);
         let (mut bounding, mut ambient) = (None, None);
@@ -216,6 +218,9 @@ impl Status {
                 b"Uid" => user = ids(value()?),
                 b"Gid" => group = ids(value()?),
                 b"Groups" => groups = all(value()?),
+                b"SigQ" => {
+                    queue = value()?.trim().split_once('/').and_then(|(a, b)| one(a).zip(one(b)))
+                }
                 b"SigBlk" => blocked = bits(value()?),
                 b"CapInh" => inheritable = bits(value()?),
                 b"CapPrm" => permitted = bits(value()?),
@@ -233,6 +238,7 @@ impl Status {
             process: process?,
             numbers,
             blocked: blocked?,
+            queue,
             credentials: Credentials {
                 user: user?,
                 group: group?,

@@ -30,6 +30,12 @@ pub(crate) fn render(report: &Report, colored: bool) -> String {
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
+    if let Some(held) = &report.held {
+        let _ =
+            writeln!(text, "process {} stays as the plain call left it: psx audit {0}", held.plain);
+        let _ = writeln!(text, "process {} stays as libpsx left it: psx audit {0}", held.libpsx);
+        let _ = writeln!(text, "interrupt to end them");
+    }
     text
 }
 
