@@ -2,66 +2,13 @@
 
 #![allow(missing_docs)]
 
-use std::io::Read;
+mod support;
+
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::Value;
-
-const WATCHDOG: Duration = Duration::from_secs(60);
-const NOBODY: u32 = 65534;
-
-struct Finished {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-fn psx(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_psx"));
-    command.args(args).env_remove("NO_COLOR");
-    command
-}
-
-/// Runs it to its end, or kills it and fails when it takes too long.
-fn finish(mut command: Command) -> Finished {
-    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("psx starts");
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
-    let status = watch(&mut child);
-    Finished {
-        status,
-        stdout: stdout.join().expect("standard output is text"),
-        stderr: stderr.join().expect("standard error is text"),
-    }
-}
-
-fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
-    let mut pipe = pipe.expect("a pipe");
-    thread::spawn(move || {
-        let mut text = String::new();
-        pipe.read_to_string(&mut text).expect("UTF-8");
-        text
-    })
-}
-
-fn watch(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + WATCHDOG;
-    loop {
-        if let Some(status) = child.try_wait().expect("the child is ours") {
-            return status;
-        }
-        if Instant::now() > deadline {
-            child.kill().expect("the child is ours");
-            child.wait().expect("the child is ours");
-            panic!("psx did not end within {WATCHDOG:?}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
+use support::{Finished, NOBODY, finish, is_root, psx, readable_copy};
 
 fn json(finished: &Finished) -> Value {
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
@@ -87,17 +34,6 @@ fn check(report: &Value, workers: u64) {
         assert_eq!(group["libpsx"]["old"], 0, "{kind}");
         assert!(group["libpsx"]["threads"].as_u64() >= Some(1), "{kind}");
     }
-}
-
-/// Whether the tests run as a user who can become any other; says so if not.
-fn is_root(what: &str) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
-    let uids = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("Uid:");
-    let root = uids.split_whitespace().nth(1) == Some("0");
-    if !root {
-        eprintln!("SKIPPED {what}: it needs root");
-    }
-    root
 }
 
 /// Whether this process could still gain privilege, which a plain call then leaves to the others.
@@ -140,13 +76,6 @@ fn works_without_privilege() {
     if may_gain_privilege() {
         check_plain(&report);
     }
-}
-
-/// The program where any user can execute it: the build directory may be closed to others.
-fn readable_copy() -> std::path::PathBuf {
-    let path = std::env::temp_dir().join(format!("psx-demo-test-{}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_psx"), &path).expect("a copy");
-    path
 }
 
 #[test]
