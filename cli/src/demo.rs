@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, Parser};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::report::{Everywhere, Pids, Plain, Report, micros};
@@ -42,7 +42,10 @@ pub(crate) struct Demo {
     color: ColorChoice,
 }
 
-#[derive(Args)]
+/// What the copy of this program is told to be.
+pub(crate) const PLAIN: &str = "demo-plain";
+
+#[derive(Parser)]
 pub(crate) struct DemoPlain {
     #[arg(long, value_parser = threads())]
     threads: u16,
@@ -117,7 +120,7 @@ impl Held {
     fn start(threads: u16) -> Result<Self> {
         let program = env::current_exe().context("finding this program")?;
         let mut child = Command::new(program)
-            .args(["demo-plain", "--threads", &threads.to_string()])
+            .args([PLAIN, "--threads", &threads.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
