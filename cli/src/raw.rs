@@ -193,8 +193,10 @@ pub(crate) fn signal_action(signal: c_int) -> io::Result<()> {
 pub(crate) fn libc_version() -> String {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: a static text that ends with 0.
-        let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+        // SAFETY: it takes nothing, and gives a static text.
+        let version = unsafe { libc::gnu_get_libc_version() };
+        // SAFETY: the text ends with 0.
+        let version = unsafe { std::ffi::CStr::from_ptr(version) };
         format!("glibc {}", version.to_string_lossy())
     }
     #[cfg(not(target_env = "gnu"))]

@@ -133,7 +133,7 @@ impl Process {
     }
 
     fn count(&self) -> nix::Result<u64> {
-        Ok(u64::from(fstat(&self.tasks)?.st_nlink).saturating_sub(2))
+        Ok(fstat(&self.tasks)?.st_nlink.saturating_sub(2))
     }
 
     pub(crate) fn task(&self, tid: i32) -> nix::Result<Task> {

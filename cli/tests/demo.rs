@@ -4,11 +4,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use support::{Finished, NOBODY, finish, is_root, psx, readable_copy};
+use support::{Finished, Killed, NOBODY, finish, is_root, psx, readable_copy};
 
 fn json(finished: &Finished) -> Value {
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
@@ -120,4 +121,47 @@ fn colours_when_asked_for() {
 fn one_thread_will_do() {
     let report = json(&finish(psx(&["demo", "--json", "--threads", "1"])));
     assert_eq!(report["all_changed"], true);
+}
+
+/// What stays is what psx audit finds: threads that differ after the plain call, none after libpsx; and
+/// the copy does not outlive the demo.
+#[test]
+fn held_for_psx_audit() {
+    let mut command = psx(&["demo", "--threads", "8", "--hold"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = Killed(command.spawn().unwrap());
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let pids: Vec<String> = lines
+        .take_while(|line| line != "interrupt to end them")
+        .filter_map(|line| Some(line.split_once(": psx audit ")?.1.to_owned()))
+        .collect();
+    let [plain, everywhere] = pids.as_slice() else { panic!("{pids:?}") };
+    assert_eq!(*everywhere, demo.0.id().to_string());
+    if is_root("auditing what the plain call left") {
+        let ignore = ["--ignore", "namespaces"];
+        let finished = finish(psx(&[&["audit", plain], &ignore[..]].concat()));
+        assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+        snapbox::assert_data_eq!(
+            finished.stdout,
+            snapbox::str![[r#"
+...
+ [..]   1: [..] (psx)   nobody (65534)[..]
+ psx [..] nogroup (65534) [..]
+[..]groups none [..]
+...
+[..] (psx): its threads differ: uid, gid, [..]caps, nnp
+    other than the leader in uid, gid, [..]caps, nnp: [..] (psx-futex), [..]
+1 process, [..] threads: 1 diverges
+
+"#]]
+        );
+    }
+    let finished = finish(psx(&["audit", "--expect", "nnp=1", everywhere]));
+    assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+    drop(demo);
+    while std::fs::read_to_string(format!("/proc/{plain}/stat"))
+        .is_ok_and(|stat| !stat.contains(") Z"))
+    {
+        std::thread::yield_now();
+    }
 }

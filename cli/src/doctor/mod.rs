@@ -58,8 +58,11 @@ impl Finding {
     }
 }
 
+/// Finds one thing out.
+type Check = fn() -> Finding;
+
 /// What is looked at, in order.
-const CHECKS: [(&str, fn() -> Finding); 11] = [
+const CHECKS: [(&str, Check); 11] = [
     ("CPU", checks::cpu),
     ("kernel", checks::kernel),
     ("C library", checks::libc),
@@ -92,7 +95,7 @@ impl Arguments {
 }
 
 /// Has a child find out.
-fn ask(check: fn() -> Finding) -> Result<Finding> {
+fn ask(check: Check) -> Result<Finding> {
     let fate = raw::in_a_child(PollTimeout::from(PATIENCE), move || {
         serde_json::to_string(&check()).unwrap_or_default()
     });

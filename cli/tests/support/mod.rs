@@ -1,5 +1,5 @@
 //! What every test of the command stands on: runs of it with a watchdog, and processes to audit.
-#![allow(dead_code, unreachable_pub, unsafe_code)]
+#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod subject;
 pub use subject::*;
@@ -81,4 +81,14 @@ pub fn readable_copy() -> std::path::PathBuf {
     let path = std::env::temp_dir().join(format!("psx-test-{}-{number}", std::process::id()));
     std::fs::copy(env!("CARGO_BIN_EXE_psx"), &path).expect("a copy");
     path
+}
+
+/// A child that does not outlive its test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

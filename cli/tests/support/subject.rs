@@ -25,8 +25,11 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];
     // SAFETY: the kernel writes two descriptors, which are nobody's yet.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: as above.
-    unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) }
+    fds.map(|fd| {
+        // SAFETY: as above.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    })
+    .into()
 }
 
 impl Stage {
@@ -87,10 +90,9 @@ impl Subject {
 impl Drop for Subject {
     fn drop(&mut self) {
         // SAFETY: our own child, which nobody has waited for.
-        unsafe {
-            libc::kill(self.pid, libc::SIGKILL);
-            libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL);
-        }
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        // SAFETY: the kernel writes no status.
+        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL) };
     }
 }
 
