@@ -15,7 +15,7 @@ use std::time::Instant;
 use nix::pty::{Winsize, openpty};
 use serde_json::Value;
 use support::{
-    NOBODY, Subject, WATCHDOG, finish, is_root, name, prctl, psx, readable_copy, thread,
+    Killed, NOBODY, Subject, WATCHDOG, finish, is_root, name, prctl, psx, readable_copy, thread,
 };
 
 /// A terminal of this size, with a program on it.
