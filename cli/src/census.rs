@@ -1,14 +1,12 @@
 //! The threads of this process as the kernel shows them: /proc/self/task/*/status.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use anyhow::{Context, Result};
-use procfs::ProcError;
-use procfs::process::{Process, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::steps::Goal;
+use crate::tasks::{Credentials, Process, Stat, gone};
 
 /// A group of threads, by what they do. The order is that of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,11 +57,11 @@ impl Kind {
         }
     }
 
-    fn of(tid: i32, process: i32, status: &Status) -> Self {
+    fn of(tid: i32, process: i32, stat: &Stat) -> Self {
         if tid == process {
             return Self::Main;
         }
-        let known = Self::NAMED.into_iter().find(|kind| kind.comm() == status.name);
+        let known = Self::NAMED.into_iter().find(|kind| kind.comm().as_bytes() == stat.name);
         known.unwrap_or(Self::Other)
     }
 }
@@ -81,10 +79,10 @@ pub(crate) type Census = BTreeMap<Kind, Count>;
 /// Counts the threads, and those that have not reached the goal.
 pub(crate) fn take(goal: &Goal) -> Result<Census> {
     let mut census = Census::new();
-    visit(|kind, status| {
+    visit(|kind, _, credentials| {
         let count = census.entry(kind).or_default();
         count.threads += 1;
-        count.old += usize::from(!goal.reached_by(status));
+        count.old += usize::from(!goal.reached_by(credentials));
     })?;
     Ok(census)
 }
@@ -100,8 +98,8 @@ pub(crate) fn total(census: &Census) -> Count {
 /// How many threads of each kind are where they belong: asleep, except for the busy ones.
 pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
     let mut placed = BTreeMap::new();
-    visit(|kind, status| {
-        if kind == Kind::Busy || status.state.starts_with('S') {
+    visit(|kind, stat, _| {
+        if kind == Kind::Busy || stat.state == b'S' {
             *placed.entry(kind).or_default() += 1;
         }
     })?;
@@ -110,29 +108,18 @@ pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
 
 /// Shows every thread that can still run code. Threads die while we look: one that is gone, or is
 /// a zombie, has no state that could matter.
-fn visit(mut see: impl FnMut(Kind, &Status)) -> Result<()> {
-    let process = Process::myself().context("opening /proc/self")?;
-    for task in process.tasks().context("reading /proc/self/task")? {
-        let read = task.and_then(|task| Ok((task.tid, task.status()?)));
+fn visit(mut see: impl FnMut(Kind, &Stat, &Credentials)) -> Result<()> {
+    let process = Process::myself().context("opening /proc/self/task")?;
+    for tid in process.tids().context("reading /proc/self/task")? {
+        let read = process.task(tid).and_then(|task| Ok((task.status()?, task.stat()?)));
         match read {
-            Ok((_, status)) if status.state.starts_with(['Z', 'X']) => {}
-            Ok((tid, status)) => see(Kind::of(tid, process.pid, &status), &status),
-            Err(e) if is_gone(&e) => {}
+            Ok((_, stat)) if stat.dead() => {}
+            Ok((status, stat)) => {
+                see(Kind::of(tid, process.pid, &stat), &stat, &status.credentials);
+            }
+            Err(e) if gone(e) => {}
             Err(e) => return Err(e).context("reading /proc/self/task/*/status"),
         }
     }
     Ok(())
-}
-
-fn is_gone(error: &ProcError) -> bool {
-    match error {
-        ProcError::NotFound(_) => true,
-        // A task that dies between open(2) and read(2) of its status.
-        ProcError::Io(e, _) => e.raw_os_error() == Some(libc::ESRCH) || missing(e),
-        _ => false,
-    }
-}
-
-fn missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
 }

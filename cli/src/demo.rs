@@ -5,17 +5,19 @@
 //! dropped cannot be dropped again. What is shown is read from /proc, not from libpsx's report.
 
 use std::env;
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, Parser};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::report::{Everywhere, Plain, Report, micros};
+use crate::report::{Everywhere, Pids, Plain, Report, micros};
 use crate::steps::Goal;
-use crate::text::{ColorChoice, Progress, render};
+use crate::terminal::{ColorChoice, Progress};
+use crate::text::render;
 use crate::{census, raw, zoo};
 
 const THREADS: std::ops::RangeInclusive<i64> = 1..=20_000;
@@ -29,6 +31,9 @@ pub(crate) struct Demo {
     /// How many worker threads to start (1 to 20000)
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = threads())]
     threads: u16,
+    /// Stay when all is done, and so does the copy that made plain calls, for psx audit to look at
+    #[arg(long)]
+    hold: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -37,7 +42,10 @@ pub(crate) struct Demo {
     color: ColorChoice,
 }
 
-#[derive(Args)]
+/// What the copy of this program is told to be.
+pub(crate) const PLAIN: &str = "demo-plain";
+
+#[derive(Parser)]
 pub(crate) struct DemoPlain {
     #[arg(long, value_parser = threads())]
     threads: u16,
@@ -49,20 +57,34 @@ impl Demo {
         let workers = usize::from(self.threads);
         let goal = Goal::for_this_process()?;
         let mut progress = Progress::new();
-        let plain = in_a_copy(self.threads, &mut progress)
+        let mut copy = Held::start(self.threads)?;
+        let plain = copy
+            .findings(self.threads, &mut progress)
             .context("the copy of this program that makes plain calls")?;
+        if !self.hold {
+            copy.end()?;
+        }
         zoo::start(workers, &mut progress)?;
         progress.tick(|| "calling through libpsx".to_owned());
         let all = everywhere(&goal)?;
         drop(progress);
 
-        let report = Report::new(goal, workers, &plain, &all);
+        let mut report = Report::new(goal, workers, &plain, &all);
+        if self.hold {
+            report.held = Some(Pids { plain: copy.child.id(), libpsx: std::process::id() });
+        }
         let text = if self.json {
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
             render(&report, self.color.colored())
         };
         std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        if self.hold {
+            // Until somebody ends this process, or the copy. Its standard input stays open, which wait()
+            // would close.
+            let _open = copy.child.stdin.take();
+            copy.child.wait().context("waiting for the copy")?;
+        }
         Ok(report.all_changed)
     }
 }
@@ -87,34 +109,48 @@ fn everywhere(goal: &Goal) -> Result<Everywhere> {
     })
 }
 
-/// Runs this program again, to make the plain calls, and waits for what it found.
-fn in_a_copy(threads: u16, progress: &mut Progress) -> Result<Plain> {
-    let program = env::current_exe().context("finding this program")?;
-    let mut child = Command::new(program)
-        .args(["demo-plain", "--threads", &threads.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting it")?;
-    // What it prints fits into the pipe, so it can end before we read.
-    let status = loop {
-        if let Some(status) = child.try_wait().context("waiting for it")? {
-            break status;
-        }
-        progress.tick(|| format!("{threads} threads in a copy of this program, plain calls"));
-        thread::sleep(Duration::from_millis(5));
-    };
-    if !status.success() {
-        bail!("it failed ({status})");
-    }
-    serde_json::from_str(&output(&mut child)?).context("reading its findings")
+/// This program again, which makes the plain calls and stays until its standard input ends: when it is
+/// told to, or this process has ended, however it did.
+struct Held {
+    child: Child,
+    stdout: ChildStdout,
 }
 
-fn output(child: &mut Child) -> Result<String> {
-    let mut text = String::new();
-    let mut stdout = child.stdout.take().context("it has no standard output")?;
-    stdout.read_to_string(&mut text).context("reading its findings")?;
-    Ok(text)
+impl Held {
+    fn start(threads: u16) -> Result<Self> {
+        let program = env::current_exe().context("finding this program")?;
+        let mut child = Command::new(program)
+            .args([PLAIN, "--threads", &threads.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting a copy of this program")?;
+        let stdout = child.stdout.take().context("it has no standard output")?;
+        Ok(Self { child, stdout })
+    }
+
+    /// Waits for what it found: one line.
+    fn findings(&mut self, threads: u16, progress: &mut Progress) -> Result<Plain> {
+        while poll(
+            &mut [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::from(50_u8),
+        )? == 0
+        {
+            progress.tick(|| format!("{threads} threads in a copy of this program, plain calls"));
+        }
+        let mut line = String::new();
+        BufReader::new(&mut self.stdout).read_line(&mut line).context("reading its findings")?;
+        if line.is_empty() {
+            bail!("it failed ({})", self.child.wait().context("waiting for it")?);
+        }
+        serde_json::from_str(&line).context("reading its findings")
+    }
+
+    fn end(&mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().context("waiting for the copy")?;
+        if status.success() { Ok(()) } else { bail!("the copy failed ({status})") }
+    }
 }
 
 impl DemoPlain {
@@ -130,6 +166,7 @@ impl DemoPlain {
         let elapsed_us = micros(start.elapsed());
         let found = Plain { elapsed_us, after: census::take(&goal)? };
         println!("{}", serde_json::to_string(&found)?);
+        std::io::stdin().read_to_end(&mut Vec::new()).context("waiting for the end")?;
         Ok(true)
     }
 }

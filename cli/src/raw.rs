@@ -1,20 +1,27 @@
-//! The three things that cannot be done in safe Rust: threads made by clone(2) itself, a system
-//! call that glibc does not pass on to other threads, and the one that libpsx does.
+//! What cannot be done in safe Rust: threads made by clone(2) itself, a system call that glibc does not
+//! pass on to other threads, the one that libpsx does, a child of fork(2), and questions to the kernel
+//! for which there is no function.
 
 // # Safety
 //
 // - A raw thread shares the thread-local storage of the thread that made it, for it is cloned
 //   without CLONE_SETTLS. It may therefore run nothing but `sleep_forever`, which only makes raw
 //   system calls: no allocation, no lock, no errno, no panic, and it never returns.
-// - The system calls are those of `Step`; none reads or writes memory.
+// - The system calls are those of `Step`, and questions; none reads or writes memory.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
 use libpsx::{Broadcast, Report};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, pipe};
 use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
@@ -102,4 +109,96 @@ const fn thrice(id: u32) -> [usize; 6] {
 
 const fn switch_on(option: c_int) -> [usize; 6] {
     [option as usize, 1, 0, 0, 0, 0]
+}
+
+/// What a child of fork(2) came to.
+pub(crate) enum Fate {
+    /// What it said.
+    Said(String),
+    /// The signal that killed it.
+    Killed(Signal),
+    /// It did not end in time, or did otherwise than it was told.
+    Lost(&'static str),
+}
+
+/// Has a child process of its own find something out, so that a filter that kills for a question kills
+/// only the child. It is killed if it does not end in time.
+pub(crate) fn in_a_child(
+    patience: PollTimeout,
+    body: impl FnOnce() -> String,
+) -> nix::Result<Fate> {
+    let (reader, writer) = pipe()?;
+    // SAFETY: this process has one thread when it asks, so no lock is held by a thread that the child
+    // has not; the child ends by _exit(2).
+    let child = match unsafe { fork() }? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // Nobody is left to tell if this fails; the parent sees that nothing came.
+            let _ = File::from(writer).write_all(body().as_bytes());
+            // SAFETY: ends the process, and runs none of its handlers.
+            unsafe { libc::_exit(0) }
+        }
+    };
+    drop(writer);
+    let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+    // Some of it, or its end: what it says is short, and comes in one piece.
+    if !matches!(poll(&mut ready, patience), Ok(1)) {
+        kill(child, Signal::SIGKILL)?;
+        waitpid(child, None)?;
+        return Ok(Fate::Lost("it did not end in time"));
+    }
+    let mut said = String::new();
+    let read = File::from(reader).read_to_string(&mut said);
+    Ok(match waitpid(child, None)? {
+        WaitStatus::Signaled(_, signal, _) => Fate::Killed(signal),
+        WaitStatus::Exited(_, 0) if read.is_ok() && !said.is_empty() => Fate::Said(said),
+        _ => Fate::Lost("it said nothing"),
+    })
+}
+
+/// Whether the kernel gives a seccomp filter to all threads at once: it looks for the program, which is
+/// not there, only if it knows the flag.
+pub(crate) fn knows_seccomp_tsync() -> bool {
+    let (set, flag) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+    // SAFETY: the kernel finds no program at 0, and changes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, set, flag, 0) };
+    result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
+/// The version of Landlock, landlock_create_ruleset(2).
+pub(crate) fn landlock_abi() -> io::Result<c_long> {
+    const VERSION: c_long = 1;
+    // SAFETY: asked for the version, the kernel reads no memory.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, VERSION) };
+    if abi < 0 { Err(io::Error::last_os_error()) } else { Ok(abi) }
+}
+
+/// Why io_uring_setup(2) is refused; None: it is not, for what it complains about is that there are no
+/// parameters.
+pub(crate) fn io_uring_refused() -> Option<io::Error> {
+    // SAFETY: the kernel finds no parameters at 0, and makes no ring.
+    unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) };
+    let error = io::Error::last_os_error();
+    (error.raw_os_error() != Some(libc::EFAULT)).then_some(error)
+}
+
+/// What sigaction(2) says of signal 33, past the C library, which would deny that it exists.
+pub(crate) fn signal_action(signal: c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads and writes nothing at 0.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, 0, 0, 8) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The C library and its version.
+pub(crate) fn libc_version() -> String {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes nothing, and gives a static text.
+        let version = unsafe { libc::gnu_get_libc_version() };
+        // SAFETY: the text ends with 0.
+        let version = unsafe { std::ffi::CStr::from_ptr(version) };
+        format!("glibc {}", version.to_string_lossy())
+    }
+    #[cfg(not(target_env = "gnu"))]
+    "another libc than glibc".to_owned()
 }

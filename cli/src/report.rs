@@ -56,8 +56,18 @@ pub(crate) struct Report {
     pub(crate) performed: usize,
     /// Whether every thread has the new state after libpsx; the exit status says the same.
     pub(crate) all_changed: bool,
+    /// With `--hold`: the processes that stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<Pids>,
     /// What else there is to know.
     pub(crate) notes: Vec<String>,
+}
+
+/// The process that made plain calls, and the one that made them through libpsx.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pids {
+    pub(crate) plain: u32,
+    pub(crate) libpsx: u32,
 }
 
 /// The counts of one group of threads.
@@ -94,6 +104,7 @@ impl Report {
             performed: all.performed,
             all_changed: total.libpsx.old == 0 && total.libpsx.threads > workers,
             notes: notes(&goal, &total, all),
+            held: None,
             goal,
             total,
         }

@@ -1,8 +1,11 @@
 //! The calls that the demo makes, and the state they must leave every thread in.
 
 use anyhow::{Context, Result};
+use libpsx::process::Ids;
 use nix::unistd::{User, geteuid};
 use serde::Serialize;
+
+use crate::tasks::Credentials;
 
 /// One system call of the demo. None of them takes a pointer into memory, so making any of them
 /// is sound; whether the kernel allows it is another matter.
@@ -68,15 +71,16 @@ impl Goal {
 
     /// Whether a thread with this status has the whole of the new state. Keepcaps is not part of
     /// it: the kernel does not show it in /proc.
-    pub(crate) fn reached_by(&self, status: &procfs::process::Status) -> bool {
-        let no_new_privs = status.nonewprivs == Some(1);
+    pub(crate) fn reached_by(&self, credentials: &Credentials) -> bool {
+        let no_new_privs = credentials.no_new_privs == Some(true);
         match *self {
             Self::Unprivileged => no_new_privs,
             Self::Root { uid, gid, .. } => {
+                let all = |id| Ids { real: id, effective: id, saved: id, files: id };
                 no_new_privs
-                    && [status.ruid, status.euid, status.suid, status.fuid] == [uid; 4]
-                    && [status.rgid, status.egid, status.sgid, status.fgid] == [gid; 4]
-                    && status.groups.is_empty()
+                    && credentials.user == all(uid)
+                    && credentials.group == all(gid)
+                    && credentials.groups.is_empty()
             }
         }
     }

@@ -1,38 +1,12 @@
-//! What people see: the table, its colours, and the progress line.
+//! What people see of the demo: its table.
 
-use std::env;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
-use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 
 use crate::census::Count;
 use crate::report::{Counts, Report};
 use crate::steps::Goal;
-
-/// When to use colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    Always,
-    Never,
-}
-
-impl ColorChoice {
-    /// The decision, for standard output.
-    pub(crate) fn colored(self) -> bool {
-        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::Auto => io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
-        }
-    }
-}
 
 /// The whole of the demo's text.
 pub(crate) fn render(report: &Report, colored: bool) -> String {
@@ -55,6 +29,12 @@ pub(crate) fn render(report: &Report, colored: bool) -> String {
     );
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
+    }
+    if let Some(held) = &report.held {
+        let _ =
+            writeln!(text, "process {} stays as the plain call left it: psx audit {0}", held.plain);
+        let _ = writeln!(text, "process {} stays as libpsx left it: psx audit {0}", held.libpsx);
+        let _ = writeln!(text, "interrupt to end them");
     }
     text
 }
@@ -91,47 +71,5 @@ fn time(us: u64) -> String {
         0..1_000 => format!("{us} us"),
         1_000..1_000_000 => format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10),
         _ => format!("{}.{:02} s", us / 1_000_000, us % 1_000_000 / 10_000),
-    }
-}
-
-/// One line on standard error, rewritten in place, once something takes longer than a second.
-pub(crate) struct Progress {
-    next: Instant,
-    terminal: bool,
-    shown: bool,
-}
-
-impl Progress {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    const INTERVAL: Duration = Duration::from_millis(100);
-
-    pub(crate) fn new() -> Self {
-        let next = Instant::now() + Self::PATIENCE;
-        Self { next, terminal: io::stderr().is_terminal(), shown: false }
-    }
-
-    /// One that never says anything.
-    pub(crate) fn silent() -> Self {
-        Self { terminal: false, ..Self::new() }
-    }
-
-    /// Says what is going on, if it is time to.
-    pub(crate) fn tick(&mut self, what: impl FnOnce() -> String) {
-        let now = Instant::now();
-        if !self.terminal || now < self.next {
-            return;
-        }
-        // A progress line that cannot be written is no reason to fail.
-        let _ = write!(io::stderr(), "\r\x1b[Kpsx: {}", what());
-        self.next = now + Self::INTERVAL;
-        self.shown = true;
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }

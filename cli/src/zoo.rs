@@ -13,7 +13,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 
 use crate::census::{self, Kind};
 use crate::raw;
-use crate::text::Progress;
+use crate::terminal::Progress;
 
 /// Deep enough for a signal frame and what a debug build makes of these loops.
 const STACK: usize = 64 * 1024;

@@ -2,66 +2,14 @@
 
 #![allow(missing_docs)]
 
-use std::io::Read;
+mod support;
+
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-
-const WATCHDOG: Duration = Duration::from_secs(60);
-const NOBODY: u32 = 65534;
-
-struct Finished {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-fn psx(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_psx"));
-    command.args(args).env_remove("NO_COLOR");
-    command
-}
-
-/// Runs it to its end, or kills it and fails when it takes too long.
-fn finish(mut command: Command) -> Finished {
-    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("psx starts");
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
-    let status = watch(&mut child);
-    Finished {
-        status,
-        stdout: stdout.join().expect("standard output is text"),
-        stderr: stderr.join().expect("standard error is text"),
-    }
-}
-
-fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
-    let mut pipe = pipe.expect("a pipe");
-    thread::spawn(move || {
-        let mut text = String::new();
-        pipe.read_to_string(&mut text).expect("UTF-8");
-        text
-    })
-}
-
-fn watch(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + WATCHDOG;
-    loop {
-        if let Some(status) = child.try_wait().expect("the child is ours") {
-            return status;
-        }
-        if Instant::now() > deadline {
-            child.kill().expect("the child is ours");
-            child.wait().expect("the child is ours");
-            panic!("psx did not end within {WATCHDOG:?}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
+use support::{Finished, Killed, NOBODY, finish, is_root, psx, readable_copy};
 
 fn json(finished: &Finished) -> Value {
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
@@ -87,17 +35,6 @@ fn check(report: &Value, workers: u64) {
         assert_eq!(group["libpsx"]["old"], 0, "{kind}");
         assert!(group["libpsx"]["threads"].as_u64() >= Some(1), "{kind}");
     }
-}
-
-/// Whether the tests run as a user who can become any other; says so if not.
-fn is_root(what: &str) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
-    let uids = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("Uid:");
-    let root = uids.split_whitespace().nth(1) == Some("0");
-    if !root {
-        eprintln!("SKIPPED {what}: it needs root");
-    }
-    root
 }
 
 /// Whether this process could still gain privilege, which a plain call then leaves to the others.
@@ -142,13 +79,6 @@ fn works_without_privilege() {
     }
 }
 
-/// The program where any user can execute it: the build directory may be closed to others.
-fn readable_copy() -> std::path::PathBuf {
-    let path = std::env::temp_dir().join(format!("psx-demo-test-{}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_psx"), &path).expect("a copy");
-    path
-}
-
 #[test]
 fn bad_arguments_exit_2() {
     let bad: [&[&str]; 8] = [
@@ -191,4 +121,47 @@ fn colours_when_asked_for() {
 fn one_thread_will_do() {
     let report = json(&finish(psx(&["demo", "--json", "--threads", "1"])));
     assert_eq!(report["all_changed"], true);
+}
+
+/// What stays is what psx audit finds: threads that differ after the plain call, none after libpsx; and
+/// the copy does not outlive the demo.
+#[test]
+fn held_for_psx_audit() {
+    let mut command = psx(&["demo", "--threads", "8", "--hold"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = Killed(command.spawn().unwrap());
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let pids: Vec<String> = lines
+        .take_while(|line| line != "interrupt to end them")
+        .filter_map(|line| Some(line.split_once(": psx audit ")?.1.to_owned()))
+        .collect();
+    let [plain, everywhere] = pids.as_slice() else { panic!("{pids:?}") };
+    assert_eq!(*everywhere, demo.0.id().to_string());
+    if is_root("auditing what the plain call left") {
+        let ignore = ["--ignore", "namespaces"];
+        let finished = finish(psx(&[&["audit", plain], &ignore[..]].concat()));
+        assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+        snapbox::assert_data_eq!(
+            finished.stdout,
+            snapbox::str![[r#"
+...
+ [..]   1: [..] (psx)   nobody (65534)[..]
+ psx [..] nogroup (65534) [..]
+[..]groups none [..]
+...
+[..] (psx): its threads differ: uid, gid, [..]caps, nnp
+    other than the leader in uid, gid, [..]caps, nnp: [..] (psx-futex), [..]
+1 process, [..] threads: 1 diverges
+
+"#]]
+        );
+    }
+    let finished = finish(psx(&["audit", "--expect", "nnp=1", everywhere]));
+    assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+    drop(demo);
+    while std::fs::read_to_string(format!("/proc/{plain}/stat"))
+        .is_ok_and(|stat| !stat.contains(") Z"))
+    {
+        std::thread::yield_now();
+    }
 }

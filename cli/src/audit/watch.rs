@@ -1,0 +1,97 @@
+//! `--watch`: the same again and again, in place on a terminal, with a mark on what changed.
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::names::Names;
+use super::table::{self, Row};
+use super::{Arguments, Audit, json};
+use crate::terminal::{self, Progress};
+
+/// Seconds, with a fraction if you like.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(interval) if interval >= Duration::from_millis(10) => Ok(interval),
+        _ => Err("at least 0.01 seconds".to_owned()),
+    }
+}
+
+/// What the rows said at the last look.
+type Before = HashMap<(i32, String), [String; 5]>;
+
+/// Looks until it has looked often enough, or what was asked for cannot be read any more.
+pub(crate) fn run(arguments: &Arguments, interval: Duration, names: &mut Names) -> Result<bool> {
+    let mut before: Option<Before> = None;
+    let mut looks = 0;
+    loop {
+        let audit = arguments.look(names, &mut Progress::silent())?;
+        let text = if arguments.json {
+            format!("{}\n", json::render(&audit, names))
+        } else {
+            draw(arguments, &audit, names, &mut before)
+        };
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).context("writing to standard output")?;
+        out.flush().context("writing to standard output")?;
+        drop(out);
+        looks += 1;
+        if arguments.times.is_some_and(|times| looks >= times.get()) {
+            return Ok(audit.good());
+        }
+        thread::sleep(interval);
+    }
+}
+
+fn draw(
+    arguments: &Arguments,
+    audit: &Audit,
+    names: &mut Names,
+    before: &mut Option<Before>,
+) -> String {
+    let look = arguments.appearance();
+    let mut rows = table::rows(audit, names);
+    let gone = mark(&mut rows, before.as_ref());
+    let mut text = table::table(&rows, look) + "\n" + &table::remarks(audit, look);
+    text.extend(gone.iter().map(|pid| format!("* {pid}: gone since the last look\n")));
+    *before = Some(rows.into_iter().map(|row| (row.key, row.texts)).collect());
+    match terminal::size() {
+        Some((_, height)) => in_place(&text, usize::from(height)),
+        None => text + "\n",
+    }
+}
+
+/// Marks the rows that were not there, or said something else; gives the processes that are gone.
+fn mark(rows: &mut [Row], before: Option<&Before>) -> Vec<i32> {
+    let Some(before) = before else { return Vec::new() };
+    for row in &mut *rows {
+        row.changed = before.get(&row.key) != Some(&row.texts);
+    }
+    let mut gone: Vec<i32> = before.keys().map(|(pid, _)| *pid).collect();
+    gone.retain(|pid| !rows.iter().any(|row| row.key.0 == *pid));
+    gone.sort_unstable();
+    gone.dedup();
+    gone
+}
+
+/// The text from the top of the terminal on, each line over the one that was there. What does not fit
+/// is left out, for it would scroll the rest away.
+fn in_place(text: &str, height: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let room = height.saturating_sub(1);
+    let shown = if lines.len() > room { room.saturating_sub(1) } else { lines.len() };
+    let mut drawn = "\x1b[H".to_owned();
+    for line in lines.iter().take(shown) {
+        drawn += line;
+        drawn += "\x1b[K\r\n";
+    }
+    match lines.len() - shown {
+        0 => {}
+        more => drawn += &format!("... and {more} more lines\x1b[K\r\n"),
+    }
+    drawn + "\x1b[J"
+}

@@ -1,0 +1,185 @@
+//! The single questions. Each is asked in a process of one thread.
+
+use libpsx::process::{Capabilities, Capability};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::getpid;
+
+use super::{Finding, Verdict};
+use crate::raw;
+use crate::tasks::{Process, Status};
+use Verdict::{Fails, Good, Limited};
+
+const SIGNAL: i32 = 33;
+
+fn own_status() -> nix::Result<Status> {
+    let process = Process::myself()?;
+    process.task(process.pid)?.status()
+}
+
+pub(super) fn cpu() -> Finding {
+    let cpu = std::env::consts::ARCH;
+    if cfg!(target_arch = "x86_64") {
+        return Finding::new(Good, cpu, "this CPU is supported");
+    }
+    Finding::new(Fails, cpu, "there is no code for this CPU")
+}
+
+pub(super) fn kernel() -> Finding {
+    match procfs::sys::kernel::Version::current() {
+        Ok(v) if (v.major, v.minor) >= (4, 14) => {
+            let found = format!("Linux {}.{}.{}", v.major, v.minor, v.patch);
+            Finding::new(Good, found, "4.14 or later is supported")
+        }
+        Ok(v) => {
+            let found = format!("Linux {}.{}.{}", v.major, v.minor, v.patch);
+            Finding::new(Limited, found, "nothing is known of kernels before 4.14")
+        }
+        Err(error) => Finding::new(Limited, "unknown", format!("its version is not told: {error}")),
+    }
+}
+
+pub(super) fn libc() -> Finding {
+    Finding::new(
+        Good,
+        raw::libc_version(),
+        "leaves signal 33 open in all threads; its own setuid(3) and the like change the threads that it \
+         knows, and no other call does",
+    )
+}
+
+/// What this process was given when it started, which others here will be given too.
+pub(super) fn sandbox() -> Finding {
+    let Ok(status) = own_status() else {
+        return Finding::new(Limited, "unknown", "without /proc nothing tells");
+    };
+    let own = status.credentials;
+    if own.seccomp == Some(2) {
+        let count = own.filters.map_or_else(|| "some".to_owned(), |count| count.to_string());
+        return Finding::new(
+            Limited,
+            format!("seccomp filters: {count}"),
+            "calls may be refused, in all threads or none; what a broadcast needs is tried below",
+        );
+    }
+    Finding::new(Good, "no seccomp filter", "nothing is refused but by privilege")
+}
+
+pub(super) fn proc() -> Finding {
+    let usable = Process::myself().and_then(|own| Ok((own.tids()?, own.task(own.pid)?.status()?)));
+    let found = match usable {
+        Ok((tids, status)) if tids.contains(&getpid().as_raw()) => {
+            let namespaces = status.numbers.len();
+            if namespaces <= 1 {
+                return Finding::new(
+                    Good,
+                    "shows this process",
+                    "a broadcast lists the threads there",
+                );
+            }
+            "of an outer PID namespace".to_owned()
+        }
+        Ok(_) => "of another PID namespace".to_owned(),
+        Err(error) => format!("not usable: {}", error.desc()),
+    };
+    let sets = Capabilities::of_this_thread().unwrap_or_default();
+    let consequence = if sets.effective.contains(Capability::SYS_ADMIN) {
+        "a broadcast translates the numbers there, or mounts a proc for itself"
+    } else {
+        "a broadcast translates the numbers there, or asks for every possible tid, which takes seconds and \
+         takes zombies for threads"
+    };
+    Finding::new(Limited, found, consequence)
+}
+
+pub(super) fn signal() -> Finding {
+    if let Err(error) = raw::signal_action(SIGNAL) {
+        return Finding::new(Fails, format!("sigaction: {error}"), "no handler can be installed");
+    }
+    match own_status() {
+        Ok(status) if status.blocked >> (SIGNAL - 1) & 1 != 0 => Finding::new(
+            Fails,
+            "blocked from the start",
+            "whoever started this blocks signal 33, and threads inherit that: they cannot be stopped",
+        ),
+        Ok(_) => Finding::new(Good, "open", "threads can be stopped by it"),
+        Err(_) => {
+            Finding::new(Limited, "not known whether it is blocked", "the broadcast below shows it")
+        }
+    }
+}
+
+pub(super) fn queue() -> Finding {
+    let Ok(Some((used, limit))) = own_status().map(|status| status.queue) else {
+        return Finding::new(
+            Limited,
+            "unknown",
+            "/proc does not tell; the broadcast below shows it",
+        );
+    };
+    let free = limit.saturating_sub(used);
+    let found = format!("{used} of {limit} queued");
+    if free == 0 {
+        let why = "RLIMIT_SIGPENDING of this user is used up: no signal can be queued, and a broadcast \
+                   among several threads is refused";
+        return Finding::new(Fails, found, why);
+    }
+    let why = format!("a broadcast reaches up to {free} other threads; it takes a place for each");
+    Finding::new(if free < 64 { Limited } else { Good }, found, why)
+}
+
+pub(super) fn alone() -> Finding {
+    match unshare(CloneFlags::CLONE_THREAD) {
+        Ok(()) => Finding::new(
+            Good,
+            "unshare(CLONE_THREAD) tells",
+            "in a process of one thread a call costs two system calls",
+        ),
+        Err(error) => Finding::new(
+            Limited,
+            format!("unshare(CLONE_THREAD): {}", error.desc()),
+            "a process of one thread cannot be told from one of many: each call looks for others",
+        ),
+    }
+}
+
+pub(super) fn tsync() -> Finding {
+    if raw::knows_seccomp_tsync() {
+        let why = "the kernel gives a filter to all threads by itself; a broadcast lets it";
+        return Finding::new(Good, "available", why);
+    }
+    let why =
+        "no filter can be given to all threads by the kernel; each thread would install its own";
+    Finding::new(Limited, "not available", why)
+}
+
+pub(super) fn landlock() -> Finding {
+    match raw::landlock_abi() {
+        Ok(abi) if abi >= 8 => {
+            let why = "the kernel restricts all threads by itself (LANDLOCK_RESTRICT_SELF_TSYNC)";
+            Finding::new(Good, format!("ABI {abi}"), why)
+        }
+        Ok(abi) => {
+            let why = "no TSYNC before ABI 8: each thread gets a domain of its own by a broadcast";
+            Finding::new(Good, format!("ABI {abi}"), why)
+        }
+        Err(error) => {
+            let why = "no thread can be restricted by Landlock";
+            Finding::new(Limited, format!("not available: {error}"), why)
+        }
+    }
+}
+
+pub(super) fn io_uring() -> Finding {
+    match raw::io_uring_refused() {
+        None => Finding::new(
+            Good,
+            "available",
+            "a ring that was made before a drop, with a thread of its own (SQPOLL) or a registered \
+             personality, keeps its credentials: psx audit shows such threads",
+        ),
+        Some(error) => {
+            let why = "no ring can keep credentials beyond a drop";
+            Finding::new(Good, format!("not available: {error}"), why)
+        }
+    }
+}

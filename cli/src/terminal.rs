@@ -1,0 +1,90 @@
+//! The terminal: whether to use colours, how a name of somebody else's is shown, and a progress line.
+
+use std::env;
+use std::io::{self, IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+impl ColorChoice {
+    /// The decision, for standard output.
+    pub(crate) fn colored(self) -> bool {
+        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
+        }
+    }
+}
+
+/// Columns and lines of the terminal that standard output is, if it is one.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let (width, height) = terminal_size::terminal_size_of(io::stdout())?;
+    Some((width.0, height.0))
+}
+
+/// A name that another process may have chosen, so that it can do nothing to a terminal, nor pass for
+/// something else: what is not printable ASCII is escaped, and so is the backslash.
+pub(crate) fn printable(name: &[u8]) -> String {
+    let mut text = String::new();
+    for &byte in name {
+        match byte {
+            b' '..=b'[' | b']'..=b'~' => text.push(char::from(byte)),
+            _ => text.extend(std::ascii::escape_default(byte).map(char::from)),
+        }
+    }
+    text
+}
+
+/// One line on standard error, rewritten in place, once something takes longer than a second.
+pub(crate) struct Progress {
+    next: Instant,
+    terminal: bool,
+    shown: bool,
+}
+
+impl Progress {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        let next = Instant::now() + Self::PATIENCE;
+        Self { next, terminal: io::stderr().is_terminal(), shown: false }
+    }
+
+    /// One that never says anything.
+    pub(crate) fn silent() -> Self {
+        Self { terminal: false, ..Self::new() }
+    }
+
+    /// Says what is going on, if it is time to.
+    pub(crate) fn tick(&mut self, what: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if !self.terminal || now < self.next {
+            return;
+        }
+        // A progress line that cannot be written is no reason to fail.
+        let _ = write!(io::stderr(), "\r\x1b[Kpsx: {}", what());
+        self.next = now + Self::INTERVAL;
+        self.shown = true;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

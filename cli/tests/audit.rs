@@ -1,0 +1,431 @@
+//! `psx audit` on processes that the test makes: what it sees, says and returns.
+
+#![allow(missing_docs, unsafe_code)]
+
+mod support;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::Value;
+use support::{
+    Finished, NOBODY, Subject, become_user, finish, is_root, name, plain, prctl, psx,
+    readable_copy, thread,
+};
+
+fn audit(args: &[&str], pid: i32) -> Finished {
+    let pid = pid.to_string();
+    finish(psx(&[&["audit"], args, &[&pid]].concat()))
+}
+
+fn json(args: &[&str], pid: i32) -> Value {
+    let finished = audit(&[&["--json"], args].concat(), pid);
+    serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {}", finished.stderr))
+}
+
+/// The tids of the groups that differ, with the fields.
+fn differing(process: &Value) -> Vec<(i64, Vec<&str>)> {
+    let mut found = Vec::new();
+    for group in process["groups"].as_array().unwrap() {
+        let fields: Vec<_> =
+            group["differs"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+        for thread in group["threads"].as_array().unwrap() {
+            if !fields.is_empty() {
+                found.push((thread["tid"].as_i64().unwrap(), fields.clone()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn threads_alike_are_consistent() {
+    let subject = Subject::new(|stage| {
+        let tids: Vec<_> = (0..3).map(|_| thread(|| {})).collect();
+        stage.ready(&tids);
+    });
+    let report = json(&[], subject.pid);
+    assert_eq!(report["consistent"], true, "{report}");
+    let process = &report["processes"][0];
+    assert_eq!(process["threads"], 4);
+    assert_eq!(process["groups"].as_array().unwrap().len(), 1);
+    let finished = audit(&["--quiet"], subject.pid);
+    assert_eq!((finished.status.code(), &*finished.stdout, &*finished.stderr), (Some(0), "", ""));
+}
+
+/// What one thread does alone, and the fields that then differ.
+type Divergence = (&'static str, fn(), &'static [&'static str]);
+
+fn no_capabilities() {
+    let header = [0x2008_0522_u32, 0];
+    let sets = [0_u32; 6];
+    plain(libc::SYS_capset, [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0]);
+}
+
+fn allow_all() {
+    let allow = libc::BPF_RET | libc::BPF_K;
+    let step = libc::sock_filter { code: allow as u16, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+    let program = libc::sock_fprog { len: 1, filter: (&raw const step).cast_mut() };
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+    let set = libc::SECCOMP_SET_MODE_FILTER as usize;
+    for _ in 0..2 {
+        plain(libc::SYS_seccomp, [set, 0, (&raw const program) as usize, 0, 0]);
+    }
+}
+
+fn ambient() {
+    let header = [0x2008_0522_u32, 0];
+    let all = [0x1_u32, 0x1, 0x1, 0, 0, 0];
+    plain(libc::SYS_capset, [header.as_ptr() as usize, all.as_ptr() as usize, 0, 0, 0]);
+    plain(libc::SYS_prctl, [47, 2, 0, 0, 0]);
+}
+
+const AS_ROOT: [Divergence; 9] = [
+    ("setresuid", || become_user(NOBODY as usize), &["uid", "caps"]),
+    ("setfsuid", || plain(libc::SYS_setfsuid, [7, 0, 0, 0, 0]), &["uid", "caps"]),
+    ("setresgid", || plain(libc::SYS_setresgid, [7, 7, 7, 0, 0]), &["gid"]),
+    (
+        "setgroups",
+        || plain(libc::SYS_setgroups, [2, [5_u32, 6].as_ptr() as usize, 0, 0, 0]),
+        &["groups"],
+    ),
+    ("capset", no_capabilities, &["caps"]),
+    ("ambient", ambient, &["caps", "ambient"]),
+    ("bounding", || prctl(libc::PR_CAPBSET_DROP, 0), &["bounding"]),
+    (
+        "unshare",
+        || plain(libc::SYS_unshare, [libc::CLONE_NEWUTS as usize, 0, 0, 0, 0]),
+        &["namespaces"],
+    ),
+    (
+        "sched_setscheduler",
+        || plain(libc::SYS_sched_setscheduler, [0, 3, [0_i32].as_ptr() as usize, 0, 0]),
+        &["sched"],
+    ),
+];
+
+const AS_ANYBODY: [Divergence; 2] = [
+    ("no_new_privs", || prctl(libc::PR_SET_NO_NEW_PRIVS, 1), &["nnp"]),
+    ("seccomp", allow_all, &["nnp", "seccomp"]),
+];
+
+#[test]
+fn each_field_in_which_one_thread_differs_is_named() {
+    let root = is_root("fields that only root can change");
+    let privileged = AS_ROOT.iter().filter(|_| root);
+    for &(what, change, fields) in privileged.chain(&AS_ANYBODY) {
+        let subject = Subject::new(|stage| {
+            thread(|| {});
+            let tids = [thread(move || {
+                name(b"other");
+                change();
+            })];
+            stage.ready(&tids);
+        });
+        let report = json(&[], subject.pid);
+        let process = &report["processes"][0];
+        let wanted = vec![(i64::from(subject.tids[0]), fields.to_vec())];
+        assert_eq!(differing(process), wanted, "{what}: {report}");
+        assert_eq!(report["consistent"], false, "{what}");
+        assert_eq!(process["differs"].as_array().unwrap().len(), fields.len());
+        let finished = audit(&["--quiet"], subject.pid);
+        assert_eq!((finished.status.code(), finished.stdout.len()), (Some(1), 0), "{what}");
+        let ignored = audit(&["--quiet", "--ignore", &fields.join(",")], subject.pid);
+        assert_eq!(ignored.status.code(), Some(0), "{what}: {}", ignored.stderr);
+        // For people: which thread, and which fields; and a sentence for each.
+        let text = audit(&["--explain"], subject.pid).stdout;
+        let line = format!("in {}: {} (other)\n", fields.join(", "), subject.tids[0]);
+        assert!(text.contains(&line), "{what}: {text}");
+        for field in fields {
+            assert!(text.contains(&format!("\ndiffers:{field}: ")), "{what}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_filters_and_the_sets_are_told() {
+    let subject = Subject::new(|stage| stage.ready(&[thread(allow_all)]));
+    let report = json(&[], subject.pid);
+    let state = &report["processes"][0]["groups"][1]["state"];
+    assert_eq!(state["seccomp"]["mode"], "filter", "{report}");
+    assert_eq!(state["seccomp"]["filters"], 2, "{report}");
+    assert_eq!(state["no_new_privs"], true);
+}
+
+/// Names that would be something else on a terminal, or in a file of /proc.
+const NAMES: [(&[u8], &str); 8] = [
+    (b"sp ace", "sp ace"),
+    (b"a) R 1 (b", "a) R 1 (b"),
+    (b"x\nUid:\t7\t7\t7\t7", r"x\nUid:\t7\t7\t7\t7"),
+    (b"\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+    (b"\x1b]0;title\x07", r"\x1b]0;title\x07"),
+    (b"\xe2\x80\xaeright", r"\xe2\x80\xaeright"),
+    (b"\x9b31m\xff\x7f", r"\x9b31m\xff\x7f"),
+    (b"back\\n", r"back\\n"),
+];
+
+#[test]
+fn no_name_does_anything_to_a_terminal() {
+    let subject = Subject::new(|stage| {
+        // Each differs, so that each is named.
+        let tids: Vec<_> = NAMES
+            .iter()
+            .map(|(bytes, _)| {
+                thread(|| {
+                    name(bytes);
+                    prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+                })
+            })
+            .collect();
+        name(NAMES[3].0);
+        stage.ready(&tids);
+    });
+    for args in
+        [&["--color", "never"][..], &["--json"], &["--explain"], &["--watch", "1", "--times", "1"]]
+    {
+        let finished = audit(args, subject.pid);
+        let safe = |c: char| c == '\n' || (!c.is_control() && (c.is_ascii() || "─═".contains(c)));
+        assert!(finished.stdout.chars().all(safe), "{args:?}: {:?}", finished.stdout);
+        assert_eq!(finished.status.code(), Some(1), "{args:?}: {}", finished.stderr);
+    }
+    let report = json(&[], subject.pid);
+    let process = &report["processes"][0];
+    assert_eq!(process["name"], NAMES[3].1);
+    assert_eq!(process["differs"], serde_json::json!(["nnp"]), "{report}");
+    for ((_, shown), tid) in NAMES.iter().zip(&subject.tids) {
+        let threads = process["groups"][1]["threads"].as_array().unwrap();
+        let thread = threads.iter().find(|thread| thread["tid"] == *tid).unwrap();
+        assert_eq!(thread["name"], *shown);
+    }
+    let text = audit(&[], subject.pid).stdout;
+    for (_, shown) in NAMES {
+        assert!(text.contains(&format!("({shown})")), "{shown}: {text}");
+    }
+}
+
+#[test]
+fn a_dead_leader_is_noted_and_not_compared() {
+    let subject = Subject::new(|stage| {
+        let changes = [thread(|| prctl(libc::PR_SET_NO_NEW_PRIVS, 1))];
+        stage.ready(&changes);
+        // The leader ends with what it had.
+        plain(libc::SYS_exit, [0; 5]);
+    });
+    wait_for_state(subject.pid, 'Z');
+    let finished = audit(&[], subject.pid);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
+    assert!(finished.stdout.contains("the leader is a zombie"), "{}", finished.stdout);
+    let report = json(&["--expect", "nnp=1"], subject.pid);
+    let process = &report["processes"][0];
+    assert_eq!(process["flags"], serde_json::json!(["zombie-leader"]), "{report}");
+    assert_eq!((&process["threads"], &report["as_expected"]), (&1.into(), &true.into()));
+}
+
+#[test]
+fn a_zombie_is_noted_and_meets_no_expectation() {
+    let subject = Subject::new(|stage| {
+        stage.ready(&[]);
+        // SAFETY: ends the process; its parent does not ask.
+        unsafe { libc::_exit(0) }
+    });
+    wait_for_state(subject.pid, 'Z');
+    let finished = audit(&[], subject.pid);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    assert!(finished.stdout.contains("zombie, nothing of it runs"), "{}", finished.stdout);
+    assert_eq!(audit(&["--expect", "nnp=0"], subject.pid).status.code(), Some(1));
+}
+
+fn wait_for_state(pid: i32, state: char) {
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        if stat.rsplit(") ").next().unwrap().starts_with(state) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn expectations_name_the_first_thread_that_fails() {
+    let subject = Subject::new(|stage| {
+        let tids: Vec<_> = (0..4)
+            .map(|n| {
+                thread(move || {
+                    name(format!("worker-{n}").as_bytes());
+                    if n < 2 {
+                        prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+                    }
+                })
+            })
+            .collect();
+        prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+        stage.ready(&tids);
+    });
+    let finished = audit(&["--expect", "seccomp=disabled,nnp=1"], subject.pid);
+    assert_eq!(finished.status.code(), Some(1));
+    let line = format!(
+        "{} (subject): expected nnp=1: thread {} (worker-2) has no, and 1 other thread has not",
+        subject.pid, subject.tids[2]
+    );
+    assert!(finished.stdout.contains(&line), "{}", finished.stdout);
+    let report = json(&["--expect", "nnp=1"], subject.pid);
+    assert_eq!(report["as_expected"], false);
+    let failure = &report["processes"][0]["failures"][0];
+    assert_eq!(
+        (&failure["first"]["tid"], &failure["threads"]),
+        (&subject.tids[2].into(), &2.into())
+    );
+}
+
+#[test]
+fn every_key_of_an_expectation_holds_and_fails() {
+    if !is_root("keys that need a known user") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        allow_all();
+        prctl(libc::PR_CAPBSET_DROP, 0);
+        plain(libc::SYS_setgroups, [2, [6_u32, 5].as_ptr() as usize, 0, 0, 0]);
+        plain(libc::SYS_setresgid, [1, 2, 3, 0, 0]);
+        plain(libc::SYS_setresuid, [11, 12, 13, 0, 0]);
+        stage.ready(&[]);
+    });
+    let holds = "ruid=11,euid=12,suid=13,fsuid=12,rgid=1,egid=2,sgid=3,fsgid=2,groups=5+6,caps=none,\
+                 effective=none,permitted=none,inheritable=none,ambient=none,nnp=1,seccomp=filter,filters=2,\
+                 sched=other";
+    let finished = audit(&["--expect", holds], subject.pid);
+    assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+    for fails in [
+        "uid=11",
+        "gid=1",
+        "ruid=1",
+        "euid=1",
+        "suid=1",
+        "fsuid=1",
+        "rgid=7",
+        "egid=7",
+        "sgid=7",
+        "fsgid=7",
+        "groups=none",
+        "groups=5",
+        "caps=cap_chown",
+        "effective=all",
+        "permitted=all",
+        "inheritable=cap_kill",
+        "ambient=cap_kill",
+        "bounding=all",
+        "nnp=0",
+        "seccomp=strict",
+        "filters=1",
+        "sched=fifo",
+        "label=no-such-label",
+    ] {
+        let finished = audit(&["--quiet", "--expect", fails], subject.pid);
+        assert_eq!(finished.status.code(), Some(1), "{fails}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_ring_that_keeps_root_is_flagged() {
+    if !is_root("a ring with the credentials of root") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        // struct io_uring_params: the third word is the flags, IORING_SETUP_SQPOLL.
+        let mut parameters = [0_u32; 30];
+        parameters[2] = 2;
+        // SAFETY: the kernel reads and writes the parameters.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
+        let made = [if ring >= 0 { 1 } else { 0 }];
+        become_user(NOBODY as usize);
+        stage.ready(&made);
+    });
+    if subject.tids == [0] {
+        println!("SKIPPED: io_uring is not available");
+        return;
+    }
+    let report = json(&[], subject.pid);
+    let worker = &report["processes"][0]["workers"][0];
+    assert_eq!(worker["kind"], "sqpoll", "{report}");
+    assert_eq!(worker["keeps"], serde_json::json!(["uid", "caps"]), "{report}");
+    assert_eq!(report["processes"][0]["threads"], 1);
+    let finished = audit(&["--explain"], subject.pid);
+    assert_eq!(finished.status.code(), Some(1));
+    assert!(finished.stdout.contains("keeps what no thread has: uid, caps"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("worker-keeps: "), "{}", finished.stdout);
+}
+
+#[test]
+fn what_is_asked_for_and_cannot_be_read_is_2() {
+    let gone = Subject::new(|stage| stage.ready(&[])).pid;
+    let finished = audit(&[], gone);
+    assert_eq!((finished.status.code(), &*finished.stdout), (Some(2), ""));
+    assert_eq!(finished.stderr, format!("psx: process {gone}: there is no such process\n"));
+    assert_eq!(finish(psx(&["audit", "--name", "^no such name$"])).status.code(), Some(2));
+    let bad: [&[&str]; 12] = [
+        &["audit"],
+        &["audit", "0"],
+        &["audit", "-1"],
+        &["audit", "1", "--all"],
+        &["audit", "--name", "("],
+        &["audit", "--user", "no such user"],
+        &["audit", "1", "--expect", "uid"],
+        &["audit", "1", "--expect", "colour=red"],
+        &["audit", "1", "--expect", "caps=cap_nothing"],
+        &["audit", "1", "--ignore", "hair"],
+        &["audit", "1", "--watch", "0"],
+        &["audit", "1", "--times", "3"],
+    ];
+    for args in bad {
+        let finished = finish(psx(args));
+        assert_eq!((finished.status.code(), &*finished.stdout), (Some(2), ""), "{args:?}");
+        assert!(!finished.stderr.is_empty(), "{args:?}");
+    }
+}
+
+/// Processes by name and by user; and the number of a thread stands for its process.
+#[test]
+fn processes_are_found() {
+    let subject = Subject::new(|stage| {
+        let tids = [thread(|| {})];
+        name(b"sought (it)");
+        stage.ready(&tids);
+    });
+    let pids = |args: &[&str]| -> Vec<i64> {
+        let finished = finish(psx(&[&["audit", "--json"], args].concat()));
+        let report: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+        let processes = report["processes"].as_array().unwrap();
+        processes.iter().map(|process| process["pid"].as_i64().unwrap()).collect()
+    };
+    let pid = i64::from(subject.pid);
+    assert_eq!(pids(&["--name", r"^sought \(it\)$"]), [pid]);
+    assert_eq!(pids(&[&subject.tids[0].to_string()]), [pid]);
+    assert_eq!(pids(&[&subject.tids[0].to_string(), &subject.pid.to_string()]), [pid]);
+    assert!(pids(&["--all"]).contains(&pid));
+    if is_root("the choice by user") {
+        let other = Subject::new(|stage| {
+            become_user(64_321);
+            stage.ready(&[]);
+        });
+        assert_eq!(pids(&["--user", "64321"]), [i64::from(other.pid)]);
+        assert!(!pids(&["--user", "root"]).contains(&i64::from(other.pid)));
+        assert!(pids(&["--user", "root"]).contains(&pid));
+    }
+}
+
+/// Somebody else's process: all but the namespaces can be seen, and that is said.
+#[test]
+fn an_unprivileged_look_at_root() {
+    if !is_root("looking at root as somebody else") {
+        return;
+    }
+    let subject =
+        Subject::new(|stage| stage.ready(&[thread(|| prctl(libc::PR_SET_NO_NEW_PRIVS, 1))]));
+    let mut command = Command::new(readable_copy());
+    command.args(["audit", "--json", &subject.pid.to_string()]).uid(NOBODY).gid(NOBODY);
+    let finished = finish(command);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let process = &report["processes"][0];
+    assert_eq!(process["flags"], serde_json::json!(["differs:nnp", "namespaces-unseen"]));
+}

@@ -1,0 +1,310 @@
+//! `psx audit` where it is hard: terminals, namespaces, hidepid, many threads, threads that vanish, daemons.
+
+#![allow(missing_docs, unsafe_code)]
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Instant;
+
+use nix::pty::{Winsize, openpty};
+use serde_json::Value;
+use support::{
+    Killed, NOBODY, Subject, WATCHDOG, finish, is_root, name, prctl, psx, readable_copy, thread,
+};
+
+/// A terminal of this size, with a program on it.
+struct Screen {
+    _child: Killed,
+    master: File,
+    text: String,
+}
+
+impl Screen {
+    fn new(mut command: Command, (columns, lines): (u16, u16)) -> Self {
+        let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
+        let terminal = || Stdio::from(pty.slave.try_clone().unwrap());
+        command.stdin(Stdio::null()).stdout(terminal()).stderr(terminal()).env("TERM", "xterm");
+        let child = Killed(command.spawn().unwrap());
+        drop(command);
+        let master: OwnedFd = pty.master;
+        Self { _child: child, master: master.into(), text: String::new() }
+    }
+
+    /// Reads until it has said this, or has ended; gives all that was said before and with it.
+    fn until(&mut self, done: impl Fn(&str) -> bool) -> String {
+        let started = Instant::now();
+        let mut master = self.master.try_clone().unwrap();
+        let (pieces, piece) = channel();
+        // A read can last for ever, the test must not.
+        std::thread::scope(|scope| {
+            let (want, wanted) = channel::<()>();
+            scope.spawn(move || {
+                let mut buffer = [0; 4096];
+                while wanted.recv().is_ok() {
+                    let length = master.read(&mut buffer).unwrap_or(0);
+                    if pieces.send(buffer[..length].to_vec()).is_err() || length == 0 {
+                        return;
+                    }
+                }
+            });
+            while !done(&self.text) {
+                if want.send(()).is_err() {
+                    break;
+                }
+                match piece.recv_timeout(WATCHDOG.saturating_sub(started.elapsed())) {
+                    Ok(bytes) => self.text += std::str::from_utf8(&bytes).unwrap_or("?"),
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        let _ = self._child.0.kill();
+                        panic!("not seen: {:?}", self.text);
+                    }
+                }
+            }
+        });
+        std::mem::take(&mut self.text)
+    }
+
+    fn all(mut self) -> String {
+        self.until(|_| false)
+    }
+}
+
+fn colored(text: &str) -> bool {
+    text.contains("\x1b[3") || text.contains("\x1b[38")
+}
+
+#[test]
+fn a_terminal_gets_its_width_and_colours() {
+    let subject =
+        Subject::new(|stage| stage.ready(&[thread(|| prctl(libc::PR_SET_NO_NEW_PRIVS, 1))]));
+    let command = || psx(&["audit", &subject.pid.to_string()]);
+    for columns in [70, 120] {
+        let text = Screen::new(command(), (columns, 50)).all();
+        assert!(colored(&text), "{text:?}");
+        let rule = text.lines().find(|line| line.starts_with('─')).unwrap().trim_end();
+        assert!(rule.chars().count() <= columns.into(), "{rule}");
+    }
+    let narrow = Screen::new(command(), (70, 50)).all();
+    let wide = Screen::new(command(), (120, 50)).all();
+    assert!(narrow.lines().count() > wide.lines().count(), "{narrow}\n{wide}");
+    let mut without = command();
+    without.env("NO_COLOR", "1");
+    assert!(!colored(&Screen::new(without, (120, 50)).all()));
+    let piped = finish(command());
+    assert!(!piped.stdout.contains('\x1b'), "{:?}", piped.stdout);
+}
+
+#[test]
+fn a_watch_redraws_in_place_and_marks_what_changed() {
+    let mut subject = Subject::new(|stage| {
+        thread(|| {});
+        stage.ready(&[]);
+        stage.wait();
+        prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+        stage.ready(&[]);
+    });
+    let watch = psx(&["audit", "--watch", "0.02", &subject.pid.to_string()]);
+    let mut screen = Screen::new(watch, (120, 40));
+    let looks = |text: &str| text.matches("\x1b[J").count();
+    let before = screen.until(|text| looks(text) >= 3);
+    assert!(before.starts_with("\x1b[H"), "{before:?}");
+    assert!(!before.contains("* "), "{before:?}");
+    assert_eq!(before.matches("\x1b[H").count(), before.matches("process   threads").count());
+    subject.proceed();
+    let after = screen.until(|text| text.contains("* ") && text.ends_with("\x1b[J"));
+    let frame = after.rsplit("\x1b[H").next().unwrap();
+    assert!(frame.contains("no_new_privs yes") && frame.contains("diverges"), "{frame:?}");
+    // No more than there is room for, or it would scroll.
+    let low = psx(&["audit", "--watch", "0.02", "--times", "2", &subject.pid.to_string()]);
+    let text = Screen::new(low, (120, 6)).all();
+    for frame in text.split("\x1b[H").skip(1) {
+        assert!(frame.lines().count() <= 6, "{frame:?}");
+        assert!(frame.contains("more lines"), "{frame:?}");
+    }
+}
+
+#[test]
+fn a_watch_ends_when_its_process_has() {
+    let subject = Subject::new(|stage| stage.ready(&[]));
+    let watch = psx(&["audit", "--watch", "0.02", &subject.pid.to_string()]);
+    let mut screen = Screen::new(watch, (120, 40));
+    screen.until(|text| text.contains("\x1b[J"));
+    drop(subject);
+    assert!(screen.all().contains("there is no such process"));
+}
+
+#[test]
+fn processes_in_a_pid_namespace_show_both_numbers() {
+    if !is_root("a PID namespace") {
+        return;
+    }
+    let mut outer = Command::new("unshare");
+    outer.args(["--pid", "--fork", "--kill-child", "sleep", "1000"]).process_group(0);
+    let outer = Killed(outer.spawn().unwrap());
+    let children = format!("/proc/{0}/task/{0}/children", outer.0.id());
+    let pid = loop {
+        let text = std::fs::read_to_string(&children).unwrap();
+        let pid = text.split_whitespace().next().map(str::to_owned);
+        let name = pid.as_ref().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
+        if let (Some(pid), Some(Ok("sleep\n"))) = (pid, name.as_ref().map(|n| n.as_deref())) {
+            break pid;
+        }
+        std::thread::yield_now();
+    };
+    let finished = finish(psx(&["audit", &pid]));
+    assert!(finished.stdout.contains("pid inside: 1"), "{}", finished.stdout);
+    let report: Value =
+        serde_json::from_str(&finish(psx(&["audit", "--json", &pid])).stdout).unwrap();
+    let numbers = &report["processes"][0]["pids_in_namespaces"];
+    assert_eq!(numbers, &serde_json::json!([pid.parse::<i32>().unwrap(), 1]));
+}
+
+#[test]
+fn what_hidepid_hides_is_said() {
+    if !is_root("a proc of its own") {
+        return;
+    }
+    let subject = Subject::new(|stage| stage.ready(&[]));
+    let program = readable_copy();
+    for (hidepid, said) in [("1", "it cannot be read"), ("2", "/proc does not show it (hidepid")] {
+        let script = format!(
+            "mount -t proc -o hidepid={hidepid} proc /proc && exec setpriv --reuid {NOBODY} --regid \
+             {NOBODY} --clear-groups --inh-caps=-all \"$@\""
+        );
+        let run = |args: &[&str]| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &script, "sh"]).arg(&program).args(args);
+            finish(command)
+        };
+        let finished = run(&["audit", &subject.pid.to_string()]);
+        assert_eq!(finished.status.code(), Some(2), "{}", finished.stderr);
+        assert!(finished.stderr.contains(said), "{hidepid}: {}", finished.stderr);
+        // Where nobody was named, what cannot be read is left out, and counted if it shows.
+        let all = run(&["audit", "--all", "--json"]);
+        let report: Value =
+            serde_json::from_str(&all.stdout).unwrap_or_else(|e| panic!("{e}: {}", all.stderr));
+        assert_eq!(all.status.code(), Some(0), "{}", all.stdout);
+        assert_eq!(
+            report["unreadable"].as_u64().unwrap() > 0,
+            hidepid == "1",
+            "{}",
+            report["unreadable"]
+        );
+    }
+}
+
+#[test]
+fn ten_thousand_threads() {
+    let subject = Subject::new(|stage| {
+        for _ in 0..9_998 {
+            thread(|| {});
+        }
+        stage.ready(&[thread(|| {
+            name(b"the one");
+            prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+        })]);
+    });
+    let started = Instant::now();
+    let finished = finish(psx(&["audit", &subject.pid.to_string()]));
+    println!("10,000 threads in {:?}", started.elapsed());
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    let line = format!("other than the leader in nnp: {} (the one)\n", subject.tids[0]);
+    assert!(finished.stdout.contains(&line), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains("1 process, 10000 threads: 1 diverges"),
+        "{}",
+        finished.stdout
+    );
+}
+
+/// Threads and processes come and go all the time; those that stay are all seen each time.
+#[test]
+fn what_vanishes_is_left_out() {
+    let subject = Subject::new(|stage| {
+        for _ in 0..20 {
+            thread(|| {});
+        }
+        for _ in 0..3 {
+            std::thread::spawn(|| {
+                loop {
+                    let _ = std::thread::spawn(|| {}).join();
+                }
+            });
+        }
+        std::thread::spawn(|| {
+            loop {
+                let _ = Command::new("/bin/true").status();
+            }
+        });
+        stage.ready(&[]);
+    });
+    for _ in 0..30 {
+        let finished = finish(psx(&["audit", "--json", &subject.pid.to_string()]));
+        assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+        let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+        assert!(report["processes"][0]["threads"].as_u64().unwrap() >= 25, "{report}");
+        let all = finish(psx(&["audit", "--name", "^(subject|true)$", "--quiet"]));
+        assert_ne!(all.status.code(), Some(2), "{}", all.stderr);
+    }
+}
+
+/// A python3 that has jsonschema.
+fn validator() -> Option<&'static str> {
+    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let mut command = Command::new(python);
+        command.args(["-c", "import jsonschema"]).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    })
+}
+
+#[test]
+fn the_json_is_as_documented() {
+    let Some(python) = validator() else {
+        println!("SKIPPED: python3-jsonschema is not installed");
+        return;
+    };
+    let subject = Subject::new(|stage| {
+        let tids = [thread(|| {
+            name(b"\xff\x1b(");
+            prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+        })];
+        stage.ready(&tids);
+    });
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/audit.schema.json");
+    let script = "import json, sys, jsonschema\n\
+                  schema = json.load(open(sys.argv[1]))\n\
+                  jsonschema.Draft202012Validator.check_schema(schema)\n\
+                  jsonschema.Draft202012Validator(schema).validate(json.load(sys.stdin))";
+    let mut wrong: Value = serde_json::json!({ "schema": 1, "consistent": true });
+    for args in [
+        &["--expect", "nnp=1,caps=none", "--ignore", "label"][..],
+        &["--all", "--ignore", "sched"],
+        &["--all", "--watch", "0.01", "--times", "1"],
+    ] {
+        let mut command = psx(&["audit", "--json"]);
+        command.args(args);
+        if args[0] == "--expect" {
+            command.arg(subject.pid.to_string());
+        }
+        let text = finish(command).stdout;
+        wrong = serde_json::from_str(&text).unwrap();
+        assert!(valid(python, script, schema, &text), "{args:?}: {text}");
+    }
+    wrong["processes"][0]["groups"][0]["state"]["no_new_privs"] = "yes".into();
+    assert!(!valid(python, script, schema, &wrong.to_string()), "the check checks nothing");
+}
+
+fn valid(python: &str, script: &str, schema: &str, text: &str) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", script, schema]).stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait().unwrap().success()
+}

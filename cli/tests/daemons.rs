@@ -1,0 +1,180 @@
+//! `psx audit` on daemons from Debian's packages, where they are installed.
+
+#![allow(missing_docs, unsafe_code)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{NOBODY, WATCHDOG, finish, is_root, psx};
+
+/// A daemon in a process group of its own, and a directory; both go with the test.
+struct Daemon {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // SAFETY: the group was made for this child, which nobody has waited for.
+        unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn installed(program: &str) -> bool {
+    let there = Path::new(program).exists();
+    if !there {
+        println!("SKIPPED: {program} is not installed");
+    }
+    there
+}
+
+fn directory(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("psx-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    path
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn start(mut command: Command, directory: PathBuf) -> Daemon {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    Daemon { child: command.spawn().unwrap(), directory }
+}
+
+/// What psx says of these processes, once that holds which is waited for.
+fn audit_until(args: &[&str], settled: impl Fn(&Value) -> bool) -> (Option<i32>, Value) {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        let finished = finish(psx(&[&["audit", "--json"], args].concat()));
+        if let Ok(report) = serde_json::from_str(&finished.stdout) {
+            if settled(&report) {
+                return (finished.status.code(), report);
+            }
+            assert!(Instant::now() < deadline, "not settled: {report}");
+        }
+        assert!(Instant::now() < deadline, "not there: {}", finished.stderr);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn effective(process: &Value) -> &Value {
+    &process["groups"][0]["state"]["uid"]["effective"]["id"]
+}
+
+#[test]
+fn nginx_keeps_a_root_master_and_drops_its_workers() {
+    if !installed("/usr/sbin/nginx") || !is_root("nginx with workers of another user") {
+        return;
+    }
+    let (place, port) = (directory("nginx"), free_port());
+    let at = place.display();
+    let text = format!(
+        "daemon off; pid {at}/pid; error_log {at}/error; worker_processes 2; user nobody nogroup;\n\
+         events {{ worker_connections 16; }}\n\
+         http {{ access_log off; client_body_temp_path {at}/b; proxy_temp_path {at}/p;\n\
+         fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
+         server {{ listen 127.0.0.1:{port}; }} }}"
+    );
+    std::fs::write(place.join("nginx.conf"), text).unwrap();
+    let mut command = Command::new("/usr/sbin/nginx");
+    command.arg("-c").arg(place.join("nginx.conf")).arg("-p").arg(&place);
+    let daemon = start(command, place);
+    let master = daemon.child.id().to_string();
+    let children = || {
+        std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"))
+            .unwrap_or_default()
+    };
+    let workers = loop {
+        let pids = children();
+        if pids.split_whitespace().count() == 2 {
+            break pids;
+        }
+        std::thread::yield_now();
+    };
+    let mut all = vec![master.as_str()];
+    all.extend(workers.split_whitespace());
+    let dropped = |report: &Value| {
+        let processes = report["processes"].as_array().unwrap();
+        processes.iter().filter(|one| effective(one) == NOBODY).count() == 2
+    };
+    let (code, report) = audit_until(&all, dropped);
+    // Each process is consistent; they differ from each other, which is the design.
+    assert_eq!(code, Some(0), "{report}");
+    let expect = ["audit", "--quiet", "--expect", "uid=nobody,gid=nogroup,caps=none"];
+    let workers = finish(psx(&[&expect, &all[1..]].concat()));
+    assert_eq!(workers.status.code(), Some(0), "{}", workers.stderr);
+    assert_eq!(finish(psx(&[&expect, &all[..1]].concat())).status.code(), Some(1));
+}
+
+#[test]
+fn memcached_drops_root_in_all_its_threads() {
+    if !installed("/usr/bin/memcached") || !is_root("memcached that changes its user") {
+        return;
+    }
+    let place = directory("memcached");
+    let mut command = Command::new("/usr/bin/memcached");
+    command.args(["-u", "nobody", "-t", "4", "-s"]).arg(place.join("socket"));
+    let daemon = start(command, place);
+    let pid = daemon.child.id().to_string();
+    let running = |report: &Value| {
+        report["processes"][0]["threads"].as_u64() > Some(4)
+            && effective(&report["processes"][0]) == NOBODY
+    };
+    let (code, report) = audit_until(&[&pid], running);
+    assert_eq!(code, Some(0), "{report}");
+    let checked = finish(psx(&["audit", "--expect", "uid=nobody,caps=none", &pid]));
+    assert_eq!(checked.status.code(), Some(0), "{}", checked.stdout);
+}
+
+#[test]
+fn postgres_is_its_user_everywhere() {
+    let Some(bin) = std::fs::read_dir("/usr/lib/postgresql")
+        .ok()
+        .and_then(|versions| Some(versions.flatten().next()?.path().join("bin")))
+    else {
+        println!("SKIPPED: PostgreSQL is not installed");
+        return;
+    };
+    if !is_root("PostgreSQL as a user of its own") {
+        return;
+    }
+    let place = directory("postgres");
+    let data = place.join("data");
+    let mut init = Command::new(bin.join("initdb"));
+    init.args(["-N", "-A", "trust", "-D"]).arg(&data).uid(NOBODY).gid(NOBODY);
+    init.env("HOME", &place).current_dir(&place);
+    let made = finish(init);
+    assert!(made.status.success(), "{}{}", made.stdout, made.stderr);
+    let mut command = Command::new(bin.join("postgres"));
+    command.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-k"]).arg(&place);
+    command.uid(NOBODY).gid(NOBODY).current_dir(&place);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let daemon = Daemon { child, directory: place };
+    assert!(
+        log.by_ref().flatten().any(|line| line.contains("ready to accept connections")),
+        "PostgreSQL did not start"
+    );
+    let pid = daemon.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let pid = pid.to_string();
+    let mut all = vec!["audit", "--expect", "uid=nobody,caps=none", &pid];
+    all.extend(children.split_whitespace());
+    assert!(all.len() > 6, "{children}");
+    let finished = finish(psx(&all));
+    assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+}

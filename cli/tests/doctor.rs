@@ -1,0 +1,110 @@
+//! `psx doctor`: its broadcast is a real one, and where one fails it says so.
+
+#![allow(missing_docs, unsafe_code)]
+
+mod support;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use support::{Finished, finish, is_root, psx, readable_copy};
+
+fn check(finished: &Finished, works: bool) {
+    let (code, last) = if works { (0, "works here") } else { (1, "would fail here") };
+    let text = &finished.stdout;
+    assert_eq!(finished.status.code(), Some(code), "{text}{}", finished.stderr);
+    assert!(text.trim_end().ends_with(&format!("a broadcast {last}")), "{text}");
+    for what in ["CPU", "kernel", "C library", "sandbox", "/proc", "signal 33", "signal queue"] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    for what in ["alone?", "seccomp TSYNC", "Landlock", "io_uring", "a broadcast"] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+}
+
+/// The line that begins the answer to one question, as one piece of text.
+fn line<'a>(finished: &'a Finished, what: &str) -> &'a str {
+    let of = |line: &&str| line.split("  ").any(|piece| piece.trim() == what);
+    finished.stdout.lines().find(of).unwrap_or_else(|| panic!("{what}: {}", finished.stdout))
+}
+
+#[test]
+fn here_a_broadcast_works() {
+    let finished = finish(psx(&["doctor"]));
+    check(&finished, true);
+    assert!(line(&finished, "a broadcast").contains("10 threads in "), "{}", finished.stdout);
+    assert!(!finished.stdout.contains('\x1b'));
+}
+
+#[test]
+fn without_a_place_in_the_signal_queue_it_fails() {
+    let mut command = Command::new("prlimit");
+    command.args(["--sigpending=0"]);
+    let program = readable_copy();
+    if is_root("a user of its own; runs as this one") {
+        // Nobody else's signals count then.
+        command.args(["setpriv", "--reuid", "61234", "--regid", "61234", "--clear-groups"]);
+    }
+    command.arg(program).arg("doctor");
+    let finished = finish(command);
+    check(&finished, false);
+    assert!(line(&finished, "signal queue").trim().starts_with("fails"), "{}", finished.stdout);
+    assert!(line(&finished, "a broadcast").trim().starts_with("fails"), "{}", finished.stdout);
+}
+
+/// psx under a filter that does this to one call.
+fn filtered(nr: i64, action: u32) -> Finished {
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let program = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, nr as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, action),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let mut command = psx(&["doctor"]);
+    let install = move || {
+        let header = libc::sock_fprog { len: 4, filter: program.as_ptr().cast_mut() };
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        let set = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the kernel reads the program.
+        match unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &raw const header) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the child makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(install) };
+    finish(command)
+}
+
+#[test]
+fn under_a_filter_that_forbids_the_signal_it_fails() {
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let finished = filtered(libc::SYS_rt_tgsigqueueinfo, refused);
+    check(&finished, false);
+    assert!(line(&finished, "sandbox").contains("seccomp filters: 1"), "{}", finished.stdout);
+}
+
+/// A filter that kills for what is asked kills the child that asked.
+#[test]
+fn a_filter_that_kills_is_survived_and_told() {
+    let finished = filtered(libc::SYS_rt_tgsigqueueinfo, libc::SECCOMP_RET_KILL_PROCESS);
+    check(&finished, false);
+    assert!(line(&finished, "a broadcast").contains("killed by SIGSYS"), "{}", finished.stdout);
+}
+
+/// What is only dearer is no failure: the sandboxes of containers refuse unshare(2).
+#[test]
+fn what_is_missing_but_not_needed_is_limited() {
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    for (nr, what) in [
+        (libc::SYS_unshare, "alone?"),
+        (libc::SYS_landlock_create_ruleset, "Landlock"),
+        (libc::SYS_seccomp, "seccomp TSYNC"),
+    ] {
+        let finished = filtered(nr, refused);
+        check(&finished, true);
+        assert!(line(&finished, what).trim().starts_with("limited"), "{}", finished.stdout);
+    }
+}

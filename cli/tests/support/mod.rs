@@ -1,0 +1,94 @@
+//! What every test of the command stands on: runs of it with a watchdog, and processes to audit.
+#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
+
+mod subject;
+pub use subject::*;
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+pub const NOBODY: u32 = 65534;
+
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+pub fn psx(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_psx"));
+    command.args(args).env_remove("NO_COLOR");
+    command
+}
+
+/// Runs it to its end, or kills it and fails when it takes too long.
+pub fn finish(mut command: Command) -> Finished {
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("psx starts");
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let status = watch(&mut child);
+    Finished {
+        status,
+        stdout: stdout.join().expect("standard output is text"),
+        stderr: stderr.join().expect("standard error is text"),
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    let mut pipe = pipe.expect("a pipe");
+    thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).expect("UTF-8");
+        text
+    })
+}
+
+fn watch(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        if let Some(status) = child.try_wait().expect("the child is ours") {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("the child is ours");
+            child.wait().expect("the child is ours");
+            panic!("psx did not end within {WATCHDOG:?}");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether the tests run as a user who can become any other; says so if not.
+pub fn is_root(what: &str) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let uids = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("Uid:");
+    let root = uids.split_whitespace().nth(1) == Some("0");
+    if !root {
+        eprintln!("SKIPPED {what}: it needs root");
+    }
+    root
+}
+
+/// The program where any user can execute it: the build directory may be closed to others.
+pub fn readable_copy() -> std::path::PathBuf {
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let number = COPIES.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("psx-test-{}-{number}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_psx"), &path).expect("a copy");
+    path
+}
+
+/// A child that does not outlive its test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

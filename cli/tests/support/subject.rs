@@ -1,0 +1,141 @@
+//! Processes to audit, made by fork(2); what their threads do is done by plain calls, one thread each.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::mpsc::channel;
+
+/// A process that stays until it is dropped.
+pub struct Subject {
+    pub pid: i32,
+    /// What it had to say.
+    pub tids: Vec<i32>,
+    /// A line that is written here lets the process go on.
+    more: File,
+    said: BufReader<File>,
+}
+
+/// The end of the child that speaks to the test.
+pub struct Stage {
+    out: File,
+    more: BufReader<File>,
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut fds = [0; 2];
+    // SAFETY: the kernel writes two descriptors, which are nobody's yet.
+    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    fds.map(|fd| {
+        // SAFETY: as above.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    })
+    .into()
+}
+
+impl Stage {
+    /// Tells the test that all is in place; `tids` are those that it will ask for.
+    pub fn ready(&mut self, tids: &[i32]) {
+        let text: Vec<_> = tids.iter().map(i32::to_string).collect();
+        self.out.write_all(format!("{}\n", text.join(" ")).as_bytes()).unwrap();
+    }
+
+    /// Waits for the test.
+    pub fn wait(&mut self) {
+        self.more.read_line(&mut String::new()).unwrap();
+    }
+
+    /// The same without end.
+    pub fn stay(&mut self) -> ! {
+        let _ = self.more.read_to_end(&mut Vec::new());
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+impl Subject {
+    /// `body` runs in the main thread of a new process.
+    pub fn new(body: impl FnOnce(&mut Stage)) -> Self {
+        let ((said, out), (wait, more)) = (pipe(), pipe());
+        // SAFETY: glibc lets the child of a process with threads do what these do.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            drop((said, more));
+            // SAFETY: no memory is touched.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            name(b"subject");
+            let mut stage = Stage { out: out.into(), more: BufReader::new(wait.into()) };
+            body(&mut stage);
+            stage.stay();
+        }
+        drop((out, wait));
+        let mut subject =
+            Self { pid, tids: Vec::new(), more: more.into(), said: BufReader::new(said.into()) };
+        subject.tids = subject.listen();
+        subject
+    }
+
+    /// Lets it go on, and waits until it is ready again.
+    pub fn proceed(&mut self) {
+        self.more.write_all(b"\n").unwrap();
+        self.listen();
+    }
+
+    fn listen(&mut self) -> Vec<i32> {
+        let mut line = String::new();
+        assert!(self.said.read_line(&mut line).unwrap() > 0, "the subject died");
+        line.split_whitespace().map(|tid| tid.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // SAFETY: our own child, which nobody has waited for.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        // SAFETY: the kernel writes no status.
+        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL) };
+    }
+}
+
+/// A thread that does this, has done it when this returns, and sleeps for good. Its tid.
+pub fn thread(body: impl FnOnce() + Send + 'static) -> i32 {
+    let (done, is_done) = channel();
+    std::thread::Builder::new()
+        .stack_size(64 << 10)
+        .spawn(move || {
+            // SAFETY: gettid touches no memory.
+            let tid = unsafe { libc::gettid() };
+            body();
+            done.send(tid).unwrap();
+            loop {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+    is_done.recv().unwrap()
+}
+
+/// Names the calling thread.
+pub fn name(name: &[u8]) {
+    let mut bytes = name.to_vec();
+    bytes.push(0);
+    // SAFETY: the kernel reads the name up to its 0.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
+}
+
+/// A system call of the calling thread alone, which has to succeed.
+pub fn plain(nr: i64, args: [usize; 5]) {
+    let [a, b, c, d, e] = args;
+    // SAFETY: what pointers there are point to what the call wants.
+    let result = unsafe { libc::syscall(nr, a, b, c, d, e) };
+    assert!(result >= 0, "{nr}: {}", std::io::Error::last_os_error());
+}
+
+/// setresuid(2) of the calling thread alone.
+pub fn become_user(uid: usize) {
+    plain(libc::SYS_setresuid, [uid, uid, uid, 0, 0]);
+}
+
+/// prctl(2) of the calling thread alone.
+pub fn prctl(option: i32, value: usize) {
+    plain(libc::SYS_prctl, [option as usize, value, 0, 0, 0]);
+}
