@@ -341,6 +341,17 @@ fn a_ring_that_keeps_root_is_flagged() {
         // SAFETY: the kernel reads and writes the parameters.
         let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
         let made = [if ring >= 0 { 1 } else { 0 }];
+        // The worker takes its name when it first runs.
+        let named = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+            tasks.into_iter().any(|task| {
+                let comm = std::fs::read_to_string(task.path().join("comm"));
+                comm.is_ok_and(|comm| comm.starts_with("iou-sqp-"))
+            })
+        };
+        while ring >= 0 && !named() {
+            std::thread::yield_now();
+        }
         become_user(NOBODY as usize);
         stage.ready(&made);
     });
