@@ -79,7 +79,11 @@ pub fn readable_copy() -> std::path::PathBuf {
     static COPIES: AtomicUsize = AtomicUsize::new(0);
     let number = COPIES.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("psx-test-{}-{number}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_psx"), &path).expect("a copy");
+    // By another process: what is forked here meanwhile would have the file open for writing, and nobody
+    // could execute it.
+    let mut copy = Command::new("cp");
+    let status = copy.arg(env!("CARGO_BIN_EXE_psx")).arg(&path).status().expect("cp starts");
+    assert!(status.success(), "no copy");
     path
 }
 
