@@ -73,7 +73,7 @@ use crate::tasks::{Look, Tasks};
 /// How long nobody may come before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
 const QUIET: Duration = Duration::from_millis(4);
-/// How long a thread that is runnable and willing may keep the others waiting.
+/// How long threads that only want for a CPU may keep the others waiting.
 const STARVED: Duration = Duration::from_millis(60);
 /// The pause between rounds, at the longest.
 const PAUSE: Duration = Duration::from_millis(64);
@@ -648,7 +648,7 @@ struct Gather<'a> {
 struct Pass {
     /// Everybody is held or exempt, and the count agrees.
     proof: bool,
-    /// Somebody could not answer now even with a CPU to itself.
+    /// Somebody does not answer for another reason than that it wants for a CPU.
     obstructed: bool,
 }
 
@@ -773,7 +773,7 @@ impl Gather<'_> {
                     if let was @ Mark::Exempt(_) = entry.mark() {
                         entry.exchange(id, was, Mark::Idle);
                     }
-                    pass.obstructed |= !living.will_answer();
+                    pass.obstructed |= !living.wants_cpu();
                 }
             }
             complete = false;

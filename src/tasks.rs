@@ -63,9 +63,10 @@ pub(crate) struct Living {
 }
 
 impl Living {
-    /// Runnable, and signal 33 open: it answers as soon as it gets the CPU.
-    pub(crate) fn will_answer(&self) -> bool {
-        self.state == b'R' && self.blocked & bit(SIGNAL) == 0
+    /// Runnable: it answers when it gets the CPU, or comes out of where it blocks signal 33 (as in
+    /// pthread_create). Who waits there for what a held thread owns sleeps.
+    pub(crate) fn wants_cpu(&self) -> bool {
+        self.state == b'R'
     }
 
     pub(crate) fn signal_pending(&self) -> bool {
