@@ -48,7 +48,7 @@ fn join(thread: libc::pthread_t) {
 #[test]
 fn no_call_fails_beside_pthread_create_with_attributes() {
     let name = "no_call_fails_beside_pthread_create_with_attributes";
-    isolated(name, Duration::from_secs(120), || {
+    isolated(name, Duration::from_secs(600), || {
         for _ in 0..2 {
             std::thread::spawn(|| {
                 while !STOP.load(Ordering::Relaxed) {
@@ -80,6 +80,74 @@ fn no_call_fails_beside_pthread_create_with_attributes() {
             longest = longest.max(report.longest_freeze());
         }
         STOP.store(true, Ordering::Relaxed);
+        println!("at most {rounds} rounds, longest freeze {longest:?}");
+    });
+}
+
+/// Runs for so long, as far as its own CPU time goes.
+fn work(micros: u64) {
+    let spent = || {
+        let mut now = MaybeUninit::<libc::timespec>::uninit();
+        // SAFETY: there is room for it.
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, now.as_mut_ptr()) };
+        // SAFETY: this clock is always there.
+        let now = unsafe { now.assume_init() };
+        now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+    };
+    let end = spent() + micros;
+    while spent() < end {}
+}
+
+/// Threads that nearly always block every signal, as in pthread_create, and hardly get the CPU, which
+/// others want too: they come out of there if those who have come are kept, and leave them the CPU.
+#[test]
+fn threads_that_block_the_signal_and_want_for_a_cpu() {
+    let name = "threads_that_block_the_signal_and_want_for_a_cpu";
+    isolated(name, Duration::from_secs(240), || {
+        let (everything, nothing) = (!0u64, 0u64);
+        let mask = |set: &u64| {
+            // SAFETY: a kernel signal set has 8 bytes.
+            let set =
+                unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, 0, 8) };
+            assert_eq!(set, 0);
+        };
+        // SAFETY: a set of CPUs is plain data.
+        let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set has room for CPU 0.
+        unsafe { libc::CPU_SET(0, &mut cpus) };
+        // SAFETY: the set is as large as is said.
+        assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
+        // SAFETY: the child makes no use of what the parent's threads may own; there are none yet.
+        let other = unsafe { libc::fork() };
+        if other == 0 {
+            // SAFETY: so that it does not outlive this process.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        for _ in 0..6 {
+            std::thread::spawn(move || {
+                // SAFETY: of the calling thread.
+                unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+                loop {
+                    mask(&everything);
+                    work(1_000);
+                    mask(&nothing);
+                }
+            });
+        }
+        let (mut rounds, mut longest) = (0, Duration::ZERO);
+        for value in 1..=3 {
+            let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
+            let call = Broadcast::new(libc::SYS_prctl, slack).deadline(Duration::from_secs(60));
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let report = unsafe { call.run() }.unwrap();
+            rounds = rounds.max(report.rounds());
+            longest = longest.max(report.longest_freeze());
+        }
+        // SAFETY: our child.
+        unsafe { libc::kill(other, libc::SIGKILL) };
         println!("at most {rounds} rounds, longest freeze {longest:?}");
     });
 }
