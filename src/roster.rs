@@ -139,6 +139,12 @@ impl Roster {
         Ok(entry)
     }
 
+    /// Takes the latest entry back, of which no signal speaks.
+    pub(crate) fn withdraw(&self) {
+        let len = self.len.load(Ordering::Relaxed);
+        self.len.store(len.saturating_sub(1), Ordering::Relaxed);
+    }
+
     /// Room for so many threads, with every page present.
     pub(crate) fn reserve(&self, threads: usize) -> Result<(), Errno> {
         let (last, _) = place(threads.saturating_sub(1));

@@ -9,7 +9,7 @@
 use core::cell::Cell;
 use core::ffi::CStr;
 
-use linux_raw_sys::general::O_DIRECTORY;
+use linux_raw_sys::general::{O_DIRECTORY, O_PATH};
 
 use crate::errno::Errno;
 use crate::error::Obstacle;
@@ -17,7 +17,7 @@ use crate::report::ExemptReason;
 use crate::sys::{self, Fd, Mask, SIGNAL, bit};
 
 /// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
-const TID_LIMIT: i32 = 1 << 22;
+pub(crate) const TID_LIMIT: i32 = 1 << 22;
 
 /// Where the list of threads comes from.
 pub(crate) struct Tasks {
@@ -103,6 +103,17 @@ impl Tasks {
     /// How many threads the process has, as one atomic look; not known when they are guessed.
     pub(crate) fn count(&self) -> Option<usize> {
         self.directory.as_ref()?.links().ok()?.checked_sub(2)
+    }
+
+    /// Whether this thread is in the list, as far as can be told without reading it.
+    pub(crate) fn lists(&self, tid: i32) -> bool {
+        let (mut path, mut digits) = ([0u8; 12], [0u8; 10]);
+        for (to, from) in path.iter_mut().zip(decimal(tid, &mut digits)) {
+            *to = *from;
+        }
+        let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
+        let directory = self.directory.as_ref();
+        directory.is_some_and(|directory| directory.open_in(path, O_PATH).is_ok())
     }
 
     /// The list does not have the calling thread in it, so it is not what it seemed: first take it

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::{block_all, isolated, set_mask, set_slack, slack_here, sleepers};
 
-const WATCHDOG: Duration = Duration::from_secs(60);
+const WATCHDOG: Duration = Duration::from_secs(180);
 const CALLS: usize = 1000;
 
 static OVER: AtomicBool = AtomicBool::new(false);

@@ -79,16 +79,36 @@ fn forged_proc() {
     });
 }
 
-/// Another process's threads where ours should be, in a real /proc.
+/// Another process's threads where ours should be, in a real /proc: fewer than ours, and more.
 #[test]
 fn task_directory_of_another_process() {
     isolated_as_root("task_directory_of_another_process", WATCHDOG, || {
-        forked(|| {
-            private_mounts();
-            let target = std::ffi::CString::new(format!("/proc/{}/task", std::process::id()));
-            mount(c"/proc/1/task", &target.unwrap(), c"", libc::MS_BIND);
-            covers_all(&witnesses(5), 1001);
-        });
+        for others in [2, 20] {
+            // SAFETY: there is no other thread yet whose locks the child could miss.
+            let other = unsafe { libc::fork() };
+            if other == 0 {
+                // SAFETY: touches no memory.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                support::sleepers(others);
+                loop {
+                    std::thread::park();
+                }
+            }
+            let theirs = format!("/proc/{other}/task");
+            while std::fs::read_dir(&theirs).unwrap().count() <= others {
+                std::thread::yield_now();
+            }
+            forked(|| {
+                private_mounts();
+                let path = |text| std::ffi::CString::new(text).unwrap();
+                let ours = path(format!("/proc/{}/task", std::process::id()));
+                mount(&path(theirs), &ours, c"", libc::MS_BIND);
+                covers_all(&witnesses(5), 1001);
+            });
+            // SAFETY: a child of ours, not waited for yet.
+            unsafe { libc::kill(other, libc::SIGKILL) };
+            support::reap(other);
+        }
     });
 }
 
