@@ -27,6 +27,7 @@
 mod iab;
 mod plan;
 mod verify;
+mod wanted;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
