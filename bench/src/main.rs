@@ -91,6 +91,7 @@ fn measure(cli: &Cli) -> Result<bool> {
     let load = machine::Load::begin()?;
     let mut results = run::all(&plan, &built, &out.join("raw.txt"))?;
     if plan.traffic.rounds > 0 {
+        engines::build(&["server"])?;
         results.traffic = traffic::all(&plan.traffic, &built)?;
     }
     let mut head = machine::describe(&built);
