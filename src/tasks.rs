@@ -9,7 +9,7 @@
 use core::cell::Cell;
 use core::ffi::CStr;
 
-use linux_raw_sys::general::{O_DIRECTORY, O_PATH};
+use linux_raw_sys::general::O_DIRECTORY;
 
 use crate::errno::Errno;
 use crate::error::Obstacle;
@@ -107,13 +107,9 @@ impl Tasks {
 
     /// Whether this thread is in the list, as far as can be told without reading it.
     pub(crate) fn lists(&self, tid: i32) -> bool {
-        let (mut path, mut digits) = ([0u8; 12], [0u8; 10]);
-        for (to, from) in path.iter_mut().zip(decimal(tid, &mut digits)) {
-            *to = *from;
-        }
-        let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
-        let directory = self.directory.as_ref();
-        directory.is_some_and(|directory| directory.open_in(path, O_PATH).is_ok())
+        let listed = self.open_file(tid, c"").is_ok();
+        self.save_spare();
+        listed
     }
 
     /// The list does not have the calling thread in it, so it is not what it seemed: first take it
