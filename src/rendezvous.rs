@@ -258,7 +258,13 @@ const SLEEPERS: u32 = 1 << 31;
 const WATCH: Duration = Duration::from_millis(100);
 const WATCH_LONGEST: Duration = Duration::from_secs(2);
 
-const SPINS: u32 = if cfg!(loom) { 0 } else { 400 };
+/// How often a thread that must not sleep for long looks again before it does: some 50 us, which is
+/// what an idle CPU may take to wake, and at most 200 us (the CPU's own pause takes 15 to 60 ns).
+const SPINS: u32 = if cfg!(loom) { 0 } else { 3000 };
+
+/// The last of no more than so many to come keeps its CPU awake as well: then there are CPUs enough.
+const FEW: u32 = 2;
+
 
 /// The caller's half.
 impl Rendezvous {
@@ -468,7 +474,11 @@ impl Rendezvous {
         gone: impl Fn(u32) -> bool,
         perform: impl FnOnce() -> Verdict,
     ) {
-        let Some((epoch, watch)) = self.arrive(entry, tid) else { return };
+        let Some((epoch, count)) = self.arrive(entry, tid) else { return };
+        let watch = count == 1;
+        if count <= FEW && count == self.awaited.load(SeqCst) {
+            self.spin(|state| !matches!(state.phase, Phase::Gathering | Phase::Full));
+        }
         if !self.await_plan(epoch, watch, &gone) {
             return;
         }
@@ -484,7 +494,7 @@ impl Rendezvous {
 
     /// Is counted in the gather that is open, if one is; the first to come is the watch. Ends: each
     /// turn of the loop means that another thread arrived or that the caller changed the phase.
-    fn arrive(&self, entry: &Entry, tid: u32) -> Option<(u32, bool)> {
+    fn arrive(&self, entry: &Entry, tid: u32) -> Option<(u32, u32)> {
         loop {
             let seen = self.state();
             if seen.phase != Phase::Gathering {
@@ -505,7 +515,7 @@ impl Rendezvous {
                 if count == self.awaited.load(SeqCst) {
                     self.ring();
                 }
-                return Some((seen.epoch, count == 1));
+                return Some((seen.epoch, count));
             }
         }
     }
