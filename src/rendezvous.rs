@@ -251,6 +251,9 @@ pub(crate) struct Rendezvous {
     lock: AtomicU32,
 }
 
+/// In `awaited`: the caller sleeps, or will.
+const ASLEEP: u32 = 1 << 31;
+
 /// Somebody sleeps on `lock`; tids have 22 bits.
 const SLEEPERS: u32 = 1 << 31;
 
@@ -359,6 +362,7 @@ impl Rendezvous {
     pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {
         self.awaited.store(count, SeqCst);
         self.spin(|state| state.count >= count);
+        self.awaited.store(count | ASLEEP, SeqCst);
         let mut before = self.held();
         loop {
             let bell = self.bell.load(SeqCst);
@@ -475,8 +479,10 @@ impl Rendezvous {
         perform: impl FnOnce() -> Verdict,
     ) {
         let Some((epoch, count)) = self.arrive(entry, tid) else { return };
-        let watch = count == 1;
-        if count <= FEW && count == self.awaited.load(SeqCst) {
+        let (watch, awaited) = (count == 1, self.awaited.load(SeqCst));
+        if awaited == count | ASLEEP {
+            self.ring();
+        } else if awaited == count && count <= FEW {
             self.spin(|state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
         if !self.await_plan(epoch, watch, &gone) {
@@ -512,9 +518,6 @@ impl Rendezvous {
             let count = seen.count.wrapping_add(1);
             let arrived = State { count, ..seen }.pack();
             if self.state.compare_exchange(seen.pack(), arrived, SeqCst, SeqCst).is_ok() {
-                if count == self.awaited.load(SeqCst) {
-                    self.ring();
-                }
                 return Some((seen.epoch, count));
             }
         }
