@@ -19,6 +19,11 @@ mod kernel {
     pub(crate) fn wake_all(word: &AtomicU32) {
         sys::futex_wake(word, i32::MAX);
     }
+
+    /// How many sleep on `word`, as far as the kernel tells.
+    pub(crate) fn sleepers(word: &AtomicU32) -> u32 {
+        sys::futex_sleepers(word).unwrap_or(0) as u32
+    }
 }
 
 /// The twin for loom: one lock stands for the kernel's hash bucket, so the comparison and the
@@ -68,4 +73,6 @@ mod kernel {
 
 #[cfg(loom)]
 pub(crate) use kernel::expire;
+#[cfg(not(loom))]
+pub(crate) use kernel::sleepers;
 pub(crate) use kernel::{wait, wake_all, wake_one};

@@ -351,6 +351,13 @@ impl Rendezvous {
         self.state().count
     }
 
+    /// How many of those who are held have fallen asleep, and are alive therefore: a thread that sleeps does not
+    /// die without its process.
+    #[cfg(not(loom))]
+    pub(crate) fn asleep(&self) -> u32 {
+        futex::sleepers(&self.gate)
+    }
+
     /// The epoch of the stop whose calls are being performed, if one is.
     pub(crate) fn committing(&self) -> Option<u32> {
         let state = self.state();

@@ -740,8 +740,13 @@ impl Gather<'_> {
     }
 
     /// Whether those who are held were alive when the threads were counted. One that was killed
-    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came.
+    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came. As a rule all
+    /// are asleep, which is one question; else each is asked for.
     fn all_live(&self) -> bool {
+        let rendezvous = &self.shared.rendezvous;
+        if rendezvous.asleep() == rendezvous.held() {
+            return true;
+        }
         let mut held = self.shared.roster.iter().filter(|entry| entry.is_held(self.epoch));
         held.all(|entry| sys::tgkill(self.pid, entry.tid() as i32, 0) != Err(Errno::SRCH))
     }
