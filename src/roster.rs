@@ -17,7 +17,7 @@ use crate::rendezvous::{Entry, Mark};
 use crate::sys;
 
 /// Entries in the first mapping, one page; the second has as many, each later one twice as many.
-const FIRST: usize = 256;
+pub(crate) const FIRST: usize = 256;
 /// Enough for the 2^22 tasks that Linux can have (PID_MAX_LIMIT).
 const MAPPINGS: usize = 15;
 
@@ -71,6 +71,11 @@ impl Roster {
             }
         }
         None
+    }
+
+    /// Spares the roster its first mapping.
+    pub(crate) fn adopt(&self, first: &'static [Entry; FIRST]) {
+        self.mappings[0].store(first.as_ptr() as usize, Ordering::Release);
     }
 
     /// Forgets the threads of the last round. If some of their entries are worth keeping, it forgets

@@ -65,7 +65,7 @@ use crate::judge::{self, Sensitivity};
 use crate::records::Records;
 use crate::rendezvous::{Entry, Mark, Rendezvous, Verdict};
 use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
-use crate::roster::Roster;
+use crate::roster::{FIRST, Roster};
 use crate::signal;
 use crate::sys::{self, Mask, SIGNAL, SIGSYS, SigInfo, bit};
 use crate::tasks::{Living, Look, TID_LIMIT, Tasks};
@@ -114,6 +114,8 @@ struct Shared {
     /// Where each thread answers, `*const Answers`, if something is asked.
     answers: AtomicUsize,
     roster: Roster,
+    /// The roster's, so that there is one mapping to make where threads are few.
+    first: [Entry; FIRST],
     /// Belongs to the owner of the lock.
     scratch: UnsafeCell<[u8; SCRATCH]>,
 }
@@ -133,11 +135,13 @@ fn shared_or_new() -> Result<&'static Shared, Errno> {
     }
     let bytes = size_of::<Shared>();
     let memory = sys::map_anonymous(bytes)?;
-    let new = memory.as_ptr() as usize;
+    // SAFETY: as long as a `Shared`, all zero, and not given back unless nobody has seen it.
+    let new = unsafe { memory.cast::<Shared>().as_ref() };
+    new.roster.adopt(&new.first);
     let wiped = sys::wipe_on_fork(memory, bytes);
     let published = wiped.and_then(|()| {
         SHARED
-            .compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(0, memory.as_ptr() as usize, Ordering::AcqRel, Ordering::Acquire)
             .map_err(|_| Errno::AGAIN)
     });
     if published.is_err() {
@@ -394,7 +398,7 @@ impl Stop<'_> {
         shared.roster.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
         let memory = |errno| Error::Environment { need: Need::Memory, errno };
         let expected = tasks.count().unwrap_or(0);
-        let guess = self.rounds == 0 && shared.roster.is_empty() && tasks.lists(self.tid);
+        let guess = self.rounds == 0 && shared.roster.is_empty();
         shared.roster.reserve(expected.saturating_add(expected / 4)).map_err(memory)?;
         shared.plan.store(calls.as_ptr() as usize, Ordering::Release);
         shared.planned.store(0, Ordering::Release);
@@ -753,7 +757,8 @@ impl Gather<'_> {
 
     /// Signals the ids that follow the leader's: they are the threads', where nobody else made tasks
     /// meanwhile, and the first list of a process in /proc costs ten times as much. How many, if these
-    /// are all of `count` threads but the caller. What it misses is for the sweep to find.
+    /// are all of `count` threads but the caller, and the directory that was counted has the caller in it. What it
+    /// misses is for the sweep to find.
     fn guess(&mut self, count: usize) -> Result<Option<u32>, Errno> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
         let (mut due, mut strangers) = (0u32, 0usize);
@@ -770,7 +775,8 @@ impl Gather<'_> {
                 Signalled::QueueFull | Signalled::Nobody => break,
             }
         }
-        Ok(Some(due).filter(|&due| due > 0 && due as usize == others))
+        let all = due > 0 && due as usize == others && self.tasks.lists(self.tid);
+        Ok(all.then_some(due))
     }
 
     /// Signals every thread that has no signal on its way and is not held. Returns how many are
