@@ -265,9 +265,6 @@ const WATCH_LONGEST: Duration = Duration::from_secs(2);
 /// what an idle CPU may take to wake, and at most 200 us (the CPU's own pause takes 15 to 60 ns).
 const SPINS: u32 = if cfg!(loom) { 0 } else { 3000 };
 
-/// The last of no more than so many to come keeps its CPU awake as well: then there are CPUs enough.
-const FEW: u32 = 2;
-
 
 /// The caller's half.
 impl Rendezvous {
@@ -489,7 +486,7 @@ impl Rendezvous {
         let (watch, awaited) = (count == 1, self.awaited.load(SeqCst));
         if awaited == count | ASLEEP {
             self.ring();
-        } else if awaited == count && count <= FEW {
+        } else if watch && awaited == 1 {
             self.spin(|state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
         if !self.await_plan(epoch, watch, &gone) {
