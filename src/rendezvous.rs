@@ -7,7 +7,7 @@
 //!   caller                                    every other thread, in its signal handler
 //!   lock
 //!   open            CLOSED -> GATHERING
-//!                     ... signals ...   --->  arrive: count + 1 (the last one awaited rings)
+//!                     ... signals ...   --->  arrive: count + 1 (the last one rings, if the caller sleeps)
 //!   await_arrivals                            await_plan: asleep on the gate
 //!   close_gate      GATHERING -> FULL
 //!     performs the call itself
@@ -25,7 +25,7 @@
 //! | `state` | caller: phase and epoch; threads: count | all | the truth: epoch, phase, count |
 //! | `gate` | whoever ends a phase that threads sleep in | held threads | futex: "look at `state` again" |
 //! | `bell` | the thread whose count was awaited | caller | futex: "look at `state` again" |
-//! | `awaited` | caller | arriving threads | the count that the caller sleeps for |
+//! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: asleep |
 //! | `caller` | caller, before the gate opens | the watch | whose death ends the stop |
 //! | `lock` | initiators | initiators | tid of the caller, or 0; the top bit: somebody sleeps |
 //! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
@@ -261,10 +261,10 @@ const SLEEPERS: u32 = 1 << 31;
 const WATCH: Duration = Duration::from_millis(100);
 const WATCH_LONGEST: Duration = Duration::from_secs(2);
 
-/// How often a thread that must not sleep for long looks again before it does: some 50 us, which is
-/// what an idle CPU may take to wake, and at most 200 us (the CPU's own pause takes 15 to 60 ns).
+/// How often the caller, and a thread that is alone with it, look again before they sleep: for some
+/// 50 us, which is what an idle CPU of a virtual machine takes to wake, and at most 200 us (one look
+/// takes 15 to 60 ns, as the CPU's pause does). Whoever wants this CPU meanwhile gets it from the kernel.
 const SPINS: u32 = if cfg!(loom) { 0 } else { 3000 };
-
 
 /// The caller's half.
 impl Rendezvous {
@@ -348,9 +348,8 @@ impl Rendezvous {
         self.state().count
     }
 
-    /// How many of those who are held have fallen asleep, and are alive therefore: a thread that sleeps does not
-    /// die without its process.
-    #[cfg(not(loom))]
+    /// How many of those who are held have fallen asleep, and are alive therefore: what kills a thread
+    /// alone (a filter) does so as it enters the kernel, not in its sleep.
     pub(crate) fn asleep(&self) -> u32 {
         futex::sleepers(&self.gate)
     }
@@ -450,7 +449,7 @@ impl Rendezvous {
         }
     }
 
-    /// Looks again for a few microseconds before it sleeps: as long as a sleep and a wake-up take.
+    /// Looks again for a while before it sleeps.
     fn spin(&self, done: impl Fn(State) -> bool) {
         for _ in 0..SPINS {
             if done(self.state()) {

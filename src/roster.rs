@@ -73,7 +73,7 @@ impl Roster {
         None
     }
 
-    /// Spares the roster its first mapping.
+    /// Gives it the first entries, which are otherwise a mapping of their own.
     pub(crate) fn adopt(&self, first: &'static [Entry; FIRST]) {
         self.mappings[0].store(first.as_ptr() as usize, Ordering::Release);
     }

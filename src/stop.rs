@@ -744,8 +744,8 @@ impl Gather<'_> {
     }
 
     /// Whether those who are held were alive when the threads were counted. One that was killed
-    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came. As a rule all
-    /// are asleep, which is one question; else each is asked for.
+    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came.
+    /// As a rule all are asleep, which is one question; else each is asked for.
     fn all_live(&self) -> bool {
         let rendezvous = &self.shared.rendezvous;
         if rendezvous.asleep() == rendezvous.held() {
@@ -757,8 +757,8 @@ impl Gather<'_> {
 
     /// Signals the ids that follow the leader's: they are the threads', where nobody else made tasks
     /// meanwhile, and the first list of a process in /proc costs ten times as much. How many, if these
-    /// are all of `count` threads but the caller, and the directory that was counted has the caller in it. What it
-    /// misses is for the sweep to find.
+    /// are all of `count` threads but the caller, and the directory that was counted has the caller in
+    /// it. What it misses is for the sweep to find.
     fn guess(&mut self, count: usize) -> Result<Option<u32>, Errno> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
         let (mut due, mut strangers) = (0u32, 0usize);

@@ -62,6 +62,12 @@ void futex_wake(_Atomic unsigned *word) {
     syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 0x7fffffff, NULL, NULL, 0);
 }
 
+void handle(int signal, void (*handler)(int)) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART | SA_ONSTACK};
+    sigfillset(&action.sa_mask);
+    sigaction(signal, &action, NULL);
+}
+
 __attribute__((weak)) const char *prepare(const char *call) {
     (void)call;
     return NULL;

@@ -25,6 +25,9 @@ void rest(void);
 extern int thread_count;
 extern pid_t *tids;
 
+/* A handler with everything blocked. */
+void handle(int signal, void (*handler)(int));
+
 void futex_wait(_Atomic unsigned *word, unsigned seen);
 void futex_wake(_Atomic unsigned *word);
 

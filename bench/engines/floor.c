@@ -1,24 +1,40 @@
 /* floor.c: what a stop costs at the least that holds everybody before the first execution: a signal to each thread
    known by heart, one futex to sleep on, one wake for all, the calls. It checks nothing, so it is nothing to use; it
-   says how much of the cost is the kernel's. */
+   says how much of the cost is the kernel's. Two experiments are the same with one thing changed:
+
+       YIELDS   held threads stay awake for a while, by sched_yield(2), and so does the caller
+       SPREAD   each held thread sends a signal to another thread before it sleeps */
 #define _GNU_SOURCE
 #include "engine.h"
 #include "drop.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <stddef.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { SIGNAL = 40 };
+/* As often as ours; yields take as long. */
+enum { SIGNAL = 40, SPINS = 3000, YIELDED = 60 };
+
+#ifdef __x86_64__
+#define PAUSE() __builtin_ia32_pause()
+#else
+#define PAUSE() ((void)0)
+#endif
+#define SPIN_UNTIL(done) for (int i = 0; i < SPINS && !(done); i++) PAUSE()
+#define YIELD_UNTIL(done) for (int i = 0; i < YIELDED && !(done); i++) sched_yield()
 
 /* Rises by one with each stop: what the held threads sleep on. */
 static _Atomic unsigned gate;
 /* Threads that have not arrived, and then threads that have not reported. */
 static _Atomic unsigned missing;
+/* Whether the caller has to be woken. */
+static _Atomic int asleep;
+/* Threads that have been sent a signal. */
+static _Atomic int sent;
 static struct call calls[DROP];
 static int call_count;
+static pid_t pid;
 
 static int make_calls(void) {
     for (int i = 0; i < call_count; i++) {
@@ -28,20 +44,39 @@ static int make_calls(void) {
     return 0;
 }
 
+static int stop_one(void) {
+    int next = atomic_fetch_add(&sent, 1);
+    if (next < thread_count) syscall(SYS_tgkill, pid, tids[next], SIGNAL);
+    return next < thread_count;
+}
+
 static void one_less(void) {
-    if (atomic_fetch_sub(&missing, 1) == 1) futex_wake(&missing);
+    if (atomic_fetch_sub(&missing, 1) == 1 && atomic_load(&asleep)) futex_wake(&missing);
 }
 
 static void await_all(void) {
     unsigned left;
+#ifdef YIELDS
+    YIELD_UNTIL(atomic_load(&missing) == 0);
+#endif
+    SPIN_UNTIL(atomic_load(&missing) == 0);
+    atomic_store(&asleep, 1);
     while ((left = atomic_load(&missing)) != 0) futex_wait(&missing, left);
+    atomic_store(&asleep, 0);
 }
 
 static void on_signal(int signal) {
     unsigned seen = atomic_load(&gate);
     int saved = errno;
     (void)signal;
+#ifdef SPREAD
+    stop_one();
+#endif
     one_less();
+#ifdef YIELDS
+    YIELD_UNTIL(atomic_load(&gate) != seen);
+#endif
+    if (thread_count == 1) SPIN_UNTIL(atomic_load(&gate) != seen);
     while (atomic_load(&gate) == seen) futex_wait(&gate, seen);
     make_calls();
     one_less();
@@ -49,18 +84,17 @@ static void on_signal(int signal) {
 }
 
 const char *prepare(const char *call) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK};
     (void)call;
-    sigfillset(&action.sa_mask);
-    sigaction(SIGNAL, &action, NULL);
+    pid = getpid();
+    handle(SIGNAL, on_signal);
     return NULL;
 }
 
 static int stop(void) {
     int error;
-    pid_t pid = getpid();
     atomic_store(&missing, thread_count);
-    for (int i = 0; i < thread_count; i++) syscall(SYS_tgkill, pid, tids[i], SIGNAL);
+    atomic_store(&sent, 0);
+    while (stop_one()) {}
     await_all();
     error = make_calls();
     if (error != 0) call_count = 0;

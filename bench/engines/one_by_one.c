@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -30,10 +29,8 @@ static void on_signal(int signal) {
 }
 
 const char *prepare(const char *call) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK};
     (void)call;
-    sigfillset(&action.sa_mask);
-    sigaction(SIGNAL, &action, NULL);
+    handle(SIGNAL, on_signal);
     return NULL;
 }
 

@@ -39,6 +39,8 @@ pub(crate) const MUSL: Column = column("musl", "musl", "setresuid");
 pub(crate) const ONE_BY_ONE: Column = column("one by one", "one_by_one", "setresuid");
 pub(crate) const FLOOR: Column = column("floor", "floor", "setresuid");
 pub(crate) const FLOOR_PRCTL: Column = column("floor, prctl", "floor", "prctl");
+const FLOOR_YIELDS: Column = column("floor, yielding", "floor_yields", "setresuid");
+const FLOOR_SPREAD: Column = column("floor, signals by all", "floor_spread", "setresuid");
 pub(crate) const TWICE: Column = column("wakes twice", "wakes", "twice");
 pub(crate) const ONCE: Column = column("wakes once", "wakes", "once");
 pub(crate) const SECCOMP: Column = column("seccomp TSYNC", "tsync", "seccomp");
@@ -63,6 +65,8 @@ const ALL: &[Column] = &[
     MUSL,
     ONE_BY_ONE,
     FLOOR,
+    FLOOR_YIELDS,
+    FLOOR_SPREAD,
     TWICE,
     ONCE,
     OURS_PRCTL,
