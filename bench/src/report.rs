@@ -275,11 +275,11 @@ fn aims(text: &mut String, results: &Results) {
         return;
     }
     text.push_str("\n## What is aimed at\n\n");
-    heading(text, &["", "measured", "at most", ""]);
+    heading(text, &["", "measured", "the floor", "at most", ""]);
     for target in targets {
-        let verdict = if target.met() { "met" } else { "MISSED" };
-        let measured = ratio(Some(target.measured));
-        row(text, [target.what.clone(), measured, target.at_most.to_string(), verdict.to_owned()]);
+        let [ours, floor] = [Some(target.measured), target.floor].map(ratio);
+        let verdict = target.verdict().to_owned();
+        row(text, [target.what.clone(), ours, floor, target.at_most.to_string(), verdict]);
     }
 }
 
