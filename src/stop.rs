@@ -68,7 +68,7 @@ use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 use crate::roster::{FIRST, Roster};
 use crate::signal;
 use crate::sys::{self, Mask, SIGNAL, SIGSYS, SigInfo, bit};
-use crate::tasks::{Living, Look, TID_LIMIT, Tasks};
+use crate::tasks::{FIRST_AGAIN, Living, Look, TID_LIMIT, Tasks};
 
 /// How long nobody may come before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
@@ -755,24 +755,27 @@ impl Gather<'_> {
         held.all(|entry| sys::tgkill(self.pid, entry.tid() as i32, 0) != Err(Errno::SRCH))
     }
 
-    /// Signals the ids that follow the leader's: they are the threads', where nobody else made tasks
-    /// meanwhile, and the first list of a process in /proc costs ten times as much. How many, if these
-    /// are all of `count` threads but the caller, and the directory that was counted has the caller in
-    /// it. What it misses is for the sweep to find.
+    /// Signals the ids that follow the leader's, and those with which the kernel begins anew: they are
+    /// the threads', where nobody else made tasks meanwhile, and the first list of a process in /proc
+    /// costs ten times as much. How many, if these are all of `count` threads but the caller, and the
+    /// directory that was counted has the caller in it. What it misses is for the sweep to find.
     fn guess(&mut self, count: usize) -> Result<Option<u32>, Errno> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
-        let (mut due, mut strangers) = (0u32, 0usize);
-        for tid in (self.pid..TID_LIMIT).filter(|&tid| tid != self.tid) {
-            if due as usize == others || strangers > count {
-                break;
-            }
-            match enlist_and_signal(shared, None, self.pid, self.epoch, tid)? {
-                Signalled::Due => due = due.saturating_add(1),
-                Signalled::Gone => {
-                    shared.roster.withdraw();
-                    strangers = strangers.saturating_add(1);
+        let mut due = 0u32;
+        'ids: for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
+            let mut strangers = 0usize;
+            for tid in ids.filter(|&tid| tid != self.tid) {
+                if due as usize == others || strangers > count {
+                    break;
                 }
-                Signalled::QueueFull | Signalled::Nobody => break,
+                match enlist_and_signal(shared, None, self.pid, self.epoch, tid)? {
+                    Signalled::Due => due = due.saturating_add(1),
+                    Signalled::Gone => {
+                        shared.roster.withdraw();
+                        strangers = strangers.saturating_add(1);
+                    }
+                    Signalled::QueueFull | Signalled::Nobody => break 'ids,
+                }
             }
         }
         let all = due > 0 && due as usize == others && self.tasks.lists(self.tid);

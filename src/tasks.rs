@@ -18,6 +18,8 @@ use crate::sys::{self, Fd, Mask, SIGNAL, bit};
 
 /// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
 pub(crate) const TID_LIMIT: i32 = 1 << 22;
+/// After the last one the kernel goes on with this one (kernel/pid.c, RESERVED_PIDS).
+pub(crate) const FIRST_AGAIN: i32 = 300;
 
 /// Where the list of threads comes from.
 pub(crate) struct Tasks {

@@ -137,6 +137,28 @@ fn proc_of_the_outer_pid_namespace() {
     });
 }
 
+/// The last ids there are, and then the first again: threads whose numbers are below their leader's.
+#[test]
+fn ids_that_begin_anew() {
+    isolated_as_root("ids_that_begin_anew", WATCHDOG, || {
+        unshare(libc::CLONE_NEWPID);
+        forked(|| {
+            private_mounts();
+            mount(c"proc", c"/proc", c"proc", 0);
+            let limit = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+            let last = limit.trim().parse::<i32>().unwrap() - 4;
+            std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+            forked(|| {
+                let witnesses = witnesses(8);
+                let (leader, tids) = (std::process::id() as i32, proc::tids());
+                assert!(tids.iter().filter(|&&tid| tid < leader).count() >= 5, "{tids:?}");
+                covers_all(&witnesses, 1001);
+                covers_all(&witnesses, 1002);
+            });
+        });
+    });
+}
+
 /// A process that sleeps and has this number in our PID namespace.
 fn stranger(pid: i32) -> i32 {
     let set = [pid];

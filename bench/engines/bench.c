@@ -79,7 +79,7 @@ __attribute__((weak)) int drop_privileges(const char *way, int ruleset) {
     return ENOSYS;
 }
 
-__attribute__((weak)) const long most_calls = MOST_SAMPLES;
+__attribute__((weak)) long most_calls = MOST_SAMPLES;
 
 __attribute__((weak)) void rest(void) {
     static _Atomic unsigned never;

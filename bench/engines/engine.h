@@ -17,7 +17,7 @@ const char *prepare(const char *call);
 /* The six calls of a drop of privileges, in the way that is named. Returns 0, or an error number. */
 int drop_privileges(const char *way, int ruleset);
 /* How many calls a process can make. */
-extern const long most_calls;
+extern long most_calls;
 /* What a thread does that has nothing to do; it never returns. */
 void rest(void);
 

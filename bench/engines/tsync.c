@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* A thread can be in 16 domains. */
-const long most_calls = 16;
+long most_calls = 16;
 
 enum { RESTRICT_SELF_TSYNC = 1 << 3, TSYNC_SINCE = 8 };
 
