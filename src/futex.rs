@@ -20,9 +20,9 @@ mod kernel {
         sys::futex_wake(word, i32::MAX);
     }
 
-    /// How many sleep on `word`, as far as the kernel tells.
-    pub(crate) fn sleepers(word: &AtomicU32) -> u32 {
-        sys::futex_sleepers(word).unwrap_or(0) as u32
+    /// How many sleep on `word`, counted up to `most`; None if the kernel does not tell.
+    pub(crate) fn sleepers(word: &AtomicU32, most: u32) -> Option<u32> {
+        sys::futex_sleepers(word, most).ok().map(|count| count as u32)
     }
 }
 
@@ -65,8 +65,8 @@ mod kernel {
     }
 
     /// No model asks.
-    pub(crate) fn sleepers(_word: &AtomicU32) -> u32 {
-        0
+    pub(crate) fn sleepers(_word: &AtomicU32, _most: u32) -> Option<u32> {
+        None
     }
 
     pub(crate) fn wake_all(_word: &AtomicU32) {

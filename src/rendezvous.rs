@@ -55,6 +55,8 @@
 //!    the watch looks again: all have performed the same calls, and may go.
 //! 6. *A held thread may die in its call.* The caller takes its report for given (`bury`), as a
 //!    divergence.
+//! 7. *Only those who are held sleep on the gate.* Whoever closes a stop wakes all, before another one
+//!    can be opened: the lock is given back after that, and who inherits it wakes them again.
 
 use core::time::Duration;
 
@@ -263,8 +265,8 @@ const WATCH_LONGEST: Duration = Duration::from_secs(2);
 
 /// How often the caller, and a thread that is alone with it, look again before they sleep: for some
 /// 50 us, which is what an idle CPU of a virtual machine takes to wake, and at most 200 us (one look
-/// takes 15 to 60 ns, as the CPU's pause does). Whoever wants this CPU meanwhile gets it from the kernel.
-const SPINS: u32 = if cfg!(loom) { 0 } else { 3000 };
+/// takes 15 to 60 ns, as the CPU's pause does). Of SCHED_OTHER, those who are woken on this CPU go first.
+const SPINS: u32 = if cfg!(loom) { 1 } else { 3000 };
 
 /// The caller's half.
 impl Rendezvous {
@@ -318,7 +320,11 @@ impl Rendezvous {
         }
         let state = self.state();
         match state.phase {
-            Phase::Closed => Ok(true),
+            // It may have died before it woke those who sleep on the gate.
+            Phase::Closed => {
+                self.open_gate();
+                Ok(true)
+            }
             // All have reported, and were judged: it died in the call that comes last.
             Phase::Committing if state.count != 0 => Err(()),
             _ => {
@@ -348,10 +354,11 @@ impl Rendezvous {
         self.state().count
     }
 
-    /// How many of those who are held have fallen asleep, and are alive therefore: what kills a thread
-    /// alone (a filter) does so as it enters the kernel, not in its sleep.
-    pub(crate) fn asleep(&self) -> u32 {
-        futex::sleepers(&self.gate)
+    /// Whether all `held` have fallen asleep, and are alive therefore: what kills a thread alone (a
+    /// filter) does so as it enters the kernel, not in its sleep. Nobody else sleeps there; see 7 above.
+    /// None: the kernel does not tell.
+    pub(crate) fn all_asleep(&self, held: u32) -> Option<bool> {
+        Some(futex::sleepers(&self.gate, held.saturating_add(1))? == held)
     }
 
     /// The epoch of the stop whose calls are being performed, if one is.
@@ -514,6 +521,10 @@ impl Rendezvous {
                     return None;
                 }
                 continue;
+            }
+            if seen.count == 0 {
+                // It may stay awake for a while. If it may not sleep, it dies here and is not held.
+                futex::wait(&self.gate, self.gate.load(SeqCst).wrapping_sub(1), None);
             }
             if !entry.set(tid, Mark::held(seen.epoch)) {
                 return None;

@@ -1,7 +1,7 @@
 //! The list of the threads that a stop is about, in memory that stays where it is for ever: a
 //! signal carries the address of its thread's entry and may arrive late. It grows by mappings that
 //! double in size, is written by the thread that holds the lock, and costs at most 32 bytes per
-//! thread and a page. A child of fork does not have the mappings (MADV_DONTFORK).
+//! thread and two pages. A child of fork does not have the mappings (MADV_DONTFORK), and begins anew.
 
 // # Safety
 //
@@ -16,7 +16,8 @@ use crate::errno::Errno;
 use crate::rendezvous::{Entry, Mark};
 use crate::sys;
 
-/// Entries in the first mapping, one page; the second has as many, each later one twice as many.
+/// Entries in the first mapping, or what was adopted for it; the second has as many, each later one
+/// twice as many.
 pub(crate) const FIRST: usize = 256;
 /// Enough for the 2^22 tasks that Linux can have (PID_MAX_LIMIT).
 const MAPPINGS: usize = 15;
@@ -28,6 +29,8 @@ pub(crate) struct Roster {
     len: AtomicU32,
     /// Where the last look-up ended: sweeps come by in the order of the roster.
     cursor: AtomicU32,
+    /// So many entries, from the first on, are in the order of their ids.
+    ascending: AtomicU32,
     /// Entries are worth keeping: a signal may be on its way, or a task is exempt.
     keep: AtomicU32,
 }
@@ -84,6 +87,7 @@ impl Roster {
     /// the others close the gaps.
     pub(crate) fn begin(&self, alive: impl Fn(u32) -> bool) {
         self.cursor.store(0, Ordering::Relaxed);
+        self.ascending.store(0, Ordering::Relaxed);
         let all = self.keep.swap(0, Ordering::Relaxed) == 0;
         let (mut gap, mut end) = (0, 0);
         for (index, entry) in self.iter().enumerate() {
@@ -123,15 +127,35 @@ impl Roster {
         (0..len).map_while(|index| self.get(index))
     }
 
-    /// The thread's entry; a sweep in the order of the last one finds each at the first look.
+    /// The thread's entry. A sweep in the order of the last one finds each at the first look; else those
+    /// in order are bisected, and the rest searched.
     pub(crate) fn find(&self, tid: u32) -> Option<&Entry> {
         let len = self.len.load(Ordering::Relaxed) as usize;
         let start = self.cursor.load(Ordering::Relaxed) as usize;
-        let found = (start..len)
-            .chain(0..start.min(len))
-            .find(|&index| self.get(index).is_some_and(|entry| entry.tid() == tid))?;
+        let sorted = self.ascending.load(Ordering::Relaxed) as usize;
+        let is_it = |&index: &usize| self.get(index).is_some_and(|entry| entry.tid() == tid);
+        let found = Some(start)
+            .filter(|&start| start < len)
+            .filter(is_it)
+            .or_else(|| {
+                Some(self.first_from(tid, sorted)).filter(|&index| index < sorted).filter(is_it)
+            })
+            .or_else(|| (start.max(sorted)..len).chain(sorted..start.min(len)).find(is_it))?;
         self.cursor.store(found as u32 + 1, Ordering::Relaxed);
         self.get(found)
+    }
+
+    /// The first of the `sorted` entries whose id is not below this one.
+    fn first_from(&self, tid: u32, sorted: usize) -> usize {
+        let (mut low, mut high) = (0, sorted);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.get(middle) {
+                Some(entry) if entry.tid() < tid => low = middle.saturating_add(1),
+                _ => high = middle,
+            }
+        }
+        low
     }
 
     /// A place for a thread that has none.
@@ -140,14 +164,21 @@ impl Roster {
         self.reserve(index.saturating_add(1))?;
         let entry = self.get(index).ok_or(Errno::AGAIN)?;
         entry.assign(tid, Mark::Idle);
+        let before = index.checked_sub(1).and_then(|before| self.get(before));
+        if self.ascending.load(Ordering::Relaxed) as usize == index
+            && before.is_none_or(|before| before.tid() < tid)
+        {
+            self.ascending.store(index as u32 + 1, Ordering::Relaxed);
+        }
         self.len.store(index as u32 + 1, Ordering::Relaxed);
         Ok(entry)
     }
 
     /// Takes the latest entry back, of which no signal speaks.
     pub(crate) fn withdraw(&self) {
-        let len = self.len.load(Ordering::Relaxed);
-        self.len.store(len.saturating_sub(1), Ordering::Relaxed);
+        let len = self.len.load(Ordering::Relaxed).saturating_sub(1);
+        self.len.store(len, Ordering::Relaxed);
+        self.ascending.fetch_min(len, Ordering::Relaxed);
     }
 
     /// Room for so many threads, with every page present.
@@ -168,6 +199,25 @@ impl Roster {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everybody_is_found_and_nobody_else() {
+        // SAFETY: all zero is the empty roster.
+        let roster = unsafe { core::mem::zeroed::<Roster>() };
+        // In order, with gaps, a stranger taken back; then from the first again; one in between.
+        let tids = (5000..7000).step_by(2).chain([9001]).chain((300..900).step_by(3)).chain([5001]);
+        for tid in tids.clone() {
+            roster.enlist(1 << 20).unwrap();
+            roster.withdraw();
+            roster.enlist(tid).unwrap();
+        }
+        for tid in tids.clone().chain(tids.clone().rev().step_by(7)) {
+            assert_eq!(roster.find(tid).map(Entry::tid), Some(tid));
+        }
+        for tid in (0..10_000).filter(|tid| !tids.clone().any(|known| known == *tid)) {
+            assert!(roster.find(tid).is_none(), "{tid}");
+        }
+    }
 
     #[test]
     fn what_a_signal_speaks_of_stays_and_the_rest_closes_up() {

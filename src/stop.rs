@@ -73,6 +73,9 @@ use crate::tasks::{FIRST_AGAIN, Living, Look, TID_LIMIT, Tasks};
 /// How long nobody may come before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
 const QUIET: Duration = Duration::from_millis(4);
+/// How long, and how often, the caller waits for those who have come to fall asleep.
+const DOZE: Duration = Duration::from_micros(50);
+const DOZES: u32 = 40;
 /// How long threads that only want for a CPU may keep the others waiting.
 const STARVED: Duration = Duration::from_millis(60);
 /// The pause between rounds, at the longest.
@@ -114,7 +117,9 @@ struct Shared {
     /// Where each thread answers, `*const Answers`, if something is asked.
     answers: AtomicUsize,
     roster: Roster,
-    /// The roster's, so that there is one mapping to make where threads are few.
+    /// Most of the threads' ids could not be guessed.
+    scattered: AtomicU32,
+    /// The roster's, so that a process with few threads has one mapping to make.
     first: [Entry; FIRST],
     /// Belongs to the owner of the lock.
     scratch: UnsafeCell<[u8; SCRATCH]>,
@@ -398,7 +403,8 @@ impl Stop<'_> {
         shared.roster.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
         let memory = |errno| Error::Environment { need: Need::Memory, errno };
         let expected = tasks.count().unwrap_or(0);
-        let guess = self.rounds == 0 && shared.roster.is_empty();
+        let close_by = shared.scattered.load(Ordering::Relaxed) == 0;
+        let guess = self.rounds == 0 && close_by && shared.roster.is_empty();
         shared.roster.reserve(expected.saturating_add(expected / 4)).map_err(memory)?;
         shared.plan.store(calls.as_ptr() as usize, Ordering::Release);
         shared.planned.store(0, Ordering::Release);
@@ -569,10 +575,9 @@ impl Stop<'_> {
         let now = sys::now();
         let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
         let until = sys::sum(sys::sum(now, backoff.max(held_for)), jitter);
-        let never = crate::sync::AtomicU32::new(0);
         loop {
             let rest = sys::difference(until, sys::now());
-            if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {
+            if rest.is_zero() || doze(rest) {
                 return;
             }
         }
@@ -632,6 +637,12 @@ impl Stop<'_> {
 
 /// Beside an entry whose thread could not be signalled, because EPERM said so.
 const FORBIDDEN: usize = 1;
+
+/// Sleeps for so long. False: a signal came first.
+fn doze(time: Duration) -> bool {
+    let never = crate::sync::AtomicU32::new(0);
+    !futex::wait(&never, 0, Some(time))
+}
 
 fn gone(pid: i32, tid: u32) -> bool {
     sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || sys::is_dead(tid as i32)
@@ -745,11 +756,16 @@ impl Gather<'_> {
 
     /// Whether those who are held were alive when the threads were counted. One that was killed
     /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came.
-    /// As a rule all are asleep, which is one question; else each is asked for.
+    /// As a rule all are asleep, which is one question. Who is not yet soon will be, or is dying. (The
+    /// first to come has shown that it may sleep.)
     fn all_live(&self) -> bool {
-        let rendezvous = &self.shared.rendezvous;
-        if rendezvous.asleep() == rendezvous.held() {
-            return true;
+        let held = self.shared.rendezvous.held();
+        for _ in 0..DOZES {
+            match self.shared.rendezvous.all_asleep(held) {
+                Some(true) => return true,
+                Some(false) if held > 1 => _ = doze(DOZE),
+                _ => break,
+            }
         }
         let mut held = self.shared.roster.iter().filter(|entry| entry.is_held(self.epoch));
         held.all(|entry| sys::tgkill(self.pid, entry.tid() as i32, 0) != Err(Errno::SRCH))
@@ -778,7 +794,11 @@ impl Gather<'_> {
                 }
             }
         }
-        let all = due > 0 && due as usize == others && self.tasks.lists(self.tid);
+        let guessed = due as usize;
+        if guessed < others / 2 {
+            shared.scattered.store(1, Ordering::Relaxed);
+        }
+        let all = guessed > 0 && guessed == others && self.tasks.lists(self.tid);
         Ok(all.then_some(due))
     }
 

@@ -201,11 +201,12 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     let _ = call(k::__NR_futex, [word.as_ptr() as usize, op, count as usize, 0, 0, 0]);
 }
 
-/// How many threads sleep on `word`: "requeues" all of them to where they are (futex(2), FUTEX_REQUEUE).
-pub(crate) fn futex_sleepers(word: &AtomicU32) -> Result<usize, Errno> {
+/// How many threads sleep on `word`, counted up to `most`: "requeues" them to where they are (futex(2),
+/// FUTEX_REQUEUE).
+pub(crate) fn futex_sleepers(word: &AtomicU32, most: u32) -> Result<usize, Errno> {
     let op = (k::FUTEX_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
-    let (at, all) = (word.as_ptr() as usize, i32::MAX as usize);
-    call(k::__NR_futex, [at, op, 0, all, at, 0])
+    let at = word.as_ptr() as usize;
+    call(k::__NR_futex, [at, op, 0, most as usize, at, 0])
 }
 
 // Memory

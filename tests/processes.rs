@@ -178,6 +178,26 @@ fn killed_while_held_beside_a_deaf_thread() {
     });
 }
 
+/// A thread that its filter kills as it falls asleep is not held, however few they are and however long
+/// the call lasts: the call goes on without it, and nothing differs.
+#[test]
+fn killed_as_it_falls_asleep() {
+    isolated("killed_as_it_falls_asleep", Duration::from_secs(120), || {
+        for others in [0, 1, 2, 5].repeat(25) {
+            forked(move || {
+                sleepers(others);
+                prepared(|| filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD));
+                let time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+                let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
+                let call = Broadcast::new(libc::SYS_nanosleep, arguments);
+                // SAFETY: nanosleep reads the time, which outlives the call.
+                let report = unsafe { call.run() }.unwrap();
+                assert_eq!((report.threads(), report.divergent()), (others + 1, 0), "{report:?}");
+            });
+        }
+    });
+}
+
 /// A filter hands the call itself to a SIGSYS handler, which calls again on the same thread.
 #[test]
 fn reentry_from_a_handler_is_an_error() {
