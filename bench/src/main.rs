@@ -35,7 +35,7 @@ struct Cli {
     /// A little of everything, in less than five minutes (what is done if nothing else is said)
     #[arg(long, group = "extent")]
     quick: bool,
-    /// Many rounds, all sizes: about an hour
+    /// Many rounds, all sizes: half an hour
     #[arg(long, group = "extent")]
     full: bool,
     /// Only whether it all still runs
