@@ -319,19 +319,14 @@ impl Rendezvous {
             return Ok(false);
         }
         let state = self.state();
-        match state.phase {
-            // It may have died before it woke those who sleep on the gate.
-            Phase::Closed => {
-                self.open_gate();
-                Ok(true)
-            }
-            // All have reported, and were judged: it died in the call that comes last.
-            Phase::Committing if state.count != 0 => Err(()),
-            _ => {
-                self.abandon(state.epoch);
-                Ok(true)
-            }
+        if state.phase == Phase::Committing && state.count != 0 {
+            return Err(());
         }
+        // Nothing has changed, or all have reported and were judged (it died in the call that comes last),
+        // or the stop is over. Whoever ended it may have died before it woke those on the gate.
+        self.abandon(state.epoch);
+        self.open_gate();
+        Ok(true)
     }
 
     pub(crate) fn unlock(&self) {
@@ -356,9 +351,8 @@ impl Rendezvous {
 
     /// Whether all `held` have fallen asleep, and are alive therefore: what kills a thread alone (a
     /// filter) does so as it enters the kernel, not in its sleep. Nobody else sleeps there; see 7 above.
-    /// None: the kernel does not tell.
-    pub(crate) fn all_asleep(&self, held: u32) -> Option<bool> {
-        Some(futex::sleepers(&self.gate, held.saturating_add(1))? == held)
+    pub(crate) fn all_asleep(&self, held: u32) -> bool {
+        futex::sleepers(&self.gate, held.saturating_add(1)) == Some(held)
     }
 
     /// The epoch of the stop whose calls are being performed, if one is.
@@ -488,6 +482,8 @@ impl Rendezvous {
         gone: impl Fn(u32) -> bool,
         perform: impl FnOnce() -> Verdict,
     ) {
+        // Whoever may not sleep dies of this, and is not held: a dead one would make up for another.
+        futex::wait(&self.gate, self.gate.load(SeqCst).wrapping_sub(1), None);
         let Some((epoch, count)) = self.arrive(entry, tid) else { return };
         let (watch, awaited) = (count == 1, self.awaited.load(SeqCst));
         if awaited == count | ASLEEP {
@@ -521,10 +517,6 @@ impl Rendezvous {
                     return None;
                 }
                 continue;
-            }
-            if seen.count == 0 {
-                // It may stay awake for a while. If it may not sleep, it dies here and is not held.
-                futex::wait(&self.gate, self.gate.load(SeqCst).wrapping_sub(1), None);
             }
             if !entry.set(tid, Mark::held(seen.epoch)) {
                 return None;

@@ -1,6 +1,6 @@
 //! The list of the threads that a stop is about, in memory that stays where it is for ever: a
 //! signal carries the address of its thread's entry and may arrive late. It grows by mappings that
-//! double in size, is written by the thread that holds the lock, and costs at most 32 bytes per
+//! double in size, is written by the thread that holds the lock, and costs at most 40 bytes per
 //! thread and two pages. A child of fork does not have the mappings (MADV_DONTFORK), and begins anew.
 
 // # Safety

@@ -73,9 +73,6 @@ use crate::tasks::{FIRST_AGAIN, Living, Look, TID_LIMIT, Tasks};
 /// How long nobody may come before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
 const QUIET: Duration = Duration::from_millis(4);
-/// How long, and how often, the caller waits for those who have come to fall asleep.
-const DOZE: Duration = Duration::from_micros(50);
-const DOZES: u32 = 40;
 /// How long threads that only want for a CPU may keep the others waiting.
 const STARVED: Duration = Duration::from_millis(60);
 /// The pause between rounds, at the longest.
@@ -575,9 +572,10 @@ impl Stop<'_> {
         let now = sys::now();
         let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
         let until = sys::sum(sys::sum(now, backoff.max(held_for)), jitter);
+        let never = crate::sync::AtomicU32::new(0);
         loop {
             let rest = sys::difference(until, sys::now());
-            if rest.is_zero() || doze(rest) {
+            if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {
                 return;
             }
         }
@@ -637,12 +635,6 @@ impl Stop<'_> {
 
 /// Beside an entry whose thread could not be signalled, because EPERM said so.
 const FORBIDDEN: usize = 1;
-
-/// Sleeps for so long. False: a signal came first.
-fn doze(time: Duration) -> bool {
-    let never = crate::sync::AtomicU32::new(0);
-    !futex::wait(&never, 0, Some(time))
-}
 
 fn gone(pid: i32, tid: u32) -> bool {
     sys::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || sys::is_dead(tid as i32)
@@ -755,20 +747,15 @@ impl Gather<'_> {
     }
 
     /// Whether those who are held were alive when the threads were counted. One that was killed
-    /// since it came (by a filter that forbids it to sleep) makes up for a thread that never came.
-    /// As a rule all are asleep, which is one question. Who is not yet soon will be, or is dying. (The
-    /// first to come has shown that it may sleep.)
+    /// since it came (by a filter) makes up for a thread that never came. As a rule all are asleep,
+    /// which is one question; else each is asked for.
     fn all_live(&self) -> bool {
-        let held = self.shared.rendezvous.held();
-        for _ in 0..DOZES {
-            match self.shared.rendezvous.all_asleep(held) {
-                Some(true) => return true,
-                Some(false) if held > 1 => _ = doze(DOZE),
-                _ => break,
-            }
+        let rendezvous = &self.shared.rendezvous;
+        if rendezvous.all_asleep(rendezvous.held()) {
+            return true;
         }
         let mut held = self.shared.roster.iter().filter(|entry| entry.is_held(self.epoch));
-        held.all(|entry| sys::tgkill(self.pid, entry.tid() as i32, 0) != Err(Errno::SRCH))
+        held.all(|entry| !gone(self.pid, entry.tid()))
     }
 
     /// Signals the ids that follow the leader's, and those with which the kernel begins anew: they are
@@ -778,7 +765,7 @@ impl Gather<'_> {
     fn guess(&mut self, count: usize) -> Result<Option<u32>, Errno> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
         let mut due = 0u32;
-        'ids: for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
+        for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
             let mut strangers = 0usize;
             for tid in ids.filter(|&tid| tid != self.tid) {
                 if due as usize == others || strangers > count {
@@ -790,7 +777,7 @@ impl Gather<'_> {
                         shared.roster.withdraw();
                         strangers = strangers.saturating_add(1);
                     }
-                    Signalled::QueueFull | Signalled::Nobody => break 'ids,
+                    Signalled::QueueFull | Signalled::Nobody => return Ok(None),
                 }
             }
         }

@@ -198,6 +198,34 @@ fn killed_as_it_falls_asleep() {
     });
 }
 
+/// The same for the leader, which stays in the list when it is dead.
+#[test]
+fn leader_killed_as_it_falls_asleep() {
+    isolated("leader_killed_as_it_falls_asleep", Duration::from_secs(120), || {
+        for others in [0, 1, 5].repeat(25) {
+            forked(move || {
+                static READY: AtomicBool = AtomicBool::new(false);
+                sleepers(others);
+                std::thread::spawn(|| {
+                    while !READY.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
+                    let nothing_differs =
+                        set_slack(4321).is_ok_and(|report| report.divergent() == 0);
+                    // SAFETY: ends the process, with what it says.
+                    unsafe { libc::_exit(i32::from(!nothing_differs)) };
+                });
+                filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD);
+                READY.store(true, Ordering::SeqCst);
+                loop {
+                    // SAFETY: pause touches no memory.
+                    unsafe { libc::pause() };
+                }
+            });
+        }
+    });
+}
+
 /// A filter hands the call itself to a SIGSYS handler, which calls again on the same thread.
 #[test]
 fn reentry_from_a_handler_is_an_error() {
