@@ -12,6 +12,11 @@ mod kernel {
         sys::futex_wait(word, expected, patience)
     }
 
+    /// As if to sleep, but returns at once.
+    pub(crate) fn rehearse(word: &AtomicU32) {
+        sys::futex_rehearse(word);
+    }
+
     pub(crate) fn wake_one(word: &AtomicU32) {
         sys::futex_wake(word, 1);
     }
@@ -64,6 +69,8 @@ mod kernel {
         wake_all(word);
     }
 
+    pub(crate) fn rehearse(_word: &AtomicU32) {}
+
     /// No model asks.
     pub(crate) fn sleepers(_word: &AtomicU32, _most: u32) -> Option<u32> {
         None
@@ -78,4 +85,4 @@ mod kernel {
 
 #[cfg(loom)]
 pub(crate) use kernel::expire;
-pub(crate) use kernel::{sleepers, wait, wake_all, wake_one};
+pub(crate) use kernel::{rehearse, sleepers, wait, wake_all, wake_one};

@@ -483,7 +483,7 @@ impl Rendezvous {
         perform: impl FnOnce() -> Verdict,
     ) {
         // Whoever may not sleep dies of this, and is not held: a dead one would make up for another.
-        futex::wait(&self.gate, self.gate.load(SeqCst).wrapping_sub(1), None);
+        futex::rehearse(&self.gate);
         let Some((epoch, count)) = self.arrive(entry, tid) else { return };
         let (watch, awaited) = (count == 1, self.awaited.load(SeqCst));
         if awaited == count | ASLEEP {
