@@ -200,6 +200,8 @@ static CHILD: AtomicI32 = AtomicI32::new(0);
 /// A child in this memory, as vfork(2) makes it but on a stack of its own, that only waits.
 fn vfork_a_sleeper() {
     extern "C" fn child(_: *mut libc::c_void) -> i32 {
+        // SAFETY: it touches no memory. Should the test fail, the child ends with it.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         // SAFETY: getpid touches no memory.
         CHILD.store(unsafe { libc::getpid() }, Ordering::SeqCst);
         loop {
@@ -222,6 +224,10 @@ fn thread_in_vfork() {
         no_new_privs().unwrap();
         sleepers(3);
         let tid = target(vfork_a_sleeper);
+        // Before, it may be in this state for a moment for other reasons.
+        while CHILD.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
         wait_for_state(tid, 'D');
         target_is_named(tid, 'D', Obstacle::Vfork);
         let child = CHILD.load(Ordering::SeqCst);
