@@ -3,14 +3,22 @@
    says how much of the cost is the kernel's. Two experiments are the same with one thing changed:
 
        YIELDS   held threads stay awake for a while, by sched_yield(2), and so does the caller
-       SPREAD   each held thread sends a signal to another thread before it sleeps */
+       SPREAD   each held thread sends a signal to another thread before it sleeps
+
+   A drop is "one" stop, or "first": one with what the first of a process has to do besides, whoever makes it: a
+   handler, memory that a child of fork does not share, the task directory, and how many threads it counts before and
+   after they are held. */
 #define _GNU_SOURCE
 #include "engine.h"
 #include "drop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* As often as ours; yields take as long. */
@@ -35,6 +43,8 @@ static _Atomic int sent;
 static struct call calls[DROP];
 static int call_count;
 static pid_t pid;
+/* The task directory, in a first stop. */
+static int tasks = -1;
 
 static int make_calls(void) {
     for (int i = 0; i < call_count; i++) {
@@ -84,10 +94,24 @@ static void on_signal(int signal) {
 }
 
 const char *prepare(const char *call) {
-    (void)call;
     pid = getpid();
-    handle(SIGNAL, on_signal);
+    if (strcmp(call, "first") != 0) handle(SIGNAL, on_signal);
     return NULL;
+}
+
+static int count_tasks(void) {
+    struct stat status;
+    return fstat(tasks, &status) == 0 ? (int)status.st_nlink - 2 : -1;
+}
+
+/* Returns how many threads there are. */
+static int begin(void) {
+    enum { MEMORY = 3 << 12 };
+    void *memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    madvise(memory, MEMORY, MADV_WIPEONFORK);
+    handle(SIGNAL, on_signal);
+    tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return count_tasks();
 }
 
 static int stop(void) {
@@ -96,6 +120,10 @@ static int stop(void) {
     atomic_store(&sent, 0);
     while (stop_one()) {}
     await_all();
+    if (tasks >= 0) {
+        if (count_tasks() != thread_count + 1) perror("threads are missing");
+        close(tasks);
+    }
     error = make_calls();
     if (error != 0) call_count = 0;
     atomic_store(&missing, thread_count);
@@ -113,8 +141,10 @@ int perform(long nr, const long args[3]) {
 }
 
 int drop_privileges(const char *way, int ruleset) {
-    if (strcmp(way, "one") != 0) return ENOSYS;
+    int first = strcmp(way, "first") == 0;
+    if (!first && strcmp(way, "one") != 0) return ENOSYS;
     the_drop(calls, ruleset);
     call_count = DROP;
+    if (first && begin() < 0) return errno;
     return stop();
 }

@@ -53,6 +53,7 @@ pub(crate) const DROP_MIXED: Column = recent(column("glibc and C libpsx", "libps
 pub(crate) const DROP_GO: Column = column("Go, six calls", "go", "six");
 pub(crate) const DROP_GO_PSX: Column = column("Go psx (cgo), six calls", "go-psx", "six");
 pub(crate) const DROP_FLOOR: Column = column("floor, one stop", "floor", "one");
+pub(crate) const DROP_FIRST: Column = column("floor, the first stop", "floor", "first");
 
 /// Everybody; those that know their threads by heart are only there for threads that stay.
 const ALL: &[Column] = &[
@@ -80,7 +81,7 @@ const REAL: &[Column] = &[OURS, LIBPSX, GLIBC, GLIBC_SID, GO, GO_PSX, MUSL, ONE_
 const FAILING: &[Column] =
     &[OURS, MEASURE, LIBPSX, GLIBC, GO, GO_PSX, MUSL, OURS_PRCTL, LIBPSX_PRCTL];
 const DROPS: &[Column] =
-    &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR];
+    &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR, DROP_FIRST];
 
 /// One scenario with one number of threads: every column in turn, and all that so many times.
 #[derive(Debug, Clone)]

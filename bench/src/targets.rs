@@ -1,7 +1,7 @@
 //! What is aimed at, and whether it was reached: ratios within one run.
 
 use crate::plan::{
-    Column, DROP_FLOOR, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
+    Column, DROP_FIRST, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
     FLOOR_PRCTL, GLIBC, GO, LIBPSX, LIBPSX_PRCTL, MEASURE, OURS, OURS_PRCTL,
 };
 use crate::results::Results;
@@ -97,7 +97,7 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
     for threads in results.sizes("drop").into_iter().filter(|&threads| threads >= 8) {
         let others = [DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX];
         let [ratio, floor] =
-            [DROP_ONE, DROP_FLOOR].map(|of| to_the_best(results, "drop", threads, of, &others));
+            [DROP_ONE, DROP_FIRST].map(|of| to_the_best(results, "drop", threads, of, &others));
         add(format!("drop, N = {threads}: ours / the best peer"), ratio, floor, 0.35);
     }
     add("growth: exponent of ours, N >= 64".to_owned(), results.growth(OURS), None, 1.1);
