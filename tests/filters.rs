@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Need, Sensitivity};
 use support::{
-    block_all, filter, forked, header, install, isolated, no_new_privs, prepared, program,
-    set_slack, slack, sleepers, step,
+    filter, filter_futex, forked, header, install, isolated, killed_asleep_beside_a_deaf_thread,
+    no_new_privs, prepared, private, program, set_slack, sleepers,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -109,26 +109,10 @@ fn reentry_in_a_held_thread_is_an_error() {
 #[test]
 fn without_requeue_the_dead_are_found_all_the_same() {
     isolated("without_requeue_the_dead_are_found_all_the_same", WATCHDOG, || {
-        let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-        let answer = libc::BPF_RET | libc::BPF_K;
-        let operation = (libc::FUTEX_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as u32;
-        let (number_at, second_argument_at) = (0, 24);
         sleepers(3);
-        install(&[
-            step(load, 0, 0, number_at),
-            step(equal, 0, 3, libc::SYS_futex as u32),
-            step(load, 0, 0, second_argument_at),
-            step(equal, 0, 1, operation),
-            step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-            step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ]);
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        filter_futex(private(libc::FUTEX_REQUEUE), refuse);
         assert!(set_slack(4321).unwrap().threads() > 3);
-        prepared(block_all);
-        prepared(|| filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD));
-        let call = slack(1234).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let error = unsafe { call.run() }.unwrap_err();
-        assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
+        killed_asleep_beside_a_deaf_thread();
     });
 }

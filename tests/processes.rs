@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Outcome, Sensitivity};
 use support::{
-    block_all, filter, forked, isolated, prepared, proc, reap, set_slack, slack, sleepers,
+    block_all, filter, forked, isolated, killed_asleep_beside_a_deaf_thread, prepared, proc, reap,
+    set_slack, slack, sleepers,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -169,12 +170,7 @@ fn held_thread_killed_by_its_filter() {
 fn killed_while_held_beside_a_deaf_thread() {
     isolated("killed_while_held_beside_a_deaf_thread", WATCHDOG, || {
         sleepers(2);
-        prepared(block_all);
-        prepared(|| filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD));
-        let call = slack(4321).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let error = unsafe { call.run() }.unwrap_err();
-        assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
+        killed_asleep_beside_a_deaf_thread();
     });
 }
 

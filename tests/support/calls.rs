@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Report};
+use libpsx::{Broadcast, Error, Report, Sensitivity};
 
 use super::proc;
 
@@ -75,6 +75,43 @@ pub fn install(program: &[libc::sock_filter]) {
 /// A filter for this thread that does `action` to the call `nr`, and allows the rest.
 pub fn filter(nr: i64, action: u32) {
     install(&program(&[nr], action, libc::SECCOMP_RET_ALLOW));
+}
+
+/// The futex(2) operation, on memory of this process alone.
+pub fn private(operation: libc::c_int) -> u32 {
+    (operation | libc::FUTEX_PRIVATE_FLAG) as u32
+}
+
+/// A filter for this thread that does `action` to this operation of futex(2), if the address is that of
+/// a word, and allows the rest.
+pub fn filter_futex(operation: u32, action: u32) {
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let any_bit = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    // seccomp(2), struct seccomp_data; the lower half of a number comes first.
+    let (number_at, address_at, operation_at) = (0, 16, 24);
+    install(&[
+        step(load, 0, 0, number_at),
+        step(equal, 0, 5, libc::SYS_futex as u32),
+        step(load, 0, 0, operation_at),
+        step(equal, 0, 3, operation),
+        step(load, 0, 0, address_at),
+        step(any_bit, 1, 0, 3),
+        step(answer, 0, 0, action),
+        step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+/// Beside a thread that nobody can reach, one whose filter kills it in the moment in which it falls
+/// asleep, and not before: it does not make up for the other, which the call fails for.
+pub fn killed_asleep_beside_a_deaf_thread() {
+    prepared(block_all);
+    prepared(|| filter_futex(private(libc::FUTEX_WAIT), libc::SECCOMP_RET_KILL_THREAD));
+    let call = slack(4321).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    let error = unsafe { call.run() }.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
 }
 
 /// A thread that prepares itself, has done so when this returns, and sleeps for good: in pause(2),
@@ -155,7 +192,7 @@ impl Witness {
         Self { ask, answer }
     }
 
-    fn slack(&self) -> usize {
+    pub fn slack(&self) -> usize {
         self.ask.send(()).unwrap();
         self.answer.recv().unwrap()
     }
