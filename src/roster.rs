@@ -9,6 +9,7 @@
 // given back, and is published once, by a release store of its address.
 #![allow(unsafe_code)]
 
+use core::iter;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -133,14 +134,13 @@ impl Roster {
         let len = self.len.load(Ordering::Relaxed) as usize;
         let start = self.cursor.load(Ordering::Relaxed) as usize;
         let sorted = self.ascending.load(Ordering::Relaxed) as usize;
-        let is_it = |&index: &usize| self.get(index).is_some_and(|entry| entry.tid() == tid);
-        let found = Some(start)
-            .filter(|&start| start < len)
-            .filter(is_it)
-            .or_else(|| {
-                Some(self.first_from(tid, sorted)).filter(|&index| index < sorted).filter(is_it)
-            })
-            .or_else(|| (start.max(sorted)..len).chain(sorted..start.min(len)).find(is_it))?;
+        let is_it =
+            |&index: &usize| index < len && self.get(index).is_some_and(|entry| entry.tid() == tid);
+        let found = iter::once(start)
+            .chain(iter::once_with(|| self.first_from(tid, sorted)))
+            .chain(start.max(sorted)..len)
+            .chain(sorted..start.min(len))
+            .find(is_it)?;
         self.cursor.store(found as u32 + 1, Ordering::Relaxed);
         self.get(found)
     }

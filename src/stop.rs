@@ -400,12 +400,11 @@ impl Stop<'_> {
         shared.roster.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
         let memory = |errno| Error::Environment { need: Need::Memory, errno };
         let expected = tasks.count().unwrap_or(0);
-        let close_by = shared.scattered.load(Ordering::Relaxed) == 0;
-        let guess = self.rounds == 0 && close_by && shared.roster.is_empty();
         shared.roster.reserve(expected.saturating_add(expected / 4)).map_err(memory)?;
         shared.plan.store(calls.as_ptr() as usize, Ordering::Release);
         shared.planned.store(0, Ordering::Release);
 
+        let guess = if self.rounds == 0 { expected } else { 0 };
         self.rounds = self.rounds.saturating_add(1);
         let opened = sys::now();
         let epoch = shared.rendezvous.open(self.tid as u32);
@@ -417,7 +416,7 @@ impl Stop<'_> {
             epoch,
             queue_full: false,
         };
-        let gathered = gather.run(if guess { expected } else { 0 });
+        let gathered = gather.run(guess);
         let queue_full = gather.queue_full;
         match gathered {
             Err(errno) => {
@@ -702,8 +701,8 @@ struct Pass {
 }
 
 impl Gather<'_> {
-    /// Ok(Some(n)): all n other threads are held, and the gate is closed. Ok(None): given up. `guess`
-    /// threads may be looked for by their ids first.
+    /// Ok(Some(n)): all n other threads are held, and the gate is closed. Ok(None): given up. If there
+    /// are some to `guess`, threads may be looked for by their ids first.
     /// Ends: each turn either holds another thread or uses up QUIET (or STARVED, while somebody
     /// only wants for a CPU).
     fn run(&mut self, guess: usize) -> Result<Option<u32>, Errno> {
@@ -764,6 +763,10 @@ impl Gather<'_> {
     /// directory that was counted has the caller in it. What it misses is for the sweep to find.
     fn guess(&mut self, count: usize) -> Result<Option<u32>, Errno> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
+        if others == 0 || !shared.roster.is_empty() || shared.scattered.load(Ordering::Relaxed) != 0
+        {
+            return Ok(None);
+        }
         let mut due = 0u32;
         for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
             let mut strangers = 0usize;
@@ -785,7 +788,7 @@ impl Gather<'_> {
         if guessed < others / 2 {
             shared.scattered.store(1, Ordering::Relaxed);
         }
-        let all = guessed > 0 && guessed == others && self.tasks.lists(self.tid);
+        let all = guessed == others && self.tasks.lists(self.tid);
         Ok(all.then_some(due))
     }
 
