@@ -4,8 +4,8 @@
 //! buffer on the stack and leaves by one write(2).
 
 use crate::calls::Call;
+use crate::entry::{Entry, Mark};
 use crate::errno::Errno;
-use crate::rendezvous::{Entry, Mark};
 use crate::sys;
 
 /// What happens when a thread's result differs from the caller's.

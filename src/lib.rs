@@ -9,6 +9,7 @@ mod answers;
 mod arch;
 mod broadcast;
 mod calls;
+mod entry;
 mod errno;
 mod error;
 mod futex;

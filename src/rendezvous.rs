@@ -60,8 +60,9 @@
 
 use core::time::Duration;
 
+use crate::entry::{Entry, Mark};
 use crate::futex;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// What the process is doing. Two bits of [`Rendezvous::state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,126 +108,6 @@ impl State {
             _ => Phase::Committing,
         };
         Self { epoch: (word >> 32) as u32, phase, count: (word & COUNT_MASK) as u32 }
-    }
-}
-
-/// What is known of one thread: the upper half of [`Entry::word`] is its tid, the lower half this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
-    /// Known, and no signal of ours is on its way.
-    Idle,
-    /// A signal of ours is on its way.
-    Sent,
-    /// Arrived in this epoch. It stays while that gather lasts.
-    Held(u32),
-    /// Cannot run user code, as seen in this epoch.
-    Exempt(u32),
-    /// Performed the calls before and including this one, all in agreement.
-    Agreed(u32),
-    /// This call's result differs.
-    Differs(u32),
-    /// Died before it reported.
-    Died,
-}
-
-impl Mark {
-    /// Epochs and indices keep 29 bits here.
-    const NUMBER: u32 = u32::MAX >> 3;
-
-    const fn pack(self) -> u32 {
-        match self {
-            Self::Idle => 0,
-            Self::Sent => 1,
-            Self::Held(epoch) => 2 | epoch << 3,
-            Self::Exempt(epoch) => 3 | epoch << 3,
-            Self::Agreed(index) => 4 | index << 3,
-            Self::Differs(index) => 5 | index << 3,
-            Self::Died => 6,
-        }
-    }
-
-    const fn unpack(word: u32) -> Self {
-        let number = word >> 3;
-        match word & 7 {
-            0 => Self::Idle,
-            1 => Self::Sent,
-            2 => Self::Held(number),
-            3 => Self::Exempt(number),
-            4 => Self::Agreed(number),
-            5 => Self::Differs(number),
-            _ => Self::Died,
-        }
-    }
-
-    const fn held(epoch: u32) -> Self {
-        Self::Held(epoch & Self::NUMBER)
-    }
-
-    pub(crate) const fn exempt(epoch: u32) -> Self {
-        Self::Exempt(epoch & Self::NUMBER)
-    }
-}
-
-/// One thread's place. The signal carries its address. It is 16 bytes, and the tid lies in the same
-/// word as the mark, so that a thread can only mark the entry that is still its own.
-pub(crate) struct Entry {
-    word: AtomicU64,
-    value: AtomicUsize,
-}
-
-impl Entry {
-    #[cfg(loom)]
-    pub(crate) fn new(tid: u32, mark: Mark) -> Self {
-        Self { word: AtomicU64::new(Self::pack(tid, mark)), value: AtomicUsize::new(0) }
-    }
-
-    const fn pack(tid: u32, mark: Mark) -> u64 {
-        (tid as u64) << 32 | mark.pack() as u64
-    }
-
-    /// Caller: gives the place to a thread, or (tid 0) to nobody, without what it told of another.
-    pub(crate) fn assign(&self, tid: u32, mark: Mark) {
-        self.value.store(0, SeqCst);
-        self.word.store(Self::pack(tid, mark), SeqCst);
-    }
-
-    pub(crate) fn tid(&self) -> u32 {
-        (self.word.load(SeqCst) >> 32) as u32
-    }
-
-    pub(crate) fn mark(&self) -> Mark {
-        Mark::unpack(self.word.load(SeqCst) as u32)
-    }
-
-    /// Caller: another mark, if the thread has not changed it meanwhile.
-    pub(crate) fn exchange(&self, tid: u32, from: Mark, to: Mark) -> bool {
-        let (from, to) = (Self::pack(tid, from), Self::pack(tid, to));
-        self.word.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
-    }
-
-    /// Thread: marks its own place; false if the place is no longer its own.
-    fn set(&self, tid: u32, mark: Mark) -> bool {
-        let mut seen = self.word.load(SeqCst);
-        while (seen >> 32) as u32 == tid {
-            match self.word.compare_exchange(seen, Self::pack(tid, mark), SeqCst, SeqCst) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        false
-    }
-
-    pub(crate) fn is_held(&self, epoch: u32) -> bool {
-        self.mark() == Mark::held(epoch)
-    }
-
-    /// The result, after a report; when the task started, beside [`Mark::Exempt`].
-    pub(crate) fn value(&self) -> usize {
-        self.value.load(SeqCst)
-    }
-
-    pub(crate) fn set_value(&self, value: usize) {
-        self.value.store(value, SeqCst);
     }
 }
 

@@ -11,7 +11,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use super::{Entry, Mark, Rendezvous, Verdict};
+use super::{Rendezvous, Verdict};
+use crate::entry::{Entry, Mark};
 use crate::sync::Ordering::SeqCst;
 
 const CALLER: u32 = 1;

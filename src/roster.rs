@@ -13,8 +13,8 @@ use core::iter;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use crate::entry::{Entry, Mark};
 use crate::errno::Errno;
-use crate::rendezvous::{Entry, Mark};
 use crate::sys;
 
 /// Entries in the first mapping, or what was adopted for it; the second has as many, each later one
