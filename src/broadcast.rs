@@ -10,12 +10,12 @@ use core::ffi::c_long;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
-use crate::answers::Form;
-use crate::calls::{Agreement, Call};
+use crate::engine::answers::Form;
+use crate::engine::call::{Agreement, Call};
+use crate::engine::divergence::Sensitivity;
+use crate::engine::{self, Settings};
 use crate::error::Error;
-use crate::judge::Sensitivity;
 use crate::report::Report;
-use crate::stop::{self, Settings};
 
 /// How long threads are waited for, unless it is set.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -144,7 +144,8 @@ impl Broadcast {
     pub unsafe fn run(&self) -> Result<Report, Error> {
         let mut report = Report::new();
         // SAFETY: the caller's promise is the one asked for here.
-        let value = unsafe { stop::perform(&mut [self.call], &self.settings(), Some(&mut report)) };
+        let value =
+            unsafe { engine::perform(&mut [self.call], &self.settings(), Some(&mut report)) };
         value.map_err(Error::of_a_single_call)?;
         Ok(report)
     }
@@ -158,7 +159,7 @@ impl Broadcast {
     /// See [`syscall6`].
     pub unsafe fn perform(&self) -> Result<usize, Error> {
         // SAFETY: the caller's promise is the one asked for here.
-        let value = unsafe { stop::perform(&mut [self.call], &self.settings(), None) };
+        let value = unsafe { engine::perform(&mut [self.call], &self.settings(), None) };
         value.map_err(Error::of_a_single_call)
     }
 

@@ -5,7 +5,7 @@ use core::fmt;
 
 use linux_raw_sys::errno;
 
-use crate::names;
+use crate::sys::names;
 
 /// An error number of the kernel, `errno(3)`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

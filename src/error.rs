@@ -6,8 +6,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::engine::records::Records;
 use crate::errno::Errno;
-use crate::records::Records;
 
 /// Why a broadcast did not happen. Nothing has changed in any thread, whichever variant it is.
 #[derive(Debug)]

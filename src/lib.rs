@@ -5,35 +5,21 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("libpsx is for Linux: other kernels keep credentials per process");
 
-mod answers;
-mod arch;
 mod broadcast;
-mod calls;
-mod entry;
+mod engine;
 mod errno;
 mod error;
-mod futex;
-mod judge;
-mod names;
-mod operation;
 pub mod process;
-mod records;
-mod rendezvous;
 mod report;
-mod roster;
-mod signal;
-mod stop;
-mod sync;
 mod sys;
-mod tasks;
 mod transaction;
 
 pub use broadcast::{Broadcast, sensitivity, set_sensitivity, syscall3, syscall6};
-pub use calls::Agreement;
+pub use engine::call::Agreement;
+pub use engine::divergence::Sensitivity;
 pub use errno::Errno;
 pub use error::{
     Error, Need, Obstacle, Partial, Refusal, Straggler, TransactionError, Unreachable,
 };
-pub use judge::Sensitivity;
 pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 pub use transaction::{OnPartial, Transaction};

@@ -5,9 +5,9 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::answers::Answers;
+use crate::engine::answers::Answers;
+use crate::engine::records::Records;
 use crate::errno::Errno;
-use crate::records::Records;
 
 /// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
 #[derive(Debug)]

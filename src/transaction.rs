@@ -8,14 +8,14 @@
 use core::ffi::c_long;
 use core::time::Duration;
 
-use crate::answers::Form;
 use crate::broadcast::{DEADLINE, sensitivity};
-use crate::calls::{Agreement, Call};
+use crate::engine::answers::Form;
+use crate::engine::call::{Agreement, Call};
+use crate::engine::divergence::Sensitivity;
+use crate::engine::{self, Settings};
 use crate::error::{Error, Refusal, TransactionError};
-use crate::judge::Sensitivity;
-use crate::operation::Operation;
+use crate::process::Operation;
 use crate::report::Report;
-use crate::stop::{self, Settings};
 
 /// What is done when a call fails after others have been performed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -173,7 +173,7 @@ impl<'a, const N: usize> Transaction<'a, N> {
             form: self.form,
         };
         // SAFETY: those who made the operations have promised it; `self` keeps their memory.
-        unsafe { stop::perform(calls, &settings, report) }
+        unsafe { engine::perform(calls, &settings, report) }
     }
 }
 

@@ -10,7 +10,7 @@ use linux_raw_sys::prctl as p;
 
 use super::Operation;
 use crate::errno::Errno;
-use crate::operation::pair;
+use crate::process::operation::pair;
 use crate::sys;
 
 /// One capability, by its number.

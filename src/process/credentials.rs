@@ -4,7 +4,7 @@
 use linux_raw_sys::general as k;
 
 use super::Operation;
-use crate::calls::Agreement;
+use crate::engine::call::Agreement;
 
 /// A user id. Never `(uid_t)-1`, which is no user: the calls take it for "leave it as it is".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

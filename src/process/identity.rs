@@ -5,7 +5,7 @@ use linux_raw_sys::prctl as p;
 
 use super::capabilities::VERSION_3;
 use super::{Capabilities, Capability, CapabilitySet, Operation, Securebits};
-use crate::calls::{Agreement, Call};
+use crate::engine::call::{Agreement, Call};
 use crate::errno::Errno;
 use crate::error::TransactionError;
 use crate::report::Report;

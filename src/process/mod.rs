@@ -57,12 +57,13 @@ mod credentials;
 mod identity;
 mod keyrings;
 mod namespaces;
+mod operation;
 mod sandbox;
 mod scheduling;
 
 #[cfg(doc)]
 use crate::error::Error;
-pub use crate::operation::Operation;
+pub use crate::process::operation::Operation;
 #[cfg(doc)]
 use crate::transaction::Transaction;
 pub use capabilities::*;

@@ -10,8 +10,8 @@ use core::ffi::{CStr, c_int};
 use linux_raw_sys::general as k;
 
 use super::Operation;
+use crate::engine::divergence;
 use crate::error::{Error, Need, Refusal, TransactionError};
-use crate::judge;
 use crate::sys::{self, Fd};
 use crate::transaction::Transaction;
 
@@ -111,7 +111,7 @@ fn make(kind: Namespace) -> Result<Fd, Error> {
     sys::unshare(kind.flag()).map_err(Error::Call)?;
     let new = open();
     if sys::setns(old.raw(), kind.flag()).is_err() {
-        judge::lost("a thread could not leave its new namespace");
+        divergence::lost("a thread could not leave its new namespace");
     }
     new
 }

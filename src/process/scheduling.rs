@@ -7,8 +7,8 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use super::Operation;
-use crate::calls::Agreement;
-use crate::operation::pair;
+use crate::engine::call::Agreement;
+use crate::process::operation::pair;
 
 /// How late timers may expire, to the nanosecond. PR_SET_TIMERSLACK(2const): no errors. Zero stands
 /// for the default, which is what the thread began with. Threads that are scheduled by a real-time

@@ -1,5 +1,5 @@
 //! The stop, in the order of its events: open, gather in rounds, act, commit, judge, close. This is
-//! the caller's side, and what a held thread performs; how they meet is [`crate::rendezvous`].
+//! the caller's side, and what a held thread performs; how they meet is [`crate::engine::rendezvous`].
 //!
 //! # The promises, and how each is kept
 //!
@@ -16,14 +16,14 @@
 //! - **P5, it ends.** A gather without progress is given up after [`gather::QUIET`], the threads run for at
 //!   least as long as they were held, and it is tried again until the deadline. Threads that wait
 //!   for something a held thread owns get it in between.
-//! - **P6** is [`crate::signal`]'s. **P7**: initiators take turns by the lock, asleep with their
+//! - **P6** is [`crate::sys::signal`]'s. **P7**: initiators take turns by the lock, asleep with their
 //!   signals open; a handler that interrupts its owner, or a held thread in its own call, is told.
 //! - **P8.** The memory shared by the threads reads zero in a child of fork; who we are is asked again
 //!   after every sleep, because a handler may have forked. A child that shares the memory (vfork) is
 //!   single-threaded and never comes as far as to look at it, unless it cannot ask whether it is; what
 //!   it has claimed then is free again when it is over.
 //! - **P9.** The handler has no effect but the calls'; descriptors are O_CLOEXEC.
-//! - **P10.** See [`crate::tasks`].
+//! - **P10.** See [`crate::sys::proc`].
 //! - **P11.** A slice of calls is performed in one stop. If the last one is performed in all threads by
 //!   the kernel itself, the caller makes it when the others have reported, and they stay until then.
 //! - **P12.** A thread that is alone asks that, and performs its calls: several with signals blocked.
@@ -48,7 +48,14 @@
 // read it only between `publish` and their report, while the caller waits for exactly that.
 #![allow(unsafe_code)]
 
+pub(crate) mod answers;
+pub(crate) mod call;
+pub(crate) mod divergence;
+pub(crate) mod entry;
 mod gather;
+pub(crate) mod records;
+mod rendezvous;
+mod thread_table;
 
 use core::cell::UnsafeCell;
 use core::ops::Range;
@@ -58,22 +65,22 @@ use core::time::Duration;
 
 use gather::Gather;
 
-use crate::answers::{Answers, Form, Place};
-use crate::calls::Call;
-use crate::entry::{Entry, Mark};
+use crate::engine::answers::{Answers, Form, Place};
+use crate::engine::call::Call;
+use crate::engine::divergence::Sensitivity;
+use crate::engine::entry::{Entry, Mark};
+use crate::engine::records::Records;
+use crate::engine::rendezvous::{Rendezvous, Verdict};
+use crate::engine::thread_table::{FIRST, Roster};
 use crate::errno::Errno;
 use crate::error::{
     CallFailure, Error, Need, Obstacle, Partial, Refusal, Straggler, TransactionError, Unreachable,
 };
-use crate::futex;
-use crate::judge::{self, Sensitivity};
-use crate::records::Records;
-use crate::rendezvous::{Rendezvous, Verdict};
 use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
-use crate::roster::{FIRST, Roster};
-use crate::signal;
+use crate::sys::futex;
+use crate::sys::proc::{Living, Look, Tasks};
+use crate::sys::signal;
 use crate::sys::{self, Mask, SIGNAL, SIGSYS, SigInfo, bit};
-use crate::tasks::{Living, Look, Tasks};
 
 /// The pause between rounds, at the longest.
 const PAUSE: Duration = Duration::from_millis(64);
@@ -264,7 +271,7 @@ fn failed(call: &Call, index: usize, why: CallFailure, settings: &Settings) -> T
         return TransactionError::Unchanged(why.into());
     }
     if settings.whole_or_dead {
-        judge::lost_at(call, index);
+        divergence::lost_at(call, index);
     }
     TransactionError::Partial(Partial { index, name: call.name(), why })
 }
@@ -378,7 +385,7 @@ impl Stop<'_> {
                 match rendezvous.inherit_lock(owner, me) {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
-                    Err(()) => judge::lost("a thread died in the middle of a broadcast"),
+                    Err(()) => divergence::lost("a thread died in the middle of a broadcast"),
                 }
             }
         }
@@ -495,7 +502,7 @@ impl Stop<'_> {
         let answers = rooms.as_ref().map_or(0, |rooms| ptr::from_ref(&rooms.answers) as usize);
         shared.answers.store(answers, Ordering::Release);
         if !rendezvous.publish(epoch, held) {
-            judge::lost("a broadcast was ended behind its caller's back");
+            divergence::lost("a broadcast was ended behind its caller's back");
         }
         while !rendezvous.await_reports((!filtered).then_some(PATIENCE)) {
             for entry in shared.roster.iter().filter(|entry| entry.is_held(epoch)) {
@@ -507,7 +514,7 @@ impl Stop<'_> {
         let differs = |e: &&Entry| matches!(e.mark(), Mark::Differs(_) | Mark::Died);
         let divergent = shared.roster.iter().filter(differs).count();
         if divergent > 0 {
-            judge::judge(self.settings.sensitivity, calls, shared.roster.iter());
+            divergence::judge(self.settings.sensitivity, calls, shared.roster.iter());
         }
         if stay {
             result = self.act(calls, together..calls.len(), place, mask);
@@ -571,7 +578,7 @@ impl Stop<'_> {
         let now = sys::now();
         let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
         let until = sys::sum(sys::sum(now, backoff.max(held_for)), jitter);
-        let never = crate::sync::AtomicU32::new(0);
+        let never = crate::sys::sync::AtomicU32::new(0);
         loop {
             let rest = sys::difference(until, sys::now());
             if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {

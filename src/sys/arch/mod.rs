@@ -10,6 +10,6 @@
 mod cpu;
 
 #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
-compile_error!("libpsx: no port for this CPU yet (see src/arch)");
+compile_error!("libpsx: no port for this CPU yet (see src/sys/arch)");
 
 pub(crate) use cpu::*;

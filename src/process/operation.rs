@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 use core::ptr;
 
 use crate::broadcast::Broadcast;
-use crate::calls::{Agreement, Call};
+use crate::engine::call::{Agreement, Call};
 use crate::error::Error;
 use crate::report::Report;
 

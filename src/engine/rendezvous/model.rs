@@ -12,8 +12,8 @@ use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
 use super::{Rendezvous, Verdict};
-use crate::entry::{Entry, Mark};
-use crate::sync::Ordering::SeqCst;
+use crate::engine::entry::{Entry, Mark};
+use crate::sys::sync::Ordering::SeqCst;
 
 const CALLER: u32 = 1;
 
@@ -202,7 +202,7 @@ fn caller_dies() {
                 thread::spawn(move || visit(&world, i, true, true))
             })
             .collect();
-        crate::futex::expire();
+        crate::sys::futex::expire();
         threads.into_iter().for_each(|t| t.join().unwrap());
         assert_eq!(world.performed.load(SeqCst), 0);
         assert_eq!(world.rendezvous.inherit_lock(CALLER, 2), Ok(true));

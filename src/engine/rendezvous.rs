@@ -1,7 +1,7 @@
 //! The rendezvous: how the threads of a process come to a stop together, perform calls together,
 //! and part. Both halves of the handshake are here, in the order in which they happen, on atomics
 //! and one futex per side; who the threads are, how they are signalled and what they perform is
-//! [`crate::stop`]'s business.
+//! [`crate::engine`]'s business.
 //!
 //! ```text
 //!   caller                                    every other thread, in its signal handler
@@ -60,9 +60,9 @@
 
 use core::time::Duration;
 
-use crate::entry::{Entry, Mark};
-use crate::futex;
-use crate::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use crate::engine::entry::{Entry, Mark};
+use crate::sys::futex;
+use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// What the process is doing. Two bits of [`Rendezvous::state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -459,5 +459,4 @@ impl Rendezvous {
 }
 
 #[cfg(all(test, loom))]
-#[path = "rendezvous_model.rs"]
 mod model;

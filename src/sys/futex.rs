@@ -4,8 +4,8 @@
 mod kernel {
     use core::time::Duration;
 
-    use crate::sync::AtomicU32;
     use crate::sys;
+    use crate::sys::sync::AtomicU32;
 
     /// Sleeps while `word` is `expected`; may return at any time. False: `patience` is over.
     pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
@@ -38,7 +38,7 @@ mod kernel {
 mod kernel {
     use core::time::Duration;
 
-    use crate::sync::{AtomicU32, Ordering};
+    use crate::sys::sync::{AtomicU32, Ordering};
 
     loom::lazy_static! {
         static ref BUCKET: (loom::sync::Mutex<bool>, loom::sync::Condvar) =

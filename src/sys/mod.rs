@@ -9,6 +9,13 @@
 // Under loom nobody sleeps in the kernel.
 #![cfg_attr(loom, allow(dead_code))]
 
+pub(crate) mod arch;
+pub(crate) mod futex;
+pub(crate) mod names;
+pub(crate) mod proc;
+pub(crate) mod signal;
+pub(crate) mod sync;
+
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -17,7 +24,7 @@ use core::time::Duration;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{self, KernelSigaction};
+use self::arch::KernelSigaction;
 use crate::errno::Errno;
 
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.

@@ -19,8 +19,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{self, KernelSigaction};
 use crate::errno::Errno;
+use crate::sys::arch::{self, KernelSigaction};
 use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
 
 /// Looks at a signal; true if it was ours and is done. Runs in the handler with the frame's mask.

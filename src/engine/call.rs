@@ -4,11 +4,11 @@
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use crate::arch;
 use crate::errno::Errno;
 use crate::error::{CallFailure, Refusal};
-use crate::names;
 use crate::sys;
+use crate::sys::arch;
+use crate::sys::names;
 
 /// What counts as the same result in another thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -2,7 +2,7 @@
 //! rendezvous has the order in which both sides write it.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 /// What is known of one thread: the upper half of [`Entry::word`] is its tid, the lower half this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

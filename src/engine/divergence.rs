@@ -3,8 +3,8 @@
 //! The differing threads are still held, and may own any lock: the line is put together in a
 //! buffer on the stack and leaves by one write(2).
 
-use crate::calls::Call;
-use crate::entry::{Entry, Mark};
+use crate::engine::call::Call;
+use crate::engine::entry::{Entry, Mark};
 use crate::errno::Errno;
 use crate::sys;
 

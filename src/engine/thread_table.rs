@@ -13,7 +13,7 @@ use core::iter;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::entry::{Entry, Mark};
+use crate::engine::entry::{Entry, Mark};
 use crate::errno::Errno;
 use crate::sys;
 

@@ -11,10 +11,10 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use super::{FORBIDDEN, Shared, gone};
-use crate::entry::{Entry, Mark};
+use crate::engine::entry::{Entry, Mark};
 use crate::errno::Errno;
 use crate::sys;
-use crate::tasks::{FIRST_AGAIN, Look, TID_LIMIT, Tasks};
+use crate::sys::proc::{FIRST_AGAIN, Look, TID_LIMIT, Tasks};
 
 /// How long nobody may come before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
