@@ -250,6 +250,10 @@ pub enum Need {
     Threads,
     /// A handler for signal 33 (rt_sigaction(2)).
     Handler,
+    /// To send signal 33 to a thread (rt_tgsigqueueinfo(2)), which a filter refuses for every thread.
+    Signal,
+    /// The ids of this process and thread (getpid(2), gettid(2)), which a filter refuses.
+    ThreadId,
     /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
     Mask,
     /// The time (clock_gettime(2)), without which no wait would end.
@@ -267,6 +271,8 @@ impl fmt::Display for Need {
             Self::Memory => "no memory for the list of threads",
             Self::Threads => "the threads could not be listed",
             Self::Handler => "no handler could be installed for signal 33",
+            Self::Signal => "no thread can be signalled: rt_tgsigqueueinfo(2) is refused",
+            Self::ThreadId => "getpid(2) or gettid(2) is refused",
             Self::Mask => "the signal mask could not be changed",
             Self::Clock => "the time could not be told",
             Self::OwnMemory => "another process that shares this memory uses it",
@@ -398,6 +404,8 @@ pub enum Obstacle {
     Uninterruptible,
     /// The kernel, or a security module, did not let us signal it.
     Forbidden,
+    /// Its seccomp filter refuses gettid(2), without which it cannot tell whether a signal is meant for it.
+    Filtered,
     /// It has the signal and did not get to it: starved of CPU time, most likely.
     Unresponsive,
     /// Nothing could be learnt of it, because /proc cannot be read.
@@ -415,6 +423,7 @@ impl fmt::Display for Obstacle {
             Self::Exec => "is in execve",
             Self::Uninterruptible => "is in uninterruptible sleep",
             Self::Forbidden => "may not be signalled",
+            Self::Filtered => "has a filter that refuses gettid(2)",
             Self::Unresponsive => "did not answer",
             Self::Unknown => "did not answer (and /proc cannot be read)",
         })

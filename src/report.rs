@@ -61,7 +61,8 @@ impl Report {
         self.divergent
     }
 
-    /// **Warning**: how many io_uring SQPOLL threads live on in this process. Such a thread goes
+    /// **Warning**: how many io_uring SQPOLL threads live on in this process, at most. (Their names prove nothing,
+    /// because any thread of the process can change them. A worker that is certainly an io-wq worker does not count.) Such a thread goes
     /// on performing the operations of its ring with the credentials that the ring was created
     /// with (io_uring_setup(2), IORING_SETUP_SQPOLL), and nothing can change them from outside. If
     /// this is not 0, privilege that was dropped is still at work until those rings are closed.
@@ -122,6 +123,8 @@ pub enum Outcome {
     Failed(Errno),
     /// The thread died in the call (a seccomp filter with SECCOMP_RET_KILL_THREAD, seccomp(2)).
     Died,
+    /// The program's handler for SIGSYS left the call by siglongjmp(3): what the call did is unknown.
+    Left,
 }
 
 impl fmt::Display for Outcome {
@@ -130,6 +133,7 @@ impl fmt::Display for Outcome {
             Self::Returned(value) => write!(f, "{value:#x}"),
             Self::Failed(errno) => write!(f, "{errno:?}"),
             Self::Died => f.write_str("died"),
+            Self::Left => f.write_str("left by a jump"),
         }
     }
 }
@@ -159,9 +163,9 @@ impl Exempt {
 pub enum ExemptReason {
     /// It is dead or dying: state Z or X, or PF_EXITING (proc_pid_stat(5), `flags`).
     Exiting,
-    /// The kernel's io-wq worker of an io_uring.
+    /// An io-wq worker of an io_uring, for certain: it waits for work in the kernel's io_wq_worker.
     IoWorker,
-    /// The kernel's submission-queue thread of an io_uring; see [`Report::sqpoll`].
+    /// The submission-queue thread of an io_uring, or a worker that could be one; see [`Report::sqpoll`].
     SqPoll,
     /// Another kernel worker that lives in this process (vhost).
     UserWorker,
@@ -174,6 +178,11 @@ impl ExemptReason {
     pub(crate) fn with_start(self, start: usize) -> usize {
         let code = Self::ALL.iter().position(|&reason| reason == self).unwrap_or(0);
         start << 2 | code
+    }
+
+    /// Whether two such words are about the same task. The reason may change: a worker may be busy or idle.
+    pub(crate) const fn is_same_task(a: usize, b: usize) -> bool {
+        a >> 2 == b >> 2
     }
 
     pub(crate) fn of(word: usize) -> Self {

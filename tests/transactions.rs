@@ -277,7 +277,7 @@ fn a_thread_differs_at_one_of_the_calls() {
                     assert_eq!((result.call(), slack.trim()), (1, "100"));
                     assert_eq!(errno.raw(), libc::EPERM);
                 }
-                Outcome::Died => panic!("{report:?}"),
+                Outcome::Died | Outcome::Left => panic!("{report:?}"),
             }
         }
     });

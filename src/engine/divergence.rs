@@ -5,6 +5,7 @@
 
 use crate::engine::call::Call;
 use crate::engine::entry::{Entry, Mark};
+use crate::engine::handler::call_of;
 use crate::errno::Errno;
 use crate::sys;
 
@@ -38,10 +39,9 @@ pub(crate) fn judge<'a>(
     let mut line = Line::new();
     let mut named = None;
     for entry in entries {
-        let (index, died) = match entry.mark() {
-            Mark::Differs(index) => (index as usize, false),
-            Mark::Died => (0, true),
-            _ => continue,
+        let mark = entry.mark();
+        let Some((index, has_result)) = call_of(mark).filter(|_| mark.is_divergent()) else {
+            continue;
         };
         let Some(call) = calls.get(index) else { continue };
         if named != Some(index) {
@@ -51,8 +51,8 @@ pub(crate) fn judge<'a>(
             named = Some(index);
         }
         line.text(" thread ").signed(entry.tid() as isize).text(": ");
-        if died {
-            line.text("died");
+        if !has_result {
+            line.text(if matches!(mark, Mark::Died(_)) { "died" } else { "left by a jump" });
         } else {
             line.result(entry.value() as isize);
         }

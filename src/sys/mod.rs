@@ -61,12 +61,22 @@ pub(crate) unsafe fn any(nr: usize, args: &[usize; 6]) -> isize {
 
 // Tasks and processes
 
+/// gettid(2), which only a filter refuses.
+pub(crate) fn thread_id() -> Result<i32, Errno> {
+    call(k::__NR_gettid, [0; 6]).map(|tid| tid as i32)
+}
+
+/// getpid(2), which only a filter refuses.
+pub(crate) fn process_id() -> Result<i32, Errno> {
+    call(k::__NR_getpid, [0; 6]).map(|pid| pid as i32)
+}
+
 pub(crate) fn gettid() -> i32 {
-    call(k::__NR_gettid, [0; 6]).unwrap_or(0) as i32
+    thread_id().unwrap_or(0)
 }
 
 pub(crate) fn getpid() -> i32 {
-    call(k::__NR_getpid, [0; 6]).unwrap_or(0) as i32
+    process_id().unwrap_or(0)
 }
 
 /// unshare(CLONE_THREAD) changes nothing; it says whether this task is alone: Some(true), has
@@ -137,6 +147,11 @@ pub(crate) fn is_dead(tid: i32) -> bool {
     call(k::__NR_futex, [owned.as_ptr() as usize, op, 0, 0, 0, 0]) == Err(Errno::SRCH)
 }
 
+/// Whether a thread of this process is dead, for certain: the task is no more, or is a zombie.
+pub(crate) fn is_gone(pid: i32, tid: u32) -> bool {
+    tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || is_dead(tid as i32)
+}
+
 // Keyrings
 
 const KEY_SPEC_THREAD_KEYRING: usize = usize::MAX;
@@ -203,9 +218,10 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Durat
     call(k::__NR_futex, args) != Err(Errno::TIMEDOUT)
 }
 
-/// A sleep on `word` for the eyes of a filter. The address is one too high, and therefore none: EINVAL
-/// comes before the kernel looks for anything (get_futex_key, kernel/futex/core.c).
-pub(crate) fn futex_rehearse(word: &AtomicU32) {
+/// Makes the system call of a sleep on `word`, for a filter to see, and returns at once. The address is one too
+/// high and therefore invalid: EINVAL comes before the kernel looks for anything (get_futex_key,
+/// kernel/futex/core.c).
+pub(crate) fn futex_probe(word: &AtomicU32) {
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
     let _ = call(k::__NR_futex, [word.as_ptr() as usize + 1, op, 0, 0, 0, 0]);
 }
@@ -215,12 +231,17 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     let _ = call(k::__NR_futex, [word.as_ptr() as usize, op, count as usize, 0, 0, 0]);
 }
 
-/// How many threads sleep on `word`, counted up to `most`: "requeues" them to where they are (futex(2),
-/// FUTEX_REQUEUE).
-pub(crate) fn futex_sleepers(word: &AtomicU32, most: u32) -> Result<usize, Errno> {
+/// futex(2), FUTEX_REQUEUE: wakes up to `wake` threads that sleep on `from`, and has up to `most` others sleep on
+/// `to` instead. Returns how many threads both are.
+pub(crate) fn futex_requeue(
+    from: &AtomicU32,
+    wake: i32,
+    most: i32,
+    to: &AtomicU32,
+) -> Result<usize, Errno> {
     let op = (k::FUTEX_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
-    let at = word.as_ptr() as usize;
-    call(k::__NR_futex, [at, op, 0, most as usize, at, 0])
+    let (from, to) = (from.as_ptr() as usize, to.as_ptr() as usize);
+    call(k::__NR_futex, [from, op, wake as usize, most as usize, to, 0])
 }
 
 // Memory
@@ -253,22 +274,49 @@ pub(crate) fn keep_from_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno>
 
 // Signals
 
-/// Sets this thread's mask, and gives the one before.
+/// Sets this thread's mask, and gives the one from before.
 pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
+    change_mask(k::SIG_SETMASK, mask)
+}
+
+/// Everything blocked, but SIGSYS as the interrupted code has it: the kernel kills a process whose system call is
+/// trapped while SIGSYS is blocked (seccomp(2), SECCOMP_RET_TRAP; syscall user dispatch).
+pub(crate) const fn all_but_sigsys(interrupted: Mask) -> Mask {
+    ALL & (interrupted | !bit(SIGSYS))
+}
+
+/// Blocks every signal but SIGSYS, which stays as it is, and gives the mask from before.
+pub(crate) fn block_all_but_sigsys() -> Result<Mask, Errno> {
+    change_mask(k::SIG_BLOCK, ALL & !bit(SIGSYS))
+}
+
+/// Takes our signal if it is pending, and blocks it again.
+pub(crate) fn take_own_signal() {
+    let _ = change_mask(k::SIG_UNBLOCK, bit(SIGNAL));
+    let _ = change_mask(k::SIG_BLOCK, bit(SIGNAL));
+}
+
+fn change_mask(how: u32, mask: Mask) -> Result<Mask, Errno> {
     let mut before: Mask = 0;
     let (new, old) = (ptr::from_ref(&mask) as usize, ptr::from_mut(&mut before) as usize);
-    call(k::__NR_rt_sigprocmask, [k::SIG_SETMASK as usize, new, old, MASK_SIZE, 0, 0])?;
+    call(k::__NR_rt_sigprocmask, [how as usize, new, old, MASK_SIZE, 0, 0])?;
     Ok(before)
 }
 
 pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
-    exchange_sigaction(0)
+    exchange_sigaction(SIGNAL, 0)
 }
 
-fn exchange_sigaction(new: usize) -> Result<KernelSigaction, Errno> {
+/// Whether the program has a handler for SIGSYS: then a thread can run user code in the middle of a stop.
+pub(crate) fn sigsys_is_handled() -> bool {
+    const SIG_IGN: usize = 1;
+    exchange_sigaction(SIGSYS, 0).is_ok_and(|action| action.handler > SIG_IGN)
+}
+
+fn exchange_sigaction(signal: i32, new: usize) -> Result<KernelSigaction, Errno> {
     let mut old = MaybeUninit::<KernelSigaction>::zeroed();
     let at = old.as_mut_ptr() as usize;
-    call(k::__NR_rt_sigaction, [SIGNAL as usize, new, at, MASK_SIZE, 0, 0])?;
+    call(k::__NR_rt_sigaction, [signal as usize, new, at, MASK_SIZE, 0, 0])?;
     // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
     Ok(unsafe { old.assume_init() })
 }
@@ -279,14 +327,23 @@ fn exchange_sigaction(new: usize) -> Result<KernelSigaction, Errno> {
 /// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
 /// thread for ever, and `action.restorer` is the CPU's.
 pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<KernelSigaction, Errno> {
-    exchange_sigaction(ptr::from_ref(action) as usize)
+    exchange_sigaction(SIGNAL, ptr::from_ref(action) as usize)
 }
 
 /// Queues our signal for one thread of this process, with a value. The kernel finds the thread by
 /// both ids, so a thread of another process is never hit.
 pub(crate) fn queue_signal(pid: i32, tid: i32, value: usize) -> Result<(), Errno> {
+    queue(pid, tid, SIGNAL, value)
+}
+
+/// Whether the kernel would let us: signal 0 is checked like any other and not sent.
+pub(crate) fn may_queue_signal(pid: i32, tid: i32) -> Result<(), Errno> {
+    queue(pid, tid, 0, 0)
+}
+
+fn queue(pid: i32, tid: i32, signal: i32, value: usize) -> Result<(), Errno> {
     let info = SigInfo {
-        signo: SIGNAL,
+        signo: signal,
         errno: 0,
         code: k::SI_QUEUE,
         pad: 0,
@@ -296,8 +353,16 @@ pub(crate) fn queue_signal(pid: i32, tid: i32, value: usize) -> Result<(), Errno
         rest: [0; 12],
     };
     let at = ptr::from_ref(&info) as usize;
-    let args = [pid as usize, tid as usize, SIGNAL as usize, at, 0, 0];
+    let args = [pid as usize, tid as usize, signal as usize, at, 0, 0];
     call(k::__NR_rt_tgsigqueueinfo, args).map(|_| ())
+}
+
+/// RLIMIT_SIGPENDING: how many signals may be queued for this user, prlimit(2).
+pub(crate) fn signal_queue_limit() -> Option<u64> {
+    let mut limit = [0u64; 2];
+    let args = [0, k::RLIMIT_SIGPENDING as usize, 0, limit.as_mut_ptr() as usize, 0, 0];
+    call(k::__NR_prlimit64, args).ok()?;
+    limit.first().copied()
 }
 
 /// tgkill(2).
@@ -370,6 +435,11 @@ impl Fd {
         Self::open_at(self.0, path, flags)
     }
 
+    /// A descriptor that stands for the place alone (O_PATH): it needs no right to read.
+    pub(crate) fn open_path(path: &CStr) -> Result<Self, Errno> {
+        Self::open_at(k::AT_FDCWD, path, k::O_PATH)
+    }
+
     fn open_at(directory: i32, path: &CStr, flags: u32) -> Result<Self, Errno> {
         let flags = (flags | k::O_RDONLY | k::O_CLOEXEC) as usize;
         let args = [directory as usize, path.as_ptr() as usize, flags, 0, 0, 0];
@@ -411,25 +481,33 @@ impl Fd {
         call(k::__NR_getdents64, args)
     }
 
-    /// st_nlink, fstat(2).
+    /// st_nlink: newfstatat(2), which current C libraries use for fstat(3), so that filters let it through; or
+    /// statx(2); or fstat(2).
     pub(crate) fn links(&self) -> Result<usize, Errno> {
         let mut stat = MaybeUninit::<k::stat>::zeroed();
-        let args = [self.0 as usize, stat.as_mut_ptr() as usize, 0, 0, 0, 0];
-        call(k::__NR_fstat, args)?;
+        let (fd, at, empty) = (self.0 as usize, stat.as_mut_ptr() as usize, c"".as_ptr() as usize);
+        let flags = k::AT_EMPTY_PATH as usize;
+        if call(k::__NR_newfstatat, [fd, empty, at, flags, 0, 0]).is_err() {
+            let mut statx = MaybeUninit::<k::statx>::zeroed();
+            let args = [fd, empty, flags, k::STATX_NLINK as usize, statx.as_mut_ptr() as usize, 0];
+            if call(k::__NR_statx, args).is_ok() {
+                // SAFETY: all its fields are integers.
+                return Ok(unsafe { statx.assume_init() }.stx_nlink as usize);
+            }
+            call(k::__NR_fstat, [fd, at, 0, 0, 0, 0])?;
+        }
         // SAFETY: all its fields are integers.
         Ok(unsafe { stat.assume_init() }.st_nlink as usize)
     }
 
-    /// Whether it lies in a proc file system, fstatfs(2).
-    pub(crate) fn is_proc(&self) -> bool {
+    /// Whether it lies in a proc file system, fstatfs(2). Err: the kernel, or a filter, does not tell.
+    pub(crate) fn is_proc(&self) -> Result<bool, Errno> {
         let mut statfs = MaybeUninit::<k::statfs>::zeroed();
         let args = [self.0 as usize, statfs.as_mut_ptr() as usize, 0, 0, 0, 0];
-        if call(k::__NR_fstatfs, args).is_err() {
-            return false;
-        }
+        call(k::__NR_fstatfs, args)?;
         // SAFETY: all its fields are integers.
         let kind = unsafe { statfs.assume_init() }.f_type;
-        kind as u64 == u64::from(k::PROC_SUPER_MAGIC)
+        Ok(kind as u64 == u64::from(k::PROC_SUPER_MAGIC))
     }
 }
 
