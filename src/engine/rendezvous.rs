@@ -30,6 +30,7 @@
 //! | `bell` | the thread whose count was awaited | caller | futex: "look at `state` again" |
 //! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
+//! | `last` | the last thread that reports; caller | both | 1 while that thread is awake and will see the release |
 //! | `caller` | caller, before the gate opens | watches | the thread whose death ends the stop |
 //! | `lock` | initiators, watches | initiators, watches | the caller's tid, or 0; the top bit: an initiator sleeps |
 //! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
@@ -157,6 +158,7 @@ pub(crate) struct Rendezvous {
     bell: AtomicU32,
     pause: AtomicU32,
     awaited: AtomicU32,
+    last: AtomicU32,
     caller: AtomicU32,
     lock: AtomicU32,
 }
@@ -198,6 +200,7 @@ impl Rendezvous {
             bell: word(),
             pause: word(),
             awaited: word(),
+            last: word(),
             caller: word(),
             lock: word(),
         }
@@ -279,6 +282,7 @@ impl Rendezvous {
     pub(crate) fn open(&self, caller: u32) -> u32 {
         self.caller.store(caller, SeqCst);
         self.awaited.store(0, SeqCst);
+        self.last.store(0, SeqCst);
         let epoch = next(self.state().epoch);
         self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
         // After the state: a thread that is woken here finds the gather open.
@@ -390,13 +394,20 @@ impl Rendezvous {
         let state = self.close();
         if state.phase == Phase::Committing {
             self.exit.fetch_add(1, SeqCst);
-            futex::wake_one(&self.exit);
+            if !self.last_is_awake() {
+                futex::wake_one(&self.exit);
+            }
         } else {
             self.gate.fetch_add(1, SeqCst);
             if !futex::wake_one_and_move(&self.gate, &self.exit) {
                 futex::wake_all(&self.gate);
             }
         }
+    }
+
+    /// Whether the last thread that reported is awake: it sees what the caller has just written, and needs no wake-up.
+    fn last_is_awake(&self) -> bool {
+        self.last.compare_exchange(1, 0, SeqCst, SeqCst).is_ok()
     }
 
     /// Ends the stop in the place of a caller that is gone. It may have died between two steps of `release`, so every
@@ -443,18 +454,14 @@ impl Rendezvous {
         let Some((epoch, count)) = self.arrive(entry, tid) else { return };
         let watch = count <= WATCHES;
         let awaited = self.awaited.load(SeqCst);
-        // A thread that is alone with the caller stays awake for it.
-        let alone = count == 1 && awaited & !ASLEEP == 1;
         if awaited == count | ASLEEP {
             self.ring();
-        } else if alone {
+        } else if count == 1 && awaited == 1 {
+            // A thread that is alone with the caller stays awake for it.
             self.spin(|state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
         if self.await_plan(epoch, watch, thread) {
             self.perform_and_report(entry, tid, thread);
-            if alone {
-                self.spin(|state| state.phase != Phase::Committing);
-            }
             self.await_release(entry, tid, epoch, watch, thread);
         }
         self.leave();
@@ -536,11 +543,21 @@ impl Rendezvous {
         self.report();
     }
 
+    /// Counts this thread's report. The last thread to report stays awake for a while: the caller is about to judge,
+    /// and if it need not wake a thread, a thread that computes cannot take its CPU.
     fn report(&self) {
-        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
-        if before.count == 1 {
-            self.ring();
+        if self.state().count == 1 {
+            self.last.store(1, SeqCst);
         }
+        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
+        if before.count != 1 {
+            return;
+        }
+        self.ring();
+        let committing = State { count: 0, ..before };
+        self.spin(|state| state != committing);
+        // If the caller has changed the state, it has counted on this thread, or is about to find that it cannot.
+        let _ = self.last.compare_exchange(1, 0, SeqCst, SeqCst);
     }
 
     /// Sleeps until the caller has judged and closes the state; performs what it publishes meanwhile. Ends: the caller
