@@ -42,6 +42,15 @@ pub(crate) const fn bit(signal: i32) -> Mask {
     1 << (signal - 1)
 }
 
+/// Everything blocked, and SIGSYS as `interrupted` has it.
+///
+/// If a filter traps a call (seccomp(2), SECCOMP_RET_TRAP) or user dispatch catches it, the kernel sends
+/// SIGSYS, and kills the process if the thread blocks it. A thread that can emulate calls therefore
+/// keeps SIGSYS open for ours.
+pub(crate) const fn all_but_sigsys(interrupted: Mask) -> Mask {
+    ALL & (interrupted | !bit(SIGSYS))
+}
+
 /// `sizeof(sigset_t)` in the kernel.
 const MASK_SIZE: usize = size_of::<Mask>();
 
@@ -326,23 +335,27 @@ pub(crate) struct SigInfo {
 }
 
 impl SigInfo {
-    /// Words that no kind of signal uses (the kernel's own siginfo ends before them).
-    const FREE: core::ops::Range<usize> = 8..12;
+    /// Words that no kind of signal uses, in pairs. The kernel's own siginfo ends before them, at byte
+    /// 48, and what it delivers is zero from there on (copy_siginfo_to_user, kernel/signal.c).
+    const FREE: core::ops::Range<usize> = 4..12;
 
-    /// The word that has `mark` in all but its lowest four bits, and those; or a free word and 0.
-    pub(crate) fn progress(&self, mark: usize) -> (usize, usize) {
-        let has = |test: &dyn Fn(usize) -> bool| {
-            Self::FREE.rev().find(|&at| self.rest.get(at).is_some_and(|&word| test(word)))
+    /// The pair that begins with `owner`, or a free one: its place and its second word, which is 0 in a
+    /// free pair. None if all pairs belong to others.
+    pub(crate) fn progress(&self, owner: usize) -> Option<(usize, usize)> {
+        let pair = |at: usize| Some((*self.rest.get(at)?, *self.rest.get(at.wrapping_add(1))?));
+        let find = |wanted: usize| {
+            let mut pairs = Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
+            pairs.find(|&(_, (first, _))| first == wanted).map(|(at, (_, second))| (at, second))
         };
-        if let Some(at) = has(&|word| word & !0xf == mark) {
-            return (at, self.rest.get(at).map_or(0, |word| word & 0xf));
-        }
-        has(&|word| word == 0).map_or((Self::FREE.start, 0xf), |at| (at, 0))
+        find(owner).or_else(|| find(0).map(|(at, _)| (at, 0)))
     }
 
-    /// Writes such a word, and gives what was there.
-    pub(crate) fn mark_progress(&mut self, at: usize, word: usize) -> usize {
-        self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+    /// Writes a pair, and returns what was there.
+    pub(crate) fn mark_progress(&mut self, at: usize, pair: (usize, usize)) -> (usize, usize) {
+        let mut replace = |at: usize, word| {
+            self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+        };
+        (replace(at, pair.0), replace(at.wrapping_add(1), pair.1))
     }
 }
 
