@@ -10,6 +10,7 @@
 #![cfg_attr(loom, allow(dead_code))]
 
 pub(crate) mod arch;
+mod complain;
 pub(crate) mod futex;
 pub(crate) mod names;
 pub(crate) mod proc;
@@ -25,6 +26,7 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 
 use self::arch::KernelSigaction;
+pub(crate) use self::complain::{complain, complain_and_die};
 use crate::errno::Errno;
 
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
@@ -452,14 +454,13 @@ impl Drop for Fd {
     }
 }
 
-/// One write(2) to standard error, whatever comes of it.
-pub(crate) fn complain(line: &[u8]) {
-    let _ = call(k::__NR_write, [2, line.as_ptr() as usize, line.len(), 0, 0, 0]);
-}
-
-/// Ends the process by signal 33, whatever stands in the way: its default action; SIGKILL; and for
-/// the init process of a PID namespace, which both leave alone (pid_namespaces(7)), an exit status
-/// that tells, and a trap.
+/// Ends the process by signal 33, in every situation. No call here waits.
+///
+/// 1. The default action of signal 33, sent to this thread.
+/// 2. SIGKILL, if that did not end the process.
+/// 3. Both leave the init process of a PID namespace alone (pid_namespaces(7)). It ends with an exit
+///    status that tells the signal.
+/// 4. If a filter refuses all of these, the thread executes an instruction that traps.
 pub(crate) fn die() -> ! {
     const SIGKILL: i32 = 9;
     let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
