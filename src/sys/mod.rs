@@ -23,6 +23,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 
+use linux_raw_sys::errno as e;
 use linux_raw_sys::general as k;
 
 use self::arch::KernelSigaction;
@@ -97,6 +98,17 @@ pub(crate) fn unshare(flag: usize) -> Result<(), Errno> {
 
 pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
     call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// Returns whether a descriptor may stand for a PID namespace (ioctl_ns(2), NS_GET_NSTYPE, since Linux
+/// 4.11). False only if the kernel says that it does not.
+pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
+    const NS_GET_NSTYPE: usize = 0xb703;
+    match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
+        Ok(kind) => kind == k::CLONE_NEWPID as usize,
+        // No descriptor; no namespace.
+        Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw() as u32)),
+    }
 }
 
 /// Which version of Landlock the kernel has, landlock_create_ruleset(2).
