@@ -22,7 +22,7 @@
 // # Safety
 //
 // The system calls are those of `super::call`, with arguments that this file builds from references
-// and plain numbers. What the kernel fills in is made of integers.
+// and plain numbers. The unsafe operations read structures of integers that the kernel has filled in.
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;

@@ -45,7 +45,7 @@ pub(crate) const fn bit(signal: i32) -> Mask {
     1 << (signal - 1)
 }
 
-/// Everything blocked, and SIGSYS as `interrupted` has it.
+/// Returns a mask that blocks every signal, except that SIGSYS is as `interrupted` has it.
 ///
 /// If a filter traps a call (seccomp(2), SECCOMP_RET_TRAP) or user dispatch catches it, the kernel sends
 /// SIGSYS, and kills the process if the thread blocks it. A thread that can emulate calls therefore
@@ -101,12 +101,12 @@ pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
 }
 
 /// Returns whether a descriptor may stand for a PID namespace (ioctl_ns(2), NS_GET_NSTYPE, since Linux
-/// 4.11). False only if the kernel says that it does not.
+/// 4.11). Returns false only if the kernel says that it stands for something else.
 pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
     const NS_GET_NSTYPE: usize = 0xb703;
     match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
         Ok(kind) => kind == k::CLONE_NEWPID as usize,
-        // No descriptor; no namespace.
+        // It is not open, or it is not a namespace. Any other error may be a filter's.
         Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw() as u32)),
     }
 }

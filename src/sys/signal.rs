@@ -155,7 +155,7 @@ fn actions() -> impl Iterator<Item = &'static Action> {
     FIRST.iter().chain(pages.flat_map(|more| &more.actions))
 }
 
-/// Sees to it that `count` places are free.
+/// Makes sure that `count` places are free.
 fn reserve(count: usize) -> Result<(), Errno> {
     if actions().filter(|action| action.is_free()).count() >= count {
         return Ok(());
@@ -214,13 +214,15 @@ fn remember(found: Found) -> Result<(), Errno> {
 
 static VISIT: AtomicUsize = AtomicUsize::new(0);
 
-/// Sees to it that our handler gets signal 33. The caller has the lock of the broadcast.
+/// Makes sure that our handler gets signal 33. The caller has the lock of the broadcast.
 ///
-/// `reached` sends this thread a signal and says whether our handler got it. Another library may stand
-/// above us and pass on what is not its own. Returns Ok(true) if that is so.
+/// Another library may have installed its handler after ours, and pass on to ours the signals that are
+/// not its own. `reached` sends this thread a signal and returns whether our handler got it. If it did,
+/// that library's handler stays, and the result is Ok(true).
 ///
 /// # Errors
-/// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action is as before then.
+/// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action of the signal is
+/// unchanged then.
 pub(crate) fn ensure(visit: Visit, reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
     let (restorer_flag, restorer) = arch::restorer();
     let handler = on_signal as *const () as usize;
@@ -236,8 +238,8 @@ pub(crate) fn ensure(visit: Visit, reached: impl FnOnce() -> bool) -> Result<boo
         if known && now.handler > SIG_IGN && now.flags & FLAGS == FLAGS && reached() {
             return Ok(true);
         }
-        // Two: for `now`, and for what may be installed in between. An error must come before ours is
-        // installed, because it would be too late to keep that one then.
+        // Two: one for `now`, one for an action that other code installs in between. The second one is
+        // known only after ours is installed, when it is too late for an error.
         reserve(2)?;
         remember(Found::of(&now))?;
     } else {
