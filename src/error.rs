@@ -198,22 +198,30 @@ pub enum Refusal {
     Forks,
     /// It ends the thread or the process, or puts another program in its place.
     Ends,
-    /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall).
+    /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall), or kills it
+    /// there, because it is for the kernel's own code (uretprobe, uprobe).
     LeavesHandler,
-    /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33).
+    /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33). A call that
+    /// takes a mask for as long as it waits is one of these (ppoll, pselect6, epoll_pwait, io_pgetevents,
+    /// io_uring_enter).
     Signals,
     /// It takes away what the thread's own run-time stands on (FS and GS bases, shadow stack,
     /// rseq, robust list, clear_child_tid).
     ThreadState,
     /// It would forbid the thread the calls it needs to go on (strict seccomp, user dispatch).
     Forbids,
-    /// It waits for a signal, and all are blocked.
+    /// It waits for a signal, and all are blocked (pause, rt_sigsuspend; rt_sigtimedwait without a
+    /// timeout; poll, ppoll, select and pselect6 without a descriptor and without a timeout).
     Blocks,
     /// It is unshare(2) of a namespace, in a process of several threads: each would make one of its
     /// own. [`process::unshare`](crate::process::unshare) makes one for all of them. (Of user and time
     /// namespaces the kernel allows neither, and of PID and mount namespaces it makes no sense; see
     /// [`Namespace`](crate::process::Namespace).)
     Namespaces,
+    /// It is setns(2) of a PID namespace, in a process of several threads. After it no thread could create
+    /// another thread: a thread whose children belong into another PID namespace than itself may not
+    /// (clone(2), EINVAL). Join the namespace in a process of one thread, or in a child.
+    PidNamespace,
     /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
     /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
     NotLast,
@@ -226,12 +234,16 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Forks => "every thread would make a process or thread of its own",
             Self::Ends => "it ends or replaces the thread that makes it",
-            Self::LeavesHandler => "it tears a thread out of the handler it is held in",
+            Self::LeavesHandler => "it takes a thread out of the handler it is held in, or kills it there",
             Self::Signals => "it changes the signal state that the broadcast stands on",
             Self::ThreadState => "it replaces state that the thread's run-time stands on",
             Self::Forbids => "it would forbid the calls a thread needs to go on",
             Self::Blocks => "it waits for a signal while all are blocked",
             Self::Namespaces => "every thread would make a namespace of its own",
+            Self::PidNamespace => {
+                "no thread could create another one afterwards; join a PID namespace in a process of \
+                 one thread, or in a child"
+            }
             Self::NotLast => {
                 "the kernel performs it in all threads, which only the last call may do"
             }

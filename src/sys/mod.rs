@@ -10,6 +10,7 @@
 #![cfg_attr(loom, allow(dead_code))]
 
 pub(crate) mod arch;
+mod complain;
 pub(crate) mod futex;
 pub(crate) mod names;
 pub(crate) mod proc;
@@ -22,9 +23,11 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 
+use linux_raw_sys::errno as e;
 use linux_raw_sys::general as k;
 
 use self::arch::KernelSigaction;
+pub(crate) use self::complain::{complain, complain_and_die};
 use crate::errno::Errno;
 
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
@@ -40,6 +43,15 @@ pub(crate) const ALL: Mask = !0;
 
 pub(crate) const fn bit(signal: i32) -> Mask {
     1 << (signal - 1)
+}
+
+/// Returns a mask that blocks every signal, except that SIGSYS is as `interrupted` has it.
+///
+/// If a filter traps a call (seccomp(2), SECCOMP_RET_TRAP) or user dispatch catches it, the kernel sends
+/// SIGSYS, and kills the process if the thread blocks it. A thread that can emulate calls therefore
+/// keeps SIGSYS open for ours.
+pub(crate) const fn all_but_sigsys(interrupted: Mask) -> Mask {
+    ALL & (interrupted | !bit(SIGSYS))
 }
 
 /// `sizeof(sigset_t)` in the kernel.
@@ -96,6 +108,17 @@ pub(crate) fn unshare(flag: usize) -> Result<(), Errno> {
 
 pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
     call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// Returns whether a descriptor may stand for a PID namespace (ioctl_ns(2), NS_GET_NSTYPE, since Linux
+/// 4.11). Returns false only if the kernel says that it stands for something else.
+pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
+    const NS_GET_NSTYPE: usize = 0xb703;
+    match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
+        Ok(kind) => kind == k::CLONE_NEWPID as usize,
+        // It is not open, or it is not a namespace. Any other error may be a filter's.
+        Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw() as u32)),
+    }
 }
 
 /// Which version of Landlock the kernel has, landlock_create_ruleset(2).
@@ -391,23 +414,27 @@ pub(crate) struct SigInfo {
 }
 
 impl SigInfo {
-    /// Words that no kind of signal uses (the kernel's own siginfo ends before them).
-    const FREE: core::ops::Range<usize> = 8..12;
+    /// Words that no kind of signal uses, in pairs. The kernel's own siginfo ends before them, at byte
+    /// 48, and what it delivers is zero from there on (copy_siginfo_to_user, kernel/signal.c).
+    const FREE: core::ops::Range<usize> = 4..12;
 
-    /// The word that has `mark` in all but its lowest four bits, and those; or a free word and 0.
-    pub(crate) fn progress(&self, mark: usize) -> (usize, usize) {
-        let has = |test: &dyn Fn(usize) -> bool| {
-            Self::FREE.rev().find(|&at| self.rest.get(at).is_some_and(|&word| test(word)))
+    /// The pair that begins with `owner`, or a free one: its place and its second word, which is 0 in a
+    /// free pair. None if all pairs belong to others.
+    pub(crate) fn progress(&self, owner: usize) -> Option<(usize, usize)> {
+        let pair = |at: usize| Some((*self.rest.get(at)?, *self.rest.get(at.wrapping_add(1))?));
+        let find = |wanted: usize| {
+            let mut pairs = Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
+            pairs.find(|&(_, (first, _))| first == wanted).map(|(at, (_, second))| (at, second))
         };
-        if let Some(at) = has(&|word| word & !0xf == mark) {
-            return (at, self.rest.get(at).map_or(0, |word| word & 0xf));
-        }
-        has(&|word| word == 0).map_or((Self::FREE.start, 0xf), |at| (at, 0))
+        find(owner).or_else(|| find(0).map(|(at, _)| (at, 0)))
     }
 
-    /// Writes such a word, and gives what was there.
-    pub(crate) fn mark_progress(&mut self, at: usize, word: usize) -> usize {
-        self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+    /// Writes a pair, and returns what was there.
+    pub(crate) fn mark_progress(&mut self, at: usize, pair: (usize, usize)) -> (usize, usize) {
+        let mut replace = |at: usize, word| {
+            self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+        };
+        (replace(at, pair.0), replace(at.wrapping_add(1), pair.1))
     }
 }
 
@@ -517,14 +544,13 @@ impl Drop for Fd {
     }
 }
 
-/// One write(2) to standard error, whatever comes of it.
-pub(crate) fn complain(line: &[u8]) {
-    let _ = call(k::__NR_write, [2, line.as_ptr() as usize, line.len(), 0, 0, 0]);
-}
-
-/// Ends the process by signal 33, whatever stands in the way: its default action; SIGKILL; and for
-/// the init process of a PID namespace, which both leave alone (pid_namespaces(7)), an exit status
-/// that tells, and a trap.
+/// Ends the process by signal 33, in every situation. No call here waits.
+///
+/// 1. The default action of signal 33, sent to this thread.
+/// 2. SIGKILL, if that did not end the process.
+/// 3. Both leave the init process of a PID namespace alone (pid_namespaces(7)). It ends with an exit
+///    status that tells the signal.
+/// 4. If a filter refuses all of these, the thread executes an instruction that traps.
 pub(crate) fn die() -> ! {
     const SIGKILL: i32 = 9;
     let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
