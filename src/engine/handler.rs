@@ -1,6 +1,8 @@
 //! The handler's half: what a signal means to the thread that takes it, and what a held thread performs.
 //!
-//! It runs in any thread at any instruction: raw system calls and atomics, nothing else.
+//! It runs in any thread at any instruction: raw system calls and atomics, nothing else. It may run on an alternate
+//! stack that is just large enough for a signal frame (AT_MINSIGSTKSZ, getauxval(3)), which leaves it a few hundred
+//! bytes: what is rarely needed is a function of its own, so that its variables take no room on the usual way.
 
 // # Safety
 //
@@ -152,6 +154,8 @@ pub(super) fn await_reports(
 /// The calling thread takes a signal while its stop is open: a handler of SIGSYS has left the stop by siglongjmp.
 /// If nothing has changed, the other threads go on. Otherwise the process is inconsistent, and the settings that
 /// could say what to do are gone with the caller's stack.
+#[cold]
+#[inline(never)]
 fn caller_left(shared: &Shared) {
     let rendezvous = &shared.rendezvous;
     let me = sys::gettid() as u32;

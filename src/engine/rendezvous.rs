@@ -499,6 +499,8 @@ impl Rendezvous {
     }
 
     /// Waits for the next round, if one is to come. Returns false if none is.
+    #[cold]
+    #[inline(never)]
     fn park(&self, seen: State) -> bool {
         let word = self.pause.load(SeqCst);
         if word == 0 || seen.phase != Phase::Closed || word != seen.epoch {
@@ -595,6 +597,8 @@ impl Rendezvous {
     }
 
     /// The wait of a watch has expired while a stop is open.
+    #[cold]
+    #[inline(never)]
     fn watch(&self, thread: &impl Thread, reported: bool) {
         if !thread.is_gone(self.caller(), reported) {
             thread.look_after_caller();
@@ -612,6 +616,8 @@ impl Rendezvous {
     /// A held thread has left the handler, by siglongjmp out of a handler of SIGSYS, and takes our signal again. If it
     /// had not begun to perform the calls, it is held as before. Otherwise its result is unknown, which is a
     /// divergence.
+    #[cold]
+    #[inline(never)]
     fn come_back(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let begun = entry.value();
         if begun == NOT_BEGUN {

@@ -302,12 +302,6 @@ pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
     change_mask(k::SIG_SETMASK, mask)
 }
 
-/// Everything blocked, but SIGSYS as the interrupted code has it: the kernel kills a process whose system call is
-/// trapped while SIGSYS is blocked (seccomp(2), SECCOMP_RET_TRAP; syscall user dispatch).
-pub(crate) const fn all_but_sigsys(interrupted: Mask) -> Mask {
-    ALL & (interrupted | !bit(SIGSYS))
-}
-
 /// Blocks every signal but SIGSYS, which stays as it is, and gives the mask from before.
 pub(crate) fn block_all_but_sigsys() -> Result<Mask, Errno> {
     change_mask(k::SIG_BLOCK, ALL & !bit(SIGSYS))
