@@ -349,9 +349,9 @@ impl<'a> Stop<'a> {
                 Err(TransactionError::Unchanged(_)) => these.start,
             };
             if !alone && end > these.start {
-                let plan: &[Call] = calls;
+                let plan = calls.get(..end).unwrap_or_default();
                 let answers = rooms.as_ref().map(|rooms| &rooms.answers);
-                shared.set_plan(Plan { calls: plan, first: these.start, end, answers });
+                shared.set_plan(Plan { calls: plan, first: these.start, answers });
                 if published {
                     epoch = self.publish_again();
                 } else if !rendezvous.publish(epoch, held) {
@@ -414,7 +414,7 @@ impl<'a> Stop<'a> {
                 sys::take_own_signal();
             }
         };
-        let chained = signal::ensure(handler::on_signal, || shared.is_reached(send))
+        let chained = signal::ensure::<handler::Engine>(|| shared.is_reached(send))
             .map_err(|errno| Error::Environment { need: Need::Handler, errno })?;
         shared.set_chained(chained);
         Ok(())

@@ -19,10 +19,20 @@ use super::entry::{Entry, Mark};
 use super::rendezvous::{Phase, Thread, Verdict};
 use super::shared::Shared;
 use crate::errno::Errno;
-use crate::sys::{self, Mask, SigInfo};
+use crate::sys::{self, Mask, SigInfo, signal};
 
-/// Handles a signal 33 that is ours; returns false for any other. Called with the frame's own mask.
-pub(super) fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
+/// The engine, as the handler for signal 33 sees it.
+pub(super) enum Engine {}
+
+impl signal::Visitor for Engine {
+    fn visit(info: &SigInfo, interrupted: Mask) -> bool {
+        on_signal(info, interrupted)
+    }
+}
+
+/// Handles a signal 33 that is ours; returns false for any other.
+#[inline(always)]
+fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
     if info.code != sys::SI_QUEUE {
         return false;
     }
@@ -45,7 +55,7 @@ pub(super) fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
             return true;
         }
     };
-    let held = Held { shared, entry, pid: shared.pid(), tid, place: Cell::new(None) };
+    let held = Held { shared, entry, pid: shared.pid(), tid, place: Cell::new(Place::NONE) };
     shared.rendezvous.visit(entry, tid as u32, &held);
     true
 }
@@ -64,18 +74,20 @@ struct Held<'a> {
     pid: i32,
     tid: i32,
     /// Where it answers, once it has begun.
-    place: Cell<Option<Place>>,
+    place: Cell<Place>,
 }
 
 impl Thread for Held<'_> {
+    #[inline(always)]
     fn perform(&self) -> Verdict {
         // SAFETY: the caller has published, and this thread has not reported.
         let plan = unsafe { self.shared.plan() };
-        let take = || plan.answers.map_or(Place::NONE, |answers| answers.take(self.tid));
-        let place = self.place.get().unwrap_or_else(take);
-        self.place.set(Some(place));
+        if let Some(answers) = plan.answers.filter(|_| self.place.get() == Place::NONE) {
+            self.place.set(answers.take(self.tid));
+        }
+        let place = self.place.get();
         let mut verdict = Verdict { index: 0, result: 0, agreed: true };
-        for (index, call) in plan.calls.iter().enumerate().take(plan.end).skip(plan.first) {
+        for (index, call) in plan.calls.iter().enumerate().skip(plan.first) {
             self.entry.set_value(index);
             // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
             let result = unsafe { sys::any(call.nr, &call.args_at(place.bytes())) };

@@ -537,6 +537,7 @@ impl Rendezvous {
         }
     }
 
+    #[inline(always)]
     fn perform_and_report(&self, entry: &Entry, tid: u32, thread: &impl Thread) {
         let verdict = thread.perform();
         entry.set_value(verdict.result as usize);

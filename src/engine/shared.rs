@@ -64,12 +64,12 @@ pub(super) struct Shared {
     scratch: UnsafeCell<[u8; SCRATCH]>,
 }
 
-/// The calls that every thread performs now, and where each answers.
+/// The calls of the stop up to the last that every thread performs now, which of them is the first to perform, and
+/// where each thread answers.
 #[derive(Clone, Copy)]
 pub(super) struct Plan<'a> {
     pub(super) calls: &'a [Call],
     pub(super) first: usize,
-    pub(super) end: usize,
     pub(super) answers: Option<&'a Answers>,
 }
 
@@ -228,7 +228,7 @@ impl Shared {
     pub(super) fn set_plan(&self, plan: Plan) {
         self.plan.store(plan.calls.as_ptr() as usize, Ordering::Release);
         self.first.store(plan.first, Ordering::Release);
-        self.end.store(plan.end, Ordering::Release);
+        self.end.store(plan.calls.len(), Ordering::Release);
         let answers = plan.answers.map_or(ptr::null(), ptr::from_ref);
         self.answers.store(answers as usize, Ordering::Release);
     }
@@ -242,10 +242,9 @@ impl Shared {
         let end = self.end.load(Ordering::Acquire);
         let answers = self.answers.load(Ordering::Acquire) as *const Answers;
         Plan {
-            // SAFETY: the caller's slice has `end` calls at least, and stays as it is until this thread reports.
+            // SAFETY: the caller's slice has `end` calls, and stays as it is until this thread reports.
             calls: unsafe { core::slice::from_raw_parts(calls, end) },
             first: self.first.load(Ordering::Acquire),
-            end,
             // SAFETY: null, or the caller's, which lives until it has released.
             answers: unsafe { answers.as_ref() },
         }

@@ -41,9 +41,13 @@ use crate::errno::Errno;
 use crate::sys::arch::{self, KernelSigaction};
 use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
 
-/// Looks at a signal. Returns true if it was ours and is done. Runs in the handler, with the mask of
-/// the interrupted code.
-pub(crate) type Visit = fn(&SigInfo, Mask) -> bool;
+/// What the engine does with a signal. A type and not a function pointer, so that the handler is one function with one
+/// frame: alternate stacks are small.
+pub(crate) trait Visitor {
+    /// Looks at a signal. Returns true if it was ours and is done. Runs in the handler, with the mask of the
+    /// interrupted code.
+    fn visit(info: &SigInfo, interrupted: Mask) -> bool;
+}
 
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
@@ -212,8 +216,6 @@ fn remember(found: Found) -> Result<(), Errno> {
     Ok(())
 }
 
-static VISIT: AtomicUsize = AtomicUsize::new(0);
-
 /// Makes sure that our handler gets signal 33. The caller has the lock of the broadcast.
 ///
 /// Another library may have installed its handler after ours, and pass on to ours the signals that are
@@ -223,16 +225,15 @@ static VISIT: AtomicUsize = AtomicUsize::new(0);
 /// # Errors
 /// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action of the signal is
 /// unchanged then.
-pub(crate) fn ensure(visit: Visit, reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
+pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
     let (restorer_flag, restorer) = arch::restorer();
-    let handler = on_signal as *const () as usize;
+    let handler = on_signal::<V> as *const () as usize;
     let ours = KernelSigaction { handler, flags: FLAGS | restorer_flag, restorer, mask: BLOCKED };
     let now = sys::sigaction()?;
     let as_ours = now.flags == ours.flags && now.mask == BLOCKED & !UNBLOCKABLE;
     if now.handler == handler && as_ours {
         return Ok(false);
     }
-    VISIT.store(visit as *const () as usize, Ordering::Release);
     if now.handler != handler {
         let known = actions().any(|action| !action.is_free());
         if known && now.handler > SIG_IGN && now.flags & FLAGS == FLAGS && reached() {
@@ -254,7 +255,7 @@ pub(crate) fn ensure(visit: Visit, reached: impl FnOnce() -> bool) -> Result<boo
     Ok(false)
 }
 
-extern "C" fn on_signal(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
+extern "C" fn on_signal<V: Visitor>(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
     // SAFETY: the kernel, or a handler that chains to us, hands the frame's own siginfo, to which
     // no other code refers.
     let info = unsafe { &mut *info };
@@ -262,18 +263,13 @@ extern "C" fn on_signal(signal: c_int, info: *mut SigInfo, context: *mut c_void)
     let mask_at = unsafe { context.cast::<u8>().add(arch::UCONTEXT_MASK) };
     // SAFETY: it may be read as a number, wherever the frame is.
     let mask = unsafe { ptr::read_unaligned(mask_at.cast::<Mask>()) };
-    let visit = VISIT.load(Ordering::Acquire);
-    if visit != 0 {
-        // SAFETY: only `ensure` stores there, and it stores a `Visit`.
-        let visit = unsafe { core::mem::transmute::<usize, Visit>(visit) };
-        if visit(info, mask) {
-            return;
-        }
+    if !V::visit(info, mask) {
+        chain(signal, info, context, mask);
     }
-    chain(signal, info, context, mask);
 }
 
 /// Does what the kernel would have done with the action that ours has replaced.
+#[inline(never)]
 fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: Mask) {
     let list = ptr::from_ref(&FIRST) as usize;
     // Without a free pair, more copies of this crate chain to each other than have room.
