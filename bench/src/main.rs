@@ -53,6 +53,9 @@ struct Cli {
     /// How often each engine takes its turn
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
+    /// Also measure this library as it was in a git revision: an engine "baseline"
+    #[arg(long, value_name = "REVISION")]
+    baseline: Option<String>,
     /// Where the results go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -82,19 +85,24 @@ fn measure(cli: &Cli) -> Result<bool> {
     std::fs::create_dir_all(&out).with_context(|| format!("{}", out.display()))?;
 
     let begun = Instant::now();
+    let baseline = cli.baseline.as_deref();
     let mut plan = plan::of(extent);
+    if baseline.is_some() {
+        plan.add_baseline();
+    }
     plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds);
     let threads = plan.most_threads();
     eprintln!("engines are built ...");
-    let built = engines::build(&plan.programs())?;
+    let built = engines::build(&plan.programs(), baseline)?;
     let limits = machine::make_room(threads);
     let load = machine::Load::begin()?;
     let mut results = run::all(&plan, &built, &out.join("raw.txt"))?;
     if plan.traffic.rounds > 0 {
-        engines::build(&["server"])?;
+        engines::build(&["server"], None)?;
         results.traffic = traffic::all(&plan.traffic, &built)?;
     }
     let mut head = machine::describe(&built);
+    head.extend(baseline.map(machine::describe_baseline));
     head.extend(limits);
     head.push(load.end()?);
     head.push(format!("Command: bench {}; {} s", arguments(), begun.elapsed().as_secs()));

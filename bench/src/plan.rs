@@ -26,6 +26,8 @@ const fn recent(column: Column) -> Column {
 }
 
 pub(crate) const OURS: Column = column("ours", "ours", "setresuid");
+/// This library as it was in another revision.
+pub(crate) const BASELINE: Column = column("ours, baseline", "baseline", "setresuid");
 pub(crate) const OURS_PRCTL: Column = column("ours, prctl", "ours", "prctl");
 pub(crate) const MEASURE: Column =
     Column { measure: true, ..column("ours, only asleep", "ours", "setresuid") };
@@ -47,6 +49,7 @@ pub(crate) const SECCOMP: Column = column("seccomp TSYNC", "tsync", "seccomp");
 pub(crate) const LANDLOCK: Column = column("Landlock TSYNC", "tsync", "landlock");
 
 pub(crate) const DROP_ONE: Column = column("ours, one stop", "ours", "one");
+pub(crate) const DROP_BASELINE: Column = column("ours, baseline, one stop", "baseline", "one");
 pub(crate) const DROP_SIX: Column = column("ours, six stops", "ours", "six");
 pub(crate) const DROP_LIBPSX: Column = recent(column("C libpsx, six calls", "libpsx", "six"));
 pub(crate) const DROP_MIXED: Column = recent(column("glibc and C libpsx", "libpsx", "mixed"));
@@ -201,6 +204,17 @@ impl Plan {
         }
         if !wanted(scenarios, "traffic") {
             self.traffic.rounds = 0;
+        }
+    }
+
+    /// Adds the baseline engine to each row, beside the engine of this revision.
+    pub(crate) fn add_baseline(&mut self) {
+        for row in &mut self.rows {
+            for (ours, baseline) in [(OURS, BASELINE), (DROP_ONE, DROP_BASELINE)] {
+                if let Some(place) = row.columns.iter().position(|column| *column == ours) {
+                    row.columns.insert(place + 1, baseline);
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is aimed at, and whether it was reached: ratios within one run.
 
 use crate::plan::{
-    Column, DROP_FIRST, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
+    BASELINE, Column, DROP_FIRST, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
     FLOOR_PRCTL, GLIBC, GO, LIBPSX, LIBPSX_PRCTL, MEASURE, OURS, OURS_PRCTL,
 };
 use crate::results::Results;
@@ -67,6 +67,8 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
             let what = format!("asleep, N = {threads}: {} / {}", one.name, other.name);
             add(what, ratio, floor, limit);
         }
+        let ratio = results.ratio("asleep", threads, OURS, BASELINE);
+        add(format!("asleep, N = {threads}: ours / the baseline"), ratio, None, 1.1);
         if (8..=512).contains(&threads) {
             let [ratio, floor] =
                 [OURS, FLOOR].map(|of| to_the_best(results, "asleep", threads, of, &[GLIBC, GO]));
