@@ -53,6 +53,9 @@ struct Cli {
     /// How often each engine takes its turn
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
+    /// How often all rounds of a scenario are run, each time with a median of its own
+    #[arg(long, value_name = "COUNT")]
+    repeats: Option<usize>,
     /// Also measure this library as it was in a git revision: an engine "baseline"
     #[arg(long, value_name = "REVISION")]
     baseline: Option<String>,
@@ -90,7 +93,7 @@ fn measure(cli: &Cli) -> Result<bool> {
     if baseline.is_some() {
         plan.add_baseline();
     }
-    plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds);
+    plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds, cli.repeats);
     let threads = plan.most_threads();
     eprintln!("engines are built ...");
     let built = engines::build(&plan.programs(), baseline)?;

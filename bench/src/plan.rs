@@ -86,6 +86,10 @@ const FAILING: &[Column] =
 const DROPS: &[Column] =
     &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR, DROP_FIRST];
 
+/// Ours and those that it is compared with: whole libraries, and the floor.
+const PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL, FLOOR];
+const PAIR: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL];
+
 /// One scenario with one number of threads: every column in turn, and all that so many times.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
@@ -93,6 +97,11 @@ pub(crate) struct Row {
     pub(crate) threads: usize,
     pub(crate) columns: Vec<Column>,
     pub(crate) rounds: usize,
+    /// How often all rounds of the scenario are run: each time gives a median of its own.
+    pub(crate) repeats: usize,
+    /// How long a process may take, and whether it counts as an error of ours if it takes longer.
+    pub(crate) limit: Duration,
+    pub(crate) may_hang: bool,
     /// How long each calls, and how often at the most.
     pub(crate) budget: Duration,
     pub(crate) calls: usize,
@@ -121,13 +130,30 @@ pub(crate) enum Extent {
 }
 
 /// The name of a scenario, and what its threads do.
-pub(crate) const SCENARIOS: [(&str, &str); 9] = [
+pub(crate) const SCENARIOS: [(&str, &str); 14] = [
     ("asleep", "N threads asleep"),
     ("busy", "N threads that compute"),
     ("half", "N threads, every second one computes"),
     ("churn", "N threads asleep, beside two that start and await others all the time"),
     ("fifo", "N threads asleep, and a SCHED_FIFO thread that computes"),
     ("fifos", "N threads asleep, and a SCHED_FIFO thread per CPU, asleep too"),
+    (
+        "fifo-pair",
+        "N threads asleep, and two SCHED_FIFO threads of one priority that compute, all on the caller's CPU",
+    ),
+    ("freeze", "N threads that wake often: the longest delay of any of them, per call"),
+    (
+        "freeze-busy",
+        "N threads that look at the clock all the time: the longest gap between two looks, per call",
+    ),
+    (
+        "last",
+        "N threads asleep: from the return of the call until the last of them runs its own code",
+    ),
+    (
+        "last-busy",
+        "N threads that compute: from the return of the call until all have run their own code",
+    ),
     ("fail", "N threads asleep; the kernel refuses the call"),
     (
         "drop",
@@ -135,6 +161,12 @@ pub(crate) const SCENARIOS: [(&str, &str); 9] = [
     ),
     ("traffic", "a server under load"),
 ];
+
+/// Scenarios in which a sample is not the length of a call, but what the other threads see of it.
+pub(crate) const WATCHED: [&str; 4] = ["freeze", "freeze-busy", "last", "last-busy"];
+
+/// Longer than ten thousand threads need, with the slowest engine that gets there at all.
+const HANGS: Duration = Duration::from_secs(90);
 
 impl Extent {
     fn choose<T>(self, smoke: T, quick: T, full: T) -> T {
@@ -155,6 +187,14 @@ pub(crate) fn of(extent: Extent) -> Plan {
             columns: columns.to_vec(),
             // Ten thousand threads take a while to be born, and one libpsx call takes seconds.
             rounds: if threads >= 10_000 { extent.choose(1, 1, 5) } else { rounds },
+            // What is aimed at for a drop is close to what is measured: one run does not decide it.
+            repeats: if scenario == "drop" { extent.choose(2, 1, 5) } else { 1 },
+            limit: if scenario == "fifo-pair" {
+                Duration::from_secs(extent.choose(3, 10, 20))
+            } else {
+                HANGS
+            },
+            may_hang: scenario == "fifo-pair",
             budget: Duration::from_millis(ms),
             calls,
         }));
@@ -165,7 +205,7 @@ pub(crate) fn of(extent: Extent) -> Plan {
         &[0, 1, 2, 8, 64, 512, 2000, 10_000],
     );
     add("asleep", ALL, sizes, extent.choose(1, 5, 15), extent.choose(5, 60, 250), 20_000);
-    let few: &[usize] = extent.choose(&[2], &[2, 8], &[1, 2, 8, 64]);
+    let few: &[usize] = extent.choose(&[2], &[2, 8, 64], &[1, 2, 8, 64]);
     add("busy", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
     add("half", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
     let few: &[usize] = extent.choose(&[8], &[8, 64], &[8, 64, 512]);
@@ -174,8 +214,17 @@ pub(crate) fn of(extent: Extent) -> Plan {
     let few: &[usize] = extent.choose(&[8], &[8], &[8, 64, 512]);
     add("fifo", HOGGED, few, extent.choose(1, 3, 7), extent.choose(20, 100, 500), 5000);
     add("fifos", HOGGED, few, extent.choose(1, 2, 5), extent.choose(20, 100, 500), 5000);
+    let few: &[usize] = extent.choose(&[0], &[0, 8], &[0, 8]);
+    add("fifo-pair", PAIR, few, extent.choose(1, 2, 5), 0, 1);
+    let sizes: &[usize] = extent.choose(&[8], &[8, 64, 512], &[8, 64, 512]);
+    add("freeze", PEERS, sizes, extent.choose(1, 3, 7), extent.choose(20, 300, 1000), 10_000);
+    add("last", PEERS, sizes, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 10_000);
+    // One computing thread has a CPU of its own, if there are two: its gaps are what the call alone does to it.
+    let few: &[usize] = extent.choose(&[1], &[1, 8, 64], &[1, 8, 64]);
+    add("freeze-busy", PEERS, few, extent.choose(1, 2, 7), extent.choose(20, 200, 1000), 10_000);
+    add("last-busy", PEERS, few, extent.choose(1, 2, 7), extent.choose(20, 200, 1000), 10_000);
     let sizes: &[usize] = extent.choose(&[8], &[0, 8, 64, 512], &[0, 1, 8, 64, 512, 2000]);
-    add("drop", DROPS, sizes, extent.choose(1, 7, 25), 0, 1);
+    add("drop", DROPS, sizes, extent.choose(1, 7, 11), 0, 1);
     let traffic = Traffic {
         rounds: extent.choose(1, 2, 5),
         lasts: Duration::from_secs(extent.choose(1, 2, 5)),
@@ -192,6 +241,7 @@ impl Plan {
         programs: &[String],
         threads: &[usize],
         rounds: Option<usize>,
+        repeats: Option<usize>,
     ) {
         let wanted = |list: &[String], name: &str| {
             list.is_empty() || list.iter().any(|wanted| wanted == name)
@@ -201,6 +251,7 @@ impl Plan {
         for row in &mut self.rows {
             row.columns.retain(|column| wanted(programs, column.program));
             row.rounds = rounds.unwrap_or(row.rounds);
+            row.repeats = repeats.unwrap_or(row.repeats);
         }
         if !wanted(scenarios, "traffic") {
             self.traffic.rounds = 0;
