@@ -35,7 +35,7 @@ struct Cli {
     /// A little of everything, in less than five minutes (what is done if nothing else is said)
     #[arg(long, group = "extent")]
     quick: bool,
-    /// Many rounds, all sizes: half an hour
+    /// Many rounds, all sizes: about three quarters of an hour
     #[arg(long, group = "extent")]
     full: bool,
     /// Only whether it all still runs
@@ -96,12 +96,15 @@ fn measure(cli: &Cli) -> Result<bool> {
     plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds, cli.repeats);
     let threads = plan.most_threads();
     eprintln!("engines are built ...");
-    let built = engines::build(&plan.programs(), baseline)?;
+    let mut built = engines::build(&plan.programs(), baseline)?;
     let limits = machine::make_room(threads);
     let load = machine::Load::begin()?;
     let mut results = run::all(&plan, &built, &out.join("raw.txt"))?;
     if plan.traffic.rounds > 0 {
         engines::build(&["server"], None)?;
+        if baseline.is_some() {
+            built.extend(engines::build(&["baseline-server"], baseline)?);
+        }
         results.traffic = traffic::all(&plan.traffic, &built)?;
     }
     let mut head = machine::describe(&built);

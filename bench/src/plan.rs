@@ -190,7 +190,7 @@ pub(crate) fn of(extent: Extent) -> Plan {
             // What is aimed at for a drop is close to what is measured: one run does not decide it.
             repeats: if scenario == "drop" { extent.choose(2, 1, 5) } else { 1 },
             limit: if scenario == "fifo-pair" {
-                Duration::from_secs(extent.choose(3, 10, 20))
+                Duration::from_secs(extent.choose(2, 5, 10))
             } else {
                 HANGS
             },
@@ -214,17 +214,17 @@ pub(crate) fn of(extent: Extent) -> Plan {
     let few: &[usize] = extent.choose(&[8], &[8], &[8, 64, 512]);
     add("fifo", HOGGED, few, extent.choose(1, 3, 7), extent.choose(20, 100, 500), 5000);
     add("fifos", HOGGED, few, extent.choose(1, 2, 5), extent.choose(20, 100, 500), 5000);
-    let few: &[usize] = extent.choose(&[0], &[0, 8], &[0, 8]);
+    let few: &[usize] = extent.choose(&[0], &[8], &[0, 8]);
     add("fifo-pair", PAIR, few, extent.choose(1, 2, 5), 0, 1);
     let sizes: &[usize] = extent.choose(&[8], &[8, 64, 512], &[8, 64, 512]);
-    add("freeze", PEERS, sizes, extent.choose(1, 3, 7), extent.choose(20, 300, 1000), 10_000);
-    add("last", PEERS, sizes, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 10_000);
+    add("freeze", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 200, 1000), 10_000);
+    add("last", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 150, 1000), 10_000);
     // One computing thread has a CPU of its own, if there are two: its gaps are what the call alone does to it.
     let few: &[usize] = extent.choose(&[1], &[1, 8, 64], &[1, 8, 64]);
-    add("freeze-busy", PEERS, few, extent.choose(1, 2, 7), extent.choose(20, 200, 1000), 10_000);
-    add("last-busy", PEERS, few, extent.choose(1, 2, 7), extent.choose(20, 200, 1000), 10_000);
+    add("freeze-busy", PEERS, few, extent.choose(1, 2, 5), extent.choose(20, 200, 1000), 10_000);
+    add("last-busy", PEERS, few, extent.choose(1, 2, 5), extent.choose(20, 200, 1000), 10_000);
     let sizes: &[usize] = extent.choose(&[8], &[0, 8, 64, 512], &[0, 1, 8, 64, 512, 2000]);
-    add("drop", DROPS, sizes, extent.choose(1, 7, 11), 0, 1);
+    add("drop", DROPS, sizes, extent.choose(1, 7, 9), 0, 1);
     let traffic = Traffic {
         rounds: extent.choose(1, 2, 5),
         lasts: Duration::from_secs(extent.choose(1, 2, 5)),

@@ -85,6 +85,7 @@ pub(crate) fn markdown(
     }
     growth(&mut text, results);
     traffic(&mut text, results);
+    delays(&mut text, results);
     if !sizes.is_empty() {
         text.push_str("\n## Size of libpsx.so, stripped, bytes\n\n");
         heading(&mut text, &["", "file", "code", "all that is only read", "data", "bss"]);
@@ -130,6 +131,9 @@ fn repeats(text: &mut String, results: &Results, scenario: &str) {
             let Some(cell) = results.cell(scenario, threads, column) else {
                 return "-".to_owned();
             };
+            if cell.calls() == 0 {
+                return "-".to_owned();
+            }
             let medians = || (0..cell.repeats()).filter_map(|repeat| cell.median_of(repeat));
             let (low, high) = (medians().min(), medians().max());
             format!("{} ({}..{})", whole(cell.median()), whole(low), whole(high))
@@ -361,6 +365,29 @@ fn traffic(text: &mut String, results: &Results) {
                 served.incomplete.to_string(),
             ],
         );
+    }
+}
+
+/// How long threads of the server stand still.
+fn delays(text: &mut String, results: &Results) {
+    if results.traffic.iter().all(|served| served.delays.is_empty()) {
+        return;
+    }
+    text.push_str(
+        "\nFour more threads of the server wake every millisecond. How late they were: the latest of the four for each \
+         call, and each of the four in each process. \"nothing\" makes no calls: it is the control.\n\n",
+    );
+    heading(text, &["what", "by", "per call: median", "p99", "max", "of a thread: median", "max"]);
+    for served in results.traffic.iter().filter(|served| !served.delays.is_empty()) {
+        let of = |values: &[u64], percents: &[usize]| -> Vec<String> {
+            let mut values = values.to_vec();
+            values.sort_unstable();
+            percents.iter().map(|&percent| whole(crate::results::at(&values, percent))).collect()
+        };
+        let names = vec![served.what.to_owned(), served.engine.to_owned()];
+        let (calls, threads) =
+            (of(&served.delays, &[50, 99, 100]), of(&served.threads, &[50, 100]));
+        row(text, [names, calls, threads].into_iter().flatten());
     }
 }
 

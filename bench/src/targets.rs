@@ -31,7 +31,7 @@ impl Target {
 fn median_and_spread(mut values: Vec<f64>) -> (Option<f64>, Option<(f64, f64)>) {
     values.sort_by(f64::total_cmp);
     let spread = values.first().copied().zip(values.last().copied());
-    (values.get(values.len() / 2).copied(), spread.filter(|_| values.len() > 1))
+    (values.get(values.len().saturating_sub(1) / 2).copied(), spread.filter(|_| values.len() > 1))
 }
 
 /// Ours by the better of some others.
