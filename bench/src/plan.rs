@@ -88,6 +88,8 @@ const DROPS: &[Column] =
 
 /// Ours and those that it is compared with: whole libraries, and the floor.
 const PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL, FLOOR];
+/// Without musl, which takes too long beside 64 threads that compute.
+const BUSY_PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, FLOOR];
 const PAIR: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL];
 
 /// One scenario with one number of threads: every column in turn, and all that so many times.
@@ -152,7 +154,7 @@ pub(crate) const SCENARIOS: [(&str, &str); 14] = [
     ),
     (
         "last-busy",
-        "N threads that compute: from the return of the call until all have run their own code",
+        "N threads that compute: from the return of the call until the last of them runs its own code",
     ),
     ("fail", "N threads asleep; the kernel refuses the call"),
     (
@@ -221,8 +223,17 @@ pub(crate) fn of(extent: Extent) -> Plan {
     add("last", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 150, 1000), 10_000);
     // One computing thread has a CPU of its own, if there are two: its gaps are what the call alone does to it.
     let few: &[usize] = extent.choose(&[1], &[1, 8, 64], &[1, 8, 64]);
-    add("freeze-busy", PEERS, few, extent.choose(1, 2, 5), extent.choose(20, 200, 1000), 10_000);
-    add("last-busy", PEERS, few, extent.choose(1, 2, 5), extent.choose(20, 200, 1000), 10_000);
+    add(
+        "freeze-busy",
+        BUSY_PEERS,
+        few,
+        extent.choose(1, 2, 5),
+        extent.choose(20, 200, 1000),
+        10_000,
+    );
+    add("last-busy", BUSY_PEERS, few, extent.choose(1, 2, 5), extent.choose(20, 200, 1000), 10_000);
+    let many: &[usize] = extent.choose(&[], &[], &[512]);
+    add("last-busy", BUSY_PEERS, many, 2, 1000, 10_000);
     let sizes: &[usize] = extent.choose(&[8], &[0, 8, 64, 512], &[0, 1, 8, 64, 512, 2000]);
     add("drop", DROPS, sizes, extent.choose(1, 7, 9), 0, 1);
     let traffic = Traffic {

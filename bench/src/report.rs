@@ -96,7 +96,7 @@ pub(crate) fn markdown(
 }
 
 /// Scenarios in which a single call may take very much longer than the median.
-const TAILED: [&str; 3] = ["busy", "half", "last"];
+const TAILED: [&str; 4] = ["busy", "half", "last", "last-busy"];
 
 /// The 99th percentile and the maximum, of each engine.
 fn tails(text: &mut String, results: &Results, scenario: &str) {
