@@ -207,8 +207,11 @@ pub(crate) fn of(extent: Extent) -> Plan {
         &[0, 1, 2, 8, 64, 512, 2000, 10_000],
     );
     add("asleep", ALL, sizes, extent.choose(1, 5, 15), extent.choose(5, 60, 250), 20_000);
-    let few: &[usize] = extent.choose(&[2], &[2, 8, 64], &[1, 2, 8, 64]);
+    let few: &[usize] = extent.choose(&[2], &[2, 8], &[1, 2, 8, 64]);
     add("busy", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
+    // In little time, without those that take longest.
+    let many: &[usize] = extent.choose(&[], &[64], &[]);
+    add("busy", BUSY_PEERS, many, 2, 150, 1000);
     add("half", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
     let few: &[usize] = extent.choose(&[8], &[8, 64], &[8, 64, 512]);
     add("churn", REAL, few, extent.choose(1, 3, 9), extent.choose(20, 100, 500), 5000);
