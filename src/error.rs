@@ -31,6 +31,14 @@ pub enum Error {
         /// The thread whose broadcast is under way.
         tid: i32,
     },
+    /// A thread does not share something with the calling thread that the call stands on: in that thread the call would
+    /// act on something else.
+    NotShared {
+        /// The first such thread.
+        tid: i32,
+        /// What it has for itself.
+        resource: Resource,
+    },
     /// The calling thread is in the middle of a broadcast already, its own or as one of those that
     /// are held, and a signal handler that interrupted it called again.
     Reentered,
@@ -57,7 +65,7 @@ impl Error {
             Self::OutOfSync { .. } => Errno::SRCH.raw(),
             Self::SignalQueueFull => Errno::AGAIN.raw(),
             Self::Reentered => Errno::DEADLK.raw(),
-            Self::Refused(_) => Errno::INVAL.raw(),
+            Self::Refused(_) | Self::NotShared { .. } => Errno::INVAL.raw(),
         }
     }
 }
@@ -74,6 +82,9 @@ impl fmt::Display for Error {
                 f.write_str("no signal could be queued: this user's RLIMIT_SIGPENDING is used up")
             }
             Self::Busy { tid } => write!(f, "the broadcast of thread {tid} did not end in time"),
+            Self::NotShared { tid, resource } => {
+                write!(f, "thread {tid} has {resource} of its own")
+            }
             Self::Reentered => f.write_str("called from a handler that interrupted a broadcast"),
             Self::Refused(why) => write!(f, "the call is refused: {why}"),
             Self::Environment { need, errno } => write!(f, "{need}: {errno}"),
@@ -252,6 +263,25 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// What a thread can have for itself though it belongs to the process (unshare(2), clone(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resource {
+    /// The table of descriptors: the same number may be another file there (CLONE_FILES).
+    Descriptors,
+    /// The root directory, the working directory and the umask (CLONE_FS).
+    Directories,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "a descriptor table",
+            Self::Directories => "a root or working directory",
+        })
+    }
+}
+
 /// What a broadcast asks of the kernel before it can begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -275,6 +305,8 @@ pub enum Need {
     OwnMemory,
     /// A namespace of this thread (/proc/thread-self/ns).
     Namespace,
+    /// Whether a thread shares descriptors or directories with this one (kcmp(2), or /proc/self/task).
+    Sharing,
 }
 
 impl fmt::Display for Need {
@@ -289,6 +321,7 @@ impl fmt::Display for Need {
             Self::Clock => "the time could not be told",
             Self::OwnMemory => "another process that shares this memory uses it",
             Self::Namespace => "the thread's namespace could not be opened",
+            Self::Sharing => "the threads' descriptor tables could not be compared",
         })
     }
 }

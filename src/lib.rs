@@ -19,7 +19,7 @@ pub use engine::call::Agreement;
 pub use engine::divergence::Sensitivity;
 pub use errno::Errno;
 pub use error::{
-    Error, Need, Obstacle, Partial, Refusal, Straggler, TransactionError, Unreachable,
+    Error, Need, Obstacle, Partial, Refusal, Resource, Straggler, TransactionError, Unreachable,
 };
 pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 pub use transaction::{OnPartial, Transaction};

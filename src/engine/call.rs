@@ -32,13 +32,32 @@ pub(crate) struct Call {
     pub(crate) own: u8,
     /// The call only asks something, and an error is an answer.
     pub(crate) asks: bool,
+    /// What the threads must share with the caller, so that the call means the same in each.
+    pub(crate) shares: Shares,
     pub(crate) agreement: Agreement,
     pub(crate) expected: isize,
 }
 
+/// What a thread can have for itself by unshare(2) or clone(2), though it belongs to the process. A call that takes a
+/// descriptor acts on something else, or on nothing, in a thread with a table of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// The descriptor table (CLONE_FILES).
+    pub(crate) files: bool,
+    /// The root and working directories and the umask (CLONE_FS).
+    pub(crate) fs: bool,
+}
+
+impl Shares {
+    pub(crate) const NOTHING: Self = Self { files: false, fs: false };
+    pub(crate) const FILES: Self = Self { files: true, fs: false };
+    pub(crate) const FS: Self = Self { files: false, fs: true };
+}
+
 impl Call {
     pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
-        Self { nr, args, own: 0, asks: false, agreement: Agreement::SameResult, expected: 0 }
+        let (shares, agreement) = (Shares::NOTHING, Agreement::SameResult);
+        Self { nr, args, own: 0, asks: false, shares, agreement, expected: 0 }
     }
 
     /// Returns the arguments for a thread whose place for answers is at `place`.

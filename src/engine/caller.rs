@@ -19,7 +19,7 @@ use super::rendezvous::Phase;
 use super::shared::{Plan, Shared};
 use super::{Settings, unreachable};
 use crate::errno::Errno;
-use crate::error::{CallFailure, Error, Need, Partial, TransactionError};
+use crate::error::{CallFailure, Error, Need, Partial, Resource, TransactionError};
 use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 use crate::sys::proc::Tasks;
 use crate::sys::sync;
@@ -252,17 +252,18 @@ impl<'a> Stop<'a> {
         let epoch = gather.epoch();
         let queue_full = gather.queue_is_full();
         let (held_for, error) = match gathered {
-            Ok(Gathered::All(held))
-                if self.rooms.as_ref().is_none_or(|r| held as usize <= r.capacity) =>
-            {
-                // A filter that the call installs may forbid close(2).
-                drop(tasks);
-                return self.commit(calls, report, epoch, held, opened);
-            }
-            Ok(Gathered::All(held)) => {
+            Ok(Gathered::All(held)) if !self.has_room(held) => {
                 self.wanted = held as usize;
                 (self.let_go(epoch, opened), None)
             }
+            Ok(Gathered::All(held)) => match self.unshared(calls, &tasks, epoch) {
+                Some(error) => (self.let_go(epoch, opened), Some(error)),
+                None => {
+                    // A filter that the call installs may forbid close(2).
+                    drop(tasks);
+                    return self.commit(calls, report, epoch, held, opened);
+                }
+            },
             Ok(Gathered::NoRoom) => {
                 self.wanted = capacity.saturating_mul(2);
                 (self.let_go(epoch, opened), None)
@@ -295,6 +296,31 @@ impl<'a> Stop<'a> {
             return Ok(Round::GivenUp { held_for });
         }
         Err(Error::Unreachable(named).into())
+    }
+
+    /// Whether there is memory for the report of so many threads.
+    fn has_room(&self, held: u32) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| held as usize <= rooms.capacity)
+    }
+
+    /// P2: a call that would act on something else in one of the threads is not made. All threads are held.
+    fn unshared(&self, calls: &[Call], tasks: &Tasks, epoch: u32) -> Option<Error> {
+        let files = calls.iter().any(|call| call.shares.files);
+        let fs = calls.iter().any(|call| call.shares.fs);
+        if !files && !fs {
+            return None;
+        }
+        let held = self.shared.threads.iter().filter(|entry| entry.is_held(epoch));
+        held.map(|entry| entry.tid() as i32).find_map(|tid| {
+            let wrong = |shared: Result<bool, Errno>, resource| match shared {
+                Ok(true) => None,
+                Ok(false) => Some(Error::NotShared { tid, resource }),
+                Err(errno) => Some(Error::Environment { need: Need::Sharing, errno }),
+            };
+            let of_files = || wrong(tasks.shares_files(tid), Resource::Descriptors);
+            let of_fs = || wrong(tasks.shares_fs(tid), Resource::Directories);
+            files.then(of_files).flatten().or_else(|| fs.then(of_fs).flatten())
+        })
     }
 
     fn cannot_list(&self, errno: Errno) -> Error {

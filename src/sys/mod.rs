@@ -175,6 +175,19 @@ pub(crate) fn is_gone(pid: i32, tid: u32) -> bool {
     tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || is_dead(tid as i32)
 }
 
+/// Whether this thread and another one share their descriptor table, kcmp(2). Err: the kernel, or a filter, does not
+/// tell.
+pub(crate) fn shares_files(me: i32, tid: i32) -> Result<bool, Errno> {
+    const KCMP_FILES: usize = 2;
+    call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FILES, 0, 0, 0]).map(|order| order == 0)
+}
+
+/// The same for root directory, working directory and umask.
+pub(crate) fn shares_fs(me: i32, tid: i32) -> Result<bool, Errno> {
+    const KCMP_FS: usize = 3;
+    call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FS, 0, 0, 0]).map(|order| order == 0)
+}
+
 // Keyrings
 
 const KEY_SPEC_THREAD_KEYRING: usize = usize::MAX;
@@ -461,6 +474,10 @@ impl Fd {
         Self::open_at(k::AT_FDCWD, path, k::O_PATH)
     }
 
+    pub(crate) fn open_path_in(&self, path: &CStr) -> Result<Self, Errno> {
+        Self::open_at(self.0, path, k::O_PATH)
+    }
+
     fn open_at(directory: i32, path: &CStr, flags: u32) -> Result<Self, Errno> {
         let flags = (flags | k::O_RDONLY | k::O_CLOEXEC) as usize;
         let args = [directory as usize, path.as_ptr() as usize, flags, 0, 0, 0];
@@ -519,6 +536,17 @@ impl Fd {
         }
         // SAFETY: all its fields are integers.
         Ok(unsafe { stat.assume_init() }.st_nlink as usize)
+    }
+
+    /// Device and inode of what a path in this directory leads to.
+    pub(crate) fn identity_of(&self, path: &CStr) -> Result<(u64, u64), Errno> {
+        let mut stat = MaybeUninit::<k::stat>::zeroed();
+        let (fd, at) = (self.0 as usize, stat.as_mut_ptr() as usize);
+        let flags = if path.is_empty() { k::AT_EMPTY_PATH as usize } else { 0 };
+        call(k::__NR_newfstatat, [fd, path.as_ptr() as usize, at, flags, 0, 0])?;
+        // SAFETY: all its fields are integers.
+        let stat = unsafe { stat.assume_init() };
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// Whether it lies in a proc file system, fstatfs(2). Err: the kernel, or a filter, does not tell.

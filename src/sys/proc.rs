@@ -387,20 +387,59 @@ impl Tasks {
         result
     }
 
+    /// Whether a thread has the caller's descriptor table: if kcmp(2) is refused, whether the number of our directory
+    /// leads to the same directory there. (It was opened for this round, so a table of the thread's own has it only
+    /// if the thread has opened the same directory under the same number.)
+    pub(crate) fn shares_files(&self, tid: i32) -> Result<bool, Errno> {
+        sys::shares_files(self.tid, tid).or_else(|errno| {
+            let directory = self.directory.as_ref().ok_or(errno)?;
+            let mut digits = [0u8; 10];
+            let number = decimal(directory.raw(), &mut digits);
+            let there = self.identity(tid, &[b"fd/", number])?;
+            Ok(there == Some(directory.identity_of(c"")?))
+        })
+    }
+
+    /// Whether a thread has the caller's root and working directories: shared, or at least the same.
+    pub(crate) fn shares_fs(&self, tid: i32) -> Result<bool, Errno> {
+        sys::shares_fs(self.tid, tid).or_else(|errno| {
+            for name in [b"root".as_slice(), b"cwd"] {
+                let (there, here) =
+                    (self.identity(tid, &[name])?, self.identity(self.tid, &[name])?);
+                if here.is_none() {
+                    return Err(errno);
+                }
+                if there != here {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Device and inode of what one of a thread's links leads to; None if it leads nowhere.
+    fn identity(&self, tid: i32, file: &[&[u8]]) -> Result<Option<(u64, u64)>, Errno> {
+        let directory = self.directory.as_ref().filter(|_| !self.foreign).ok_or(Errno::NOENT)?;
+        let mut path = [0u8; 48];
+        match directory.identity_of(path_to(tid, file, &mut path)?) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Opens one of a thread's files, at the expense of the spare descriptor if it must.
     fn open_file(&self, name: i32, file: &CStr) -> Result<Fd, Errno> {
         let Some(directory) = &self.directory else { return Err(Errno::NOENT) };
-        let mut path = [0u8; 32];
-        let mut digits = [0u8; 10];
-        let parts = decimal(name, &mut digits).iter().chain(b"/").chain(file.to_bytes_with_nul());
-        for (to, from) in path.iter_mut().zip(parts) {
-            *to = *from;
-        }
-        let path = CStr::from_bytes_until_nul(&path).map_err(|_| Errno::INVAL)?;
-        match directory.open_in(path, 0) {
-            Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => {
-                directory.open_in(path, 0)
-            }
+        let mut path = [0u8; 48];
+        let path = path_to(name, &[file.to_bytes()], &mut path)?;
+        let open = || match self.readable {
+            true => directory.open_in(path, 0),
+            // Only whether it is there can be asked.
+            false => directory.open_path_in(path),
+        };
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => open(),
             other => other,
         }
     }
@@ -496,6 +535,17 @@ fn parse<T: core::str::FromStr>(digits: &[u8]) -> Option<T> {
 
 fn parse_hex(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// `NUMBER/FILE`, the file in parts.
+fn path_to<'b>(number: i32, file: &[&[u8]], path: &'b mut [u8; 48]) -> Result<&'b CStr, Errno> {
+    let mut digits = [0u8; 10];
+    let parts =
+        decimal(number, &mut digits).iter().chain(b"/").chain(file.iter().copied().flatten());
+    for (to, from) in path.iter_mut().zip(parts) {
+        *to = *from;
+    }
+    CStr::from_bytes_until_nul(path).map_err(|_| Errno::INVAL)
 }
 
 fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
