@@ -8,7 +8,7 @@ mod support;
 mod tracer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use libpsx::{Agreement, Broadcast, Sensitivity, Transaction};
@@ -214,25 +214,24 @@ fn unreachable(board: &'static Board) {
     watched(board, || unsafe { short.run() }.unwrap_err());
 }
 
+/// Others have the lock nearly all the time: what they want cannot be had.
 fn taking_turns(board: &'static Board) {
     support::prepared(support::block_all);
-    static FIRST: AtomicU32 = AtomicU32::new(0);
-    let first = std::thread::spawn(|| {
-        // SAFETY: touches no memory.
-        FIRST.store(unsafe { libc::gettid() } as u32, SeqCst);
+    let others: Vec<_> = (0..3)
+        .map(|_| {
+            std::thread::spawn(|| {
+                board.ready.fetch_add(1, SeqCst);
+                // SAFETY: setpriority touches no memory.
+                unsafe { harmless().deadline(Duration::from_secs(1)).run() }.unwrap_err();
+            })
+        })
+        .collect();
+    until(|| board.ready.load(SeqCst) == 3);
+    let short = harmless().deadline(Duration::from_millis(40));
+    while !others.iter().all(|other| other.is_finished()) {
         // SAFETY: setpriority touches no memory.
-        unsafe { harmless().deadline(Duration::from_secs(1)).run() }.unwrap_err();
-    });
-    // It has the lock when it blocks all signals.
-    let blocks = || {
-        let tid = FIRST.load(SeqCst) as i32;
-        support::proc::status(tid).get("SigBlk").is_some_and(|mask| mask.starts_with("ffffffff"))
-    };
-    until(blocks);
-    let short = harmless().deadline(Duration::from_millis(200));
-    // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { short.run() }.unwrap_err());
-    first.join().unwrap();
+        watched(board, || unsafe { short.run() }.unwrap_err());
+    }
 }
 
 fn slow_call(board: &'static Board) {
@@ -369,9 +368,7 @@ fn table() -> Vec<Row> {
                 other => panic!("neither caller nor held thread: {other}: {line}"),
             };
             let words = cells[2].split(|c: char| !c.is_alphanumeric());
-            let known = |word: &&str| {
-                ["alone", "open", "gather", "commit", "report", "kill"].contains(word)
-            };
+            let known = |word: &&str| Phase::ALL.iter().any(|phase| phase.name() == *word);
             let phases: BTreeSet<String> = words.filter(known).map(str::to_owned).collect();
             assert!(!phases.is_empty(), "no phase: {line}");
             let rare = cells[2].contains("rare");
@@ -426,9 +423,7 @@ fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
             continue;
         };
         let who = if who == "0" { Who::Caller } else { Who::Held };
-        let phases =
-            [Phase::Alone, Phase::Open, Phase::Gather, Phase::Commit, Phase::Kill, Phase::Report];
-        let phase = phases[phase.parse::<usize>().expect("a phase")];
+        let phase = Phase::ALL[phase.parse::<usize>().expect("a phase")];
         let call: &'static str = Box::leak(call.to_owned().into_boxed_str());
         made.insert(Made { who, phase, call }, count.parse().expect("a number"));
     }

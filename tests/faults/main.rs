@@ -21,18 +21,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::FromRawFd;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use program::{CALLER_DIED, DONE, HEALED, Kind, PARTIAL, State, UNCHANGED};
 use sandbox::{Action, On, Sandbox};
-use tracer::{End, Fault, Plan, When, Who, watchdog};
+use tracer::{End, Fault, Phase, Plan, When, Who, watchdog};
 
 /// How long a run may take, and how long libpsx may try to stop the threads. A run that is only slow is over
 /// when the longer time of a full sweep is.
 const WATCHDOG: Duration = Duration::from_secs(8);
 const FULL_WATCHDOG: Duration = Duration::from_secs(30);
+/// After so many forbidden outcomes of a program and a call, the runs left of that kind are left out: a hang
+/// takes long, and the cause is mostly the same.
+const ENOUGH: u32 = 4;
 const DEADLINE: Duration = Duration::from_millis(300);
 
 /// What is refused in a run.
@@ -61,16 +64,19 @@ enum Outcome {
     Partial,
     Killed,
     NotReached,
+    /// Others of its kind had a forbidden outcome before.
+    LeftOut,
     Forbidden,
 }
 
 impl Outcome {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Done, "done"),
         (Self::Error, "error"),
         (Self::Partial, "partial"),
         (Self::Killed, "killed"),
         (Self::NotReached, "not-reached"),
+        (Self::LeftOut, "left-out"),
         (Self::Forbidden, "FORBIDDEN"),
     ];
 
@@ -123,11 +129,14 @@ impl Row {
         match self.cause {
             Cause::Control { traced: true } => "traced".to_owned(),
             Cause::Control { traced: false } => "untraced".to_owned(),
-            Cause::Fault(fault) => match fault.when {
-                When::Nth(number) => number.to_string(),
-                When::OneThread => "always in one".to_owned(),
-                When::Always => "always".to_owned(),
-            },
+            Cause::Fault(fault) => {
+                let phase = fault.phase.map_or(String::new(), |phase| format!("{} ", phase.name()));
+                match fault.when {
+                    When::Nth(number) => format!("{phase}{number}"),
+                    When::OneThread => format!("{phase}always in one"),
+                    When::Always => format!("{phase}always"),
+                }
+            }
             Cause::Sandbox(_) => "filter".to_owned(),
         }
     }
@@ -147,7 +156,7 @@ struct Told {
     detail: String,
     seconds: f64,
     /// Of a control: which calls were made, by whom.
-    made: BTreeSet<(Who, String)>,
+    made: BTreeSet<(Who, Phase, String)>,
 }
 
 /// Runs one row, in a worker.
@@ -225,6 +234,9 @@ fn run(row: Row) -> Told {
         (None, End::Exited(161)) if divergence && announced => {
             (Outcome::Killed, "by exit_group".to_owned())
         }
+        (None, End::Killed(libc::SIGILL | libc::SIGTRAP)) if divergence && announced => {
+            (Outcome::Killed, "by a trap".to_owned())
+        }
         (None, End::Killed(libc::SIGSYS)) if kills => (Outcome::Killed, "by the filter".to_owned()),
         (None, End::Killed(signal)) => {
             (Outcome::Forbidden, format!("killed by signal {signal} after {} steps", codes.len()))
@@ -250,11 +262,16 @@ fn run(row: Row) -> Told {
     let detail = if complaint.is_empty() { detail } else { format!("{detail} [{complaint}]") };
     let made = match row.cause {
         Cause::Control { traced: true } => {
-            run.made.keys().map(|made| (made.who, made.call.to_owned())).collect()
+            run.made.keys().map(|made| (made.who, made.phase, made.call.to_owned())).collect()
         }
         _ => BTreeSet::new(),
     };
     Told { outcome, detail, seconds: began.elapsed().as_secs_f64(), made }
+}
+
+fn left_out() -> Told {
+    let (outcome, detail) = (Outcome::LeftOut, String::new());
+    Told { outcome, detail, seconds: 0.0, made: BTreeSet::new() }
 }
 
 /// What the observer saw in each thread.
@@ -273,6 +290,17 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
     let next = tracer::shared_memory(size_of::<AtomicUsize>()) as *const AtomicUsize;
     // SAFETY: zeroed, and never given back.
     let next = unsafe { &*next };
+    // How many forbidden outcomes each kind has had, at the place of its first row.
+    let counts = tracer::shared_memory(rows.len() * size_of::<AtomicU32>()) as *const AtomicU32;
+    // SAFETY: as many words, zeroed, and never given back.
+    let counts = unsafe { std::slice::from_raw_parts(counts, rows.len()) };
+    let mut first = BTreeMap::new();
+    let key = |row: &Row| (row.kind, row.who(), row.call(), matches!(row.cause, Cause::Sandbox(_)));
+    let places: Vec<usize> = rows
+        .iter()
+        .enumerate()
+        .map(|(index, row)| *first.entry(key(row)).or_insert(index))
+        .collect();
     let (told, results) = channel::<(usize, Told)>();
     let mut pids = Vec::new();
     for _ in 0..workers {
@@ -285,13 +313,16 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
             loop {
                 let index = next.fetch_add(1, SeqCst);
                 let Some(&row) = rows.get(index) else { return 0 };
-                let told = run(row);
+                let count = &counts[places[index]];
+                let told = if count.load(SeqCst) < ENOUGH { run(row) } else { left_out() };
+                if told.outcome == Outcome::Forbidden {
+                    count.fetch_add(1, SeqCst);
+                }
                 let detail = told.detail.replace(['\n', '\t'], " ");
-                let made: Vec<_> = told
-                    .made
-                    .iter()
-                    .map(|(who, call)| format!("{} {call}", u8::from(*who == Who::Held)))
-                    .collect();
+                let made = told.made.iter().map(|(who, phase, call)| {
+                    format!("{}{}{call}", u8::from(*who == Who::Held), *phase as u8)
+                });
+                let made: Vec<_> = made.collect();
                 let (name, made) = (told.outcome.name(), made.join(","));
                 let line = format!("{index}\t{name}\t{:.3}\t{detail}\t{made}\n", told.seconds);
                 write.write_all(line.as_bytes()).expect("the pipe");
@@ -304,7 +335,8 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
                 let fields: Vec<&str> = line.split('\t').collect();
                 let made = fields[4].split(',').filter(|made| !made.is_empty()).map(|made| {
                     let who = if made.starts_with('1') { Who::Held } else { Who::Caller };
-                    (who, made[2..].to_owned())
+                    let phase = made[1..2].parse::<usize>().expect("a phase");
+                    (who, Phase::ALL[phase], made[2..].to_owned())
                 });
                 let (outcome, detail) = (Outcome::of(fields[1]), fields[3].to_owned());
                 let seconds = fields[2].parse().unwrap_or(0.0);
@@ -344,45 +376,55 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
 }
 
 /// The rows for what the controls have shown to be called.
-fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Who, String)>>, full: bool) -> Vec<Row> {
+fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Who, Phase, String)>>, full: bool) -> Vec<Row> {
     let mut rows = Vec::new();
+    let mut refuse = |kind, who, call, phase, errno, when| {
+        let fault = Fault { who, call, phase, errno, when };
+        rows.push(Row { kind, cause: Cause::Fault(fault) });
+    };
     for (&kind, calls) in made {
-        let plain = matches!(kind, Kind::Threads | Kind::ZombieLeader);
-        for (who, call) in calls {
-            // Without it no handler of any program returns.
-            if call == "rt_sigreturn" {
+        let usual = matches!(kind, Kind::Threads | Kind::ZombieLeader | Kind::OneThread);
+        let mut always = BTreeSet::new();
+        for (who, phase, call) in calls {
+            // Without rt_sigreturn no handler of any program returns. Until the end begins, a program whose
+            // threads differ is like any other.
+            let same = kind == Kind::Divergence && *phase != Phase::Kill;
+            if call == "rt_sigreturn" || same {
                 continue;
             }
             let call: &'static str = Box::leak(call.clone().into_boxed_str());
             let of_page = errnos::of(call);
-            let errnos: BTreeSet<i32> = match (full, plain) {
+            let errnos: BTreeSet<i32> = match (full, usual) {
                 (true, _) => [of_page, errnos::FILTERS, errnos::MOMENTARY].concat(),
-                (false, true) => [&of_page[..of_page.len().min(1)], &errnos::FILTERS[..2]].concat(),
+                (false, true) => [&of_page[..of_page.len().min(1)], &errnos::FILTERS[..1]].concat(),
                 (false, false) => vec![libc::EPERM],
             }
             .into_iter()
             .collect();
-            let occurrences: &[When] = match (full, plain, who) {
-                (true, _, Who::Caller) => {
-                    &[When::Nth(1), When::Nth(2), When::Nth(3), When::Nth(4), When::Always]
-                }
-                (true, _, Who::Held) => {
-                    &[When::Nth(1), When::Nth(2), When::Nth(9), When::OneThread, When::Always]
-                }
-                (false, true, Who::Caller) => &[When::Nth(1), When::Nth(2), When::Always],
-                (false, true, Who::Held) => &[When::Nth(1), When::OneThread, When::Always],
-                (false, false, _) => &[When::Nth(1), When::Always],
+            let occurrences: &[When] = match (full, who) {
+                (true, Who::Caller) => &[When::Nth(1), When::Nth(2), When::Nth(3), When::Always],
+                (true, Who::Held) => &[When::Nth(1), When::Nth(9), When::OneThread, When::Always],
+                (false, Who::Caller) => &[When::Nth(1), When::Always],
+                (false, Who::Held) => &[When::OneThread, When::Always],
             };
             for errno in errnos {
                 for &when in occurrences {
-                    let fault = Fault { who: *who, call, errno, when };
-                    rows.push(Row { kind, cause: Cause::Fault(fault) });
+                    refuse(kind, *who, call, Some(*phase), errno, when);
                 }
+                if full && kind != Kind::Divergence && always.insert((*who, call, errno)) {
+                    refuse(kind, *who, call, None, errno, When::Always);
+                }
+            }
+        }
+        if kind == Kind::Divergence {
+            // The last ways out are taken if the first ones are closed.
+            for call in ["tgkill+kill", "getpid+gettid", "rt_sigaction+rt_sigprocmask", ENDS] {
+                refuse(kind, Who::Caller, call, Some(Phase::Kill), libc::EPERM, When::Always);
             }
         }
     }
     // A filter knows the number, and no operation.
-    let calls: BTreeSet<&str> = made.values().flatten().map(|(_, call)| call.as_str()).collect();
+    let calls: BTreeSet<&str> = made.values().flatten().map(|(.., call)| call.as_str()).collect();
     let calls = calls.into_iter().filter_map(|call| call.split(' ').next());
     let calls: BTreeSet<String> = calls.map(str::to_owned).collect();
     for call in calls {
@@ -411,6 +453,9 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Who, String)>>, full: bool) -> Vec<R
     }
     rows
 }
+
+/// Every call that ends a process.
+const ENDS: &str = "tgkill+kill+exit_group";
 
 /// How often which outcome came of it, for each call and error.
 fn table(rows: &[Row], told: &[Told]) -> String {
@@ -453,7 +498,7 @@ fn sweep() {
         .collect();
     println!("{} runs with nothing refused", controls.len());
     let mut told = run_all(&controls);
-    let mut made: BTreeMap<Kind, BTreeSet<(Who, String)>> = BTreeMap::new();
+    let mut made: BTreeMap<Kind, BTreeSet<(Who, Phase, String)>> = BTreeMap::new();
     for (row, told) in controls.iter().zip(&mut told) {
         made.entry(row.kind).or_default().extend(told.made.iter().cloned());
         let wanted = match row.kind {

@@ -16,6 +16,8 @@ use crate::tracer::{self, Board, statuses};
 /// How the process is made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// The caller alone.
+    OneThread,
     /// Threads that sleep, and one that computes.
     Threads,
     /// The leader has exited and is a zombie; the ids of the threads are far apart.
@@ -27,11 +29,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] =
-        [Self::Threads, Self::ZombieLeader, Self::WithoutProc, Self::Divergence];
+    pub const ALL: [Self; 5] =
+        [Self::OneThread, Self::Threads, Self::ZombieLeader, Self::WithoutProc, Self::Divergence];
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::OneThread => "one-thread",
             Self::Threads => "threads",
             Self::ZombieLeader => "zombie-leader",
             Self::WithoutProc => "without-proc",
@@ -126,7 +129,7 @@ fn is_dead(fields: &std::collections::HashMap<String, String>) -> bool {
 /// The program itself.
 pub fn program(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Duration) {
     match kind {
-        Kind::Threads => {}
+        Kind::OneThread | Kind::Threads => {}
         Kind::Divergence => {
             let action = Action::Errno(libc::EPERM);
             let refuse = Sandbox { on: On::OneHeld, action, call: "setgroups" };
@@ -157,9 +160,18 @@ fn wait_for_the_leader() {
     }
 }
 
+/// std's has no room for a handler in a handler, which answers a trap.
+fn without_alternate_stack() {
+    let none =
+        libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: the kernel reads the structure.
+    unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
+}
+
 fn sleeper(board: &'static Board, prepare: Option<Box<dyn FnOnce() + Send>>) {
     let before = board.ready.load(SeqCst);
     std::thread::spawn(move || {
+        without_alternate_stack();
         prepare.into_iter().for_each(|prepare| prepare());
         board.ready.fetch_add(1, SeqCst);
         loop {
@@ -176,7 +188,8 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     if let Some(sandbox) = sandbox {
         sandbox::answer_traps(sandbox);
     }
-    for number in 0..SLEEPERS {
+    let others = if kind == Kind::OneThread { 0 } else { SLEEPERS };
+    for number in 0..others {
         if kind == Kind::ZombieLeader {
             // Ids that are far apart, and in no order that one could guess.
             (0..12 + number).for_each(|_| drop(std::thread::spawn(|| ()).join()));
@@ -187,14 +200,17 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     let stop = Arc::new(AtomicBool::new(false));
     let (turns, stopped) = (Arc::new(AtomicU32::new(0)), stop.clone());
     let computed = turns.clone();
-    std::thread::spawn(move || {
-        while !stopped.load(SeqCst) {
-            computed.fetch_add(1, SeqCst);
-            std::hint::spin_loop();
+    if kind != Kind::OneThread {
+        std::thread::spawn(move || {
+            without_alternate_stack();
+            while !stopped.load(SeqCst) {
+                computed.fetch_add(1, SeqCst);
+                std::hint::spin_loop();
+            }
+        });
+        while turns.load(SeqCst) == 0 {
+            std::thread::yield_now();
         }
-    });
-    while turns.load(SeqCst) == 0 {
-        std::thread::yield_now();
     }
     let killed =
         |sandbox: Sandbox| sandbox.on == On::Caller && sandbox.action == Action::KillThread;

@@ -147,6 +147,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Self; 6] =
+        [Self::Alone, Self::Open, Self::Gather, Self::Commit, Self::Kill, Self::Report];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Alone => "alone",
@@ -179,8 +182,10 @@ pub enum When {
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     pub who: Who,
-    /// A name as in [`name`], or the part before the blank.
+    /// A name as in [`name`], or the part before the blank; or several, with `+` between them.
     pub call: &'static str,
+    /// Only the calls that are made then.
+    pub phase: Option<Phase>,
     pub errno: i32,
     pub when: When,
 }
@@ -277,7 +282,9 @@ pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
 
 /// Whether a fault of this name is meant by a call of that name.
 fn means(fault: &str, made: &str) -> bool {
-    fault == made || made.strip_prefix(fault).is_some_and(|rest| rest.starts_with(' '))
+    fault.split('+').any(|fault| {
+        fault == made || made.strip_prefix(fault).is_some_and(|rest| rest.starts_with(' '))
+    })
 }
 
 /// The kernel's struct ptrace_syscall_info, ptrace(2).
@@ -522,7 +529,9 @@ impl Tracer<'_> {
                     thread.step = self.board.step();
                 }
                 thread.frames += 1;
-                if !thread.caller && self.phase == Phase::Open {
+                // What a flooding caller does is not seen.
+                let signalled = !thread.caller && self.phase == Phase::Open;
+                if signalled && self.threads.values().any(|thread| thread.flooding) {
                     self.phase = Phase::Gather;
                 }
             }
@@ -601,10 +610,17 @@ impl Tracer<'_> {
         }
         // Held threads may leave when the caller has returned, or makes the next call.
         let late = matches!(self.phase, Phase::Report | Phase::Kill) || self.board.step() != step;
-        let late = who == Who::Held && late;
-        let phase = if late { Phase::Commit } else { self.phase };
+        let phase = match (who, self.phase) {
+            (Who::Held, _) if late => Phase::Commit,
+            // Another caller may hold it, or it has sent the signal to itself.
+            (Who::Held, Phase::Open) => Phase::Gather,
+            (_, phase) => phase,
+        };
         *self.made.entry(Made { who, phase, call }).or_default() += 1;
         let Some(fault) = self.plan.fault else { return };
+        if fault.phase.is_some_and(|meant| meant != phase) {
+            return;
+        }
         if fault.who != who || !means(fault.call, call) || self.board.step() >= self.plan.healed {
             return;
         }
