@@ -1,5 +1,5 @@
-//! docs/kernel-calls.md lists the kernel calls that libpsx makes. This test makes broadcasts in many
-//! situations, traces the calls, and compares them with the table, both ways.
+//! Compares the kernel calls that libpsx makes with the table in docs/kernel-calls.md. The test traces broadcasts
+//! in many situations. It fails if a call is made that the table does not list, and if a listed one is never made.
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use libpsx::{Agreement, Broadcast, Sensitivity, Transaction};
-use tracer::{Board, End, Made, Phase, Plan, Who, watchdog};
+use tracer::{Board, End, Made, Phase, Plan, Role, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// What the programs ask libpsx for.
+/// The calls that the programs ask libpsx for.
 const ASKED: &[i64] = &[
     libc::SYS_setpriority,
     libc::SYS_nanosleep,
@@ -29,7 +29,7 @@ const ASKED: &[i64] = &[
     libc::SYS_prctl,
 ];
 
-/// What it takes to make a situation.
+/// The right that a situation takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Nothing,
@@ -39,7 +39,7 @@ enum Takes {
 struct Situation {
     name: &'static str,
     takes: Takes,
-    /// In the process that the program is a child of.
+    /// Runs in the parent of the program.
     before: fn(),
     program: fn(&'static Board),
     end: End,
@@ -80,12 +80,12 @@ const fn rooted(name: &'static str) -> Situation {
     Situation { takes: Takes::Root, ..plain(name) }
 }
 
-/// A call that changes nothing.
+/// Returns a call that changes nothing.
 fn harmless() -> Broadcast {
     Broadcast::new(libc::SYS_setpriority, [0; 6]).deadline(Duration::from_secs(30))
 }
 
-/// Makes one call, has the tracer look at what it made, and drops the report.
+/// Makes one broadcast while the tracer watches, and drops its report.
 fn watched<T>(board: &Board, call: impl FnOnce() -> T) -> bool {
     board.enter();
     let done = call();
@@ -95,7 +95,7 @@ fn watched<T>(board: &Board, call: impl FnOnce() -> T) -> bool {
     true
 }
 
-/// First and later calls, with and without a report, transactions, questions.
+/// Makes first and later broadcasts with and without a report, transactions, and questions.
 fn all_kinds(board: &'static Board) {
     for _ in 0..2 {
         // SAFETY: setpriority touches no memory.
@@ -115,7 +115,7 @@ fn all_kinds(board: &'static Board) {
     watched(board, || libpsx::process::identities(8).unwrap());
 }
 
-/// Waits for what another thread does, in user mode.
+/// Waits for what another thread does. No broadcast is under way.
 fn until(ready: impl Fn() -> bool) {
     while !ready() {
         std::thread::yield_now();
@@ -182,7 +182,7 @@ fn unshare_refused(board: &'static Board) {
     beside_threads(board);
 }
 
-/// A root directory that is empty, and that no other process has.
+/// Changes the root directory to an empty one.
 fn empty_root() {
     let place = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
     std::fs::create_dir(&place).expect("a directory of its own");
@@ -197,7 +197,7 @@ fn own_root(board: &'static Board) {
     all_kinds(board);
 }
 
-/// With a filter, mounting is not attempted. Each possible id is asked for.
+/// libpsx does not try to mount a /proc if the thread has a filter. It asks for each possible id.
 fn own_root_and_filter(board: &'static Board) {
     empty_root();
     refuse(libc::SYS_acct);
@@ -214,7 +214,7 @@ fn unreachable(board: &'static Board) {
     watched(board, || unsafe { short.run() }.unwrap_err());
 }
 
-/// Others have the lock nearly all the time: what they want cannot be had.
+/// Three other callers have the lock nearly all the time, since a thread cannot be stopped.
 fn taking_turns(board: &'static Board) {
     support::prepared(support::block_all);
     let others: Vec<_> = (0..3)
@@ -242,7 +242,7 @@ fn slow_call(board: &'static Board) {
     watched(board, || unsafe { slow.run() }.unwrap());
 }
 
-/// The kernel's structure on this CPU.
+/// The kernel's struct sigaction on this CPU.
 #[repr(C)]
 struct KernelAction {
     handler: usize,
@@ -253,7 +253,7 @@ struct KernelAction {
 
 static BELOW: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-/// Puts `handler` in the place of the one that is there, past the C library, which forbids it.
+/// Installs `handler` for signal 33 by the raw call: the C library would refuse it.
 fn put_above(handler: usize) {
     let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     let (old, none) = (&raw mut action, 0usize);
@@ -288,7 +288,7 @@ extern "C" fn takes_note(_: i32) {
 
 fn foreign_signal(board: &'static Board) {
     sleepers(board, 1);
-    // glibc has installed its own for the first thread.
+    // glibc has installed its own handler when the first thread was made.
     put_above(takes_note as *const () as usize);
     // SAFETY: setpriority touches no memory.
     watched(board, || unsafe { harmless().perform() }.unwrap());
@@ -307,7 +307,7 @@ fn requeue_refused(board: &'static Board) {
     all_kinds(board);
 }
 
-/// A thread with a filter that does this to the call.
+/// Makes a thread with a filter that does `action` to the call.
 fn filtered(action: u32) {
     support::prepared(move || support::filter(libc::SYS_setpriority, action));
 }
@@ -344,7 +344,7 @@ fn new_pid_namespace() {
 /// A row of the table in docs/kernel-calls.md.
 struct Row {
     calls: Vec<String>,
-    who: Who,
+    role: Role,
     phases: BTreeSet<String>,
     rare: bool,
 }
@@ -362,9 +362,9 @@ fn table() -> Vec<Row> {
             inside = true;
         } else if inside && !cells[0].starts_with('-') {
             let calls = cells[0].split(',').map(|call| call.trim().replace('`', "")).collect();
-            let who = match cells[1] {
-                "caller" => Who::Caller,
-                "held thread" => Who::Held,
+            let role = match cells[1] {
+                "caller" => Role::Caller,
+                "held thread" => Role::Held,
                 other => panic!("neither caller nor held thread: {other}: {line}"),
             };
             let words = cells[2].split(|c: char| !c.is_alphanumeric());
@@ -376,14 +376,14 @@ fn table() -> Vec<Row> {
                 let reason = cells[2].split_once("rare:").map(|(_, reason)| reason.trim());
                 assert!(reason.is_some_and(|reason| !reason.is_empty()), "no reason: {line}");
             }
-            rows.push(Row { calls, who, phases, rare });
+            rows.push(Row { calls, role, phases, rare });
         }
     }
     assert!(rows.len() > 10, "the table was not found");
     rows
 }
 
-/// The calls of a situation, one a line; the exit code says whether it ended as it has to.
+/// Traces a situation. Returns the calls, and a text if it did not end as expected.
 fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
     let mut pipe = [0; 2];
     // SAFETY: the kernel writes two descriptors.
@@ -401,8 +401,8 @@ fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
         let plan = Plan { fault: None, healed: 0, asked: ASKED, watchdog: time, traced: true };
         let run = tracer::run(&plan, situation.program, &mut |_, _| true);
         for (made, count) in &run.made {
-            let (who, phase) = (made.who as u8, made.phase as u8);
-            writeln!(&write, "{who}\t{phase}\t{}\t{count}", made.call).expect("the pipe");
+            let (role, phase) = (made.role as u8, made.phase as u8);
+            writeln!(&write, "{role}\t{phase}\t{}\t{count}", made.call).expect("the pipe");
         }
         if run.end != situation.end {
             writeln!(&write, "!ended with {:?}; {} {}", run.end, run.complaint, run.hung)
@@ -418,14 +418,14 @@ fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
     let mut made = BTreeMap::new();
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [who, phase, call, count] = fields[..] else {
+        let [role, phase, call, count] = fields[..] else {
             trouble += line;
             continue;
         };
-        let who = if who == "0" { Who::Caller } else { Who::Held };
+        let role = if role == "0" { Role::Caller } else { Role::Held };
         let phase = Phase::ALL[phase.parse::<usize>().expect("a phase")];
         let call: &'static str = Box::leak(call.to_owned().into_boxed_str());
-        made.insert(Made { who, phase, call }, count.parse().expect("a number"));
+        made.insert(Made { role, phase, call }, count.parse().expect("a number"));
     }
     (made, trouble)
 }
@@ -433,13 +433,13 @@ fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
 #[test]
 fn the_table_lists_the_calls_that_are_made() {
     let rows = table();
-    let mut unseen: BTreeSet<(String, Who)> = BTreeSet::new();
-    let mut unseen_phases: BTreeSet<(String, Who, String)> = BTreeSet::new();
+    let mut unseen: BTreeSet<(String, Role)> = BTreeSet::new();
+    let mut unseen_phases: BTreeSet<(String, Role, String)> = BTreeSet::new();
     for row in rows.iter().filter(|row| !row.rare) {
         for call in &row.calls {
-            unseen.insert((call.clone(), row.who));
+            unseen.insert((call.clone(), row.role));
             for phase in &row.phases {
-                unseen_phases.insert((call.clone(), row.who, phase.clone()));
+                unseen_phases.insert((call.clone(), row.role, phase.clone()));
             }
         }
     }
@@ -452,36 +452,36 @@ fn the_table_lists_the_calls_that_are_made() {
         }
         let (made, trouble) = trace(situation);
         println!("{}:", situation.name);
-        let mut lines: BTreeMap<(Who, Phase), Vec<String>> = BTreeMap::new();
+        let mut lines: BTreeMap<(Role, Phase), Vec<String>> = BTreeMap::new();
         for (made, count) in &made {
-            let line = lines.entry((made.who, made.phase)).or_default();
+            let line = lines.entry((made.role, made.phase)).or_default();
             line.push(format!("{} x{count}", made.call));
             let (call, phase) = (made.call.to_owned(), made.phase.name().to_owned());
             let listed = rows.iter().any(|row| {
-                row.who == made.who && row.calls.contains(&call) && row.phases.contains(&phase)
+                row.role == made.role && row.calls.contains(&call) && row.phases.contains(&phase)
             });
             if !listed {
                 failures.push(format!(
                     "{}: {} makes {call} ({phase}), which the table does not list",
                     situation.name,
-                    made.who.name()
+                    made.role.name()
                 ));
             }
-            unseen.remove(&(call.clone(), made.who));
-            unseen_phases.remove(&(call, made.who, phase));
+            unseen.remove(&(call.clone(), made.role));
+            unseen_phases.remove(&(call, made.role, phase));
         }
-        for ((who, phase), calls) in lines {
-            println!("    {} {}: {}", who.name(), phase.name(), calls.join(", "));
+        for ((role, phase), calls) in lines {
+            println!("    {} {}: {}", role.name(), phase.name(), calls.join(", "));
         }
         if !trouble.is_empty() {
             failures.push(format!("{}: {trouble}", situation.name));
         }
     }
-    for (call, who, phase) in &unseen_phases {
-        println!("not seen this time: {} {call} ({phase})", who.name());
+    for (call, role, phase) in &unseen_phases {
+        println!("not seen this time: {} {call} ({phase})", role.name());
     }
-    for (call, who) in unseen {
-        let text = format!("{} never makes {call}, which the table lists", who.name());
+    for (call, role) in unseen {
+        let text = format!("{} never makes {call}, which the table lists", role.name());
         if skipped {
             println!("{text}: SKIPPED: some situations need root");
         } else {

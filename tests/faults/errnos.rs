@@ -1,13 +1,13 @@
-//! Which errors each call can fail with: those of its manual page, and those that filters answer with.
+//! The errors that each call can fail with.
 
 use libc::*;
 
-/// What seccomp(2) filters answer in practice.
+/// The errors with which seccomp(2) filters answer in practice.
 pub const FILTERS: &[i32] = &[EPERM, ENOSYS, EACCES];
-/// What a call may fail with for a moment.
+/// The errors of calls that succeed when they are tried again.
 pub const MOMENTARY: &[i32] = &[EINTR, EAGAIN];
 
-/// The errors of the manual page; the likeliest one is the first.
+/// Returns the errors of the call's manual page, the likeliest one first.
 pub fn of(call: &str) -> &'static [i32] {
     match call.split(' ').next().unwrap_or_default() {
         "unshare" => &[EPERM, EINVAL, ENOMEM, ENOSPC, EUSERS],
@@ -51,11 +51,12 @@ pub fn of(call: &str) -> &'static [i32] {
         "fsconfig" => &[EINVAL, EBUSY, EBADF, EFAULT, EOPNOTSUPP],
         "fsmount" => &[EMFILE, EBADF, EBUSY, EINVAL, ENFILE, ENOMEM],
         "prctl" | "uname" => &[EFAULT, EINVAL],
-        // getpid, gettid, ... cannot fail.
+        // getpid, gettid and the like cannot fail.
         _ => &[],
     }
 }
 
+/// Returns the name of an error.
 pub fn name(errno: i32) -> String {
     macro_rules! names {
         ($($errno:ident)*) => {

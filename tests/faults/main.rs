@@ -1,12 +1,18 @@
-//! What becomes of a process if the kernel, or a filter, refuses one of the calls that libpsx makes:
-//! every call, with every error of its manual page, once or for good. `scripts/faults` runs it.
+//! Refuses each kernel call that libpsx makes, with each error of its manual page, once or for good, and checks
+//! what state the process is in afterwards. `scripts/faults` runs it.
 //!
-//! These outcomes are right: the change is done in all threads; an error is returned, and nothing has
-//! changed in any thread; the process was killed by signal 33 after a line on standard error. These are
-//! wrong: it hangs; threads differ, or are not as the result says; it dies in another way; a later call,
-//! when nothing is refused any more, fails.
+//! These outcomes are right:
+//! - the change is done in all threads;
+//! - an error is returned, and nothing has changed in any thread;
+//! - the process was killed by signal 33, after a line on standard error.
+//!
+//! These outcomes are forbidden:
+//! - the process hangs;
+//! - the threads differ, or their state is not what the result says;
+//! - the process dies in another way;
+//! - a later call fails, although nothing is refused any more.
 #![cfg(target_arch = "x86_64")]
-// A program of modules: `pub` is for each other.
+// `pub` is for the modules of this program.
 #![allow(unsafe_code, unreachable_pub)]
 
 mod errnos;
@@ -27,21 +33,21 @@ use std::time::{Duration, Instant};
 
 use program::{CALLER_DIED, DONE, HEALED, Kind, PARTIAL, State, UNCHANGED};
 use sandbox::{Action, On, Sandbox};
-use tracer::{End, Fault, Phase, Plan, When, Who, watchdog};
+use tracer::{End, Fault, Phase, Plan, Role, When, watchdog};
 
-/// How long a run may take, and how long libpsx may try to stop the threads. A run that is only slow is over
-/// when the longer time of a full sweep is.
+/// How long a run may take. In a full sweep the time is longer, so that only hangs reach it, not slow runs.
 const WATCHDOG: Duration = Duration::from_secs(8);
 const FULL_WATCHDOG: Duration = Duration::from_secs(30);
-/// After so many forbidden outcomes of a program and a call, the runs left of that kind are left out: a hang
-/// takes long, and the cause is mostly the same.
+/// After so many forbidden outcomes of a program and a call, the other runs of the two are left out. Hangs take
+/// time, and mostly have one cause.
 const ENOUGH: u32 = 4;
+/// How long libpsx may try to stop the threads.
 const DEADLINE: Duration = Duration::from_millis(300);
 
 /// What is refused in a run.
 #[derive(Debug, Clone, Copy)]
 enum Cause {
-    /// Nothing.
+    /// Nothing is refused.
     Control {
         traced: bool,
     },
@@ -60,11 +66,11 @@ struct Row {
 enum Outcome {
     Done,
     Error,
-    /// A transaction said that only its first calls were performed, and so it was.
+    /// A transaction said that only its first call was performed, and that was true in all threads.
     Partial,
     Killed,
     NotReached,
-    /// Others of its kind had a forbidden outcome before.
+    /// See [`ENOUGH`].
     LeftOut,
     Forbidden,
 }
@@ -91,10 +97,10 @@ impl Outcome {
 }
 
 impl Row {
-    fn who(&self) -> &'static str {
+    fn made_by(&self) -> &'static str {
         match self.cause {
             Cause::Control { .. } => "-",
-            Cause::Fault(fault) => fault.who.name(),
+            Cause::Fault(fault) => fault.role.name(),
             Cause::Sandbox(sandbox) => match sandbox.on {
                 On::All => "all threads",
                 On::Caller => "caller",
@@ -111,7 +117,7 @@ impl Row {
         }
     }
 
-    /// The error, or what the filter does instead.
+    /// Returns the error, or what the filter does instead.
     fn answer(&self) -> String {
         match self.cause {
             Cause::Control { .. } => "-".to_owned(),
@@ -144,22 +150,22 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, who, call) = (self.kind.name(), self.who(), self.call());
-        write!(f, "{kind}\t{who}\t{call}\t{}\t{}", self.answer(), self.when())
+        let (kind, role, call) = (self.kind.name(), self.made_by(), self.call());
+        write!(f, "{kind}\t{role}\t{call}\t{}\t{}", self.answer(), self.when())
     }
 }
 
-/// What a worker tells of a run.
+/// The result of a run.
 #[derive(Debug, Clone)]
 struct Told {
     outcome: Outcome,
     detail: String,
     seconds: f64,
-    /// Of a control: which calls were made, by whom.
-    made: BTreeSet<(Who, Phase, String)>,
+    /// If nothing was refused: the calls that libpsx made.
+    made: BTreeSet<(Role, Phase, String)>,
 }
 
-/// Runs one row, in a worker.
+/// Performs the run of a row. It needs a process with one thread.
 fn run(row: Row) -> Told {
     let began = Instant::now();
     let (fault, sandbox, traced) = match row.cause {
@@ -171,7 +177,7 @@ fn run(row: Row) -> Told {
     let time = watchdog(if full() { FULL_WATCHDOG } else { WATCHDOG });
     let plan = Plan { fault, healed: HEALED, asked, watchdog: time, traced };
     let deadline = watchdog(DEADLINE);
-    // A filter stays, so that the last step cannot do better; except that of a caller that has died.
+    // A filter is there in the last step too, unless it was that of a caller that has died.
     let lasting = sandbox
         .is_some_and(|sandbox| sandbox.on != On::Caller || sandbox.action != Action::KillThread);
     let mut expected = State::of(std::process::id() as i32).expect("this process");
@@ -187,7 +193,7 @@ fn run(row: Row) -> Told {
             let new = match code {
                 DONE => expected.after(step),
                 PARTIAL => expected.partly_after(),
-                // Either all have it, or none.
+                // Either all threads have performed the step, or none.
                 CALLER_DIED if expected.after(step).count(pid).1 == 0 => expected.after(step),
                 _ => expected.clone(),
             };
@@ -262,7 +268,7 @@ fn run(row: Row) -> Told {
     let detail = if complaint.is_empty() { detail } else { format!("{detail} [{complaint}]") };
     let made = match row.cause {
         Cause::Control { traced: true } => {
-            run.made.keys().map(|made| (made.who, made.phase, made.call.to_owned())).collect()
+            run.made.keys().map(|made| (made.role, made.phase, made.call.to_owned())).collect()
         }
         _ => BTreeSet::new(),
     };
@@ -274,7 +280,7 @@ fn left_out() -> Told {
     Told { outcome, detail, seconds: 0.0, made: BTreeSet::new() }
 }
 
-/// What the observer saw in each thread.
+/// Returns what the observer sees in each thread.
 fn statuses_of(pid: i32) -> String {
     let threads = tracer::statuses(pid).into_iter().map(|(tid, fields)| {
         let field = |key: &str| fields.get(key).cloned().unwrap_or_default().replace('\t', " ");
@@ -284,18 +290,19 @@ fn statuses_of(pid: i32) -> String {
     threads.collect::<Vec<_>>().join(", ")
 }
 
-/// Runs all rows, in as many workers as there are CPUs; prints the progress.
+/// Performs the runs of all rows, in as many workers as there are CPUs. Prints the progress.
 fn run_all(rows: &[Row]) -> Vec<Told> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(rows.len());
     let next = tracer::shared_memory(size_of::<AtomicUsize>()) as *const AtomicUsize;
     // SAFETY: zeroed, and never given back.
     let next = unsafe { &*next };
-    // How many forbidden outcomes each kind has had, at the place of its first row.
+    // Forbidden outcomes of a program and a call are counted at the place of their first row.
     let counts = tracer::shared_memory(rows.len() * size_of::<AtomicU32>()) as *const AtomicU32;
     // SAFETY: as many words, zeroed, and never given back.
     let counts = unsafe { std::slice::from_raw_parts(counts, rows.len()) };
     let mut first = BTreeMap::new();
-    let key = |row: &Row| (row.kind, row.who(), row.call(), matches!(row.cause, Cause::Sandbox(_)));
+    let key =
+        |row: &Row| (row.kind, row.made_by(), row.call(), matches!(row.cause, Cause::Sandbox(_)));
     let places: Vec<usize> = rows
         .iter()
         .enumerate()
@@ -319,8 +326,8 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
                     count.fetch_add(1, SeqCst);
                 }
                 let detail = told.detail.replace(['\n', '\t'], " ");
-                let made = told.made.iter().map(|(who, phase, call)| {
-                    format!("{}{}{call}", u8::from(*who == Who::Held), *phase as u8)
+                let made = told.made.iter().map(|(role, phase, call)| {
+                    format!("{}{}{call}", u8::from(*role == Role::Held), *phase as u8)
                 });
                 let made: Vec<_> = made.collect();
                 let (name, made) = (told.outcome.name(), made.join(","));
@@ -334,9 +341,9 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
             for line in BufReader::new(read).lines().map_while(Result::ok) {
                 let fields: Vec<&str> = line.split('\t').collect();
                 let made = fields[4].split(',').filter(|made| !made.is_empty()).map(|made| {
-                    let who = if made.starts_with('1') { Who::Held } else { Who::Caller };
+                    let role = if made.starts_with('1') { Role::Held } else { Role::Caller };
                     let phase = made[1..2].parse::<usize>().expect("a phase");
-                    (who, Phase::ALL[phase], made[2..].to_owned())
+                    (role, Phase::ALL[phase], made[2..].to_owned())
                 });
                 let (outcome, detail) = (Outcome::of(fields[1]), fields[3].to_owned());
                 let seconds = fields[2].parse().unwrap_or(0.0);
@@ -375,18 +382,18 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
     all.into_iter().map(|told| told.unwrap_or_else(|| lost.clone())).collect()
 }
 
-/// The rows for what the controls have shown to be called.
-fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Who, Phase, String)>>, full: bool) -> Vec<Row> {
+/// Returns the rows for the calls that libpsx made when nothing was refused.
+fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) -> Vec<Row> {
     let mut rows = Vec::new();
-    let mut refuse = |kind, who, call, phase, errno, when| {
-        let fault = Fault { who, call, phase, errno, when };
+    let mut refuse = |kind, role, call, phase, errno, when| {
+        let fault = Fault { role, call, phase, errno, when };
         rows.push(Row { kind, cause: Cause::Fault(fault) });
     };
     for (&kind, calls) in made {
         let usual = matches!(kind, Kind::Threads | Kind::ZombieLeader | Kind::OneThread);
         let mut always = BTreeSet::new();
-        for (who, phase, call) in calls {
-            // Without rt_sigreturn no handler of any program returns. Until the end begins, a program whose
+        for (role, phase, call) in calls {
+            // Without rt_sigreturn no handler of any program returns. Before it is killed, a program whose
             // threads differ is like any other.
             let same = kind == Kind::Divergence && *phase != Phase::Kill;
             if call == "rt_sigreturn" || same {
@@ -401,29 +408,29 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Who, Phase, String)>>, full: bool) -
             }
             .into_iter()
             .collect();
-            let occurrences: &[When] = match (full, who) {
-                (true, Who::Caller) => &[When::Nth(1), When::Nth(2), When::Nth(3), When::Always],
-                (true, Who::Held) => &[When::Nth(1), When::Nth(9), When::OneThread, When::Always],
-                (false, Who::Caller) => &[When::Nth(1), When::Always],
-                (false, Who::Held) => &[When::OneThread, When::Always],
+            let occurrences: &[When] = match (full, role) {
+                (true, Role::Caller) => &[When::Nth(1), When::Nth(2), When::Nth(3), When::Always],
+                (true, Role::Held) => &[When::Nth(1), When::Nth(9), When::OneThread, When::Always],
+                (false, Role::Caller) => &[When::Nth(1), When::Always],
+                (false, Role::Held) => &[When::OneThread, When::Always],
             };
             for errno in errnos {
                 for &when in occurrences {
-                    refuse(kind, *who, call, Some(*phase), errno, when);
+                    refuse(kind, *role, call, Some(*phase), errno, when);
                 }
-                if full && kind != Kind::Divergence && always.insert((*who, call, errno)) {
-                    refuse(kind, *who, call, None, errno, When::Always);
+                if full && kind != Kind::Divergence && always.insert((*role, call, errno)) {
+                    refuse(kind, *role, call, None, errno, When::Always);
                 }
             }
         }
         if kind == Kind::Divergence {
-            // The last ways out are taken if the first ones are closed.
+            // libpsx has several ways to kill the process. The later ones are taken if the first ones fail.
             for call in ["tgkill+kill", "getpid+gettid", "rt_sigaction+rt_sigprocmask", ENDS] {
-                refuse(kind, Who::Caller, call, Some(Phase::Kill), libc::EPERM, When::Always);
+                refuse(kind, Role::Caller, call, Some(Phase::Kill), libc::EPERM, When::Always);
             }
         }
     }
-    // A filter knows the number, and no operation.
+    // These filters look at the call's number, not at its operation.
     let calls: BTreeSet<&str> = made.values().flatten().map(|(.., call)| call.as_str()).collect();
     let calls = calls.into_iter().filter_map(|call| call.split(' ').next());
     let calls: BTreeSet<String> = calls.map(str::to_owned).collect();
@@ -457,17 +464,17 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Who, Phase, String)>>, full: bool) -
 /// Every call that ends a process.
 const ENDS: &str = "tgkill+kill+exit_group";
 
-/// How often which outcome came of it, for each call and error.
+/// Returns the table: for each call and answer, how often each outcome occurred.
 fn table(rows: &[Row], told: &[Told]) -> String {
     let mut counts: BTreeMap<(&str, &str, String), BTreeMap<Outcome, usize>> = BTreeMap::new();
     for (row, told) in rows.iter().zip(told) {
-        let key = (row.call(), row.who(), row.answer());
+        let key = (row.call(), row.made_by(), row.answer());
         *counts.entry(key).or_default().entry(told.outcome).or_default() += 1;
     }
     let mut text = format!("{:24} {:12} {:13}", "call", "made by", "answer");
     Outcome::ALL.iter().for_each(|(_, name)| text += &format!(" {name:>11}"));
-    for ((call, who, answer), counts) in counts {
-        text += &format!("\n{call:24} {who:12} {answer:13}");
+    for ((call, role, answer), counts) in counts {
+        text += &format!("\n{call:24} {role:12} {answer:13}");
         for (outcome, _) in Outcome::ALL {
             let count = counts.get(&outcome).map_or("-".to_owned(), usize::to_string);
             text += &format!(" {count:>11}");
@@ -476,12 +483,12 @@ fn table(rows: &[Row], told: &[Told]) -> String {
     text
 }
 
-/// Every error and more occurrences, not a part of them.
+/// Returns whether all errors and more occurrences are wanted.
 fn full() -> bool {
     std::env::var_os("PSX_FAULTS_FULL").is_some()
 }
 
-/// `scripts/faults` runs it, and says what the variables mean.
+/// The sweep. `scripts/faults` runs it, and sets the variables that it reads.
 #[test]
 #[ignore = "takes minutes: scripts/faults"]
 fn sweep() {
@@ -498,7 +505,7 @@ fn sweep() {
         .collect();
     println!("{} runs with nothing refused", controls.len());
     let mut told = run_all(&controls);
-    let mut made: BTreeMap<Kind, BTreeSet<(Who, Phase, String)>> = BTreeMap::new();
+    let mut made: BTreeMap<Kind, BTreeSet<(Role, Phase, String)>> = BTreeMap::new();
     for (row, told) in controls.iter().zip(&mut told) {
         made.entry(row.kind).or_default().extend(told.made.iter().cloned());
         let wanted = match row.kind {

@@ -1,7 +1,7 @@
-//! The programs whose calls are refused, and what an observer finds in their threads.
+//! The programs whose calls are refused, and the states that an observer expects in their threads.
 //!
-//! Each makes three changes and then, with nothing refused any more, a fourth one. The observer looks
-//! at every thread after each of them.
+//! Each program makes three changes, and then a fourth one when nothing is refused any more. The observer looks
+//! at every thread after each change.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -13,7 +13,7 @@ use libpsx::{Agreement, Broadcast, Error, Sensitivity, Transaction, TransactionE
 use crate::sandbox::{self, Action, On, Sandbox};
 use crate::tracer::{self, Board, statuses};
 
-/// How the process is made up.
+/// What the process consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The caller alone.
@@ -43,10 +43,10 @@ impl Kind {
     }
 }
 
-/// Up to which step calls are refused.
+/// The first step in which nothing is refused.
 pub const HEALED: u32 = 4;
 
-/// What the steps ask libpsx for.
+/// The calls that the steps ask libpsx for.
 pub const ASKED: &[i64] =
     &[libc::SYS_setgroups, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_prctl];
 
@@ -64,13 +64,13 @@ pub static EMPTY: OnceLock<PathBuf> = OnceLock::new();
 const SLEEPERS: u32 = 7;
 const GROUPS: [u32; 2] = [4711, 4712];
 const GROUP: usize = 4242;
-/// The real one: without the rights of the superuser a process without /proc takes seconds for a call.
+/// Only the real id is set: a process that may not mount a /proc takes seconds for a call if it has none.
 const USER: usize = 4343;
 
 /// The lines of /proc/PID/status that the steps change.
 const FIELDS: [&str; 4] = ["Groups", "Gid", "Uid", "NoNewPrivs"];
 
-/// What a thread, which has performed all steps up to this one that ended well, has in its status.
+/// The state of a thread, as its status shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State([String; 4]);
 
@@ -89,7 +89,7 @@ impl State {
         Self(FIELDS.map(field))
     }
 
-    /// After this step.
+    /// Returns the state after this step.
     pub fn after(&self, step: u32) -> Self {
         let mut new = self.clone();
         let four = |id: usize| vec![id.to_string(); 4].join(" ");
@@ -105,14 +105,14 @@ impl State {
         new
     }
 
-    /// After the first call of the transaction alone.
+    /// Returns the state after the first call of the transaction alone.
     pub fn partly_after(&self) -> Self {
         let mut new = self.after(2);
         new.0[0].clone_from(&self.0[0]);
         new
     }
 
-    /// How many living threads are in this state, and how many in another.
+    /// Returns how many living threads are in this state, and how many are in another.
     pub fn count(&self, pid: i32) -> (usize, usize) {
         let threads = statuses(pid);
         let living = threads.into_values().filter(|fields| !is_dead(fields));
@@ -126,7 +126,7 @@ fn is_dead(fields: &std::collections::HashMap<String, String>) -> bool {
     fields.get("State").is_none_or(|state| state.starts_with(['Z', 'X']))
 }
 
-/// The program itself.
+/// Runs the program.
 pub fn program(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Duration) {
     match kind {
         Kind::OneThread | Kind::Threads => {}
@@ -160,7 +160,7 @@ fn wait_for_the_leader() {
     }
 }
 
-/// std's has no room for a handler in a handler, which answers a trap.
+/// Takes the alternate stack away. std's has no room for a handler of SIGSYS above that of signal 33.
 fn without_alternate_stack() {
     let none =
         libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -191,7 +191,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     let others = if kind == Kind::OneThread { 0 } else { SLEEPERS };
     for number in 0..others {
         if kind == Kind::ZombieLeader {
-            // Ids that are far apart, and in no order that one could guess.
+            // The threads between take ids that libpsx could guess.
             (0..12 + number).for_each(|_| drop(std::thread::spawn(|| ()).join()));
         }
         let own = sandbox.filter(|sandbox| number == 3 && sandbox.on == On::OneHeld);
@@ -254,7 +254,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     stop.store(true, SeqCst);
 }
 
-/// The changes that are made while calls are refused.
+/// Makes the changes during which calls are refused.
 fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     let groups = GROUPS;
     let set_groups = Broadcast::new(libc::SYS_setgroups, [2, groups.as_ptr() as usize, 0, 0, 0, 0]);

@@ -6,7 +6,7 @@ use std::arch::global_asm;
 use crate::support::{header, step};
 use crate::tracer;
 
-/// Which threads have the filter.
+/// The threads that have the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum On {
     All,
@@ -14,11 +14,11 @@ pub enum On {
     OneHeld,
 }
 
-/// What it does to the call.
+/// What the filter does to the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     Errno(i32),
-    /// SIGSYS, whose handler makes the call in the program's place.
+    /// It sends SIGSYS, whose handler makes the call in the program's place.
     Trap,
     KillThread,
     KillProcess,
@@ -31,7 +31,7 @@ pub struct Sandbox {
     pub call: &'static str,
 }
 
-// The one place that the filter lets make the call: the handler of SIGSYS.
+// The handler of SIGSYS makes the call here, where the filter allows it.
 global_asm!(
     ".globl psx_faults_emulate",
     "psx_faults_emulate:",
@@ -55,7 +55,7 @@ unsafe extern "C" {
 }
 
 impl Sandbox {
-    /// Installs it in the calling thread, or in all threads at once.
+    /// Installs the filter in the calling thread, or in all threads at once.
     pub fn install(self) {
         let action = match self.action {
             Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
@@ -67,7 +67,7 @@ impl Sandbox {
         let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
         let answer = libc::BPF_RET | libc::BPF_K;
         let emulated = psx_faults_emulated as *const () as usize;
-        // seccomp(2), struct seccomp_data: the number, the CPU, the instruction's address, lower half first.
+        // struct seccomp_data, seccomp(2): the number is at 0, the instruction's address at 8, lower half first.
         let program = [
             step(load, 0, 0, 0),
             step(equal, 0, 5, tracer::number(self.call) as u32),
@@ -87,7 +87,7 @@ impl Sandbox {
     }
 }
 
-/// The program's handler of SIGSYS.
+/// Installs the program's handler of SIGSYS.
 pub fn answer_traps(sandbox: Sandbox) {
     if sandbox.action != Action::Trap {
         return;
@@ -103,7 +103,7 @@ pub fn answer_traps(sandbox: Sandbox) {
 extern "C" fn on_trap(_: i32, info: *const libc::siginfo_t, context: *mut libc::ucontext_t) {
     // SAFETY: the kernel's.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
-    // struct siginfo, _sigsys: an address, and then the number.
+    // In the kernel's siginfo_t of SIGSYS the number follows an address.
     // SAFETY: within the structure.
     let at = unsafe { info.cast::<i32>().add(6) };
     // SAFETY: the kernel has written it.

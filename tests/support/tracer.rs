@@ -17,25 +17,25 @@ use std::time::{Duration, Instant};
 
 /// How often the tracer looks at the watchdog.
 const TICK_MICROS: i64 = 10_000;
-/// After so many tgkill(2) of signal 0 in a row a thread is only looked at now and then.
+/// After so many tgkill(2) of signal 0 in a row, the tracer samples the thread's calls: it may make millions.
 const FLOOD: u32 = 200;
 
-/// What the program and its tracer share.
+/// Memory that the program and its tracer share.
 #[repr(C)]
 pub struct Board {
-    /// The tracer is ready, or there is none.
+    /// Set when the program may begin.
     go: AtomicU32,
-    /// Markers are breakpoints. Otherwise the program waits at them for the observer.
+    /// Whether a marker is a breakpoint. Otherwise the program waits there for the observer.
     traced: AtomicU32,
-    /// Which marker was passed last: three for each step.
+    /// The latest marker, 4 * step + kind; the kinds are `enter` 0, `leave` 1 and `tell` 2.
     marker: AtomicU32,
-    /// Up to which marker the observer has looked.
+    /// The latest marker at which the observer has looked at the process.
     looked: AtomicU32,
-    /// The program's own number for how the step ended, and its text.
+    /// How the step ended: the program's own number, and a text.
     pub code: AtomicU32,
     length: AtomicUsize,
     text: [std::sync::atomic::AtomicU8; 512],
-    /// How many threads are ready. For the program.
+    /// How many threads are ready. Only the program uses it.
     pub ready: AtomicU32,
 }
 
@@ -46,18 +46,18 @@ impl Board {
         unsafe { &*(at as *const Self) }
     }
 
-    /// From here on the calling thread is a caller of libpsx.
+    /// Begins a step: from here on, the calling thread's kernel calls are libpsx's.
     pub fn enter(&self) {
         self.mark(0);
     }
 
-    /// The call has returned `code`; what follows are calls of the program again.
+    /// Ends libpsx's call, which has returned `code`. Until `tell`, the caller drops what it got.
     pub fn leave(&self, code: u32) {
         self.code.store(code, SeqCst);
         self.mark(1);
     }
 
-    /// Has the observer look at the process. `text` says what was returned.
+    /// Ends a step, and has the observer look at the process. `text` says what was returned.
     pub fn tell(&self, text: std::fmt::Arguments) {
         self.length.store(0, SeqCst);
         let _ = (&mut &*self).write_fmt(text);
@@ -77,7 +77,7 @@ impl Board {
         }
     }
 
-    /// Which step it is, counted from 1.
+    /// Returns the number of the step, counted from 1.
     pub fn step(&self) -> u32 {
         self.marker.load(SeqCst) / 4
     }
@@ -102,7 +102,7 @@ impl Write for &Board {
     }
 }
 
-/// Zeroed memory that a child of fork(2) shares.
+/// Returns zeroed memory that a child of fork(2) shares.
 pub fn shared_memory(bytes: usize) -> usize {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
@@ -112,15 +112,15 @@ pub fn shared_memory(bytes: usize) -> usize {
     at as usize
 }
 
-/// Who made a call.
+/// The part that a thread had when it made a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Who {
+pub enum Role {
     Caller,
     /// A thread in the handler of signal 33.
     Held,
 }
 
-impl Who {
+impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Self::Caller => "caller",
@@ -129,7 +129,7 @@ impl Who {
     }
 }
 
-/// When it was made, as far as one can see from outside.
+/// When a call was made, as far as a tracer can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// The process has one thread.
@@ -142,7 +142,7 @@ pub enum Phase {
     Commit,
     /// After a line was written to standard error.
     Kill,
-    /// After the return: the caller drops what it got.
+    /// After the return, when the caller drops what it got.
     Report,
 }
 
@@ -164,7 +164,7 @@ impl Phase {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Made {
-    pub who: Who,
+    pub role: Role,
     pub phase: Phase,
     pub call: &'static str,
 }
@@ -172,19 +172,20 @@ pub struct Made {
 /// Which occurrences of a call are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum When {
-    /// This one, counted from 1.
+    /// The occurrence with this number, counted from 1.
     Nth(u32),
-    /// All of the first thread that makes it.
+    /// Every occurrence in the first thread that makes the call.
     OneThread,
+    /// Every occurrence.
     Always,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    pub who: Who,
+    pub role: Role,
     /// A name as in [`name`], or the part before the blank; or several, with `+` between them.
     pub call: &'static str,
-    /// Only the calls that are made then.
+    /// If set, only calls of this phase are refused.
     pub phase: Option<Phase>,
     pub errno: i32,
     pub when: When,
@@ -192,9 +193,9 @@ pub struct Fault {
 
 pub struct Plan {
     pub fault: Option<Fault>,
-    /// From this step on no call is refused.
+    /// The first step in which no call is refused.
     pub healed: u32,
-    /// The calls that the program asks libpsx for: not libpsx's own.
+    /// The calls that the program asks libpsx for. They are not libpsx's own.
     pub asked: &'static [i64],
     pub watchdog: Duration,
     pub traced: bool,
@@ -212,7 +213,7 @@ pub struct Run {
     pub made: BTreeMap<Made, u32>,
     /// How many calls were refused.
     pub hits: u32,
-    /// Where the threads of a process that hung were.
+    /// If the process hung, where its threads were.
     pub hung: String,
     /// What was written to standard error.
     pub complaint: String,
@@ -227,7 +228,7 @@ macro_rules! names {
             }
         }
 
-        /// The number of a call, whose name may have an operation behind it.
+        /// Returns the number of a call, whose name may have an operation behind it.
         pub fn number(name: &str) -> i64 {
             match name.split(' ').next() {
                 $(Some(stringify!($name)) => libc::$call,)*
@@ -262,7 +263,7 @@ names! {
     SYS_getresuid getresuid SYS_getresgid getresgid SYS_getgroups getgroups SYS_setfsuid setfsuid SYS_setfsgid setfsgid
 }
 
-/// The name of a call. That of futex(2), fcntl(2) and prctl(2) has the operation behind it.
+/// Returns the name of a call. The names of futex(2), fcntl(2) and prctl(2) have the operation behind them.
 pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
     let operation = args[1] as i32 & libc::FUTEX_CMD_MASK;
     match (nr, operation, args[0] as i32, args[1] as i32) {
@@ -280,7 +281,7 @@ pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
     }
 }
 
-/// Whether a fault of this name is meant by a call of that name.
+/// Returns whether the fault `fault` is about the call `made`.
 fn means(fault: &str, made: &str) -> bool {
     fault.split('+').any(|fault| {
         fault == made || made.strip_prefix(fault).is_some_and(|rest| rest.starts_with(' '))
@@ -318,11 +319,11 @@ const EXIT: u8 = 2;
 #[derive(Default)]
 struct Thread {
     caller: bool,
-    /// Signal frames of the handler, and of handlers in it.
+    /// How many signal frames there are: that of signal 33, and those above it.
     frames: u32,
-    /// In which step the first of them came.
+    /// The step in which the first of them was made.
     step: u32,
-    /// The call it is in was skipped, for this error.
+    /// The error to return from the call that the kernel was made to skip.
     skipped: Option<i32>,
     probes: u32,
     flooding: bool,
@@ -352,7 +353,7 @@ fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
     unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
 }
 
-/// Runs `body` in a child of fork(2), with one thread.
+/// Runs `body` in a child of fork(2), which has one thread. Returns the child's pid.
 pub fn alone(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: glibc allows its child everything that `body` does.
     let pid = unsafe { libc::fork() };
@@ -372,7 +373,7 @@ pub fn end(code: i32) -> ! {
 
 extern "C" fn tick(_: i32) {}
 
-/// The watchdog's time, which PSX_WATCHDOG_FACTOR multiplies.
+/// Returns the time, multiplied by PSX_WATCHDOG_FACTOR.
 pub fn watchdog(time: Duration) -> Duration {
     time.mul_f64(factor())
 }
@@ -381,7 +382,7 @@ pub fn factor() -> f64 {
     std::env::var("PSX_WATCHDOG_FACTOR").ok().and_then(|f| f.parse().ok()).unwrap_or(1.0)
 }
 
-/// Runs `program` in a child, and `look` whenever it tells something. False from `look` ends the run.
+/// Runs `program` in a child. Calls `look` at the end of each step; if it returns false, the child is killed.
 pub fn run(
     plan: &Plan,
     program: impl FnOnce(&'static Board),
@@ -429,7 +430,7 @@ pub fn run(
 }
 
 impl Tracer<'_> {
-    /// Without ptrace: waits for the program at its markers.
+    /// Watches the program without ptrace(2).
     fn observe(&mut self, look: &mut dyn FnMut(i32, &Board) -> bool) -> (End, String) {
         let (began, board) = (Instant::now(), self.board);
         let (mut hung, mut text) = (false, String::new());
@@ -496,7 +497,7 @@ impl Tracer<'_> {
             self.stopped(tid, status, look);
         };
         ticking(0);
-        // Threads that the kernel reports after the leader.
+        // The kernel may report other threads after the leader.
         // SAFETY: the status is not asked for.
         while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) } > 0 {
         }
@@ -522,14 +523,14 @@ impl Tracer<'_> {
             }
         } else if event == 0 {
             deliver = signal;
-            // What ends the process has no handler.
+            // The caller kills the process by a signal that has no handler any more.
             let handled = !(thread.caller && self.phase == Phase::Kill);
             if handled && (signal == 33 || thread.frames > 0) {
                 if thread.frames == 0 {
                     thread.step = self.board.step();
                 }
                 thread.frames += 1;
-                // What a flooding caller does is not seen.
+                // The calls of a flooding caller are not seen.
                 let signalled = !thread.caller && self.phase == Phase::Open;
                 if signalled && self.threads.values().any(|thread| thread.flooding) {
                     self.phase = Phase::Gather;
@@ -541,7 +542,7 @@ impl Tracer<'_> {
         ptrace(request, tid, 0, deliver as usize);
     }
 
-    /// A thread has passed a marker.
+    /// Handles a thread that has passed a marker. Returns whether the program may go on.
     fn marker(&mut self, tid: i32, look: &mut dyn FnMut(i32, &Board) -> bool) -> bool {
         let marker = self.board.marker.load(SeqCst);
         let several = self.threads.len() > 1;
@@ -553,7 +554,7 @@ impl Tracer<'_> {
                 self.phase = if several { Phase::Open } else { Phase::Alone };
             }
             1 => {
-                // What follows is the report's end, if the program says so by another marker.
+                // The report is dropped before the next marker.
                 thread.flooding = false;
                 self.phase = Phase::Report;
             }
@@ -586,14 +587,14 @@ impl Tracer<'_> {
         }
         let (nr, args) = (info.nr_or_result as i64, info.args);
         let call = name(nr, &args);
-        let who = if thread.frames > 0 { Who::Held } else { Who::Caller };
+        let role = if thread.frames > 0 { Role::Held } else { Role::Caller };
         let step = thread.step;
         if nr == libc::SYS_rt_sigreturn && thread.frames > 0 {
             thread.frames -= 1;
         }
         let probe = nr == libc::SYS_tgkill && args[2] == 0;
         thread.probes = if probe { thread.probes + 1 } else { 0 };
-        thread.flooding = thread.probes > FLOOD && who == Who::Caller;
+        thread.flooding = thread.probes > FLOOD && role == Role::Caller;
         if self.plan.asked.contains(&nr) && call != "prctl PR_GET_SECCOMP" {
             if self.phase != Phase::Alone && self.phase != Phase::Report {
                 self.phase = Phase::Commit;
@@ -605,23 +606,23 @@ impl Tracer<'_> {
             self.phase = Phase::Gather;
         }
         let complains = nr == libc::SYS_write && args[0] == 2;
-        if complains && who == Who::Caller {
+        if complains && role == Role::Caller {
             self.phase = Phase::Kill;
         }
         // Held threads may leave when the caller has returned, or makes the next call.
         let late = matches!(self.phase, Phase::Report | Phase::Kill) || self.board.step() != step;
-        let phase = match (who, self.phase) {
-            (Who::Held, _) if late => Phase::Commit,
-            // Another caller may hold it, or it has sent the signal to itself.
-            (Who::Held, Phase::Open) => Phase::Gather,
+        let phase = match (role, self.phase) {
+            (Role::Held, _) if late => Phase::Commit,
+            // Another caller holds the thread, or it has sent the signal to itself.
+            (Role::Held, Phase::Open) => Phase::Gather,
             (_, phase) => phase,
         };
-        *self.made.entry(Made { who, phase, call }).or_default() += 1;
+        *self.made.entry(Made { role, phase, call }).or_default() += 1;
         let Some(fault) = self.plan.fault else { return };
         if fault.phase.is_some_and(|meant| meant != phase) {
             return;
         }
-        if fault.who != who || !means(fault.call, call) || self.board.step() >= self.plan.healed {
+        if fault.role != role || !means(fault.call, call) || self.board.step() >= self.plan.healed {
             return;
         }
         self.occurrences += 1;
@@ -663,7 +664,7 @@ fn kill(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Has waitpid(2) return now and then.
+/// Has a timer interrupt waitpid(2) at intervals; 0 stops the timer.
 fn ticking(micros: i64) {
     // SAFETY: all its fields are integers.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -676,7 +677,7 @@ fn ticking(micros: i64) {
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
 }
 
-/// What /proc says of the threads of a process.
+/// Returns the state of each thread of a process, and the call that it sleeps in.
 pub fn threads_of(pid: i32) -> String {
     let mut text = String::new();
     for (tid, fields) in statuses(pid) {
@@ -689,7 +690,7 @@ pub fn threads_of(pid: i32) -> String {
     text
 }
 
-/// /proc/PID/task/TID/status of every thread.
+/// Reads /proc/PID/task/TID/status of every thread.
 pub fn statuses(pid: i32) -> BTreeMap<i32, HashMap<String, String>> {
     let mut threads = BTreeMap::new();
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return threads };
