@@ -9,7 +9,7 @@
 //! These outcomes are forbidden:
 //! - the process hangs;
 //! - the threads differ, or their state is not what the result says;
-//! - the process dies in another way;
+//! - the process dies in another way, or another process does;
 //! - a later call fails, although nothing is refused any more.
 #![cfg(target_arch = "x86_64")]
 // `pub` is for the modules of this program.
@@ -227,6 +227,9 @@ fn run(row: Row) -> Told {
     let divergence = row.kind == Kind::Divergence;
     let (outcome, detail) = match (wrong, run.end) {
         (Some(wrong), _) => (Outcome::Forbidden, wrong),
+        _ if run.bystander_killed => {
+            (Outcome::Forbidden, "another process of the process group is killed".to_owned())
+        }
         (None, End::Hung) => {
             let texts = texts.join("; ");
             let (steps, time) = (codes.len(), plan.watchdog);

@@ -213,6 +213,8 @@ pub struct Run {
     pub made: BTreeMap<Made, u32>,
     /// How many calls were refused.
     pub hits: u32,
+    /// Another process of the same process group was killed.
+    pub bystander_killed: bool,
     /// If the process hung, where its threads were.
     pub hung: String,
     /// What was written to standard error.
@@ -340,6 +342,8 @@ struct Tracer<'a> {
     plan: &'a Plan,
     pid: i32,
     threads: HashMap<i32, Thread>,
+    bystander: i32,
+    bystander_killed: bool,
     phase: Phase,
     made: BTreeMap<Made, u32>,
     occurrences: u32,
@@ -407,7 +411,22 @@ pub fn run(
         program(board);
         end(0);
     }
+    // A process group of its own, with one other process in it that nothing may happen to.
+    // SAFETY: touches no memory.
+    assert_eq!(unsafe { libc::setpgid(pid, pid) }, 0);
+    let bystander = alone(|| {
+        // SAFETY: touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        loop {
+            // SAFETY: touches no memory.
+            unsafe { libc::pause() };
+        }
+    });
+    // SAFETY: touches no memory.
+    assert_eq!(unsafe { libc::setpgid(bystander, pid) }, 0);
     let mut tracer = Tracer {
+        bystander,
+        bystander_killed: false,
         board,
         plan,
         pid,
@@ -419,6 +438,17 @@ pub fn run(
         chosen: None,
     };
     let (end, hung) = if plan.traced { tracer.follow(look) } else { tracer.observe(look) };
+    let mut bystander_killed = tracer.bystander_killed;
+    if !bystander_killed {
+        // SAFETY: the status is not asked for.
+        let waited = unsafe { libc::waitpid(bystander, std::ptr::null_mut(), libc::WNOHANG) };
+        bystander_killed = waited == bystander;
+    }
+    if !bystander_killed {
+        kill(bystander);
+        // SAFETY: the status is not asked for.
+        unsafe { libc::waitpid(bystander, std::ptr::null_mut(), 0) };
+    }
     let complaint = std::fs::read_to_string(format!("/proc/self/fd/{complaints}"));
     // SAFETY: this function's own.
     unsafe { libc::close(complaints) };
@@ -426,7 +456,7 @@ pub fn run(
     // SAFETY: `look` has not kept it.
     unsafe { libc::munmap(board, size_of::<Board>()) };
     let complaint = complaint.unwrap_or_default();
-    Run { end, made: tracer.made, hits: tracer.hits, hung, complaint }
+    Run { end, made: tracer.made, hits: tracer.hits, hung, complaint, bystander_killed }
 }
 
 impl Tracer<'_> {
@@ -487,6 +517,10 @@ impl Tracer<'_> {
                 }
                 continue;
             }
+            if tid == self.bystander {
+                self.bystander_killed = true;
+                continue;
+            }
             if !libc::WIFSTOPPED(status) {
                 self.threads.remove(&tid);
                 if tid == self.pid {
@@ -498,8 +532,14 @@ impl Tracer<'_> {
         };
         ticking(0);
         // The kernel may report other threads after the leader.
-        // SAFETY: the status is not asked for.
-        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) } > 0 {
+        loop {
+            let options = libc::__WALL | libc::WNOHANG;
+            // SAFETY: the status is not asked for.
+            let tid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), options) };
+            self.bystander_killed |= tid == self.bystander;
+            if tid <= 0 {
+                break;
+            }
         }
         (end, text)
     }
