@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const TICK_MICROS: i64 = 10_000;
 /// After so many tgkill(2) of signal 0 in a row, the tracer samples the thread's calls: it may make millions.
 const FLOOD: u32 = 200;
+/// The number of ticks between two samples.
+const SAMPLE: u32 = 10;
 
 /// Memory that the program and its tracer share.
 #[repr(C)]
@@ -497,7 +499,7 @@ impl Tracer<'_> {
         assert_eq!(seized, 0, "ptrace: {}", std::io::Error::last_os_error());
         ticking(TICK_MICROS);
         self.board.go.store(1, SeqCst);
-        let (mut hung, mut text) = (false, String::new());
+        let (mut hung, mut text, mut ticks) = (false, String::new(), 0u32);
         let end = loop {
             let mut status = 0;
             // SAFETY: the kernel writes the status.
@@ -510,8 +512,9 @@ impl Tracer<'_> {
             }
             if tid < 0 {
                 assert_eq!(error.raw_os_error(), Some(libc::EINTR), "waitpid: {error}");
+                ticks = ticks.wrapping_add(1);
                 for (&tid, thread) in &self.threads {
-                    if thread.flooding {
+                    if thread.flooding && ticks % SAMPLE == 0 {
                         ptrace(INTERRUPT, tid, 0, 0);
                     }
                 }
@@ -552,7 +555,7 @@ impl Tracer<'_> {
             self.call(tid);
         } else if event == libc::PTRACE_EVENT_STOP {
             if thread.flooding {
-                (thread.flooding, thread.probes) = (false, FLOOD - 20);
+                (thread.flooding, thread.probes) = (false, FLOOD - 2);
             } else if signal != libc::SIGTRAP {
                 ptrace(LISTEN, tid, 0, 0);
                 return;
