@@ -10,7 +10,7 @@
 #![allow(dead_code, unreachable_pub, unsafe_code)]
 
 use std::arch::asm;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -500,11 +500,25 @@ impl Tracer<'_> {
         ticking(TICK_MICROS);
         self.board.go.store(1, SeqCst);
         let (mut hung, mut text, mut ticks) = (false, String::new(), 0u32);
+        let mut stops = VecDeque::new();
         let end = loop {
-            let mut status = 0;
-            // SAFETY: the kernel writes the status.
-            let tid = unsafe { libc::waitpid(-1, &mut status, libc::__WALL) };
+            // The kernel tells of the first child that has stopped. If that one were resumed at once and
+            // stopped again, the tracer would never hear of the others: take what there is first.
+            if stops.is_empty() {
+                let mut options = libc::__WALL;
+                loop {
+                    let mut status = 0;
+                    // SAFETY: the kernel writes the status.
+                    let tid = unsafe { libc::waitpid(-1, &mut status, options) };
+                    if tid <= 0 {
+                        break;
+                    }
+                    stops.push_back((tid, status));
+                    options |= libc::WNOHANG;
+                }
+            }
             let error = std::io::Error::last_os_error();
+            let (tid, status) = stops.pop_front().unwrap_or((-1, 0));
             if began.elapsed() > self.plan.watchdog && !hung {
                 hung = true;
                 text = threads_of(self.pid);
@@ -534,6 +548,7 @@ impl Tracer<'_> {
             self.stopped(tid, status, look);
         };
         ticking(0);
+        self.bystander_killed |= stops.iter().any(|&(tid, _)| tid == self.bystander);
         // The kernel may report other threads after the leader.
         loop {
             let options = libc::__WALL | libc::WNOHANG;
