@@ -188,6 +188,10 @@ const PARK: Duration = Duration::from_millis(150);
 /// pause instruction does). Under SCHED_OTHER, a thread that is woken on this CPU runs first.
 const SPINS: u32 = if cfg!(loom) { 1 } else { 3000 };
 
+/// How often the last thread that reports looks whether the caller has judged: for some 10 us. A caller that is awake
+/// needs less. A caller that waits for this CPU gets it only when the thread sleeps.
+const LAST_SPINS: u32 = if cfg!(loom) { 1 } else { 200 };
+
 /// What both halves use.
 impl Rendezvous {
     #[cfg(loom)]
@@ -216,8 +220,8 @@ impl Rendezvous {
     }
 
     /// Looks again for a while before it sleeps.
-    fn spin(&self, done: impl Fn(State) -> bool) {
-        for _ in 0..SPINS {
+    fn spin(&self, looks: u32, done: impl Fn(State) -> bool) {
+        for _ in 0..looks {
             if done(self.state()) {
                 return;
             }
@@ -305,7 +309,7 @@ impl Rendezvous {
     /// Sleeps until `count` threads are held, or until no thread has arrived for `quiet`. Returns how many are held.
     pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {
         self.awaited.store(count, SeqCst);
-        self.spin(|state| state.count >= count);
+        self.spin(SPINS, |state| state.count >= count);
         self.awaited.store(count | ASLEEP, SeqCst);
         let mut before = self.held();
         loop {
@@ -361,7 +365,7 @@ impl Rendezvous {
     /// Sleeps until every held thread has reported; with `patience`, at most that long. Returns whether all have.
     /// Only the last report rings the bell.
     pub(crate) fn await_reports(&self, patience: Option<Duration>) -> bool {
-        self.spin(|state| state.count == 0);
+        self.spin(SPINS, |state| state.count == 0);
         loop {
             let bell = self.bell.load(SeqCst);
             if self.state().count == 0 {
@@ -458,7 +462,7 @@ impl Rendezvous {
             self.ring();
         } else if count == 1 && awaited == 1 {
             // A thread that is alone with the caller stays awake for it.
-            self.spin(|state| !matches!(state.phase, Phase::Gathering | Phase::Full));
+            self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
         if self.await_plan(epoch, watch, thread) {
             self.perform_and_report(entry, tid, thread);
@@ -558,7 +562,7 @@ impl Rendezvous {
         }
         self.ring();
         let committing = State { count: 0, ..before };
-        self.spin(|state| state != committing);
+        self.spin(LAST_SPINS, |state| state != committing);
         // If the caller has changed the state, it has counted on this thread, or is about to find that it cannot.
         let _ = self.last.compare_exchange(1, 0, SeqCst, SeqCst);
     }
