@@ -37,15 +37,14 @@ pub enum OnPartial {
 /// [`Broadcast`](crate::Broadcast)'s.
 ///
 /// ```
-/// use libpsx::process::{Gid, Uid, no_new_privs, setgroups, setresgid, setresuid};
-/// use libpsx::{Transaction, TransactionError};
+/// use libpsx::Transaction;
+/// use libpsx::process::{Gid, Uid, no_new_privs, set_all_gids, set_all_uids, setgroups};
 ///
-/// # fn drop_root() -> Result<(), TransactionError> {
-/// let (user, group) = (Uid::new(65534), Gid::new(65534));
+/// # fn drop_root() -> Result<(), Box<dyn std::error::Error>> {
 /// Transaction::<4>::new()
 ///     .with(setgroups(&[]))
-///     .with(setresgid(group, group, group))
-///     .with(setresuid(user, user, user))
+///     .with(set_all_gids(Gid::new(65534)?))
+///     .with(set_all_uids(Uid::new(65534)?))
 ///     .with(no_new_privs())
 ///     .perform()?;
 /// # Ok(())

@@ -36,18 +36,44 @@ fn all_stat(field: usize, wanted: &str) {
     }
 }
 
-fn uid(raw: u32) -> Option<Uid> {
-    Uid::new(raw)
+fn uid(raw: u32) -> Uid {
+    Uid::new(raw).unwrap()
 }
 
-fn gid(raw: u32) -> Option<Gid> {
-    Gid::new(raw)
+fn gid(raw: u32) -> Gid {
+    Gid::new(raw).unwrap()
 }
 
 #[test]
-fn minus_one_is_nobody() {
-    assert_eq!((uid(u32::MAX), gid(u32::MAX)), (None, None));
-    assert_eq!((uid(7).unwrap().raw(), gid(8).unwrap().raw()), (7, 8));
+fn the_number_for_unchanged_is_no_id() {
+    let user = Uid::new(u32::MAX).unwrap_err();
+    let group = Gid::try_from(u32::MAX).unwrap_err();
+    assert_eq!(user, group);
+    assert_eq!(user.to_string(), "invalid ID 4294967295: it is reserved for \"unchanged\"");
+    assert_eq!(format!("{user:?}"), "InvalidId(4294967295)");
+    assert_eq!(Uid::try_from(7), Uid::new(7));
+    assert_eq!((uid(7).raw(), gid(8).raw(), uid(u32::MAX - 1).raw()), (7, 8, u32::MAX - 1));
+}
+
+/// Real, effective, saved and file-access IDs of every thread become the new one, whatever they were before.
+#[test]
+fn all_ids_at_once() {
+    isolated_as_root("all_ids_at_once", WATCHDOG, || {
+        let _asked = threads();
+        setresgid(gid(1), gid(0), gid(3)).perform().unwrap();
+        setfsgid(gid(4)).perform().unwrap();
+        setresuid(uid(1), uid(0), uid(3)).perform().unwrap();
+        setfsuid(uid(4)).perform().unwrap();
+        all_have("Uid", "1\t0\t3\t4");
+        all_have("Gid", "1\t0\t3\t4");
+        set_all_gids(gid(8)).perform().unwrap();
+        set_all_uids(uid(9)).perform().unwrap();
+        all_have("Gid", "8\t8\t8\t8");
+        all_have("Uid", "9\t9\t9\t9");
+        assert_eq!(errno(set_all_uids(Uid::ROOT).perform()), libc::EPERM);
+        assert_eq!(errno(set_all_gids(Gid::ROOT).perform()), libc::EPERM);
+        all_have("Uid", "9\t9\t9\t9");
+    });
 }
 
 #[test]
@@ -55,17 +81,17 @@ fn user_ids() {
     isolated_as_root("user_ids", WATCHDOG, || {
         forked(|| {
             let _asked = threads();
-            setresuid(uid(1), uid(0), None).perform().unwrap();
+            setresuid(uid(1), uid(0), Unchanged).perform().unwrap();
             all_have("Uid", "1\t0\t0\t0");
-            setreuid(uid(2), None).perform().unwrap();
+            setreuid(uid(2), Unchanged).perform().unwrap();
             all_have("Uid", "2\t0\t0\t0");
             setfsuid(uid(5)).perform().unwrap();
             all_have("Uid", "2\t0\t0\t5");
-            assert_eq!(setfsuid(None).perform().unwrap(), 5);
-            setuid(uid(6).unwrap()).perform().unwrap();
+            assert_eq!(setfsuid(Unchanged).perform().unwrap(), 5);
+            setuid(uid(6)).perform().unwrap();
             all_have("Uid", "6\t6\t6\t6");
             assert_eq!(errno(setuid(Uid::ROOT).perform()), libc::EPERM);
-            assert_eq!(errno(setreuid(uid(0), None).perform()), libc::EPERM);
+            assert_eq!(errno(setreuid(uid(0), Unchanged).perform()), libc::EPERM);
             all_have("Uid", "6\t6\t6\t6");
         });
     });
@@ -75,7 +101,7 @@ fn user_ids() {
 fn group_ids() {
     isolated_as_root("group_ids", WATCHDOG, || {
         let _asked = threads();
-        setgroups(&[3, 1, 2].map(|raw| gid(raw).unwrap())).perform().unwrap();
+        setgroups(&[3, 1, 2].map(gid)).perform().unwrap();
         all_have("Groups", "1 2 3");
         setgroups(&[]).perform().unwrap();
         all_have("Groups", "");
@@ -83,11 +109,11 @@ fn group_ids() {
         assert_eq!(errno(setgroups(&many).perform()), libc::EINVAL);
         setresgid(gid(1), gid(2), gid(3)).perform().unwrap();
         all_have("Gid", "1\t2\t3\t2");
-        setregid(None, gid(4)).perform().unwrap();
+        setregid(Unchanged, gid(4)).perform().unwrap();
         all_have("Gid", "1\t4\t4\t4");
         setfsgid(gid(9)).perform().unwrap();
         all_have("Gid", "1\t4\t4\t9");
-        setgid(gid(7).unwrap()).perform().unwrap();
+        setgid(gid(7)).perform().unwrap();
         all_have("Gid", "7\t7\t7\t7");
     });
 }
@@ -373,7 +399,7 @@ fn arguments_travel_with_the_transaction() {
     isolated_as_root("arguments_travel_with_the_transaction", WATCHDOG, || {
         let _asked = threads();
         let allow = [Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
-        let groups = [gid(5).unwrap()];
+        let groups = [gid(5)];
         let sets: Capabilities = "cap_sys_admin,cap_kill=ep".parse().unwrap();
         let made = || {
             Transaction::<4>::new()
@@ -396,7 +422,7 @@ fn arguments_travel_with_the_transaction() {
 fn identities_of_threads_that_differ() {
     isolated_as_root("identities_of_threads_that_differ", WATCHDOG, || {
         let asked = threads();
-        setgroups(&[1, 2, 3].map(|raw| gid(raw).unwrap())).perform().unwrap();
+        setgroups(&[1, 2, 3].map(gid)).perform().unwrap();
         securebits(Securebits::NOROOT).perform().unwrap();
         setresgid(gid(4), gid(5), gid(6)).perform().unwrap();
         bounding_drop(Capability::SYS_BOOT).perform().unwrap();

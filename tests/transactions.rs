@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use libpsx::process::{
     Capabilities, Gid, Instruction, Operation, Synchronisation, Uid, ambient_clear, ambient_lower,
-    bounding_drop, capset, keepcaps, no_new_privs, seccomp, setgroups, setresgid, setresuid,
+    bounding_drop, capset, keepcaps, no_new_privs, seccomp, set_all_gids, set_all_uids, setgroups,
     timer_slack,
 };
-use libpsx::process::{Capability, setreuid};
+use libpsx::process::{Capability, Unchanged, setreuid};
 use libpsx::{
     Agreement, Error, OnPartial, Outcome, Refusal, Sensitivity, Transaction, TransactionError,
 };
@@ -116,7 +116,7 @@ fn alone_no_handler_runs_between_the_calls() {
 fn asked_twice() {
     isolated_as_root("asked_twice", WATCHDOG, || {
         sleepers(5);
-        let groups: Vec<Gid> = (1..2000).filter_map(Gid::new).collect();
+        let groups: Vec<Gid> = (1..2000).map(Gid::new).collect::<Result<_, _>>().unwrap();
         setgroups(&groups).perform().unwrap();
         let report = Transaction::<272>::new().ask(2000).ask(1).run().unwrap();
         let mut told: Vec<i32> = report.identities().map(|one| one.tid()).collect();
@@ -264,7 +264,7 @@ fn a_thread_differs_at_one_of_the_calls() {
         const EPERM: u32 = libc::EPERM as u32;
         sleepers(2);
         prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | EPERM));
-        let fsuid = libpsx::process::setfsuid(None);
+        let fsuid = libpsx::process::setfsuid(Unchanged);
         let transaction = Transaction::<3>::new().with(slack(100)).with(fsuid).with(slack(200));
         let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
         assert_eq!((report.threads(), report.divergent()), (5, 1));
@@ -288,8 +288,8 @@ fn a_thread_differs_at_one_of_the_calls() {
 fn dropping_root() {
     isolated_as_root("dropping_root", WATCHDOG, || {
         sleepers(5);
-        let (user, group) = (Uid::new(65534), Gid::new(65534));
-        let extra = [Gid::new(7), Gid::new(100)].map(Option::unwrap);
+        let (user, group) = (Uid::new(65534).unwrap(), Gid::new(65534).unwrap());
+        let extra = [Gid::new(7), Gid::new(100)].map(Result::unwrap);
         let kept = Capabilities {
             effective: Capability::NET_BIND_SERVICE.into(),
             permitted: Capability::NET_BIND_SERVICE.into(),
@@ -300,8 +300,8 @@ fn dropping_root() {
             .with(ambient_clear())
             .with(bounding_drop(Capability::SYS_PTRACE))
             .with(setgroups(&extra))
-            .with(setresgid(group, group, group))
-            .with(setresuid(user, user, user))
+            .with(set_all_gids(group))
+            .with(set_all_uids(user))
             .with(capset(kept))
             .with(no_new_privs())
             .on_partial(OnPartial::Kill)
@@ -321,7 +321,7 @@ fn dropping_root() {
             assert_eq!(bits & 1 << 19, 0);
         }
         // And nobody comes back.
-        let Err(Error::Call(errno)) = setreuid(Some(Uid::ROOT), None).perform() else { panic!() };
+        let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).perform() else { panic!() };
         assert_eq!(errno.raw(), libc::EPERM);
     });
 }

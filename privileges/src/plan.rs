@@ -79,7 +79,7 @@ fn user(id: &Id) -> Result<(Uid, Option<User>), Error> {
         }
         Id::Number(number) => (User::from_uid((*number).into()).map_err(Error::Database)?, *number),
     };
-    Ok((Uid::new(number).ok_or(Error::NoId(number))?, found))
+    Ok((Uid::new(number).map_err(|_| Error::NoId(number))?, found))
 }
 
 fn group(id: &Id) -> Result<Gid, Error> {
@@ -90,7 +90,7 @@ fn group(id: &Id) -> Result<Gid, Error> {
         }
         Id::Number(number) => *number,
     };
-    Gid::new(number).ok_or(Error::NoId(number))
+    Gid::new(number).map_err(|_| Error::NoId(number))
 }
 
 fn directory(path: &Path) -> Result<File, Error> {
@@ -136,7 +136,7 @@ impl Plan {
             (None, None) => None,
             (None, Some(_)) => {
                 let raw = entry.ok_or_else(no_entry)?.gid.as_raw();
-                Some(Gid::new(raw).ok_or(Error::NoId(raw))?)
+                Some(Gid::new(raw).map_err(|_| Error::NoId(raw))?)
             }
         };
         let groups = match (&wish.groups, uid, gid) {
@@ -340,7 +340,10 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Error> {
     let name =
         std::ffi::CString::new(user.name.clone()).map_err(|_| Error::NoUser(user.name.clone()))?;
     let found = nix::unistd::getgrouplist(&name, gid.raw().into()).map_err(Error::Database)?;
-    found.into_iter().map(|one| Gid::new(one.as_raw()).ok_or(Error::NoId(one.as_raw()))).collect()
+    found
+        .into_iter()
+        .map(|one| Gid::new(one.as_raw()).map_err(|_| Error::NoId(one.as_raw())))
+        .collect()
 }
 
 impl Step {
@@ -372,9 +375,9 @@ impl Step {
             Self::Chdir(directory, _) => return enter(transaction, directory),
             Self::DropBounding(capability) => process::bounding_drop(*capability),
             Self::Groups(groups) => process::setgroups(groups),
-            Self::Gid(gid) => process::setresgid(Some(*gid), Some(*gid), Some(*gid)),
+            Self::Gid(gid) => process::set_all_gids(*gid),
             Self::KeepCapabilities(keep) => process::keepcaps(*keep),
-            Self::Uid(uid) => process::setresuid(Some(*uid), Some(*uid), Some(*uid)),
+            Self::Uid(uid) => process::set_all_uids(*uid),
             Self::ClearAmbient => process::ambient_clear(),
             Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
             Self::Securebits(bits) => process::securebits(*bits),

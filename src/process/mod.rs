@@ -27,7 +27,7 @@
 //!
 //! | state | here | by each thread | twice | inherited | by the kernel |
 //! |---|---|---|---|---|---|
-//! | user, group, supplementary ids | [`setresuid`], [`setresgid`], [`setgroups`] ... | yes | yes | yes | no (libc's set*id broadcast as we do) |
+//! | user, group, supplementary IDs | [`set_all_uids`], [`set_all_gids`], [`setgroups`], [`setresuid`] ... | yes | yes | yes | no (libc's set*id broadcast as we do) |
 //! | ids for files | [`setfsuid`], [`setfsgid`] | yes | yes | yes | no |
 //! | capability sets | [`capset`] | yes | yes | yes | no |
 //! | bounding set | [`bounding_drop`] | yes | yes | yes | no |

@@ -23,8 +23,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libpsx::Transaction;
 use libpsx::process::{
-    Capabilities, Gid, Synchronisation, Uid, capset, landlock_restrict_self, no_new_privs,
-    setgroups, setresgid, setresuid,
+    Capabilities, Gid, Synchronisation, Uid, Unchanged, capset, landlock_restrict_self,
+    no_new_privs, set_all_gids, set_all_uids, setgroups, setresuid,
 };
 
 const WORKERS: usize = 4;
@@ -62,7 +62,7 @@ impl Engine {
         const NONE: u32 = u32::MAX;
         match self {
             Self::Nothing => true,
-            Self::Ours => setresuid(None, None, None).perform().is_ok(),
+            Self::Ours => setresuid(Unchanged, Unchanged, Unchanged).perform().is_ok(),
             // SAFETY: -1 leaves every id as it is.
             Self::Glibc => unsafe { libc::setresuid(NONE, NONE, NONE) == 0 },
             Self::Libpsx(psx) | Self::Mixed(psx) => {
@@ -77,12 +77,14 @@ impl Engine {
         match self {
             Self::Nothing | Self::Glibc => false,
             Self::Ours => {
-                let (user, group) = (Uid::new(NOBODY), Gid::new(NOBODY));
+                let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
+                    return false;
+                };
                 let how = Synchronisation::Broadcast;
                 Transaction::<6>::new()
                     .with(setgroups(&[]))
-                    .with(setresgid(group, group, group))
-                    .with(setresuid(user, user, user))
+                    .with(set_all_gids(group))
+                    .with(set_all_uids(user))
                     .with(capset(Capabilities::NONE))
                     .with(no_new_privs())
                     .with(landlock_restrict_self(ruleset as c_int, how))

@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_char, c_int, c_long};
 
 use libpsx::process::{
     Capabilities, Gid, Operation, Synchronisation, Uid, capset, landlock_restrict_self,
-    no_new_privs, setgroups, setresgid, setresuid,
+    no_new_privs, set_all_gids, set_all_uids, setgroups,
 };
 use libpsx::{Error, Transaction};
 
@@ -44,14 +44,13 @@ pub unsafe extern "C" fn perform(nr: c_long, args: *const c_long) -> c_int {
 pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let way = unsafe { CStr::from_ptr(way) };
-    let (Some(user), Some(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
+    let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
         return libc::EINVAL;
     };
-    let (user, group) = (Some(user), Some(group));
     let operations: [Operation<'_>; 6] = [
         setgroups(&[]),
-        setresgid(group, group, group),
-        setresuid(user, user, user),
+        set_all_gids(group),
+        set_all_uids(user),
         capset(Capabilities::NONE),
         no_new_privs(),
         landlock_restrict_self(ruleset, Synchronisation::Broadcast),
