@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use libpsx::process::*;
@@ -185,32 +186,119 @@ fn new_privileges_and_a_filter() {
     isolated("new_privileges_and_a_filter", WATCHDOG, || {
         let asked = threads();
         // getppid(2) fails with ENOTUNIQ.
-        let program = support::program(
-            &[libc::SYS_getppid],
-            libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32,
-            libc::SECCOMP_RET_ALLOW,
-        );
-        let program: Vec<Instruction> = program
-            .iter()
-            .map(|step| Instruction { code: step.code, jt: step.jt, jf: step.jf, k: step.k })
-            .collect();
+        let program = on_getppid(libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
         if !support::skipped_without_root("a filter without CAP_SYS_ADMIN") {
-            assert_eq!(errno(seccomp(&[], Synchronisation::Kernel).perform()), libc::EINVAL);
+            assert_eq!(
+                errno(seccomp(&[], Synchronisation::Kernel, SeccompFlags::EMPTY).perform()),
+                libc::EINVAL
+            );
             let long = vec![program[0]; 70_000];
-            assert_eq!(errno(seccomp(&long, Synchronisation::Broadcast).perform()), libc::EINVAL);
+            assert_eq!(
+                errno(seccomp(&long, Synchronisation::Broadcast, SeccompFlags::EMPTY).perform()),
+                libc::EINVAL
+            );
         }
         no_new_privs().perform().unwrap();
         all_have("NoNewPrivs", "1");
         for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
-            seccomp(&program, how).perform().unwrap();
+            seccomp(&program, how, SeccompFlags::EMPTY).perform().unwrap();
         }
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
         // The filters of the broadcast are each thread's own: the kernel finds no common one.
-        match seccomp(&program, Synchronisation::Kernel).perform() {
+        match seccomp(&program, Synchronisation::Kernel, SeccompFlags::EMPTY).perform() {
             Err(Error::OutOfSync { tid }) => assert!(proc::tids().contains(&tid)),
             other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A filter that does this to getppid(2), and allows the rest.
+fn on_getppid(action: u32) -> Vec<Instruction> {
+    support::program(&[libc::SYS_getppid], action, libc::SECCOMP_RET_ALLOW)
+        .iter()
+        .map(|step| Instruction { code: step.code, jt: step.jt, jf: step.jf, k: step.k })
+        .collect()
+}
+
+#[test]
+fn flags_of_a_filter() {
+    isolated("flags_of_a_filter", WATCHDOG, || {
+        let asked = threads();
+        let program = on_getppid(libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
+        no_new_privs().perform().unwrap();
+        let flags = SeccompFlags::LOG | SeccompFlags::SPEC_ALLOW;
+        assert_eq!(format!("{flags:?}"), "SeccompFlags(LOG | SPEC_ALLOW)");
+        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
+            let without_listener = seccomp(&program, how, SeccompFlags::WAIT_KILLABLE_RECV);
+            assert_eq!(errno(without_listener.perform()), libc::EINVAL);
+        }
+        all_have("Seccomp_filters", "0");
+        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
+            seccomp(&program, how, flags).perform().unwrap();
+        }
+        all_have("Seccomp_filters", "2");
+        // SAFETY: getppid touches no memory.
+        asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
+        // Now each thread has a filter of its own, and the kernel says only that it cannot synchronise.
+        let everywhere = seccomp(&program, Synchronisation::Kernel, SeccompFlags::TSYNC_ESRCH);
+        assert_eq!(errno(everywhere.perform()), libc::ESRCH);
+        let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform();
+        assert_eq!(errno(listener), libc::ESRCH);
+        all_have("Seccomp_filters", "2");
+    });
+}
+
+/// Answers every notification with this value.
+fn supervise(listener: OwnedFd, value: i64) {
+    const RECEIVE: u64 = 0xc050_2100;
+    const SEND: u64 = 0xc018_2101;
+    let fd = listener.as_raw_fd();
+    loop {
+        let mut notification = [0u64; 10];
+        let at = notification.as_mut_ptr();
+        // SAFETY: `struct seccomp_notif` has 80 bytes, and must be zero before.
+        if unsafe { libc::ioctl(fd, RECEIVE, at) } != 0 {
+            continue;
+        }
+        // `struct seccomp_notif_resp`: id, value, error and flags.
+        let answer = [notification[0], value as u64, 0];
+        // SAFETY: it has 24 bytes.
+        unsafe { libc::ioctl(fd, SEND, answer.as_ptr()) };
+    }
+}
+
+#[test]
+fn a_filter_with_a_listener() {
+    isolated("a_filter_with_a_listener", WATCHDOG, || {
+        const USER_NOTIF: u32 = 0x7fc0_0000;
+        let program = on_getppid(USER_NOTIF);
+        for in_a_transaction in [false, true] {
+            forked(|| {
+                let asked = threads();
+                let filter = seccomp_with_listener(&program, SeccompFlags::WAIT_KILLABLE_RECV);
+                let listener = if in_a_transaction {
+                    filter.perform_after(Transaction::<2>::new().with(no_new_privs())).unwrap()
+                } else {
+                    no_new_privs().perform().unwrap();
+                    filter.perform().unwrap()
+                };
+                assert_eq!(listener.fd().raw(), listener.as_fd().as_raw_fd());
+                all_have("Seccomp_filters", "1");
+                // SAFETY: it asks for the flags of a descriptor.
+                let flags = unsafe { libc::fcntl(listener.fd().raw(), libc::F_GETFD) };
+                assert_eq!(flags, libc::FD_CLOEXEC);
+                let descriptor = OwnedFd::from(listener);
+                std::thread::spawn(move || supervise(descriptor, 4242));
+                // SAFETY: getppid touches no memory.
+                asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, 4242);
+                // A second listener is one too many.
+                let again = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform();
+                assert_eq!(errno(again), libc::EBUSY);
+                timer_slack(Duration::from_nanos(77)).perform().unwrap();
+                asked.all_answer(|| slack_here() as i64, 77);
+            });
         }
     });
 }
@@ -230,16 +318,31 @@ fn landlock() {
         // SAFETY: the kernel reads the eight bytes.
         let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &handled, 8, 0) };
         assert!(ruleset >= 0);
+        // SAFETY: the kernel has just opened it.
+        let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
         no_new_privs().perform().unwrap();
-        assert_eq!(
-            errno(landlock_restrict_self(-1, Synchronisation::Broadcast).perform()),
-            libc::EBADF
-        );
-        let kernel = landlock_restrict_self(ruleset as i32, Synchronisation::Kernel).perform();
+        let by_us = |flags| landlock_restrict_self(&ruleset, Synchronisation::Broadcast, flags);
+        let no_ruleset = std::fs::File::open("/dev/null").unwrap();
+        let wrong =
+            landlock_restrict_self(&no_ruleset, Synchronisation::Broadcast, LandlockFlags::EMPTY);
+        assert_eq!(errno(wrong.perform()), libc::EBADFD);
+        let logs = LandlockFlags::LOG_SAME_EXEC_OFF | LandlockFlags::LOG_NEW_EXEC_ON;
+        let silent = landlock_log_subdomains_off(Synchronisation::Broadcast).perform();
+        if version < 7 {
+            println!("SKIPPED: Landlock's log flags need ABI 7");
+            assert_eq!(errno(by_us(logs).perform()), libc::EINVAL);
+            assert_eq!(errno(silent), libc::EINVAL);
+        } else {
+            silent.unwrap();
+            by_us(logs).perform().unwrap();
+        }
+        let kernel =
+            landlock_restrict_self(&ruleset, Synchronisation::Kernel, LandlockFlags::EMPTY);
+        let kernel = kernel.perform();
         if version < 8 {
             assert_eq!(Synchronisation::of_landlock(), Synchronisation::Broadcast);
             assert_eq!(errno(kernel), libc::EINVAL);
-            landlock_restrict_self(ruleset as i32, Synchronisation::Broadcast).perform().unwrap();
+            by_us(LandlockFlags::EMPTY).perform().unwrap();
         } else {
             assert_eq!(Synchronisation::of_landlock(), Synchronisation::Kernel);
             kernel.unwrap();
@@ -275,9 +378,8 @@ fn new_namespaces() {
             assert!(now.iter().all(|link| link == &now[0] && link != before), "{name}: {now:?}");
         }
         let wrong = std::fs::File::open("/proc/self/ns/net").unwrap();
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&wrong);
-        assert_eq!(errno(setns(fd, Namespace::Uts).perform()), libc::EINVAL);
-        assert_eq!(errno(setns(-1, Namespace::Uts).perform()), libc::EBADF);
+        assert_eq!(errno(setns(&wrong, Namespace::Uts).perform()), libc::EINVAL);
+        assert_eq!(errno(setns(wrong.as_fd(), Namespace::Uts).perform()), libc::EINVAL);
         let many = [Namespace::Uts; 5];
         assert!(matches!(unshare_all(&many), Err(TransactionError::Unchanged(Error::Refused(_)))));
 
@@ -406,7 +508,7 @@ fn arguments_travel_with_the_transaction() {
                 .with(setgroups(&groups))
                 .with(scheduler(Scheduler::Batch(3)))
                 .with(capset(sets))
-                .with(seccomp(&allow, Synchronisation::Kernel))
+                .with(seccomp(&allow, Synchronisation::Kernel, SeccompFlags::EMPTY))
         };
         let boxed = Box::new(made());
         boxed.clone().perform().unwrap();

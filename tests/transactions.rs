@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libpsx::process::{
-    Capabilities, Gid, Instruction, Operation, Synchronisation, Uid, ambient_clear, ambient_lower,
-    bounding_drop, capset, keepcaps, no_new_privs, seccomp, set_all_gids, set_all_uids, setgroups,
-    timer_slack,
+    Capabilities, Gid, Instruction, Operation, SeccompFlags, Synchronisation, Uid, ambient_clear,
+    ambient_lower, bounding_drop, capset, keepcaps, no_new_privs, seccomp, set_all_gids,
+    set_all_uids, setgroups, timer_slack,
 };
 use libpsx::process::{Capability, Unchanged, setreuid};
 use libpsx::{
@@ -154,7 +154,7 @@ fn refused_before_anything_is_done() {
         let begun = || Transaction::<2>::new().with(slack(12345));
         let before = slack_here();
         assert_eq!(refused(begun().with(slack(2)).with(slack(3))), Refusal::Full);
-        let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel);
+        let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
         assert_eq!(refused(Transaction::new().with(everywhere).with(slack(1))), Refusal::NotLast);
         // SAFETY: it is refused.
         let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], Agreement::SameResult) };
@@ -196,7 +196,7 @@ fn no_state_in_between_is_run_in() {
                 let transaction = Transaction::<3>::new().with(slack(2)).with(slack(3));
                 let how =
                     if by_kernel { Synchronisation::Kernel } else { Synchronisation::Broadcast };
-                transaction.with(seccomp(&[ALLOW], how)).perform().unwrap();
+                transaction.with(seccomp(&[ALLOW], how, SeccompFlags::EMPTY)).perform().unwrap();
                 all_have("Seccomp_filters", "1");
                 all_slack(&asked, 3);
                 let seen = SEEN.load(Ordering::SeqCst);
@@ -216,7 +216,7 @@ fn the_kernel_cannot_synchronise() {
         prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
         no_new_privs().perform().unwrap();
         let has_one = proc::tids().into_iter().find(|&tid| proc::status(tid)["Seccomp"] == "2");
-        let everywhere = || seccomp(&[ALLOW], Synchronisation::Kernel);
+        let everywhere = || seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
         match everywhere().perform() {
             Err(Error::OutOfSync { tid }) => assert_eq!(Some(tid), has_one),
             other => panic!("{other:?}"),
@@ -243,7 +243,7 @@ fn the_caller_dies_in_the_last_call() {
         no_new_privs().perform().unwrap();
         let caller = std::thread::spawn(|| {
             filter(libc::SYS_seccomp, libc::SECCOMP_RET_KILL_THREAD);
-            let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel);
+            let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
             Transaction::<2>::new().with(slack(4321)).with(everywhere).perform()
         });
         while slack_here() != 4321 {

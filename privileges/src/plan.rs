@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use libpsx::process::{self, Operation, Synchronisation};
+use libpsx::process::{self, LandlockFlags, Operation, SeccompFlags, Synchronisation};
 use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid};
 use libpsx::{Agreement, OnPartial, Sensitivity, Transaction};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -385,9 +385,11 @@ impl Step {
             // By each thread, because the questions come after it.
             Self::Landlock(ruleset) => {
                 let how = Synchronisation::Broadcast;
-                process::landlock_restrict_self(ruleset.as_raw_fd(), how)
+                process::landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY)
             }
-            Self::Seccomp(program) => process::seccomp(program, Synchronisation::Kernel),
+            Self::Seccomp(program) => {
+                process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
+            }
         };
         transaction.with(one)
     }

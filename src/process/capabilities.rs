@@ -264,6 +264,7 @@ pub const fn capset(sets: Capabilities) -> Operation<'static> {
         pair((p.0 >> 32) as u32, (i.0 >> 32) as u32),
         0,
         0,
+        0,
     ];
     Operation::new(k::__NR_capset, [0; 6]).with(words, [1, 2, 0, 0, 0, 0])
 }

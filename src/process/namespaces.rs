@@ -5,14 +5,14 @@
 // The calls here take descriptors that are open, and numbers.
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_int};
+use core::ffi::CStr;
 
 use linux_raw_sys::general as k;
 
-use super::Operation;
+use super::{Fd, Operation};
 use crate::engine::divergence;
 use crate::error::{Error, Need, Refusal, TransactionError};
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd as OwnFd};
 use crate::transaction::Transaction;
 
 /// A kind of namespace that threads can change one by one, and so all of them together.
@@ -60,24 +60,35 @@ impl Namespace {
     }
 }
 
-/// Joins the namespace of this kind that a descriptor of /proc/PID/ns/ or of a process stands for.
-/// setns(2): EBADF, EINVAL if it is of another kind, EPERM without CAP_SYS_ADMIN (in the user
-/// namespace that owns it, and in one's own). Children inherit it.
-pub const fn setns(namespace: c_int, kind: Namespace) -> Operation<'static> {
-    Operation::new(k::__NR_setns, [namespace as usize, kind.flag(), 0, 0, 0, 0])
+/// Moves every thread into a namespace. The descriptor is a file of /proc/PID/ns/, or a pidfd
+/// (pidfd_open(2)), which stands for that process's namespace of this kind. Children inherit it.
+///
+/// setns(2): EINVAL if the descriptor is no namespace, or one of another kind. EPERM without CAP_SYS_ADMIN in the
+/// user namespace that owns the namespace and in the thread's own user namespace.
+///
+/// ```no_run
+/// use libpsx::process::{Namespace, setns};
+///
+/// let of_init = std::fs::File::open("/proc/1/ns/uts")?;
+/// setns(&of_init, Namespace::Uts).perform()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn setns<'fd>(namespace: impl Into<Fd<'fd>>, kind: Namespace) -> Operation<'fd> {
+    Operation::new(k::__NR_setns, [namespace.into().arg(), kind.flag(), 0, 0, 0, 0])
 }
 
 /// A namespace that nobody is in yet, made by [`unshare`].
 #[derive(Debug)]
 pub struct NewNamespace {
-    fd: Fd,
+    fd: OwnFd,
     kind: Namespace,
 }
 
 impl NewNamespace {
     /// Moves every thread there, as [`setns`].
-    pub const fn join(&self) -> Operation<'_> {
-        setns(self.fd.raw(), self.kind)
+    pub fn join(&self) -> Operation<'_> {
+        // SAFETY: `self` keeps the descriptor open, and the operation borrows `self`.
+        setns(unsafe { Fd::borrow_raw(self.fd.raw()) }, self.kind)
     }
 }
 
@@ -102,9 +113,9 @@ pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
 }
 
 /// Goes into a new namespace and back, and gives what stands for it.
-fn make(kind: Namespace) -> Result<Fd, Error> {
+fn make(kind: Namespace) -> Result<OwnFd, Error> {
     let environment = |errno| Error::Environment { need: Need::Namespace, errno };
-    let open = || Fd::open(kind.path(), 0).map_err(environment);
+    let open = || OwnFd::open(kind.path(), 0).map_err(environment);
     let old = open()?;
     // Whether there would be a way back: the present one may belong to an outer user namespace.
     sys::setns(old.raw(), kind.flag()).map_err(Error::Call)?;

@@ -7,6 +7,7 @@
 // arguments point to lies in the operation itself or is borrowed by it.
 #![allow(unsafe_code)]
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::ptr;
 
@@ -27,7 +28,7 @@ pub struct Operation<'a> {
     borrows: PhantomData<&'a [u8]>,
 }
 
-const WORDS: usize = 6;
+const WORDS: usize = 7;
 
 impl Operation<'_> {
     pub(crate) const NOTHING: Self = Self::of(Call::new(0, [0; 6]));
@@ -85,6 +86,29 @@ impl Operation<'_> {
         }
         call
     }
+}
+
+/// Writes flags by their names, and what has no name as a number: `Flags(A | B | 0x80)`.
+pub(crate) fn debug_flags(
+    f: &mut fmt::Formatter<'_>,
+    kind: &str,
+    bits: u32,
+    names: &[(u32, &str)],
+) -> fmt::Result {
+    let known = names.iter().fold(0, |known, &(bit, _)| known | bit);
+    let set = names.iter().filter(|(bit, _)| bits & bit != 0);
+    write!(f, "{kind}(")?;
+    let mut separator = "";
+    for (_, name) in set {
+        write!(f, "{separator}{name}")?;
+        separator = " | ";
+    }
+    match bits & !known {
+        0 if bits == 0 => f.write_str("EMPTY")?,
+        0 => {}
+        rest => write!(f, "{separator}{rest:#x}")?,
+    }
+    f.write_str(")")
 }
 
 /// Two halves of a word, as they lie in memory.

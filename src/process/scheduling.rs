@@ -57,7 +57,7 @@ pub const fn scheduler(policy: Scheduler) -> Operation<'static> {
     // `struct sched_attr` in its first version (include/uapi/linux/sched/types.h): size, policy, flags,
     // nice value, priority, and nothing for a deadline.
     const SIZE: u32 = 48;
-    let words = [pair(SIZE, policy), 0, pair(nice as u32, priority), 0, 0, 0];
+    let words = [pair(SIZE, policy), 0, pair(nice as u32, priority), 0, 0, 0, 0];
     Operation::new(k::__NR_sched_setattr, [0; 6]).with(words, [0, 1, 0, 0, 0, 0])
 }
 

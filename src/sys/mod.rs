@@ -358,6 +358,11 @@ pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
 pub(crate) struct Fd(i32);
 
 impl Fd {
+    /// Takes a descriptor over that the kernel has just made.
+    pub(crate) const fn from_raw(raw: i32) -> Self {
+        Self(raw)
+    }
+
     pub(crate) const fn raw(&self) -> i32 {
         self.0
     }

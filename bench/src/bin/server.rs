@@ -23,8 +23,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libpsx::Transaction;
 use libpsx::process::{
-    Capabilities, Gid, Synchronisation, Uid, Unchanged, capset, landlock_restrict_self,
-    no_new_privs, set_all_gids, set_all_uids, setgroups, setresuid,
+    Capabilities, Fd, Gid, LandlockFlags, Synchronisation, Uid, Unchanged, capset,
+    landlock_restrict_self, no_new_privs, set_all_gids, set_all_uids, setgroups, setresuid,
 };
 
 const WORKERS: usize = 4;
@@ -81,13 +81,18 @@ impl Engine {
                     return false;
                 };
                 let how = Synchronisation::Broadcast;
+                if ruleset < 0 {
+                    return false;
+                }
+                // SAFETY: it was just opened, and nothing closes it.
+                let ruleset = unsafe { Fd::borrow_raw(ruleset as c_int) };
                 Transaction::<6>::new()
                     .with(setgroups(&[]))
                     .with(set_all_gids(group))
                     .with(set_all_uids(user))
                     .with(capset(Capabilities::NONE))
                     .with(no_new_privs())
-                    .with(landlock_restrict_self(ruleset as c_int, how))
+                    .with(landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY))
                     .perform()
                     .is_ok()
             }
