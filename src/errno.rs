@@ -19,6 +19,7 @@ impl Errno {
     pub(crate) const MFILE: Self = Self(errno::EMFILE as i32);
     pub(crate) const NFILE: Self = Self(errno::ENFILE as i32);
     pub(crate) const NOENT: Self = Self(errno::ENOENT as i32);
+    pub(crate) const NOMEM: Self = Self(errno::ENOMEM as i32);
     pub(crate) const PERM: Self = Self(errno::EPERM as i32);
     pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);
     pub(crate) const TIMEDOUT: Self = Self(errno::ETIMEDOUT as i32);

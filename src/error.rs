@@ -128,6 +128,11 @@ impl From<CallFailure> for Error {
 }
 
 impl Partial {
+    /// The same, by the number that the caller of a transaction knows the call by.
+    pub(crate) const fn at(self, index: usize) -> Self {
+        Self { index, ..self }
+    }
+
     /// The failed call, counted from 0: so many calls every thread has performed.
     pub const fn index(&self) -> usize {
         self.index
@@ -217,8 +222,6 @@ pub enum Refusal {
     /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
     /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
     NotLast,
-    /// The transaction has no room for another call.
-    Full,
 }
 
 impl fmt::Display for Refusal {
@@ -235,7 +238,6 @@ impl fmt::Display for Refusal {
             Self::NotLast => {
                 "the kernel performs it in all threads, which only the last call may do"
             }
-            Self::Full => "the transaction has no room for it",
         })
     }
 }
@@ -259,11 +261,13 @@ pub enum Need {
     OwnMemory,
     /// A namespace of this thread (/proc/thread-self/ns).
     Namespace,
+    /// Memory for so many calls of a transaction, those that ask included (mmap(2)).
+    Calls(usize),
 }
 
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
             Self::Memory => "no memory for the list of threads",
             Self::Threads => "the threads could not be listed",
             Self::Handler => "no handler could be installed for signal 33",
@@ -271,7 +275,11 @@ impl fmt::Display for Need {
             Self::Clock => "the time could not be told",
             Self::OwnMemory => "another process that shares this memory uses it",
             Self::Namespace => "the thread's namespace could not be opened",
-        })
+            Self::Calls(count) => {
+                return write!(f, "no memory for the {count} calls of the transaction");
+            }
+        };
+        f.write_str(text)
     }
 }
 

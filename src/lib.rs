@@ -12,6 +12,7 @@ mod broadcast;
 mod engine;
 mod errno;
 mod error;
+mod list;
 pub mod process;
 mod report;
 mod sys;

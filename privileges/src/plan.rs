@@ -23,9 +23,6 @@ use crate::verify::{self, Expected};
 use crate::wanted::{Wanted, wanted};
 use crate::{Error, Groups, Id, Mode, Privileges};
 
-/// Every capability once in the bounding and once in the ambient set, the questions, and the rest.
-const ROOM: usize = 320;
-
 /// One of them.
 #[derive(Debug)]
 enum Step {
@@ -289,8 +286,7 @@ impl Plan {
             true => (OnPartial::Report, Sensitivity::Ignore),
             false => (OnPartial::Kill, Sensitivity::Error),
         };
-        let mut transaction =
-            Transaction::<ROOM>::new().on_partial(on_partial).sensitivity(sensitivity);
+        let mut transaction = Transaction::new().on_partial(on_partial).sensitivity(sensitivity);
         let filter = |step: &&Step| matches!(step, Step::Seccomp(_));
         for step in self.steps.iter().filter(|step| !filter(step)) {
             transaction = step.add(transaction);
@@ -366,7 +362,7 @@ impl Step {
         }
     }
 
-    fn add<'a>(&'a self, transaction: Transaction<'a, ROOM>) -> Transaction<'a, ROOM> {
+    fn add<'a>(&'a self, transaction: Transaction<'a>) -> Transaction<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::Chroot(directory, _) => {
@@ -397,14 +393,14 @@ impl Step {
 
 /// Threads share their root and working directory, most of them: by a descriptor, each may do it again.
 #[allow(unsafe_code)]
-fn enter<'a>(transaction: Transaction<'a, ROOM>, directory: &File) -> Transaction<'a, ROOM> {
+fn enter<'a>(transaction: Transaction<'a>, directory: &File) -> Transaction<'a> {
     let args = [directory.as_raw_fd() as usize, 0, 0, 0, 0, 0];
     // SAFETY: it takes a number, and the plan keeps the descriptor open.
     unsafe { transaction.with_call(libc::SYS_fchdir, args, Agreement::SameResult) }
 }
 
 #[allow(unsafe_code)]
-fn chroot_here(transaction: Transaction<'_, ROOM>) -> Transaction<'_, ROOM> {
+fn chroot_here(transaction: Transaction<'_>) -> Transaction<'_> {
     let args = [c".".as_ptr() as usize, 0, 0, 0, 0, 0];
     // SAFETY: the string is static.
     unsafe { transaction.with_call(libc::SYS_chroot, args, Agreement::SameResult) }

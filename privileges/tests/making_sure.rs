@@ -247,7 +247,7 @@ fn what_was_not_asked_is_not_told() {
         with_less();
         let all = Capabilities::of_this_thread().unwrap();
         let first = capset(Capabilities { effective: all.permitted, ..all });
-        let transaction = libpsx::Transaction::<140>::new().with(first).ask(0);
+        let transaction = libpsx::Transaction::new().with(first).ask(0);
         let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
         let differs = report.results().iter().find(|one| one.call() == 0).unwrap().tid();
         let one = report.identities().find(|one| one.tid() == differs).unwrap();

@@ -4,12 +4,13 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use super::capabilities::VERSION_3;
-use super::{Capabilities, Capability, CapabilitySet, Operation, Securebits};
+use super::{Capabilities, Capability, CapabilitySet, Securebits};
+use crate::engine::answers::Form;
 use crate::engine::call::{Agreement, Call};
 use crate::errno::Errno;
-use crate::error::TransactionError;
+use crate::error::Error;
 use crate::report::Report;
-use crate::transaction::Transaction;
+use crate::transaction::{Asked, Transaction};
 
 /// Real, effective and saved id, and the one that counts for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +51,7 @@ enum Question {
 const SINGLE: usize = 8;
 const NUMBERS: usize = 64;
 /// How many calls it takes to ask a thread.
-const QUESTIONS: usize = SINGLE + 2 * NUMBERS;
+pub(crate) const QUESTIONS: usize = SINGLE + 2 * NUMBERS;
 
 /// Where the answers lie that are written to memory, in bytes.
 const USERS: usize = 0;
@@ -61,19 +62,32 @@ const SUPPLEMENTARY: usize = 48;
 /// capget(2) reads it, and leaves a version that it knows as it is.
 static HEADER: [u32; 2] = [VERSION_3, 0];
 
-impl<const N: usize> Transaction<'_, N> {
-    /// Has each thread say who it is, when it has performed the calls before this: [`Report`] has the
-    /// [`Identity`] of each. It takes the room of 136 calls. Of at most `groups` supplementary groups
-    /// the numbers are told. Once per transaction; it counts the last time.
-    pub fn ask(mut self, groups: usize) -> Self {
+impl Transaction<'_> {
+    /// Has each thread say who it is, when it has performed the calls before this: [`Report::identities`] has the
+    /// [`Identity`] of each. Of at most `groups` supplementary groups the numbers are told.
+    ///
+    /// Each thread is asked once in a transaction. If this is called several times, the last time counts.
+    ///
+    /// ```
+    /// use libpsx::Transaction;
+    /// use libpsx::process::no_new_privs;
+    ///
+    /// let report = Transaction::new().with(no_new_privs()).ask(16).run()?;
+    /// assert!(report.identities().all(|thread| thread.no_new_privs()));
+    /// # Ok::<(), libpsx::TransactionError>(())
+    /// ```
+    pub fn ask(self, groups: usize) -> Self {
         // No thread has more, getgroups(2); and a larger number would not be the kernel's any more.
         const NGROUPS_MAX: usize = 65536;
-        let groups = groups.min(NGROUPS_MAX);
-        let (first, bytes) = (self.len(), SUPPLEMENTARY.saturating_add(groups.saturating_mul(4)));
-        for number in 0..QUESTIONS {
-            self = self.with(question(number, groups));
-        }
-        self.asking(first, bytes)
+        self.asking(groups.min(NGROUPS_MAX))
+    }
+}
+
+impl Asked {
+    /// How many calls, from the first of all, have a value that is kept, and how many bytes they write.
+    pub(crate) fn form(self) -> Form {
+        let calls = self.at.saturating_add(QUESTIONS);
+        Form { calls, bytes: SUPPLEMENTARY.saturating_add(self.groups.saturating_mul(4)) }
     }
 }
 
@@ -85,7 +99,8 @@ impl Report {
     }
 }
 
-fn question(number: usize, groups: usize) -> Operation<'static> {
+/// Question number `number` of [`QUESTIONS`].
+pub(crate) fn question(number: usize, groups: usize) -> Call {
     let prctl = |option: u32, rest: [usize; 2]| {
         (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
     };
@@ -108,7 +123,7 @@ fn question(number: usize, groups: usize) -> Operation<'static> {
         }
     };
     let call = Call::new(nr as usize, args);
-    Operation::of(Call { own, asks: true, agreement: Agreement::Anything, ..call })
+    Call { own, asks: true, agreement: Agreement::Anything, ..call }
 }
 
 impl Identity<'_> {
@@ -203,11 +218,20 @@ impl Identity<'_> {
     }
 }
 
-/// Asks every thread who it is; of at most `groups` supplementary groups the numbers are told. Changes
-/// nothing. [`Report::identities`] has the answers.
+/// Asks every thread who it is. Of at most `groups` supplementary groups the numbers are told. It changes nothing.
+/// [`Report::identities`] has the answers.
+///
+/// ```
+/// let report = libpsx::process::identities(16)?;
+/// for thread in report.identities() {
+///     println!("{}: {:?}", thread.tid(), thread.user());
+/// }
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 ///
 /// # Errors
-/// As [`Transaction::run`].
-pub fn identities(groups: usize) -> Result<Report, TransactionError> {
-    Transaction::<QUESTIONS>::new().ask(groups).run()
+/// As [`Broadcast::run`](crate::Broadcast::run).
+pub fn identities(groups: usize) -> Result<Report, Error> {
+    // A question that fails is an answer, so the transaction is never partial.
+    Transaction::new().ask(groups).run().map_err(Error::of_a_single_call)
 }

@@ -80,16 +80,16 @@ impl<'a> FilterWithListener<'a> {
     ///
     /// # let program: Vec<Instruction> = Vec::new();
     /// let filter = seccomp_with_listener(&program, SeccompFlags::EMPTY);
-    /// let listener = filter.perform_after(Transaction::<2>::new().with(no_new_privs()))?;
+    /// let listener = filter.perform_after(Transaction::new().with(no_new_privs()))?;
     /// # drop(listener);
     /// # Ok::<(), libpsx::TransactionError>(())
     /// ```
     ///
     /// # Errors
     /// As [`Transaction::perform`].
-    pub fn perform_after<const N: usize>(
+    pub fn perform_after(
         &self,
-        transaction: Transaction<'a, N>,
+        transaction: Transaction<'a>,
     ) -> Result<Listener, TransactionError> {
         transaction.with(self.operation).perform().map(Listener::of_value)
     }

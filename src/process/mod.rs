@@ -73,6 +73,7 @@ pub use capability_text::BadCapabilities;
 pub use credentials::*;
 pub use fd::Fd;
 pub use identity::{Identity, Ids, identities};
+pub(crate) use identity::{QUESTIONS, question};
 pub use keyrings::*;
 pub use listener::{FilterWithListener, Listener, seccomp_with_listener};
 pub use namespaces::*;

@@ -11,7 +11,7 @@ use linux_raw_sys::general as k;
 
 use super::{Fd, Operation};
 use crate::engine::divergence;
-use crate::error::{Error, Need, Refusal, TransactionError};
+use crate::error::{Error, Need, TransactionError};
 use crate::sys::{self, Fd as OwnFd};
 use crate::transaction::Transaction;
 
@@ -127,22 +127,25 @@ fn make(kind: Namespace) -> Result<OwnFd, Error> {
     new
 }
 
-/// Moves every thread into new namespaces of these kinds, in one stop.
+/// Moves every thread into new namespaces of these kinds, in one stop. A kind that is named twice counts once.
+///
+/// ```no_run
+/// use libpsx::process::{Namespace, unshare_all};
+///
+/// unshare_all(&[Namespace::Network, Namespace::Ipc])?;
+/// # Ok::<(), libpsx::TransactionError>(())
+/// ```
 ///
 /// # Errors
-/// Any but [`TransactionError::Partial`] means that nothing changed in any thread.
+/// [`TransactionError::Unchanged`]: nothing changed in any thread. [`TransactionError::Partial`]: the threads are in
+/// the new namespaces of the first kinds, in the order of [`Namespace::ALL`].
 pub fn unshare_all(kinds: &[Namespace]) -> Result<(), TransactionError> {
-    const KINDS: usize = Namespace::ALL.len();
-    if kinds.len() > KINDS {
-        return Err(Error::Refused(Refusal::Full).into());
+    let mut made = [const { None }; Namespace::ALL.len()];
+    for (place, kind) in made.iter_mut().zip(Namespace::ALL) {
+        if kinds.contains(&kind) {
+            *place = Some(unshare(kind)?);
+        }
     }
-    let mut made = [const { None }; KINDS];
-    for (place, &kind) in made.iter_mut().zip(kinds) {
-        *place = Some(unshare(kind)?);
-    }
-    let mut transaction = Transaction::<KINDS>::new();
-    for namespace in made.iter().flatten() {
-        transaction = transaction.with(namespace.join());
-    }
-    transaction.perform().map(|_| ())
+    let joins = made.iter().flatten().map(NewNamespace::join);
+    Transaction::new().with_all(joins).perform().map(|_| ())
 }

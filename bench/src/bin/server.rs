@@ -86,7 +86,7 @@ impl Engine {
                 }
                 // SAFETY: it was just opened, and nothing closes it.
                 let ruleset = unsafe { Fd::borrow_raw(ruleset as c_int) };
-                Transaction::<6>::new()
+                Transaction::new()
                     .with(setgroups(&[]))
                     .with(set_all_gids(group))
                     .with(set_all_uids(user))

@@ -59,7 +59,7 @@ pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> 
     ];
     match way.to_bytes() {
         b"one" => {
-            let transaction = Transaction::<6>::new();
+            let transaction = Transaction::new();
             let transaction = operations.into_iter().fold(transaction, Transaction::with);
             transaction.perform().map_or_else(
                 |error| {
