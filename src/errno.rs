@@ -54,6 +54,22 @@ impl fmt::Display for Errno {
     }
 }
 
+impl core::error::Error for Errno {}
+
+/// ```
+/// fn no_new_privs() -> std::io::Result<()> {
+///     libpsx::process::no_new_privs().perform()?;
+///     Ok(())
+/// }
+/// # no_new_privs().unwrap();
+/// ```
+#[cfg(feature = "std")]
+impl From<Errno> for std::io::Error {
+    fn from(errno: Errno) -> Self {
+        Self::from_raw_os_error(errno.0)
+    }
+}
+
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {

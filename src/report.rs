@@ -10,7 +10,6 @@ use crate::engine::records::Records;
 use crate::errno::Errno;
 
 /// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
-#[derive(Debug)]
 pub struct Report {
     pub(crate) value: usize,
     pub(crate) results: Records<ThreadResult>,
@@ -84,6 +83,19 @@ impl Report {
     /// The longest time for which threads were held, over all rounds.
     pub const fn longest_freeze(&self) -> Duration {
         self.longest_freeze
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("value", &self.value)
+            .field("results", &self.results)
+            .field("exempt", &self.exempt)
+            .field("divergent", &self.divergent)
+            .field("rounds", &self.rounds)
+            .field("longest_freeze", &self.longest_freeze)
+            .finish_non_exhaustive()
     }
 }
 

@@ -162,6 +162,29 @@ fn capability_sets() {
     });
 }
 
+#[test]
+fn capabilities_of_another_thread() {
+    isolated_as_root("capabilities_of_another_thread", WATCHDOG, || {
+        let asked = threads();
+        let own = Capabilities::of_this_thread().unwrap();
+        let sent = asked.0[0].0.send(|| {
+            // As capset(2) of this thread alone.
+            let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
+            // SAFETY: the kernel reads both.
+            unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+            // SAFETY: gettid touches no memory.
+            unsafe { libc::syscall(libc::SYS_gettid) }
+        });
+        sent.unwrap();
+        let tid = asked.0[0].1.recv().unwrap() as i32;
+        assert_eq!(Capabilities::of_pid(tid).unwrap(), Capabilities::NONE);
+        assert_eq!(Capabilities::of_pid(std::process::id() as i32).unwrap(), own);
+        assert_eq!(Capabilities::of_pid(0).unwrap(), own);
+        assert_eq!(Capabilities::of_pid(i32::MAX).unwrap_err().raw(), libc::ESRCH);
+        assert_eq!(Capabilities::of_pid(-1).unwrap_err().raw(), libc::EINVAL);
+    });
+}
+
 /// Each half of each set is another word in what the kernel reads.
 #[test]
 fn capabilities_beyond_the_first_word() {

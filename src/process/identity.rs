@@ -1,5 +1,7 @@
 //! Who each thread is, by its own word: what it gets from the kernel when it asks.
 
+use core::fmt;
+
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
@@ -28,7 +30,7 @@ pub struct Ids {
 /// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2). None stands
 /// for what the kernel, or a filter, did not tell, and for a thread that was not asked because an earlier call
 /// of the transaction had another result there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Identity<'a> {
     tid: i32,
     values: &'a [isize],
@@ -124,6 +126,31 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
     };
     let call = Call::new(nr as usize, args);
     Call { own, asks: true, agreement: Agreement::Anything, ..call }
+}
+
+impl fmt::Debug for Identity<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Groups<'a>(&'a Identity<'a>);
+        impl fmt::Debug for Groups<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0.groups() {
+                    Some(groups) => f.debug_list().entries(groups).finish(),
+                    None => f.write_str("None"),
+                }
+            }
+        }
+        f.debug_struct("Identity")
+            .field("tid", &self.tid)
+            .field("user", &self.user())
+            .field("group", &self.group())
+            .field("groups", &Groups(self))
+            .field("capabilities", &self.capabilities())
+            .field("bounding", &self.bounding())
+            .field("ambient", &self.ambient())
+            .field("no_new_privs", &self.no_new_privs())
+            .field("securebits", &self.securebits())
+            .finish()
+    }
 }
 
 impl Identity<'_> {

@@ -11,13 +11,13 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr;
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Named};
 use crate::engine::call::{Agreement, Call};
 use crate::error::Error;
 use crate::report::Report;
 
 /// One typed call, not performed yet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[must_use = "an operation does nothing until it is performed"]
 pub struct Operation<'a> {
     call: Call,
@@ -29,6 +29,13 @@ pub struct Operation<'a> {
 }
 
 const WORDS: usize = 7;
+
+impl fmt::Debug for Operation<'_> {
+    /// As C would write it: `setresuid(0xfffe, 0xfffe, 0xfffe, 0x0, 0x0, 0x0)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&Named(&self.call()), f)
+    }
+}
 
 impl Operation<'_> {
     pub(crate) const NOTHING: Self = Self::of(Call::new(0, [0; 6]));
