@@ -4,6 +4,7 @@
 mod support;
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use libpsx::process::*;
@@ -437,6 +438,38 @@ fn scheduling() {
         all_stat(19, "9");
         scheduler(Scheduler::Idle).perform().unwrap();
         all_stat(41, "5");
+        // SAFETY: it only asks.
+        let policy = || unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+        const RESET_ON_FORK: i64 = 0x4000_0000;
+        let reset = SchedAttr::new(Scheduler::Batch(11)).reset_on_fork();
+        sched_setattr(reset).perform().unwrap();
+        asked.all_answer(policy, RESET_ON_FORK | 3);
+        all_stat(19, "11");
+        let clamped = sched_setattr(SchedAttr::keep().utilization_min(100).utilization_max(900));
+        match clamped.perform() {
+            Ok(_) => {
+                asked.all_answer(policy, RESET_ON_FORK | 3);
+                all_stat(19, "11");
+                let clamps = || {
+                    let mut attr = [0u64; 7];
+                    let at = attr.as_mut_ptr();
+                    // SAFETY: the kernel writes 56 bytes.
+                    unsafe { libc::syscall(libc::SYS_sched_getattr, 0, at, 56, 0) };
+                    attr[6] as i64
+                };
+                asked.all_answer(clamps, 900 << 32 | 100);
+                let reset = SchedAttr::RESET_UTILIZATION;
+                let default = SchedAttr::keep().utilization_min(reset).utilization_max(reset);
+                sched_setattr(default).perform().unwrap();
+                asked.all_answer(clamps, 1024 << 32);
+                let large = SchedAttr::keep().utilization_max(1025);
+                assert_eq!(errno(sched_setattr(large).perform()), libc::EINVAL);
+            }
+            Err(Error::Call(errno)) if errno.raw() == libc::EOPNOTSUPP => {
+                println!("SKIPPED: no utilization clamping in this kernel");
+            }
+            other => panic!("{other:?}"),
+        }
         assert_eq!(errno(scheduler(Scheduler::Fifo(100)).perform()), libc::EINVAL);
 
         affinity(&[1 << cpu]).perform().unwrap();
@@ -475,6 +508,179 @@ fn scheduling() {
             }
             other => panic!("{other:?}"),
         }
+    });
+}
+
+#[test]
+fn prctls_of_each_thread() {
+    isolated("prctls_of_each_thread", WATCHDOG, || {
+        let asked = threads();
+        let signal = || {
+            let mut signal = 0i32;
+            // SAFETY: the kernel writes an int.
+            unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+            signal.into()
+        };
+        set_parent_process_death_signal(libc::SIGUSR2).perform().unwrap();
+        asked.all_answer(signal, libc::SIGUSR2.into());
+        assert_eq!(errno(set_parent_process_death_signal(65).perform()), libc::EINVAL);
+        set_parent_process_death_signal(0).perform().unwrap();
+        asked.all_answer(signal, 0);
+
+        // SAFETY: it only asks.
+        let policy = || unsafe { libc::prctl(34, 0, 0, 0, 0) }.into();
+        for (wanted, kill) in [(1, MceKill::Early), (0, MceKill::Late), (2, MceKill::Default)] {
+            set_mce_kill(kill).perform().unwrap();
+            asked.all_answer(policy, wanted);
+        }
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(errno(set_tagged_addr_ctrl(1).perform()), libc::EINVAL);
+        }
+        let effective = Capabilities::of_this_thread().unwrap().effective;
+        if !effective.contains(Capability::SYS_RESOURCE) {
+            println!("SKIPPED: PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE");
+            assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
+        } else {
+            // SAFETY: it only asks.
+            let flusher = || unsafe { libc::prctl(58, 0, 0, 0, 0) }.into();
+            for wanted in [true, false] {
+                set_io_flusher(wanted).perform().unwrap();
+                asked.all_answer(flusher, wanted.into());
+            }
+            capset(Capabilities::NONE).perform().unwrap();
+            assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
+        }
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_time_stamp_counter() {
+    isolated("the_time_stamp_counter", WATCHDOG, || {
+        let asked = threads();
+        let mode = || {
+            let mut mode = 0i32;
+            // SAFETY: the kernel writes an int.
+            unsafe { libc::prctl(libc::PR_GET_TSC, &raw mut mode) };
+            mode.into()
+        };
+        asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
+        // Until it is on again, nothing here may ask for the time.
+        set_tsc(Tsc::Sigsegv).perform().unwrap();
+        asked.all_answer(mode, libc::PR_TSC_SIGSEGV.into());
+        set_tsc(Tsc::Enable).perform().unwrap();
+        asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
+    });
+}
+
+/// A thread has turned user dispatch on, and lets calls through. After it is off, the selector means nothing.
+#[test]
+fn user_dispatch_off() {
+    static SELECTOR: AtomicU8 = AtomicU8::new(0);
+    isolated("user_dispatch_off", WATCHDOG, || {
+        const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+        let asked = threads();
+        let question: support::Question = || {
+            let at = SELECTOR.as_ptr();
+            // SAFETY: the selector is static.
+            unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 1, 0, 0, at) }.into()
+        };
+        asked.0[0].0.send(question).unwrap();
+        match asked.0[0].1.recv().unwrap() {
+            0 => {}
+            other => {
+                println!("SKIPPED: no syscall user dispatch in this kernel: {other}");
+                return;
+            }
+        }
+        syscall_user_dispatch_off().perform().unwrap();
+        SELECTOR.store(1, Ordering::SeqCst);
+        // SAFETY: gettid touches no memory.
+        asked.all_answer(|| (unsafe { libc::syscall(libc::SYS_gettid) } > 0).into(), 1);
+    });
+}
+
+/// What the table says of the options that need no broadcast: one thread sets it, and all have it.
+#[test]
+fn prctls_of_the_whole_process() {
+    isolated("prctls_of_the_whole_process", WATCHDOG, || {
+        let asked = threads();
+        let in_another_thread = |option: i32, value: usize| {
+            let set = move || {
+                // SAFETY: the options take numbers.
+                let done = unsafe { libc::prctl(option, value, 0, 0, 0) };
+                if done == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap() }
+            };
+            match std::thread::spawn(set).join().unwrap() {
+                0 => true,
+                libc::EINVAL => {
+                    println!("SKIPPED: prctl({option}) is not in this kernel");
+                    false
+                }
+                other => panic!("prctl({option}): {other}"),
+            }
+        };
+        // SAFETY: it only asks.
+        let dumpable = || unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }.into();
+        assert!(in_another_thread(libc::PR_SET_DUMPABLE, 0));
+        asked.all_answer(dumpable, 0);
+        set_dumpable(true).perform().unwrap();
+        asked.all_answer(dumpable, 1);
+        assert!(in_another_thread(libc::PR_SET_CHILD_SUBREAPER, 1));
+        let subreaper = || {
+            let mut value = 0i32;
+            // SAFETY: the kernel writes an int.
+            unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut value) };
+            value.into()
+        };
+        asked.all_answer(subreaper, 1);
+        const PR_SET_THP_DISABLE: i32 = 41;
+        if in_another_thread(PR_SET_THP_DISABLE, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(42, 0, 0, 0, 0) }.into(), 1);
+        }
+        const PR_SET_MEMORY_MERGE: i32 = 67;
+        if in_another_thread(PR_SET_MEMORY_MERGE, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(68, 0, 0, 0, 0) }.into(), 1);
+        }
+        const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+        if in_another_thread(PR_TIMER_CREATE_RESTORE_IDS, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(77, 2, 0, 0, 0) }.into(), 1);
+        }
+        // Last, because it is for good.
+        const PR_SET_MDWE: i32 = 65;
+        if in_another_thread(PR_SET_MDWE, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(66, 0, 0, 0, 0) }.into(), 1);
+        }
+    });
+}
+
+/// The answer of a kernel without these modules, and of one that has the module but not the label.
+#[test]
+fn labels_of_security_modules() {
+    isolated("labels_of_security_modules", WATCHDOG, || {
+        let _asked = threads();
+        let long = LsmContext::new(Lsm::Smack, &[b'a'; 4065]);
+        assert_eq!(long.unwrap_err().raw(), libc::E2BIG);
+        for module in [Lsm::Selinux, Lsm::Smack, Lsm::AppArmor] {
+            for label in [&b"libpsx-no-such-label"[..], &[b'a'; 4064]] {
+                let context = LsmContext::new(module, label).unwrap();
+                let result = lsm_set_self_attr(LsmAttribute::Exec, &context).perform();
+                match errno(result) {
+                    libc::ENOSYS => println!("SKIPPED: no lsm_set_self_attr(2) in this kernel"),
+                    libc::EOPNOTSUPP => println!("SKIPPED: no {module:?} in this kernel"),
+                    other => assert!(
+                        [libc::EINVAL, libc::EACCES, libc::EPERM, libc::ENOENT].contains(&other),
+                        "{module:?}: {other}"
+                    ),
+                }
+            }
+        }
+        let context = LsmContext::new(Lsm::AppArmor, b"exec \xff").unwrap();
+        assert_eq!(format!("{context:?}"), "LsmContext(104, \"exec \\xff\")");
     });
 }
 

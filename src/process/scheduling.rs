@@ -45,19 +45,102 @@ pub enum Scheduler {
 }
 
 /// The scheduling policy, and its parameter. sched_setattr(2) of the thread itself: EINVAL for a
-/// priority out of range, EPERM. Children inherit it.
+/// priority out of range, EPERM. Children inherit it. [`sched_setattr`] can set more.
+///
+/// ```
+/// use libpsx::process::{Scheduler, scheduler};
+///
+/// scheduler(Scheduler::Batch(5)).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn scheduler(policy: Scheduler) -> Operation<'static> {
-    let (policy, nice, priority) = match policy {
-        Scheduler::Other(nice) => (k::SCHED_NORMAL, nice, 0),
-        Scheduler::Batch(nice) => (k::SCHED_BATCH, nice, 0),
-        Scheduler::Idle => (k::SCHED_IDLE, 0, 0),
-        Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
-        Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
-    };
-    // `struct sched_attr` in its first version (include/uapi/linux/sched/types.h): size, policy, flags,
-    // nice value, priority, and nothing for a deadline.
-    const SIZE: u32 = 48;
-    let words = [pair(SIZE, policy), 0, pair(nice as u32, priority), 0, 0, 0, 0];
+    sched_setattr(SchedAttr::new(policy))
+}
+
+/// What [`sched_setattr`] sets.
+///
+/// ```no_run
+/// use libpsx::process::{SchedAttr, Scheduler, sched_setattr};
+///
+/// // Real-time threads, whose children are not, on CPUs at half of their speed or more.
+/// let attr = SchedAttr::new(Scheduler::Fifo(10)).reset_on_fork().utilization_min(512);
+/// sched_setattr(attr).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SchedAttr {
+    policy: u32,
+    flags: u32,
+    nice: i32,
+    priority: u32,
+    utilization: [u32; 2],
+}
+
+impl SchedAttr {
+    /// A policy and its parameter, and nothing else.
+    pub const fn new(policy: Scheduler) -> Self {
+        let (policy, nice, priority) = match policy {
+            Scheduler::Other(nice) => (k::SCHED_NORMAL, nice, 0),
+            Scheduler::Batch(nice) => (k::SCHED_BATCH, nice, 0),
+            Scheduler::Idle => (k::SCHED_IDLE, 0, 0),
+            Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
+            Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
+        };
+        Self { policy, flags: 0, nice, priority, utilization: [0; 2] }
+    }
+
+    /// The policy and the parameter that each thread has, `SCHED_FLAG_KEEP_ALL`. Linux 5.3. Use it to set the
+    /// utilization alone; [`reset_on_fork`](Self::reset_on_fork) has no effect then.
+    pub const fn keep() -> Self {
+        let Self { policy, nice, priority, utilization, .. } = Self::new(Scheduler::Other(0));
+        Self { policy, flags: k::SCHED_FLAG_KEEP_ALL, nice, priority, utilization }
+    }
+
+    /// Children and new threads begin with SCHED_OTHER and a nice value that is not negative,
+    /// `SCHED_FLAG_RESET_ON_FORK`. Only CAP_SYS_NICE takes it back.
+    pub const fn reset_on_fork(mut self) -> Self {
+        self.flags |= k::SCHED_FLAG_RESET_ON_FORK;
+        self
+    }
+
+    /// The least that a CPU counts as used by the thread, from 0 to 1024 (all of the largest CPU):
+    /// `SCHED_FLAG_UTIL_CLAMP_MIN`. Linux 5.3; [`RESET_UTILIZATION`](Self::RESET_UTILIZATION) for the default since
+    /// 5.11.
+    pub const fn utilization_min(mut self, value: u32) -> Self {
+        self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MIN;
+        let [_, max] = self.utilization;
+        self.utilization = [value, max];
+        self
+    }
+
+    /// The most that a CPU counts as used by the thread; as [`utilization_min`](Self::utilization_min).
+    pub const fn utilization_max(mut self, value: u32) -> Self {
+        self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MAX;
+        let [min, _] = self.utilization;
+        self.utilization = [min, value];
+        self
+    }
+
+    /// The value that stands for the system's default.
+    pub const RESET_UTILIZATION: u32 = u32::MAX;
+}
+
+/// Sets the scheduling policy with its attributes. sched_setattr(2) of the thread itself; kernel/sched/syscalls.c.
+/// Children inherit it, unless [`SchedAttr::reset_on_fork`] is set.
+///
+/// Errors: EINVAL for a priority, nice value or utilization out of range. EPERM without CAP_SYS_NICE or room in
+/// RLIMIT_RTPRIO and RLIMIT_NICE. EOPNOTSUPP for utilization if the kernel is built without CONFIG_UCLAMP_TASK; E2BIG
+/// before Linux 5.3.
+pub const fn sched_setattr(attr: SchedAttr) -> Operation<'static> {
+    let SchedAttr { policy, flags, nice, priority, utilization: [min, max] } = attr;
+    // `struct sched_attr` (include/uapi/linux/sched/types.h): size, policy, flags, nice value, priority, nothing for a
+    // deadline; and in the second version the utilization.
+    const FIRST_VERSION: u32 = 48;
+    const SECOND_VERSION: u32 = 56;
+    let clamps = flags & k::SCHED_FLAG_UTIL_CLAMP != 0;
+    let size = if clamps { SECOND_VERSION } else { FIRST_VERSION };
+    let nice = pair(nice as u32, priority);
+    let words = [pair(size, policy), flags as u64, nice, 0, 0, 0, pair(min, max)];
     Operation::new(k::__NR_sched_setattr, [0; 6]).with(words, [0, 1, 0, 0, 0, 0])
 }
 
