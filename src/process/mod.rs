@@ -56,6 +56,17 @@
 //! | name, thread and process keyring, memory of perf events | not offered | no: each has its own, for good reason | | | |
 //!
 //! What belongs to the whole process on Linux needs no broadcast: [`prctls`] has the table for prctl(2).
+//!
+//! # Types of other crates
+//!
+//! | type | to ours | from ours |
+//! |---|---|---|
+//! | `nix::unistd::Uid`, `rustix::process::Uid` (and `Gid`) | `Uid::new(uid.as_raw())?` | `Uid::from_raw(uid.raw())` |
+//! | `rustix::thread::CapabilitySet` | `CapabilitySet::from_bits(set.bits())` | `from_bits_retain(set.bits())` |
+//! | `capctl::CapSet` | `set.iter().filter_map(\|cap\| Capability::new(cap as u8)).collect()` | by each name: `capctl::Cap::from_str(&capability.to_string())` |
+//! | `caps::CapsHashSet` | `set.iter().filter_map(\|cap\| Capability::new(cap.index())).collect()` | as above |
+//! | `libc::sock_filter`, `seccompiler::sock_filter` | `Instruction { code: f.code, jt: f.jt, jf: f.jf, k: f.k }` | the same |
+//! | `nix::errno::Errno` | | `Errno::from_raw(errno.raw())` |
 
 mod capabilities;
 mod capability_text;

@@ -1,4 +1,4 @@
-//! What a process can never do again: no_new_privs, seccomp(2) filters, Landlock domains.
+//! Restrictions that cannot be taken back: no_new_privs, seccomp(2) filters, Landlock domains.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -10,8 +10,13 @@ use linux_raw_sys::prctl as p;
 use super::{Fd, Operation};
 use crate::sys;
 
-/// execve(2) gives no privilege any more. PR_SET_NO_NEW_PRIVS(2const): no errors. Threads cannot
-/// take it back; children inherit it.
+/// Makes execve(2) give no privilege any more: set-user-ID bits and file capabilities have no effect. No thread can
+/// take it back, and children inherit it. PR_SET_NO_NEW_PRIVS(2const): no errors.
+///
+/// ```
+/// libpsx::process::no_new_privs().perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn no_new_privs() -> Operation<'static> {
     Operation::new(k::__NR_prctl, [p::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
 }
@@ -31,22 +36,28 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// How a filter comes to all threads.
+/// How a filter, or a Landlock domain, gets to all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Synchronisation {
-    /// By the kernel, SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction it can
-    /// only come last.
+    /// The kernel gives it to all threads: SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction
+    /// such a call can only be the last.
     #[default]
     Kernel,
-    /// By each thread, as every other call. Threads that have filters of their own get it too. But
-    /// from then on no thread's chain of filters is another's, and the kernel cannot synchronise any
-    /// more.
+    /// Each thread performs the call, as it does every other call. A thread that has filters of its own gets it too.
+    /// But from then on no two threads share their filters, so the kernel cannot synchronise them any more.
     Broadcast,
 }
 
 impl Synchronisation {
-    /// How a Landlock ruleset comes to all threads on the running kernel: by the kernel from ABI 8 on, else
-    /// by each thread. (In a transaction what the kernel does comes last.)
+    /// Returns how a Landlock ruleset gets to all threads on the running kernel: by the kernel if Landlock's ABI is 8
+    /// or later, otherwise by each thread. (In a transaction, a call that the kernel performs in all threads is the
+    /// last.)
+    ///
+    /// ```
+    /// use libpsx::process::Synchronisation;
+    ///
+    /// println!("{:?}", Synchronisation::of_landlock());
+    /// ```
     pub fn of_landlock() -> Self {
         const ABI: usize = 8;
         let has = sys::landlock_abi().is_ok_and(|abi| abi >= ABI);
