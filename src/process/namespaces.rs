@@ -77,7 +77,7 @@ pub fn setns<'fd>(namespace: impl Into<Fd<'fd>>, kind: Namespace) -> Operation<'
     Operation::new(k::__NR_setns, [namespace.into().arg(), kind.flag(), 0, 0, 0, 0])
 }
 
-/// A namespace that nobody is in yet, made by [`unshare`].
+/// A namespace that no thread is in yet, made by [`unshare`].
 #[derive(Debug)]
 pub struct NewNamespace {
     fd: OwnFd,
@@ -92,12 +92,20 @@ impl NewNamespace {
     }
 }
 
-/// Makes a new namespace, for every thread to join: unshare(2) by every thread would make one for
-/// each. EPERM without CAP_SYS_ADMIN (in the user namespace that owns the present one, too), ENOSPC,
+/// Makes a new namespace for every thread to join. (If every thread called unshare(2), each would make a namespace of
+/// its own.) EPERM without CAP_SYS_ADMIN, also in the user namespace that owns the present one; ENOSPC,
 /// ENOMEM; [`Need::Namespace`] if /proc cannot be read.
 ///
-/// The calling thread is in the new namespace for a moment, with all signals blocked, so that it takes
-/// part in no broadcast meanwhile; and back in the old one when this returns.
+/// The calling thread is in the new namespace for a moment. All its signals are blocked meanwhile, so it takes
+/// part in no broadcast. It is back in the old namespace when this function returns.
+///
+/// ```no_run
+/// use libpsx::process::{Namespace, unshare};
+///
+/// let network = unshare(Namespace::Network)?;
+/// network.join().perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 ///
 /// # Errors
 /// Any [`Error`] means that nothing changed in any thread.
