@@ -95,7 +95,39 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+/// The kind is that of the error number; the [`Error`] is inside (`io::Error::get_ref`).
+#[cfg(feature = "std")]
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(Self::from_raw_os_error(error.raw_os_error()).kind(), error)
+    }
+}
+
+/// The kind is that of the error number; the [`TransactionError`] is inside (`io::Error::get_ref`).
+#[cfg(feature = "std")]
+impl From<TransactionError> for std::io::Error {
+    fn from(error: TransactionError) -> Self {
+        Self::new(Self::from_raw_os_error(error.raw_os_error()).kind(), error)
+    }
+}
+
 /// Why a [`Transaction`](crate::Transaction) did not do all of what it was to do.
+///
+/// `?` makes a `TransactionError` of an [`Error`], because "nothing has changed" is one of its cases. The other
+/// direction would lose [`Partial`], the one case in which something has changed, so it has no conversion. A function
+/// that makes single calls and transactions returns `TransactionError`:
+///
+/// ```
+/// use libpsx::process::no_new_privs;
+/// use libpsx::{Transaction, TransactionError};
+///
+/// fn restrict() -> Result<(), TransactionError> {
+///     no_new_privs().perform()?;
+///     Transaction::new().with(no_new_privs()).perform()?;
+///     Ok(())
+/// }
+/// # restrict().unwrap();
+/// ```
 #[derive(Debug)]
 pub enum TransactionError {
     /// Nothing has changed in any thread. ([`Error::Call`]: it was the first call.)
@@ -139,6 +171,11 @@ impl From<CallFailure> for Error {
 }
 
 impl Partial {
+    /// The same, by the number that the caller of a transaction knows the call by.
+    pub(crate) const fn at(self, index: usize) -> Self {
+        Self { index, ..self }
+    }
+
     /// The failed call, counted from 0: so many calls every thread has performed.
     pub const fn index(&self) -> usize {
         self.index
@@ -236,8 +273,6 @@ pub enum Refusal {
     /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
     /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
     NotLast,
-    /// The transaction has no room for another call.
-    Full,
 }
 
 impl fmt::Display for Refusal {
@@ -258,7 +293,6 @@ impl fmt::Display for Refusal {
             Self::NotLast => {
                 "the kernel performs it in all threads, which only the last call may do"
             }
-            Self::Full => "the transaction has no room for it",
         })
     }
 }
@@ -307,11 +341,13 @@ pub enum Need {
     Namespace,
     /// Whether a thread shares descriptors or directories with this one (kcmp(2), or /proc/self/task).
     Sharing,
+    /// Memory for so many calls of a transaction, those that ask included (mmap(2)).
+    Calls(usize),
 }
 
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
             Self::Memory => "no memory for the list of threads",
             Self::Threads => "the threads could not be listed",
             Self::Handler => "no handler could be installed for signal 33",
@@ -322,7 +358,11 @@ impl fmt::Display for Need {
             Self::OwnMemory => "another process that shares this memory uses it",
             Self::Namespace => "the thread's namespace could not be opened",
             Self::Sharing => "the threads' descriptor tables could not be compared",
-        })
+            Self::Calls(count) => {
+                return write!(f, "no memory for the {count} calls of the transaction");
+            }
+        };
+        f.write_str(text)
     }
 }
 
@@ -377,7 +417,7 @@ impl fmt::Display for Seconds {
 }
 
 /// One thread that could not be stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Straggler {
     pub(crate) tid: i32,
     pub(crate) name: [u8; 16],
@@ -394,7 +434,7 @@ impl Straggler {
     /// Its name (PR_SET_NAME(2const)) up to the first byte that is not UTF-8; empty where /proc
     /// could not be read.
     pub fn name(&self) -> &str {
-        let bytes = self.name.split(|&b| b == 0).next().unwrap_or_default();
+        let bytes = self.name_bytes();
         match core::str::from_utf8(bytes) {
             Ok(name) => name,
             Err(e) => bytes
@@ -402,6 +442,11 @@ impl Straggler {
                 .and_then(|b| core::str::from_utf8(b).ok())
                 .unwrap_or_default(),
         }
+    }
+
+    /// The name up to its end.
+    fn name_bytes(&self) -> &[u8] {
+        self.name.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
     /// Its state as proc_pid_stat(5) spells it (`R`, `S`, `D`, `T`, `t` ...); `?` where /proc
@@ -416,13 +461,24 @@ impl Straggler {
     }
 }
 
+impl fmt::Debug for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Straggler")
+            .field("tid", &self.tid)
+            .field("name", &format_args!("\"{}\"", self.name_bytes().escape_ascii()))
+            .field("state", &self.state())
+            .field("obstacle", &self.obstacle)
+            .finish()
+    }
+}
+
 impl fmt::Display for Straggler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{} ({}, state {}) {}",
             self.tid,
-            self.name.split(|&byte| byte == 0).next().unwrap_or_default().escape_ascii(),
+            self.name_bytes().escape_ascii(),
             self.state(),
             self.obstacle
         )

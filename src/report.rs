@@ -10,7 +10,6 @@ use crate::engine::records::Records;
 use crate::errno::Errno;
 
 /// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
-#[derive(Debug)]
 pub struct Report {
     pub(crate) value: usize,
     pub(crate) results: Records<ThreadResult>,
@@ -88,6 +87,19 @@ impl Report {
     }
 }
 
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("value", &self.value)
+            .field("results", &self.results)
+            .field("exempt", &self.exempt)
+            .field("divergent", &self.divergent)
+            .field("rounds", &self.rounds)
+            .field("longest_freeze", &self.longest_freeze)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the call did in one other thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadResult {
@@ -103,7 +115,8 @@ impl ThreadResult {
     }
 
     /// Which call of a transaction this is about, counted from 0: the first whose result differs, or
-    /// the last of all.
+    /// the last of all If the last of all is a question of
+    /// [`Transaction::ask`](crate::Transaction::ask), this is the number of the transaction's calls, which no call has.
     pub const fn call(&self) -> usize {
         self.call
     }

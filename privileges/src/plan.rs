@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use libpsx::process::{self, Operation, Synchronisation};
+use libpsx::process::{self, LandlockFlags, Operation, SeccompFlags, Synchronisation};
 use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid};
 use libpsx::{Agreement, OnPartial, Sensitivity, Transaction};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -22,9 +22,6 @@ use nix::unistd::{Group, User};
 use crate::verify::{self, Expected};
 use crate::wanted::{Wanted, wanted};
 use crate::{Error, Groups, Id, Mode, Privileges};
-
-/// Every capability once in the bounding and once in the ambient set, the questions, and the rest.
-const ROOM: usize = 320;
 
 /// One of them.
 #[derive(Debug)]
@@ -79,7 +76,7 @@ fn user(id: &Id) -> Result<(Uid, Option<User>), Error> {
         }
         Id::Number(number) => (User::from_uid((*number).into()).map_err(Error::Database)?, *number),
     };
-    Ok((Uid::new(number).ok_or(Error::NoId(number))?, found))
+    Ok((Uid::new(number).map_err(|_| Error::NoId(number))?, found))
 }
 
 fn group(id: &Id) -> Result<Gid, Error> {
@@ -90,7 +87,7 @@ fn group(id: &Id) -> Result<Gid, Error> {
         }
         Id::Number(number) => *number,
     };
-    Gid::new(number).ok_or(Error::NoId(number))
+    Gid::new(number).map_err(|_| Error::NoId(number))
 }
 
 fn directory(path: &Path) -> Result<File, Error> {
@@ -136,7 +133,7 @@ impl Plan {
             (None, None) => None,
             (None, Some(_)) => {
                 let raw = entry.ok_or_else(no_entry)?.gid.as_raw();
-                Some(Gid::new(raw).ok_or(Error::NoId(raw))?)
+                Some(Gid::new(raw).map_err(|_| Error::NoId(raw))?)
             }
         };
         let groups = match (&wish.groups, uid, gid) {
@@ -289,8 +286,7 @@ impl Plan {
             true => (OnPartial::Report, Sensitivity::Ignore),
             false => (OnPartial::Kill, Sensitivity::Error),
         };
-        let mut transaction =
-            Transaction::<ROOM>::new().on_partial(on_partial).sensitivity(sensitivity);
+        let mut transaction = Transaction::new().on_partial(on_partial).sensitivity(sensitivity);
         let filter = |step: &&Step| matches!(step, Step::Seccomp(_));
         for step in self.steps.iter().filter(|step| !filter(step)) {
             transaction = step.add(transaction);
@@ -340,7 +336,10 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Error> {
     let name =
         std::ffi::CString::new(user.name.clone()).map_err(|_| Error::NoUser(user.name.clone()))?;
     let found = nix::unistd::getgrouplist(&name, gid.raw().into()).map_err(Error::Database)?;
-    found.into_iter().map(|one| Gid::new(one.as_raw()).ok_or(Error::NoId(one.as_raw()))).collect()
+    found
+        .into_iter()
+        .map(|one| Gid::new(one.as_raw()).map_err(|_| Error::NoId(one.as_raw())))
+        .collect()
 }
 
 impl Step {
@@ -363,7 +362,7 @@ impl Step {
         }
     }
 
-    fn add<'a>(&'a self, transaction: Transaction<'a, ROOM>) -> Transaction<'a, ROOM> {
+    fn add<'a>(&'a self, transaction: Transaction<'a>) -> Transaction<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::Chroot(directory, _) => {
@@ -372,9 +371,9 @@ impl Step {
             Self::Chdir(directory, _) => return enter(transaction, directory),
             Self::DropBounding(capability) => process::bounding_drop(*capability),
             Self::Groups(groups) => process::setgroups(groups),
-            Self::Gid(gid) => process::setresgid(Some(*gid), Some(*gid), Some(*gid)),
+            Self::Gid(gid) => process::set_all_gids(*gid),
             Self::KeepCapabilities(keep) => process::keepcaps(*keep),
-            Self::Uid(uid) => process::setresuid(Some(*uid), Some(*uid), Some(*uid)),
+            Self::Uid(uid) => process::set_all_uids(*uid),
             Self::ClearAmbient => process::ambient_clear(),
             Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
             Self::Securebits(bits) => process::securebits(*bits),
@@ -382,9 +381,11 @@ impl Step {
             // By each thread, because the questions come after it.
             Self::Landlock(ruleset) => {
                 let how = Synchronisation::Broadcast;
-                process::landlock_restrict_self(ruleset.as_raw_fd(), how)
+                process::landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY)
             }
-            Self::Seccomp(program) => process::seccomp(program, Synchronisation::Kernel),
+            Self::Seccomp(program) => {
+                process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
+            }
         };
         transaction.with(one)
     }
@@ -392,14 +393,14 @@ impl Step {
 
 /// Threads share their root and working directory, most of them: by a descriptor, each may do it again.
 #[allow(unsafe_code)]
-fn enter<'a>(transaction: Transaction<'a, ROOM>, directory: &File) -> Transaction<'a, ROOM> {
+fn enter<'a>(transaction: Transaction<'a>, directory: &File) -> Transaction<'a> {
     let args = [directory.as_raw_fd() as usize, 0, 0, 0, 0, 0];
     // SAFETY: it takes a number, and the plan keeps the descriptor open.
     unsafe { transaction.with_call(libc::SYS_fchdir, args, Agreement::SameResult) }
 }
 
 #[allow(unsafe_code)]
-fn chroot_here(transaction: Transaction<'_, ROOM>) -> Transaction<'_, ROOM> {
+fn chroot_here(transaction: Transaction<'_>) -> Transaction<'_> {
     let args = [c".".as_ptr() as usize, 0, 0, 0, 0, 0];
     // SAFETY: the string is static.
     unsafe { transaction.with_call(libc::SYS_chroot, args, Agreement::SameResult) }

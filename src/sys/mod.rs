@@ -144,6 +144,13 @@ pub(crate) fn capget(version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
     call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
 }
 
+/// capget(2) of another thread, as [`capget`].
+pub(crate) fn capget_of(pid: i32, version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
+    let header = [version, pid as u32];
+    let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
+    call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
+}
+
 /// The running kernel's version, major and minor, uname(2).
 pub(crate) fn kernel_version() -> Option<(u32, u32)> {
     let mut names = MaybeUninit::<linux_raw_sys::system::new_utsname>::zeroed();
@@ -457,6 +464,11 @@ pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
 pub(crate) struct Fd(i32);
 
 impl Fd {
+    /// Takes a descriptor over that the kernel has just made.
+    pub(crate) const fn from_raw(raw: i32) -> Self {
+        Self(raw)
+    }
+
     pub(crate) const fn raw(&self) -> i32 {
         self.0
     }

@@ -25,8 +25,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libpsx::Transaction;
 use libpsx::process::{
-    Capabilities, Gid, Synchronisation, Uid, capset, landlock_restrict_self, no_new_privs,
-    setgroups, setresgid, setresuid,
+    Capabilities, Fd, Gid, LandlockFlags, Synchronisation, Uid, Unchanged, capset,
+    landlock_restrict_self, no_new_privs, set_all_gids, set_all_uids, setgroups, setresuid,
 };
 
 const WORKERS: usize = 4;
@@ -75,7 +75,7 @@ impl Engine {
         const NONE: u32 = u32::MAX;
         match self {
             Self::Nothing => true,
-            Self::Ours => setresuid(None, None, None).perform().is_ok(),
+            Self::Ours => setresuid(Unchanged, Unchanged, Unchanged).perform().is_ok(),
             // SAFETY: three numbers, of which -1 leaves every id as it is.
             Self::Baseline(perform, _) => unsafe {
                 perform(libc::SYS_setresuid, [-1, -1, -1].as_ptr()) == 0
@@ -94,15 +94,22 @@ impl Engine {
         match self {
             Self::Nothing | Self::Glibc => false,
             Self::Ours => {
-                let (user, group) = (Uid::new(NOBODY), Gid::new(NOBODY));
+                let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
+                    return false;
+                };
                 let how = Synchronisation::Broadcast;
-                Transaction::<6>::new()
+                if ruleset < 0 {
+                    return false;
+                }
+                // SAFETY: it was just opened, and nothing closes it.
+                let ruleset = unsafe { Fd::borrow_raw(ruleset as c_int) };
+                Transaction::new()
                     .with(setgroups(&[]))
-                    .with(setresgid(group, group, group))
-                    .with(setresuid(user, user, user))
+                    .with(set_all_gids(group))
+                    .with(set_all_uids(user))
                     .with(capset(Capabilities::NONE))
                     .with(no_new_privs())
-                    .with(landlock_restrict_self(ruleset as c_int, how))
+                    .with(landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY))
                     .perform()
                     .is_ok()
             }
