@@ -132,6 +132,11 @@ pub(crate) fn filtered() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
 }
 
+/// prctl(PR_GET_NO_NEW_PRIVS): whether this thread has it.
+pub(crate) fn has_no_new_privs() -> bool {
+    prctl(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS, [0; 3]) == Ok(1)
+}
+
 /// A prctl(2) that takes numbers and changes nothing: its callers ask.
 pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
     call(k::__NR_prctl, [option as usize, a, b, c, 0, 0])
