@@ -22,7 +22,9 @@ pub fn skipped(why: impl Display) {
 
 /// Repeats the notes in the output of a child.
 pub fn repeat_notes(output: &str) {
-    output.lines().filter(|line| line.starts_with(NOTE)).for_each(|line| note(line, false));
+    // A child that ends by _exit leaves its standard output in the middle of a line, before its standard error.
+    let notes = output.lines().filter_map(|line| line.get(line.find(NOTE)?..));
+    notes.for_each(|line| note(line, false));
 }
 
 /// Cargo captures what `print!` and `eprint!` write, and nothing else. So the line is seen at once. The test target
