@@ -414,9 +414,10 @@ pub(crate) fn tgkill(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     call(k::__NR_tgkill, args).map(|_| ())
 }
 
-/// kill(2) of this very process. (Without a pid it is not made: 0 would stand for the process group.)
+/// kill(2) of this very process. (A filter may answer for getpid(2). Without a pid the call is not made: 0 would stand
+/// for the process group, and a negative number for more.)
 pub(crate) fn kill_self(signal: i32) {
-    if let Ok(pid) = process_id() {
+    if let Some(pid) = process_id().ok().filter(|&pid| pid > 0) {
         let _ = call(k::__NR_kill, [pid as usize, signal as usize, 0, 0, 0, 0]);
     }
 }
