@@ -337,8 +337,11 @@ impl<'a> Stop<'a> {
     }
 
     fn cannot_list(&self, errno: Errno) -> Error {
+        if let Err(error) = self.clock() {
+            return error;
+        }
         match errno {
-            // The clock has failed, or the time was over, in the middle of a list.
+            // The time was over in the middle of a list.
             Errno::TIMEDOUT => Error::Unreachable(unreachable::unknown(self.settings.deadline)),
             errno => Error::Environment { need: Need::Threads, errno },
         }

@@ -124,7 +124,8 @@ impl Thread for Held<'_> {
     /// If the program has a handler for SIGSYS, the caller may have left the stop by siglongjmp. A signal tells:
     /// it is blocked as long as the caller is in its stop, and taken at once otherwise. One is enough for each stop.
     fn look_after_caller(&self) {
-        if self.shared.should_nudge() {
+        // The signal may be forbidden by a filter that the calls have installed.
+        if !self.shared.is_filtered() && self.shared.should_nudge() {
             let caller = self.shared.rendezvous.caller() as i32;
             let _ = sys::queue_signal(self.pid, caller, self.shared.nudge_value());
         }
@@ -142,6 +143,10 @@ impl Thread for Held<'_> {
         if state.phase == Phase::Committing {
             await_reports(shared, self.pid, state.epoch, None);
             if shared.kills() && shared.threads.iter().any(|entry| entry.mark().is_divergent()) {
+                // A filter that the calls have installed may have killed the caller on its way to this, and a watch.
+                if !shared.takes_over_first() {
+                    sys::die_at_once();
+                }
                 divergence::lost("the calling thread died, and another thread's result differs");
             }
         }

@@ -561,7 +561,7 @@ impl Rendezvous {
 
     /// Performs the calls, and reports, unless the report is taken for given by now: the thread left the handler in a
     /// call, and came back in another frame of it.
-    #[inline(always)]
+    #[inline(never)]
     fn perform_and_report(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let verdict = thread.perform();
         let held = Mark::held(epoch);

@@ -55,6 +55,8 @@ pub(super) struct Shared {
     /// A seccomp filter that the calls bring is there, or will be: it may forbid all but futex(2), rt_sigreturn(2) and
     /// rt_sigprocmask(2). Set by the caller before it publishes.
     filtered: AtomicU32,
+    /// A watch has taken this stop over. Written by watches.
+    taken_over: AtomicU32,
     /// The calls that held threads perform: `*const Call`, and which of them.
     plan: AtomicUsize,
     first: AtomicUsize,
@@ -171,6 +173,7 @@ impl Shared {
     pub(super) fn begin(&self, sensitivity: Sensitivity, may_jump: bool) {
         self.performed.store(0, Ordering::Relaxed);
         self.filtered.store(0, Ordering::Relaxed);
+        self.taken_over.store(0, Ordering::Relaxed);
         self.nudge.store(u32::from(may_jump), Ordering::Relaxed);
         self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
     }
@@ -192,6 +195,11 @@ impl Shared {
 
     pub(super) fn is_filtered(&self) -> bool {
         self.filtered.load(Ordering::SeqCst) != 0
+    }
+
+    /// Watch: whether it is the first to end this stop in its caller's place.
+    pub(super) fn takes_over_first(&self) -> bool {
+        self.taken_over.swap(1, Ordering::SeqCst) == 0
     }
 
     /// Whether a divergence kills the process.

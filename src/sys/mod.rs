@@ -20,7 +20,7 @@ pub(crate) mod sync;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use linux_raw_sys::errno as e;
@@ -264,7 +264,14 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Durat
     let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
     let args = [word.as_ptr() as usize, op, expected as usize, time, 0, 0];
-    matches!(call(k::__NR_futex, args), Ok(_) | Err(Errno::AGAIN | Errno::INTR))
+    match call(k::__NR_futex, args) {
+        Ok(_) => true,
+        // The word has changed. If it has not, a filter answers.
+        Err(Errno::AGAIN) => word.load(Ordering::SeqCst) != expected,
+        // The caller looks at the clock rather than to sleep anew, over and over.
+        Err(Errno::INTR) => patience.is_none(),
+        Err(_) => false,
+    }
 }
 
 /// Makes the system call of a sleep on `word`, for a filter to see, and returns at once. The address is one too
@@ -595,13 +602,18 @@ impl Drop for Fd {
 ///    status that tells the signal.
 /// 4. If a filter refuses all of these, the thread executes an instruction that traps.
 pub(crate) fn die() -> ! {
-    const SIGKILL: i32 = 9;
     let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     // SAFETY: the default action runs no code of ours.
     if unsafe { set_sigaction(&default) }.is_ok() {
         let _ = tgkill(getpid(), gettid(), SIGNAL);
         let _ = set_mask(ALL & !bit(SIGNAL));
     }
+    die_at_once()
+}
+
+/// The same without the first step, for a thread that has seen another one die on that way.
+pub(crate) fn die_at_once() -> ! {
+    const SIGKILL: i32 = 9;
     kill_self(SIGKILL);
     exit_group(128 + SIGNAL);
     arch::trap()

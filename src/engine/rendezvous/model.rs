@@ -147,7 +147,7 @@ fn caller_and_two_threads() {
 /// Two threads perform a second part, after a call that the caller made alone.
 #[test]
 fn a_second_part() {
-    model(2, || {
+    model(1, || {
         let world = world(2);
         let epoch = world.rendezvous.open(CALLER);
         let threads: Vec<_> = (0..2)
@@ -176,7 +176,7 @@ fn a_second_part() {
 /// opens while some may still sleep.
 #[test]
 fn the_release_is_handed_over() {
-    model(2, || {
+    model(1, || {
         let world = world(2);
         let epoch = world.rendezvous.open(CALLER);
         let threads: Vec<_> = (0..2)
