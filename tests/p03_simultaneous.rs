@@ -171,49 +171,56 @@ fn no_thread_has_run_in_a_partial_state_that_kills() {
 
 /// Two callers in a loop beside 64 threads: a stop opens while threads of the last one still sleep on their
 /// way out. Every thread adds 1 to a counter in the kernel with every call.
+fn two_callers<const CALLS: usize>(computing: usize) {
+    let others = counting(64 - computing, |_| {});
+    support::computing(computing);
+    // SAFETY: eventfd touches no memory.
+    let counter = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    assert!(counter >= 0);
+    static ONE: u64 = 1;
+    let threads = AtomicUsize::new(0);
+    let barrier = &std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let threads = &threads;
+            scope.spawn(move || {
+                barrier.wait();
+                for call in 0..CALLS {
+                    if call % 200 == 0 {
+                        println!("call {call}");
+                    }
+                    let args = [counter as usize, &raw const ONE as usize, 8, 0, 0, 0];
+                    let write = Broadcast::new(libc::SYS_write, args).deadline(support::LONG);
+                    // SAFETY: the kernel reads a static.
+                    let report = unsafe { write.run() }.unwrap();
+                    assert_eq!(report.divergent(), 0);
+                    threads.fetch_max(report.threads(), SeqCst);
+                }
+                barrier.wait();
+                barrier.wait();
+            });
+        }
+        barrier.wait();
+        barrier.wait();
+        let mut total = 0u64;
+        // SAFETY: the kernel writes eight bytes.
+        let read = unsafe { libc::read(counter, (&raw mut total).cast(), 8) };
+        assert_eq!(read, 8);
+        let all = support::proc::tids().len();
+        assert_eq!(threads.load(SeqCst), all);
+        assert_eq!(total as usize, 2 * CALLS * all);
+        barrier.wait();
+    });
+    support::until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));
+}
+
 #[test]
 fn stops_that_follow_each_other() {
-    isolated("stops_that_follow_each_other", WATCHDOG, || {
-        const CALLS: usize = 1500;
-        let others = counting(60, |_| {});
-        support::computing(4);
-        // SAFETY: eventfd touches no memory.
-        let counter = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        assert!(counter >= 0);
-        static ONE: u64 = 1;
-        let threads = AtomicUsize::new(0);
-        let barrier = &std::sync::Barrier::new(3);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                let threads = &threads;
-                scope.spawn(move || {
-                    barrier.wait();
-                    for call in 0..CALLS {
-                        if call % 200 == 0 {
-                            println!("call {call}");
-                        }
-                        let args = [counter as usize, &raw const ONE as usize, 8, 0, 0, 0];
-                        let write = Broadcast::new(libc::SYS_write, args).deadline(support::LONG);
-                        // SAFETY: the kernel reads a static.
-                        let report = unsafe { write.run() }.unwrap();
-                        assert_eq!(report.divergent(), 0);
-                        threads.fetch_max(report.threads(), SeqCst);
-                    }
-                    barrier.wait();
-                    barrier.wait();
-                });
-            }
-            barrier.wait();
-            barrier.wait();
-            let mut total = 0u64;
-            // SAFETY: the kernel writes eight bytes.
-            let read = unsafe { libc::read(counter, (&raw mut total).cast(), 8) };
-            assert_eq!(read, 8);
-            let all = support::proc::tids().len();
-            assert_eq!(threads.load(SeqCst), all);
-            assert_eq!(total as usize, 2 * CALLS * all);
-            barrier.wait();
-        });
-        support::until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));
-    });
+    isolated("stops_that_follow_each_other", WATCHDOG, || two_callers::<1500>(0));
+}
+
+#[test]
+fn stops_that_follow_each_other_beside_computing_threads() {
+    let name = "stops_that_follow_each_other_beside_computing_threads";
+    isolated(name, WATCHDOG, || two_callers::<300>(16));
 }
