@@ -129,7 +129,7 @@ static SELECTOR: AtomicU8 = AtomicU8::new(0);
 extern "C" fn dispatched(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     SELECTOR.store(0, SeqCst);
     // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
-    let number = i64::from(unsafe { info.cast::<i32>().add(6).read() });
+    let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel has written the frame.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };

@@ -215,7 +215,7 @@ fn a_thread_with_the_dead_callers_tid() {
                 let dead = DEAD.load(SeqCst);
                 until(|| {
                     // SAFETY: the signal 0 is sent to nothing.
-                    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), dead, 0) != 0 }
+                    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), dead, 0) != 0 }
                 });
                 while HEIR.load(SeqCst) != dead {
                     let last = (dead - 1).to_string();

@@ -37,7 +37,7 @@ pub static LATEST: AtomicI64 = AtomicI64::new(-1);
 
 extern "C" fn emulate(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
-    let number = i64::from(unsafe { info.cast::<i32>().add(6).read() });
+    let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel has written the frame.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
