@@ -353,7 +353,7 @@ fn landlock() {
         let logs = LandlockFlags::LOG_SAME_EXEC_OFF | LandlockFlags::LOG_NEW_EXEC_ON;
         let silent = landlock_log_subdomains_off(Synchronisation::Broadcast).perform();
         if version < 7 {
-            println!("SKIPPED: Landlock's log flags need ABI 7");
+            support::skipped("Landlock's log flags need ABI 7");
             assert_eq!(errno(by_us(logs).perform()), libc::EINVAL);
             assert_eq!(errno(silent), libc::EINVAL);
         } else {
@@ -466,7 +466,7 @@ fn scheduling() {
                 assert_eq!(errno(sched_setattr(large).perform()), libc::EINVAL);
             }
             Err(Error::Call(errno)) if errno.raw() == libc::EOPNOTSUPP => {
-                println!("SKIPPED: no utilization clamping in this kernel");
+                support::skipped("no utilization clamping in this kernel");
             }
             other => panic!("{other:?}"),
         }
@@ -538,7 +538,7 @@ fn prctls_of_each_thread() {
         }
         let effective = Capabilities::of_this_thread().unwrap().effective;
         if !effective.contains(Capability::SYS_RESOURCE) {
-            println!("SKIPPED: PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE");
+            support::skipped("PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE");
             assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
         } else {
             // SAFETY: it only asks.
@@ -589,7 +589,7 @@ fn user_dispatch_off() {
         match asked.0[0].1.recv().unwrap() {
             0 => {}
             other => {
-                println!("SKIPPED: no syscall user dispatch in this kernel: {other}");
+                support::skipped(&format!("no syscall user dispatch in this kernel: {other}"));
                 return;
             }
         }
@@ -614,7 +614,7 @@ fn prctls_of_the_whole_process() {
             match std::thread::spawn(set).join().unwrap() {
                 0 => true,
                 libc::EINVAL => {
-                    println!("SKIPPED: prctl({option}) is not in this kernel");
+                    support::skipped(&format!("prctl({option}) is not in this kernel"));
                     false
                 }
                 other => panic!("prctl({option}): {other}"),
@@ -670,8 +670,8 @@ fn labels_of_security_modules() {
                 let context = LsmContext::new(module, label).unwrap();
                 let result = lsm_set_self_attr(LsmAttribute::Exec, &context).perform();
                 match errno(result) {
-                    libc::ENOSYS => println!("SKIPPED: no lsm_set_self_attr(2) in this kernel"),
-                    libc::EOPNOTSUPP => println!("SKIPPED: no {module:?} in this kernel"),
+                    libc::ENOSYS => support::skipped("no lsm_set_self_attr(2) in this kernel"),
+                    libc::EOPNOTSUPP => support::skipped(&format!("no {module:?} in this kernel")),
                     other => assert!(
                         [libc::EINVAL, libc::EACCES, libc::EPERM, libc::ENOENT].contains(&other),
                         "{module:?}: {other}"

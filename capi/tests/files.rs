@@ -111,7 +111,7 @@ fn limit_of_size() -> usize {
     let number: [u32; 2] = [numbers.next().unwrap(), numbers.next().unwrap()];
     println!("{}: compiled by {}", installed().so().display(), version.trim());
     // Since 1.90 lld is the linker of x86_64-unknown-linux-gnu.
-    if number >= [1, 90] { 64 << 10 } else { 76 << 10 }
+    if number >= [1, 90] { 80 << 10 } else { 92 << 10 }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Calls that every test makes, and threads that they are made on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -41,6 +41,81 @@ pub fn sleepers(count: usize) {
     }
 }
 
+/// Threads that compute until the process ends.
+pub fn computing(count: usize) {
+    for _ in 0..count {
+        std::thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+}
+
+/// Threads that sleep in pause(2), and count how often a signal has woken them: pause(2) is not restarted,
+/// so each thread that a call held counts one more when it has left. Each prepares itself with its index.
+pub fn counting(
+    count: usize,
+    prepare: impl Fn(usize) + Send + Clone + 'static,
+) -> &'static [AtomicUsize] {
+    let counters: &[AtomicUsize] =
+        (0..count).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>().leak();
+    let ready: &AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+    for (index, counter) in counters.iter().enumerate() {
+        let prepare = prepare.clone();
+        std::thread::spawn(move || {
+            prepare(index);
+            ready.fetch_add(1, Ordering::SeqCst);
+            loop {
+                // SAFETY: pause touches no memory.
+                unsafe { libc::pause() };
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    while ready.load(Ordering::SeqCst) < count {
+        std::thread::yield_now();
+    }
+    // Each of them sleeps soon.
+    std::thread::sleep(Duration::from_millis(20));
+    counters
+}
+
+/// Waits until the condition holds; the watchdog ends a wait that does not end.
+pub fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Has the calling thread run on this CPU alone.
+pub fn on_cpu(cpu: usize) {
+    // SAFETY: a set of CPUs is plain data.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: checked against the bounds of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the kernel reads the set.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
+}
+
+/// Sets the policy of the calling thread.
+pub fn scheduler(policy: i32, priority: i32) -> bool {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads the parameter.
+    unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
+}
+
+/// Memory that is shared with children of fork, all zero.
+pub fn shared_word() -> &'static AtomicUsize {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    // SAFETY: zeroed memory, never unmapped.
+    unsafe { &*at.cast() }
+}
+
 /// One instruction of a seccomp program.
 pub fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
@@ -71,6 +146,16 @@ pub fn install(program: &[libc::sock_filter]) {
     let set = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: the kernel reads the program.
     assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
+}
+
+/// Puts a filter on every thread of the process.
+pub fn install_everywhere(program: &[libc::sock_filter]) {
+    let program = header(program);
+    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let (set, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+    // SAFETY: the kernel reads the program.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &program) }, 0);
 }
 
 /// A filter for this thread that does `action` to the call `nr`, and allows the rest.

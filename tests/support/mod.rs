@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod calls;
+#[cfg(target_arch = "x86_64")]
+pub mod emulator;
 mod harness;
 mod library;
 mod namespaces;

@@ -1,0 +1,226 @@
+//! Between the first and the last execution no thread runs a user instruction, and a process that must die
+//! dies before any thread has run in the new state (P3). Everything here is seen from inside the process.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use libpsx::{Agreement, Broadcast, Sensitivity, Transaction};
+use support::{
+    counting, filter, forked_status, isolated, prepared, random, seed, shared_word, sleepers,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// The execution domain of a thread, which has no effect on these values.
+const FIRST: usize = 0x1000;
+const NEW: usize = 0x4321;
+
+fn personality(value: usize) -> Broadcast {
+    Broadcast::new(libc::SYS_personality, [value, 0, 0, 0, 0, 0]).deadline(support::LONG)
+}
+
+fn own() -> usize {
+    // SAFETY: it asks, and touches no memory.
+    (unsafe { libc::syscall(libc::SYS_personality, 0xffff_ffffu64) }) as usize
+}
+
+/// What the kernel says of another thread of this process.
+fn of(file: &File) -> usize {
+    let mut bytes = [0; 16];
+    let count = file.read_at(&mut bytes, 0).unwrap();
+    usize::from_str_radix(std::str::from_utf8(&bytes[..count]).unwrap().trim(), 16).unwrap()
+}
+
+fn gettid() -> i32 {
+    // SAFETY: gettid touches no memory.
+    unsafe { libc::gettid() }
+}
+
+/// Each call sets a higher value. A thread reads the value of another thread, of a third one, and its own: no
+/// later value may be lower than an earlier one.
+#[test]
+fn no_thread_sees_a_mixed_state() {
+    isolated("no_thread_sees_a_mixed_state", WATCHDOG, || {
+        static LOOKS: AtomicUsize = AtomicUsize::new(0);
+        static MIXED: AtomicUsize = AtomicUsize::new(0);
+        static TIDS: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
+        let first = seed();
+        // SAFETY: personality touches no memory.
+        unsafe { personality(FIRST).run() }.unwrap();
+        sleepers(8);
+        support::computing(2);
+        for (index, tid) in TIDS.iter().enumerate() {
+            let mut state = first + index as u64;
+            std::thread::spawn(move || {
+                tid.store(gettid() as usize, SeqCst);
+                support::until(|| TIDS.iter().all(|tid| tid.load(SeqCst) != 0));
+                let files: Vec<File> = TIDS
+                    .iter()
+                    .map(|tid| {
+                        let tid = tid.load(SeqCst);
+                        File::open(format!("/proc/self/task/{tid}/personality")).unwrap()
+                    })
+                    .collect();
+                loop {
+                    let mut pick = || &files[random(&mut state) as usize % files.len()];
+                    let seen = [of(pick()), of(pick()), own(), of(pick())];
+                    LOOKS.fetch_add(1, SeqCst);
+                    if !seen.is_sorted() {
+                        println!("{seen:x?}");
+                        MIXED.fetch_add(1, SeqCst);
+                    }
+                    if index % 2 == 1 {
+                        std::thread::sleep(Duration::from_micros(random(&mut state) % 300));
+                    }
+                }
+            });
+        }
+        support::until(|| LOOKS.load(SeqCst) > 100);
+        for value in FIRST..FIRST + 1000 {
+            // SAFETY: personality touches no memory.
+            unsafe { personality(value).run() }.unwrap();
+            assert_eq!(own(), value);
+        }
+        println!("{} looks", LOOKS.load(SeqCst));
+        assert_eq!(MIXED.load(SeqCst), 0);
+    });
+}
+
+/// A process of `threads` that compute and as many that sleep: all of them say in shared memory that they have
+/// run in the new state, if they have. One thread's result differs.
+fn killed_process(ran: &'static AtomicUsize, threads: usize, partial: bool) -> i32 {
+    forked_status(|| {
+        let look = || {
+            if own() == NEW {
+                ran.fetch_add(1, SeqCst);
+            }
+        };
+        for _ in 0..threads {
+            std::thread::spawn(move || {
+                loop {
+                    look();
+                }
+            });
+            std::thread::spawn(move || {
+                loop {
+                    // SAFETY: pause touches no memory.
+                    unsafe { libc::pause() };
+                    look();
+                }
+            });
+        }
+        if partial {
+            let transaction =
+                Transaction::new().on_partial(libpsx::OnPartial::Kill).deadline(support::LONG);
+            // SAFETY: personality touches no memory.
+            let transaction = unsafe {
+                transaction.with_call(
+                    libc::SYS_personality,
+                    [NEW, 0, 0, 0, 0, 0],
+                    Agreement::Anything,
+                )
+            };
+            let nonsense = [0x7fff_ffff, 0, 0, 0, 0, 0];
+            // SAFETY: there is no such option.
+            let transaction =
+                unsafe { transaction.with_call(libc::SYS_prctl, nonsense, Agreement::SameResult) };
+            let _ = transaction.perform();
+        } else {
+            prepared(|| {
+                filter(libc::SYS_personality, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+            });
+            // SAFETY: personality touches no memory.
+            let _ = unsafe { personality(NEW).sensitivity(Sensitivity::Error).run() };
+        }
+        ran.fetch_add(1_000_000, SeqCst);
+    })
+}
+
+#[test]
+fn no_thread_has_run_in_a_state_that_kills() {
+    isolated("no_thread_has_run_in_a_state_that_kills", WATCHDOG, || {
+        let ran = shared_word();
+        let mut state = seed();
+        for run in 0..200 {
+            let threads = 1 + random(&mut state) as usize % 6;
+            let status = killed_process(ran, threads, false);
+            assert_eq!(status & 0x7f, 33, "run {run}: {status:#x}");
+            assert_eq!(ran.load(SeqCst), 0, "run {run}, {threads} threads");
+        }
+    });
+}
+
+#[test]
+fn no_thread_has_run_in_a_partial_state_that_kills() {
+    isolated("no_thread_has_run_in_a_partial_state_that_kills", WATCHDOG, || {
+        let ran = shared_word();
+        let mut state = seed();
+        for run in 0..200 {
+            let threads = 1 + random(&mut state) as usize % 6;
+            let status = killed_process(ran, threads, true);
+            assert_eq!(status & 0x7f, 33, "run {run}: {status:#x}");
+            assert_eq!(ran.load(SeqCst), 0, "run {run}, {threads} threads");
+        }
+    });
+}
+
+/// Two callers in a loop beside 64 threads: a stop opens while threads of the last one still sleep on their
+/// way out. Every thread adds 1 to a counter in the kernel with every call.
+fn two_callers<const CALLS: usize>(computing: usize) {
+    let others = counting(64 - computing, |_| {});
+    support::computing(computing);
+    // SAFETY: eventfd touches no memory.
+    let counter = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    assert!(counter >= 0);
+    static ONE: u64 = 1;
+    let threads = AtomicUsize::new(0);
+    let barrier = &std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let threads = &threads;
+            scope.spawn(move || {
+                barrier.wait();
+                for call in 0..CALLS {
+                    if call % 200 == 0 {
+                        println!("call {call}");
+                    }
+                    let args = [counter as usize, &raw const ONE as usize, 8, 0, 0, 0];
+                    let write = Broadcast::new(libc::SYS_write, args).deadline(support::LONG);
+                    // SAFETY: the kernel reads a static.
+                    let report = unsafe { write.run() }.unwrap();
+                    assert_eq!(report.divergent(), 0);
+                    threads.fetch_max(report.threads(), SeqCst);
+                }
+                barrier.wait();
+                barrier.wait();
+            });
+        }
+        barrier.wait();
+        barrier.wait();
+        let mut total = 0u64;
+        // SAFETY: the kernel writes eight bytes.
+        let read = unsafe { libc::read(counter, (&raw mut total).cast(), 8) };
+        assert_eq!(read, 8);
+        let all = support::proc::tids().len();
+        assert_eq!(threads.load(SeqCst), all);
+        assert_eq!(total as usize, 2 * CALLS * all);
+        barrier.wait();
+    });
+    support::until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));
+}
+
+#[test]
+fn stops_that_follow_each_other() {
+    isolated("stops_that_follow_each_other", WATCHDOG, || two_callers::<1500>(0));
+}
+
+#[test]
+fn stops_that_follow_each_other_beside_computing_threads() {
+    let name = "stops_that_follow_each_other_beside_computing_threads";
+    isolated(name, WATCHDOG, || two_callers::<300>(16));
+}

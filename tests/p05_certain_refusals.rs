@@ -1,0 +1,157 @@
+//! A refusal that is certain is reported at once (P5), and names what is refused. The deadline is a minute,
+//! and the watchdog does not wait for it.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::time::Duration;
+
+use libpsx::{Broadcast, Error, Need};
+use support::{
+    all_have, filter, forked, install_everywhere, isolated, isolated_as_root, prepared, program,
+    set_slack,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn no_new_privs() -> Result<libpsx::Report, Error> {
+    let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
+    // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(DEADLINE).run() }
+}
+
+fn set() -> Result<libpsx::Report, Error> {
+    let args = [libc::PR_SET_TIMERSLACK as usize, 4321, 0, 0, 0, 0];
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(DEADLINE).run() }
+}
+
+fn no_slack_has_changed(before: &[(i32, String)]) {
+    assert_eq!(slacks(), before);
+}
+
+fn slacks() -> Vec<(i32, String)> {
+    let mut all: Vec<_> = support::proc::tids()
+        .into_iter()
+        .map(|tid| {
+            (tid, std::fs::read_to_string(format!("/proc/{tid}/timerslack_ns")).unwrap_or_default())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn names(need: Need, call: i64, everywhere: bool) {
+    for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES] {
+        forked(|| {
+            for _ in 0..3 {
+                prepared(|| {});
+            }
+            let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
+            if everywhere {
+                install_everywhere(&program(&[call], refuse, libc::SECCOMP_RET_ALLOW));
+            } else {
+                filter(call, refuse);
+            }
+            let before = slacks();
+            for _ in 0..3 {
+                let error = set().unwrap_err();
+                match &error {
+                    Error::Environment { need: what, errno: why } => {
+                        assert_eq!((*what, why.raw()), (need, errno), "{error}");
+                    }
+                    _ => panic!("{error}"),
+                }
+                assert_eq!(error.raw_os_error(), errno);
+                no_slack_has_changed(&before);
+            }
+        });
+    }
+}
+
+#[test]
+fn the_signal_is_refused_in_all_threads() {
+    isolated("the_signal_is_refused_in_all_threads", WATCHDOG, || {
+        names(Need::Signal, libc::SYS_rt_tgsigqueueinfo, true);
+    });
+}
+
+#[test]
+fn the_signal_is_refused_in_the_caller() {
+    isolated("the_signal_is_refused_in_the_caller", WATCHDOG, || {
+        names(Need::Signal, libc::SYS_rt_tgsigqueueinfo, false);
+    });
+}
+
+#[test]
+fn the_ids_are_refused_in_all_threads() {
+    isolated("the_ids_are_refused_in_all_threads", WATCHDOG, || {
+        names(Need::ThreadId, libc::SYS_gettid, true);
+    });
+}
+
+#[test]
+fn the_ids_are_refused_in_the_caller() {
+    isolated("the_ids_are_refused_in_the_caller", WATCHDOG, || {
+        names(Need::ThreadId, libc::SYS_gettid, false);
+    });
+}
+
+/// What the caller alone needs may be refused in another thread. A held thread that may not ask for its tid
+/// either performs the call, or the call fails at once with nothing changed.
+#[test]
+fn refused_in_one_other_thread() {
+    isolated("refused_in_one_other_thread", WATCHDOG, || {
+        for call in [libc::SYS_rt_tgsigqueueinfo, libc::SYS_gettid, libc::SYS_getpid] {
+            forked(|| {
+                prepared(|| {});
+                prepared(move || filter(call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+                let before = slacks();
+                match set() {
+                    Ok(report) => {
+                        assert_eq!((report.threads(), report.divergent()), (3, 0), "{report:?}");
+                        assert!(slacks().iter().all(|(_, slack)| slack.trim() == "4321"));
+                    }
+                    Err(error) => {
+                        assert_ne!(call, libc::SYS_rt_tgsigqueueinfo, "{error}");
+                        println!("{call}: {error}");
+                        no_slack_has_changed(&before);
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// A user whose signal queue has no room at all: no wait makes one.
+#[test]
+fn no_signal_may_be_queued() {
+    isolated_as_root("no_signal_may_be_queued", WATCHDOG, || {
+        prepared(|| {});
+        // SAFETY: the ids are plain numbers.
+        unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel reads the structure.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) }, 0);
+        for _ in 0..3 {
+            let error = no_new_privs().unwrap_err();
+            assert!(matches!(error, Error::SignalQueueFull), "{error}");
+            all_have("NoNewPrivs", "0");
+        }
+    });
+}
+
+/// After a refusal the process is as before: without the cause, the next call is done.
+#[test]
+fn another_thread_may() {
+    isolated("another_thread_may", WATCHDOG, || {
+        prepared(|| {});
+        let refused = std::thread::spawn(|| {
+            filter(libc::SYS_rt_tgsigqueueinfo, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+            assert!(set().is_err());
+        });
+        refused.join().unwrap();
+        assert_eq!(set_slack(5).unwrap().divergent(), 0);
+    });
+}

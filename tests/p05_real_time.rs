@@ -1,0 +1,129 @@
+//! Threads of real-time priority that never leave their CPU (P5): a call beside them ends, and so does a call
+//! that makes the threads such ones. They compute for a limited time, so that a test that fails gives the
+//! machine back.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use libpsx::Broadcast;
+use support::{isolated_as_root, on_cpu, scheduler, set_slack, until};
+
+const WATCHDOG: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(40);
+
+static READY: AtomicUsize = AtomicUsize::new(0);
+static REFUSED: AtomicBool = AtomicBool::new(false);
+static OVER: AtomicBool = AtomicBool::new(false);
+static TOO_LATE: AtomicBool = AtomicBool::new(false);
+
+/// Threads on one CPU that compute; each prepares itself first. They are told to begin together.
+fn computing(count: usize, cpu: usize, prepare: fn() -> bool) -> bool {
+    static GO: AtomicBool = AtomicBool::new(false);
+    for _ in 0..count {
+        std::thread::spawn(move || {
+            on_cpu(cpu);
+            REFUSED.fetch_or(!prepare(), SeqCst);
+            READY.fetch_add(1, SeqCst);
+            until(|| GO.load(SeqCst));
+            let begin = Instant::now();
+            while !OVER.load(SeqCst) {
+                if begin.elapsed() > LIMIT {
+                    TOO_LATE.store(true, SeqCst);
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        });
+    }
+    until(|| READY.load(SeqCst) == count);
+    GO.store(true, SeqCst);
+    if REFUSED.load(SeqCst) {
+        support::skipped("SCHED_FIFO is not allowed");
+        OVER.store(true, SeqCst);
+    }
+    !REFUSED.load(SeqCst)
+}
+
+fn ended_before_them() {
+    let too_late = TOO_LATE.load(SeqCst);
+    OVER.store(true, SeqCst);
+    assert!(!too_late, "the call ended when the threads had stopped computing");
+}
+
+fn last_cpu() -> usize {
+    std::thread::available_parallelism().unwrap().get() - 1
+}
+
+/// Two of one priority on the caller's CPU, and the caller has none.
+#[test]
+fn two_of_one_priority_on_the_callers_cpu() {
+    isolated_as_root("two_of_one_priority_on_the_callers_cpu", WATCHDOG, || {
+        let cpu = last_cpu();
+        on_cpu(cpu);
+        if computing(2, cpu, || scheduler(libc::SCHED_FIFO, 10)) {
+            for value in 1..=3 {
+                assert!(set_slack(value).unwrap().threads() >= 3);
+            }
+            ended_before_them();
+        }
+    });
+}
+
+#[test]
+fn four_of_two_priorities_on_the_callers_cpu() {
+    isolated_as_root("four_of_two_priorities_on_the_callers_cpu", WATCHDOG, || {
+        let cpu = last_cpu();
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        on_cpu(cpu);
+        let prepare = || scheduler(libc::SCHED_FIFO, 10 + NUMBER.fetch_add(1, SeqCst) as i32 % 2);
+        if computing(4, cpu, prepare) {
+            for value in 1..=2 {
+                assert!(set_slack(value).unwrap().threads() >= 5);
+            }
+            ended_before_them();
+        }
+    });
+}
+
+fn broadcast_of_a_policy(policy: i32, threads: usize) {
+    let cpu = last_cpu();
+    on_cpu(cpu);
+    if computing(threads, cpu, || true) {
+        let parameter = libc::sched_param { sched_priority: 10 };
+        let at = &raw const parameter as usize;
+        let args = [0, policy as usize, at, 0, 0, 0];
+        let call = Broadcast::new(libc::SYS_sched_setscheduler, args);
+        // SAFETY: the kernel reads the parameter, which outlives the call.
+        let report = unsafe { call.run() }.unwrap();
+        let tids = support::proc::tids();
+        for tid in &tids {
+            // SAFETY: touches no memory.
+            assert_eq!(unsafe { libc::sched_getscheduler(*tid) }, policy, "{report:?}");
+        }
+        ended_before_them();
+    }
+}
+
+#[test]
+fn a_broadcast_of_fifo_beside_computing_threads() {
+    isolated_as_root("a_broadcast_of_fifo_beside_computing_threads", WATCHDOG, || {
+        broadcast_of_a_policy(libc::SCHED_FIFO, 2);
+    });
+}
+
+#[test]
+fn a_broadcast_of_fifo_beside_one_computing_thread() {
+    isolated_as_root("a_broadcast_of_fifo_beside_one_computing_thread", WATCHDOG, || {
+        broadcast_of_a_policy(libc::SCHED_FIFO, 1);
+    });
+}
+
+#[test]
+fn a_broadcast_of_round_robin_beside_computing_threads() {
+    isolated_as_root("a_broadcast_of_round_robin_beside_computing_threads", WATCHDOG, || {
+        broadcast_of_a_policy(libc::SCHED_RR, 4);
+    });
+}

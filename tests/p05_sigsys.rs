@@ -1,0 +1,339 @@
+//! A program that answers its own trapped calls in a handler for SIGSYS (P5): a call is performed in all
+//! threads, as glibc's setresuid(3) is. A handler that does not come back is a divergence.
+#![cfg(target_arch = "x86_64")]
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use libpsx::{Agreement, Broadcast, Outcome, Sensitivity, Transaction};
+use support::emulator::{
+    TRAPPED, emulate_trapped_calls, leave_by_jump, on_sigsys, trapping, without_alternate_stack,
+};
+use support::{
+    filter, forked, forked_status, install, install_everywhere, isolated, isolated_status,
+    prepared, proc, set_slack, until,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// What a held thread may ask of the kernel.
+const OF_A_HELD_THREAD: [i64; 6] = [
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_futex,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_tgkill,
+    libc::SYS_prctl,
+];
+
+/// What a caller may ask of the kernel.
+const OF_A_CALLER: [i64; 23] = [
+    libc::SYS_openat,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_futex,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_tgkill,
+    libc::SYS_clock_gettime,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_fstatfs,
+    libc::SYS_close,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_getdents64,
+    libc::SYS_lseek,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_unshare,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_prctl,
+];
+
+fn emulating_threads(calls: &'static [i64]) {
+    prepared(move || {
+        without_alternate_stack();
+        install(&trapping(calls));
+    });
+}
+
+fn all_slack(value: usize) {
+    for tid in proc::tids() {
+        if let Ok(slack) = std::fs::read_to_string(format!("/proc/{tid}/timerslack_ns")) {
+            assert_eq!(slack.trim(), value.to_string(), "thread {tid}");
+        }
+    }
+}
+
+#[test]
+fn each_call_of_a_held_thread_is_trapped() {
+    isolated("each_call_of_a_held_thread_is_trapped", WATCHDOG, || {
+        for call in &OF_A_HELD_THREAD {
+            forked(|| {
+                emulate_trapped_calls();
+                prepared(|| {});
+                emulating_threads(std::slice::from_ref(call));
+                emulating_threads(std::slice::from_ref(call));
+                for value in 1..=20 {
+                    let report = set_slack(value).unwrap();
+                    assert_eq!((report.threads(), report.divergent()), (4, 0), "{call}");
+                    all_slack(value);
+                }
+                println!("{call}: {} calls answered", TRAPPED.load(SeqCst));
+            });
+        }
+        forked(|| {
+            emulate_trapped_calls();
+            emulating_threads(&OF_A_HELD_THREAD);
+            assert_eq!(set_slack(5).unwrap().divergent(), 0);
+            all_slack(5);
+        });
+    });
+}
+
+#[test]
+fn each_call_of_every_thread_is_trapped() {
+    isolated("each_call_of_every_thread_is_trapped", WATCHDOG, || {
+        for call in OF_A_CALLER {
+            let status = forked_status(|| {
+                emulate_trapped_calls();
+                without_alternate_stack();
+                for _ in 0..3 {
+                    prepared(without_alternate_stack);
+                }
+                // A trap is fatal while the C library blocks all signals in a thread that begins.
+                std::thread::sleep(Duration::from_millis(10));
+                install_everywhere(&trapping(&[call]));
+                for value in 1..=5 {
+                    let report = set_slack(value).unwrap();
+                    assert_eq!((report.threads(), report.divergent()), (4, 0), "{call}");
+                    all_slack(value);
+                }
+                println!("{call}: {} calls answered", TRAPPED.load(SeqCst));
+            });
+            assert_eq!(status, 0, "call {call}: {status:#x}");
+        }
+    });
+}
+
+static SELECTOR: AtomicU8 = AtomicU8::new(0);
+
+/// Lets the dispatched call through, and those after it, until the thread itself wants to be dispatched again.
+extern "C" fn dispatched(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    SELECTOR.store(0, SeqCst);
+    // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
+    let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: the kernel has written the frame.
+    let registers = unsafe { &mut (*context).uc_mcontext.gregs };
+    TRAPPED.fetch_add(1, SeqCst);
+    // The instruction is performed again, and not dispatched.
+    registers[libc::REG_RIP as usize] -= 2;
+    registers[libc::REG_RAX as usize] = number;
+}
+
+#[test]
+fn a_thread_under_user_dispatch() {
+    isolated("a_thread_under_user_dispatch", WATCHDOG, || {
+        const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+        static READY: AtomicUsize = AtomicUsize::new(0);
+        on_sigsys(dispatched);
+        std::thread::spawn(|| {
+            without_alternate_stack();
+            let at = SELECTOR.as_ptr();
+            // SAFETY: the kernel reads the selector, which is static.
+            let done = unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 1, 0, 0, at) };
+            READY.store(if done == 0 { 1 } else { 2 }, SeqCst);
+            if done == 0 {
+                loop {
+                    SELECTOR.store(1, SeqCst);
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        until(|| READY.load(SeqCst) != 0);
+        if READY.load(SeqCst) == 2 {
+            support::skipped("no syscall user dispatch here");
+            return;
+        }
+        for value in 1..=50 {
+            until(|| SELECTOR.load(SeqCst) == 1);
+            let report = set_slack(value).unwrap();
+            assert_eq!((report.threads(), report.divergent()), (3, 0));
+            all_slack(value);
+        }
+        assert!(TRAPPED.load(SeqCst) >= 50);
+        println!("{} calls dispatched", TRAPPED.load(SeqCst));
+    });
+}
+
+static LANDED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn land() -> ! {
+    LANDED.fetch_add(1, SeqCst);
+    loop {
+        // SAFETY: pause touches no memory.
+        unsafe { libc::pause() };
+    }
+}
+
+extern "C" fn jumps(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    leave_by_jump(context, land);
+}
+
+fn leaves_on(call: i64) {
+    prepared(move || {
+        without_alternate_stack();
+        filter(call, libc::SECCOMP_RET_TRAP);
+    });
+}
+
+fn setpriority(sensitivity: Sensitivity) -> Broadcast {
+    Broadcast::new(libc::SYS_setpriority, [0; 6])
+        .sensitivity(sensitivity)
+        .deadline(Duration::from_secs(5))
+}
+
+/// The handler leaves a held thread in the call.
+#[test]
+fn a_held_thread_leaves_in_the_call() {
+    isolated("a_held_thread_leaves_in_the_call", WATCHDOG, || {
+        on_sigsys(jumps);
+        prepared(|| {});
+        leaves_on(libc::SYS_setpriority);
+        // SAFETY: setpriority touches no memory.
+        let report = unsafe { setpriority(Sensitivity::Ignore).run() }.unwrap();
+        assert_eq!((report.threads(), report.divergent()), (4, 1), "{report:?}");
+        let left = report.results().iter().filter(|result| result.outcome() == Outcome::Left);
+        assert_eq!(left.count(), 1, "{report:?}");
+        until(|| LANDED.load(SeqCst) == 1);
+        // It is a thread like any other.
+        assert_eq!(set_slack(5).unwrap().threads(), 4);
+        all_slack(5);
+    });
+}
+
+/// The same, with a sensitivity that kills.
+#[test]
+fn a_held_thread_leaves_and_the_process_dies() {
+    isolated("a_held_thread_leaves_and_the_process_dies", WATCHDOG, || {
+        let status = forked_status(|| {
+            on_sigsys(jumps);
+            leaves_on(libc::SYS_setpriority);
+            // SAFETY: setpriority touches no memory.
+            let _ = unsafe { setpriority(Sensitivity::Error).run() };
+        });
+        assert_eq!(status & 0x7f, 33, "{status:#x}");
+    });
+}
+
+/// The handler leaves a thread before the call, in what the thread asks for when it is to be held. The call
+/// is performed in all threads, or in none.
+#[test]
+fn a_thread_leaves_before_the_call() {
+    isolated("a_thread_leaves_before_the_call", WATCHDOG, || {
+        for call in [libc::SYS_gettid, libc::SYS_futex, libc::SYS_rt_sigprocmask] {
+            forked(|| {
+                on_sigsys(jumps);
+                prepared(|| {});
+                leaves_on(call);
+                // SAFETY: setpriority touches no memory.
+                match unsafe { setpriority(Sensitivity::Ignore).run() } {
+                    Ok(report) => println!("{call}: {report:?}"),
+                    Err(error) => println!("{call}: {error}"),
+                }
+            });
+        }
+    });
+}
+
+/// The handler leaves the caller in the first call or in the second one.
+fn the_caller_leaves(first: bool) {
+    on_sigsys(jumps);
+    let others = support::counting(3, |_| {});
+    std::thread::spawn(move || {
+        without_alternate_stack();
+        filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
+        let mut transaction = Transaction::new();
+        if !first {
+            // SAFETY: getppid touches no memory.
+            transaction =
+                unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], Agreement::Anything) };
+        }
+        // SAFETY: setpriority touches no memory.
+        let transaction =
+            unsafe { transaction.with_call(libc::SYS_setpriority, [0; 6], Agreement::Anything) };
+        let _ = transaction.sensitivity(Sensitivity::Ignore).perform();
+    });
+    until(|| LANDED.load(SeqCst) == 1);
+    until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));
+    let report = set_slack(5).unwrap();
+    assert_eq!(report.threads(), proc::tids().len());
+    all_slack(5);
+}
+
+/// Nothing has changed: the lock is free, and no thread stays held.
+#[test]
+fn the_caller_leaves_in_its_first_call() {
+    isolated("the_caller_leaves_in_its_first_call", WATCHDOG, || the_caller_leaves(true));
+}
+
+/// The caller alone has performed the first call, and no other thread may run beside it: either the process
+/// dies, and says why, or all goes on.
+#[test]
+fn the_caller_leaves_in_its_second_call() {
+    let name = "the_caller_leaves_in_its_second_call";
+    let (status, output) = isolated_status(name, WATCHDOG, || the_caller_leaves(false));
+    let says_why = status.signal() == Some(33) && output.contains("SIGSYS");
+    assert!(status.success() || says_why, "{status}: {output}");
+}
+
+/// An asynchronous SIGSYS runs its handler in a held thread, and the thread is held again.
+#[test]
+fn asynchronous_sigsys() {
+    isolated("asynchronous_sigsys", WATCHDOG, || {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        static OVER: AtomicBool = AtomicBool::new(false);
+        extern "C" fn counts(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+            RUNS.fetch_add(1, SeqCst);
+        }
+        on_sigsys(counts);
+        without_alternate_stack();
+        for _ in 0..4 {
+            prepared(without_alternate_stack);
+        }
+        let sender = std::thread::spawn(|| {
+            let parent = std::process::id() as i32;
+            // SAFETY: the child makes raw calls until it is killed.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                for _ in 0..500_000 {
+                    // SAFETY: touches no memory.
+                    unsafe { libc::kill(parent, libc::SIGSYS) };
+                    // SAFETY: touches no memory.
+                    unsafe { libc::usleep(20) };
+                }
+                support::end(0);
+            }
+            until(|| OVER.load(SeqCst));
+            // SAFETY: a child of ours, not waited for yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            support::reap(pid);
+        });
+        for value in 1..=1000 {
+            assert_eq!(set_slack(value).unwrap().divergent(), 0);
+        }
+        OVER.store(true, SeqCst);
+        sender.join().unwrap();
+        println!("the handler ran {} times", RUNS.load(SeqCst));
+        set_slack(5).unwrap();
+        all_slack(5);
+    });
+}

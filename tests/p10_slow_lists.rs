@@ -1,0 +1,121 @@
+//! Where the list of threads is hard to get (P10, P5): the deadline holds, and what needs no probing of tids does
+//! none. Probes are counted, not timed.
+#![cfg(target_arch = "x86_64")]
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use libpsx::{Broadcast, Error};
+use support::emulator::{TRAPPED, emulate_trapped_calls, trapping, without_alternate_stack};
+use support::{
+    covers, filter, forked, install, isolated, isolated_as_root, no_new_privs, prepared, proc,
+    set_slack, slack_here, witnesses,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(100);
+
+/// From now on, counts how often this thread asks whether a tid is a thread.
+fn count_probes() {
+    emulate_trapped_calls();
+    without_alternate_stack();
+    install(&trapping(&[libc::SYS_tgkill, libc::SYS_tkill, libc::SYS_kill, libc::SYS_getpgid]));
+}
+
+/// No number but those of threads is asked for.
+fn few_probes(before: usize) {
+    let probes = TRAPPED.load(SeqCst) - before;
+    assert!(probes < 1000, "{probes} probes");
+}
+
+/// A deadline of 0.1 s, no /proc, no right to mount one: where all tids have to be asked for one by one, that
+/// takes many times as long.
+#[test]
+fn a_deadline_where_tids_are_asked_for() {
+    isolated_as_root("a_deadline_where_tids_are_asked_for", WATCHDOG, || {
+        for _ in 0..3 {
+            prepared(|| {});
+        }
+        let path = std::env::temp_dir().join("psx-empty-deadline");
+        std::fs::create_dir_all(&path).unwrap();
+        std::os::unix::fs::chroot(&path).unwrap();
+        std::env::set_current_dir("/").unwrap();
+        // SAFETY: the ids are plain numbers.
+        unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
+        let before = slack_here();
+        let args = [libc::PR_SET_TIMERSLACK as usize, 4321, 0, 0, 0, 0];
+        let call = Broadcast::new(libc::SYS_prctl, args).deadline(Duration::from_millis(100));
+        let begin = Instant::now();
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let result = unsafe { call.run() };
+        let took = begin.elapsed();
+        match result {
+            Ok(report) => println!("{took:?}, {:?} still", report.longest_freeze()),
+            Err(error) => {
+                println!("{took:?}: {error}");
+                assert!(
+                    matches!(error, Error::Unreachable(_) | Error::Environment { .. }),
+                    "{error}"
+                );
+                assert_eq!(slack_here(), before);
+            }
+        }
+        // Without a deadline inside the sweep it was more than ten seconds.
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    });
+}
+
+/// Landlock hides /proc: the directory cannot be read, but it still tells enough.
+#[test]
+fn landlock_costs_no_probes() {
+    isolated("landlock_costs_no_probes", WATCHDOG, || {
+        let every_access_to_files: u64 = 0x1fff;
+        let create = libc::SYS_landlock_create_ruleset;
+        // SAFETY: the kernel reads eight bytes.
+        let ruleset = unsafe { libc::syscall(create, &raw const every_access_to_files, 8, 0) };
+        if ruleset < 0 {
+            support::skipped(&format!("landlock: {}", std::io::Error::last_os_error()));
+            return;
+        }
+        let witnesses = witnesses(5);
+        no_new_privs().unwrap();
+        let restrict = libc::SYS_landlock_restrict_self;
+        // SAFETY: landlock_restrict_self touches no memory.
+        unsafe { libpsx::syscall3(restrict, ruleset as usize, 0, 0) }.unwrap();
+        assert!(std::fs::read_dir("/proc/self/task").is_err());
+        count_probes();
+        covers(&witnesses, 1001);
+        println!("the first call after it: {} probes", TRAPPED.load(SeqCst));
+        for value in 1002..1005 {
+            let before = TRAPPED.load(SeqCst);
+            covers(&witnesses, value);
+            few_probes(before);
+        }
+    });
+}
+
+/// A filter refuses one of the calls by which a directory is looked at.
+#[test]
+fn a_refused_look_at_the_directory() {
+    isolated("a_refused_look_at_the_directory", WATCHDOG, || {
+        for call in [libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_newfstatat, libc::SYS_statfs] {
+            for errno in [libc::EPERM, libc::ENOSYS] {
+                forked(|| {
+                    for _ in 0..4 {
+                        prepared(|| {});
+                    }
+                    let tids = proc::tids();
+                    filter(call, libc::SECCOMP_RET_ERRNO | errno as u32);
+                    count_probes();
+                    for value in [1001, 1002] {
+                        let report = set_slack(value).unwrap();
+                        assert_eq!((report.threads(), report.divergent()), (tids.len(), 0));
+                    }
+                    few_probes(0);
+                });
+            }
+        }
+    });
+}
