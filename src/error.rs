@@ -375,8 +375,8 @@ pub struct Unreachable {
 }
 
 impl Unreachable {
-    /// How many there were. 0: each of them was gone when it was to be named, time after time,
-    /// because threads come and go faster than they can be stopped.
+    /// Returns how many there were. 0: each of them was gone when it was to be named, time after time, because threads
+    /// come and go faster than they can be stopped; or the deadline passed while the threads were looked for.
     pub const fn total(&self) -> usize {
         self.total
     }
@@ -393,7 +393,7 @@ impl fmt::Display for Unreachable {
         const NAMED: usize = 8;
         let time = Seconds(self.deadline);
         if self.total == 0 {
-            return write!(f, "within {time} there were always new threads to stop");
+            return write!(f, "not all threads could be found and stopped within {time}");
         }
         let plural = if self.total == 1 { "thread" } else { "threads" };
         write!(f, "{} {plural} could not be stopped within {time}", self.total)?;

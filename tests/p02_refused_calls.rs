@@ -217,7 +217,7 @@ fn every_descriptor_of_setns_in_company() {
         for name in ["cgroup", "ipc", "mnt", "net", "time", "user", "uts"] {
             match File::open(format!("/proc/self/ns/{name}")) {
                 Ok(file) => assert_eq!(setns(file.as_raw_fd(), 0), None, "{name}"),
-                Err(error) => support::skipped(&format!("no {name} namespace: {error}")),
+                Err(error) => support::skipped(format!("no {name} namespace: {error}")),
             }
         }
         for name in ["pid", "pid_for_children"] {

@@ -98,7 +98,7 @@ fn no_memory_may_be_locked() {
             // SAFETY: mlockall touches no memory of ours.
             let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
             if locked != 0 {
-                support::skipped(&format!("mlockall: {}", std::io::Error::last_os_error()));
+                support::skipped(format!("mlockall: {}", std::io::Error::last_os_error()));
                 return;
             }
             let little = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };

@@ -48,7 +48,7 @@ fn pages_that_come_after(time: Duration) -> bool {
     // SAFETY: userfaultfd touches no memory.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } as i32;
     if fd < 0 {
-        support::skipped(&format!("userfaultfd: {}", std::io::Error::last_os_error()));
+        support::skipped(format!("userfaultfd: {}", std::io::Error::last_os_error()));
         return false;
     }
     let mut api = userfault::Api { api: 0xaa, features: 0, ioctls: 0 };

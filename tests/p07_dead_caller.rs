@@ -194,7 +194,7 @@ fn a_thread_with_the_dead_callers_tid() {
     isolated_as_root("a_thread_with_the_dead_callers_tid", WATCHDOG, || {
         // SAFETY: unshare touches no memory.
         if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
-            support::skipped(&format!("no PID namespace: {}", std::io::Error::last_os_error()));
+            support::skipped(format!("no PID namespace: {}", std::io::Error::last_os_error()));
             return;
         }
         forked(|| {

@@ -76,7 +76,7 @@ fn landlock_costs_no_probes() {
         // SAFETY: the kernel reads eight bytes.
         let ruleset = unsafe { libc::syscall(create, &raw const every_access_to_files, 8, 0) };
         if ruleset < 0 {
-            support::skipped(&format!("landlock: {}", std::io::Error::last_os_error()));
+            support::skipped(format!("landlock: {}", std::io::Error::last_os_error()));
             return;
         }
         let witnesses = witnesses(5);

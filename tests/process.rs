@@ -589,7 +589,7 @@ fn user_dispatch_off() {
         match asked.0[0].1.recv().unwrap() {
             0 => {}
             other => {
-                support::skipped(&format!("no syscall user dispatch in this kernel: {other}"));
+                support::skipped(format!("no syscall user dispatch in this kernel: {other}"));
                 return;
             }
         }
@@ -614,7 +614,7 @@ fn prctls_of_the_whole_process() {
             match std::thread::spawn(set).join().unwrap() {
                 0 => true,
                 libc::EINVAL => {
-                    support::skipped(&format!("prctl({option}) is not in this kernel"));
+                    support::skipped(format!("prctl({option}) is not in this kernel"));
                     false
                 }
                 other => panic!("prctl({option}): {other}"),
@@ -671,7 +671,7 @@ fn labels_of_security_modules() {
                 let result = lsm_set_self_attr(LsmAttribute::Exec, &context).perform();
                 match errno(result) {
                     libc::ENOSYS => support::skipped("no lsm_set_self_attr(2) in this kernel"),
-                    libc::EOPNOTSUPP => support::skipped(&format!("no {module:?} in this kernel")),
+                    libc::EOPNOTSUPP => support::skipped(format!("no {module:?} in this kernel")),
                     other => assert!(
                         [libc::EINVAL, libc::EACCES, libc::EPERM, libc::ENOENT].contains(&other),
                         "{module:?}: {other}"

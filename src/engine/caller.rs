@@ -298,6 +298,7 @@ impl<'a> Stop<'a> {
         if queue_full {
             return Err(Error::SignalQueueFull.into());
         }
+        shared.rendezvous.end_pause();
         // SAFETY: this thread owns the lock, and the gather that used the scratch is over.
         let scratch = unsafe { shared.scratch() };
         let named =

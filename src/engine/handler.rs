@@ -53,6 +53,7 @@ fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
             // A filter of this thread refuses gettid(2): it cannot be held. The caller reads why.
             if entry.mark() == Mark::Sent {
                 entry.set_value(refused(errno));
+                entry.exchange(entry.tid(), Mark::Sent, Mark::Idle);
             }
             return true;
         }

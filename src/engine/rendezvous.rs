@@ -550,10 +550,13 @@ impl Rendezvous {
                 Phase::Gathering | Phase::Full => {}
             }
             if !futex::wait(&self.gate, gate, watch.then_some(WATCH)) {
-                match self.state().phase {
+                let state = self.state();
+                match state.phase {
+                    Phase::Gathering | Phase::Full if state.epoch == epoch => {
+                        self.watch(thread, false);
+                    }
                     // The kernel refused a wake-up.
-                    Phase::Closed | Phase::Committing => futex::wake_all(&self.gate),
-                    Phase::Gathering | Phase::Full => self.watch(thread, false),
+                    _ => futex::wake_all(&self.gate),
                 }
             }
         }

@@ -37,14 +37,14 @@ pub(super) fn name(
     epoch: u32,
     deadline: Duration,
 ) -> Unreachable {
-    let hindered = |living: &Living| {
-        !living.wants_cpu() && (living.blocks_signal() || living.signal_pending())
+    let hindered = |living: &Living, answered: bool| {
+        !answered && !living.wants_cpu() && (living.blocks_signal() || living.signal_pending())
     };
     let named = name_those(shared, tasks, scratch, me, epoch, deadline, hindered);
     if named.total > 0 {
         return named;
     }
-    name_those(shared, tasks, scratch, me, epoch, deadline, |_| true)
+    name_those(shared, tasks, scratch, me, epoch, deadline, |_, _| true)
 }
 
 fn name_those(
@@ -54,7 +54,7 @@ fn name_those(
     me: i32,
     epoch: u32,
     deadline: Duration,
-    is_meant: impl Fn(&Living) -> bool,
+    is_meant: impl Fn(&Living, bool) -> bool,
 ) -> Unreachable {
     let room = shared.threads.iter().filter(|entry| !entry.is_held(epoch)).count();
     let mut threads = Records::with_capacity(room).unwrap_or(Records::EMPTY);
@@ -73,7 +73,10 @@ fn name_those(
             Look::Gone | Look::Exempt { .. } => return Ok(()),
             Look::Unknown => (b'?', [0; 16], told.unwrap_or(Obstacle::Unknown)),
             Look::Living(living) => {
-                if told.is_none() && !is_meant(&living) {
+                // A thread that has taken its signal is in our handler, or was, and blocks the signal there.
+                let answered = !living.signal_pending()
+                    && entry.is_some_and(|entry| entry.mark() == Mark::Sent);
+                if told.is_none() && !is_meant(&living, answered) {
                     return Ok(());
                 }
                 let obstacle = told.unwrap_or_else(|| tasks.obstacle(task, &living));
