@@ -24,6 +24,7 @@
 //!
 //! What is not mentioned is dropped: a process that says nothing of capabilities keeps none.
 
+pub mod bpf;
 mod iab;
 mod plan;
 mod verify;
@@ -34,7 +35,7 @@ use std::path::PathBuf;
 
 pub use iab::{BadIab, Iab};
 use landlock::RulesetCreated;
-use libpsx::process::Instruction;
+pub use libpsx::process::Instruction;
 pub use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Securebits, Uid};
 use libpsx::{Partial, TransactionError};
 pub use plan::{Applied, Plan};
