@@ -1,6 +1,6 @@
-//! Drops the privileges of a process, in all its threads at once, and makes sure that they are gone.
+//! Drops the privileges of a process, in all its threads at once, and verifies that they are gone.
 //!
-//! A daemon that has started says what it wants to be from then on:
+//! A daemon that has started says what it is to be from then on:
 //!
 //! ```no_run
 //! use privileges::{Capability, Privileges};
@@ -16,81 +16,83 @@
 //! # }
 //! ```
 //!
-//! [`Privileges::plan`] looks everything up and checks what can be checked: an error means that nothing has
-//! changed. The [`Plan`] shows what will be done, in the order in which it has to be. [`Plan::apply`] does it
-//! in one stop of all threads ([`libpsx::Transaction`]), asks every thread who it is now, looks at
-//! /proc/self/task, and tries to come back. What does not hold kills the process, unless
-//! [`Privileges::report_failure`] was asked for.
+//! [`Privileges::plan`] looks everything up and checks what can be checked. An error names every problem that was
+//! found, and means that nothing has changed. The [`Plan`] shows the calls in their order, what goes, and what stays.
+//! [`Plan::apply`] performs the calls in one stop of all threads ([`libpsx::Transaction`]), asks every thread for its
+//! credentials, reads /proc/self/task, and tries to become root again. If something does not hold, the process is
+//! killed, unless [`Privileges::report_failure`] was called.
 //!
-//! What is not mentioned is dropped: a process that says nothing of capabilities keeps none.
+//! # What is not mentioned
+//!
+//! Capabilities that are not mentioned are dropped. What the table calls an error has to be mentioned.
+//!
+//! | what | not mentioned | mentioned | verified how |
+//! |---|---|---|---|
+//! | user ids | stay; an error if one of them is 0, unless [`stay_root`](Privileges::stay_root) | [`user`](Privileges::user): all four become it | asked, /proc, an attempt to become root |
+//! | group ids | the user's group; without a user they stay | [`group`](Privileges::group): all four become it | asked, /proc |
+//! | supplementary groups | the user's; none with a group alone; without both an error if there are any, unless [`keep_groups`](Privileges::keep_groups) | [`groups`](Privileges::groups) | asked, /proc |
+//! | permitted, effective | become empty | [`keep`](Privileges::keep) | asked, /proc |
+//! | inheritable | becomes empty (under [`Mode::Pure1e`] and [`Mode::Hybrid`] it stays) | [`inheritable`](Privileges::inheritable) | asked, /proc |
+//! | ambient | becomes empty (under [`Mode::Hybrid`] it stays, as far as it is kept) | [`ambient`](Privileges::ambient) | asked, /proc |
+//! | bounding set | stays | [`bounding`](Privileges::bounding), [`iab`](Privileges::iab) | asked, /proc |
+//! | securebits | stay, but for `keep_caps` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | asked |
+//! | no_new_privs | stays as it is | [`no_new_privs`](Privileges::no_new_privs), a ruleset, a filter, [`Mode::NoPriv`] | asked, /proc |
+//! | Landlock | nothing | [`landlock`](Privileges::landlock) | the result of the call in each thread; the kernel does not show domains |
+//! | seccomp filter | none | [`seccomp`](Privileges::seccomp) | /proc: mode and number of filters |
+//! | root and working directory | stay | [`chroot`](Privileges::chroot), [`chdir`](Privileges::chdir) | compared by a call in each thread, /proc |
+//! | keyrings | stay: keys of the session keyring remain readable by the new user | [`new_session_keyring`](Privileges::new_session_keyring) | the result of the call in each thread |
+//! | descriptors | stay open | close them before | no |
+//! | dumpable | the kernel clears it if an id changes, prctl(2) | [`dumpable`](Privileges::dumpable) | the result of the call |
+//! | parent-death signal | the kernel clears it if an id changes | [`parent_death_signal`](Privileges::parent_death_signal) | the result of the call in each thread |
+//! | umask | stays | [`umask`](Privileges::umask) | the call cannot fail |
+//! | resource limits | stay | setrlimit(2) is a call for the whole process: make it before | no |
+//! | namespaces | stay | [`libpsx::process::unshare`] before | no |
+//!
+//! # What the kernel does not show
+//!
+//! - The Landlock domain of a thread, and its securebits, are not in /proc. A thread with a seccomp filter of its own
+//!   that answers calls in the kernel's place can hide that it has no domain.
+//! - What a filter does. Only how many a thread has is shown.
+//! - The root directory of a thread whose ids have changed is shown to a process with CAP_SYS_PTRACE only. Without it
+//!   (in a container, for example) the comparison by the calls alone counts.
+//! - The keyrings of a thread.
 
-pub mod bpf;
+mod error;
+mod filter;
 mod iab;
+mod id;
+mod kill;
+mod names;
 mod plan;
+mod step;
+mod tasks;
 mod verify;
 mod wanted;
 
+pub mod bpf;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+pub use error::{Error, Problem};
 pub use iab::{BadIab, Iab};
+pub use id::{Groups, Id, IntoCapabilitySet};
 use landlock::RulesetCreated;
-pub use libpsx::process::Instruction;
-pub use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Securebits, Uid};
-use libpsx::{Partial, TransactionError};
+pub use libpsx::process::{
+    Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid,
+};
 pub use plan::{Applied, Plan};
 pub use verify::Mismatch;
-
-/// A user or group, by name or number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Id {
-    /// As the user database has it (getpwnam(3), getgrnam(3)).
-    Name(String),
-    /// As it is.
-    Number(u32),
-}
-
-impl From<&str> for Id {
-    fn from(name: &str) -> Self {
-        Self::Name(name.to_owned())
-    }
-}
-
-impl From<u32> for Id {
-    fn from(number: u32) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<Uid> for Id {
-    fn from(uid: Uid) -> Self {
-        Self::Number(uid.raw())
-    }
-}
-
-impl From<Gid> for Id {
-    fn from(gid: Gid) -> Self {
-        Self::Number(gid.raw())
-    }
-}
-
-/// The supplementary groups.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Groups {
-    /// Those that the database gives the user, as initgroups(3); none if no user is set.
-    #[default]
-    OfUser,
-    /// These.
-    These(Vec<Id>),
-}
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Privilege for nobody, ever: no capability, an empty bounding set, no_new_privs, and user id 0 is
-    /// nobody special, locked.
+    /// No privilege, ever: no capability, an empty bounding set, no_new_privs; user id 0 gives no capabilities,
+    /// and this is locked.
     NoPriv,
-    /// Capabilities come from files alone: user id 0 is nobody special, there is no ambient set; locked.
+    /// Capabilities come from files alone: user id 0 gives none, there is no ambient set; this is locked.
     Pure1e,
     /// [`Pure1e`](Self::Pure1e), and nothing is inheritable to begin with.
     Pure1eInit,
@@ -98,143 +100,226 @@ pub enum Mode {
     Hybrid,
 }
 
-/// What a process wants to be.
-#[derive(Debug, Default)]
+/// What a process is to be.
+///
+/// A setting that is made twice with different values is an error of [`plan`](Self::plan); sets of capabilities add
+/// up.
+#[derive(Debug, Clone, Default)]
 #[must_use = "nothing is done until the plan is applied"]
 pub struct Privileges {
     user: Option<Id>,
+    stay_root: bool,
     group: Option<Id>,
-    groups: Groups,
+    groups: Option<Groups>,
+    keep_groups: bool,
     keep: Option<CapabilitySet>,
-    inheritable: CapabilitySet,
-    ambient: CapabilitySet,
+    inheritable: Option<CapabilitySet>,
+    ambient: Option<CapabilitySet>,
     bounding: Option<CapabilitySet>,
+    iab: Option<Iab>,
+    /// What the bounding set loses.
+    blocked: CapabilitySet,
     securebits: Option<Securebits>,
     mode: Option<Mode>,
     no_new_privs: bool,
-    landlock: Option<OwnedFd>,
-    /// A ruleset was given that the kernel could not make.
-    no_landlock: bool,
+    landlock: Option<Ruleset>,
+    landlock_flags: Option<u32>,
     seccomp: Option<Vec<Instruction>>,
     root: Option<PathBuf>,
     directory: Option<PathBuf>,
+    umask: Option<u32>,
+    new_session_keyring: bool,
+    dumpable: bool,
+    parent_death_signal: Option<i32>,
+    deadline: Option<Duration>,
     report_failure: bool,
+    /// Settings that were made twice with different values.
+    twice: Vec<&'static str>,
+}
+
+/// A ruleset of Landlock, as far as the crate `landlock` tells.
+#[derive(Debug, Clone)]
+struct Ruleset {
+    /// `None`: the kernel does not support it.
+    ruleset: Option<Arc<OwnedFd>>,
+    /// The flags of landlock_restrict_self(2); `None` if they are not known.
+    flags: Option<u32>,
 }
 
 impl Privileges {
-    /// Nothing but: no capabilities.
+    /// No setting yet: no capability is kept.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The user id, all four of them. Without [`group`](Self::group), the group ids are those of the
+    /// Makes a setting, and notes if it was made before with another value.
+    fn once<T: PartialEq>(
+        mut self,
+        name: &'static str,
+        value: T,
+        place: impl FnOnce(&mut Self) -> &mut Option<T>,
+    ) -> Self {
+        let place = place(&mut self);
+        let other = place.as_ref().is_some_and(|before| *before != value);
+        *place = Some(value);
+        if other {
+            self.twice.push(name);
+        }
+        self
+    }
+
+    /// Sets the user id, all four of them. Without [`group`](Self::group), the group ids are those of the
     /// user's group; without [`groups`](Self::groups) the supplementary groups are the user's.
-    pub fn user(mut self, user: impl Into<Id>) -> Self {
-        self.user = Some(user.into());
+    pub fn user(self, user: impl Into<Id>) -> Self {
+        self.once("user", user.into(), |all| &mut all.user)
+    }
+
+    /// States that a process whose user id is 0 keeps it. Without this and without [`user`](Self::user), that is an
+    /// error.
+    pub fn stay_root(mut self) -> Self {
+        self.stay_root = true;
         self
     }
 
-    /// The group id, all four of them.
-    pub fn group(mut self, group: impl Into<Id>) -> Self {
-        self.group = Some(group.into());
+    /// Sets the group id, all four of them.
+    pub fn group(self, group: impl Into<Id>) -> Self {
+        self.once("group", group.into(), |all| &mut all.group)
+    }
+
+    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::OfUser`].
+    pub fn groups(self, groups: impl Into<Groups>) -> Self {
+        self.once("groups", groups.into(), |all| &mut all.groups)
+    }
+
+    /// States that the process keeps its supplementary groups. Without this, a user, a group or
+    /// [`groups`](Self::groups), that is an error.
+    pub fn keep_groups(mut self) -> Self {
+        self.keep_groups = true;
         self
     }
 
-    /// The supplementary groups.
-    pub fn groups(mut self, groups: Groups) -> Self {
-        self.groups = groups;
+    /// Adds to the capabilities that stay, permitted and effective. Those that are not named are dropped.
+    pub fn keep(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.keep, capabilities);
         self
     }
 
-    /// The capabilities that stay, permitted and effective. Those that are not named go.
-    pub fn keep(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.keep = Some(capabilities.into());
+    /// Adds to the capabilities that executed programs inherit if their files say so.
+    pub fn inheritable(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.inheritable, capabilities);
         self
     }
 
-    /// Capabilities that executed programs inherit if their files say so.
-    pub fn inheritable(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.inheritable = capabilities.into();
+    /// Adds to the capabilities that executed programs inherit. They have to be kept as well.
+    pub fn ambient(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.ambient, capabilities);
         self
     }
 
-    /// Capabilities that executed programs inherit, which must be kept as well.
-    pub fn ambient(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.ambient = capabilities.into();
+    /// Adds to what the bounding set is reduced to.
+    pub fn bounding(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.bounding, capabilities);
         self
     }
 
-    /// What the bounding set is to be reduced to.
-    pub fn bounding(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.bounding = Some(capabilities.into());
-        self
+    /// Sets the inheritable, ambient and bounding set as cap_iab_from_text(3) writes them: each as
+    /// cap_iab_set_proc(3) would set it. Setting one of the three besides is an error.
+    pub fn iab(self, iab: Iab) -> Self {
+        self.once("iab", iab, |all| &mut all.iab)
     }
 
-    /// The inheritable, ambient and bounding set as cap_iab_from_text(3) writes them: each as
-    /// cap_iab_set_proc(3) would set it.
-    pub fn iab(mut self, iab: Iab) -> Self {
-        self.inheritable = iab.inheritable;
-        self.ambient = iab.ambient;
-        let bounding = self.bounding.unwrap_or_else(libpsx::process::bounding_set);
-        self.bounding = Some(bounding - iab.blocked);
-        self
+    /// Sets the securebits.
+    pub fn securebits(self, bits: Securebits) -> Self {
+        self.once("securebits", bits, |all| &mut all.securebits)
     }
 
-    /// The securebits.
-    pub fn securebits(mut self, bits: Securebits) -> Self {
-        self.securebits = Some(bits);
-        self
-    }
-
-    /// One of libcap's modes. It settles the securebits; without [`keep`](Self::keep) the permitted set
+    /// Sets one of libcap's modes. It settles the securebits; without [`keep`](Self::keep) the permitted set
     /// stays as it is, and the effective set becomes empty, as cap_set_mode(3) leaves it.
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = Some(mode);
-        self
+    pub fn mode(self, mode: Mode) -> Self {
+        self.once("mode", mode, |all| &mut all.mode)
     }
 
-    /// execve(2) gives no privilege any more.
+    /// Sets no_new_privs: execve(2) gives no privilege any more.
     pub fn no_new_privs(mut self) -> Self {
         self.no_new_privs = true;
         self
     }
 
-    /// Landlock's ruleset. It brings no_new_privs. One that the kernel does not support (which the
+    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It brings
+    /// no_new_privs, on a kernel without Landlock too. A ruleset that the kernel does not support (which the
     /// `landlock` crate allows unless told otherwise) restricts nothing, and [`Plan`] says so.
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
-        self.landlock = ruleset.into();
-        self.no_landlock = self.landlock.is_none();
+        if self.landlock.is_some() {
+            self.twice.push("landlock");
+        }
+        let flags = flags_of(&ruleset);
+        let ruleset: Option<OwnedFd> = ruleset.into();
+        self.landlock = Some(Ruleset { ruleset: ruleset.map(Arc::new), flags });
         self
     }
 
-    /// A seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. It need not allow what is
-    /// done here, for it comes last; but it has to allow what libpsx's CAVEATS name, and then the process
-    /// is not looked at from outside any more: that may be forbidden. (And close(2), for what the plan has open.)
-    pub fn seccomp(mut self, program: &[seccompiler::sock_filter]) -> Self {
+    /// Sets the flags of landlock_restrict_self(2), in place of those of the ruleset. A version of the crate
+    /// `landlock` whose rulesets do not tell their flags makes this necessary.
+    pub fn landlock_flags(self, flags: u32) -> Self {
+        self.once("landlock_flags", flags, |all| &mut all.landlock_flags)
+    }
+
+    /// Installs a seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. The filter comes last, so it
+    /// need not allow the calls of the plan. It has to allow what the threads need to leave the stop, and the calling
+    /// thread to verify; [`plan`](Self::plan) runs the filter over these calls ([`bpf`]), and an error lists those
+    /// that it denies.
+    pub fn seccomp(self, program: &[seccompiler::sock_filter]) -> Self {
         let instruction = |step: &seccompiler::sock_filter| Instruction {
             code: step.code,
             jt: step.jt,
             jf: step.jf,
             k: step.k,
         };
-        self.seccomp = Some(program.iter().map(instruction).collect());
+        let program = program.iter().map(instruction).collect();
+        self.once("seccomp", program, |all| &mut all.seccomp)
+    }
+
+    /// Sets the root directory, chroot(2). The working directory becomes it too.
+    pub fn chroot(self, root: impl Into<PathBuf>) -> Self {
+        self.once("chroot", root.into(), |all| &mut all.root)
+    }
+
+    /// Sets the working directory, chdir(2): in the new root directory, if there is one.
+    pub fn chdir(self, directory: impl Into<PathBuf>) -> Self {
+        self.once("chdir", directory.into(), |all| &mut all.directory)
+    }
+
+    /// Sets the file mode creation mask, umask(2).
+    pub fn umask(self, mask: u32) -> Self {
+        self.once("umask", mask & 0o777, |all| &mut all.umask)
+    }
+
+    /// Gives all threads a new, empty session keyring (session-keyring(7)). Without it the new user can go on to read
+    /// the keys of the present session keyring, root's for example, because it possesses them.
+    pub fn new_session_keyring(mut self) -> Self {
+        self.new_session_keyring = true;
         self
     }
 
-    /// The root directory, chroot(2); the working directory becomes it too.
-    pub fn chroot(mut self, root: impl Into<PathBuf>) -> Self {
-        self.root = Some(root.into());
+    /// Makes the process dumpable again (PR_SET_DUMPABLE(2const)), which the kernel undoes if an id changes. A process
+    /// of the same user can then trace it, and a core dump is written.
+    pub fn dumpable(mut self) -> Self {
+        self.dumpable = true;
         self
     }
 
-    /// The working directory, chdir(2). In the new root directory, if there is one.
-    pub fn chdir(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = Some(directory.into());
-        self
+    /// Sets the signal that the process gets when its parent ends (PR_SET_PDEATHSIG(2const)). The kernel clears it if
+    /// an id changes.
+    pub fn parent_death_signal(self, signal: i32) -> Self {
+        self.once("parent_death_signal", signal, |all| &mut all.parent_death_signal)
     }
 
-    /// What fails once something has changed is an error of [`Plan::apply`], where the process would be
-    /// killed otherwise.
+    /// Sets how long to try to bring all threads to a stop; 10 seconds if it is not set.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.once("deadline", deadline, |all| &mut all.deadline)
+    }
+
+    /// Makes what fails after something has changed an error of [`Plan::apply`]. Otherwise the process is killed.
     pub fn report_failure(mut self) -> Self {
         self.report_failure = true;
         self
@@ -243,83 +328,41 @@ impl Privileges {
     /// Looks up and checks everything.
     ///
     /// # Errors
-    /// Nothing has changed.
+    /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
     pub fn plan(self) -> Result<Plan, Error> {
         Plan::of(self)
     }
-}
 
-/// Why privileges were not dropped. Nothing has changed, but for [`Error::Partial`] and
-/// [`Error::NotDropped`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is no such user.
-    #[error("there is no user {0:?}")]
-    NoUser(String),
-    /// There is no such group.
-    #[error("there is no group {0:?}")]
-    NoGroup(String),
-    /// The number is -1, which is nobody.
-    #[error("{0} is no id")]
-    NoId(u32),
-    /// The database knows no user with this number: there is nothing to take groups from.
-    #[error("no user has the number {0}: name the group, and the supplementary groups")]
-    NoEntry(u32),
-    /// The user database could not be read.
-    #[error("the user database could not be read")]
-    Database(#[source] nix::Error),
-    /// The running kernel does not know these.
-    #[error("the kernel has no capability {0}")]
-    UnknownCapabilities(CapabilitySet),
-    /// What is to be kept is not there.
-    #[error("not permitted to this thread, and so not to be kept: {0}")]
-    NotHeld(CapabilitySet),
-    /// Ambient capabilities have to be kept.
-    #[error("ambient, but not among those that are kept: {0}")]
-    AmbientNotKept(CapabilitySet),
-    /// What becomes inheritable must be in the bounding set, and permitted, unless CAP_SETPCAP is.
-    #[error("inheritable, but not permitted, or not in the bounding set: {0}")]
-    NotInheritable(CapabilitySet),
-    /// Securebits are set already that forbid it (capabilities(7), the `_LOCKED` ones).
-    #[error("the securebits {:#x} forbid it", .0.bits())]
-    Locked(Securebits),
-    /// The mode and the other wishes exclude each other.
-    #[error("{0:?} leaves no {1}")]
-    Conflict(Mode, &'static str),
-    /// What is asked for needs a capability that this thread has not.
-    #[error("{what} needs {capability}")]
-    Needs {
-        /// What is asked for.
-        what: &'static str,
-        /// What it needs.
-        capability: Capability,
-    },
-    /// A seccomp program has at least one instruction, and at most 4096.
-    #[error("{0} instructions are no seccomp program")]
-    BadFilter(usize),
-    /// A directory could not be opened.
-    #[error("{}: the directory could not be opened", .0.display())]
-    Directory(PathBuf, #[source] std::io::Error),
-    /// What this thread is could not be asked.
-    #[error("the kernel did not say what this thread may do")]
-    Unknown(#[source] std::io::Error),
-    /// The stop did not come about, or the first call was refused.
-    #[error(transparent)]
-    Unchanged(#[from] libpsx::Error),
-    /// A later call was refused: every thread has performed those before it.
-    #[error("{0}")]
-    Partial(Partial),
-    /// Everything was done, and yet something does not hold.
-    #[error("privileges were not dropped: {}", verify::list(.0))]
-    NotDropped(Vec<Mismatch>),
-}
-
-impl From<TransactionError> for Error {
-    fn from(error: TransactionError) -> Self {
-        match error {
-            TransactionError::Unchanged(error) => Self::Unchanged(error),
-            TransactionError::Partial(partial) => Self::Partial(partial),
+    /// Settings that cannot both be meant.
+    fn find_contradictions(&self) -> Vec<Problem> {
+        let mut found: Vec<Problem> =
+            self.twice.iter().map(|name| Problem::TwoSettings(name, name)).collect();
+        let iab = self.iab.is_some();
+        for (both, first, second) in [
+            (self.user.is_some() && self.stay_root, "user", "stay_root"),
+            (self.groups.is_some() && self.keep_groups, "groups", "keep_groups"),
+            (iab && self.inheritable.is_some(), "iab", "inheritable"),
+            (iab && self.ambient.is_some(), "iab", "ambient"),
+            (iab && self.bounding.is_some(), "iab", "bounding"),
+        ] {
+            if both {
+                found.push(Problem::TwoSettings(first, second));
+            }
         }
+        found
     }
+}
+
+fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
+    *place = Some(place.unwrap_or_default() | more.into_set());
+}
+
+/// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
+/// without them, and shows them in `Debug` alone. TSYNC is not among them: every thread makes the call.
+fn flags_of(ruleset: &RulesetCreated) -> Option<u32> {
+    const TSYNC: u32 = 1 << 3;
+    let shown = format!("{ruleset:?}");
+    let (_, rest) = shown.split_once(" actual_restrict_self_flags: ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some(digits.parse::<u32>().ok()? & !TSYNC)
 }

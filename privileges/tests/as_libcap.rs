@@ -129,7 +129,8 @@ fn modes() {
             let ours = state_after(|| {
                 prepare(&mut begun);
                 sleepers(2);
-                Privileges::new().mode(modes[number]).plan().is_ok_and(|plan| plan.apply().is_ok())
+                let settings = Privileges::new().stay_root().keep_groups().mode(modes[number]);
+                settings.plan().is_ok_and(|plan| plan.apply().is_ok())
             });
             random(&mut state);
             // libcap wants CAP_SETPCAP even where nothing is left to be done.
@@ -169,7 +170,7 @@ fn iab() {
                 prepare(&mut begun);
                 sleepers(2);
                 let keep = Capabilities::of_this_thread().unwrap().permitted;
-                let wish = Privileges::new().keep(keep).iab(iab);
+                let wish = Privileges::new().stay_root().keep_groups().keep(keep).iab(iab);
                 wish.plan().is_ok_and(|plan| plan.apply().is_ok())
             });
             random(&mut state);

@@ -1,0 +1,182 @@
+//! One system call of a plan: what it shows of itself, and what it adds to the transaction.
+
+// # Safety
+//
+// The calls that libpsx has no type for take numbers, static strings, or memory of the step, which outlives the
+// transaction. Descriptors stay open as long as the step.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use libpsx::process::{self, Operation, SessionKeyring, Synchronisation};
+use libpsx::process::{Capabilities, Capability, Gid, Instruction, Securebits, Uid};
+use libpsx::{Agreement, Transaction};
+
+use crate::names;
+
+/// Every capability once in the bounding and once in the ambient set, the questions, and the rest.
+const ROOM: usize = 340;
+/// The calls of a plan.
+pub(crate) type Calls<'a> = Transaction<'a, ROOM>;
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Makes the directory the working directory.
+    Enter(File, PathBuf),
+    /// Makes the working directory the root directory.
+    Chroot,
+    /// Returns the number that an inotify instance has for the directory at a path: another number in a thread whose
+    /// directory is another one.
+    Compare(Arc<OwnedFd>, &'static CStr),
+    JoinKeyring,
+    Umask(u32),
+    DropBounding(Capability),
+    Groups(Vec<Gid>),
+    Gid(Gid),
+    KeepCapabilities(bool),
+    Uid(Uid),
+    Capabilities(Capabilities),
+    ClearAmbient,
+    RaiseAmbient(Capability),
+    Securebits(Securebits),
+    Dumpable,
+    ParentDeathSignal(i32),
+    NoNewPrivs,
+    Landlock(Arc<OwnedFd>, u32),
+    Seccomp(Vec<Instruction>),
+}
+
+impl Step {
+    /// Whether its descriptor has to mean the same in every thread.
+    pub(crate) fn needs_shared_descriptors(&self) -> bool {
+        matches!(self, Self::Enter(..) | Self::Compare(..) | Self::Landlock(..))
+    }
+
+    pub(crate) fn add<'a>(
+        &'a self,
+        calls: Calls<'a>,
+        keyring: Option<&'a SessionKeyring<'a>>,
+    ) -> Calls<'a> {
+        let one: Operation<'a> = match self {
+            Self::Capabilities(sets) => process::capset(*sets),
+            Self::DropBounding(capability) => process::bounding_drop(*capability),
+            Self::Groups(groups) => process::setgroups(groups),
+            Self::Gid(gid) => process::setresgid(Some(*gid), Some(*gid), Some(*gid)),
+            Self::KeepCapabilities(keep) => process::keepcaps(*keep),
+            Self::Uid(uid) => process::setresuid(Some(*uid), Some(*uid), Some(*uid)),
+            Self::ClearAmbient => process::ambient_clear(),
+            Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
+            Self::Securebits(bits) => process::securebits(*bits),
+            Self::NoNewPrivs => process::no_new_privs(),
+            Self::Seccomp(program) => process::seccomp(program, Synchronisation::Kernel),
+            Self::JoinKeyring => match keyring {
+                Some(keyring) => keyring.join(),
+                None => return calls,
+            },
+            // Threads share their root and working directory, most of them: by a descriptor, each may do it again.
+            Self::Enter(directory, _) => {
+                return number(
+                    calls,
+                    libc::SYS_fchdir,
+                    [fd(directory), 0, 0],
+                    Agreement::SameResult,
+                );
+            }
+            Self::Chroot => {
+                let here = c".".as_ptr() as usize;
+                return number(calls, libc::SYS_chroot, [here, 0, 0], Agreement::SameResult);
+            }
+            Self::Compare(inotify, path) => {
+                let args = [fd(inotify), path.as_ptr() as usize, WATCHED as usize];
+                return number(calls, libc::SYS_inotify_add_watch, args, Agreement::SameResult);
+            }
+            Self::Umask(mask) => {
+                return number(
+                    calls,
+                    libc::SYS_umask,
+                    [*mask as usize, 0, 0],
+                    Agreement::AnySuccess,
+                );
+            }
+            Self::Dumpable => {
+                let args = [libc::PR_SET_DUMPABLE as usize, 1, 0];
+                return number(calls, libc::SYS_prctl, args, Agreement::SameResult);
+            }
+            Self::ParentDeathSignal(signal) => {
+                let args = [libc::PR_SET_PDEATHSIG as usize, *signal as usize, 0];
+                return number(calls, libc::SYS_prctl, args, Agreement::SameResult);
+            }
+            // By each thread, because the questions come after it.
+            Self::Landlock(ruleset, flags) => {
+                let args = [fd(ruleset), *flags as usize, 0];
+                return number(
+                    calls,
+                    libc::SYS_landlock_restrict_self,
+                    args,
+                    Agreement::SameResult,
+                );
+            }
+        };
+        calls.with(one)
+    }
+}
+
+/// The event is one that a root directory hardly has.
+pub(crate) const WATCHED: u32 = libc::IN_DELETE_SELF | libc::IN_ONLYDIR;
+
+fn fd(descriptor: &impl AsRawFd) -> usize {
+    descriptor.as_raw_fd() as usize
+}
+
+/// Adds a call that takes numbers, or addresses of what outlives the transaction.
+fn number<'a>(
+    calls: Calls<'a>,
+    nr: libc::c_long,
+    [a, b, c]: [usize; 3],
+    agreement: Agreement,
+) -> Calls<'a> {
+    // SAFETY: as the head of this file says.
+    unsafe { calls.with_call(nr, [a, b, c, 0, 0, 0], agreement) }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enter(_, path) => write!(f, "fchdir {}", path.display()),
+            Self::Chroot => write!(f, "chroot ."),
+            Self::Compare(_, path) => {
+                write!(
+                    f,
+                    "inotify_add_watch {} (the same directory in every thread?)",
+                    path.to_string_lossy()
+                )
+            }
+            Self::JoinKeyring => write!(f, "keyctl KEYCTL_JOIN_SESSION_KEYRING (a new one)"),
+            Self::Umask(mask) => write!(f, "umask {mask:03o}"),
+            Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
+            Self::Groups(groups) => {
+                write!(f, "setgroups {}", names::numbers(groups.iter().map(|gid| gid.raw())))
+            }
+            Self::Gid(gid) => write!(f, "setresgid {}", gid.raw()),
+            Self::KeepCapabilities(keep) => write!(f, "prctl PR_SET_KEEPCAPS {}", u8::from(*keep)),
+            Self::Uid(uid) => write!(f, "setresuid {}", uid.raw()),
+            Self::Capabilities(sets) => write!(f, "capset {sets}"),
+            Self::ClearAmbient => write!(f, "prctl PR_CAP_AMBIENT_CLEAR_ALL"),
+            Self::RaiseAmbient(capability) => write!(f, "prctl PR_CAP_AMBIENT_RAISE {capability}"),
+            Self::Securebits(bits) => {
+                write!(f, "prctl PR_SET_SECUREBITS {}", names::securebits(*bits))
+            }
+            Self::Dumpable => write!(f, "prctl PR_SET_DUMPABLE 1"),
+            Self::ParentDeathSignal(signal) => write!(f, "prctl PR_SET_PDEATHSIG {signal}"),
+            Self::NoNewPrivs => write!(f, "prctl PR_SET_NO_NEW_PRIVS"),
+            Self::Landlock(_, 0) => write!(f, "landlock_restrict_self"),
+            Self::Landlock(_, flags) => write!(f, "landlock_restrict_self, flags {flags:#x}"),
+            Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
+        }
+    }
+}
