@@ -409,10 +409,11 @@ impl Plan {
         };
         let mut stays = Vec::new();
         let mut goes = Vec::new();
-        let mut tell = |changed: bool, what: &str, before: String, after: String| match changed {
-            true => goes.push(format!("{what} {before} becomes {after}")),
-            false => stays.push(format!("{what} {before}")),
-        };
+        let mut tell =
+            |set: bool, what: &str, before: String, after: String| match set && before != after {
+                true => goes.push(format!("{what} {before} becomes {after}")),
+                false => stays.push(format!("{what} {before}")),
+            };
         let ids_text = |ids: [u32; 3]| match ids {
             [a, b, c] if a == b && b == c => names::user(a),
             ids => format!("{} (real, effective, saved)", ids.map(names::user).join(" ")),

@@ -98,6 +98,13 @@ impl Tasks {
         None
     }
 
+    /// A directory of a test's own.
+    #[cfg(test)]
+    pub(crate) fn of_directory(path: &std::path::Path, own: i32) -> Self {
+        let tasks = File::open(path).unwrap().into();
+        Self { reader: Reader::Here(Hand { tasks, file: None }), foreign: false, own }
+    }
+
     /// Has a child process read from now on. `None`: no child process could be made.
     pub(crate) fn outside(self) -> Option<Self> {
         let Reader::Here(hand) = self.reader else { return Some(self) };
@@ -155,6 +162,10 @@ impl Tasks {
     /// Makes one step, and gives what it has read. Returns how much that was.
     fn step(&mut self, step: Step, name: &str, use_it: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
         let name = CString::new(name)?;
+        if let (Step::Open, Reader::Here(hand)) = (step, &mut self.reader) {
+            // The table may have no room for one more.
+            hand.file = None;
+        }
         let mut buffer;
         let (result, data) = match &mut self.reader {
             Reader::Here(hand) => {

@@ -201,6 +201,13 @@ impl<'a> Verification<'a> {
     /// By what the kernel shows of each thread in /proc. What cannot be read is a mismatch, unless the thread is gone.
     /// Returns of how many threads it was read.
     fn read(&mut self, tasks: &mut Tasks) -> usize {
+        // A mount option (hidepid, proc(5)) may hide this process from the one that reads for it.
+        let hidden = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM | libc::EACCES))
+        };
+        if tasks.own_status().is_err_and(|error| hidden(&error)) {
+            return 0;
+        }
         let mut names = match tasks.list() {
             Ok(names) => names,
             Err(error) => {
@@ -364,4 +371,52 @@ pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place>
     let told =
         unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
     told.then_some((stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A directory that looks like that of the tasks, with one thread whose status cannot be read.
+    fn damaged() -> (PathBuf, Tasks) {
+        let directory =
+            std::env::temp_dir().join(format!("privileges-tasks-{}", std::process::id()));
+        let link = std::fs::read_link("/proc/thread-self").unwrap();
+        let own = link.file_name().unwrap().to_str().unwrap().to_owned();
+        std::fs::create_dir_all(directory.join(&own)).unwrap();
+        let status = std::fs::read("/proc/thread-self/status").unwrap();
+        std::fs::write(directory.join(&own).join("status"), status).unwrap();
+        std::fs::create_dir_all(directory.join("1/status")).unwrap();
+        let tasks = Tasks::of_directory(&directory, own.parse().unwrap());
+        (directory, tasks)
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_mismatch() {
+        let (directory, mut tasks) = damaged();
+        let report = process::identities(64).unwrap();
+        let expected = Expected {
+            uid: None,
+            no_root: false,
+            gid: None,
+            groups: None,
+            sets: Capabilities::of_this_thread().unwrap(),
+            ambient: process::ambient_set(),
+            bounding: process::bounding_set(),
+            securebits: Securebits::of_this_thread().unwrap(),
+            no_new_privs: false,
+            filtered: false,
+            root: None,
+            directory: None,
+            compared: false,
+        };
+        let mut verification = Verification::new(&expected, &report, None);
+        assert_eq!(verification.read(&mut tasks), 1);
+        std::fs::remove_dir_all(directory).unwrap();
+        let wrong: Vec<_> =
+            verification.wrong.iter().map(|one| (one.tid, one.what.as_str())).collect();
+        assert_eq!(wrong, [(1, "/proc/self/task/TID/status")], "{:?}", verification.wrong);
+    }
 }

@@ -1,0 +1,473 @@
+//! What would deceive the verification, lead out of the new root directory, or keep the process alive.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use landlock::{ABI, Access, AccessFs, RestrictSelfAttr, Ruleset, RulesetAttr, RulesetCreatedAttr};
+use privileges::{Error, Groups, Mismatch, Privileges};
+use support::{
+    filter, install, isolated_as_root, isolated_status, prepared, proc, program, sleepers,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// What becomes `nobody`, or root without capabilities.
+fn nobody() -> Privileges {
+    Privileges::new().user(65534).group(65534).groups(Groups::NONE).report_failure()
+}
+
+fn rooted() -> Privileges {
+    Privileges::new().stay_root().keep_groups().report_failure()
+}
+
+fn not_dropped(privileges: Privileges) -> Vec<Mismatch> {
+    match privileges.plan().unwrap().apply() {
+        Err(Error::NotDropped(wrong)) => wrong,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An empty directory.
+fn jail() -> PathBuf {
+    let jail = std::env::temp_dir().join(format!("privileges-jail-{}", std::process::id()));
+    std::fs::create_dir_all(&jail).unwrap();
+    jail
+}
+
+/// In this thread these calls succeed without effect.
+fn pretend(calls: &[i64]) {
+    install(&program(calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
+}
+
+fn allow_all() -> Vec<seccompiler::sock_filter> {
+    vec![seccompiler::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }]
+}
+
+fn ruleset() -> landlock::RulesetCreated {
+    Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap().create().unwrap()
+}
+
+#[test]
+fn a_name_that_is_not_utf_8() {
+    isolated_as_root("a_name_that_is_not_utf_8", WATCHDOG, || {
+        prepared(|| {
+            // SAFETY: the kernel reads a string.
+            unsafe { libc::prctl(libc::PR_SET_NAME, c"Schlussabf\xc3\xbchr\xc3".as_ptr()) };
+            pretend(&[libc::SYS_capset, libc::SYS_capget]);
+        });
+        let wrong = not_dropped(rooted());
+        let shown = |one: &Mismatch| one.what == "CapPrm" && one.found != "none";
+        assert!(wrong.iter().any(shown), "{wrong:?}");
+    });
+}
+
+/// What hides a thread from this process does not hide it from the one outside.
+#[test]
+fn under_a_new_filter_or_domain() {
+    isolated_as_root("under_a_new_filter_or_domain", WATCHDOG, || {
+        let program = allow_all();
+        for settings in [
+            rooted().landlock(ruleset()),
+            rooted().seccomp(&program),
+            rooted().landlock(ruleset()).seccomp(&program),
+        ] {
+            support::forked(|| {
+                sleepers(2);
+                let plan = settings.plan().unwrap();
+                let filtered = plan.to_string().contains("seccomp");
+                let applied = plan.apply().unwrap();
+                assert_eq!((applied.threads, applied.seen), (3, 3));
+                // SAFETY: it touches no memory.
+                assert_eq!(unsafe { libc::prctl(libc::PR_GET_SECCOMP) } == 2, filtered);
+            });
+        }
+        prepared(|| pretend(&[libc::SYS_capset, libc::SYS_capget]));
+        let wrong = not_dropped(rooted().landlock(ruleset()));
+        assert!(wrong.iter().any(|one| one.what == "CapPrm"), "{wrong:?}");
+    });
+}
+
+/// The new root directory is pretended by a thread with a root directory of its own.
+#[test]
+fn a_thread_with_another_root_directory() {
+    isolated_as_root("a_thread_with_another_root_directory", WATCHDOG, || {
+        let jail = jail();
+        for calls in [&[libc::SYS_chroot][..], &[libc::SYS_chroot, libc::SYS_inotify_add_watch]] {
+            support::forked(|| {
+                let calls = calls.to_vec();
+                prepared(move || {
+                    // SAFETY: it takes a number.
+                    assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+                    pretend(&calls);
+                });
+                let wrong = not_dropped(nobody().chroot(&jail));
+                let named = |what: &str| wrong.iter().any(|one| one.what.contains(what));
+                assert!(named("root") && named("inotify_add_watch"), "{wrong:?}");
+            });
+        }
+        // A thread whose root directory is its own, and which performs the calls, is fine.
+        prepared(|| {
+            // SAFETY: it takes a number.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+        });
+        let threads = proc::tids().len();
+        let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.seen), (threads, threads));
+    });
+}
+
+/// A thread in whose own descriptor table the plan's numbers are other directories, or nothing.
+#[test]
+fn a_thread_with_other_descriptors() {
+    isolated_as_root("a_thread_with_other_descriptors", WATCHDOG, || {
+        let jail = jail();
+        for other in [true, false] {
+            support::forked(|| {
+                static PLANNED: AtomicBool = AtomicBool::new(false);
+                prepared(move || {
+                    // SAFETY: it takes a number.
+                    assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+                    if other {
+                        // SAFETY: a string.
+                        let root = unsafe { libc::open(c"/".as_ptr(), libc::O_PATH) };
+                        for number in (3..20).filter(|&number| number != root) {
+                            // SAFETY: descriptors of this thread.
+                            unsafe { libc::dup2(root, number) };
+                        }
+                    }
+                    PLANNED.store(true, Ordering::SeqCst);
+                });
+                let before = proc::field_in_every_thread("Uid");
+                match nobody().chroot(&jail).plan().unwrap().apply() {
+                    Err(Error::OwnDescriptors { tid }) => assert!(proc::tids().contains(&tid)),
+                    other => panic!("{other:?}"),
+                }
+                assert_eq!(proc::field_in_every_thread("Uid"), before);
+                // A plan without descriptors has nothing to do with it.
+                nobody().plan().unwrap().apply().unwrap();
+            });
+        }
+    });
+}
+
+/// Threads that end while the descriptor tables are compared have none any more.
+#[test]
+fn threads_that_end_are_not_taken_for_others() {
+    isolated_as_root("threads_that_end_are_not_taken_for_others", WATCHDOG, || {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let jail = jail();
+        let spawning = std::thread::spawn(|| {
+            while !STOP.load(Ordering::SeqCst) {
+                let some: Vec<_> = (0..8).map(|_| std::thread::spawn(|| ())).collect();
+                some.into_iter().for_each(|thread| thread.join().unwrap());
+            }
+        });
+        for _ in 0..20 {
+            rooted()
+                .keep(privileges::CapabilitySet::all() & permitted())
+                .chdir(&jail)
+                .plan()
+                .unwrap()
+                .apply()
+                .unwrap();
+        }
+        STOP.store(true, Ordering::SeqCst);
+        spawning.join().unwrap();
+    });
+}
+
+fn permitted() -> privileges::CapabilitySet {
+    privileges::Capabilities::of_this_thread().unwrap().permitted
+}
+
+/// Children that are forked just after the stop: what their descriptors lead to.
+#[test]
+fn no_child_has_a_way_out() {
+    isolated_as_root("no_child_has_a_way_out", WATCHDOG, || {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let counts = shared_words();
+        let jail = jail();
+        let forking = || {
+            let counts = shared_words_at(counts.as_ptr().addr());
+            while !STOP.load(Ordering::SeqCst) {
+                // SAFETY: the child makes system calls only.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    look_for_a_way_out(counts);
+                }
+                // SAFETY: it takes numbers.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(forking);
+            scope.spawn(forking);
+            sleepers(100);
+            while counts[2].load(Ordering::SeqCst) < 10 {
+                std::thread::yield_now();
+            }
+            let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
+            assert_eq!(applied.seen, applied.threads);
+            while counts[0].load(Ordering::SeqCst) < 20 {
+                std::thread::yield_now();
+            }
+            STOP.store(true, Ordering::SeqCst);
+        });
+        let (children, out) = (counts[0].load(Ordering::SeqCst), counts[1].load(Ordering::SeqCst));
+        println!("{children} children in the new state");
+        assert_eq!(out, 0);
+    });
+}
+
+fn shared_words() -> &'static [AtomicU32] {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    shared_words_at(at.addr())
+}
+
+fn shared_words_at(at: usize) -> &'static [AtomicU32] {
+    // SAFETY: it is the mapping from above, zeroed, and never given back.
+    unsafe { std::slice::from_raw_parts(at as *const AtomicU32, 3) }
+}
+
+fn look_for_a_way_out(counts: &[AtomicU32]) -> ! {
+    counts[2].fetch_add(1, Ordering::SeqCst);
+    // SAFETY: it touches no memory.
+    if unsafe { libc::getuid() } == 65534 {
+        for number in 3..64 {
+            // SAFETY: it takes a number.
+            if unsafe { libc::fchdir(number) } != 0 {
+                continue;
+            }
+            // SAFETY: strings.
+            let out = unsafe {
+                libc::access(c"../../../../../../etc/passwd".as_ptr(), libc::F_OK) == 0
+                    || libc::access(c"self/root/etc/passwd".as_ptr(), libc::F_OK) == 0
+            };
+            counts[1].fetch_add(u32::from(out), Ordering::SeqCst);
+        }
+        counts[0].fetch_add(1, Ordering::SeqCst);
+    }
+    support::end(0)
+}
+
+/// The child process that reads /proc is none of the program's children, and is over afterwards.
+#[test]
+fn no_child_process_is_left() {
+    isolated_as_root("no_child_process_is_left", WATCHDOG, || {
+        static SIGNALS: AtomicU32 = AtomicU32::new(0);
+        extern "C" fn count(_: i32) {
+            SIGNALS.fetch_add(1, Ordering::SeqCst);
+        }
+        // SAFETY: the handler adds to a number.
+        unsafe { libc::signal(libc::SIGCHLD, count as *const () as usize) };
+        sleepers(2);
+        let children = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        for _ in 0..5 {
+            rooted().keep(permitted()).seccomp(&allow_all()).plan().unwrap().apply().unwrap();
+            assert_eq!(children(), "");
+        }
+        // SAFETY: it takes numbers.
+        let waited =
+            unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+        assert_eq!(waited, -1);
+        assert_eq!(SIGNALS.load(Ordering::SeqCst), 0);
+    });
+}
+
+/// Where a mount option hides this process from the one that reads for it, the threads are asked alone.
+#[test]
+fn hidden_from_the_process_outside() {
+    isolated_as_root("hidden_from_the_process_outside", WATCHDOG, || {
+        // SAFETY: it takes a number; the process has one thread that matters.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS) }, 0);
+        let (proc, none) = (c"proc".as_ptr(), std::ptr::null::<libc::c_void>());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        // SAFETY: strings, or nothing.
+        assert_eq!(
+            unsafe { libc::mount(none.cast(), c"/".as_ptr(), none.cast(), private, none) },
+            0
+        );
+        let options = c"hidepid=2,gid=4242".as_ptr().cast();
+        // SAFETY: strings.
+        if unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, 0, options) } != 0 {
+            println!("SKIPPED: no mount of proc here: {}", std::io::Error::last_os_error());
+            return;
+        }
+        sleepers(2);
+        let threads = proc::tids().len();
+        let ptrace = privileges::Capability::SYS_PTRACE.into();
+        rooted().keep(permitted() - ptrace).plan().unwrap().apply().unwrap();
+        let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.seen), (threads, 0));
+    });
+}
+
+/// As in a container: the process outside may not follow the links of a process that has changed its user.
+#[test]
+fn without_cap_sys_ptrace() {
+    isolated_as_root("without_cap_sys_ptrace", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        let ptrace = privileges::Capability::SYS_PTRACE.into();
+        rooted().keep(permitted() - ptrace).plan().unwrap().apply().unwrap();
+        let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.seen), (threads, threads));
+    });
+}
+
+/// Something else is mounted at /proc, or another process's tasks are.
+#[test]
+fn a_proc_that_is_none() {
+    isolated_as_root("a_proc_that_is_none", WATCHDOG, || {
+        for tasks in [true, false] {
+            support::forked(|| {
+                // SAFETY: it takes a number.
+                assert_eq!(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS) }, 0);
+                let none = std::ptr::null::<libc::c_char>();
+                let private = libc::MS_REC | libc::MS_PRIVATE;
+                // SAFETY: strings, or nothing.
+                let made = unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) };
+                assert_eq!(made, 0);
+                let own =
+                    std::ffi::CString::new(format!("/proc/{}/task", std::process::id())).unwrap();
+                if tasks {
+                    let bind = libc::MS_BIND;
+                    // SAFETY: strings.
+                    let made = unsafe {
+                        libc::mount(c"/proc/1/task".as_ptr(), own.as_ptr(), none, bind, none.cast())
+                    };
+                    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+                } else {
+                    let tmpfs = c"tmpfs".as_ptr();
+                    // SAFETY: strings.
+                    assert_eq!(
+                        unsafe { libc::mount(tmpfs, c"/proc".as_ptr(), tmpfs, 0, none.cast()) },
+                        0
+                    );
+                    std::fs::create_dir_all("/proc/self/task/1").unwrap();
+                }
+                let applied = nobody().plan().unwrap().apply().unwrap();
+                assert_eq!((applied.threads, applied.seen), (1, 0));
+            });
+        }
+    });
+}
+
+#[test]
+fn landlock_brings_no_new_privs_without_landlock() {
+    isolated_as_root("landlock_brings_no_new_privs_without_landlock", WATCHDOG, || {
+        sleepers(2);
+        // The answer of a kernel without Landlock, in this thread alone.
+        let none = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let ruleset = std::thread::spawn(move || {
+            filter(libc::SYS_landlock_create_ruleset, none);
+            ruleset()
+        });
+        let plan = nobody().landlock(ruleset.join().unwrap()).plan().unwrap();
+        assert!(plan.to_string().contains("the kernel does not support the ruleset"), "{plan}");
+        plan.apply().unwrap();
+        support::all_have("NoNewPrivs", "1");
+    });
+}
+
+/// The flags of the ruleset reach the kernel; one that it does not know is refused.
+#[test]
+fn landlock_flags_are_carried() {
+    isolated_as_root("landlock_flags_are_carried", WATCHDOG, || {
+        let quiet = || ruleset().log_same_exec(false).unwrap().log_new_exec(true).unwrap();
+        let plan = rooted().landlock(quiet().log_subdomains(false).unwrap()).plan().unwrap();
+        let shown = plan.to_string();
+        if shown.contains("landlock_restrict_self\n") {
+            println!("SKIPPED: this kernel's Landlock has no such flags");
+            return;
+        }
+        assert!(shown.contains("landlock_restrict_self, flags 0x7"), "{shown}");
+        let wrong = rooted().landlock(quiet()).landlock_flags(1 << 20).plan().unwrap().apply();
+        assert!(matches!(wrong, Err(Error::Partial { .. })), "{wrong:?}");
+        plan.apply().unwrap();
+    });
+}
+
+/// Standard error is a full pipe, with a reader or without: the process ends, before a thread has done anything.
+#[test]
+fn killed_though_standard_error_is_full() {
+    let case = "killed_though_standard_error_is_full";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        let mut ends = [0; 2];
+        // SAFETY: the kernel writes two descriptors.
+        assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK) }, 0);
+        let bytes = [b'.'; 4096];
+        // SAFETY: the bytes are as many as said.
+        while unsafe { libc::write(ends[1], bytes.as_ptr().cast(), bytes.len()) } > 0 {}
+        // SAFETY: it takes numbers. Writing waits from now on.
+        unsafe { libc::fcntl(ends[1], libc::F_SETFL, 0) };
+        // SAFETY: both are open.
+        unsafe { libc::dup2(ends[1], 2) };
+        prepared(|| pretend(&[libc::SYS_setresuid]));
+        let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+        println!("went on");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(!output.contains("went on"), "{output}");
+}
+
+/// Handlers for every signal do not keep the process alive.
+#[test]
+fn killed_though_every_signal_is_handled() {
+    let case = "killed_though_every_signal_is_handled";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        extern "C" fn go_on(_: i32) {}
+        for signal in 1..65 {
+            // SAFETY: the handler does nothing.
+            unsafe { libc::signal(signal, go_on as *const () as usize) };
+        }
+        prepared(|| pretend(&[libc::SYS_setresuid]));
+        let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+        println!("went on");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(
+        output.contains("privileges: not dropped: thread ") && !output.contains("went on"),
+        "{output}"
+    );
+}
+
+/// A filter of before that lets nothing pass by which a process may end.
+#[test]
+fn killed_though_a_filter_forbids_it() {
+    let case = "killed_though_a_filter_forbids_it";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        let calls =
+            [libc::SYS_tgkill, libc::SYS_kill, libc::SYS_exit_group, libc::SYS_rt_sigaction];
+        prepared(|| pretend(&[libc::SYS_setresuid]));
+        let plan = Privileges::new().user("nobody").plan().unwrap();
+        // The handler of signal 33 is there already.
+        libpsx::process::identities(0).unwrap();
+        install(&program(&calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
+        let _ = plan.apply();
+        println!("went on");
+        // SAFETY: it takes a number.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    });
+    assert!(status.signal().is_some(), "{status} {output}");
+    assert!(!output.contains("went on"), "{output}");
+}
