@@ -55,7 +55,7 @@ const fn needed(
 
 /// The calls after the filter. A call on the way to a kill is not listed: a process that has to die dies of a filter
 /// that kills for it, and of a trap instruction if the filter answers every such call with an error.
-const NEEDED: [Needed; 11] = [
+const NEEDED: &[Needed] = &[
     needed(
         "futex",
         libc::SYS_futex,
@@ -104,6 +104,15 @@ const NEEDED: [Needed; 11] = [
         "close",
         libc::SYS_close,
         [Is(3), NOTHING, NOTHING, NOTHING, NOTHING, NOTHING],
+        CALLER,
+        ErrorIsFine,
+    ),
+    // Rust's standard library asks for the flags of a descriptor before it closes it, in a build with debug assertions.
+    #[cfg(debug_assertions)]
+    needed(
+        "fcntl",
+        libc::SYS_fcntl,
+        [Is(3), Is(libc::F_GETFD as u64), NOTHING, NOTHING, NOTHING, NOTHING],
         CALLER,
         ErrorIsFine,
     ),

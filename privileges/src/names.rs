@@ -1,10 +1,10 @@
 //! Values in words.
 
-use libpsx::process::{Capability, CapabilitySet, Securebits};
+use libpsx::process::{Capabilities, Capability, CapabilitySet, Securebits};
 
-/// `none`, `all`, the names with commas between them, or those that are missing if most are there.
-pub(crate) fn set(set: CapabilitySet) -> String {
-    let all = CapabilitySet::all();
+/// `none`, `all`, the names with commas between them, or those that are missing if most are there. `all` is what the
+/// kernel knows: asking for it is a system call, which a filter may forbid by then.
+pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
     let missing = all - set;
     match () {
         () if set.is_empty() => "none".to_owned(),
@@ -14,6 +14,13 @@ pub(crate) fn set(set: CapabilitySet) -> String {
         }
         () => list(set),
     }
+}
+
+/// The three sets.
+pub(crate) fn sets(sets: Capabilities, all: CapabilitySet) -> String {
+    let [effective, permitted, inheritable] =
+        [sets.effective, sets.permitted, sets.inheritable].map(|one| set(one, all));
+    format!("permitted {permitted}, effective {effective}, inheritable {inheritable}")
 }
 
 pub(crate) fn list(set: CapabilitySet) -> String {

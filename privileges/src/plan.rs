@@ -38,6 +38,8 @@ use crate::{Error, Groups, Id, Mode, Privileges, Problem, bpf, filter, kill, nam
 #[must_use = "a plan does nothing until it is applied"]
 pub struct Plan {
     steps: Vec<Step>,
+    /// Each step in words, made before a filter may forbid it.
+    shown: Vec<String>,
     expected: Expected,
     /// What the process keeps, in words.
     stays: Vec<String>,
@@ -407,6 +409,7 @@ impl Plan {
             (true, true) => "a child process reads /proc of every thread",
             (true, false) => "/proc of every thread is read",
         };
+        let known = CapabilitySet::all();
         let mut stays = Vec::new();
         let mut goes = Vec::new();
         let mut tell =
@@ -441,7 +444,7 @@ impl Plan {
             groups_after,
         );
         let mut set = |what: &str, before: CapabilitySet, after: CapabilitySet| {
-            tell(before != after, what, names::set(before), names::set(after));
+            tell(before != after, what, names::set(before, known), names::set(after, known));
         };
         set("permitted capabilities", now.permitted, sets.permitted);
         set("inheritable capabilities", now.inheritable, sets.inheritable);
@@ -480,9 +483,11 @@ impl Plan {
             filtered,
             root: root_place,
             directory: directory_place,
+            known,
             compared: inotify.is_some(),
         };
         Ok(Self {
+            shown: steps.iter().map(Step::to_string).collect(),
             steps,
             expected,
             stays,
@@ -564,9 +569,9 @@ impl Plan {
 
     /// A call by its number, counted from 0, as the plan shows it. (A filter comes after the questions.)
     fn call(&self, index: usize) -> String {
-        let last = self.steps.len().saturating_sub(1);
-        match self.steps.get(index.min(last)) {
-            Some(step) => format!("{} of {} ({step})", index.min(last) + 1, self.steps.len()),
+        let last = self.shown.len().saturating_sub(1);
+        match self.shown.get(index.min(last)) {
+            Some(shown) => format!("{} of {} ({shown})", index.min(last) + 1, self.shown.len()),
             None => (index + 1).to_string(),
         }
     }
@@ -615,7 +620,7 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Problem> {
 impl fmt::Display for Plan {
     /// A line for each call, in order; then what stays, what goes, and what is verified.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, step) in self.steps.iter().enumerate() {
+        for (index, step) in self.shown.iter().enumerate() {
             writeln!(f, "{:3} {step}", index + 1)?;
         }
         writeln!(f, "goes: {}", or_nothing(&self.goes))?;

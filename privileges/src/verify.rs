@@ -27,6 +27,8 @@ pub(crate) struct Expected {
     pub(crate) filtered: bool,
     pub(crate) root: Option<Place>,
     pub(crate) directory: Option<Place>,
+    /// The capabilities that the kernel knows.
+    pub(crate) known: CapabilitySet,
     /// The directories were compared by the calls, in the stop itself.
     pub(crate) compared: bool,
 }
@@ -78,13 +80,9 @@ impl fmt::Display for Expected {
         if let Some(groups) = self.groups() {
             write!(f, "groups {groups}, ")?;
         }
-        write!(f, "capabilities {}, ", self.sets)?;
-        write!(
-            f,
-            "ambient {}, bounding {}, ",
-            names::set(self.ambient),
-            names::set(self.bounding)
-        )?;
+        let set = |set| names::set(set, self.known);
+        write!(f, "{}, ", names::sets(self.sets, self.known))?;
+        write!(f, "ambient {}, bounding {}, ", set(self.ambient), set(self.bounding))?;
         write!(f, "securebits {}, ", names::securebits(self.securebits))?;
         write!(f, "no_new_privs {}", u8::from(self.no_new_privs))
     }
@@ -143,11 +141,18 @@ impl<'a> Verification<'a> {
         self.wrong.push(Mismatch { tid, what, expected, found });
     }
 
-    fn note(&mut self, tid: i32, what: &str, expected: Option<String>, found: Option<String>) {
+    fn note<T: PartialEq>(
+        &mut self,
+        tid: i32,
+        what: &str,
+        expected: Option<T>,
+        found: Option<T>,
+        show: impl Fn(T) -> String,
+    ) {
         let Some(expected) = expected else { return };
-        let found = found.unwrap_or_else(|| "not told".to_owned());
-        if expected != found {
-            self.add(tid, what, expected, found);
+        if found.as_ref() != Some(&expected) {
+            let found = found.map_or_else(|| "not told".to_owned(), &show);
+            self.add(tid, what, show(expected), found);
         }
     }
 
@@ -174,18 +179,23 @@ impl<'a> Verification<'a> {
         for one in report.identities() {
             asked += 1;
             let tid = one.tid();
-            let mut note = |what, expected, found| self.note(tid, what, expected, found);
-            note("Uid", expected.uid.map(|uid| four_times(uid.raw())), one.user().map(four));
-            note("Gid", expected.gid.map(|gid| four_times(gid.raw())), one.group().map(four));
-            note("Groups", expected.groups(), one.groups().map(names::numbers));
-            let sets = |sets: Capabilities| sets.to_string();
-            note("capabilities", Some(sets(expected.sets)), one.capabilities().map(sets));
-            note("CapAmb", Some(names::set(expected.ambient)), one.ambient().map(names::set));
-            note("CapBnd", Some(names::set(expected.bounding)), one.bounding().map(names::set));
-            let bits = Some(names::securebits(expected.securebits));
-            note("securebits", bits, one.securebits().map(names::securebits));
-            let nnp = expected.no_new_privs.then(|| "1".to_owned());
-            note("NoNewPrivs", nnp, Some(u8::from(one.no_new_privs()).to_string()));
+            let (known, uid, gid) = (expected.known, expected.uid, expected.gid);
+            let same = |text: String| text;
+            let set = |set| names::set(set, known);
+            let sets = |sets| names::sets(sets, known);
+            let user = uid.map(|uid| four_times(uid.raw()));
+            let group = gid.map(|gid| four_times(gid.raw()));
+            self.note(tid, "Uid", user, one.user().map(four), same);
+            self.note(tid, "Gid", group, one.group().map(four), same);
+            self.note(tid, "Groups", expected.groups(), one.groups().map(names::numbers), same);
+            self.note(tid, "capabilities", Some(expected.sets), one.capabilities(), sets);
+            self.note(tid, "CapAmb", Some(expected.ambient), one.ambient(), set);
+            self.note(tid, "CapBnd", Some(expected.bounding), one.bounding(), set);
+            let bits = Some(expected.securebits);
+            self.note(tid, "securebits", bits, one.securebits(), names::securebits);
+            let nnp = expected.no_new_privs.then_some(true);
+            let show = |nnp: bool| u8::from(nnp).to_string();
+            self.note(tid, "NoNewPrivs", nnp, Some(one.no_new_privs()), show);
             let root = one
                 .user()
                 .is_none_or(|ids| [ids.real, ids.effective, ids.saved, ids.files].contains(&0));
@@ -194,8 +204,8 @@ impl<'a> Verification<'a> {
                 self.add(tid, "Uid", "no id of root", found);
             }
         }
-        let (threads, asked) = (report.threads().to_string(), asked.to_string());
-        self.note(0, "number of threads asked", Some(threads), Some(asked));
+        let threads = Some(report.threads());
+        self.note(0, "number of threads asked", threads, Some(asked), |count| count.to_string());
     }
 
     /// By what the kernel shows of each thread in /proc. What cannot be read is a mismatch, unless the thread is gone.
@@ -263,20 +273,22 @@ impl<'a> Verification<'a> {
         };
         let set = |name| {
             let bits = u64::from_str_radix(&text(name)?, 16).ok()?;
-            Some(names::set(CapabilitySet::from_bits(bits)))
+            Some(CapabilitySet::from_bits(bits))
         };
+        let (same, show) = (|text: String| text, |set| names::set(set, expected.known));
         let sets = expected.sets;
-        let wanted = |set| Some(names::set(set));
-        self.note(tid, "Uid", expected.uid.map(|uid| four_times(uid.raw())), ids(b"Uid"));
-        self.note(tid, "Gid", expected.gid.map(|gid| four_times(gid.raw())), ids(b"Gid"));
-        self.note(tid, "Groups", expected.groups(), list(b"Groups"));
-        self.note(tid, "CapInh", wanted(sets.inheritable), set(b"CapInh"));
-        self.note(tid, "CapPrm", wanted(sets.permitted), set(b"CapPrm"));
-        self.note(tid, "CapEff", wanted(sets.effective), set(b"CapEff"));
-        self.note(tid, "CapBnd", wanted(expected.bounding), set(b"CapBnd"));
-        self.note(tid, "CapAmb", wanted(expected.ambient), set(b"CapAmb"));
+        let user = expected.uid.map(|uid| four_times(uid.raw()));
+        let group = expected.gid.map(|gid| four_times(gid.raw()));
+        self.note(tid, "Uid", user, ids(b"Uid"), same);
+        self.note(tid, "Gid", group, ids(b"Gid"), same);
+        self.note(tid, "Groups", expected.groups(), list(b"Groups"), same);
+        self.note(tid, "CapInh", Some(sets.inheritable), set(b"CapInh"), show);
+        self.note(tid, "CapPrm", Some(sets.permitted), set(b"CapPrm"), show);
+        self.note(tid, "CapEff", Some(sets.effective), set(b"CapEff"), show);
+        self.note(tid, "CapBnd", Some(expected.bounding), set(b"CapBnd"), show);
+        self.note(tid, "CapAmb", Some(expected.ambient), set(b"CapAmb"), show);
         let one = expected.no_new_privs.then(|| "1".to_owned());
-        self.note(tid, "NoNewPrivs", one, text(b"NoNewPrivs"));
+        self.note(tid, "NoNewPrivs", one, text(b"NoNewPrivs"), same);
         if expected.no_root {
             let ids = ids(b"Uid").unwrap_or_default();
             if ids.is_empty() || ids.split(' ').any(|id| id == "0") {
@@ -284,7 +296,7 @@ impl<'a> Verification<'a> {
             }
         }
         if expected.filtered {
-            self.note(tid, "Seccomp", Some("2".to_owned()), text(b"Seccomp"));
+            self.note(tid, "Seccomp", Some("2".to_owned()), text(b"Seccomp"), same);
         }
         if let Some(least) = self.filters {
             let found = text(b"Seccomp_filters").unwrap_or_default();
@@ -410,6 +422,7 @@ mod tests {
             filtered: false,
             root: None,
             directory: None,
+            known: CapabilitySet::all(),
             compared: false,
         };
         let mut verification = Verification::new(&expected, &report, None);
