@@ -211,6 +211,9 @@ fn collect_names(mut records: &[u8], names: &mut Vec<i32>) {
     }
 }
 
+/// An argument of a full word.
+const NONE: c_long = 0;
+
 /// Performs one step, with async-signal-safe calls. Returns what the system call returned, an error as a negative
 /// number: how much was read, or a descriptor. `Identify` returns how much it has written.
 ///
@@ -225,7 +228,7 @@ unsafe fn perform(
 ) -> c_long {
     let value = match step {
         // SAFETY: it takes numbers.
-        Step::Rewind => unsafe { libc::syscall(libc::SYS_lseek, tasks, 0, libc::SEEK_SET) },
+        Step::Rewind => unsafe { libc::syscall(libc::SYS_lseek, tasks, NONE, libc::SEEK_SET) },
         // SAFETY: the data has room for so much.
         Step::List => unsafe { libc::syscall(libc::SYS_getdents64, tasks, data, DATA) },
         Step::Open => {
@@ -251,8 +254,8 @@ unsafe fn perform(
         }
     };
     if value < 0 {
-        // SAFETY: it is the address of this thread's error number.
-        let number = unsafe { *libc::__errno_location() };
+        // It reads errno, and does no more.
+        let number = io::Error::last_os_error().raw_os_error().unwrap_or(0);
         return -c_long::from(number.max(1));
     }
     value
@@ -310,7 +313,7 @@ impl Observer {
         let parent = std::process::id() as i32;
         // As fork(2), but for the signal at the end.
         // SAFETY: the child goes on on a copy of this stack, and never returns from `serve`.
-        let pid = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } as i32;
+        let pid = unsafe { libc::syscall(libc::SYS_clone, NONE, NONE, NONE, NONE, NONE) } as i32;
         if pid == 0 {
             // SAFETY: this is the child.
             unsafe { serve(page, tasks.as_raw_fd(), parent) }
@@ -365,7 +368,7 @@ impl Drop for Observer {
             let mut status = 0;
             // It fails if a thread of the program has waited for every kind of child.
             // SAFETY: the kernel writes the status.
-            unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, libc::__WALL, 0) };
+            unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, libc::__WALL, NONE) };
         }
         // SAFETY: no reference to the mapping is left.
         unsafe { libc::munmap(self.page.as_ptr().cast(), size_of::<Page>()) };
@@ -378,7 +381,7 @@ impl Drop for Observer {
 /// This is the child, and `page` the mapping that it shares with its parent.
 unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
     // SAFETY: it takes numbers.
-    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long) };
     // The parent may be dead already. (In another PID namespace it has the number 0.)
     // SAFETY: it touches no memory.
     let now = unsafe { libc::syscall(libc::SYS_getppid) } as i32;

@@ -248,11 +248,11 @@ fn look_for_a_way_out(counts: &[AtomicU32]) -> ! {
             if unsafe { libc::fchdir(number) } != 0 {
                 continue;
             }
-            // SAFETY: strings.
-            let out = unsafe {
-                libc::access(c"../../../../../../etc/passwd".as_ptr(), libc::F_OK) == 0
-                    || libc::access(c"self/root/etc/passwd".as_ptr(), libc::F_OK) == 0
-            };
+            let out =
+                [c"../../../../../../etc/passwd", c"self/root/etc/passwd"].iter().any(|path| {
+                    // SAFETY: the path is a string.
+                    unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+                });
             counts[1].fetch_add(u32::from(out), Ordering::SeqCst);
         }
         counts[0].fetch_add(1, Ordering::SeqCst);
@@ -293,10 +293,8 @@ fn hidden_from_the_process_outside() {
         let (proc, none) = (c"proc".as_ptr(), std::ptr::null::<libc::c_void>());
         let private = libc::MS_REC | libc::MS_PRIVATE;
         // SAFETY: strings, or nothing.
-        assert_eq!(
-            unsafe { libc::mount(none.cast(), c"/".as_ptr(), none.cast(), private, none) },
-            0
-        );
+        let made = unsafe { libc::mount(none.cast(), c"/".as_ptr(), none.cast(), private, none) };
+        assert_eq!(made, 0);
         let options = c"hidepid=2,gid=4242".as_ptr().cast();
         // SAFETY: strings.
         if unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, 0, options) } != 0 {
@@ -350,10 +348,9 @@ fn a_proc_that_is_none() {
                 } else {
                     let tmpfs = c"tmpfs".as_ptr();
                     // SAFETY: strings.
-                    assert_eq!(
-                        unsafe { libc::mount(tmpfs, c"/proc".as_ptr(), tmpfs, 0, none.cast()) },
-                        0
-                    );
+                    let made =
+                        unsafe { libc::mount(tmpfs, c"/proc".as_ptr(), tmpfs, 0, none.cast()) };
+                    assert_eq!(made, 0);
                     std::fs::create_dir_all("/proc/self/task/1").unwrap();
                 }
                 let applied = nobody().plan().unwrap().apply().unwrap();
