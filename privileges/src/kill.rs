@@ -13,10 +13,17 @@ const PIECE: usize = 4096;
 /// What a terminal with room takes at once.
 const SMALL_PIECE: usize = 128;
 
-/// Writes a line to standard error, as far as that has room for it, and kills the process.
+const END: &str = "; process killed\n";
+
+/// Writes a line to standard error, with what becomes of the process, as far as that has room for it, and kills the process.
 pub(crate) fn kill(line: &str) -> ! {
     // No handler of the program runs in this thread from here on.
     mask(u64::MAX);
+    let mut length = line.len().min(PIECE.saturating_sub(END.len()));
+    while !line.is_char_boundary(length) {
+        length = length.saturating_sub(1);
+    }
+    let line = [line.get(..length).unwrap_or_default(), END].concat();
     complain(line.as_bytes());
     die()
 }
@@ -50,10 +57,11 @@ fn complain(line: &[u8]) {
     // Since Linux 6.4 pipes heed RWF_NOWAIT; so do most file systems.
     // SAFETY: the vector names the line.
     let written = unsafe { libc::pwritev2(fd, &vector, 1, -1, libc::RWF_NOWAIT) };
-    if written >= 0 || ![libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL].contains(&error()) {
+    let unsupported = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL];
+    if written >= 0 || !unsupported.contains(&error()) && !is_regular(fd) {
         return;
     }
-    // A terminal, or an old kernel: small pieces, each when there is room.
+    // A file, a terminal, or an old kernel: small pieces, each when there is room.
     for piece in line.chunks(SMALL_PIECE) {
         if !has_room(fd) {
             return;
@@ -63,6 +71,15 @@ fn complain(line: &[u8]) {
             return;
         }
     }
+}
+
+/// Whether it is a file, which takes what it gets, if its disk does.
+fn is_regular(fd: libc::c_int) -> bool {
+    // SAFETY: it is a structure of integers.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the structure.
+    let told = unsafe { libc::fstat(fd, &mut stat) } == 0;
+    told && stat.st_mode & libc::S_IFMT == libc::S_IFREG
 }
 
 fn has_room(fd: libc::c_int) -> bool {

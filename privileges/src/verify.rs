@@ -66,7 +66,7 @@ impl fmt::Display for Mismatch {
 /// One line of text, for standard error.
 pub(crate) fn in_one_line(wrong: &[Mismatch]) -> String {
     let all: Vec<String> = wrong.iter().map(Mismatch::to_string).collect();
-    format!("privileges: not dropped: {}; process killed\n", all.join(", "))
+    format!("privileges: not dropped: {}", all.join(", "))
 }
 
 impl fmt::Display for Expected {

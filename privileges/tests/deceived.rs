@@ -435,6 +435,23 @@ fn killed_though_standard_error_is_full() {
     assert!(!output.contains("went on"), "{output}");
 }
 
+/// However many findings there are, the line on a pipe ends with what becomes of the process.
+#[test]
+fn a_long_line_has_its_end() {
+    let case = "a_long_line_has_its_end";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        for _ in 0..200 {
+            prepared(|| pretend(&[libc::SYS_setresuid]));
+        }
+        let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(output.ends_with("; process killed\n") && output.len() > 4000, "{output}");
+}
+
 /// Handlers for every signal do not keep the process alive.
 #[test]
 fn killed_though_every_signal_is_handled() {
