@@ -45,8 +45,29 @@
 //! | dumpable | the kernel clears it if an id changes, prctl(2) | [`dumpable`](Privileges::dumpable) | the result of the call |
 //! | parent-death signal | the kernel clears it if an id changes | [`parent_death_signal`](Privileges::parent_death_signal) | the result of the call in each thread |
 //! | umask | stays | [`umask`](Privileges::umask) | the call cannot fail |
-//! | resource limits | stay | setrlimit(2) is a call for the whole process: make it before | no |
+//! | resource limits | stay | [`limit`](Privileges::limit) | the result of the call |
 //! | namespaces | stay | [`libpsx::process::unshare`] before | no |
+//!
+//! # Where the settings come from
+//!
+//! | systemd.exec(5) | setpriv(1) | capsh(1) | here | verified how |
+//! |---|---|---|---|---|
+//! | `User=` | `--reuid`, `--ruid`, `--euid` | `--user`, `--uid` | [`user`](Privileges::user) | asked, /proc, an attempt to return |
+//! | `Group=` | `--regid` | `--gid` | [`group`](Privileges::group) | asked, /proc |
+//! | `SupplementaryGroups=` | `--groups`, `--init-groups`, `--clear-groups`, `--keep-groups` | `--groups` | [`groups`](Privileges::groups), [`keep_groups`](Privileges::keep_groups) | asked, /proc |
+//! | `AmbientCapabilities=` | `--ambient-caps`, `--inh-caps` | `--addamb`, `--iab` | [`ambient`](Privileges::ambient), [`inheritable`](Privileges::inheritable), [`iab`](Privileges::iab) | asked, /proc |
+//! | `CapabilityBoundingSet=` | `--bounding-set` | `--drop`, `--iab` | [`bounding`](Privileges::bounding) | asked, /proc |
+//! | (a started program has what its file and the ambient set give) | the same | `--caps` | [`keep`](Privileges::keep) | asked, /proc |
+//! | `SecureBits=` | `--securebits` | `--secbits`, `--mode` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | asked |
+//! | `NoNewPrivileges=` | `--no-new-privs` | `--no-new-privs` | [`no_new_privs`](Privileges::no_new_privs) | asked, /proc |
+//! | `SystemCallFilter=` | `--seccomp-filter` | none | [`seccomp`](Privileges::seccomp) | /proc: mode and number of filters |
+//! | none | `--landlock-access`, `--landlock-rule` | none | [`landlock`](Privileges::landlock) | the result in each thread |
+//! | `RootDirectory=` | none | `--chroot` | [`chroot`](Privileges::chroot) | compared in each thread, /proc |
+//! | `WorkingDirectory=` | none | none | [`chdir`](Privileges::chdir) | compared in each thread, /proc |
+//! | `UMask=` | none | none | [`umask`](Privileges::umask) | the result of the call |
+//! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | the result of the call |
+//! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | the result in each thread |
+//! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | the result in each thread |
 //!
 //! # What the kernel does not show
 //!
@@ -56,6 +77,11 @@
 //! - The root directory of a thread whose ids have changed is shown to a process with CAP_SYS_PTRACE only. Without it
 //!   (in a container, for example) the comparison by the calls alone counts.
 //! - The keyrings of a thread.
+//!
+//! # Features
+//!
+//! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
+//! these crates make, and the crates are exported again under their names.
 
 mod error;
 mod filter;
@@ -64,6 +90,7 @@ mod id;
 mod kill;
 mod names;
 mod plan;
+mod present;
 mod step;
 mod tasks;
 mod verify;
@@ -79,11 +106,17 @@ use std::time::Duration;
 pub use error::{Error, Problem};
 pub use iab::{BadIab, Iab};
 pub use id::{Groups, Id, IntoCapabilitySet};
+#[cfg(feature = "landlock")]
+pub use landlock;
+#[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
 pub use libpsx::process::{
     Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
+pub use present::capabilities_of;
+#[cfg(feature = "seccompiler")]
+pub use seccompiler;
 pub use verify::Mismatch;
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
@@ -128,6 +161,7 @@ pub struct Privileges {
     root: Option<PathBuf>,
     directory: Option<PathBuf>,
     umask: Option<u32>,
+    limits: Vec<(u32, [u64; 2])>,
     new_session_keyring: bool,
     dumpable: bool,
     parent_death_signal: Option<i32>,
@@ -248,6 +282,7 @@ impl Privileges {
     /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It brings
     /// no_new_privs, on a kernel without Landlock too. A ruleset that the kernel does not support (which the
     /// `landlock` crate allows unless told otherwise) restricts nothing, and [`Plan`] says so.
+    #[cfg(feature = "landlock")]
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
         if self.landlock.is_some() {
             self.twice.push("landlock");
@@ -268,6 +303,7 @@ impl Privileges {
     /// need not allow the calls of the plan. It has to allow what the threads need to leave the stop, and the calling
     /// thread to verify; [`plan`](Self::plan) runs the filter over these calls ([`bpf`]), and an error lists those
     /// that it denies.
+    #[cfg(feature = "seccompiler")]
     pub fn seccomp(self, program: &[seccompiler::sock_filter]) -> Self {
         let instruction = |step: &seccompiler::sock_filter| Instruction {
             code: step.code,
@@ -275,7 +311,11 @@ impl Privileges {
             jf: step.jf,
             k: step.k,
         };
-        let program = program.iter().map(instruction).collect();
+        self.seccomp_program(program.iter().map(instruction).collect())
+    }
+
+    /// Installs a seccomp filter of instructions, as [`seccomp`](Self::seccomp) does.
+    pub fn seccomp_program(self, program: Vec<Instruction>) -> Self {
         self.once("seccomp", program, |all| &mut all.seccomp)
     }
 
@@ -287,6 +327,16 @@ impl Privileges {
     /// Sets the working directory, chdir(2): in the new root directory, if there is one.
     pub fn chdir(self, directory: impl Into<PathBuf>) -> Self {
         self.once("chdir", directory.into(), |all| &mut all.directory)
+    }
+
+    /// Sets a resource limit of the process, setrlimit(2): `libc::RLIMIT_NOFILE as u32`, the soft and the hard limit.
+    pub fn limit(mut self, resource: u32, soft: u64, hard: u64) -> Self {
+        if self.limits.iter().any(|(other, limits)| *other == resource && *limits != [soft, hard]) {
+            self.twice.push("limit");
+        }
+        self.limits.retain(|(other, _)| *other != resource);
+        self.limits.push((resource, [soft, hard]));
+        self
     }
 
     /// Sets the file mode creation mask, umask(2).
@@ -359,6 +409,7 @@ fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
 /// without them, and shows them in `Debug` alone. TSYNC is not among them: every thread makes the call.
+#[cfg(feature = "landlock")]
 fn flags_of(ruleset: &RulesetCreated) -> Option<u32> {
     const TSYNC: u32 = 1 << 3;
     let shown = format!("{ruleset:?}");

@@ -369,6 +369,9 @@ impl Plan {
             steps.extend(compare(c"."));
         }
         steps.extend(settings.umask.map(Step::Umask));
+        steps.extend(
+            settings.limits.iter().map(|&(resource, limits)| Step::Limit(resource, limits)),
+        );
         steps.extend(dropped.iter().map(Step::DropBounding));
         steps.extend(new_groups.map(Step::Groups));
         steps.extend(gid.map(Step::Gid));
@@ -457,7 +460,12 @@ impl Plan {
         if settings.umask.is_none() {
             stays.push("umask".to_owned());
         }
-        stays.extend(["open descriptors", "resource limits", "namespaces"].map(str::to_owned));
+        let other = if settings.limits.is_empty() {
+            "resource limits"
+        } else {
+            "the other resource limits"
+        };
+        stays.extend(["open descriptors", other, "namespaces"].map(str::to_owned));
         if uid.is_none_or(|uid| uid == Uid::ROOT)
             && ids_now.users.contains(&0)
             && !no_new_privs

@@ -35,6 +35,8 @@ pub(crate) enum Step {
     Compare(Arc<OwnedFd>, &'static CStr),
     JoinKeyring,
     Umask(u32),
+    /// The soft and the hard limit, as the kernel reads them.
+    Limit(u32, [u64; 2]),
     DropBounding(Capability),
     Groups(Vec<Gid>),
     Gid(Gid),
@@ -103,6 +105,10 @@ impl Step {
                     Agreement::AnySuccess,
                 );
             }
+            Self::Limit(resource, limits) => {
+                let args = [0, *resource as usize, limits.as_ptr() as usize];
+                return number(calls, libc::SYS_prlimit64, args, Agreement::SameResult);
+            }
             Self::Dumpable => {
                 let args = [libc::PR_SET_DUMPABLE as usize, 1, 0];
                 return number(calls, libc::SYS_prctl, args, Agreement::SameResult);
@@ -158,6 +164,9 @@ impl fmt::Display for Step {
             }
             Self::JoinKeyring => write!(f, "keyctl KEYCTL_JOIN_SESSION_KEYRING (a new one)"),
             Self::Umask(mask) => write!(f, "umask {mask:03o}"),
+            Self::Limit(resource, [soft, hard]) => {
+                write!(f, "prlimit resource {resource}: soft {soft}, hard {hard}")
+            }
             Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
             Self::Groups(groups) => {
                 write!(f, "setgroups {}", names::numbers(groups.iter().map(|gid| gid.raw())))

@@ -13,7 +13,7 @@ pub(crate) struct Wanted {
 }
 
 /// `SECBIT_*` as cap_set_mode(3) sets them on a kernel with an ambient set.
-const AMBIENT_BITS: u32 = 0xef;
+pub(crate) const AMBIENT_BITS: u32 = 0xef;
 
 /// What the settings make of the sets of this thread. Adds a problem for each thing that is not possible.
 pub(crate) fn wanted(

@@ -19,6 +19,7 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 
 struct Libcap {
     set_mode: unsafe extern "C" fn(c_int) -> c_int,
+    get_mode: unsafe extern "C" fn() -> c_int,
     iab_from_text: unsafe extern "C" fn(*const c_char) -> *mut c_void,
     iab_set_proc: unsafe extern "C" fn(*mut c_void) -> c_int,
 }
@@ -29,6 +30,8 @@ impl Libcap {
         Some(Self {
             // SAFETY: sys/capability.h declares it like this.
             set_mode: unsafe { library.function(c"cap_set_mode") },
+            // SAFETY: as above.
+            get_mode: unsafe { library.function(c"cap_get_mode") },
             // SAFETY: as above.
             iab_from_text: unsafe { library.function(c"cap_iab_from_text") },
             // SAFETY: as above.
@@ -140,6 +143,45 @@ fn modes() {
             }
         }
         assert!(agreed > 20, "{agreed}");
+    });
+}
+
+/// What the kernel has is read alike: the mode, and the sets of another process.
+#[test]
+fn what_is_there() {
+    isolated_as_root("what_is_there", WATCHDOG, || {
+        let Some(libcap) = Libcap::load() else { return };
+        let mut state = seed();
+        for round in 0..200 {
+            let number = random(&mut state) as usize % 6;
+            let mut begun = state;
+            let parent = std::process::id() as i32;
+            let status = forked_status(|| {
+                prepare(&mut begun);
+                if number > 0 {
+                    // SAFETY: it takes a number.
+                    unsafe { (libcap.set_mode)(number as c_int) };
+                }
+                // SAFETY: it touches no memory.
+                let theirs = unsafe { (libcap.get_mode)() };
+                let modes = [Mode::NoPriv, Mode::Pure1eInit, Mode::Pure1e, Mode::Hybrid];
+                let theirs = (theirs as usize).checked_sub(1).map(|number| modes[number]);
+                assert_eq!(Mode::current().unwrap(), theirs, "round {round}");
+                let own = privileges::capabilities_of(std::process::id() as i32).unwrap();
+                assert_eq!(own, Capabilities::of_this_thread().unwrap());
+                assert_ne!(privileges::capabilities_of(parent).unwrap(), Capabilities::NONE);
+                let iab = Iab::of_pid(std::process::id() as i32).unwrap();
+                let bounding = libpsx::process::bounding_set();
+                assert_eq!(
+                    (iab.inheritable, iab.blocked),
+                    (own.inheritable, CapabilitySet::all() - bounding)
+                );
+                assert_eq!(iab.ambient, libpsx::process::ambient_set());
+            });
+            random(&mut state);
+            assert_eq!(status, 0, "round {round}");
+        }
+        assert!(privileges::capabilities_of(1 << 30).is_err() && Iab::of_pid(-1).is_err());
     });
 }
 

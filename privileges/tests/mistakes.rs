@@ -373,11 +373,16 @@ fn what_the_kernel_clears() {
         support::forked(|| {
             sleepers(1);
             let wish = nobody().dumpable().parent_death_signal(libc::SIGUSR1).umask(0o027);
-            let plan = wish.plan().unwrap();
+            let files = libc::RLIMIT_NOFILE as u32;
+            let plan = wish.limit(files, 100, 200).plan().unwrap();
             assert!(!plan.to_string().contains("; umask"), "{plan}");
             plan.apply().unwrap();
             assert_eq!(state(), (1, libc::SIGUSR1));
             all_have("Umask", "0027");
+            let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+            let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+            let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+            assert_eq!(numbers, ["100", "200"]);
         });
     });
 }
