@@ -13,12 +13,15 @@
 // Each block makes one call, with numbers or with memory of its function.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -538,9 +541,8 @@ impl Plan {
             true => (OnPartial::Report, Sensitivity::Ignore),
             false => (OnPartial::Kill, Sensitivity::Error),
         };
-        let name = CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default();
-        let joins = self.steps.iter().any(|step| matches!(step, Step::JoinKeyring));
-        let keyring = joins.then(|| process::new_session_keyring(&name)).transpose();
+        let name = keyring_name();
+        let keyring = self.joins().then(|| process::new_session_keyring(&name)).transpose();
         let keyring = keyring.map_err(|error| Error::Plan(vec![Problem::Keyring(error)]))?;
         let mut calls = Calls::new().on_partial(on_partial).sensitivity(sensitivity);
         if let Some(deadline) = self.deadline {
@@ -575,6 +577,51 @@ impl Plan {
         kill::kill(&verify::in_one_line(&wrong))
     }
 
+    /// Starts a program with the privileges of the plan. Those of this process stay.
+    ///
+    /// The child process performs the calls between fork(2) and execve(2), and nothing else: it neither allocates nor
+    /// locks, so this is safe beside other threads. If one call fails, the program is not executed. The results of the
+    /// calls are all that is verified; what execve(2) makes of the capabilities is capabilities(7)'s matter. A filter
+    /// has to allow execve(2).
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use privileges::Privileges;
+    ///
+    /// let plan = Privileges::new().user("nobody").no_new_privs().plan()?;
+    /// plan.spawn(Command::new("worker"))?.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Command::spawn`]; the error of the call that failed.
+    pub fn spawn(self, mut command: Command) -> io::Result<Child> {
+        let name = keyring_name();
+        let hook = move || self.perform_in_child(&name);
+        // SAFETY: the hook makes system calls only.
+        unsafe { command.pre_exec(hook) };
+        command.spawn()
+    }
+
+    /// Performs the calls in a process of one thread, a child of fork(2). It does not allocate.
+    fn perform_in_child(&self, name: &CStr) -> io::Result<()> {
+        let error = |number: i32| io::Error::from_raw_os_error(number);
+        let keyring = self.joins().then(|| process::new_session_keyring(name)).transpose();
+        let keyring = keyring.map_err(|failed| error(failed.raw_os_error()))?;
+        let mut calls = Calls::new().on_partial(OnPartial::Report).sensitivity(Sensitivity::Ignore);
+        for step in &self.steps {
+            calls = step.add(calls, keyring.as_ref());
+        }
+        let done = calls.perform();
+        // Its end is a call that a filter may kill for. It goes away with the process.
+        std::mem::forget(keyring);
+        done.map(|_| ()).map_err(|failed| error(failed.raw_os_error()))
+    }
+
+    fn joins(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::JoinKeyring))
+    }
+
     /// A call by its number, counted from 0, as the plan shows it. (A filter comes after the questions.)
     fn call(&self, index: usize) -> String {
         let last = self.shown.len().saturating_sub(1);
@@ -583,6 +630,11 @@ impl Plan {
             None => (index + 1).to_string(),
         }
     }
+}
+
+/// Another process has another name for its session keyring.
+fn keyring_name() -> CString {
+    CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
 /// How many filters the calling thread has.

@@ -80,6 +80,39 @@ fn a_user_as_setpriv_makes_it() {
     });
 }
 
+/// A program that is started so, beside threads that allocate, and what stays here.
+#[test]
+fn a_program_as_setpriv_starts_it() {
+    isolated_as_root("a_program_as_setpriv_starts_it", WATCHDOG, || {
+        for _ in 0..3 {
+            std::thread::spawn(|| {
+                loop {
+                    drop(std::hint::black_box(vec![0u8; 100_000]));
+                }
+            });
+        }
+        let before = FIELDS.map(proc::field_in_every_thread);
+        let options = ["--reuid=daemon", "--regid=daemon", "--init-groups", "--no-new-privs"];
+        let sets = ["--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw"];
+        let wanted = printed_by(&[&["setpriv"][..], &options, &sets, &["cat", STATUS]].concat());
+        for _ in 0..20 {
+            let raw = Capability::NET_RAW;
+            let settings = Privileges::new().user("daemon").no_new_privs().keep(raw).ambient(raw);
+            let mut command = Command::new("cat");
+            command.arg(STATUS).stdout(std::process::Stdio::piped());
+            let child = settings.new_session_keyring().plan().unwrap().spawn(command).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(fields(&String::from_utf8(output.stdout).unwrap()), wanted);
+        }
+        assert_eq!(FIELDS.map(proc::field_in_every_thread), before);
+        // A call that fails, and then no program.
+        let plan = user("daemon").plan().unwrap();
+        filter(libc::SYS_setresgid, libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
+        let error = plan.spawn(Command::new("cat")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTUNIQ));
+    });
+}
+
 #[test]
 fn groups_by_name_and_number() {
     isolated_as_root("groups_by_name_and_number", WATCHDOG, || {
