@@ -329,7 +329,7 @@ impl Privileges {
         self.once("chdir", directory.into(), |all| &mut all.directory)
     }
 
-    /// Sets a resource limit of the process, setrlimit(2): `libc::RLIMIT_NOFILE as u32`, the soft and the hard limit.
+    /// Sets a resource limit of the process, setrlimit(2): `libc::RLIMIT_NOFILE`, the soft and the hard limit.
     pub fn limit(mut self, resource: u32, soft: u64, hard: u64) -> Self {
         if self.limits.iter().any(|(other, limits)| *other == resource && *limits != [soft, hard]) {
             self.twice.push("limit");

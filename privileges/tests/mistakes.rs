@@ -373,7 +373,7 @@ fn what_the_kernel_clears() {
         support::forked(|| {
             sleepers(1);
             let wish = nobody().dumpable().parent_death_signal(libc::SIGUSR1).umask(0o027);
-            let files = libc::RLIMIT_NOFILE as u32;
+            let files = libc::RLIMIT_NOFILE;
             let plan = wish.limit(files, 100, 200).plan().unwrap();
             assert!(!plan.to_string().contains("; umask"), "{plan}");
             plan.apply().unwrap();
