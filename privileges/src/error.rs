@@ -11,7 +11,8 @@ use crate::{Mismatch, Mode, names};
 
 /// Why privileges were not dropped. Nothing has changed in any thread, but for [`Error::Partial`] and
 /// [`Error::NotDropped`].
-#[derive(Debug)]
+///
+/// `Debug` shows the same text as `Display`, because `fn main() -> Result<(), Error>` shows `Debug`.
 #[non_exhaustive]
 pub enum Error {
     /// The plan cannot be carried out. These are all of its problems.
@@ -82,6 +83,12 @@ impl fmt::Display for Error {
                 wrong.iter().try_for_each(|one| write!(f, "\n  {one}"))
             }
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

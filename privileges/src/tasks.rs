@@ -389,8 +389,10 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
         end();
     }
     // The descriptors of the program are none of this process's.
-    // SAFETY: it takes numbers.
-    unsafe { libc::syscall(libc::SYS_close_range, 0, tasks.wrapping_sub(1), 0) };
+    if tasks > 0 {
+        // SAFETY: it takes numbers.
+        unsafe { libc::syscall(libc::SYS_close_range, 0, tasks.wrapping_sub(1), 0) };
+    }
     // SAFETY: as above.
     unsafe { libc::syscall(libc::SYS_close_range, tasks.wrapping_add(1), c_int::MAX, 0) };
     // SAFETY: the mapping stays.

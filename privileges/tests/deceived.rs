@@ -285,6 +285,20 @@ fn no_child_process_is_left() {
     });
 }
 
+/// The descriptor of /proc is number 0, where standard input was.
+#[test]
+fn without_standard_input() {
+    isolated_as_root("without_standard_input", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        let plan = nobody().chroot(jail()).plan().unwrap();
+        // SAFETY: it takes a number.
+        unsafe { libc::close(0) };
+        let applied = plan.apply().unwrap();
+        assert_eq!((applied.threads, applied.seen), (threads, threads));
+    });
+}
+
 /// Where a mount option hides this process from the one that reads for it, the threads are asked alone.
 #[test]
 fn hidden_from_the_process_outside() {

@@ -109,6 +109,7 @@ fn every_problem_at_once() {
         let error = wish.plan().unwrap_err();
         let shown = error.to_string();
         println!("{shown}");
+        assert_eq!(format!("{error:?}"), shown);
         let Error::Plan(found) = error else { panic!("{shown}") };
         assert_eq!(shown.lines().count(), found.len() + 1, "{shown}");
         for part in [
