@@ -4,7 +4,7 @@
 bench *arguments:
     cargo run --release -p bench -- --quick {{arguments}}
 
-# All sizes, many rounds: half an hour
+# All sizes, many rounds: about three quarters of an hour
 bench-full *arguments:
     cargo run --release -p bench -- --full {{arguments}}
 

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_long;
+use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
@@ -95,12 +96,37 @@ pub unsafe fn syscall6(
 /// println!("{} threads keep their capabilities", report.threads());
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[must_use = "a broadcast does nothing until it is run"]
 pub struct Broadcast {
     call: Call,
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
+}
+
+impl fmt::Debug for Broadcast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broadcast")
+            .field("call", &Named(&self.call))
+            .field("agreement", &self.call.agreement)
+            .field("deadline", &self.deadline)
+            .field("sensitivity", &self.sensitivity)
+            .finish()
+    }
+}
+
+/// A call as C would write it, for `Debug`.
+pub(crate) struct Named<'a>(pub(crate) &'a Call);
+
+impl fmt::Debug for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a1, a2, a3, a4, a5, a6] = self.0.args;
+        match self.0.name() {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "call {}", self.0.nr)?,
+        }
+        write!(f, "({a1:#x}, {a2:#x}, {a3:#x}, {a4:#x}, {a5:#x}, {a6:#x})")
+    }
 }
 
 impl Broadcast {

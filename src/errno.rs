@@ -19,7 +19,9 @@ impl Errno {
     pub(crate) const MFILE: Self = Self(errno::EMFILE as i32);
     pub(crate) const NFILE: Self = Self(errno::ENFILE as i32);
     pub(crate) const NOENT: Self = Self(errno::ENOENT as i32);
+    pub(crate) const NOMEM: Self = Self(errno::ENOMEM as i32);
     pub(crate) const PERM: Self = Self(errno::EPERM as i32);
+    pub(crate) const TOOBIG: Self = Self(errno::E2BIG as i32);
     pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);
     pub(crate) const TIMEDOUT: Self = Self(errno::ETIMEDOUT as i32);
 
@@ -50,6 +52,22 @@ impl fmt::Display for Errno {
             Some((name, meaning)) => write!(f, "{name} ({meaning})"),
             None => write!(f, "errno {}", self.0),
         }
+    }
+}
+
+impl core::error::Error for Errno {}
+
+/// ```
+/// fn no_new_privs() -> std::io::Result<()> {
+///     libpsx::process::no_new_privs().perform()?;
+///     Ok(())
+/// }
+/// # no_new_privs().unwrap();
+/// ```
+#[cfg(feature = "std")]
+impl From<Errno> for std::io::Error {
+    fn from(errno: Errno) -> Self {
+        Self::from_raw_os_error(errno.0)
     }
 }
 

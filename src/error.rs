@@ -31,6 +31,14 @@ pub enum Error {
         /// The thread whose broadcast is under way.
         tid: i32,
     },
+    /// A thread does not share something with the calling thread that the call stands on: in that thread the call would
+    /// act on something else.
+    NotShared {
+        /// The first such thread.
+        tid: i32,
+        /// What it has for itself.
+        resource: Resource,
+    },
     /// The calling thread is in the middle of a broadcast already, its own or as one of those that
     /// are held, and a signal handler that interrupted it called again.
     Reentered,
@@ -57,7 +65,7 @@ impl Error {
             Self::OutOfSync { .. } => Errno::SRCH.raw(),
             Self::SignalQueueFull => Errno::AGAIN.raw(),
             Self::Reentered => Errno::DEADLK.raw(),
-            Self::Refused(_) => Errno::INVAL.raw(),
+            Self::Refused(_) | Self::NotShared { .. } => Errno::INVAL.raw(),
         }
     }
 }
@@ -74,6 +82,9 @@ impl fmt::Display for Error {
                 f.write_str("no signal could be queued: this user's RLIMIT_SIGPENDING is used up")
             }
             Self::Busy { tid } => write!(f, "the broadcast of thread {tid} did not end in time"),
+            Self::NotShared { tid, resource } => {
+                write!(f, "thread {tid} has {resource} of its own")
+            }
             Self::Reentered => f.write_str("called from a handler that interrupted a broadcast"),
             Self::Refused(why) => write!(f, "the call is refused: {why}"),
             Self::Environment { need, errno } => write!(f, "{need}: {errno}"),
@@ -84,7 +95,39 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+/// The kind is that of the error number; the [`Error`] is inside (`io::Error::get_ref`).
+#[cfg(feature = "std")]
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(Self::from_raw_os_error(error.raw_os_error()).kind(), error)
+    }
+}
+
+/// The kind is that of the error number; the [`TransactionError`] is inside (`io::Error::get_ref`).
+#[cfg(feature = "std")]
+impl From<TransactionError> for std::io::Error {
+    fn from(error: TransactionError) -> Self {
+        Self::new(Self::from_raw_os_error(error.raw_os_error()).kind(), error)
+    }
+}
+
 /// Why a [`Transaction`](crate::Transaction) did not do all of what it was to do.
+///
+/// `?` makes a `TransactionError` of an [`Error`], because "nothing has changed" is one of its cases. The other
+/// direction would lose [`Partial`], the one case in which something has changed, so it has no conversion. A function
+/// that makes single calls and transactions returns `TransactionError`:
+///
+/// ```
+/// use libpsx::process::no_new_privs;
+/// use libpsx::{Transaction, TransactionError};
+///
+/// fn restrict() -> Result<(), TransactionError> {
+///     no_new_privs().perform()?;
+///     Transaction::new().with(no_new_privs()).perform()?;
+///     Ok(())
+/// }
+/// # restrict().unwrap();
+/// ```
 #[derive(Debug)]
 pub enum TransactionError {
     /// Nothing has changed in any thread. ([`Error::Call`]: it was the first call.)
@@ -128,6 +171,11 @@ impl From<CallFailure> for Error {
 }
 
 impl Partial {
+    /// The same, by the number that the caller of a transaction knows the call by.
+    pub(crate) const fn at(self, index: usize) -> Self {
+        Self { index, ..self }
+    }
+
     /// The failed call, counted from 0: so many calls every thread has performed.
     pub const fn index(&self) -> usize {
         self.index
@@ -198,27 +246,33 @@ pub enum Refusal {
     Forks,
     /// It ends the thread or the process, or puts another program in its place.
     Ends,
-    /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall).
+    /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall), or kills it
+    /// there, because it is for the kernel's own code (uretprobe, uprobe).
     LeavesHandler,
-    /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33).
+    /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33). A call that
+    /// takes a mask for as long as it waits is one of these (ppoll, pselect6, epoll_pwait, io_pgetevents,
+    /// io_uring_enter).
     Signals,
     /// It takes away what the thread's own run-time stands on (FS and GS bases, shadow stack,
     /// rseq, robust list, clear_child_tid).
     ThreadState,
     /// It would forbid the thread the calls it needs to go on (strict seccomp, user dispatch).
     Forbids,
-    /// It waits for a signal, and all are blocked.
+    /// It waits for a signal, and all are blocked (pause, rt_sigsuspend; rt_sigtimedwait without a
+    /// timeout; poll, ppoll, select and pselect6 without a descriptor and without a timeout).
     Blocks,
     /// It is unshare(2) of a namespace, in a process of several threads: each would make one of its
     /// own. [`process::unshare`](crate::process::unshare) makes one for all of them. (Of user and time
     /// namespaces the kernel allows neither, and of PID and mount namespaces it makes no sense; see
     /// [`Namespace`](crate::process::Namespace).)
     Namespaces,
+    /// It is setns(2) of a PID namespace, in a process of several threads. After it no thread could create
+    /// another thread: a thread whose children belong into another PID namespace than itself may not
+    /// (clone(2), EINVAL). Join the namespace in a process of one thread, or in a child.
+    PidNamespace,
     /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
     /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
     NotLast,
-    /// The transaction has no room for another call.
-    Full,
 }
 
 impl fmt::Display for Refusal {
@@ -226,16 +280,38 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Forks => "every thread would make a process or thread of its own",
             Self::Ends => "it ends or replaces the thread that makes it",
-            Self::LeavesHandler => "it tears a thread out of the handler it is held in",
+            Self::LeavesHandler => "it takes a thread out of the handler it is held in, or kills it there",
             Self::Signals => "it changes the signal state that the broadcast stands on",
             Self::ThreadState => "it replaces state that the thread's run-time stands on",
             Self::Forbids => "it would forbid the calls a thread needs to go on",
             Self::Blocks => "it waits for a signal while all are blocked",
             Self::Namespaces => "every thread would make a namespace of its own",
+            Self::PidNamespace => {
+                "no thread could create another one afterwards; join a PID namespace in a process of \
+                 one thread, or in a child"
+            }
             Self::NotLast => {
                 "the kernel performs it in all threads, which only the last call may do"
             }
-            Self::Full => "the transaction has no room for it",
+        })
+    }
+}
+
+/// What a thread can have for itself though it belongs to the process (unshare(2), clone(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resource {
+    /// The table of descriptors: the same number may be another file there (CLONE_FILES).
+    Descriptors,
+    /// The root directory, the working directory and the umask (CLONE_FS).
+    Directories,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "a descriptor table",
+            Self::Directories => "a root or working directory",
         })
     }
 }
@@ -250,6 +326,10 @@ pub enum Need {
     Threads,
     /// A handler for signal 33 (rt_sigaction(2)).
     Handler,
+    /// To send signal 33 to a thread (rt_tgsigqueueinfo(2)), which a filter refuses for every thread.
+    Signal,
+    /// The ids of this process and thread (getpid(2), gettid(2)), which a filter refuses.
+    ThreadId,
     /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
     Mask,
     /// The time (clock_gettime(2)), without which no wait would end.
@@ -259,19 +339,30 @@ pub enum Need {
     OwnMemory,
     /// A namespace of this thread (/proc/thread-self/ns).
     Namespace,
+    /// Whether a thread shares descriptors or directories with this one (kcmp(2), or /proc/self/task).
+    Sharing,
+    /// Memory for so many calls of a transaction, those that ask included (mmap(2)).
+    Calls(usize),
 }
 
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
             Self::Memory => "no memory for the list of threads",
             Self::Threads => "the threads could not be listed",
             Self::Handler => "no handler could be installed for signal 33",
+            Self::Signal => "no thread can be signalled: rt_tgsigqueueinfo(2) is refused",
+            Self::ThreadId => "getpid(2) or gettid(2) is refused",
             Self::Mask => "the signal mask could not be changed",
             Self::Clock => "the time could not be told",
             Self::OwnMemory => "another process that shares this memory uses it",
             Self::Namespace => "the thread's namespace could not be opened",
-        })
+            Self::Sharing => "the threads' descriptor tables could not be compared",
+            Self::Calls(count) => {
+                return write!(f, "no memory for the {count} calls of the transaction");
+            }
+        };
+        f.write_str(text)
     }
 }
 
@@ -326,7 +417,7 @@ impl fmt::Display for Seconds {
 }
 
 /// One thread that could not be stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Straggler {
     pub(crate) tid: i32,
     pub(crate) name: [u8; 16],
@@ -343,7 +434,7 @@ impl Straggler {
     /// Its name (PR_SET_NAME(2const)) up to the first byte that is not UTF-8; empty where /proc
     /// could not be read.
     pub fn name(&self) -> &str {
-        let bytes = self.name.split(|&b| b == 0).next().unwrap_or_default();
+        let bytes = self.name_bytes();
         match core::str::from_utf8(bytes) {
             Ok(name) => name,
             Err(e) => bytes
@@ -351,6 +442,11 @@ impl Straggler {
                 .and_then(|b| core::str::from_utf8(b).ok())
                 .unwrap_or_default(),
         }
+    }
+
+    /// The name up to its end.
+    fn name_bytes(&self) -> &[u8] {
+        self.name.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
     /// Its state as proc_pid_stat(5) spells it (`R`, `S`, `D`, `T`, `t` ...); `?` where /proc
@@ -365,13 +461,24 @@ impl Straggler {
     }
 }
 
+impl fmt::Debug for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Straggler")
+            .field("tid", &self.tid)
+            .field("name", &format_args!("\"{}\"", self.name_bytes().escape_ascii()))
+            .field("state", &self.state())
+            .field("obstacle", &self.obstacle)
+            .finish()
+    }
+}
+
 impl fmt::Display for Straggler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{} ({}, state {}) {}",
             self.tid,
-            self.name.split(|&byte| byte == 0).next().unwrap_or_default().escape_ascii(),
+            self.name_bytes().escape_ascii(),
             self.state(),
             self.obstacle
         )
@@ -398,6 +505,8 @@ pub enum Obstacle {
     Uninterruptible,
     /// The kernel, or a security module, did not let us signal it.
     Forbidden,
+    /// Its seccomp filter refuses gettid(2), without which it cannot tell whether a signal is meant for it.
+    Filtered,
     /// It has the signal and did not get to it: starved of CPU time, most likely.
     Unresponsive,
     /// Nothing could be learnt of it, because /proc cannot be read.
@@ -415,6 +524,7 @@ impl fmt::Display for Obstacle {
             Self::Exec => "is in execve",
             Self::Uninterruptible => "is in uninterruptible sleep",
             Self::Forbidden => "may not be signalled",
+            Self::Filtered => "has a filter that refuses gettid(2)",
             Self::Unresponsive => "did not answer",
             Self::Unknown => "did not answer (and /proc cannot be read)",
         })

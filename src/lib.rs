@@ -5,10 +5,14 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("libpsx is for Linux: other kernels keep credentials per process");
 
+#[cfg(feature = "std")]
+extern crate std;
+
 mod broadcast;
 mod engine;
 mod errno;
 mod error;
+mod list;
 pub mod process;
 mod report;
 mod sys;
@@ -19,7 +23,25 @@ pub use engine::call::Agreement;
 pub use engine::divergence::Sensitivity;
 pub use errno::Errno;
 pub use error::{
-    Error, Need, Obstacle, Partial, Refusal, Straggler, TransactionError, Unreachable,
+    Error, Need, Obstacle, Partial, Refusal, Resource, Straggler, TransactionError, Unreachable,
 };
 pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
 pub use transaction::{OnPartial, Transaction};
+
+/// Expands to its items if this crate is built without the standard library, and to nothing otherwise. A library
+/// that has to define its own panic handler cannot ask which features its dependencies were given: in a workspace
+/// another member may have turned `std` on.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(not(feature = "std"))]
+macro_rules! __without_std {
+    ($($item:item)*) => { $($item)* };
+}
+
+/// As above, with the standard library.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(feature = "std")]
+macro_rules! __without_std {
+    ($($item:item)*) => {};
+}

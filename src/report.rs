@@ -10,7 +10,6 @@ use crate::engine::records::Records;
 use crate::errno::Errno;
 
 /// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
-#[derive(Debug)]
 pub struct Report {
     pub(crate) value: usize,
     pub(crate) results: Records<ThreadResult>,
@@ -61,7 +60,8 @@ impl Report {
         self.divergent
     }
 
-    /// **Warning**: how many io_uring SQPOLL threads live on in this process. Such a thread goes
+    /// **Warning**: how many io_uring SQPOLL threads live on in this process, at most. (Their names prove nothing,
+    /// because any thread of the process can change them. A worker that is certainly an io-wq worker does not count.) Such a thread goes
     /// on performing the operations of its ring with the credentials that the ring was created
     /// with (io_uring_setup(2), IORING_SETUP_SQPOLL), and nothing can change them from outside. If
     /// this is not 0, privilege that was dropped is still at work until those rings are closed.
@@ -87,6 +87,19 @@ impl Report {
     }
 }
 
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("value", &self.value)
+            .field("results", &self.results)
+            .field("exempt", &self.exempt)
+            .field("divergent", &self.divergent)
+            .field("rounds", &self.rounds)
+            .field("longest_freeze", &self.longest_freeze)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the call did in one other thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadResult {
@@ -102,7 +115,8 @@ impl ThreadResult {
     }
 
     /// Which call of a transaction this is about, counted from 0: the first whose result differs, or
-    /// the last of all.
+    /// the last of all If the last of all is a question of
+    /// [`Transaction::ask`](crate::Transaction::ask), this is the number of the transaction's calls, which no call has.
     pub const fn call(&self) -> usize {
         self.call
     }
@@ -122,6 +136,8 @@ pub enum Outcome {
     Failed(Errno),
     /// The thread died in the call (a seccomp filter with SECCOMP_RET_KILL_THREAD, seccomp(2)).
     Died,
+    /// The program's handler for SIGSYS left the call by siglongjmp(3): what the call did is unknown.
+    Left,
 }
 
 impl fmt::Display for Outcome {
@@ -130,6 +146,7 @@ impl fmt::Display for Outcome {
             Self::Returned(value) => write!(f, "{value:#x}"),
             Self::Failed(errno) => write!(f, "{errno:?}"),
             Self::Died => f.write_str("died"),
+            Self::Left => f.write_str("left by a jump"),
         }
     }
 }
@@ -159,9 +176,9 @@ impl Exempt {
 pub enum ExemptReason {
     /// It is dead or dying: state Z or X, or PF_EXITING (proc_pid_stat(5), `flags`).
     Exiting,
-    /// The kernel's io-wq worker of an io_uring.
+    /// An io-wq worker of an io_uring, for certain: it waits for work in the kernel's io_wq_worker.
     IoWorker,
-    /// The kernel's submission-queue thread of an io_uring; see [`Report::sqpoll`].
+    /// The submission-queue thread of an io_uring, or a worker that could be one; see [`Report::sqpoll`].
     SqPoll,
     /// Another kernel worker that lives in this process (vhost).
     UserWorker,
@@ -174,6 +191,11 @@ impl ExemptReason {
     pub(crate) fn with_start(self, start: usize) -> usize {
         let code = Self::ALL.iter().position(|&reason| reason == self).unwrap_or(0);
         start << 2 | code
+    }
+
+    /// Whether two such words are about the same task. The reason may change: a worker may be busy or idle.
+    pub(crate) const fn is_same_task(a: usize, b: usize) -> bool {
+        a >> 2 == b >> 2
     }
 
     pub(crate) fn of(word: usize) -> Self {

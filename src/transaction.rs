@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_long;
+use core::fmt;
 use core::time::Duration;
 
 use crate::broadcast::{DEADLINE, sensitivity};
@@ -13,8 +14,10 @@ use crate::engine::answers::Form;
 use crate::engine::call::{Agreement, Call};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
-use crate::error::{Error, Refusal, TransactionError};
-use crate::process::Operation;
+use crate::errno::Errno;
+use crate::error::{Error, Need, TransactionError};
+use crate::list::List;
+use crate::process::{Operation, QUESTIONS, question};
 use crate::report::Report;
 
 /// What is done when a call fails after others have been performed.
@@ -28,68 +31,93 @@ pub enum OnPartial {
     Kill,
 }
 
-/// Up to `N` calls, performed by every thread in one stop: no thread runs in a state between them.
+/// Several calls, performed by every thread in one stop: no thread runs in a state between them.
 ///
-/// The calling thread performs them one after the other, when all others are held. If the first
-/// fails, nothing has changed. If a later one fails, every thread performs those before it, and the
-/// error says which it was ([`OnPartial`] can have the process killed instead). A thread whose
+/// A transaction has room for any number of calls. The first sixteen lie in the value itself, more of them in memory
+/// that is mapped for them (mmap(2)) as they are appended, before any thread is stopped.
+///
+/// The calling thread performs the calls one after the other, when all other threads are held. If the first
+/// call fails, nothing has changed. If a later one fails, every thread performs those before it, and the
+/// error says which call it was ([`OnPartial`] can have the process killed instead). A thread whose
 /// result differs performs no further call, and is judged as a
 /// [`Broadcast`](crate::Broadcast)'s.
 ///
 /// ```
-/// use libpsx::process::{Gid, Uid, no_new_privs, setgroups, setresgid, setresuid};
-/// use libpsx::{Transaction, TransactionError};
+/// use libpsx::Transaction;
+/// use libpsx::process::{Gid, Uid, no_new_privs, set_all_gids, set_all_uids, setgroups};
 ///
-/// # fn drop_root() -> Result<(), TransactionError> {
-/// let (user, group) = (Uid::new(65534), Gid::new(65534));
-/// Transaction::<4>::new()
+/// # fn drop_root() -> Result<(), Box<dyn std::error::Error>> {
+/// Transaction::new()
 ///     .with(setgroups(&[]))
-///     .with(setresgid(group, group, group))
-///     .with(setresuid(user, user, user))
+///     .with(set_all_gids(Gid::new(65534)?))
+///     .with(set_all_uids(Uid::new(65534)?))
 ///     .with(no_new_privs())
 ///     .perform()?;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
 #[must_use = "a transaction does nothing until it is performed"]
-pub struct Transaction<'a, const N: usize> {
-    operations: [Operation<'a>; N],
-    len: usize,
-    full: bool,
+pub struct Transaction<'a> {
+    operations: List<Operation<'a>>,
+    /// An operation could not be appended: how many there would have been, and why.
+    lacks: Option<(usize, Errno)>,
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
     on_partial: OnPartial,
-    first_question: usize,
-    form: Form,
+    asked: Option<Asked>,
 }
 
-impl<'a, const N: usize> Transaction<'a, N> {
+/// The questions of [`Transaction::ask`]. They are not stored: [`Transaction::perform`] writes them between the calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// How many operations come before them.
+    pub(crate) at: usize,
+    /// How many supplementary groups there is room for.
+    pub(crate) groups: usize,
+}
+
+impl<'a> Transaction<'a> {
     /// No call yet, a deadline of 10 seconds, the process-wide sensitivity, [`OnPartial::Report`].
     pub const fn new() -> Self {
         Self {
-            operations: [const { Operation::NOTHING }; N],
-            len: 0,
-            full: false,
+            operations: List::new(Operation::NOTHING),
+            lacks: None,
             deadline: DEADLINE,
             sensitivity: None,
             on_partial: OnPartial::Report,
-            first_question: 0,
-            form: Form { calls: 0, bytes: 0 },
+            asked: None,
         }
     }
 
-    /// Appends an operation. If there is no room, that is what the transaction ends with, with
-    /// nothing changed ([`Refusal::Full`]).
+    /// Appends an operation. If the kernel has no memory for it, [`perform`](Self::perform) returns
+    /// [`Error::Environment`] with [`Need::Calls`], and nothing has changed.
     pub fn with(mut self, operation: Operation<'a>) -> Self {
-        match self.operations.get_mut(self.len) {
-            Some(place) => {
-                *place = operation;
-                self.len = self.len.wrapping_add(1);
-            }
-            None => self.full = true,
-        }
+        self.append(operation);
         self
+    }
+
+    /// Appends operations.
+    ///
+    /// ```
+    /// use libpsx::Transaction;
+    /// use libpsx::process::{CapabilitySet, bounding_drop};
+    ///
+    /// // As many calls as the kernel has capabilities.
+    /// let drops = CapabilitySet::all().iter().map(bounding_drop);
+    /// let transaction = Transaction::new().with_all(drops);
+    /// assert!(transaction.len() > 40);
+    /// ```
+    pub fn with_all(mut self, operations: impl IntoIterator<Item = Operation<'a>>) -> Self {
+        operations.into_iter().for_each(|operation| self.append(operation));
+        self
+    }
+
+    fn append(&mut self, operation: Operation<'a>) {
+        if self.lacks.is_none() {
+            let appended = self.operations.push(operation);
+            let count = self.operations.len().saturating_add(1);
+            self.lacks = appended.err().map(|errno| (count, errno));
+        }
     }
 
     /// Appends any system call.
@@ -100,12 +128,9 @@ impl<'a, const N: usize> Transaction<'a, N> {
         self.with(Operation::of(Call { agreement, ..Call::new(nr as usize, args) }))
     }
 
-    /// The calls from this one on ask something, and write so many bytes.
-    pub(crate) const fn asking(mut self, first: usize, bytes: usize) -> Self {
-        self.first_question = first;
-        // Questions of before still write as much as they were to.
-        let bytes = if bytes > self.form.bytes { bytes } else { self.form.bytes };
-        self.form = Form { calls: self.len, bytes };
+    /// After the operations of now, each thread is asked; see `ask`.
+    pub(crate) fn asking(mut self, groups: usize) -> Self {
+        self.asked = Some(Asked { at: self.operations.len(), groups });
         self
     }
 
@@ -127,14 +152,15 @@ impl<'a, const N: usize> Transaction<'a, N> {
         self
     }
 
-    /// How many calls it has.
+    /// Returns how many calls it has. The questions of [`ask`](Self::ask) do not count, here and in the numbers of
+    /// errors and reports.
     pub const fn len(&self) -> usize {
-        self.len
+        self.operations.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether it has no call.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Performs the calls on every thread. Returns what the last one returned in the calling thread.
@@ -146,38 +172,92 @@ impl<'a, const N: usize> Transaction<'a, N> {
         self.go(None)
     }
 
-    /// As [`perform`](Self::perform), with a report.
+    /// Performs the calls as [`perform`](Self::perform) does, and reports.
     ///
     /// # Errors
-    /// As there.
+    /// As [`perform`](Self::perform).
     pub fn run(&self) -> Result<Report, TransactionError> {
         let mut report = Report::new();
         self.go(Some(&mut report))?;
-        report.first_question = self.first_question;
+        report.first_question = self.asked.map_or(0, |asked| asked.at);
+        for result in report.results.as_mut_slice() {
+            result.call = self.number(result.call);
+        }
         Ok(report)
     }
 
     fn go(&self, report: Option<&mut Report>) -> Result<usize, TransactionError> {
-        if self.full {
-            return Err(Error::Refused(Refusal::Full).into());
+        let lacks = |(count, errno)| Error::Environment { need: Need::Calls(count), errno };
+        if let Some(lack) = self.lacks {
+            return Err(lacks(lack).into());
         }
-        let mut calls = [const { Call::new(0, [0; 6]) }; N];
-        for (place, operation) in calls.iter_mut().zip(&self.operations) {
-            *place = operation.call();
-        }
-        let calls = calls.get_mut(..self.len).unwrap_or_default();
+        let mut calls = List::new(Call::new(0, [0; 6]));
+        let questions = self.asked.map_or(0, |_| QUESTIONS);
+        let count = self.operations.len().saturating_add(questions);
+        self.write_calls(count, &mut calls).map_err(|errno| lacks((count, errno)))?;
         let settings = Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
             whole_or_dead: self.on_partial == OnPartial::Kill,
-            form: self.form,
+            form: self.asked.map_or(Form::default(), Asked::form),
         };
         // SAFETY: those who made the operations have promised it; `self` keeps their memory.
-        unsafe { engine::perform(calls, &settings, report) }
+        let done = unsafe { engine::perform(calls.as_mut_slice(), &settings, report) };
+        done.map_err(|error| match error {
+            TransactionError::Partial(partial) => {
+                TransactionError::Partial(partial.at(self.number(partial.index())))
+            }
+            unchanged => unchanged,
+        })
+    }
+
+    /// The calls as the engine performs them, with the questions where they were asked.
+    fn write_calls(&self, count: usize, calls: &mut List<Call>) -> Result<(), Errno> {
+        calls.reserve(count)?;
+        let at = self.asked.map_or(0, |asked| asked.at);
+        let (before, after) = self.operations.as_slice().split_at_checked(at).unwrap_or_default();
+        before.iter().try_for_each(|operation| calls.push(operation.call()))?;
+        if let Some(asked) = self.asked {
+            (0..QUESTIONS).try_for_each(|number| calls.push(question(number, asked.groups)))?;
+        }
+        after.iter().try_for_each(|operation| calls.push(operation.call()))
+    }
+
+    /// The number that the caller knows a call of the engine by. A question has the one after all calls.
+    fn number(&self, call: usize) -> usize {
+        let Some(Asked { at, .. }) = self.asked else { return call };
+        match call.checked_sub(at) {
+            None => call,
+            Some(from) if from < QUESTIONS => self.len(),
+            Some(_) => call.wrapping_sub(QUESTIONS),
+        }
     }
 }
 
-impl<const N: usize> Default for Transaction<'_, N> {
+impl Clone for Transaction<'_> {
+    /// If the kernel has no memory for the copy, the copy says so when it is performed.
+    fn clone(&self) -> Self {
+        let (operations, lacks) = match self.operations.copy() {
+            Ok(operations) => (operations, self.lacks),
+            Err(errno) => (List::new(Operation::NOTHING), Some((self.operations.len(), errno))),
+        };
+        Self { operations, lacks, ..*self }
+    }
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("operations", &self.operations.as_slice())
+            .field("asks", &self.asked.is_some())
+            .field("deadline", &self.deadline)
+            .field("sensitivity", &self.sensitivity)
+            .field("on_partial", &self.on_partial)
+            .finish()
+    }
+}
+
+impl Default for Transaction<'_> {
     fn default() -> Self {
         Self::new()
     }

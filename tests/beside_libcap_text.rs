@@ -16,6 +16,9 @@ struct Libcap {
     set_flag: unsafe extern "C" fn(*mut c_void, c_int, c_int, *const c_int, c_int) -> c_int,
     init: unsafe extern "C" fn() -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void) -> c_int,
+    copy_ext: unsafe extern "C" fn(*mut c_void, *mut c_void, isize) -> isize,
+    copy_int: unsafe extern "C" fn(*const c_void) -> *mut c_void,
+    compare: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
 }
 
 impl Libcap {
@@ -34,6 +37,12 @@ impl Libcap {
             init: unsafe { library.function(c"cap_init") },
             // SAFETY: sys/capability.h declares it like this.
             free: unsafe { library.function(c"cap_free") },
+            // SAFETY: sys/capability.h declares it like this.
+            copy_ext: unsafe { library.function(c"cap_copy_ext") },
+            // SAFETY: sys/capability.h declares it like this.
+            copy_int: unsafe { library.function(c"cap_copy_int") },
+            // SAFETY: sys/capability.h declares it like this.
+            compare: unsafe { library.function(c"cap_compare") },
         })
     }
 
@@ -42,6 +51,11 @@ impl Libcap {
         let text = CString::new(text).unwrap();
         // SAFETY: a string.
         let sets = unsafe { (self.from_text)(text.as_ptr()) };
+        self.take(sets)
+    }
+
+    /// What its sets are; they are given back.
+    fn take(&self, sets: *mut c_void) -> Option<Capabilities> {
         if sets.is_null() {
             return None;
         }
@@ -61,7 +75,8 @@ impl Libcap {
         Some(Capabilities { effective, permitted, inheritable })
     }
 
-    fn format(&self, sets: &Capabilities) -> String {
+    /// Its own form of these sets, which `cap_free` gives back.
+    fn make(&self, sets: &Capabilities) -> *mut c_void {
         // SAFETY: makes empty sets.
         let made = unsafe { (self.init)() };
         for (flag, set) in [(0, sets.effective), (1, sets.permitted), (2, sets.inheritable)] {
@@ -72,6 +87,37 @@ impl Libcap {
                 assert_eq!(set, 0, "{capability}");
             }
         }
+        made
+    }
+
+    /// The external form, and what it reads in ours.
+    fn external(&self, sets: &Capabilities) -> (Vec<u8>, Option<Capabilities>) {
+        let made = self.make(sets);
+        let mut form = vec![0u8; 256];
+        // SAFETY: there is room for as many bytes as are said.
+        let size = unsafe { (self.copy_ext)(form.as_mut_ptr().cast(), made, 256) };
+        form.truncate(usize::try_from(size).unwrap());
+        // SAFETY: not used any more.
+        unsafe { (self.free)(made) };
+        // SAFETY: it is as long as its fifth byte says.
+        let read = unsafe { (self.copy_int)(sets.to_external().as_ptr().cast()) };
+        (form, self.take(read))
+    }
+
+    /// Which of the sets differ.
+    fn differs(&self, one: &Capabilities, other: &Capabilities) -> c_int {
+        let (one, other) = (self.make(one), self.make(other));
+        // SAFETY: both were just made.
+        let differs = unsafe { (self.compare)(one, other) };
+        for made in [one, other] {
+            // SAFETY: not used any more.
+            unsafe { (self.free)(made) };
+        }
+        differs
+    }
+
+    fn format(&self, sets: &Capabilities) -> String {
+        let made = self.make(sets);
         // SAFETY: the sets were just made.
         let text = unsafe { (self.to_text)(made, std::ptr::null_mut()) };
         // SAFETY: a string, as cap_to_text(3) says.
@@ -183,5 +229,34 @@ fn what_one_writes_the_other_reads() {
         let (theirs, ours) = (libcap.format(&sets), sets.to_string());
         assert_eq!(libcap.parse(&ours), Some(sets), "{ours}");
         assert_eq!(theirs.parse(), Ok(sets), "{theirs}");
+    }
+}
+
+#[test]
+fn the_external_form_and_comparison() {
+    let Some(libcap) = Libcap::load() else { return };
+    let mut state = seed();
+    let known = CapabilitySet::all().bits();
+    let mut before = Capabilities::NONE;
+    for _ in 0..2000 {
+        let mut pick = || CapabilitySet::from_bits(random(&mut state) & known);
+        let mut sets = Capabilities { effective: pick(), permitted: pick(), inheritable: pick() };
+        if random(&mut state) % 2 == 0 {
+            sets.permitted = before.permitted;
+        }
+        if random(&mut state) % 4 == 0 {
+            sets.effective = before.effective;
+        }
+        let (theirs, read) = libcap.external(&sets);
+        assert_eq!(Capabilities::from_external(&theirs), Ok(sets), "{theirs:x?}");
+        assert_eq!(theirs, sets.to_external());
+        assert_eq!(read, Some(sets));
+        let changed = before.compare(sets);
+        let ours = [changed.effective, changed.inheritable, changed.permitted]
+            .map(|set| c_int::from(!set.is_empty()));
+        // `CAP_EFFECTIVE`, `CAP_PERMITTED`, `CAP_INHERITABLE` are 0, 1 and 2.
+        let ours = ours[0] | ours[2] << 1 | ours[1] << 2;
+        assert_eq!(libcap.differs(&before, &sets), ours, "{before:?} {sets:?}");
+        before = sets;
     }
 }

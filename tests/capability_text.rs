@@ -59,8 +59,7 @@ fn both_ways_and_beside_capctl() {
     let mut state = seed();
     let known = CapabilitySet::all().bits();
     let theirs = |set: capctl::CapSet| {
-        set.iter()
-            .fold(CapabilitySet::EMPTY, |all, cap| all | Capability::new(cap as u8).unwrap().into())
+        set.iter().fold(CapabilitySet::EMPTY, |all, cap| all | Capability::new(cap as u8).unwrap())
     };
     for round in 0..5000 {
         // Sparse, dense and even sets, and at times such that the kernel does not know.
@@ -100,4 +99,72 @@ fn every_name_is_the_kernel_s() {
     assert_eq!(Capability::new(64), None);
     let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
     assert_eq!(last.trim(), Capability::last().number().to_string());
+}
+
+#[test]
+fn sets_as_text_and_by_operators() {
+    use Capability as C;
+    let two = C::CHOWN | C::KILL;
+    assert_eq!(two, set(&[C::KILL, C::CHOWN]));
+    assert_eq!(two | C::BPF, C::BPF | two);
+    assert_eq!(two, [C::CHOWN, C::KILL].into());
+    assert_eq!(two, CapabilitySet::from(&[C::CHOWN, C::KILL][..]));
+    assert_eq!(two, two.iter().collect());
+    assert_eq!(two ^ C::KILL.into(), C::CHOWN.into());
+    let mut grown = CapabilitySet::EMPTY;
+    grown.extend(two.iter());
+    assert_eq!(grown, two);
+    for (text, wanted) in [
+        ("cap_chown,CAP_KILL", Ok(two)),
+        ("0,5", Ok(two)),
+        ("", Ok(CapabilitySet::EMPTY)),
+        ("all", Ok(CapabilitySet::all())),
+        ("cap_chown,", Err(BadCapabilities::Unknown)),
+        ("cap_chown cap_kill", Err(BadCapabilities::Unknown)),
+        ("none", Err(BadCapabilities::Unknown)),
+    ] {
+        assert_eq!(text.parse(), wanted, "{text}");
+    }
+    let mut state = seed();
+    for _ in 0..1000 {
+        let random = CapabilitySet::from_bits(random(&mut state));
+        assert_eq!(random.to_string().parse(), Ok(random));
+    }
+}
+
+#[test]
+fn debug_shows_names() {
+    let two = Capability::CHOWN | Capability::new(63).unwrap();
+    assert_eq!(format!("{two:?}"), "{cap_chown, Capability(63)}");
+    assert_eq!(format!("{:?}", Capability::NET_ADMIN), "cap_net_admin");
+    let sets = parse("cap_chown=ep cap_kill=i").unwrap();
+    assert_eq!(format!("{sets:?}"), "Capabilities(= cap_kill=i cap_chown=ep)");
+    let bits = libpsx::process::Securebits::from_bits(0b101 | 1 << 20);
+    assert_eq!(format!("{bits:?}"), "Securebits(NOROOT | NO_SETUID_FIXUP | 0x100000)");
+    let none = libpsx::process::Securebits::EMPTY;
+    assert_eq!(format!("{none:?}"), "Securebits(EMPTY)");
+}
+
+#[test]
+fn what_is_no_external_form() {
+    let sets = parse("cap_chown=ep 63=i").unwrap();
+    let form = sets.to_external();
+    assert_eq!(Capabilities::from_external(&form), Ok(sets));
+    let mut longer = form.to_vec();
+    longer.push(7);
+    assert_eq!(Capabilities::from_external(&longer), Ok(sets), "what follows does not count");
+    let mut wider = form.to_vec();
+    wider[4] = 9;
+    wider.extend([0, 0, 0]);
+    assert_eq!(Capabilities::from_external(&wider), Ok(sets));
+    let mut narrower = form[..5 + 3].to_vec();
+    narrower[4] = 1;
+    let narrow = Capabilities::from_external(&narrower).unwrap();
+    assert_eq!(narrow, parse("cap_chown=ep").unwrap());
+    let mut other = form;
+    other[0] ^= 1;
+    wider[5 + 26] = 1;
+    for wrong in [&form[..28], &form[..4], &other, &wider, &[]] {
+        assert_eq!(Capabilities::from_external(wrong), Err(BadCapabilities::BadExternal));
+    }
 }

@@ -197,3 +197,30 @@ fn signal_queue_used_up() {
         all_have("NoNewPrivs", "0");
     });
 }
+
+/// What `main() -> Result<(), Error>` shows: the thread's name and the error's, and no list of bytes.
+#[test]
+fn debug_of_an_error_shows_names() {
+    isolated("debug_of_an_error_shows_names", WATCHDOG, || {
+        prepared(|| {
+            let name = c"worker-\xe9\"1";
+            // SAFETY: a string.
+            unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+            block_all();
+        });
+        // SAFETY: it touches no memory.
+        let error =
+            unsafe { no_new_privs().deadline(Duration::from_millis(200)).run() }.unwrap_err();
+        let text = format!("{error:?}");
+        assert!(text.contains("name: \"worker-\\xe9\\\"1\""), "{text}");
+        assert!(text.contains("obstacle: SignalBlocked"), "{text}");
+        let error = std::io::Error::from(error);
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        let inside = error.get_ref().unwrap().downcast_ref::<Error>().unwrap();
+        assert!(matches!(inside, Error::Unreachable(_)));
+
+        let refused = libpsx::process::ambient_lower(libpsx::process::Capability::KILL);
+        let text = format!("{refused:?}");
+        assert_eq!(text, "prctl(0x2f, 0x3, 0x5, 0x0, 0x0, 0x0)");
+    });
+}

@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use libpsx::process::*;
-use libpsx::{Error, Refusal, Transaction, TransactionError};
+use libpsx::{Error, Refusal, Transaction};
 use support::{Asked, all_have, forked, isolated, isolated_as_root, proc, slack_here, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -36,18 +38,44 @@ fn all_stat(field: usize, wanted: &str) {
     }
 }
 
-fn uid(raw: u32) -> Option<Uid> {
-    Uid::new(raw)
+fn uid(raw: u32) -> Uid {
+    Uid::new(raw).unwrap()
 }
 
-fn gid(raw: u32) -> Option<Gid> {
-    Gid::new(raw)
+fn gid(raw: u32) -> Gid {
+    Gid::new(raw).unwrap()
 }
 
 #[test]
-fn minus_one_is_nobody() {
-    assert_eq!((uid(u32::MAX), gid(u32::MAX)), (None, None));
-    assert_eq!((uid(7).unwrap().raw(), gid(8).unwrap().raw()), (7, 8));
+fn the_number_for_unchanged_is_no_id() {
+    let user = Uid::new(u32::MAX).unwrap_err();
+    let group = Gid::try_from(u32::MAX).unwrap_err();
+    assert_eq!(user, group);
+    assert_eq!(user.to_string(), "invalid ID 4294967295: it is reserved for \"unchanged\"");
+    assert_eq!(format!("{user:?}"), "InvalidId(4294967295)");
+    assert_eq!(Uid::try_from(7), Uid::new(7));
+    assert_eq!((uid(7).raw(), gid(8).raw(), uid(u32::MAX - 1).raw()), (7, 8, u32::MAX - 1));
+}
+
+/// Real, effective, saved and file-access IDs of every thread become the new one, whatever they were before.
+#[test]
+fn all_ids_at_once() {
+    isolated_as_root("all_ids_at_once", WATCHDOG, || {
+        let _asked = threads();
+        setresgid(gid(1), gid(0), gid(3)).perform().unwrap();
+        setfsgid(gid(4)).perform().unwrap();
+        setresuid(uid(1), uid(0), uid(3)).perform().unwrap();
+        setfsuid(uid(4)).perform().unwrap();
+        all_have("Uid", "1\t0\t3\t4");
+        all_have("Gid", "1\t0\t3\t4");
+        set_all_gids(gid(8)).perform().unwrap();
+        set_all_uids(uid(9)).perform().unwrap();
+        all_have("Gid", "8\t8\t8\t8");
+        all_have("Uid", "9\t9\t9\t9");
+        assert_eq!(errno(set_all_uids(Uid::ROOT).perform()), libc::EPERM);
+        assert_eq!(errno(set_all_gids(Gid::ROOT).perform()), libc::EPERM);
+        all_have("Uid", "9\t9\t9\t9");
+    });
 }
 
 #[test]
@@ -55,17 +83,17 @@ fn user_ids() {
     isolated_as_root("user_ids", WATCHDOG, || {
         forked(|| {
             let _asked = threads();
-            setresuid(uid(1), uid(0), None).perform().unwrap();
+            setresuid(uid(1), uid(0), Unchanged).perform().unwrap();
             all_have("Uid", "1\t0\t0\t0");
-            setreuid(uid(2), None).perform().unwrap();
+            setreuid(uid(2), Unchanged).perform().unwrap();
             all_have("Uid", "2\t0\t0\t0");
             setfsuid(uid(5)).perform().unwrap();
             all_have("Uid", "2\t0\t0\t5");
-            assert_eq!(setfsuid(None).perform().unwrap(), 5);
-            setuid(uid(6).unwrap()).perform().unwrap();
+            assert_eq!(setfsuid(Unchanged).perform().unwrap(), 5);
+            setuid(uid(6)).perform().unwrap();
             all_have("Uid", "6\t6\t6\t6");
             assert_eq!(errno(setuid(Uid::ROOT).perform()), libc::EPERM);
-            assert_eq!(errno(setreuid(uid(0), None).perform()), libc::EPERM);
+            assert_eq!(errno(setreuid(uid(0), Unchanged).perform()), libc::EPERM);
             all_have("Uid", "6\t6\t6\t6");
         });
     });
@@ -75,7 +103,7 @@ fn user_ids() {
 fn group_ids() {
     isolated_as_root("group_ids", WATCHDOG, || {
         let _asked = threads();
-        setgroups(&[3, 1, 2].map(|raw| gid(raw).unwrap())).perform().unwrap();
+        setgroups(&[3, 1, 2].map(gid)).perform().unwrap();
         all_have("Groups", "1 2 3");
         setgroups(&[]).perform().unwrap();
         all_have("Groups", "");
@@ -83,11 +111,11 @@ fn group_ids() {
         assert_eq!(errno(setgroups(&many).perform()), libc::EINVAL);
         setresgid(gid(1), gid(2), gid(3)).perform().unwrap();
         all_have("Gid", "1\t2\t3\t2");
-        setregid(None, gid(4)).perform().unwrap();
+        setregid(Unchanged, gid(4)).perform().unwrap();
         all_have("Gid", "1\t4\t4\t4");
         setfsgid(gid(9)).perform().unwrap();
         all_have("Gid", "1\t4\t4\t9");
-        setgid(gid(7).unwrap()).perform().unwrap();
+        setgid(gid(7)).perform().unwrap();
         all_have("Gid", "7\t7\t7\t7");
     });
 }
@@ -135,6 +163,29 @@ fn capability_sets() {
     });
 }
 
+#[test]
+fn capabilities_of_another_thread() {
+    isolated_as_root("capabilities_of_another_thread", WATCHDOG, || {
+        let asked = threads();
+        let own = Capabilities::of_this_thread().unwrap();
+        let sent = asked.0[0].0.send(|| {
+            // As capset(2) of this thread alone.
+            let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
+            // SAFETY: the kernel reads both.
+            unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+            // SAFETY: gettid touches no memory.
+            unsafe { libc::syscall(libc::SYS_gettid) }
+        });
+        sent.unwrap();
+        let tid = asked.0[0].1.recv().unwrap() as i32;
+        assert_eq!(Capabilities::of_pid(tid).unwrap(), Capabilities::NONE);
+        assert_eq!(Capabilities::of_pid(std::process::id() as i32).unwrap(), own);
+        assert_eq!(Capabilities::of_pid(0).unwrap(), own);
+        assert_eq!(Capabilities::of_pid(i32::MAX).unwrap_err().raw(), libc::ESRCH);
+        assert_eq!(Capabilities::of_pid(-1).unwrap_err().raw(), libc::EINVAL);
+    });
+}
+
 /// Each half of each set is another word in what the kernel reads.
 #[test]
 fn capabilities_beyond_the_first_word() {
@@ -159,32 +210,119 @@ fn new_privileges_and_a_filter() {
     isolated("new_privileges_and_a_filter", WATCHDOG, || {
         let asked = threads();
         // getppid(2) fails with ENOTUNIQ.
-        let program = support::program(
-            &[libc::SYS_getppid],
-            libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32,
-            libc::SECCOMP_RET_ALLOW,
-        );
-        let program: Vec<Instruction> = program
-            .iter()
-            .map(|step| Instruction { code: step.code, jt: step.jt, jf: step.jf, k: step.k })
-            .collect();
+        let program = on_getppid(libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
         if !support::skipped_without_root("a filter without CAP_SYS_ADMIN") {
-            assert_eq!(errno(seccomp(&[], Synchronisation::Kernel).perform()), libc::EINVAL);
+            assert_eq!(
+                errno(seccomp(&[], Synchronisation::Kernel, SeccompFlags::EMPTY).perform()),
+                libc::EINVAL
+            );
             let long = vec![program[0]; 70_000];
-            assert_eq!(errno(seccomp(&long, Synchronisation::Broadcast).perform()), libc::EINVAL);
+            assert_eq!(
+                errno(seccomp(&long, Synchronisation::Broadcast, SeccompFlags::EMPTY).perform()),
+                libc::EINVAL
+            );
         }
         no_new_privs().perform().unwrap();
         all_have("NoNewPrivs", "1");
         for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
-            seccomp(&program, how).perform().unwrap();
+            seccomp(&program, how, SeccompFlags::EMPTY).perform().unwrap();
         }
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
         // The filters of the broadcast are each thread's own: the kernel finds no common one.
-        match seccomp(&program, Synchronisation::Kernel).perform() {
+        match seccomp(&program, Synchronisation::Kernel, SeccompFlags::EMPTY).perform() {
             Err(Error::OutOfSync { tid }) => assert!(proc::tids().contains(&tid)),
             other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A filter that does this to getppid(2), and allows the rest.
+fn on_getppid(action: u32) -> Vec<Instruction> {
+    support::program(&[libc::SYS_getppid], action, libc::SECCOMP_RET_ALLOW)
+        .iter()
+        .map(|step| Instruction { code: step.code, jt: step.jt, jf: step.jf, k: step.k })
+        .collect()
+}
+
+#[test]
+fn flags_of_a_filter() {
+    isolated("flags_of_a_filter", WATCHDOG, || {
+        let asked = threads();
+        let program = on_getppid(libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
+        no_new_privs().perform().unwrap();
+        let flags = SeccompFlags::LOG | SeccompFlags::SPEC_ALLOW;
+        assert_eq!(format!("{flags:?}"), "SeccompFlags(LOG | SPEC_ALLOW)");
+        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
+            let without_listener = seccomp(&program, how, SeccompFlags::WAIT_KILLABLE_RECV);
+            assert_eq!(errno(without_listener.perform()), libc::EINVAL);
+        }
+        all_have("Seccomp_filters", "0");
+        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
+            seccomp(&program, how, flags).perform().unwrap();
+        }
+        all_have("Seccomp_filters", "2");
+        // SAFETY: getppid touches no memory.
+        asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
+        // Now each thread has a filter of its own, and the kernel says only that it cannot synchronise.
+        let everywhere = seccomp(&program, Synchronisation::Kernel, SeccompFlags::TSYNC_ESRCH);
+        assert_eq!(errno(everywhere.perform()), libc::ESRCH);
+        let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform();
+        assert_eq!(errno(listener), libc::ESRCH);
+        all_have("Seccomp_filters", "2");
+    });
+}
+
+/// Answers every notification with this value.
+fn supervise(listener: OwnedFd, value: i64) {
+    const RECEIVE: u64 = 0xc050_2100;
+    const SEND: u64 = 0xc018_2101;
+    let fd = listener.as_raw_fd();
+    loop {
+        let mut notification = [0u64; 10];
+        let at = notification.as_mut_ptr();
+        // SAFETY: `struct seccomp_notif` has 80 bytes, and must be zero before.
+        if unsafe { libc::ioctl(fd, RECEIVE, at) } != 0 {
+            continue;
+        }
+        // `struct seccomp_notif_resp`: id, value, error and flags.
+        let answer = [notification[0], value as u64, 0];
+        // SAFETY: it has 24 bytes.
+        unsafe { libc::ioctl(fd, SEND, answer.as_ptr()) };
+    }
+}
+
+#[test]
+fn a_filter_with_a_listener() {
+    isolated("a_filter_with_a_listener", WATCHDOG, || {
+        const USER_NOTIF: u32 = 0x7fc0_0000;
+        let program = on_getppid(USER_NOTIF);
+        for in_a_transaction in [false, true] {
+            forked(|| {
+                let asked = threads();
+                let filter = seccomp_with_listener(&program, SeccompFlags::WAIT_KILLABLE_RECV);
+                let listener = if in_a_transaction {
+                    filter.perform_after(Transaction::new().with(no_new_privs())).unwrap()
+                } else {
+                    no_new_privs().perform().unwrap();
+                    filter.perform().unwrap()
+                };
+                assert_eq!(listener.fd().raw(), listener.as_fd().as_raw_fd());
+                all_have("Seccomp_filters", "1");
+                // SAFETY: it asks for the flags of a descriptor.
+                let flags = unsafe { libc::fcntl(listener.fd().raw(), libc::F_GETFD) };
+                assert_eq!(flags, libc::FD_CLOEXEC);
+                let descriptor = OwnedFd::from(listener);
+                std::thread::spawn(move || supervise(descriptor, 4242));
+                // SAFETY: getppid touches no memory.
+                asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, 4242);
+                // A second listener is one too many.
+                let again = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform();
+                assert_eq!(errno(again), libc::EBUSY);
+                timer_slack(Duration::from_nanos(77)).perform().unwrap();
+                asked.all_answer(|| slack_here() as i64, 77);
+            });
         }
     });
 }
@@ -204,16 +342,31 @@ fn landlock() {
         // SAFETY: the kernel reads the eight bytes.
         let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &handled, 8, 0) };
         assert!(ruleset >= 0);
+        // SAFETY: the kernel has just opened it.
+        let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
         no_new_privs().perform().unwrap();
-        assert_eq!(
-            errno(landlock_restrict_self(-1, Synchronisation::Broadcast).perform()),
-            libc::EBADF
-        );
-        let kernel = landlock_restrict_self(ruleset as i32, Synchronisation::Kernel).perform();
+        let by_us = |flags| landlock_restrict_self(&ruleset, Synchronisation::Broadcast, flags);
+        let no_ruleset = std::fs::File::open("/dev/null").unwrap();
+        let wrong =
+            landlock_restrict_self(&no_ruleset, Synchronisation::Broadcast, LandlockFlags::EMPTY);
+        assert_eq!(errno(wrong.perform()), libc::EBADFD);
+        let logs = LandlockFlags::LOG_SAME_EXEC_OFF | LandlockFlags::LOG_NEW_EXEC_ON;
+        let silent = landlock_log_subdomains_off(Synchronisation::Broadcast).perform();
+        if version < 7 {
+            println!("SKIPPED: Landlock's log flags need ABI 7");
+            assert_eq!(errno(by_us(logs).perform()), libc::EINVAL);
+            assert_eq!(errno(silent), libc::EINVAL);
+        } else {
+            silent.unwrap();
+            by_us(logs).perform().unwrap();
+        }
+        let kernel =
+            landlock_restrict_self(&ruleset, Synchronisation::Kernel, LandlockFlags::EMPTY);
+        let kernel = kernel.perform();
         if version < 8 {
             assert_eq!(Synchronisation::of_landlock(), Synchronisation::Broadcast);
             assert_eq!(errno(kernel), libc::EINVAL);
-            landlock_restrict_self(ruleset as i32, Synchronisation::Broadcast).perform().unwrap();
+            by_us(LandlockFlags::EMPTY).perform().unwrap();
         } else {
             assert_eq!(Synchronisation::of_landlock(), Synchronisation::Kernel);
             kernel.unwrap();
@@ -249,11 +402,10 @@ fn new_namespaces() {
             assert!(now.iter().all(|link| link == &now[0] && link != before), "{name}: {now:?}");
         }
         let wrong = std::fs::File::open("/proc/self/ns/net").unwrap();
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&wrong);
-        assert_eq!(errno(setns(fd, Namespace::Uts).perform()), libc::EINVAL);
-        assert_eq!(errno(setns(-1, Namespace::Uts).perform()), libc::EBADF);
-        let many = [Namespace::Uts; 5];
-        assert!(matches!(unshare_all(&many), Err(TransactionError::Unchanged(Error::Refused(_)))));
+        assert_eq!(errno(setns(&wrong, Namespace::Uts).perform()), libc::EINVAL);
+        assert_eq!(errno(setns(wrong.as_fd(), Namespace::Uts).perform()), libc::EINVAL);
+        // A kind that is named several times is made once.
+        unshare_all(&[Namespace::Uts; 5]).unwrap();
 
         let now = namespaces("net");
         // Made by every thread, it would be as many namespaces; alone it is nobody's business but ours.
@@ -286,6 +438,38 @@ fn scheduling() {
         all_stat(19, "9");
         scheduler(Scheduler::Idle).perform().unwrap();
         all_stat(41, "5");
+        // SAFETY: it only asks.
+        let policy = || unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+        const RESET_ON_FORK: i64 = 0x4000_0000;
+        let reset = SchedAttr::new(Scheduler::Batch(11)).reset_on_fork();
+        sched_setattr(reset).perform().unwrap();
+        asked.all_answer(policy, RESET_ON_FORK | 3);
+        all_stat(19, "11");
+        let clamped = sched_setattr(SchedAttr::keep().utilization_min(100).utilization_max(900));
+        match clamped.perform() {
+            Ok(_) => {
+                asked.all_answer(policy, RESET_ON_FORK | 3);
+                all_stat(19, "11");
+                let clamps = || {
+                    let mut attr = [0u64; 7];
+                    let at = attr.as_mut_ptr();
+                    // SAFETY: the kernel writes 56 bytes.
+                    unsafe { libc::syscall(libc::SYS_sched_getattr, 0, at, 56, 0) };
+                    attr[6] as i64
+                };
+                asked.all_answer(clamps, 900 << 32 | 100);
+                let reset = SchedAttr::RESET_UTILIZATION;
+                let default = SchedAttr::keep().utilization_min(reset).utilization_max(reset);
+                sched_setattr(default).perform().unwrap();
+                asked.all_answer(clamps, 1024 << 32);
+                let large = SchedAttr::keep().utilization_max(1025);
+                assert_eq!(errno(sched_setattr(large).perform()), libc::EINVAL);
+            }
+            Err(Error::Call(errno)) if errno.raw() == libc::EOPNOTSUPP => {
+                println!("SKIPPED: no utilization clamping in this kernel");
+            }
+            other => panic!("{other:?}"),
+        }
         assert_eq!(errno(scheduler(Scheduler::Fifo(100)).perform()), libc::EINVAL);
 
         affinity(&[1 << cpu]).perform().unwrap();
@@ -324,6 +508,179 @@ fn scheduling() {
             }
             other => panic!("{other:?}"),
         }
+    });
+}
+
+#[test]
+fn prctls_of_each_thread() {
+    isolated("prctls_of_each_thread", WATCHDOG, || {
+        let asked = threads();
+        let signal = || {
+            let mut signal = 0i32;
+            // SAFETY: the kernel writes an int.
+            unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+            signal.into()
+        };
+        set_parent_process_death_signal(libc::SIGUSR2).perform().unwrap();
+        asked.all_answer(signal, libc::SIGUSR2.into());
+        assert_eq!(errno(set_parent_process_death_signal(65).perform()), libc::EINVAL);
+        set_parent_process_death_signal(0).perform().unwrap();
+        asked.all_answer(signal, 0);
+
+        // SAFETY: it only asks.
+        let policy = || unsafe { libc::prctl(34, 0, 0, 0, 0) }.into();
+        for (wanted, kill) in [(1, MceKill::Early), (0, MceKill::Late), (2, MceKill::Default)] {
+            set_mce_kill(kill).perform().unwrap();
+            asked.all_answer(policy, wanted);
+        }
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(errno(set_tagged_addr_ctrl(1).perform()), libc::EINVAL);
+        }
+        let effective = Capabilities::of_this_thread().unwrap().effective;
+        if !effective.contains(Capability::SYS_RESOURCE) {
+            println!("SKIPPED: PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE");
+            assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
+        } else {
+            // SAFETY: it only asks.
+            let flusher = || unsafe { libc::prctl(58, 0, 0, 0, 0) }.into();
+            for wanted in [true, false] {
+                set_io_flusher(wanted).perform().unwrap();
+                asked.all_answer(flusher, wanted.into());
+            }
+            capset(Capabilities::NONE).perform().unwrap();
+            assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
+        }
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_time_stamp_counter() {
+    isolated("the_time_stamp_counter", WATCHDOG, || {
+        let asked = threads();
+        let mode = || {
+            let mut mode = 0i32;
+            // SAFETY: the kernel writes an int.
+            unsafe { libc::prctl(libc::PR_GET_TSC, &raw mut mode) };
+            mode.into()
+        };
+        asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
+        // Until it is on again, nothing here may ask for the time.
+        set_tsc(Tsc::Sigsegv).perform().unwrap();
+        asked.all_answer(mode, libc::PR_TSC_SIGSEGV.into());
+        set_tsc(Tsc::Enable).perform().unwrap();
+        asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
+    });
+}
+
+/// A thread has turned user dispatch on, and lets calls through. After it is off, the selector means nothing.
+#[test]
+fn user_dispatch_off() {
+    static SELECTOR: AtomicU8 = AtomicU8::new(0);
+    isolated("user_dispatch_off", WATCHDOG, || {
+        const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+        let asked = threads();
+        let question: support::Question = || {
+            let at = SELECTOR.as_ptr();
+            // SAFETY: the selector is static.
+            unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 1, 0, 0, at) }.into()
+        };
+        asked.0[0].0.send(question).unwrap();
+        match asked.0[0].1.recv().unwrap() {
+            0 => {}
+            other => {
+                println!("SKIPPED: no syscall user dispatch in this kernel: {other}");
+                return;
+            }
+        }
+        syscall_user_dispatch_off().perform().unwrap();
+        SELECTOR.store(1, Ordering::SeqCst);
+        // SAFETY: gettid touches no memory.
+        asked.all_answer(|| (unsafe { libc::syscall(libc::SYS_gettid) } > 0).into(), 1);
+    });
+}
+
+/// What the table says of the options that need no broadcast: one thread sets it, and all have it.
+#[test]
+fn prctls_of_the_whole_process() {
+    isolated("prctls_of_the_whole_process", WATCHDOG, || {
+        let asked = threads();
+        let in_another_thread = |option: i32, value: usize| {
+            let set = move || {
+                // SAFETY: the options take numbers.
+                let done = unsafe { libc::prctl(option, value, 0, 0, 0) };
+                if done == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap() }
+            };
+            match std::thread::spawn(set).join().unwrap() {
+                0 => true,
+                libc::EINVAL => {
+                    println!("SKIPPED: prctl({option}) is not in this kernel");
+                    false
+                }
+                other => panic!("prctl({option}): {other}"),
+            }
+        };
+        // SAFETY: it only asks.
+        let dumpable = || unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }.into();
+        assert!(in_another_thread(libc::PR_SET_DUMPABLE, 0));
+        asked.all_answer(dumpable, 0);
+        set_dumpable(true).perform().unwrap();
+        asked.all_answer(dumpable, 1);
+        assert!(in_another_thread(libc::PR_SET_CHILD_SUBREAPER, 1));
+        let subreaper = || {
+            let mut value = 0i32;
+            // SAFETY: the kernel writes an int.
+            unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut value) };
+            value.into()
+        };
+        asked.all_answer(subreaper, 1);
+        const PR_SET_THP_DISABLE: i32 = 41;
+        if in_another_thread(PR_SET_THP_DISABLE, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(42, 0, 0, 0, 0) }.into(), 1);
+        }
+        const PR_SET_MEMORY_MERGE: i32 = 67;
+        if in_another_thread(PR_SET_MEMORY_MERGE, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(68, 0, 0, 0, 0) }.into(), 1);
+        }
+        const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+        if in_another_thread(PR_TIMER_CREATE_RESTORE_IDS, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(77, 2, 0, 0, 0) }.into(), 1);
+        }
+        // Last, because it is for good.
+        const PR_SET_MDWE: i32 = 65;
+        if in_another_thread(PR_SET_MDWE, 1) {
+            // SAFETY: it only asks.
+            asked.all_answer(|| unsafe { libc::prctl(66, 0, 0, 0, 0) }.into(), 1);
+        }
+    });
+}
+
+/// The answer of a kernel without these modules, and of one that has the module but not the label.
+#[test]
+fn labels_of_security_modules() {
+    isolated("labels_of_security_modules", WATCHDOG, || {
+        let _asked = threads();
+        let long = LsmContext::new(Lsm::Smack, &[b'a'; 4065]);
+        assert_eq!(long.unwrap_err().raw(), libc::E2BIG);
+        for module in [Lsm::Selinux, Lsm::Smack, Lsm::AppArmor] {
+            for label in [&b"libpsx-no-such-label"[..], &[b'a'; 4064]] {
+                let context = LsmContext::new(module, label).unwrap();
+                let result = lsm_set_self_attr(LsmAttribute::Exec, &context).perform();
+                match errno(result) {
+                    libc::ENOSYS => println!("SKIPPED: no lsm_set_self_attr(2) in this kernel"),
+                    libc::EOPNOTSUPP => println!("SKIPPED: no {module:?} in this kernel"),
+                    other => assert!(
+                        [libc::EINVAL, libc::EACCES, libc::EPERM, libc::ENOENT].contains(&other),
+                        "{module:?}: {other}"
+                    ),
+                }
+            }
+        }
+        let context = LsmContext::new(Lsm::AppArmor, b"exec \xff").unwrap();
+        assert_eq!(format!("{context:?}"), "LsmContext(104, \"exec \\xff\")");
     });
 }
 
@@ -373,14 +730,14 @@ fn arguments_travel_with_the_transaction() {
     isolated_as_root("arguments_travel_with_the_transaction", WATCHDOG, || {
         let _asked = threads();
         let allow = [Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
-        let groups = [gid(5).unwrap()];
+        let groups = [gid(5)];
         let sets: Capabilities = "cap_sys_admin,cap_kill=ep".parse().unwrap();
         let made = || {
-            Transaction::<4>::new()
+            Transaction::new()
                 .with(setgroups(&groups))
                 .with(scheduler(Scheduler::Batch(3)))
                 .with(capset(sets))
-                .with(seccomp(&allow, Synchronisation::Kernel))
+                .with(seccomp(&allow, Synchronisation::Kernel, SeccompFlags::EMPTY))
         };
         let boxed = Box::new(made());
         boxed.clone().perform().unwrap();
@@ -396,7 +753,7 @@ fn arguments_travel_with_the_transaction() {
 fn identities_of_threads_that_differ() {
     isolated_as_root("identities_of_threads_that_differ", WATCHDOG, || {
         let asked = threads();
-        setgroups(&[1, 2, 3].map(|raw| gid(raw).unwrap())).perform().unwrap();
+        setgroups(&[1, 2, 3].map(gid)).perform().unwrap();
         securebits(Securebits::NOROOT).perform().unwrap();
         setresgid(gid(4), gid(5), gid(6)).perform().unwrap();
         bounding_drop(Capability::SYS_BOOT).perform().unwrap();

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libpsx::process::{
-    Capabilities, Gid, Instruction, Operation, Synchronisation, Uid, ambient_clear, ambient_lower,
-    bounding_drop, capset, keepcaps, no_new_privs, seccomp, setgroups, setresgid, setresuid,
-    timer_slack,
+    Capabilities, Gid, Instruction, Operation, SeccompFlags, Synchronisation, Uid, ambient_clear,
+    ambient_lower, bounding_drop, capset, keepcaps, no_new_privs, seccomp, set_all_gids,
+    set_all_uids, setgroups, timer_slack,
 };
-use libpsx::process::{Capability, setreuid};
+use libpsx::process::{Capability, Unchanged, setreuid};
 use libpsx::{
-    Agreement, Error, OnPartial, Outcome, Refusal, Sensitivity, Transaction, TransactionError,
+    Agreement, Error, Need, OnPartial, Outcome, Refusal, Sensitivity, Transaction, TransactionError,
 };
 use support::{
     Asked, all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc,
@@ -46,7 +46,7 @@ fn a_failing_call_at_each_position() {
         for position in 0..4u64 {
             let base = 1000 * (position + 1);
             slack(base).perform().unwrap();
-            let mut transaction = Transaction::<4>::new();
+            let mut transaction = Transaction::new();
             for index in 0..4 {
                 let next = if index == position { failing() } else { slack(base + index + 1) };
                 transaction = transaction.with(next);
@@ -73,7 +73,7 @@ fn a_failing_call_at_each_position() {
 fn alone_a_transaction_does_and_says_the_same() {
     isolated("alone_a_transaction_does_and_says_the_same", WATCHDOG, || {
         support::forked(|| {
-            let transaction = Transaction::<3>::new().with(slack(7)).with(failing()).with(slack(9));
+            let transaction = Transaction::new().with(slack(7)).with(failing()).with(slack(9));
             let Err(TransactionError::Partial(partial)) = transaction.perform() else { panic!() };
             assert_eq!((partial.index(), slack_here()), (1, 7));
         });
@@ -94,7 +94,7 @@ fn alone_no_handler_runs_between_the_calls() {
             unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
             let pid = std::process::id() as usize;
             let raise = [pid, libc::SIGUSR1 as usize, 0, 0, 0, 0];
-            let transaction = Transaction::<3>::new().with(slack(7));
+            let transaction = Transaction::new().with(slack(7));
             // SAFETY: it takes numbers.
             let transaction =
                 unsafe { transaction.with_call(libc::SYS_kill, raise, Agreement::SameResult) };
@@ -116,9 +116,9 @@ fn alone_no_handler_runs_between_the_calls() {
 fn asked_twice() {
     isolated_as_root("asked_twice", WATCHDOG, || {
         sleepers(5);
-        let groups: Vec<Gid> = (1..2000).filter_map(Gid::new).collect();
+        let groups: Vec<Gid> = (1..2000).map(Gid::new).collect::<Result<_, _>>().unwrap();
         setgroups(&groups).perform().unwrap();
-        let report = Transaction::<272>::new().ask(2000).ask(1).run().unwrap();
+        let report = Transaction::new().ask(2000).ask(1).run().unwrap();
         let mut told: Vec<i32> = report.identities().map(|one| one.tid()).collect();
         told.sort_unstable();
         assert_eq!(told, proc::tids());
@@ -133,7 +133,7 @@ fn asked_twice() {
 fn killed_rather_than_partial() {
     let (status, output) = isolated_status("killed_rather_than_partial", WATCHDOG, || {
         sleepers(2);
-        let transaction = Transaction::<2>::new().with(slack(5)).with(failing());
+        let transaction = Transaction::new().with(slack(5)).with(failing());
         let done = transaction.on_partial(OnPartial::Kill).perform();
         println!("went on: {done:?}");
     });
@@ -147,20 +147,110 @@ fn killed_rather_than_partial() {
 fn refused_before_anything_is_done() {
     isolated("refused_before_anything_is_done", WATCHDOG, || {
         sleepers(2);
-        let refused = |transaction: Transaction<'_, 2>| match transaction.perform() {
+        let refused = |transaction: Transaction<'_>| match transaction.perform() {
             Err(TransactionError::Unchanged(Error::Refused(why))) => why,
             other => panic!("{other:?}"),
         };
-        let begun = || Transaction::<2>::new().with(slack(12345));
+        let begun = || Transaction::new().with(slack(12345));
         let before = slack_here();
-        assert_eq!(refused(begun().with(slack(2)).with(slack(3))), Refusal::Full);
-        let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel);
+        let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
         assert_eq!(refused(Transaction::new().with(everywhere).with(slack(1))), Refusal::NotLast);
         // SAFETY: it is refused.
         let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], Agreement::SameResult) };
         assert_eq!(refused(exit), Refusal::Ends);
         assert_eq!(slack_here(), before);
-        assert_eq!(Transaction::<0>::new().perform().unwrap(), 0);
+        assert_eq!(Transaction::new().perform().unwrap(), 0);
+    });
+}
+
+/// Room for as many calls as are appended; each is performed in its turn, wherever it lies, and in a copy too.
+#[test]
+fn any_number_of_calls() {
+    isolated("any_number_of_calls", WATCHDOG, || {
+        let asked = Asked::new(2);
+        for count in [1u64, 15, 16, 17, 40, 500] {
+            let slacks = (1..=count).map(|number| slack(1_000_000 * count + number));
+            let transaction = Transaction::new().with_all(slacks);
+            assert_eq!(transaction.len() as u64, count);
+            let failing = transaction.clone().with(failing()).with(slack(1));
+            transaction.perform().unwrap();
+            drop(transaction);
+            all_slack(&asked, 1_000_000 * count + count);
+            slack(7).perform().unwrap();
+            match failing.perform() {
+                Err(TransactionError::Partial(partial)) => {
+                    assert_eq!(partial.index() as u64, count);
+                }
+                other => panic!("{other:?}"),
+            }
+            all_slack(&asked, 1_000_000 * count + count);
+        }
+    });
+}
+
+/// What is asked takes no number: an error and a report count the calls that were appended.
+#[test]
+fn questions_take_no_number() {
+    isolated_as_root("questions_take_no_number", WATCHDOG, || {
+        sleepers(2);
+        prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+        let asked_in_the_middle = || Transaction::new().with(slack(10)).ask(0).with(slack(20));
+        assert_eq!(asked_in_the_middle().len(), 2);
+        let report = asked_in_the_middle().run().unwrap();
+        assert!(report.results().iter().all(|result| result.call() == 1), "{report:?}");
+        assert_eq!(report.identities().count(), 5);
+        // One thread cannot say which user its files are opened as.
+        let told = report.identities().filter(|one| one.user().is_some()).count();
+        assert_eq!(told, 4);
+
+        match asked_in_the_middle().with(failing()).perform() {
+            Err(TransactionError::Partial(partial)) => assert_eq!(partial.index(), 2),
+            other => panic!("{other:?}"),
+        }
+        let report = Transaction::new().with(slack(10)).with(slack(20)).ask(0).run().unwrap();
+        assert!(report.results().iter().all(|result| result.call() == 2), "{report:?}");
+
+        let fsuid = libpsx::process::setfsuid(Unchanged);
+        let transaction = asked_in_the_middle().with(fsuid).sensitivity(Sensitivity::Ignore);
+        let report = transaction.run().unwrap();
+        assert_eq!(report.divergent(), 1);
+        assert!(report.results().iter().all(|result| result.call() == 2), "{report:?}");
+        let report = Transaction::new().with(fsuid).ask(0).sensitivity(Sensitivity::Ignore).run();
+        let report = report.unwrap();
+        assert_eq!(report.divergent(), 1);
+        let differ: Vec<_> = report.results().iter().filter(|result| result.call() == 0).collect();
+        assert_eq!((differ.len(), report.results().len()), (1, 4), "{report:?}");
+    });
+}
+
+/// The error says how many calls there was no memory for; nothing is performed.
+#[test]
+fn no_memory_for_the_calls() {
+    isolated("no_memory_for_the_calls", WATCHDOG, || {
+        let asked = Asked::new(2);
+        slack(5).perform().unwrap();
+        let large = Transaction::new().with_all((0..5000).map(|_| slack(6)));
+        let none = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the kernel reads the limit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &none) }, 0);
+        let lacking = [
+            (large.perform(), 5000),
+            (large.clone().perform(), 5000),
+            (Transaction::new().with_all((0..40).map(|_| slack(6))).perform(), 17),
+            (Transaction::new().with(slack(6)).ask(0).perform(), 137),
+        ];
+        for (result, wanted) in lacking {
+            let Err(TransactionError::Unchanged(error)) = result else { panic!("{result:?}") };
+            let Error::Environment { need: Need::Calls(count), .. } = error else {
+                panic!("{error}")
+            };
+            assert_eq!((count, error.raw_os_error()), (wanted, libc::ENOMEM));
+            let text = format!("no memory for the {wanted} calls of the transaction: ENOMEM");
+            assert!(error.to_string().starts_with(&text), "{error}");
+        }
+        all_slack(&asked, 5);
+        Transaction::new().with_all((0..16).map(|_| slack(8))).perform().unwrap();
+        all_slack(&asked, 8);
     });
 }
 
@@ -193,10 +283,10 @@ fn no_state_in_between_is_run_in() {
                 while SEEN.load(Ordering::SeqCst) < 1000 {
                     std::thread::yield_now();
                 }
-                let transaction = Transaction::<3>::new().with(slack(2)).with(slack(3));
+                let transaction = Transaction::new().with(slack(2)).with(slack(3));
                 let how =
                     if by_kernel { Synchronisation::Kernel } else { Synchronisation::Broadcast };
-                transaction.with(seccomp(&[ALLOW], how)).perform().unwrap();
+                transaction.with(seccomp(&[ALLOW], how, SeccompFlags::EMPTY)).perform().unwrap();
                 all_have("Seccomp_filters", "1");
                 all_slack(&asked, 3);
                 let seen = SEEN.load(Ordering::SeqCst);
@@ -216,12 +306,12 @@ fn the_kernel_cannot_synchronise() {
         prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
         no_new_privs().perform().unwrap();
         let has_one = proc::tids().into_iter().find(|&tid| proc::status(tid)["Seccomp"] == "2");
-        let everywhere = || seccomp(&[ALLOW], Synchronisation::Kernel);
+        let everywhere = || seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
         match everywhere().perform() {
             Err(Error::OutOfSync { tid }) => assert_eq!(Some(tid), has_one),
             other => panic!("{other:?}"),
         }
-        match Transaction::<2>::new().with(slack(77)).with(everywhere()).perform() {
+        match Transaction::new().with(slack(77)).with(everywhere()).perform() {
             Err(TransactionError::Partial(partial)) => {
                 assert_eq!((partial.index(), partial.out_of_sync()), (1, has_one));
                 assert_eq!(partial.raw_os_error(), libc::ESRCH);
@@ -243,8 +333,8 @@ fn the_caller_dies_in_the_last_call() {
         no_new_privs().perform().unwrap();
         let caller = std::thread::spawn(|| {
             filter(libc::SYS_seccomp, libc::SECCOMP_RET_KILL_THREAD);
-            let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel);
-            Transaction::<2>::new().with(slack(4321)).with(everywhere).perform()
+            let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
+            Transaction::new().with(slack(4321)).with(everywhere).perform()
         });
         while slack_here() != 4321 {
             std::thread::yield_now();
@@ -264,8 +354,8 @@ fn a_thread_differs_at_one_of_the_calls() {
         const EPERM: u32 = libc::EPERM as u32;
         sleepers(2);
         prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | EPERM));
-        let fsuid = libpsx::process::setfsuid(None);
-        let transaction = Transaction::<3>::new().with(slack(100)).with(fsuid).with(slack(200));
+        let fsuid = libpsx::process::setfsuid(Unchanged);
+        let transaction = Transaction::new().with(slack(100)).with(fsuid).with(slack(200));
         let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
         assert_eq!((report.threads(), report.divergent()), (5, 1));
         for result in report.results() {
@@ -277,7 +367,7 @@ fn a_thread_differs_at_one_of_the_calls() {
                     assert_eq!((result.call(), slack.trim()), (1, "100"));
                     assert_eq!(errno.raw(), libc::EPERM);
                 }
-                Outcome::Died => panic!("{report:?}"),
+                Outcome::Died | Outcome::Left => panic!("{report:?}"),
             }
         }
     });
@@ -288,20 +378,20 @@ fn a_thread_differs_at_one_of_the_calls() {
 fn dropping_root() {
     isolated_as_root("dropping_root", WATCHDOG, || {
         sleepers(5);
-        let (user, group) = (Uid::new(65534), Gid::new(65534));
-        let extra = [Gid::new(7), Gid::new(100)].map(Option::unwrap);
+        let (user, group) = (Uid::new(65534).unwrap(), Gid::new(65534).unwrap());
+        let extra = [Gid::new(7), Gid::new(100)].map(Result::unwrap);
         let kept = Capabilities {
             effective: Capability::NET_BIND_SERVICE.into(),
             permitted: Capability::NET_BIND_SERVICE.into(),
             ..Capabilities::NONE
         };
-        let report = Transaction::<8>::new()
+        let report = Transaction::new()
             .with(keepcaps(true))
             .with(ambient_clear())
             .with(bounding_drop(Capability::SYS_PTRACE))
             .with(setgroups(&extra))
-            .with(setresgid(group, group, group))
-            .with(setresuid(user, user, user))
+            .with(set_all_gids(group))
+            .with(set_all_uids(user))
             .with(capset(kept))
             .with(no_new_privs())
             .on_partial(OnPartial::Kill)
@@ -321,7 +411,7 @@ fn dropping_root() {
             assert_eq!(bits & 1 << 19, 0);
         }
         // And nobody comes back.
-        let Err(Error::Call(errno)) = setreuid(Some(Uid::ROOT), None).perform() else { panic!() };
+        let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).perform() else { panic!() };
         assert_eq!(errno.raw(), libc::EPERM);
     });
 }

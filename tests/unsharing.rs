@@ -45,7 +45,7 @@ fn while_another_thread_moves_all() {
             for _ in 0..random(&mut state) % 4000 {
                 std::hint::spin_loop();
             }
-            setns(target.as_raw_fd(), Namespace::Uts).perform().unwrap();
+            setns(target, Namespace::Uts).perform().unwrap();
             together.wait();
             let now = links("uts");
             let wanted =

@@ -15,10 +15,27 @@
        peak BYTES
        born COUNT                      threads that came and went
        changed COUNT OF                threads that /proc shows with the new state, after a drop
+       control NANOSECONDS ...         as ns, in windows of the same length without a call
+       threads NANOSECONDS ...         the largest value of each thread in the windows with a call
+       control_threads NANOSECONDS ... the same in the windows without a call
+       unseen COUNT                    calls that are left out because a thread did not see its sleep interrupted
 
    SCENARIO: asleep; busy (all compute); half (every second one); churn (two threads that start and await others,
-   besides); fifo (a SCHED_FIFO thread that computes, besides); fifos (a SCHED_FIFO thread per CPU, asleep); fail (the kernel refuses the call); drop. CALL:
-   setresuid or prctl, the engine's own, or for drop the way. */
+   besides); fifo (a SCHED_FIFO thread that computes, besides); fifos (a SCHED_FIFO thread per CPU, asleep); fifo-pair (two SCHED_FIFO threads of one priority compute, and every thread
+   has the same one CPU); fail (the kernel refuses the call); drop. CALL: setresuid or prctl, the engine's own, or for
+   drop the way.
+
+   In four more scenarios the line ns does not contain the length of a call, but what the other threads see of it. A
+   window with a call is followed by one without (the caller sleeps as long as the call took): the control.
+
+       freeze       each thread wakes at fixed times. A sample is the longest delay of any thread behind its time.
+       freeze-busy  each thread looks at the clock all the time. A sample is the longest gap between two looks of any
+                    thread.
+       last         each thread sleeps in clock_nanosleep(2), which any handler interrupts. A sample is the time from
+                    the return of the call until the last thread has looked at the clock after its sleep.
+       last-busy    each thread looks at the clock all the time, and at the stack below its own, which only a handler
+                    writes to. A sample is the time from the return of the call until the last thread has looked at
+                    the clock after its handler. In these two there is no control: without a call, no handler runs. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -45,6 +62,11 @@
 /* If the first call takes so many times the time there is, it has to do. */
 enum { ENDLESS = 20 };
 
+/* The threads of "freeze" wake so seldom that all of them together do not fill a CPU. */
+enum { PERIOD_PER_THREAD = 20000, SHORTEST_PERIOD = 200000 };
+/* How long the caller waits for the looks of all threads, nanoseconds. */
+static const int64_t LOOKS_WITHIN = 5000000000;
+
 enum { STACK = 64 << 10, MOST_SAMPLES = 100000, NOBODY = 65534, REFUSED = 4242 };
 
 int thread_count;
@@ -52,7 +74,20 @@ pid_t *tids;
 
 static _Atomic unsigned missing, begun, born;
 static const char *scenario, *call_name;
-static int64_t samples[MOST_SAMPLES];
+static int64_t samples[MOST_SAMPLES], controls[MOST_SAMPLES];
+
+/* What a thread tells the caller about its looks at the clock. Each thread writes to its own cache line. */
+struct seen {
+    _Alignas(64) _Atomic int64_t worst; /* the largest value since the caller has set it to 0 */
+    _Atomic int64_t left;               /* the first look after a handler, or 0 */
+    _Atomic unsigned looks;
+    /* The caller's: the number of looks at the end of a window, and the largest values of all windows without a call
+       and with one. */
+    unsigned looks_before;
+    int64_t largest[2];
+};
+
+static struct seen *seen;
 
 void futex_wait(_Atomic unsigned *word, unsigned seen) {
     syscall(SYS_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, seen, NULL, NULL, 0);
@@ -104,6 +139,16 @@ static int64_t now(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+static struct timespec timespec_of(int64_t ns) {
+    return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
+static void sleep_for(int64_t ns) {
+    int64_t end = now() + ns;
+    struct timespec until = timespec_of(end);
+    while (now() < end) syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
 static pthread_t start(void *(*body)(void *), void *argument) {
     static pthread_attr_t attr;
     static int made;
@@ -123,6 +168,63 @@ __attribute__((noreturn)) static void compute(void) {
     for (volatile uint64_t n = 0;;) n++;
 }
 
+static int64_t period(void) {
+    int64_t all = (int64_t)PERIOD_PER_THREAD * thread_count;
+    return all > SHORTEST_PERIOD ? all : SHORTEST_PERIOD;
+}
+
+static void look(struct seen *me, int64_t value) {
+    if (value > atomic_load_explicit(&me->worst, memory_order_relaxed)) atomic_store(&me->worst, value);
+    atomic_fetch_add(&me->looks, 1);
+}
+
+/* The threads' times are spread evenly over the period. */
+__attribute__((noreturn)) static void wake_often(struct seen *me) {
+    int64_t due = now() + period() / thread_count * (me - seen);
+    for (;;) {
+        int64_t t = now();
+        sleep_for(due - t);
+        t = now();
+        look(me, t - due);
+        while (due <= t) due += period();
+    }
+}
+
+__attribute__((noreturn)) static void look_always(struct seen *me) {
+    for (int64_t before = now();;) {
+        int64_t t = now();
+        look(me, t - before);
+        before = t;
+    }
+}
+
+/* Below the stack of the calling function, where its own calls do not reach, but the frame of a signal does. */
+enum { UNTOUCHED = 1 << 10, WATCHED = 8 << 10, STEP = 64 / sizeof(uint64_t) };
+static const uint64_t PATTERN = 0x5eed0fca11ab1e5eULL;
+
+__attribute__((noinline)) static uintptr_t end_of_stack(void) { return (uintptr_t)__builtin_frame_address(0); }
+
+__attribute__((noreturn)) static void look_for_handlers(struct seen *me) {
+    volatile uint64_t *watched = (uint64_t *)((end_of_stack() - UNTOUCHED - WATCHED) & ~(uintptr_t)63);
+    for (int handled = 1;;) {
+        int64_t t;
+        if (handled)
+            for (int i = 0; i < WATCHED / (int)sizeof *watched; i++) watched[i] = PATTERN;
+        handled = 0;
+        for (int i = 0; i < WATCHED / (int)sizeof *watched; i += STEP) handled |= watched[i] != PATTERN;
+        t = now();
+        if (handled) atomic_store(&me->left, t);
+    }
+}
+
+__attribute__((noreturn)) static void sleep_and_look(struct seen *me) {
+    const struct timespec long_time = {.tv_sec = 1000};
+    for (;;) {
+        syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &long_time, NULL);
+        atomic_store(&me->left, now());
+    }
+}
+
 /* Nobody begins before everybody is there: threads that compute would keep others from being born. */
 static void *one_thread(void *place) {
     pid_t *tid = place;
@@ -131,12 +233,20 @@ static void *one_thread(void *place) {
     if (atomic_fetch_sub(&missing, 1) == 1) futex_wake(&missing);
     while (!atomic_load(&begun)) futex_wait(&begun, 0);
     if (is("busy") || (is("half") && number % 2)) compute();
+    if (is("freeze")) wake_often(&seen[number]);
+    if (is("freeze-busy")) look_always(&seen[number]);
+    if (is("last-busy")) look_for_handlers(&seen[number]);
+    if (is("last")) sleep_and_look(&seen[number]);
     rest();
     return NULL;
 }
 
 static void start_threads(void) {
     unsigned left;
+    seen = aligned_alloc(sizeof *seen, sizeof *seen * (thread_count + 1));
+    if (seen == NULL) end("aligned_alloc");
+    memset(seen, 0, sizeof *seen * (thread_count + 1));
+    if (is("freeze")) prctl(PR_SET_TIMERSLACK, 1); /* for the threads to come */
     tids = calloc(thread_count + 1, sizeof *tids);
     atomic_store(&missing, thread_count);
     for (int i = 0; i < thread_count; i++) start(one_thread, &tids[i]);
@@ -174,7 +284,42 @@ static void start_real_time(unsigned count) {
     while ((left = atomic_load(&missing)) != 0) futex_wait(&missing, left);
 }
 
+static _Atomic pid_t pair[2];
+static _Atomic unsigned pair_begun;
+
+static void *one_of_the_pair(void *tid) {
+    atomic_store((_Atomic pid_t *)tid, (pid_t)syscall(SYS_gettid));
+    if (atomic_fetch_sub(&missing, 1) == 1) futex_wake(&missing);
+    while (!atomic_load(&pair_begun)) futex_wait(&pair_begun, 0);
+    compute();
+    return NULL;
+}
+
+/* Everything that this program starts from now on has the caller's CPU. */
+static void stay_on_one_cpu(void) {
+    cpu_set_t one;
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) skip("one CPU, which the SCHED_FIFO threads would keep");
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) end("sched_setaffinity");
+}
+
+/* The caller gives them their policy while they are asleep: the first would keep the CPU from the second. */
+static void start_pair(void) {
+    struct sched_param priority = {.sched_priority = 1};
+    unsigned left;
+    atomic_store(&missing, 2);
+    for (int i = 0; i < 2; i++) start(one_of_the_pair, (void *)&pair[i]);
+    while ((left = atomic_load(&missing)) != 0) futex_wait(&missing, left);
+    for (int i = 0; i < 2; i++)
+        if (syscall(SYS_sched_setscheduler, atomic_load(&pair[i]), SCHED_FIFO, &priority) != 0)
+            skip("SCHED_FIFO needs CAP_SYS_NICE");
+    atomic_store(&pair_begun, 1);
+    futex_wake(&pair_begun);
+}
+
 static void start_company(void) {
+    if (is("fifo-pair")) start_pair();
     if (is("churn")) {
         start(come_and_go, NULL);
         start(come_and_go, NULL);
@@ -277,6 +422,91 @@ static void measure(int64_t budget, long most) {
     printf("born %u\n", atomic_load(&born));
 }
 
+/* Waits until every thread has looked twice from now on: the first of these looks may have begun before. Returns 0 if
+   one has not in time. */
+static int await_looks(void) {
+    int64_t over = now() + LOOKS_WITHIN;
+    for (int i = 0; i < thread_count; i++) seen[i].looks_before = atomic_load(&seen[i].looks);
+    for (int i = 0; i < thread_count; i++)
+        while (atomic_load(&seen[i].looks) - seen[i].looks_before < 2) {
+            if (now() > over) return 0;
+            sleep_for(SHORTEST_PERIOD);
+        }
+    return 1;
+}
+
+/* The same for "last" and "last-busy": until every thread has left the handler. */
+static int await_left(void) {
+    int64_t over = now() + LOOKS_WITHIN;
+    for (int i = 0; i < thread_count; i++)
+        while (atomic_load(&seen[i].left) == 0) {
+            if (now() > over) return 0;
+            sleep_for(SHORTEST_PERIOD);
+        }
+    return 1;
+}
+
+/* One window, with a call or as long as the last one took. Returns the sample, or -1 if there is none. */
+static int64_t window(int calls, int64_t *took, long nr, const long args[3]) {
+    int freezes = is("freeze") || is("freeze-busy");
+    int64_t largest = 0, returned;
+    for (int i = 0; i < thread_count; i++) {
+        atomic_store(&seen[i].worst, 0);
+        atomic_store(&seen[i].left, 0);
+    }
+    if (calls) *took = timed(nr, args);
+    else sleep_for(*took);
+    returned = now();
+    if (!(freezes ? await_looks() : await_left())) largest = -1;
+    for (int i = 0; i < thread_count && largest >= 0; i++) {
+        /* A thread that has left before the call returned counts as 0. */
+        int64_t value = freezes ? atomic_load(&seen[i].worst) : atomic_load(&seen[i].left) - returned;
+        if (value > seen[i].largest[calls]) seen[i].largest[calls] = value;
+        if (value > largest) largest = value;
+    }
+    /* In "last": until all are asleep again. */
+    if (is("last")) sleep_for(1000000 + 20000LL * thread_count);
+    return largest;
+}
+
+static void print_all(const char *word, const int64_t *values, long count) {
+    fputs(word, stdout);
+    for (long i = 0; i < count; i++) printf(" %lld", (long long)values[i]);
+    putchar('\n');
+}
+
+/* What the other threads see of calls. */
+static void watch_threads(int64_t budget, long most) {
+    long nr, args[3], count = 0, controlled = 0, unseen = 0;
+    int64_t took, over;
+    int has_control = is("freeze") || is("freeze-busy");
+    chosen_call(&nr, args);
+    printf("first %lld\n", (long long)timed(nr, args));
+    sleep_for(SHORTEST_PERIOD);
+    window(1, &took, nr, args);
+    for (int i = 0; i < thread_count; i++) seen[i].largest[0] = seen[i].largest[1] = 0;
+    over = now() + budget;
+    do {
+        int64_t value = window(1, &took, nr, args);
+        if (value >= 0) samples[count++] = value;
+        else unseen++;
+        if (has_control && (value = window(0, &took, nr, args)) >= 0) controls[controlled++] = value;
+    } while (count < most && count < MOST_SAMPLES && now() < over);
+    if (count == 0) skip("the threads did not see the calls");
+    print_all("ns", samples, count);
+    if (controlled > 0) print_all("control", controls, controlled);
+    for (int calls = 1; calls >= 0; calls--) {
+        if (!calls && !has_control) break;
+        for (int i = 0; i < thread_count; i++) samples[i] = seen[i].largest[calls];
+        print_all(calls ? "threads" : "control_threads", samples, thread_count);
+    }
+    printf("failed %ld\nunseen %ld\n", failed, unseen);
+}
+
+static int is_watched(void) {
+    return is("freeze") || is("freeze-busy") || is("last") || is("last-busy");
+}
+
 /* A ruleset that forbids to make block devices: it is there, and in nobody's way. */
 static int ruleset(void) {
     struct landlock_ruleset_attr attr = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
@@ -341,11 +571,13 @@ int main(int argc, char **argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (is("drop") && geteuid() != 0) skip("only root has privileges to drop");
     if (is("fail") && strcmp(call_name, "setresuid") == 0) give_up_setuid();
+    if (is("fifo-pair")) stay_on_one_cpu();
     start_threads();
     why = prepare(call_name);
     if (why != NULL) skip(why);
     start_company();
     if (is("drop")) drop();
+    else if (is_watched()) watch_threads(atol(argv[4]) * 1000000LL, atol(argv[5]));
     else measure(atol(argv[4]) * 1000000LL, atol(argv[5]));
     printf("peak %ld\n", peak());
     fflush(stdout);

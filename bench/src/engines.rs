@@ -23,9 +23,18 @@ pub(crate) fn output_of(program: &str, args: &[&str]) -> Option<String> {
 /// Status of `bench/engines/build`: what the engine needs cannot be had.
 const NOT_TO_BE_HAD: i32 = 77;
 
-fn build_one(program: &str) -> Result<Result<(), String>> {
+/// The programs that are built from a git revision, which the build needs to be told.
+const OF_A_REVISION: [&str; 2] = ["baseline", "baseline-server"];
+
+fn build_one(program: &str, baseline: Option<&str>) -> Result<Result<(), String>> {
     let mut build = Command::new("bench/engines/build");
-    let output = build.arg(program).stdin(Stdio::null()).output().context("bench/engines/build")?;
+    let revision = baseline.filter(|_| OF_A_REVISION.contains(&program));
+    let output = build
+        .arg(program)
+        .args(revision)
+        .stdin(Stdio::null())
+        .output()
+        .context("bench/engines/build")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     let why = errors.lines().last().unwrap_or_default().trim().to_owned();
     match output.status.code() {
@@ -35,10 +44,11 @@ fn build_one(program: &str) -> Result<Result<(), String>> {
     }
 }
 
-pub(crate) fn build(programs: &[&'static str]) -> Result<Built> {
+/// Builds the programs; `baseline` is the git revision of the baseline engine.
+pub(crate) fn build(programs: &[&'static str], baseline: Option<&str>) -> Result<Built> {
     let mut built = Built::new();
     for &program in programs {
-        let result = build_one(program)?;
+        let result = build_one(program, baseline)?;
         if let Err(why) = &result {
             eprintln!("SKIPPED {program}: {why}");
         }

@@ -58,6 +58,12 @@ pub(crate) fn describe(built: &Built) -> Vec<String> {
     head
 }
 
+/// The revision of the baseline engine, as git describes it.
+pub(crate) fn describe_baseline(revision: &str) -> String {
+    let log = output_of("git", &["log", "-1", "--format=%h %s", revision]);
+    format!("Baseline: {revision}, {}", log.unwrap_or("no git".to_owned()))
+}
+
 /// The C library and the libpsx of Debian sid.
 fn recent() -> Option<String> {
     let loader =

@@ -35,7 +35,7 @@ struct Cli {
     /// A little of everything, in less than five minutes (what is done if nothing else is said)
     #[arg(long, group = "extent")]
     quick: bool,
-    /// Many rounds, all sizes: half an hour
+    /// Many rounds, all sizes: about three quarters of an hour
     #[arg(long, group = "extent")]
     full: bool,
     /// Only whether it all still runs
@@ -53,6 +53,12 @@ struct Cli {
     /// How often each engine takes its turn
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
+    /// How often all rounds of a scenario are run, each time with a median of its own
+    #[arg(long, value_name = "COUNT")]
+    repeats: Option<usize>,
+    /// Also measure this library as it was in a git revision: an engine "baseline"
+    #[arg(long, value_name = "REVISION")]
+    baseline: Option<String>,
     /// Where the results go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -82,19 +88,27 @@ fn measure(cli: &Cli) -> Result<bool> {
     std::fs::create_dir_all(&out).with_context(|| format!("{}", out.display()))?;
 
     let begun = Instant::now();
+    let baseline = cli.baseline.as_deref();
     let mut plan = plan::of(extent);
-    plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds);
+    if baseline.is_some() {
+        plan.add_baseline();
+    }
+    plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds, cli.repeats);
     let threads = plan.most_threads();
     eprintln!("engines are built ...");
-    let built = engines::build(&plan.programs())?;
+    let mut built = engines::build(&plan.programs(), baseline)?;
     let limits = machine::make_room(threads);
     let load = machine::Load::begin()?;
     let mut results = run::all(&plan, &built, &out.join("raw.txt"))?;
     if plan.traffic.rounds > 0 {
-        engines::build(&["server"])?;
+        engines::build(&["server"], None)?;
+        if baseline.is_some() {
+            built.extend(engines::build(&["baseline-server"], baseline)?);
+        }
         results.traffic = traffic::all(&plan.traffic, &built)?;
     }
     let mut head = machine::describe(&built);
+    head.extend(baseline.map(machine::describe_baseline));
     head.extend(limits);
     head.push(load.end()?);
     head.push(format!("Command: bench {}; {} s", arguments(), begun.elapsed().as_secs()));

@@ -26,6 +26,8 @@ const fn recent(column: Column) -> Column {
 }
 
 pub(crate) const OURS: Column = column("ours", "ours", "setresuid");
+/// This library as it was in another revision.
+pub(crate) const BASELINE: Column = column("ours, baseline", "baseline", "setresuid");
 pub(crate) const OURS_PRCTL: Column = column("ours, prctl", "ours", "prctl");
 pub(crate) const MEASURE: Column =
     Column { measure: true, ..column("ours, only asleep", "ours", "setresuid") };
@@ -47,6 +49,7 @@ pub(crate) const SECCOMP: Column = column("seccomp TSYNC", "tsync", "seccomp");
 pub(crate) const LANDLOCK: Column = column("Landlock TSYNC", "tsync", "landlock");
 
 pub(crate) const DROP_ONE: Column = column("ours, one stop", "ours", "one");
+pub(crate) const DROP_BASELINE: Column = column("ours, baseline, one stop", "baseline", "one");
 pub(crate) const DROP_SIX: Column = column("ours, six stops", "ours", "six");
 pub(crate) const DROP_LIBPSX: Column = recent(column("C libpsx, six calls", "libpsx", "six"));
 pub(crate) const DROP_MIXED: Column = recent(column("glibc and C libpsx", "libpsx", "mixed"));
@@ -83,6 +86,12 @@ const FAILING: &[Column] =
 const DROPS: &[Column] =
     &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR, DROP_FIRST];
 
+/// Ours and those that it is compared with: whole libraries, and the floor.
+const PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL, FLOOR];
+/// Without musl, which takes too long beside 64 threads that compute.
+const BUSY_PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, FLOOR];
+const PAIR: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL];
+
 /// One scenario with one number of threads: every column in turn, and all that so many times.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
@@ -90,6 +99,11 @@ pub(crate) struct Row {
     pub(crate) threads: usize,
     pub(crate) columns: Vec<Column>,
     pub(crate) rounds: usize,
+    /// How often all rounds of the scenario are run: each time gives a median of its own.
+    pub(crate) repeats: usize,
+    /// How long a process may take, and whether it counts as an error of ours if it takes longer.
+    pub(crate) limit: Duration,
+    pub(crate) may_hang: bool,
     /// How long each calls, and how often at the most.
     pub(crate) budget: Duration,
     pub(crate) calls: usize,
@@ -118,13 +132,30 @@ pub(crate) enum Extent {
 }
 
 /// The name of a scenario, and what its threads do.
-pub(crate) const SCENARIOS: [(&str, &str); 9] = [
+pub(crate) const SCENARIOS: [(&str, &str); 14] = [
     ("asleep", "N threads asleep"),
     ("busy", "N threads that compute"),
     ("half", "N threads, every second one computes"),
     ("churn", "N threads asleep, beside two that start and await others all the time"),
     ("fifo", "N threads asleep, and a SCHED_FIFO thread that computes"),
     ("fifos", "N threads asleep, and a SCHED_FIFO thread per CPU, asleep too"),
+    (
+        "fifo-pair",
+        "N threads asleep, and two SCHED_FIFO threads of one priority that compute, all on the caller's CPU",
+    ),
+    ("freeze", "N threads that wake often: the longest delay of any of them, per call"),
+    (
+        "freeze-busy",
+        "N threads that look at the clock all the time: the longest gap between two looks, per call",
+    ),
+    (
+        "last",
+        "N threads asleep: from the return of the call until the last of them runs its own code",
+    ),
+    (
+        "last-busy",
+        "N threads that compute: from the return of the call until the last of them runs its own code",
+    ),
     ("fail", "N threads asleep; the kernel refuses the call"),
     (
         "drop",
@@ -132,6 +163,12 @@ pub(crate) const SCENARIOS: [(&str, &str); 9] = [
     ),
     ("traffic", "a server under load"),
 ];
+
+/// Scenarios in which a sample is not the length of a call, but what the other threads see of it.
+pub(crate) const WATCHED: [&str; 4] = ["freeze", "freeze-busy", "last", "last-busy"];
+
+/// Longer than ten thousand threads need, with the slowest engine that gets there at all.
+const HANGS: Duration = Duration::from_secs(90);
 
 impl Extent {
     fn choose<T>(self, smoke: T, quick: T, full: T) -> T {
@@ -152,6 +189,14 @@ pub(crate) fn of(extent: Extent) -> Plan {
             columns: columns.to_vec(),
             // Ten thousand threads take a while to be born, and one libpsx call takes seconds.
             rounds: if threads >= 10_000 { extent.choose(1, 1, 5) } else { rounds },
+            // What is aimed at for a drop is close to what is measured: one run does not decide it.
+            repeats: if scenario == "drop" { extent.choose(2, 1, 5) } else { 1 },
+            limit: if scenario == "fifo-pair" {
+                Duration::from_secs(extent.choose(2, 5, 10))
+            } else {
+                HANGS
+            },
+            may_hang: scenario == "fifo-pair",
             budget: Duration::from_millis(ms),
             calls,
         }));
@@ -164,6 +209,9 @@ pub(crate) fn of(extent: Extent) -> Plan {
     add("asleep", ALL, sizes, extent.choose(1, 5, 15), extent.choose(5, 60, 250), 20_000);
     let few: &[usize] = extent.choose(&[2], &[2, 8], &[1, 2, 8, 64]);
     add("busy", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
+    // In little time, without those that take longest.
+    let many: &[usize] = extent.choose(&[], &[64], &[]);
+    add("busy", BUSY_PEERS, many, 2, 150, 1000);
     add("half", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
     let few: &[usize] = extent.choose(&[8], &[8, 64], &[8, 64, 512]);
     add("churn", REAL, few, extent.choose(1, 3, 9), extent.choose(20, 100, 500), 5000);
@@ -171,8 +219,26 @@ pub(crate) fn of(extent: Extent) -> Plan {
     let few: &[usize] = extent.choose(&[8], &[8], &[8, 64, 512]);
     add("fifo", HOGGED, few, extent.choose(1, 3, 7), extent.choose(20, 100, 500), 5000);
     add("fifos", HOGGED, few, extent.choose(1, 2, 5), extent.choose(20, 100, 500), 5000);
+    let few: &[usize] = extent.choose(&[0], &[8], &[0, 8]);
+    add("fifo-pair", PAIR, few, extent.choose(1, 2, 5), 0, 1);
+    let sizes: &[usize] = extent.choose(&[8], &[8, 64, 512], &[8, 64, 512]);
+    add("freeze", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 200, 1000), 10_000);
+    add("last", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 150, 1000), 10_000);
+    // One computing thread has a CPU of its own, if there are two: its gaps are what the call alone does to it.
+    let few: &[usize] = extent.choose(&[1], &[1, 8, 64], &[1, 8, 64]);
+    add(
+        "freeze-busy",
+        BUSY_PEERS,
+        few,
+        extent.choose(1, 2, 5),
+        extent.choose(20, 200, 1000),
+        10_000,
+    );
+    add("last-busy", BUSY_PEERS, few, extent.choose(1, 2, 5), extent.choose(20, 200, 1000), 10_000);
+    let many: &[usize] = extent.choose(&[], &[], &[512]);
+    add("last-busy", BUSY_PEERS, many, 2, 1000, 10_000);
     let sizes: &[usize] = extent.choose(&[8], &[0, 8, 64, 512], &[0, 1, 8, 64, 512, 2000]);
-    add("drop", DROPS, sizes, extent.choose(1, 7, 25), 0, 1);
+    add("drop", DROPS, sizes, extent.choose(1, 7, 9), 0, 1);
     let traffic = Traffic {
         rounds: extent.choose(1, 2, 5),
         lasts: Duration::from_secs(extent.choose(1, 2, 5)),
@@ -189,6 +255,7 @@ impl Plan {
         programs: &[String],
         threads: &[usize],
         rounds: Option<usize>,
+        repeats: Option<usize>,
     ) {
         let wanted = |list: &[String], name: &str| {
             list.is_empty() || list.iter().any(|wanted| wanted == name)
@@ -198,9 +265,21 @@ impl Plan {
         for row in &mut self.rows {
             row.columns.retain(|column| wanted(programs, column.program));
             row.rounds = rounds.unwrap_or(row.rounds);
+            row.repeats = repeats.unwrap_or(row.repeats);
         }
         if !wanted(scenarios, "traffic") {
             self.traffic.rounds = 0;
+        }
+    }
+
+    /// Adds the baseline engine to each row, beside the engine of this revision.
+    pub(crate) fn add_baseline(&mut self) {
+        for row in &mut self.rows {
+            for (ours, baseline) in [(OURS, BASELINE), (DROP_ONE, DROP_BASELINE)] {
+                if let Some(place) = row.columns.iter().position(|column| *column == ours) {
+                    row.columns.insert(place + 1, baseline);
+                }
+            }
         }
     }
 

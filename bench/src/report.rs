@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::engines::Built;
 use crate::plan::{self, Column, SCENARIOS};
-use crate::results::{Cell, Results};
+use crate::results::{Cell, Results, Seen};
 use crate::targets;
 
 /// Three digits, in the unit that fits.
@@ -28,6 +28,8 @@ fn whole(ns: Option<u64>) -> String {
 }
 
 fn ratio(value: Option<f64>) -> String {
+    // A median may be 0, in "last".
+    let value = value.filter(|value| value.is_finite());
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }
 
@@ -59,7 +61,7 @@ pub(crate) fn markdown(
     }
     text.push_str(
         "\nMedians are those of the rounds' medians; p99 and the maximum are of all calls. A call is setresuid(-1, -1, \
-         -1), or prctl(PR_SET_KEEPCAPS) where that is said.\n",
+         -1), or prctl(PR_SET_KEEPCAPS) where that is said. In freeze and last, a value is what the other threads see.\n",
     );
     for (file, title) in drawings {
         let _ = write!(text, "\n![{title}]({file})\n");
@@ -70,11 +72,20 @@ pub(crate) fn markdown(
         }
         let _ = write!(text, "\n## {scenario}: {what}\n\n");
         medians(&mut text, results, scenario);
+        if TAILED.contains(&scenario) {
+            tails(&mut text, results, scenario);
+        }
         ratios(&mut text, results, scenario);
-        details(&mut text, results, scenario);
+        repeats(&mut text, results, scenario);
+        if plan::WATCHED.contains(&scenario) {
+            seen(&mut text, results, scenario);
+        } else {
+            details(&mut text, results, scenario);
+        }
     }
     growth(&mut text, results);
     traffic(&mut text, results);
+    delays(&mut text, results);
     if !sizes.is_empty() {
         text.push_str("\n## Size of libpsx.so, stripped, bytes\n\n");
         heading(&mut text, &["", "file", "code", "all that is only read", "data", "bss"]);
@@ -82,6 +93,94 @@ pub(crate) fn markdown(
     }
     aims(&mut text, results);
     text
+}
+
+/// Scenarios in which a single call may take very much longer than the median.
+const TAILED: [&str; 4] = ["busy", "half", "last", "last-busy"];
+
+/// The 99th percentile and the maximum, of each engine.
+fn tails(text: &mut String, results: &Results, scenario: &str) {
+    let columns = results.columns(scenario);
+    text.push_str("\np99 / maximum\n\n");
+    let names: Vec<&str> = std::iter::once("N").chain(columns.iter().map(|c| c.name)).collect();
+    heading(text, &names);
+    for threads in results.sizes(scenario) {
+        let cells = columns.iter().map(|&column| {
+            let cell = results.cell(scenario, threads, column);
+            cell.filter(|cell| cell.calls() > 0).map_or("-".to_owned(), |cell| {
+                format!("{} / {}", whole(cell.percentile(99)), whole(cell.percentile(100)))
+            })
+        });
+        row(text, std::iter::once(threads.to_string()).chain(cells));
+    }
+}
+
+/// Each run of all rounds has a median of its own: their lowest and highest.
+fn repeats(text: &mut String, results: &Results, scenario: &str) {
+    let cells = || results.cells.iter().filter(|cell| cell.scenario == scenario);
+    let count = cells().map(Cell::repeats).max().unwrap_or(0);
+    if count < 2 {
+        return;
+    }
+    let _ = write!(text, "\nThe medians of {count} runs: the median, the lowest, the highest\n\n");
+    let columns = results.columns(scenario);
+    let names: Vec<&str> = std::iter::once("N").chain(columns.iter().map(|c| c.name)).collect();
+    heading(text, &names);
+    for threads in results.sizes(scenario) {
+        let cells = columns.iter().map(|&column| {
+            let Some(cell) = results.cell(scenario, threads, column) else {
+                return "-".to_owned();
+            };
+            if cell.calls() == 0 {
+                return "-".to_owned();
+            }
+            let medians = || (0..cell.repeats()).filter_map(|repeat| cell.median_of(repeat));
+            let (low, high) = (medians().min(), medians().max());
+            format!("{} ({}..{})", whole(cell.median()), whole(low), whole(high))
+        });
+        row(text, std::iter::once(threads.to_string()).chain(cells));
+    }
+}
+
+/// What the other threads see of a call, beside what they see without one.
+fn seen(text: &mut String, results: &Results, scenario: &str) {
+    text.push_str(
+        "\n\"Per call\" is the largest value of any thread in the window of a call; \"of a thread\" is the largest value \
+         that a thread had in all windows of its process. \"Without\" is the same in the windows without a call.\n\n",
+    );
+    let names = [
+        "N",
+        "engine",
+        "calls",
+        "per call: median",
+        "p99",
+        "max",
+        "without: median",
+        "p99",
+        "max",
+        "of a thread: median",
+        "max",
+        "without: median",
+        "max",
+        "calls not seen",
+    ];
+    heading(text, &names);
+    for cell in results.cells.iter().filter(|cell| cell.scenario == scenario && cell.calls() > 0) {
+        let of = |what, percents: &[usize]| -> Vec<String> {
+            let values = cell.seen(what);
+            percents.iter().map(|&percent| whole(crate::results::at(&values, percent))).collect()
+        };
+        let numbers =
+            [cell.threads.to_string(), cell.column.name.to_owned(), cell.calls().to_string()];
+        let values = [
+            of(Seen::Calls, &[50, 99, 100]),
+            of(Seen::Control, &[50, 99, 100]),
+            of(Seen::Threads, &[50, 100]),
+            of(Seen::ControlThreads, &[50, 100]),
+        ];
+        let last = cell.unseen().to_string();
+        row(text, numbers.into_iter().chain(values.into_iter().flatten()).chain([last]));
+    }
 }
 
 fn medians(text: &mut String, results: &Results, scenario: &str) {
@@ -269,6 +368,29 @@ fn traffic(text: &mut String, results: &Results) {
     }
 }
 
+/// How long threads of the server stand still.
+fn delays(text: &mut String, results: &Results) {
+    if results.traffic.iter().all(|served| served.delays.is_empty()) {
+        return;
+    }
+    text.push_str(
+        "\nFour more threads of the server wake every millisecond. How late they were: the latest of the four for each \
+         call, and each of the four in each process. \"nothing\" makes no calls: it is the control.\n\n",
+    );
+    heading(text, &["what", "by", "per call: median", "p99", "max", "of a thread: median", "max"]);
+    for served in results.traffic.iter().filter(|served| !served.delays.is_empty()) {
+        let of = |values: &[u64], percents: &[usize]| -> Vec<String> {
+            let mut values = values.to_vec();
+            values.sort_unstable();
+            percents.iter().map(|&percent| whole(crate::results::at(&values, percent))).collect()
+        };
+        let names = vec![served.what.to_owned(), served.engine.to_owned()];
+        let (calls, threads) =
+            (of(&served.delays, &[50, 99, 100]), of(&served.threads, &[50, 100]));
+        row(text, [names, calls, threads].into_iter().flatten());
+    }
+}
+
 fn aims(text: &mut String, results: &Results) {
     let targets = targets::all(results);
     if targets.is_empty() {
@@ -277,7 +399,10 @@ fn aims(text: &mut String, results: &Results) {
     text.push_str("\n## What is aimed at\n\n");
     heading(text, &["", "measured", "the floor", "at most", ""]);
     for target in targets {
-        let [ours, floor] = [Some(target.measured), target.floor].map(ratio);
+        let [mut ours, floor] = [Some(target.measured), target.floor].map(ratio);
+        if let Some((low, high)) = target.spread {
+            let _ = write!(ours, " ({low:.2}..{high:.2})");
+        }
         let verdict = target.verdict().to_owned();
         row(text, [target.what.clone(), ours, floor, target.at_most.to_string(), verdict]);
     }
@@ -289,12 +414,16 @@ pub(crate) fn csv(head: &[String], results: &Results) -> String {
     head.iter().for_each(|line| text.extend(["# ", line, "\n"]));
     text.push_str(
         "scenario,threads,engine,program,call,rounds,calls,failed,median,median_low,median_high,p99,max,first,\
-         cpu_per_call,voluntary_per_call,involuntary_per_call,peak_bytes,mapped_bytes,malloc_bytes,note\n",
+         cpu_per_call,voluntary_per_call,involuntary_per_call,peak_bytes,mapped_bytes,malloc_bytes,note,\
+         repeat_medians,control_median,control_p99,control_max,thread_median,thread_max,control_thread_median,\
+         control_thread_max,unseen\n",
     );
     let number = |value: Option<u64>| value.map_or(String::new(), |value| value.to_string());
     for cell in &results.cells {
         let switches = cell.switches().unwrap_or_default().map(|count| format!("{count:.2}"));
         let memory = cell.memory().map(|bytes| bytes.map(|bytes| bytes.to_string()));
+        let medians = (0..cell.repeats()).map(|repeat| number(cell.median_of(repeat)));
+        let of = |what, percent| number(crate::results::at(&cell.seen(what), percent));
         let fields = [
             [cell.scenario.to_owned(), cell.threads.to_string(), quoted(cell.column.name)]
                 .join(","),
@@ -312,6 +441,11 @@ pub(crate) fn csv(head: &[String], results: &Results) -> String {
             number(cell.peak()),
             memory.unwrap_or_default().join(","),
             quoted(cell.without.as_deref().unwrap_or_default()),
+            medians.collect::<Vec<_>>().join(";"),
+            [50, 99, 100].map(|percent| of(Seen::Control, percent)).join(","),
+            [50, 100].map(|percent| of(Seen::Threads, percent)).join(","),
+            [50, 100].map(|percent| of(Seen::ControlThreads, percent)).join(","),
+            cell.unseen().to_string(),
         ];
         text.extend([fields.join(","), "\n".to_owned()]);
     }

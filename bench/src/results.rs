@@ -16,6 +16,17 @@ pub(crate) struct Run {
     pub(crate) switches: [u64; 2],
     pub(crate) peak: u64,
     pub(crate) changed: Option<[u64; 2]>,
+    /// What is measured in windows without a call; and each thread's largest value, with and without.
+    pub(crate) control: Vec<u64>,
+    pub(crate) threads: Vec<u64>,
+    pub(crate) control_threads: Vec<u64>,
+    pub(crate) unseen: u64,
+    /// Which of the repeats it belongs to.
+    pub(crate) repeat: usize,
+}
+
+fn list(text: &str) -> Vec<u64> {
+    text.split(' ').filter_map(|number| number.parse().ok()).collect()
 }
 
 fn numbers<T: std::str::FromStr, const N: usize>(text: &str) -> Option<[T; N]> {
@@ -30,9 +41,22 @@ impl Run {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             let understood = match word {
                 "ns" => {
-                    run.ns = rest.split(' ').filter_map(|number| number.parse().ok()).collect();
+                    run.ns = list(rest);
                     Some(())
                 }
+                "control" => {
+                    run.control = list(rest);
+                    Some(())
+                }
+                "threads" => {
+                    run.threads = list(rest);
+                    Some(())
+                }
+                "control_threads" => {
+                    run.control_threads = list(rest);
+                    Some(())
+                }
+                "unseen" => numbers(rest).map(|[count]| run.unseen = count),
                 "failed" => numbers(rest).map(|[count]| run.failed = count),
                 "first" => numbers(rest).map(|[ns]: [u64; 1]| run.first = Some(ns)),
                 "memory" => numbers(rest).map(|bytes| run.memory = Some(bytes)),
@@ -60,6 +84,20 @@ pub(crate) struct Cell {
     pub(crate) runs: Vec<Run>,
     /// Why there are no runs, or no further ones.
     pub(crate) without: Option<String>,
+    /// Whether a process that takes too long is a result, and not an error.
+    may_hang: bool,
+}
+
+/// The values of a cell that the tables of what other threads see are made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Seen {
+    /// Per call: the largest value of any thread.
+    Calls,
+    /// The same, without a call.
+    Control,
+    /// Per thread: its largest value in a process.
+    Threads,
+    ControlThreads,
 }
 
 /// The value below which a share of the sorted values lies.
@@ -76,26 +114,47 @@ pub(crate) fn median(values: impl Iterator<Item = u64>) -> Option<u64> {
 impl Cell {
     pub(crate) fn new(row: &Row, column: Column) -> Self {
         let (scenario, threads) = (row.scenario, row.threads);
-        Self { scenario, threads, column, runs: Vec::new(), without: None }
-    }
-
-    fn samples(&self) -> Vec<u64> {
-        let mut all: Vec<u64> = self.runs.iter().flat_map(|run| &run.ns).copied().collect();
-        all.sort_unstable();
-        all
+        Self { scenario, threads, column, runs: Vec::new(), without: None, may_hang: row.may_hang }
     }
 
     pub(crate) fn calls(&self) -> usize {
         self.runs.iter().map(|run| run.ns.len()).sum()
     }
 
+    /// All values of a kind, in ascending order.
+    pub(crate) fn seen(&self, what: Seen) -> Vec<u64> {
+        let of = |run: &'_ Run| match what {
+            Seen::Calls => run.ns.clone(),
+            Seen::Control => run.control.clone(),
+            Seen::Threads => run.threads.clone(),
+            Seen::ControlThreads => run.control_threads.clone(),
+        };
+        let mut all: Vec<u64> = self.runs.iter().flat_map(of).collect();
+        all.sort_unstable();
+        all
+    }
+
+    pub(crate) fn unseen(&self) -> u64 {
+        self.runs.iter().map(|run| run.unseen).sum()
+    }
+
     fn medians(&self) -> impl Iterator<Item = u64> {
         self.runs.iter().filter_map(|run| median(run.ns.iter().copied()))
     }
 
-    /// The median of the rounds' medians: a round in which more calls found time weighs no more.
+    pub(crate) fn repeats(&self) -> usize {
+        self.runs.iter().map(|run| run.repeat + 1).max().unwrap_or(0)
+    }
+
+    /// The median of the rounds' medians of one repeat: a round in which more calls found time weighs no more.
+    pub(crate) fn median_of(&self, repeat: usize) -> Option<u64> {
+        let runs = self.runs.iter().filter(|run| run.repeat == repeat);
+        median(runs.filter_map(|run| median(run.ns.iter().copied())))
+    }
+
+    /// The median of the repeats' medians.
     pub(crate) fn median(&self) -> Option<u64> {
-        median(self.medians())
+        median((0..self.repeats()).filter_map(|repeat| self.median_of(repeat)))
     }
 
     /// The lowest and the highest of the rounds' medians.
@@ -104,7 +163,7 @@ impl Cell {
     }
 
     pub(crate) fn percentile(&self, percent: usize) -> Option<u64> {
-        at(&self.samples(), percent)
+        at(&self.seen(Seen::Calls), percent)
     }
 
     pub(crate) fn first(&self) -> Option<u64> {
@@ -141,7 +200,9 @@ impl Cell {
 
     /// Whether no process died or hung, and each drop reached every thread.
     fn sound(&self) -> bool {
-        !self.incomplete() && self.without.as_ref().is_none_or(|why| why.starts_with("SKIPPED"))
+        let hung = |why: &str| why.starts_with("not over") && self.may_hang;
+        let well = |why: &String| why.starts_with("SKIPPED") || hung(why);
+        !self.incomplete() && self.without.as_ref().is_none_or(well)
     }
 
     /// Whether a drop left a thread as it was.
@@ -176,6 +237,24 @@ impl Results {
         other: Column,
     ) -> Option<f64> {
         Some(self.median(scenario, threads, one)? / self.median(scenario, threads, other)?)
+    }
+
+    /// How many times one's median is that of the best of some others, in each repeat.
+    pub(crate) fn ratios_to_the_best(
+        &self,
+        scenario: &str,
+        threads: usize,
+        one: Column,
+        others: &[Column],
+    ) -> Vec<f64> {
+        let Some(one) = self.cell(scenario, threads, one) else { return Vec::new() };
+        let others: Vec<&Cell> =
+            others.iter().filter_map(|&other| self.cell(scenario, threads, other)).collect();
+        let ratio = |repeat| {
+            let best = others.iter().filter_map(|cell| cell.median_of(repeat)).min()?;
+            Some(one.median_of(repeat)? as f64 / best as f64)
+        };
+        (0..one.repeats()).filter_map(ratio).collect()
     }
 
     /// The numbers of threads that a scenario had.
@@ -240,6 +319,10 @@ mod tests {
         let run = Run::parse(text).unwrap();
         assert_eq!((run.ns.as_slice(), run.first), ([3, 1, 2].as_slice(), Some(7)));
         assert_eq!((run.cpu, run.switches, run.memory), (9, [4, 2], Some([4096, 0])));
+        let run =
+            Run::parse("ns 4\ncontrol 2 3\nthreads 4 1\ncontrol_threads 3 0\nunseen 1\n").unwrap();
+        assert_eq!((run.control, run.threads), (vec![2, 3], vec![4, 1]));
+        assert_eq!((run.control_threads, run.unseen), (vec![3, 0], 1));
         assert!(Run::parse("ns\nfailed 0\n").is_err());
         assert!(Run::parse("ns 1\nnews 1\n").is_err());
         assert!(Run::parse("ns 1\nusage 1 2\n").is_err());
@@ -254,6 +337,26 @@ mod tests {
             assert!((exponent(&points(power)).unwrap() - power).abs() < 1e-9);
         }
         assert_eq!(exponent(&[(1.0, 1.0), (2.0, 2.0)]), None);
+    }
+
+    #[test]
+    fn each_repeat_has_its_own_ratio() {
+        let mut plan = crate::plan::of(crate::plan::Extent::Smoke);
+        let row = plan.rows.remove(0);
+        let cell = |column, samples: &[u64]| {
+            let mut cell = Cell::new(&row, column);
+            cell.runs = (0..samples.len() * 2)
+                .map(|i| Run { ns: vec![samples[i / 2]], repeat: i / 2, ..Run::default() })
+                .collect();
+            cell
+        };
+        let (one, other, third) = (crate::plan::OURS, crate::plan::GLIBC, crate::plan::LIBPSX);
+        let cells =
+            vec![cell(one, &[10, 30, 20]), cell(other, &[40, 40, 50]), cell(third, &[80, 30])];
+        let results = Results { cells, traffic: Vec::new() };
+        let ratios = results.ratios_to_the_best(row.scenario, row.threads, one, &[other, third]);
+        assert_eq!(ratios, [0.25, 1.0, 0.4]);
+        assert_eq!(results.median(row.scenario, row.threads, one), Some(20.0));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -12,24 +11,45 @@ use crate::engines::{BESIDE_RECENT, Built, Ended, watch};
 use crate::plan::{Column, Plan, Row};
 use crate::results::{Cell, Results, Run};
 
-/// Longer than ten thousand threads need, with the slowest engine that gets there at all.
-const HANGS: Duration = Duration::from_secs(90);
-
 pub(crate) fn all(plan: &Plan, built: &Built, raw: &Path) -> Result<Results> {
     let mut raw = File::create(raw).with_context(|| format!("{}", raw.display()))?;
     let mut results = Results::default();
-    for row in &plan.rows {
-        eprintln!("{}, {} threads ...", row.scenario, row.threads);
-        let mut cells: Vec<Cell> =
-            row.columns.iter().map(|&column| Cell::new(row, column)).collect();
-        for round in 0..row.rounds {
-            for cell in cells.iter_mut().filter(|cell| cell.without.is_none()) {
-                once(row, cell, round, built, &mut raw)?;
+    for rows in plan.rows.chunk_by(|one, next| one.scenario == next.scenario) {
+        let mut cells: Vec<Vec<Cell>> = rows
+            .iter()
+            .map(|row| row.columns.iter().map(|&column| Cell::new(row, column)).collect())
+            .collect();
+        let repeats = rows.first().map_or(1, |row| row.repeats);
+        for repeat in 0..repeats {
+            for (row, cells) in rows.iter().zip(&mut cells) {
+                eprintln!("{}, {} threads ...", row.scenario, row.threads);
+                rounds(row, cells, repeat, built, &mut raw)?;
             }
         }
-        results.cells.extend(cells);
+        results.cells.extend(cells.into_iter().flatten());
     }
     Ok(results)
+}
+
+/// Every engine takes its turn, and then every one again. The order is reversed each time, so that no engine always
+/// runs after the same other one.
+fn rounds(
+    row: &Row,
+    cells: &mut [Cell],
+    repeat: usize,
+    built: &Built,
+    raw: &mut File,
+) -> Result<()> {
+    for round in 0..row.rounds {
+        for cell in cells.iter_mut().filter(|cell| cell.without.is_none()) {
+            once(row, cell, (repeat, round), built, raw)?;
+        }
+        cells.reverse();
+    }
+    if row.rounds % 2 == 1 {
+        cells.reverse();
+    }
+    Ok(())
 }
 
 fn command(row: &Row, column: Column) -> Command {
@@ -48,17 +68,23 @@ fn command(row: &Row, column: Column) -> Command {
 }
 
 /// One process: what it measured goes to the cell, or why there is nothing.
-fn once(row: &Row, cell: &mut Cell, round: usize, built: &Built, raw: &mut File) -> Result<()> {
+fn once(
+    row: &Row,
+    cell: &mut Cell,
+    (repeat, round): (usize, usize),
+    built: &Built,
+    raw: &mut File,
+) -> Result<()> {
     let column = cell.column;
     if let Some(Err(why)) = built.get(column.program) {
         cell.without = Some(format!("SKIPPED: {why}"));
         return Ok(());
     }
     let mut command = command(row, column);
-    let ended = watch(&mut command, HANGS)?;
+    let ended = watch(&mut command, row.limit)?;
     writeln!(
         raw,
-        "# {} | {} | {} threads | round {round}",
+        "# {} | {} | {} threads | run {repeat} | round {round}",
         row.scenario, column.name, row.threads
     )?;
     match ended {
@@ -66,11 +92,14 @@ fn once(row: &Row, cell: &mut Cell, round: usize, built: &Built, raw: &mut File)
             raw.write_all(text.as_bytes())?;
             match text.strip_prefix("SKIPPED ") {
                 Some(why) => cell.without = Some(format!("SKIPPED: {}", why.trim())),
-                None => cell.runs.push(Run::parse(&text).with_context(|| format!("{command:?}"))?),
+                None => {
+                    let run = Run::parse(&text).with_context(|| format!("{command:?}"))?;
+                    cell.runs.push(Run { repeat, ..run });
+                }
             }
         }
         Ended::Badly(how) => cell.without = Some(format!("failed: {how}")),
-        Ended::Hung => cell.without = Some(format!("not over after {} s", HANGS.as_secs())),
+        Ended::Hung => cell.without = Some(format!("not over after {} s", row.limit.as_secs())),
     }
     if let Some(why) = &cell.without {
         writeln!(raw, "{why}")?;

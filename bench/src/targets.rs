@@ -1,7 +1,7 @@
 //! What is aimed at, and whether it was reached: ratios within one run.
 
 use crate::plan::{
-    Column, DROP_FIRST, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
+    BASELINE, Column, DROP_FIRST, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
     FLOOR_PRCTL, GLIBC, GO, LIBPSX, LIBPSX_PRCTL, MEASURE, OURS, OURS_PRCTL,
 };
 use crate::results::Results;
@@ -10,6 +10,8 @@ use crate::results::Results;
 pub(crate) struct Target {
     pub(crate) what: String,
     pub(crate) measured: f64,
+    /// The lowest and the highest of several runs, of which `measured` is the median.
+    pub(crate) spread: Option<(f64, f64)>,
     /// What the floor comes to in our place, where it is a ratio to a peer.
     pub(crate) floor: Option<f64>,
     pub(crate) at_most: f64,
@@ -24,6 +26,12 @@ impl Target {
             _ => "MISSED",
         }
     }
+}
+
+fn median_and_spread(mut values: Vec<f64>) -> (Option<f64>, Option<(f64, f64)>) {
+    values.sort_by(f64::total_cmp);
+    let spread = values.first().copied().zip(values.last().copied());
+    (values.get(values.len().saturating_sub(1) / 2).copied(), spread.filter(|_| values.len() > 1))
 }
 
 /// Ours by the better of some others.
@@ -51,7 +59,13 @@ fn memory_per_thread(results: &Results) -> Option<(f64, i64)> {
 pub(crate) fn all(results: &Results) -> Vec<Target> {
     let mut targets = Vec::new();
     let mut add = |what: String, measured: Option<f64>, floor, at_most| {
-        targets.extend(measured.map(|measured| Target { what, measured, floor, at_most }));
+        targets.extend(measured.map(|measured| Target {
+            what,
+            measured,
+            spread: None,
+            floor,
+            at_most,
+        }));
     };
     for threads in results.sizes("asleep") {
         let limit = match threads {
@@ -67,6 +81,8 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
             let what = format!("asleep, N = {threads}: {} / {}", one.name, other.name);
             add(what, ratio, floor, limit);
         }
+        let ratio = results.ratio("asleep", threads, OURS, BASELINE);
+        add(format!("asleep, N = {threads}: ours / the baseline"), ratio, None, 1.1);
         if (8..=512).contains(&threads) {
             let [ratio, floor] =
                 [OURS, FLOOR].map(|of| to_the_best(results, "asleep", threads, of, &[GLIBC, GO]));
@@ -94,11 +110,9 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
     }
     let alone = results.median("asleep", 0, OURS_PRCTL).map(|ns| ns / 1e3);
     add("asleep, N = 0: ours, prctl, microseconds".to_owned(), alone, None, 3.0);
-    for threads in results.sizes("drop").into_iter().filter(|&threads| threads >= 8) {
-        let others = [DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX];
-        let [ratio, floor] =
-            [DROP_ONE, DROP_FIRST].map(|of| to_the_best(results, "drop", threads, of, &others));
-        add(format!("drop, N = {threads}: ours / the best peer"), ratio, floor, 0.35);
+    for threads in [8, 64] {
+        let ratio = results.ratio("busy", threads, OURS, GLIBC);
+        add(format!("busy, N = {threads}: ours / glibc"), ratio, None, 0.05);
     }
     add("growth: exponent of ours, N >= 64".to_owned(), results.growth(OURS), None, 1.1);
     let memory = memory_per_thread(results);
@@ -109,5 +123,25 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
         None,
         0.0,
     );
+    targets.extend(drops(results));
+    targets
+}
+
+/// Ours by the best peer: the median of all runs.
+fn drops(results: &Results) -> Vec<Target> {
+    let others = [DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX];
+    let mut targets = Vec::new();
+    for threads in results.sizes("drop").into_iter().filter(|&threads| threads >= 8) {
+        let [(measured, spread), (floor, _)] = [DROP_ONE, DROP_FIRST]
+            .map(|of| median_and_spread(results.ratios_to_the_best("drop", threads, of, &others)));
+        let what = format!("drop, N = {threads}: ours / the best peer");
+        targets.extend(measured.map(|measured| Target {
+            what,
+            measured,
+            spread,
+            floor,
+            at_most: 0.35,
+        }));
+    }
     targets
 }

@@ -14,8 +14,10 @@ use crate::results::median;
 
 /// Who, and whether beside Debian sid's libraries.
 const NOBODY: (&str, bool) = ("nothing", false);
-const CALLERS: [(&str, bool); 4] = [NOBODY, ("ours", false), ("glibc", false), ("libpsx", true)];
-const DROPPERS: [(&str, bool); 3] = [("ours", false), ("libpsx", true), ("mixed", true)];
+const BASELINE: (&str, bool) = ("baseline", false);
+const CALLERS: [(&str, bool); 5] =
+    [NOBODY, ("ours", false), BASELINE, ("glibc", false), ("libpsx", true)];
+const DROPPERS: [(&str, bool); 4] = [("ours", false), BASELINE, ("libpsx", true), ("mixed", true)];
 
 /// What a server went through.
 #[derive(Debug, Default)]
@@ -33,6 +35,10 @@ pub(crate) struct Served {
     pub(crate) failed: u64,
     /// Nanoseconds of each call, or drop.
     pub(crate) ns: Vec<u64>,
+    /// How late a thread that wakes every millisecond was, nanoseconds: the latest of several, for each call; and
+    /// each of them, at its latest.
+    pub(crate) delays: Vec<u64>,
+    pub(crate) threads: Vec<u64>,
     /// Drops after which a thread had the old state, or a request was answered in it.
     pub(crate) incomplete: u64,
     pub(crate) without: Option<String>,
@@ -174,9 +180,14 @@ fn once(served: &mut Served, beside_recent: bool, plan: &Traffic) -> Result<()> 
     load(server.port, plan.lasts, served)?;
     server.say("over")?;
     let answer = server.answer()?;
-    let mut numbers = answer.split(' ');
-    served.failed += numbers.next().and_then(|n| n.parse::<u64>().ok()).context("no answer")?;
-    served.ns.extend(numbers.filter_map(|number| number.parse::<u64>().ok()));
+    let mut parts = answer.split('|').map(|part| {
+        part.split_whitespace().filter_map(|number| number.parse::<u64>().ok()).collect::<Vec<_>>()
+    });
+    let mut numbers = parts.next().unwrap_or_default().into_iter();
+    served.failed += numbers.next().context("no answer")?;
+    served.ns.extend(numbers);
+    served.delays.extend(parts.next().context("no delays")?);
+    served.threads.extend(parts.next().context("no delays of threads")?);
     if served.what == "drop" {
         let answered = server.identity()?;
         let kept = server.others_than(65534)?;
@@ -193,6 +204,7 @@ pub(crate) fn all(plan: &Traffic, built: &Built) -> Result<Vec<Served>> {
     let mut all: Vec<(Served, bool)> = calls
         .into_iter()
         .chain(drops)
+        .filter(|(who, _)| *who != BASELINE || built.contains_key("baseline-server"))
         .map(|((engine, beside_recent), what)| {
             let missing = beside_recent.then(|| built.get("libpsx")).flatten();
             let without = if no_wrk {

@@ -17,7 +17,6 @@ mod failure;
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::mem::MaybeUninit;
-use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use failure::{Thread, Why};
@@ -39,7 +38,6 @@ unsafe extern "C" {
         body: *const c_void,
         arg: *mut c_void,
     ) -> c_int;
-    fn abort() -> !;
 }
 
 const EINVAL: c_int = 22;
@@ -236,15 +234,22 @@ fn wrapped_pthread_create() -> Option<PthreadCreate> {
     unsafe { core::mem::transmute::<usize, Option<PthreadCreate>>(address) }
 }
 
-// Objects of compiler_builtins mention it, which come along if the whole archive is linked.
-core::arch::global_asm!(
-    ".weak rust_eh_personality",
-    ".hidden rust_eh_personality",
-    "rust_eh_personality:"
-);
+// If libpsx is built together with the rest of the workspace, another member has turned its feature `std` on, and the
+// standard library brings both of these.
+libpsx::__without_std! {
+    // Objects of compiler_builtins mention it, which come along if the whole archive is linked.
+    core::arch::global_asm!(
+        ".weak rust_eh_personality",
+        ".hidden rust_eh_personality",
+        "rust_eh_personality:"
+    );
 
-#[panic_handler]
-fn panic(_: &PanicInfo<'_>) -> ! {
-    // SAFETY: ends the process.
-    unsafe { abort() }
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        unsafe extern "C" {
+            fn abort() -> !;
+        }
+        // SAFETY: ends the process.
+        unsafe { abort() }
+    }
 }

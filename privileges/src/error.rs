@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use libpsx::process::{Capability, CapabilitySet, Securebits};
-use libpsx::{Partial, TransactionError};
+use libpsx::{Partial, Resource, TransactionError};
 
 use crate::bpf::BadProgram;
 use crate::{Mismatch, Mode, names};
@@ -21,6 +21,11 @@ pub enum Error {
     Unknown(std::io::Error),
     /// A thread has a descriptor table of its own, in which the plan's descriptors are something else.
     OwnDescriptors {
+        /// The thread.
+        tid: i32,
+    },
+    /// A thread has a root or working directory of its own, so that a new root directory would not be the process's.
+    OwnDirectories {
         /// The thread.
         tid: i32,
     },
@@ -62,6 +67,11 @@ impl fmt::Display for Error {
                 f,
                 "the plan was not applied: thread {tid} has a descriptor table of its own (unshare(2), \
                  CLONE_FILES), in which the plan's directories and rulesets are missing; {UNCHANGED}"
+            ),
+            Self::OwnDirectories { tid } => write!(
+                f,
+                "the plan was not applied: thread {tid} has a root or working directory of its own (unshare(2), \
+                 CLONE_FS); {UNCHANGED}"
             ),
             Self::Unchanged(error) => write!(f, "the plan was not applied: {error}"),
             Self::Refused { call, error } => write!(f, "call {call} failed: {error}"),
@@ -109,6 +119,14 @@ impl Error {
             TransactionError::Unchanged(error @ libpsx::Error::Call(_)) => {
                 Self::Refused { call: call(0), error }
             }
+            TransactionError::Unchanged(libpsx::Error::NotShared {
+                tid,
+                resource: Resource::Descriptors,
+            }) => Self::OwnDescriptors { tid },
+            TransactionError::Unchanged(libpsx::Error::NotShared {
+                tid,
+                resource: Resource::Directories,
+            }) => Self::OwnDirectories { tid },
             TransactionError::Unchanged(error) => Self::Unchanged(error),
             TransactionError::Partial(error) => Self::Partial { call: call(error.index()), error },
         }

@@ -39,6 +39,7 @@ use Refused::{ErrorIsFine, Fatal};
 const NOTHING: Argument = Is(0);
 const WAIT_PRIVATE: u64 = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as u64;
 const WAKE_PRIVATE: u64 = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as u64;
+const TRYLOCK_PRIVATE: u64 = (libc::FUTEX_TRYLOCK_PI | libc::FUTEX_PRIVATE_FLAG) as u64;
 const SET_MASK: u64 = libc::SIG_SETMASK as u64;
 const HELD: &str = "a held thread";
 const CALLER: &str = "the calling thread";
@@ -66,9 +67,17 @@ const NEEDED: &[Needed] = &[
     needed(
         "futex",
         libc::SYS_futex,
-        [Address, Is(WAKE_PRIVATE), Is(2), NOTHING, NOTHING, NOTHING],
+        [Address, Is(WAKE_PRIVATE), Is(4), NOTHING, NOTHING, NOTHING],
         HELD,
         Fatal,
+    ),
+    // A thread that is held for long asks whether the caller is alive.
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(TRYLOCK_PRIVATE), NOTHING, NOTHING, NOTHING, NOTHING],
+        HELD,
+        ErrorIsFine,
     ),
     needed(
         "rt_sigprocmask",
@@ -78,7 +87,6 @@ const NEEDED: &[Needed] = &[
         Fatal,
     ),
     needed("rt_sigreturn", libc::SYS_rt_sigreturn, [NOTHING; 6], HELD, Fatal),
-    needed("gettid", libc::SYS_gettid, [NOTHING; 6], HELD, Fatal),
     needed(
         "futex",
         libc::SYS_futex,

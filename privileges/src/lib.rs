@@ -111,7 +111,7 @@ pub use landlock;
 #[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
 pub use libpsx::process::{
-    Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid,
+    Capabilities, Capability, CapabilitySet, Gid, Instruction, LandlockFlags, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
 pub use present::capabilities_of;
@@ -156,7 +156,7 @@ pub struct Privileges {
     mode: Option<Mode>,
     no_new_privs: bool,
     landlock: Option<Ruleset>,
-    landlock_flags: Option<u32>,
+    landlock_flags: Option<LandlockFlags>,
     seccomp: Option<Vec<Instruction>>,
     root: Option<PathBuf>,
     directory: Option<PathBuf>,
@@ -177,7 +177,7 @@ struct Ruleset {
     /// `None`: the kernel does not support it.
     ruleset: Option<Arc<OwnedFd>>,
     /// The flags of landlock_restrict_self(2); `None` if they are not known.
-    flags: Option<u32>,
+    flags: Option<LandlockFlags>,
 }
 
 impl Privileges {
@@ -295,7 +295,7 @@ impl Privileges {
 
     /// Sets the flags of landlock_restrict_self(2), in place of those of the ruleset. A version of the crate
     /// `landlock` whose rulesets do not tell their flags makes this necessary.
-    pub fn landlock_flags(self, flags: u32) -> Self {
+    pub fn landlock_flags(self, flags: LandlockFlags) -> Self {
         self.once("landlock_flags", flags, |all| &mut all.landlock_flags)
     }
 
@@ -408,12 +408,21 @@ fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
 }
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
-/// without them, and shows them in `Debug` alone. TSYNC is not among them: every thread makes the call.
+/// without them, and shows them in `Debug` alone. TSYNC is not among them: the plan decides how the ruleset gets to all
+/// threads. `None`: there is a flag that is not known here.
 #[cfg(feature = "landlock")]
-fn flags_of(ruleset: &RulesetCreated) -> Option<u32> {
+fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
     const TSYNC: u32 = 1 << 3;
     let shown = format!("{ruleset:?}");
     let (_, rest) = shown.split_once(" actual_restrict_self_flags: ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    Some(digits.parse::<u32>().ok()? & !TSYNC)
+    let bits = digits.parse::<u32>().ok()? & !TSYNC;
+    let known = [
+        LandlockFlags::LOG_SAME_EXEC_OFF,
+        LandlockFlags::LOG_NEW_EXEC_ON,
+        LandlockFlags::LOG_SUBDOMAINS_OFF,
+    ];
+    let set = known.into_iter().filter(|flag| bits & flag.bits() != 0);
+    let flags = set.fold(LandlockFlags::EMPTY, |all, flag| all | flag);
+    (flags.bits() == bits).then_some(flags)
 }

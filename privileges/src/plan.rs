@@ -23,8 +23,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use libpsx::process::Synchronisation;
 use libpsx::process::{self, Capabilities, Capability, CapabilitySet, Gid, Securebits, Uid};
 use libpsx::{OnPartial, Sensitivity};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -76,11 +77,11 @@ fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T>
 }
 
 fn new_uid(raw: u32) -> Result<Uid, Problem> {
-    Uid::new(raw).ok_or(Problem::NoId(raw))
+    Uid::new(raw).map_err(|_| Problem::NoId(raw))
 }
 
 fn new_gid(raw: u32) -> Result<Gid, Problem> {
-    Gid::new(raw).ok_or(Problem::NoId(raw))
+    Gid::new(raw).map_err(|_| Problem::NoId(raw))
 }
 
 fn user(id: &Id) -> Result<(Uid, Option<User>), Problem> {
@@ -404,8 +405,14 @@ impl Plan {
         let ruleset = landlock.and_then(|landlock| landlock.ruleset.clone());
         let no_landlock = landlock.is_some() && ruleset.is_none();
         let forbids_proc = ruleset.is_some();
-        steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, flags.unwrap_or_default())));
         let filtered = settings.seccomp.is_some();
+        // What the kernel does in all threads has to be the last call but for questions, and the filter is that.
+        let how = match filtered {
+            true => Synchronisation::Broadcast,
+            false => Synchronisation::of_landlock(),
+        };
+        let flags = flags.unwrap_or_default();
+        steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, how, flags)));
         let may_ask = settings.seccomp.as_ref().is_none_or(|program| tasks::may_ask_under(program));
         steps.extend(settings.seccomp.map(Step::Seccomp));
 
@@ -524,11 +531,6 @@ impl Plan {
     /// [`Error::NotDropped`].
     pub fn apply(self) -> Result<Applied, Error> {
         let mut tasks = Tasks::open();
-        if self.steps.iter().any(Step::needs_shared_descriptors) {
-            if let Some(tid) = tasks.as_mut().and_then(own_descriptors) {
-                return Err(Error::OwnDescriptors { tid });
-            }
-        }
         let filters = tasks.as_mut().filter(|_| self.expected.filtered).and_then(own_filters);
         let tasks = match (self.outside, self.expected.filtered) {
             (true, _) => tasks.and_then(Tasks::outside),
@@ -558,6 +560,7 @@ impl Plan {
             calls = step.add(calls, keyring.as_ref());
         }
         let done = calls.run();
+        drop(calls);
         if self.expected.filtered {
             // Its end is a call that the filter may kill for. The keyring stays in the thread keyring as well.
             std::mem::forget(keyring);
@@ -613,6 +616,7 @@ impl Plan {
             calls = step.add(calls, keyring.as_ref());
         }
         let done = calls.perform();
+        drop(calls);
         // Its end is a call that a filter may kill for. It goes away with the process.
         std::mem::forget(keyring);
         done.map(|_| ()).map_err(|failed| error(failed.raw_os_error()))
@@ -622,11 +626,10 @@ impl Plan {
         self.steps.iter().any(|step| matches!(step, Step::JoinKeyring))
     }
 
-    /// A call by its number, counted from 0, as the plan shows it. (A filter comes after the questions.)
+    /// A call by its number, counted from 0, as the plan shows it.
     fn call(&self, index: usize) -> String {
-        let last = self.shown.len().saturating_sub(1);
-        match self.shown.get(index.min(last)) {
-            Some(shown) => format!("{} of {} ({shown})", index.min(last) + 1, self.shown.len()),
+        match self.shown.get(index) {
+            Some(shown) => format!("{} of {} ({shown})", index + 1, self.shown.len()),
             None => (index + 1).to_string(),
         }
     }
@@ -640,34 +643,6 @@ fn keyring_name() -> CString {
 /// How many filters the calling thread has.
 fn own_filters(tasks: &mut Tasks) -> Option<usize> {
     verify::filters(&tasks.own_status().ok()?)
-}
-
-/// A thread that does not share the calling thread's descriptor table, if the kernel tells (kcmp(2)).
-fn own_descriptors(tasks: &mut Tasks) -> Option<i32> {
-    const KCMP_FILES: libc::c_int = 2;
-    if tasks.foreign() {
-        return None;
-    }
-    // SAFETY: it touches no memory.
-    let me = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
-    // SAFETY: it takes numbers.
-    let same = |tid: i32| match unsafe { libc::syscall(libc::SYS_kcmp, me, tid, KCMP_FILES, 0, 0) }
-    {
-        1..=3 => Some(false),
-        0 => Some(true),
-        _ => None,
-    };
-    let until = Instant::now() + Duration::from_millis(200);
-    for tid in tasks.list().ok()? {
-        // A thread that is ending has no table any more.
-        while same(tid) == Some(false) && tasks.is_alive(tid) {
-            if Instant::now() > until {
-                return Some(tid);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    None
 }
 
 /// As initgroups(3).

@@ -13,17 +13,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use libpsx::process::{self, Operation, SessionKeyring, Synchronisation};
+use libpsx::process::{
+    self, LandlockFlags, Operation, SeccompFlags, SessionKeyring, Synchronisation,
+};
 use libpsx::process::{Capabilities, Capability, Gid, Instruction, Securebits, Uid};
 use libpsx::{Agreement, Transaction};
 
 use crate::names;
 
-/// Every capability once in the bounding and once in the ambient set, the questions, and the rest.
-const ROOM: usize = 340;
 /// The calls of a plan.
-pub(crate) type Calls<'a> = Transaction<'a, ROOM>;
+pub(crate) type Calls<'a> = Transaction<'a>;
 
+/// A call.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Makes the directory the working directory.
@@ -49,16 +50,11 @@ pub(crate) enum Step {
     Dumpable,
     ParentDeathSignal(i32),
     NoNewPrivs,
-    Landlock(Arc<OwnedFd>, u32),
+    Landlock(Arc<OwnedFd>, Synchronisation, LandlockFlags),
     Seccomp(Vec<Instruction>),
 }
 
 impl Step {
-    /// Whether its descriptor has to mean the same in every thread.
-    pub(crate) fn needs_shared_descriptors(&self) -> bool {
-        matches!(self, Self::Enter(..) | Self::Compare(..) | Self::Landlock(..))
-    }
-
     pub(crate) fn add<'a>(
         &'a self,
         calls: Calls<'a>,
@@ -68,30 +64,24 @@ impl Step {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::DropBounding(capability) => process::bounding_drop(*capability),
             Self::Groups(groups) => process::setgroups(groups),
-            Self::Gid(gid) => process::setresgid(Some(*gid), Some(*gid), Some(*gid)),
+            Self::Gid(gid) => process::set_all_gids(*gid),
             Self::KeepCapabilities(keep) => process::keepcaps(*keep),
-            Self::Uid(uid) => process::setresuid(Some(*uid), Some(*uid), Some(*uid)),
+            Self::Uid(uid) => process::set_all_uids(*uid),
             Self::ClearAmbient => process::ambient_clear(),
             Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
             Self::Securebits(bits) => process::securebits(*bits),
             Self::NoNewPrivs => process::no_new_privs(),
-            Self::Seccomp(program) => process::seccomp(program, Synchronisation::Kernel),
+            Self::Seccomp(program) => {
+                process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
+            }
             Self::JoinKeyring => match keyring {
                 Some(keyring) => keyring.join(),
                 None => return calls,
             },
-            // Threads share their root and working directory, most of them: by a descriptor, each may do it again.
-            Self::Enter(directory, _) => {
-                return number(
-                    calls,
-                    libc::SYS_fchdir,
-                    [fd(directory), 0, 0],
-                    Agreement::SameResult,
-                );
-            }
-            Self::Chroot => {
-                let here = c".".as_ptr() as usize;
-                return number(calls, libc::SYS_chroot, [here, 0, 0], Agreement::SameResult);
+            Self::Enter(directory, _) => process::fchdir(directory),
+            Self::Chroot => process::chroot(c"."),
+            Self::Landlock(ruleset, how, flags) => {
+                process::landlock_restrict_self(ruleset.as_ref(), *how, *flags)
             }
             Self::Compare(inotify, path) => {
                 let args = [fd(inotify), path.as_ptr() as usize, WATCHED as usize];
@@ -109,24 +99,8 @@ impl Step {
                 let args = [0, *resource as usize, limits.as_ptr() as usize];
                 return number(calls, libc::SYS_prlimit64, args, Agreement::SameResult);
             }
-            Self::Dumpable => {
-                let args = [libc::PR_SET_DUMPABLE as usize, 1, 0];
-                return number(calls, libc::SYS_prctl, args, Agreement::SameResult);
-            }
-            Self::ParentDeathSignal(signal) => {
-                let args = [libc::PR_SET_PDEATHSIG as usize, *signal as usize, 0];
-                return number(calls, libc::SYS_prctl, args, Agreement::SameResult);
-            }
-            // By each thread, because the questions come after it.
-            Self::Landlock(ruleset, flags) => {
-                let args = [fd(ruleset), *flags as usize, 0];
-                return number(
-                    calls,
-                    libc::SYS_landlock_restrict_self,
-                    args,
-                    Agreement::SameResult,
-                );
-            }
+            Self::Dumpable => process::set_dumpable(true),
+            Self::ParentDeathSignal(signal) => process::set_parent_process_death_signal(*signal),
         };
         calls.with(one)
     }
@@ -183,8 +157,14 @@ impl fmt::Display for Step {
             Self::Dumpable => write!(f, "prctl PR_SET_DUMPABLE 1"),
             Self::ParentDeathSignal(signal) => write!(f, "prctl PR_SET_PDEATHSIG {signal}"),
             Self::NoNewPrivs => write!(f, "prctl PR_SET_NO_NEW_PRIVS"),
-            Self::Landlock(_, 0) => write!(f, "landlock_restrict_self"),
-            Self::Landlock(_, flags) => write!(f, "landlock_restrict_self, flags {flags:#x}"),
+            Self::Landlock(_, how, flags) => {
+                write!(f, "landlock_restrict_self")?;
+                if *flags != LandlockFlags::EMPTY {
+                    write!(f, ", {flags:?}")?;
+                }
+                let tsync = *how == Synchronisation::Kernel;
+                if tsync { write!(f, ", by the kernel in all threads") } else { Ok(()) }
+            }
             Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
         }
     }

@@ -134,13 +134,6 @@ impl Tasks {
         self.status(self.own)
     }
 
-    /// Whether the thread is there, and not dead.
-    pub(crate) fn is_alive(&mut self, name: i32) -> bool {
-        let status = self.status(name).unwrap_or_default();
-        field(&status, b"State")
-            .is_some_and(|state| !state.starts_with(b"Z") && !state.starts_with(b"X"))
-    }
-
     /// Where the link of a thread leads, `root` or `cwd`.
     pub(crate) fn place(&mut self, name: i32, link: &str) -> io::Result<Place> {
         let mut place = (0, 0);

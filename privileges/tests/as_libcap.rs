@@ -92,7 +92,7 @@ fn prepare(state: &mut u64) {
     }
     let permitted = match random(state) % 3 {
         0 => all,
-        1 => permitted | privileges::Capability::SETPCAP.into(),
+        1 => permitted | privileges::Capability::SETPCAP,
         _ => permitted,
     };
     let bounding = libpsx::process::bounding_set();

@@ -10,7 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use landlock::{ABI, Access, AccessFs, RestrictSelfAttr, Ruleset, RulesetAttr, RulesetCreatedAttr};
-use privileges::{Error, Groups, Mismatch, Privileges};
+use privileges::{Error, Groups, LandlockFlags, Mismatch, Privileges};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 use support::{
     filter, install, isolated_as_root, isolated_status, prepared, proc, program, sleepers,
 };
@@ -107,16 +111,26 @@ fn a_thread_with_another_root_directory() {
                     assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
                     pretend(&calls);
                 });
+                // As in a container: whether the threads share their directories is not told.
+                filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
                 let wrong = not_dropped(nobody().chroot(&jail));
                 let named = |what: &str| wrong.iter().any(|one| one.what.contains(what));
                 assert!(named("root") && named("inotify_add_watch"), "{wrong:?}");
             });
         }
-        // A thread whose root directory is its own, and which performs the calls, is fine.
+        // A thread whose root directory is its own is told, and nothing changes. If that is not known, it performs the
+        // calls as well.
         prepared(|| {
             // SAFETY: it takes a number.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
         });
+        let before = proc::field_in_every_thread("Uid");
+        match nobody().chroot(&jail).plan().unwrap().apply() {
+            Err(Error::OwnDirectories { tid }) => assert!(proc::tids().contains(&tid)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(proc::field_in_every_thread("Uid"), before);
+        filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
         let threads = proc::tids().len();
         let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
         assert_eq!((applied.threads, applied.seen), (threads, threads));
@@ -402,7 +416,7 @@ fn landlock_brings_no_new_privs_without_landlock() {
     });
 }
 
-/// The flags of the ruleset reach the kernel; one that it does not know is refused.
+/// The flags of the ruleset reach the kernel, and a setting replaces them.
 #[test]
 fn landlock_flags_are_carried() {
     isolated_as_root("landlock_flags_are_carried", WATCHDOG, || {
@@ -416,10 +430,24 @@ fn landlock_flags_are_carried() {
         let quiet = || ruleset().log_same_exec(false).unwrap().log_new_exec(true).unwrap();
         let plan = rooted().landlock(quiet().log_subdomains(false).unwrap()).plan().unwrap();
         let shown = plan.to_string();
-        assert!(shown.contains("landlock_restrict_self, flags 0x7"), "{shown}");
-        let wrong = rooted().landlock(quiet()).landlock_flags(1 << 20).plan().unwrap().apply();
-        assert!(matches!(wrong, Err(Error::Partial { .. })), "{wrong:?}");
-        plan.apply().unwrap();
+        let all = "landlock_restrict_self, LandlockFlags(LOG_SAME_EXEC_OFF | LOG_NEW_EXEC_ON | LOG_SUBDOMAINS_OFF)";
+        assert!(shown.contains(all), "{shown}");
+        let none = rooted().landlock(quiet()).landlock_flags(LandlockFlags::EMPTY).plan().unwrap();
+        assert!(!none.to_string().contains("LandlockFlags"), "{none}");
+        support::forked(|| rooted().landlock(quiet()).plan().unwrap().apply().map(|_| ()).unwrap());
+        // A filter of the calling thread sees what the kernel would get.
+        let all = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 7).unwrap();
+        let rule = SeccompRule::new(vec![all]).unwrap();
+        let rules = [(libc::SYS_landlock_restrict_self, vec![rule])].into();
+        let (other, match_it) = (SeccompAction::Allow, SeccompAction::Errno(libc::EXDEV as u32));
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let program = SeccompFilter::new(rules, other, match_it, arch).unwrap();
+        let program: BpfProgram = program.try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+        match plan.apply() {
+            Err(Error::Partial { error, .. }) => assert_eq!(error.raw_os_error(), libc::EXDEV),
+            other => panic!("{other:?}"),
+        }
     });
 }
 

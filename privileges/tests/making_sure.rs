@@ -134,13 +134,13 @@ fn killed_though_standard_error_takes_nothing() {
 fn the_file_system_s_user_comes_along() {
     isolated_as_root("the_file_system_s_user_comes_along", WATCHDOG, || {
         sleepers(2);
-        let user = Uid::new(1234);
+        let user = Uid::new(1234).unwrap();
         keepcaps(true).perform().unwrap();
         setresuid(user, user, user).perform().unwrap();
         let few = CapabilitySet::of(&[Capability::SETUID, Capability::SETGID]);
         let sets = Capabilities { effective: few, permitted: few, ..Capabilities::NONE };
         capset(sets).perform().unwrap();
-        setfsuid(Some(Uid::ROOT)).perform().unwrap();
+        setfsuid(Uid::ROOT).perform().unwrap();
         capset(Capabilities::NONE).perform().unwrap();
         all_have("Uid", "1234\t1234\t1234\t0");
         let gid = 0;
@@ -158,7 +158,7 @@ fn the_file_system_s_user_comes_along() {
 fn one_of_several_users_without_a_capability() {
     isolated_as_root("one_of_several_users_without_a_capability", WATCHDOG, || {
         sleepers(2);
-        let (owner, starter) = (Uid::new(1001), Uid::new(1000));
+        let (owner, starter) = (Uid::new(1001).unwrap(), Uid::new(1000).unwrap());
         setresuid(starter, owner, owner).perform().unwrap();
         let groups = support::own_groups();
         let groups =
@@ -253,7 +253,7 @@ fn what_was_not_asked_is_not_told() {
         with_less();
         let all = Capabilities::of_this_thread().unwrap();
         let first = capset(Capabilities { effective: all.permitted, ..all });
-        let transaction = libpsx::Transaction::<140>::new().with(first).ask(0);
+        let transaction = libpsx::Transaction::new().with(first).ask(0);
         let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
         let differs = report.results().iter().find(|one| one.call() == 0).unwrap().tid();
         let one = report.identities().find(|one| one.tid() == differs).unwrap();

@@ -52,28 +52,27 @@ unsafe impl Send for Answers {}
 // SAFETY: shared access reads, or takes a place by an atomic count.
 unsafe impl Sync for Answers {}
 
-/// Where one thread answers. A null one takes nothing.
-#[derive(Clone, Copy)]
+/// Where one thread answers: its memory, and how many calls are asked. A null one takes nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     at: *mut u8,
-    form: Form,
+    calls: usize,
 }
 
 impl Place {
-    pub(crate) const NONE: Self =
-        Self { at: core::ptr::null_mut(), form: Form { calls: 0, bytes: 0 } };
+    pub(crate) const NONE: Self = Self { at: core::ptr::null_mut(), calls: 0 };
 
     /// Where the kernel is to write to.
     pub(crate) fn bytes(self) -> usize {
         if self.at.is_null() {
             return NOWHERE;
         }
-        (self.at as usize).wrapping_add(WORD.wrapping_mul(self.form.calls.wrapping_add(1)))
+        (self.at as usize).wrapping_add(WORD.wrapping_mul(self.calls.wrapping_add(1)))
     }
 
     /// Keeps the value of a call.
     pub(crate) fn keep(self, call: usize, value: isize) {
-        if !self.at.is_null() && call < self.form.calls {
+        if !self.at.is_null() && call < self.calls {
             // SAFETY: within the place, which is this thread's.
             let word = unsafe { self.at.cast::<isize>().add(call.wrapping_add(1)) };
             // SAFETY: places are whole words in a mapping.
@@ -106,8 +105,8 @@ impl Answers {
         let at = unsafe { memory.add(self.form.size().wrapping_mul(number)) };
         // SAFETY: a place begins with a word of its own.
         unsafe { at.cast::<usize>().write(tid as usize) };
-        let place = Place { at: at.as_ptr(), form: self.form };
-        // Who is not asked because an earlier call differs has not answered with 0.
+        let place = Place { at: at.as_ptr(), calls: self.form.calls };
+        // A thread that is not asked, because an earlier call differs, has not answered 0.
         (0..self.form.calls).for_each(|call| place.keep(call, NOT_MADE));
         place
     }

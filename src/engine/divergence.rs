@@ -1,10 +1,11 @@
-//! What is said of a divergence, and what is done about it.
+//! What a divergence does: the line on standard error, and the death of the process.
 //!
-//! The differing threads are still held, and may own any lock: the line is put together in a
-//! buffer on the stack and leaves by one write(2).
+//! The other threads are still held, and may own any lock. So the line is put together in a buffer on
+//! the stack, and written by raw calls that do not wait ([`sys::complain`]).
 
 use crate::engine::call::Call;
 use crate::engine::entry::{Entry, Mark};
+use crate::engine::handler::call_of;
 use crate::errno::Errno;
 use crate::sys;
 
@@ -15,13 +16,13 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum Sensitivity {
-    /// Nothing; the report tells.
+    /// Does nothing. The report says which threads differ.
     Ignore = 0,
-    /// A line on standard error names the call, its arguments, what was expected and what each
-    /// differing thread got instead.
+    /// Writes a line to standard error. It names the call, its arguments, the expected result, and
+    /// the result of each thread that differs. If standard error has no room for the line (a full
+    /// pipe, a stopped terminal), the line is lost: the call does not wait for a reader.
     Warning = 1,
-    /// That line, and then the process is killed by signal 33 before any differing thread leaves
-    /// the stop.
+    /// Writes that line, and then kills the process by signal 33, before any thread leaves the stop.
     #[default]
     Error = 2,
 }
@@ -38,10 +39,9 @@ pub(crate) fn judge<'a>(
     let mut line = Line::new();
     let mut named = None;
     for entry in entries {
-        let (index, died) = match entry.mark() {
-            Mark::Differs(index) => (index as usize, false),
-            Mark::Died => (0, true),
-            _ => continue,
+        let mark = entry.mark();
+        let Some((index, has_result)) = call_of(mark).filter(|_| mark.is_divergent()) else {
+            continue;
         };
         let Some(call) = calls.get(index) else { continue };
         if named != Some(index) {
@@ -51,41 +51,37 @@ pub(crate) fn judge<'a>(
             named = Some(index);
         }
         line.text(" thread ").signed(entry.tid() as isize).text(": ");
-        if died {
-            line.text("died");
+        if !has_result {
+            line.text(if matches!(mark, Mark::Died(_)) { "died" } else { "left by a jump" });
         } else {
             line.result(entry.value() as isize);
         }
         line.text(",");
     }
-    line.end(match sensitivity {
-        Sensitivity::Error => " process killed\n",
-        _ => " process inconsistent\n",
-    });
-    sys::complain(line.bytes());
-    if sensitivity == Sensitivity::Error {
-        sys::die();
+    match sensitivity {
+        Sensitivity::Ignore => {}
+        Sensitivity::Warning => {
+            line.end(" process inconsistent\n");
+            sys::complain(line.bytes());
+        }
+        Sensitivity::Error => line.end_process(" process killed\n"),
     }
 }
 
-/// Ends the process because it can neither be taken back nor completed.
+/// Ends the process because its calls can neither be taken back nor be completed.
 pub(crate) fn lost(why: &str) -> ! {
     let mut line = Line::new();
-    line.text("libpsx: ").text(why).end(", process killed\n");
-    sys::complain(line.bytes());
-    sys::die()
+    line.text("libpsx: ").text(why).end_process(", process killed\n")
 }
 
 /// Ends the process because this call of a transaction failed after others had been performed.
 pub(crate) fn lost_at(call: &Call, index: usize) -> ! {
     let mut line = Line::new();
     line.text("libpsx: call ").signed(index as isize).text(" of a transaction, ").call(call);
-    line.end(" when others had been performed, process killed\n");
-    sys::complain(line.bytes());
-    sys::die()
+    line.end_process(" when others had been performed, process killed\n")
 }
 
-/// A line that is cut, not continued, where it grows too long.
+/// A line that is cut if it grows too long. Shorter than PIPE_BUF, so that a pipe takes it in one piece.
 struct Line {
     buffer: [u8; 1024],
     len: usize,
@@ -110,10 +106,16 @@ impl Line {
         self
     }
 
-    /// Appends the end even to a full line.
+    /// Appends the end, also to a full line.
     fn end(&mut self, text: &str) {
         self.len = self.len.min(self.buffer.len().saturating_sub(text.len()));
         self.text(text);
+    }
+
+    /// Appends the end, writes the line and ends the process.
+    fn end_process(&mut self, text: &str) -> ! {
+        self.end(text);
+        sys::complain_and_die(self.bytes())
     }
 
     fn digits(&mut self, mut value: usize, base: usize) {

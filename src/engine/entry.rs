@@ -1,5 +1,5 @@
-//! One thread's place in the roster: who it is, how far it has come, and what its calls returned. The
-//! rendezvous has the order in which both sides write it.
+//! One thread's place in the thread table: its tid, how far it has come, and what its calls returned. The rendezvous
+//! has the order in which both sides write it.
 #![forbid(unsafe_code)]
 
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -11,20 +11,22 @@ pub(crate) enum Mark {
     Idle,
     /// A signal of ours is on its way.
     Sent,
-    /// Arrived in this epoch. It stays while that gather lasts.
+    /// Arrived in this epoch. The thread stays while that stop lasts.
     Held(u32),
     /// Cannot run user code, as seen in this epoch.
     Exempt(u32),
-    /// Performed the calls before and including this one, all in agreement.
+    /// Performed the calls up to and including this one, all in agreement.
     Agreed(u32),
     /// This call's result differs.
     Differs(u32),
-    /// Died before it reported.
-    Died,
+    /// Died in this call, before it reported.
+    Died(u32),
+    /// Left the handler in this call, and came back: its result is unknown.
+    Left(u32),
 }
 
 impl Mark {
-    /// Epochs and indices keep 29 bits here.
+    /// Epochs and indices have 29 bits here.
     pub(crate) const NUMBER: u32 = u32::MAX >> 3;
 
     const fn pack(self) -> u32 {
@@ -35,7 +37,8 @@ impl Mark {
             Self::Exempt(epoch) => 3 | epoch << 3,
             Self::Agreed(index) => 4 | index << 3,
             Self::Differs(index) => 5 | index << 3,
-            Self::Died => 6,
+            Self::Died(index) => 6 | index << 3,
+            Self::Left(index) => 7 | index << 3,
         }
     }
 
@@ -48,7 +51,8 @@ impl Mark {
             3 => Self::Exempt(number),
             4 => Self::Agreed(number),
             5 => Self::Differs(number),
-            _ => Self::Died,
+            6 => Self::Died(number),
+            _ => Self::Left(number),
         }
     }
 
@@ -59,10 +63,20 @@ impl Mark {
     pub(crate) const fn exempt(epoch: u32) -> Self {
         Self::Exempt(epoch & Self::NUMBER)
     }
+
+    /// Whether the thread has performed the calls with another result than the caller's, or none that is known.
+    pub(crate) const fn is_divergent(self) -> bool {
+        matches!(self, Self::Differs(_) | Self::Died(_) | Self::Left(_))
+    }
+
+    /// Whether the thread takes part in the stop that is open.
+    pub(crate) const fn takes_part(self) -> bool {
+        self.is_divergent() || matches!(self, Self::Held(_) | Self::Agreed(_))
+    }
 }
 
-/// One thread's place. The signal carries its address. It is 16 bytes, and the tid lies in the same
-/// word as the mark, so that a thread can only mark the entry that is still its own.
+/// One thread's place. The signal carries its address. It is 16 bytes. The tid lies in the same word as the mark, so
+/// that a thread can only mark the entry that is still its own.
 pub(crate) struct Entry {
     word: AtomicU64,
     value: AtomicUsize,
@@ -78,7 +92,7 @@ impl Entry {
         (tid as u64) << 32 | mark.pack() as u64
     }
 
-    /// Caller: gives the place to a thread, or (tid 0) to nobody, without what it told of another.
+    /// Caller: gives the place to a thread, or frees it (tid 0). Forgets what was known of another thread.
     pub(crate) fn assign(&self, tid: u32, mark: Mark) {
         self.value.store(0, SeqCst);
         self.word.store(Self::pack(tid, mark), SeqCst);
@@ -92,13 +106,13 @@ impl Entry {
         Mark::unpack(self.word.load(SeqCst) as u32)
     }
 
-    /// Caller: another mark, if the thread has not changed it meanwhile.
+    /// Changes the mark, if it is still `from` and the place still belongs to `tid`.
     pub(crate) fn exchange(&self, tid: u32, from: Mark, to: Mark) -> bool {
         let (from, to) = (Self::pack(tid, from), Self::pack(tid, to));
         self.word.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
-    /// Thread: marks its own place; false if the place is no longer its own.
+    /// Thread: marks its own place. Returns false if the place is no longer its own.
     pub(crate) fn set(&self, tid: u32, mark: Mark) -> bool {
         let mut seen = self.word.load(SeqCst);
         while (seen >> 32) as u32 == tid {
@@ -114,7 +128,8 @@ impl Entry {
         self.mark() == Mark::held(epoch)
     }
 
-    /// The result, after a report; when the task started, beside [`Mark::Exempt`].
+    /// Held: the number of the call that the thread performs. Reported: the result. Exempt: when the task started.
+    /// Idle: why it could not be signalled.
     pub(crate) fn value(&self) -> usize {
         self.value.load(SeqCst)
     }

@@ -1,81 +1,168 @@
 //! The gather: threads are signalled until a proof says that all are held, or the round is given up.
-//! [`Gather::run`] is the loop; the rest are its parts, in the order in which they come.
+//! [`Gather::run`] is the loop; the rest are its parts, in the order in which they are used.
+//!
+//! Between the first signal and the end of the round nothing is mapped, and every list has a time limit.
 
 // # Safety
 //
-// The scratch belongs to the owner of the lock, who is the only one to gather.
+// The scratch belongs to the owner of the lock, which is the only thread that gathers.
 #![allow(unsafe_code)]
 
 use core::ptr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use super::{FORBIDDEN, Shared, gone};
-use crate::engine::entry::{Entry, Mark};
+use super::entry::{Entry, Mark};
+use super::shared::Shared;
 use crate::errno::Errno;
-use crate::sys;
 use crate::sys::proc::{FIRST_AGAIN, Look, TID_LIMIT, Tasks};
+use crate::sys::{self, futex, sync};
 
-/// How long nobody may come before the round is looked into, and before it is given up.
+/// How long no thread may arrive before the round is looked into, and before it is given up.
 const SLICE: Duration = Duration::from_micros(200);
-pub(super) const QUIET: Duration = Duration::from_millis(4);
-/// How long threads that only want for a CPU may keep the others waiting.
+const QUIET: Duration = Duration::from_millis(4);
+/// How long threads that only wait for a CPU may keep the others waiting.
 const STARVED: Duration = Duration::from_millis(60);
+/// How often the caller asks whether all threads sleep before it sleeps itself: one question takes 0.2 us.
+const ASKS: u32 = 50;
 
-/// One gather: signalling threads until all are held.
+/// Beside an entry whose thread could not be signalled, because EPERM said so.
+pub(super) const FORBIDDEN: usize = 1 << 17;
+
+/// One round: signalling threads until all are held.
 pub(super) struct Gather<'a> {
-    pub(super) shared: &'static Shared,
-    pub(super) tasks: &'a mut Tasks,
-    pub(super) pid: i32,
-    pub(super) tid: i32,
-    pub(super) epoch: u32,
+    shared: &'static Shared,
+    tasks: &'a mut Tasks,
+    pid: i32,
+    tid: i32,
+    until: Duration,
+    epoch: u32,
     /// A signal found no place in the queue.
-    pub(super) queue_full: bool,
+    queue_full: bool,
+    /// The table has no room for another thread.
+    no_room: bool,
+    /// The kernel, or a filter, refuses to signal any thread.
+    refused: Option<Errno>,
 }
 
-/// What a look at everybody found.
+/// How a gather ended.
+pub(super) enum Gathered {
+    /// All of so many other threads are held, and the gate is closed.
+    All(u32),
+    GivenUp,
+    /// There are more threads than the memory was made for.
+    NoRoom,
+    /// No thread can be signalled, and waiting does not change that.
+    Refused(Errno),
+}
+
+/// What a look at every thread found.
+#[derive(Default)]
 struct Pass {
-    /// Everybody is held or exempt, and the count agrees.
+    /// Every thread is held or exempt, and the count agrees.
     proof: bool,
-    /// Somebody does not answer for another reason than that it wants for a CPU.
+    /// A thread does not arrive for another reason than that it waits for a CPU.
     obstructed: bool,
+    /// Threads were found that were not known.
+    found: bool,
 }
 
-impl Gather<'_> {
-    /// Ok(Some(n)): all n other threads are held, and the gate is closed. Ok(None): given up. If there
-    /// are some to `guess`, threads may be looked for by their ids first.
-    /// Ends: each turn either holds another thread or uses up QUIET (or STARVED, while somebody
-    /// only wants for a CPU).
-    pub(super) fn run(&mut self, guess: usize) -> Result<Option<u32>, Errno> {
+impl<'a> Gather<'a> {
+    pub(super) fn new(
+        shared: &'static Shared,
+        tasks: &'a mut Tasks,
+        pid: i32,
+        tid: i32,
+        until: Duration,
+    ) -> Self {
+        let (queue_full, no_room, refused) = (false, false, None);
+        Self { shared, tasks, pid, tid, until, epoch: 0, queue_full, no_room, refused }
+    }
+
+    pub(super) const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) const fn queue_is_full(&self) -> bool {
+        self.queue_full
+    }
+
+    /// How many threads the process has, as far as the kernel tells.
+    pub(super) fn count(&self) -> Option<usize> {
+        self.tasks.count()
+    }
+
+    /// Where the list of threads cannot be read, finds them while they still run: asking for every possible tid takes
+    /// more than a second. If the last call knew the threads and a count will prove it, nothing is asked. Returns how
+    /// many threads are known.
+    pub(super) fn look_ahead(&mut self) -> Result<usize, Errno> {
+        let (shared, me) = (self.shared, self.tid);
+        let known = || shared.threads.iter().filter(|entry| entry.tid() != 0).count();
+        if self.tasks.is_readable() {
+            return Ok(0);
+        }
+        if known() == 0 || self.tasks.count().is_none() {
+            // The scratch is not used: there are no records to read.
+            self.tasks.sweep(&mut [], Some(self.until), &mut |task| {
+                if task.tid != me && shared.threads.find(task.tid as u32).is_none() {
+                    let len = shared.threads.len();
+                    shared.threads.reserve(len.saturating_add(1))?;
+                    shared.threads.enlist(task.tid as u32).ok_or(Errno::AGAIN)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(known())
+    }
+
+    /// Opens the gate and signals every thread. If there are `guess` threads, their ids may be guessed first.
+    /// Ends: each turn either holds another thread or uses up QUIET (or STARVED, while a thread only waits for a
+    /// CPU); a list has a time limit of its own, and a clock that fails ends it.
+    pub(super) fn run(&mut self, guess: usize) -> Result<Gathered, Errno> {
         let rendezvous = &self.shared.rendezvous;
-        let mut progress = sys::now();
+        self.epoch = rendezvous.open(self.tid as u32);
+        let mut progress = sys::clock()?;
         let mut held = 0;
-        let mut guessed = self.guess(guess)?;
+        let mut guessed = self.guess(guess);
         loop {
             let due = match guessed.take() {
                 Some(all) => all,
-                None => self.sweep()?,
+                None if self.tasks.is_readable() => self.sweep()?,
+                None => self.signal_known(),
             };
+            if let Some(errno) = self.refused {
+                return Ok(Gathered::Refused(errno));
+            }
+            if self.no_room {
+                return Ok(Gathered::NoRoom);
+            }
             let now_held = rendezvous.await_arrivals(due, SLICE);
             let pass = if self.prove() {
-                Pass { proof: true, obstructed: false }
+                Pass { proof: true, ..Pass::default() }
             } else if now_held > held {
                 held = now_held;
-                progress = sys::now();
+                progress = sys::clock()?;
                 continue;
-            } else {
+            } else if self.tasks.is_readable() {
                 self.full_pass()?
+            } else {
+                self.full_pass_by_tid()?
             };
             if pass.proof {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
-                    return Ok(self.all_live().then_some(count));
+                    let live = self.all_live(count)?;
+                    return Ok(if live { Gathered::All(count) } else { Gathered::GivenUp });
                 }
                 continue;
             }
+            if pass.found {
+                progress = sys::clock()?;
+                continue;
+            }
             let patience = if pass.obstructed { QUIET } else { STARVED };
-            if sys::difference(sys::now(), progress) > patience {
-                return Ok(None);
+            if sys::difference(sys::clock()?, progress) > patience {
+                return Ok(Gathered::GivenUp);
             }
         }
     }
@@ -86,42 +173,67 @@ impl Gather<'_> {
         self.tasks.count() == held.checked_add(1)
     }
 
-    /// Whether those who are held were alive when the threads were counted. One that was killed
-    /// since it came (by a filter) makes up for a thread that never came. As a rule all are asleep,
-    /// which is one question; else each is asked for.
-    fn all_live(&self) -> bool {
+    /// Whether the held threads were alive, and in the handler, when the threads were counted. A thread that was
+    /// killed since it arrived (by a filter) would offset a thread that never arrived; and a thread whose handler of
+    /// SIGSYS runs is not stopped. As a rule all are asleep, which is one question. A thread that is on its way to
+    /// sleep gets some time.
+    fn all_live(&self, count: u32) -> Result<bool, Errno> {
         let rendezvous = &self.shared.rendezvous;
-        if rendezvous.all_asleep(rendezvous.held()) {
-            return true;
+        let gone = || {
+            let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(self.epoch));
+            held.any(|entry| sys::is_gone(self.pid, entry.tid()))
+        };
+        // A thread that is alone with the caller stays awake.
+        if count > 1 {
+            let mut asks = 0u32;
+            let mut since = None;
+            let never = sync::AtomicU32::new(0);
+            // Ends: QUIET passes.
+            while rendezvous.all_asleep(count).is_some_and(|asleep| !asleep) {
+                asks = asks.saturating_add(1);
+                if asks < ASKS {
+                    continue;
+                }
+                let now = sys::clock()?;
+                if sys::difference(now, *since.get_or_insert(now)) > QUIET {
+                    return Ok(!gone() && !sys::sigsys_is_handled());
+                }
+                futex::wait(&never, 0, Some(SLICE));
+            }
+            if rendezvous.all_asleep(count) == Some(true) {
+                return Ok(true);
+            }
         }
-        let mut held = self.shared.roster.iter().filter(|entry| entry.is_held(self.epoch));
-        held.all(|entry| !gone(self.pid, entry.tid()))
+        Ok(!gone())
     }
 
-    /// Signals the ids that follow the leader's, and those with which the kernel begins anew: they are
-    /// the threads', where nobody else made tasks meanwhile, and the first list of a process in /proc
-    /// costs ten times as much. How many, if these are all of `count` threads but the caller, and the
-    /// directory that was counted has the caller in it. What it misses is for the sweep to find.
-    fn guess(&mut self, count: usize) -> Result<Option<u32>, Errno> {
+    /// Signals the ids that follow the leader's, and those with which the kernel begins anew: they are the threads'
+    /// if no other process made tasks meanwhile, and the first list of a process in /proc costs ten times as much.
+    /// Returns how many, if these are all of `count` threads but the caller, and the directory that was counted
+    /// contains the caller. The sweep finds what this misses.
+    fn guess(&mut self, count: usize) -> Option<u32> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
-        if others == 0 || !shared.roster.is_empty() || shared.scattered.load(Ordering::Relaxed) != 0
+        if others == 0
+            || !shared.threads.is_empty()
+            || shared.scattered.load(Ordering::Relaxed) != 0
         {
-            return Ok(None);
+            return None;
         }
         let mut due = 0u32;
+        let me = self.tid;
         for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
             let mut strangers = 0usize;
-            for tid in ids.filter(|&tid| tid != self.tid) {
+            for tid in ids.filter(|&tid| tid != me) {
                 if due as usize == others || strangers > count {
                     break;
                 }
-                match enlist_and_signal(shared, None, self.pid, self.epoch, tid)? {
+                match self.enlist_and_signal(None, tid) {
                     Signalled::Due => due = due.saturating_add(1),
                     Signalled::Gone => {
-                        shared.roster.withdraw();
+                        shared.threads.withdraw();
                         strangers = strangers.saturating_add(1);
                     }
-                    Signalled::QueueFull | Signalled::Nobody => return Ok(None),
+                    Signalled::Not => return None,
                 }
             }
         }
@@ -129,35 +241,36 @@ impl Gather<'_> {
         if guessed < others / 2 {
             shared.scattered.store(1, Ordering::Relaxed);
         }
-        let all = guessed == others && self.tasks.lists(self.tid);
-        Ok(all.then_some(due))
+        (guessed == others && self.tasks.lists_self()).then_some(due)
     }
 
-    /// Signals every thread that has no signal on its way and is not held. Returns how many are
-    /// expected to be held, with those that are.
+    /// Signals every thread in the list that has no signal on its way and is not held. Returns how many are expected
+    /// to be held, with those that are.
     fn sweep(&mut self) -> Result<u32, Errno> {
         for _ in 0..3 {
             let mut due = 0u32;
             let mut seen_self = false;
-            // SAFETY: the scratch belongs to the owner of the lock, and this is its only use.
-            let scratch = unsafe { &mut *self.shared.scratch.get() };
-            let (shared, pid, me, epoch) = (self.shared, self.pid, self.tid, self.epoch);
-            let fresh = shared.roster.is_empty();
-            let queue_full = &mut self.queue_full;
-            *queue_full = false;
-            self.tasks.sweep(scratch, &mut |task| {
+            let (shared, me) = (self.shared, self.tid);
+            // SAFETY: this thread owns the lock, and this is the only slice of the scratch.
+            let scratch = unsafe { shared.scratch() };
+            let fresh = shared.threads.is_empty();
+            self.queue_full = false;
+            let tasks = &*self.tasks;
+            let mut sender = Sender::of(self);
+            tasks.sweep(scratch, None, &mut |task| {
                 if task.tid == me {
                     seen_self = true;
                     return Ok(());
                 }
-                let known = if fresh { None } else { shared.roster.find(task.tid as u32) };
-                match enlist_and_signal(shared, known, pid, epoch, task.tid)? {
-                    Signalled::Due => due = due.saturating_add(1),
-                    Signalled::QueueFull => *queue_full = true,
-                    Signalled::Gone | Signalled::Nobody => {}
+                let known = if fresh { None } else { shared.threads.find(task.tid as u32) };
+                if let Signalled::Due = sender.enlist_and_signal(known, task.tid) {
+                    due = due.saturating_add(1);
                 }
                 Ok(())
             })?;
+            let (queue_full, no_room, refused) =
+                (sender.queue_full, sender.no_room, sender.refused);
+            (self.queue_full, self.no_room, self.refused) = (queue_full, no_room, refused);
             if seen_self {
                 return Ok(due);
             }
@@ -166,34 +279,57 @@ impl Gather<'_> {
         Ok(0)
     }
 
-    /// The proof that names everybody: list; count; then every listed thread is held, or was
-    /// exempt before the count and is the same exempt task after it.
+    /// Signals every thread that is in the table already; see [`sweep`](Self::sweep).
+    fn signal_known(&mut self) -> u32 {
+        let mut due = 0u32;
+        self.queue_full = false;
+        for entry in self.shared.threads.iter().filter(|entry| entry.tid() != 0) {
+            match self.enlist_and_signal(Some(entry), entry.tid() as i32) {
+                Signalled::Due => due = due.saturating_add(1),
+                Signalled::Gone => entry.assign(0, Mark::Idle),
+                Signalled::Not => {}
+            }
+        }
+        due
+    }
+
+    fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
+        let mut sender = Sender::of(self);
+        let signalled = sender.enlist_and_signal(known, tid);
+        let (queue_full, no_room, refused) = (sender.queue_full, sender.no_room, sender.refused);
+        (self.queue_full, self.no_room, self.refused) = (queue_full, no_room, refused);
+        signalled
+    }
+
+    /// The proof that names every thread: list; count; then every listed thread is held, or was exempt before the
+    /// count and is the same exempt task after it.
     fn full_pass(&mut self) -> Result<Pass, Errno> {
         let (shared, me, epoch) = (self.shared, self.tid, self.epoch);
         let tasks = &*self.tasks;
-        let mut pass = Pass { proof: false, obstructed: false };
+        let mut pass = Pass::default();
         let (mut complete, mut seen_self, mut exempt) = (true, false, 0usize);
-        // SAFETY: the scratch belongs to the owner of the lock, and this is its only use.
-        let scratch = unsafe { &mut *shared.scratch.get() };
-        tasks.sweep(scratch, &mut |task| {
+        // SAFETY: this thread owns the lock, and this is the only slice of the scratch.
+        let scratch = unsafe { shared.scratch() };
+        let mut no_room = false;
+        tasks.sweep(scratch, None, &mut |task| {
             if task.tid == me {
                 seen_self = true;
                 return Ok(());
             }
             let id = task.tid as u32;
-            let known = shared.roster.find(id);
+            let known = shared.threads.find(id);
             if known.is_some_and(|entry| entry.is_held(epoch)) {
                 return Ok(());
             }
-            let entry = match known {
-                Some(entry) => entry,
-                None => shared.roster.enlist(id)?,
+            let Some(entry) = known.or_else(|| shared.threads.enlist(id)) else {
+                (complete, no_room) = (false, true);
+                return Ok(());
             };
             match tasks.look(task) {
                 Look::Exempt { reason, start } => {
                     entry.assign(id, Mark::exempt(epoch));
                     entry.set_value(reason.with_start(start));
-                    shared.roster.keep();
+                    shared.threads.keep();
                     exempt = exempt.saturating_add(1);
                     return Ok(());
                 }
@@ -201,7 +337,7 @@ impl Gather<'_> {
                 Look::Unknown => pass.obstructed = true,
                 Look::Living(living) => {
                     if !living.signal_pending() {
-                        // Used up, or meant for an earlier thread with this tid: to be sent again.
+                        // It was used up, or meant for an earlier thread with this tid: it is sent again.
                         entry.exchange(id, Mark::Sent, Mark::Idle);
                     }
                     if let was @ Mark::Exempt(_) = entry.mark() {
@@ -213,23 +349,22 @@ impl Gather<'_> {
             complete = false;
             Ok(())
         })?;
-        // First those who have come, then how many there are: whoever comes in between does not count
-        // for a thread that it has made.
+        self.no_room |= no_room;
+        let tasks = &*self.tasks;
+        // Read the held count before the link count: a thread that arrives in between must not offset a thread that
+        // it created.
         let held = shared.rendezvous.held() as usize;
-        let Some(count) = tasks.count() else {
-            // Guessed tids: a pass that finds nobody new, after one that did not either. Who has the
-            // mark may have been stopped just before it was counted: both must agree.
-            pass.proof = complete && seen_self && self.listed()? == Some(shared.rendezvous.held());
-            return Ok(pass);
-        };
+        let Some(count) = tasks.count() else { return Ok(pass) };
         let mut same = 0usize;
         // SAFETY: as above; the slice from before is no longer used.
-        let scratch = unsafe { &mut *shared.scratch.get() };
-        tasks.sweep(scratch, &mut |task| {
+        let scratch = unsafe { shared.scratch() };
+        tasks.sweep(scratch, None, &mut |task| {
             let id = task.tid as u32;
-            let entry = shared.roster.find(id).filter(|e| e.mark() == Mark::exempt(epoch));
+            let entry = shared.threads.find(id).filter(|e| e.mark() == Mark::exempt(epoch));
             if let (Some(entry), Look::Exempt { reason, start }) = (entry, tasks.look(task)) {
-                same = same.saturating_add(usize::from(entry.value() == reason.with_start(start)));
+                let now = reason.with_start(start);
+                let is_same = crate::report::ExemptReason::is_same_task(entry.value(), now);
+                same = same.saturating_add(usize::from(is_same));
             }
             Ok(())
         })?;
@@ -238,68 +373,142 @@ impl Gather<'_> {
         Ok(pass)
     }
 
-    /// How many others belong to the process, if all of them are marked as held.
-    fn listed(&self) -> Result<Option<u32>, Errno> {
-        let mut listed = Some(0u32);
-        self.tasks.sweep(&mut [], &mut |task| {
-            let entry = self.shared.roster.find(task.tid as u32);
-            if entry.is_some_and(|entry| entry.is_held(self.epoch)) {
-                listed = listed.map(|n| n.saturating_add(1));
-            } else if task.tid != self.tid {
-                listed = None;
+    /// The same where no list can be read. First every thread that is known must be held, or dead (a zombie leader).
+    /// Then the count decides, if there is one. Otherwise all tids are asked for, twice in a row without a new
+    /// thread: a single pass can miss one that creates its successor and exits.
+    fn full_pass_by_tid(&mut self) -> Result<Pass, Errno> {
+        let (shared, epoch) = (self.shared, self.epoch);
+        let mut pass = Pass::default();
+        let mut exempt = 0usize;
+        for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
+            let id = entry.tid();
+            if entry.is_held(epoch) {
+                continue;
+            }
+            match self.tasks.look_by_tid(id as i32) {
+                Look::Exempt { reason, start } => {
+                    entry.assign(id, Mark::exempt(epoch));
+                    entry.set_value(reason.with_start(start));
+                    exempt = exempt.saturating_add(1);
+                }
+                Look::Gone => entry.assign(0, Mark::Idle),
+                _ => pass.obstructed = true,
+            }
+        }
+        if pass.obstructed {
+            return Ok(pass);
+        }
+        let held = shared.rendezvous.held();
+        if let Some(count) = self.tasks.count() {
+            let all = (held as usize).saturating_add(exempt).saturating_add(1);
+            // A dead thread that is still listed stays so, or the count would not agree.
+            if count == all && self.tasks.lists_self() {
+                pass.proof = true;
+                return Ok(pass);
+            }
+            pass.found = self.sweep_by_tid()?.0;
+            return Ok(pass);
+        }
+        let (found, listed) = self.sweep_by_tid()?;
+        pass.found = found;
+        if !found && listed == held.saturating_add(exempt as u32) {
+            let (again, listed) = self.sweep_by_tid()?;
+            pass.found = again;
+            // A thread may be marked as held, and be stopped just before it is counted: both must agree.
+            let held = shared.rendezvous.held();
+            pass.proof = !again && listed == held.saturating_add(exempt as u32);
+        }
+        Ok(pass)
+    }
+
+    /// Asks for every possible tid, and signals the threads that were not known. Returns whether there were any, and
+    /// how many tasks but the caller belong to the process.
+    fn sweep_by_tid(&mut self) -> Result<(bool, u32), Errno> {
+        let (shared, me) = (self.shared, self.tid);
+        let (mut found, mut listed) = (false, 0u32);
+        let tasks = &*self.tasks;
+        let until = self.until;
+        let mut sender = Sender::of(self);
+        tasks.sweep(&mut [], Some(until), &mut |task| {
+            if task.tid != me {
+                listed = listed.saturating_add(1);
+                if shared.threads.find(task.tid as u32).is_none() {
+                    found = true;
+                    sender.enlist_and_signal(None, task.tid);
+                }
             }
             Ok(())
         })?;
-        Ok(listed)
+        let (queue_full, no_room, refused) = (sender.queue_full, sender.no_room, sender.refused);
+        (self.queue_full, self.no_room, self.refused) = (queue_full, no_room, refused);
+        Ok((found, listed))
     }
 }
 
 enum Signalled {
-    /// It is held, or will be.
+    /// The thread is held, or will be.
     Due,
-    /// There was no room in its queue.
-    QueueFull,
     /// There is no such thread.
     Gone,
-    /// It is exempt, or may not be signalled.
-    Nobody,
+    /// The thread is exempt, or could not be signalled.
+    Not,
 }
 
-fn enlist_and_signal(
-    shared: &Shared,
-    known: Option<&Entry>,
+/// What it takes to signal one thread, apart from the list that is being read.
+struct Sender {
+    shared: &'static Shared,
     pid: i32,
-    epoch: u32,
     tid: i32,
-) -> Result<Signalled, Errno> {
-    let id = tid as u32;
-    let entry = match known {
-        Some(entry) => entry,
-        None => shared.roster.enlist(id)?,
-    };
-    let mark = entry.mark();
-    match mark {
-        Mark::Sent => return Ok(Signalled::Due),
-        Mark::Exempt(_) => return Ok(Signalled::Nobody),
-        _ if entry.is_held(epoch) => return Ok(Signalled::Due),
-        _ => {}
+    epoch: u32,
+    queue_full: bool,
+    no_room: bool,
+    refused: Option<Errno>,
+}
+
+impl Sender {
+    const fn of(gather: &Gather) -> Self {
+        let &Gather { shared, pid, tid, epoch, queue_full, no_room, refused, .. } = gather;
+        Self { shared, pid, tid, epoch, queue_full, no_room, refused }
     }
-    if !entry.exchange(id, mark, Mark::Sent) {
-        // An earlier signal has brought it here this moment.
-        return Ok(Signalled::Due);
-    }
-    let result = sys::queue_signal(pid, tid, ptr::from_ref(entry) as usize);
-    if result.is_ok() {
-        return Ok(Signalled::Due);
-    }
-    entry.exchange(id, Mark::Sent, Mark::Idle);
-    Ok(match result {
-        Err(Errno::AGAIN) => Signalled::QueueFull,
-        Err(Errno::PERM) => {
-            entry.set_value(FORBIDDEN);
-            Signalled::Nobody
+
+    fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
+        let id = tid as u32;
+        let Some(entry) = known.or_else(|| self.shared.threads.enlist(id)) else {
+            self.no_room = true;
+            return Signalled::Not;
+        };
+        let mark = entry.mark();
+        match mark {
+            Mark::Sent => return Signalled::Due,
+            Mark::Exempt(_) => return Signalled::Not,
+            _ if entry.is_held(self.epoch) => return Signalled::Due,
+            _ => {}
         }
-        Err(Errno::SRCH) => Signalled::Gone,
-        _ => Signalled::Nobody,
-    })
+        if !entry.exchange(id, mark, Mark::Sent) {
+            // An earlier signal has brought it here at this moment.
+            return Signalled::Due;
+        }
+        let Err(errno) = sys::queue_signal(self.pid, tid, ptr::from_ref(entry) as usize) else {
+            return Signalled::Due;
+        };
+        entry.exchange(id, Mark::Sent, Mark::Idle);
+        match errno {
+            Errno::SRCH => return Signalled::Gone,
+            Errno::AGAIN => {
+                self.queue_full = true;
+                if sys::signal_queue_limit() == Some(0) {
+                    self.refused = Some(errno);
+                }
+            }
+            errno => {
+                entry.set_value(FORBIDDEN);
+                // A security module may protect this one thread. No module protects a thread from itself, so if
+                // that is refused too, a filter forbids the call.
+                if sys::may_queue_signal(self.pid, self.tid) == Err(errno) {
+                    self.refused = Some(errno);
+                }
+            }
+        }
+        Signalled::Not
+    }
 }

@@ -65,6 +65,16 @@ impl<T: Copy> Records<T> {
     }
 }
 
+impl<T: Copy> Records<T> {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        match self.memory {
+            // SAFETY: as above, and `self` is borrowed for as long as the slice.
+            Some(memory) => unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), self.len) },
+            None => &mut [],
+        }
+    }
+}
+
 impl<T: Copy> Drop for Records<T> {
     fn drop(&mut self) {
         if let Some(memory) = self.memory {

@@ -1,62 +1,73 @@
-//! The rendezvous: how the threads of a process come to a stop together, perform calls together,
-//! and part. Both halves of the handshake are here, in the order in which they happen, on atomics
-//! and one futex per side; who the threads are, how they are signalled and what they perform is
-//! [`crate::engine`]'s business.
+//! The rendezvous: how the threads of a process come to a stop together, perform calls together and leave
+//! together. Both halves of the handshake are here, in the order in which they happen, on atomics and four futex
+//! words. Which threads there are, how they are signalled and what they perform is the business of the other files.
 //!
 //! ```text
 //!   caller                                    every other thread, in its signal handler
 //!   lock
 //!   open            CLOSED -> GATHERING
-//!                     ... signals ...   --->  arrive: count + 1 (the last one rings, if the caller sleeps)
-//!   await_arrivals                            await_plan: asleep on the gate
+//!                     ... signals ...   --->  arrive: count + 1 (rings, if the caller sleeps for this count)
+//!   await_arrivals                            await_plan: asleep on `gate`
 //!   close_gate      GATHERING -> FULL
-//!     performs the call itself
-//!   publish         FULL -> COMMITTING  --->  perform; record; report: count - 1 (the last rings)
-//!   await_reports                             agreed: leave.  differs, or stays: await_judgement
+//!     performs its own calls
+//!   publish         FULL -> COMMITTING  --->  performs; records; report: count - 1 (the last one rings)
+//!   await_reports                             await_release: asleep on `exit`
 //!     judges
-//!   release         any -> CLOSED       --->  leave
+//!   release         any -> CLOSED       --->  leaves, and wakes a few more
 //!   unlock
 //! ```
 //!
-//! # Who writes what
+//! A held thread has one way out of the handler: the caller closes the state. Before `publish` this means that
+//! nothing has changed. After it, every thread has performed the calls and the caller has judged the results.
+//!
+//! # Fields
 //!
 //! | field | written by | read by | meaning |
 //! |---|---|---|---|
 //! | `state` | caller: phase and epoch; threads: count | all | the truth: epoch, phase, count |
-//! | `gate` | whoever ends a phase that threads sleep in | held threads | futex: "look at `state` again" |
+//! | `gate` | the caller, when it publishes or gives up | held threads | futex: "look at `state` again" |
+//! | `exit` | the caller, when it releases or publishes again | held threads | futex: "look at `state` again" |
 //! | `bell` | the thread whose count was awaited | caller | futex: "look at `state` again" |
-//! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: asleep |
-//! | `caller` | caller, before the gate opens | the watch | whose death ends the stop |
-//! | `lock` | initiators | initiators | tid of the caller, or 0; the top bit: somebody sleeps |
+//! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
+//! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
+//! | `last` | the last thread that reports; caller | both | 1 while that thread is awake and will see the release |
+//! | `caller` | caller, before the gate opens | watches | the thread whose death ends the stop |
+//! | `lock` | initiators, watches | initiators, watches | the caller's tid, or 0; the top bit: an initiator sleeps |
 //! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
-//! | `Entry::value` | its thread, before it reports | caller, after | the result of its call |
+//! | `Entry::value` | its thread | caller | before the report: the call that the thread performs; after it: the result |
 //!
 //! # Why it holds
 //!
-//! 1. *Arrival is one step with the phase.* `state` packs epoch, phase and count in one word, and a
-//!    thread is held if and only if its compare-exchange raised the count of a gather that was
-//!    open. A thread that was delayed between looking and arriving cannot be counted in a later
-//!    round: the epoch differs and the exchange fails. So `held() == n` means n threads that stay.
-//! 2. *No lost wake-up.* A sleeper reads its futex word first and `state` second; a waker changes
-//!    `state` first and the futex word second. Whatever the order, the sleeper sees the new state or
-//!    the kernel sees the new futex word and does not let it sleep. All accesses are SeqCst, so that
-//!    the pair `awaited`/`state` (each side stores one and loads the other) cannot miss each other
-//!    either.
-//! 3. *What the caller wrote is seen.* `publish` stores the state with release order after the plan
-//!    is written; `await_plan` loads it with acquire order before the plan is read. `report` and
-//!    `await_reports` pair the same way for `Entry::value`.
-//! 4. *A thread in an old state never leaves.* The only ways out of the handler are `release`
-//!    before the commit (nothing has changed) and after it (judged), and a report that agreed.
-//! 5. *The caller may die* while the others sleep in GATHERING or FULL (a filter that kills the
-//!    thread for its own call). The first to arrive is the watch: it sleeps with a deadline, looks
-//!    whether the caller lives, and else closes the gather in its place. Nothing was published, so
-//!    nothing has changed in the threads that go free. From COMMITTING on there is no deadline: the
-//!    caller only counts, judges and releases. But where it makes one more call, while the others stay,
-//!    the watch looks again: all have performed the same calls, and may go.
-//! 6. *A held thread may die in its call.* The caller takes its report for given (`bury`), as a
-//!    divergence.
-//! 7. *Only those who are held sleep on the gate.* Whoever closes a stop wakes all, before another one
-//!    can be opened: the lock is given back after that, and who inherits it wakes them again.
+//! 1. *Arrival and phase are one step.* `state` packs epoch, phase and count in one word. A thread is held if and
+//!    only if its compare-exchange raised the count of a gather that was open. A thread that is delayed between the
+//!    look and the exchange cannot be counted in a later round, because the epoch differs and the exchange fails. So
+//!    `held() == n` means n threads that stay.
+//! 2. *No wake-up is lost.* A sleeper reads its futex word first and `state` second. A waker changes `state` first
+//!    and the futex word second. In either order the sleeper sees the new state, or the kernel sees the new word and
+//!    does not let the thread sleep. All accesses are SeqCst, so that the pair `awaited`/`state` (each side stores
+//!    one and loads the other) cannot miss each other either. If the kernel refuses a FUTEX_WAKE, the caller wakes
+//!    again each time its wait for the reports expires, and a watch wakes the others when its own wait expires.
+//! 3. *The threads see what the caller wrote.* `publish` stores `state` after the plan is written, and `await_plan`
+//!    loads `state` before the plan is read: the pair orders the plan. `report` and `await_reports` pair the same
+//!    way for `Entry::value`.
+//! 4. *No thread leaves early.* A thread leaves the handler only when `state` is closed or belongs to a later stop.
+//!    The caller closes it before `publish` (nothing has changed) or after the judgement (all have performed).
+//! 5. *The release is handed over.* The caller bumps `exit`, wakes one thread and returns. Each thread wakes up to
+//!    [`HAND_OVER`] more before it leaves. As long as threads sleep there, some thread is on its way out and has not
+//!    done its wakes yet; if that thread is delayed or dies, the waits of the watches expire ([`WATCH`]) and they
+//!    go on. A thread that still sleeps on `exit` blocks our signal, so the next stop cannot count it before it has
+//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it.
+//! 6. *The caller may die.* The first [`WATCHES`] threads that arrive are watches: they sleep with a time limit and
+//!    look whether the caller is alive. If it is dead, one of them takes its lock over and ends the stop in its
+//!    place. Before `publish` nothing has changed in the threads that are released. After it, the watch waits for
+//!    the reports as the caller would, and judges.
+//! 7. *A held thread may die in its call.* The caller notices it (`write_off`) and treats it as a divergence.
+//! 8. *Only held threads sleep on the gate.* When a round ends early, the threads that sleep there are moved to
+//!    `exit` (or woken) before the lock is given back. So the number of sleepers is exact in the next round.
+//! 9. *A pause keeps late threads.* A thread whose signal arrives between two rounds would run on and might be out of
+//!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`PARK`], and once for
+//!    each signal. `open` clears the word, and so does a thread whose wait expires; nothing depends on the
+//!    initiator's return.
 
 use core::time::Duration;
 
@@ -67,23 +78,23 @@ use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 /// What the process is doing. Two bits of [`Rendezvous::state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// No stop: a thread that comes here leaves at once.
+    /// No stop: a thread that takes our signal leaves at once.
     Closed,
-    /// Threads are arriving, and stay.
+    /// Threads arrive and stay.
     Gathering,
-    /// All are held; the caller performs its own call.
+    /// All threads are held; the caller performs its own calls.
     Full,
-    /// Every held thread performs the calls.
+    /// Every held thread performs the calls, and then waits.
     Committing,
 }
 
-/// [`Rendezvous::state`], taken apart.
+/// [`Rendezvous::state`], unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
-    epoch: u32,
-    phase: Phase,
+pub(crate) struct State {
+    pub(crate) epoch: u32,
+    pub(crate) phase: Phase,
     /// GATHERING, FULL: threads held. COMMITTING: threads that have not reported.
-    count: u32,
+    pub(crate) count: u32,
 }
 
 const COUNT_BITS: u32 = 30;
@@ -111,25 +122,43 @@ impl State {
     }
 }
 
-/// What a held thread's calls came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// The last call it made: the first that differs, or the last of all.
-    pub(crate) index: u32,
-    /// What that returned.
-    pub(crate) result: isize,
-    /// Whether all of them agreed.
-    pub(crate) agreed: bool,
-    /// Whether it stays all the same, until the caller ends the stop.
-    pub(crate) stays: bool,
+const fn next(epoch: u32) -> u32 {
+    epoch.wrapping_add(1) & Mark::NUMBER
 }
 
-/// The words that the threads of one process meet on. All zero is the closed state.
+/// What a held thread's calls returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// The last call that the thread made: the first that differs, or the last of all.
+    pub(crate) index: u32,
+    /// What that call returned.
+    pub(crate) result: isize,
+    /// Whether all of them agreed with the caller's.
+    pub(crate) agreed: bool,
+}
+
+/// What a held thread needs from the other files.
+pub(crate) trait Thread {
+    /// Performs the calls that the caller has published.
+    fn perform(&self) -> Verdict;
+    /// Whether a thread of this process is dead, for certain. `reported`: this thread has performed the calls, and a
+    /// filter that they installed may forbid all but futex(2).
+    fn is_gone(&self, tid: u32, reported: bool) -> bool;
+    /// The wait of a watch has expired and the caller is alive: looks whether the caller is still in its stop.
+    fn look_after_caller(&self);
+    /// The caller is dead: ends the stop in its place, unless another thread does.
+    fn take_over(&self);
+}
+
+/// The words on which the threads of one process meet. All zero is the closed state.
 pub(crate) struct Rendezvous {
     state: AtomicU64,
     gate: AtomicU32,
+    exit: AtomicU32,
     bell: AtomicU32,
+    pause: AtomicU32,
     awaited: AtomicU32,
+    last: AtomicU32,
     caller: AtomicU32,
     lock: AtomicU32,
 }
@@ -137,38 +166,79 @@ pub(crate) struct Rendezvous {
 /// In `awaited`: the caller sleeps, or will.
 const ASLEEP: u32 = 1 << 31;
 
-/// Somebody sleeps on `lock`; tids have 22 bits.
+/// In `lock`: an initiator sleeps there. Tids have 22 bits.
 const SLEEPERS: u32 = 1 << 31;
 
-/// How long the watch sleeps before it looks for the caller, at first and at most.
-const WATCH: Duration = Duration::from_millis(100);
-const WATCH_LONGEST: Duration = Duration::from_secs(2);
+/// How many threads sleep with a time limit: the first that arrive. One could be killed by its own filter, or be
+/// stopped by a tracer.
+const WATCHES: u32 = 4;
 
-/// How often the caller, and a thread that is alone with it, look again before they sleep: for some
-/// 50 us, which is what an idle CPU of a virtual machine takes to wake, and at most 200 us (one look
-/// takes 15 to 60 ns, as the CPU's pause does). Of SCHED_OTHER, those who are woken on this CPU go first.
+/// How long a watch sleeps before it looks for the caller. It is also the longest that a released thread sleeps on
+/// `exit` after every thread that should have woken it was lost.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// How many threads each leaving thread wakes.
+const HAND_OVER: i32 = 4;
+
+/// How long a thread waits for the next round, at most: longer than the longest pause with the shortest backoff.
+const PARK: Duration = Duration::from_millis(150);
+
+/// How often the caller, and a thread that is alone with it, look again before they sleep: for some 50 us, which is
+/// what an idle CPU of a virtual machine takes to wake, and at most 200 us (one look takes 15 to 60 ns, as the CPU's
+/// pause instruction does). Under SCHED_OTHER, a thread that is woken on this CPU runs first.
 const SPINS: u32 = if cfg!(loom) { 1 } else { 3000 };
 
-/// The caller's half.
+/// How often the last thread that reports looks whether the caller has judged: for some 10 us. A caller that is awake
+/// needs less. A caller that waits for this CPU gets it only when the thread sleeps.
+const LAST_SPINS: u32 = if cfg!(loom) { 1 } else { 200 };
+
+/// What both halves use.
 impl Rendezvous {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
+        let word = || AtomicU32::new(0);
         Self {
             state: AtomicU64::new(0),
-            gate: AtomicU32::new(0),
-            bell: AtomicU32::new(0),
-            awaited: AtomicU32::new(0),
-            caller: AtomicU32::new(0),
-            lock: AtomicU32::new(0),
+            gate: word(),
+            exit: word(),
+            bell: word(),
+            pause: word(),
+            awaited: word(),
+            last: word(),
+            caller: word(),
+            lock: word(),
         }
     }
 
-    fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         State::unpack(self.state.load(SeqCst))
     }
 
-    /// Takes the lock if it is free; else says whose it is. Who slept for it says so, because
-    /// others may sleep still.
+    /// The thread that performs the stop that is open.
+    pub(crate) fn caller(&self) -> u32 {
+        self.caller.load(SeqCst)
+    }
+
+    /// Looks again for a while before it sleeps.
+    fn spin(&self, looks: u32, done: impl Fn(State) -> bool) {
+        for _ in 0..looks {
+            if done(self.state()) {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    fn ring(&self) {
+        self.bell.fetch_add(1, SeqCst);
+        futex::wake_one(&self.bell);
+    }
+}
+
+/// The lock: one initiator at a time.
+impl Rendezvous {
+    /// Takes the lock if it is free; otherwise returns the owner's tid. Pass `slept` so that the SLEEPERS bit stays
+    /// set for other waiters.
     pub(crate) fn try_lock(&self, me: u32, slept: bool) -> Result<(), u32> {
         let mine = if slept { me | SLEEPERS } else { me };
         match self.lock.compare_exchange(0, mine, SeqCst, SeqCst) {
@@ -177,7 +247,7 @@ impl Rendezvous {
         }
     }
 
-    /// Sleeps until the lock was free for a moment, at the longest for `patience`. False: that long.
+    /// Sleeps until the lock was free for a moment, at most for `patience`. Returns false if that time is over.
     pub(crate) fn sleep_on_lock(&self, patience: Option<Duration>) -> bool {
         let seen = self.lock.load(SeqCst);
         if seen == 0 {
@@ -190,24 +260,17 @@ impl Rendezvous {
         futex::wait(&self.lock, marked, patience)
     }
 
-    /// Takes the lock of a thread that is dead, and ends the stop it left behind. False: somebody
-    /// else did. Err: it died between publishing and judging, and some threads are changed.
-    pub(crate) fn inherit_lock(&self, dead: u32, me: u32) -> Result<bool, ()> {
+    /// Takes the lock of a thread that is dead. Returns false if another thread was faster.
+    pub(crate) fn inherit_lock(&self, from: u32, me: u32) -> bool {
+        // The SLEEPERS bit is set: the dead thread may have been woken for it, and other initiators may sleep.
         let mine = me | SLEEPERS;
-        let free = self.lock.compare_exchange(dead, mine, SeqCst, SeqCst).is_ok()
-            || self.lock.compare_exchange(dead | SLEEPERS, mine, SeqCst, SeqCst).is_ok();
-        if !free {
-            return Ok(false);
-        }
-        let state = self.state();
-        if state.phase == Phase::Committing && state.count != 0 {
-            return Err(());
-        }
-        // Nothing has changed, or all have reported and were judged (it died in the call that comes last),
-        // or the stop is over. Whoever ended it may have died before it woke those on the gate.
-        self.abandon(state.epoch);
-        self.open_gate();
-        Ok(true)
+        self.lock.compare_exchange(from, mine, SeqCst, SeqCst).is_ok()
+            || self.lock.compare_exchange(from | SLEEPERS, mine, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Whether this thread owns the lock.
+    pub(crate) fn is_locked_by(&self, me: u32) -> bool {
+        self.lock.load(SeqCst) & !SLEEPERS == me
     }
 
     pub(crate) fn unlock(&self) {
@@ -215,13 +278,19 @@ impl Rendezvous {
             futex::wake_one(&self.lock);
         }
     }
+}
 
-    /// Opens a gather of its own epoch: whoever comes from now on stays.
+/// The caller's half. Every function is called under the lock.
+impl Rendezvous {
+    /// Opens a gather with an epoch of its own: a thread that arrives from now on stays.
     pub(crate) fn open(&self, caller: u32) -> u32 {
         self.caller.store(caller, SeqCst);
         self.awaited.store(0, SeqCst);
-        let epoch = self.state().epoch.wrapping_add(1) & Mark::NUMBER;
+        self.last.store(0, SeqCst);
+        let epoch = next(self.state().epoch);
         self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
+        // After the state: a thread that is woken here finds the gather open.
+        self.end_pause();
         epoch
     }
 
@@ -230,23 +299,17 @@ impl Rendezvous {
         self.state().count
     }
 
-    /// Whether all `held` have fallen asleep, and are alive therefore: what kills a thread alone (a
-    /// filter) does so as it enters the kernel, not in its sleep. Nobody else sleeps there; see 7 above.
-    pub(crate) fn all_asleep(&self, held: u32) -> bool {
-        futex::sleepers(&self.gate, held.saturating_add(1)) == Some(held)
+    /// Whether all `held` threads sleep on the gate, or None if the kernel does not tell. A thread that sleeps there
+    /// is alive, because a filter kills a thread as it enters the kernel, not in its sleep; and it runs no handler
+    /// of SIGSYS. Only held threads sleep there; see 8 above.
+    pub(crate) fn all_asleep(&self, held: u32) -> Option<bool> {
+        futex::sleepers(&self.gate, held.saturating_add(1)).map(|sleepers| sleepers == held)
     }
 
-    /// The epoch of the stop whose calls are being performed, if one is.
-    pub(crate) fn committing(&self) -> Option<u32> {
-        let state = self.state();
-        (state.phase == Phase::Committing).then_some(state.epoch)
-    }
-
-    /// Sleeps until `count` threads are held, or until nobody has come for `quiet`. Returns how
-    /// many are held.
+    /// Sleeps until `count` threads are held, or until no thread has arrived for `quiet`. Returns how many are held.
     pub(crate) fn await_arrivals(&self, count: u32, quiet: Duration) -> u32 {
         self.awaited.store(count, SeqCst);
-        self.spin(|state| state.count >= count);
+        self.spin(SPINS, |state| state.count >= count);
         self.awaited.store(count | ASLEEP, SeqCst);
         let mut before = self.held();
         loop {
@@ -255,6 +318,7 @@ impl Rendezvous {
             if held >= count {
                 return held;
             }
+            // Ends: each turn holds another thread, or is the last.
             if !futex::wait(&self.bell, bell, Some(quiet)) {
                 let held = self.held();
                 if held == before {
@@ -265,27 +329,43 @@ impl Rendezvous {
         }
     }
 
-    /// Nobody else can come: all `count` are held. False if somebody came after all.
+    /// No other thread can come: all `count` are held. Returns false if a thread has come after all.
     pub(crate) fn close_gate(&self, epoch: u32, count: u32) -> bool {
         let from = State { epoch, phase: Phase::Gathering, count }.pack();
         let to = State { epoch, phase: Phase::Full, count }.pack();
         self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
-    /// The caller's call has succeeded: lets every held thread perform it. False if the stop was
+    /// The caller's own calls have succeeded: lets every held thread perform them. Returns false if the stop was
     /// ended in the caller's place, which only its death allows.
     pub(crate) fn publish(&self, epoch: u32, count: u32) -> bool {
         let from = State { epoch, phase: Phase::Full, count }.pack();
         let to = State { epoch, phase: Phase::Committing, count }.pack();
         let done = self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok();
-        self.open_gate();
+        self.gate.fetch_add(1, SeqCst);
+        futex::wake_all(&self.gate);
         done
     }
 
-    /// Sleeps until every held thread has reported; with `patience`, at the longest that long.
-    /// True: all have. The bell is rung by the last report only.
+    /// All have reported, and there are calls that come after one that the caller made alone: lets the threads that
+    /// agreed perform them, under the next epoch. Their entries are marked as held for it already.
+    pub(crate) fn publish_again(&self, agreed: u32) -> u32 {
+        let epoch = self.next_epoch();
+        self.state.swap(State { epoch, phase: Phase::Committing, count: agreed }.pack(), SeqCst);
+        self.exit.fetch_add(1, SeqCst);
+        futex::wake_all(&self.exit);
+        epoch
+    }
+
+    /// The epoch that [`publish_again`](Self::publish_again) will use.
+    pub(crate) fn next_epoch(&self) -> u32 {
+        next(self.state().epoch)
+    }
+
+    /// Sleeps until every held thread has reported; with `patience`, at most that long. Returns whether all have.
+    /// Only the last report rings the bell.
     pub(crate) fn await_reports(&self, patience: Option<Duration>) -> bool {
-        self.spin(|state| state.count == 0);
+        self.spin(SPINS, |state| state.count == 0);
         loop {
             let bell = self.bell.load(SeqCst);
             if self.state().count == 0 {
@@ -297,108 +377,120 @@ impl Rendezvous {
         }
     }
 
-    /// Takes the report of a held thread that died for given. False if it reported before.
-    pub(crate) fn bury(&self, entry: &Entry, epoch: u32) -> bool {
-        let buried = entry.exchange(entry.tid(), Mark::held(epoch), Mark::Died);
-        if buried {
+    /// Wakes the threads that should be performing the calls, once more: the kernel may have refused to.
+    pub(crate) fn wake_again(&self) {
+        futex::wake_all(&self.gate);
+        futex::wake_all(&self.exit);
+    }
+
+    /// Counts the report of a held thread that died. Returns false if it reported before.
+    pub(crate) fn write_off(&self, entry: &Entry, epoch: u32) -> bool {
+        let died = Mark::Died(entry.value() as u32 & Mark::NUMBER);
+        let written_off = entry.exchange(entry.tid(), Mark::held(epoch), died);
+        if written_off {
             self.state.fetch_sub(1, SeqCst);
         }
-        buried
+        written_off
     }
 
-    /// Ends the stop: whoever is still held goes on.
+    /// Ends the stop: every held thread goes on. The caller wakes one of them, and each wakes a few more.
     pub(crate) fn release(&self) {
+        let state = self.close();
+        if state.phase == Phase::Committing {
+            self.exit.fetch_add(1, SeqCst);
+            if !self.last_is_awake() {
+                futex::wake_one(&self.exit);
+            }
+        } else {
+            self.gate.fetch_add(1, SeqCst);
+            if !futex::wake_one_and_move(&self.gate, &self.exit) {
+                futex::wake_all(&self.gate);
+            }
+        }
+    }
+
+    /// Whether the last thread that reported is awake: it sees what the caller has just written, and needs no wake-up.
+    fn last_is_awake(&self) -> bool {
+        self.last.compare_exchange(1, 0, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Ends the stop in the place of a caller that is gone. It may have died between two steps of `release`, so every
+    /// word that a thread can sleep on is changed, and every thread is woken.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        for word in [&self.gate, &self.exit] {
+            word.fetch_add(1, SeqCst);
+            futex::wake_all(word);
+        }
+    }
+
+    fn close(&self) -> State {
         let state = self.state();
         self.state.swap(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
-        self.open_gate();
+        state
     }
 
-    /// Ends a stop whose caller is dead, unless it is over already.
-    fn abandon(&self, epoch: u32) {
-        let mut seen = self.state.load(SeqCst);
-        loop {
-            let state = State::unpack(seen);
-            let over = state.phase == Phase::Closed;
-            if state.epoch != epoch || over || state.phase == Phase::Committing && state.count != 0
-            {
-                return;
-            }
-            let closed = State { phase: Phase::Closed, count: 0, ..state }.pack();
-            match self.state.compare_exchange(seen, closed, SeqCst, SeqCst) {
-                Ok(_) => return self.open_gate(),
-                Err(now) => seen = now,
-            }
+    /// The round that is about to end is followed by another: a thread that arrives in between waits for it.
+    pub(crate) fn begin_pause(&self, epoch: u32) {
+        self.pause.store(epoch, SeqCst);
+    }
+
+    /// The next round is open, or there is none.
+    pub(crate) fn end_pause(&self) {
+        if self.pause.swap(0, SeqCst) != 0 {
+            futex::wake_all(&self.pause);
         }
-    }
-
-    /// Looks again for a while before it sleeps.
-    fn spin(&self, done: impl Fn(State) -> bool) {
-        for _ in 0..SPINS {
-            if done(self.state()) {
-                return;
-            }
-            core::hint::spin_loop();
-        }
-    }
-
-    fn open_gate(&self) {
-        self.gate.fetch_add(1, SeqCst);
-        futex::wake_all(&self.gate);
-    }
-
-    fn ring(&self) {
-        self.bell.fetch_add(1, SeqCst);
-        futex::wake_one(&self.bell);
     }
 }
 
-/// The half of every other thread, in its signal handler with all signals blocked.
+/// The half of every other thread, in its signal handler, with all signals but SIGSYS blocked.
 impl Rendezvous {
-    /// All of it: arrives, waits for the plan, performs it, reports, and leaves when it may.
-    /// `gone(tid)` says whether a thread of this process is dead, for certain.
-    pub(crate) fn visit(
-        &self,
-        entry: &Entry,
-        tid: u32,
-        gone: impl Fn(u32) -> bool,
-        perform: impl FnOnce() -> Verdict,
-    ) {
-        // Whoever may not sleep dies of this, and is not held: a dead one would make up for another.
-        futex::rehearse(&self.gate);
+    /// All of it: arrives, waits for the plan, performs it, reports, waits for the release, and wakes others.
+    pub(crate) fn visit(&self, entry: &Entry, tid: u32, thread: &impl Thread) {
+        let state = self.state();
+        let was_held = entry.tid() == tid && entry.mark() == Mark::held(state.epoch);
+        if was_held && state.phase != Phase::Closed {
+            return self.come_back(entry, tid, state.epoch, thread);
+        }
+        // A thread whose seccomp filter kills it for futex(2) dies here, before it is counted. A dead thread in the
+        // count would hide a live one that never arrived.
+        futex::probe(&self.gate);
         let Some((epoch, count)) = self.arrive(entry, tid) else { return };
-        let (watch, awaited) = (count == 1, self.awaited.load(SeqCst));
+        let watch = count <= WATCHES;
+        let awaited = self.awaited.load(SeqCst);
         if awaited == count | ASLEEP {
             self.ring();
-        } else if watch && awaited == 1 {
-            self.spin(|state| !matches!(state.phase, Phase::Gathering | Phase::Full));
+        } else if count == 1 && awaited == 1 {
+            // A thread that is alone with the caller stays awake for it.
+            self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
-        if !self.await_plan(epoch, watch, &gone) {
-            return;
+        if self.await_plan(epoch, watch, thread) {
+            self.perform_and_report(entry, tid, thread);
+            self.await_release(entry, tid, epoch, watch, thread);
         }
-        let verdict = perform();
-        entry.set_value(verdict.result as usize);
-        let index = verdict.index & Mark::NUMBER;
-        entry.set(tid, if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) });
-        self.report();
-        if verdict.stays || !verdict.agreed {
-            self.await_judgement(epoch, watch && verdict.stays, &gone);
-        }
+        self.leave();
     }
 
-    /// Is counted in the gather that is open, if one is; the first to come is the watch. Ends: each
-    /// turn of the loop means that another thread arrived or that the caller changed the phase.
+    /// Is counted in the gather that is open, if one is. Ends: each turn of the loop means that another thread
+    /// arrived, that the caller changed the phase, or that the one wait for a next round is over.
     fn arrive(&self, entry: &Entry, tid: u32) -> Option<(u32, u32)> {
+        let mut parked = false;
         loop {
             let seen = self.state();
             if seen.phase != Phase::Gathering {
-                // A late signal of a call that gave up. The caller of a gather that opens now sees
-                // the entry idle and sends again, or we see its gather.
+                if !parked && self.park(seen) {
+                    parked = true;
+                    continue;
+                }
+                // A late signal of a call that gave up. The caller of a gather that opens now sees the idle entry
+                // and sends again, or this thread sees the gather.
                 entry.exchange(tid, Mark::Sent, Mark::Idle);
                 if self.state().phase != Phase::Gathering {
                     return None;
                 }
                 continue;
             }
+            entry.set_value(NOT_BEGUN);
             if !entry.set(tid, Mark::held(seen.epoch)) {
                 return None;
             }
@@ -410,10 +502,24 @@ impl Rendezvous {
         }
     }
 
-    /// Sleeps until there is something to perform; false: the stop ended without. Ends: the caller
-    /// publishes or releases, or dies, which the watch notices.
-    fn await_plan(&self, epoch: u32, watch: bool, gone: impl Fn(u32) -> bool) -> bool {
-        let mut patience = WATCH;
+    /// Waits for the next round, if one is to come. Returns false if none is.
+    #[cold]
+    #[inline(never)]
+    fn park(&self, seen: State) -> bool {
+        let word = self.pause.load(SeqCst);
+        if word == 0 || seen.phase != Phase::Closed || word != seen.epoch {
+            return false;
+        }
+        if !futex::wait(&self.pause, word, Some(PARK)) {
+            // The initiator has not come back in time: no thread waits for it any more.
+            let _ = self.pause.compare_exchange(word, 0, SeqCst, SeqCst);
+        }
+        true
+    }
+
+    /// Sleeps until there is something to perform; returns false if the stop ended without. Ends: the caller
+    /// publishes or releases, or it dies, which a watch notices.
+    fn await_plan(&self, epoch: u32, watch: bool, thread: &impl Thread) -> bool {
         loop {
             let gate = self.gate.load(SeqCst);
             let state = self.state();
@@ -425,38 +531,118 @@ impl Rendezvous {
                 Phase::Committing => return true,
                 Phase::Gathering | Phase::Full => {}
             }
-            if !futex::wait(&self.gate, gate, watch.then_some(patience)) {
-                if gone(self.caller.load(SeqCst)) {
-                    self.abandon(epoch);
+            if !futex::wait(&self.gate, gate, watch.then_some(WATCH)) {
+                match self.state().phase {
+                    // The kernel refused a wake-up.
+                    Phase::Closed | Phase::Committing => futex::wake_all(&self.gate),
+                    Phase::Gathering | Phase::Full => self.watch(thread, false),
                 }
-                patience = patience.saturating_mul(2).min(WATCH_LONGEST);
             }
         }
     }
 
-    fn report(&self) {
-        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
-        if before.count == 1 {
-            self.ring();
-        }
+    #[inline(always)]
+    fn perform_and_report(&self, entry: &Entry, tid: u32, thread: &impl Thread) {
+        let verdict = thread.perform();
+        entry.set_value(verdict.result as usize);
+        let index = verdict.index & Mark::NUMBER;
+        entry.set(tid, if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) });
+        self.report();
     }
 
-    /// Sleeps until the caller has judged, and made its last call if there is one. Ends: the caller
-    /// releases, or the process is killed, or the caller dies in that call, which the watch notices.
-    fn await_judgement(&self, epoch: u32, watch: bool, gone: impl Fn(u32) -> bool) {
+    /// Counts this thread's report. The last thread to report stays awake for a while: the caller is about to judge,
+    /// and if it need not wake a thread, a thread that computes cannot take its CPU.
+    fn report(&self) {
+        if self.state().count == 1 {
+            self.last.store(1, SeqCst);
+        }
+        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
+        if before.count != 1 {
+            return;
+        }
+        self.ring();
+        let committing = State { count: 0, ..before };
+        self.spin(LAST_SPINS, |state| state != committing);
+        // If the caller has changed the state, it has counted on this thread, or is about to find that it cannot.
+        let _ = self.last.compare_exchange(1, 0, SeqCst, SeqCst);
+    }
+
+    /// Sleeps until the caller has judged and closes the state; performs what it publishes meanwhile. Ends: the caller
+    /// releases, or the process is killed, or the caller dies, which a watch notices.
+    fn await_release(
+        &self,
+        entry: &Entry,
+        tid: u32,
+        mut epoch: u32,
+        watch: bool,
+        thread: &impl Thread,
+    ) {
         loop {
-            let gate = self.gate.load(SeqCst);
+            let exit = self.exit.load(SeqCst);
             let state = self.state();
-            if state.epoch != epoch || state.phase != Phase::Committing {
+            if state.phase != Phase::Committing {
                 return;
             }
-            let slept = futex::wait(&self.gate, gate, watch.then_some(WATCH_LONGEST));
-            if !slept && gone(self.caller.load(SeqCst)) {
-                self.abandon(epoch);
+            if state.epoch != epoch {
+                if state.epoch != next(epoch) {
+                    return;
+                }
+                epoch = state.epoch;
+                if entry.mark() == Mark::held(epoch) {
+                    self.perform_and_report(entry, tid, thread);
+                }
+                continue;
+            }
+            if !futex::wait(&self.exit, exit, watch.then_some(WATCH))
+                && self.state().phase == Phase::Committing
+            {
+                self.watch(thread, true);
             }
         }
     }
+
+    /// The wait of a watch has expired while a stop is open.
+    #[cold]
+    #[inline(never)]
+    fn watch(&self, thread: &impl Thread, reported: bool) {
+        if !thread.is_gone(self.caller(), reported) {
+            thread.look_after_caller();
+        } else if reported || self.state().phase != Phase::Committing {
+            // Otherwise the caller published before it died, and this thread performs the calls first.
+            thread.take_over();
+        }
+    }
+
+    /// Wakes a few of the threads that still sleep, before this one leaves the handler.
+    fn leave(&self) {
+        futex::wake(&self.exit, HAND_OVER);
+    }
+
+    /// A held thread has left the handler, by siglongjmp out of a handler of SIGSYS, and takes our signal again. If it
+    /// had not begun to perform the calls, it is held as before. Otherwise its result is unknown, which is a
+    /// divergence.
+    #[cold]
+    #[inline(never)]
+    fn come_back(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
+        let begun = entry.value();
+        if begun == NOT_BEGUN {
+            if self.await_plan(epoch, true, thread) {
+                self.perform_and_report(entry, tid, thread);
+                self.await_release(entry, tid, epoch, true, thread);
+            }
+        } else {
+            let left = Mark::Left(begun as u32 & Mark::NUMBER);
+            if entry.exchange(tid, Mark::held(epoch), left) {
+                self.report();
+            }
+            self.await_release(entry, tid, epoch, true, thread);
+        }
+        self.leave();
+    }
 }
+
+/// `Entry::value` of a held thread that has not begun to perform the calls.
+pub(crate) const NOT_BEGUN: usize = Mark::NUMBER as usize;
 
 #[cfg(all(test, loom))]
 mod model;

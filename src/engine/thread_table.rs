@@ -1,12 +1,12 @@
-//! The list of the threads that a stop is about, in memory that stays where it is for ever: a
-//! signal carries the address of its thread's entry and may arrive late. It grows by mappings that
-//! double in size, is written by the thread that holds the lock, and costs at most 40 bytes per
-//! thread and two pages. A child of fork does not have the mappings (MADV_DONTFORK), and begins anew.
+//! The table of the threads that a stop is about. Its memory stays where it is for ever, because a signal carries the
+//! address of its thread's entry and may arrive late. The table grows by mappings that double in size, before any
+//! thread is held; it is written by the thread that holds the lock, and costs at most 40 bytes per thread and two
+//! pages. A child of fork does not have the mappings (MADV_DONTFORK), and begins anew.
 
 // # Safety
 //
-// Each mapping is filled with entries, whose all-zero form is a value (nobody, idle), is never
-// given back, and is published once, by a release store of its address.
+// Each mapping is filled with entries, whose all-zero form is a value (no thread, idle), is never given back, and is
+// published once, by a release store of its address.
 #![allow(unsafe_code)]
 
 use core::iter;
@@ -23,12 +23,12 @@ pub(crate) const FIRST: usize = 256;
 /// Enough for the 2^22 tasks that Linux can have (PID_MAX_LIMIT).
 const MAPPINGS: usize = 15;
 
-/// All zero is the empty roster.
-pub(crate) struct Roster {
+/// All zero is the empty table.
+pub(crate) struct ThreadTable {
     mappings: [AtomicUsize; MAPPINGS],
-    /// Entries in use, some of them nobody's. Written and read under the lock only.
+    /// Entries in use, some of them free. Written and read under the lock only.
     len: AtomicU32,
-    /// Where the last look-up ended: sweeps come by in the order of the roster.
+    /// Where the last look-up ended: sweeps go in the order of the table.
     cursor: AtomicU32,
     /// So many entries, from the first on, are in the order of their ids.
     ascending: AtomicU32,
@@ -49,7 +49,7 @@ fn capacity(mapping: usize) -> usize {
     FIRST << mapping.saturating_sub(1)
 }
 
-impl Roster {
+impl ThreadTable {
     fn get(&self, index: usize) -> Option<&Entry> {
         let (mapping, offset) = place(index);
         let base = NonNull::new(self.mappings.get(mapping)?.load(Ordering::Acquire) as *mut Entry)?;
@@ -59,7 +59,7 @@ impl Roster {
         Some(unsafe { entry.as_ref() })
     }
 
-    /// The entry a signal speaks of, if it is one of ours. Called in handlers.
+    /// The entry whose address a signal carries, if it is one of ours. Called in handlers.
     pub(crate) fn owns(&self, address: usize) -> Option<&Entry> {
         for (number, mapping) in self.mappings.iter().enumerate() {
             let base = mapping.load(Ordering::Acquire);
@@ -77,15 +77,16 @@ impl Roster {
         None
     }
 
-    /// Gives it the first entries, which are otherwise a mapping of their own.
-    pub(crate) fn adopt(&self, first: &'static [Entry; FIRST]) {
-        self.mappings[0].store(first.as_ptr() as usize, Ordering::Release);
+    /// Gives it the first entries, unless it has them already.
+    pub(crate) fn adopt(&self, first: &[Entry; FIRST]) {
+        if let Some(mapping) = self.mappings.first() {
+            mapping.store(first.as_ptr() as usize, Ordering::Release);
+        }
     }
 
-    /// Forgets the threads of the last round. If some of their entries are worth keeping, it forgets
-    /// only those that are not `alive`: a list as long as before with most of it forgotten would be
-    /// searched to its end for every thread. An entry that a signal may speak of stays in its place;
-    /// the others close the gaps.
+    /// Forgets the threads of the last round. If some of their entries are worth keeping, it forgets only those that
+    /// are not `alive`: a table as long as before with most of it forgotten would be searched to its end for every
+    /// thread. An entry whose address a pending signal may carry stays in its place; the others close the gaps.
     pub(crate) fn begin(&self, alive: impl Fn(u32) -> bool) {
         self.cursor.store(0, Ordering::Relaxed);
         self.ascending.store(0, Ordering::Relaxed);
@@ -113,9 +114,14 @@ impl Roster {
         self.len.store(end as u32, Ordering::Relaxed);
     }
 
-    /// Nobody is enlisted: a sweep need not look anybody up.
+    /// Whether no thread is enlisted: then a sweep need not look threads up.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len.load(Ordering::Relaxed) == 0
+        self.len() == 0
+    }
+
+    /// How many entries are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed) as usize
     }
 
     /// The entries are looked at again, not forgotten, when the next round begins.
@@ -128,8 +134,8 @@ impl Roster {
         (0..len).map_while(|index| self.get(index))
     }
 
-    /// The thread's entry. A sweep in the order of the last one finds each at the first look; else those
-    /// in order are bisected, and the rest searched.
+    /// The thread's entry. A sweep in the order of the last one finds each at the first look; otherwise the entries
+    /// in order are bisected, and the rest is searched.
     pub(crate) fn find(&self, tid: u32) -> Option<&Entry> {
         let len = self.len.load(Ordering::Relaxed) as usize;
         let start = self.cursor.load(Ordering::Relaxed) as usize;
@@ -158,11 +164,10 @@ impl Roster {
         low
     }
 
-    /// A place for a thread that has none.
-    pub(crate) fn enlist(&self, tid: u32) -> Result<&Entry, Errno> {
-        let index = self.len.load(Ordering::Relaxed) as usize;
-        self.reserve(index.saturating_add(1))?;
-        let entry = self.get(index).ok_or(Errno::AGAIN)?;
+    /// A place for a thread that has none; None if the reserve is used up.
+    pub(crate) fn enlist(&self, tid: u32) -> Option<&Entry> {
+        let index = self.len();
+        let entry = self.get(index)?;
         entry.assign(tid, Mark::Idle);
         let before = index.checked_sub(1).and_then(|before| self.get(before));
         if self.ascending.load(Ordering::Relaxed) as usize == index
@@ -171,17 +176,17 @@ impl Roster {
             self.ascending.store(index as u32 + 1, Ordering::Relaxed);
         }
         self.len.store(index as u32 + 1, Ordering::Relaxed);
-        Ok(entry)
+        Some(entry)
     }
 
-    /// Takes the latest entry back, of which no signal speaks.
+    /// Takes the latest entry back, whose address no signal carries.
     pub(crate) fn withdraw(&self) {
         let len = self.len.load(Ordering::Relaxed).saturating_sub(1);
         self.len.store(len, Ordering::Relaxed);
         self.ascending.fetch_min(len, Ordering::Relaxed);
     }
 
-    /// Room for so many threads, with every page present.
+    /// Makes room for so many threads, with every page present. Called while no thread is held.
     pub(crate) fn reserve(&self, threads: usize) -> Result<(), Errno> {
         let (last, _) = place(threads.saturating_sub(1));
         for (number, mapping) in self.mappings.iter().enumerate().take(last + 1) {
@@ -201,43 +206,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_is_found_and_nobody_else() {
-        // SAFETY: all zero is the empty roster.
-        let roster = unsafe { core::mem::zeroed::<Roster>() };
-        // In order, with gaps, a stranger taken back; then from the first again; one in between.
+    fn every_thread_is_found_and_no_other() {
+        // SAFETY: all zero is the empty table.
+        let table = unsafe { core::mem::zeroed::<ThreadTable>() };
+        // In order, with gaps, and a tid of no thread taken back; then from the first again; one in between.
         let tids = (5000..7000).step_by(2).chain([9001]).chain((300..900).step_by(3)).chain([5001]);
+        table.reserve(2000).unwrap();
         for tid in tids.clone() {
-            roster.enlist(1 << 20).unwrap();
-            roster.withdraw();
-            roster.enlist(tid).unwrap();
+            table.enlist(1 << 20).unwrap();
+            table.withdraw();
+            table.enlist(tid).unwrap();
         }
         for tid in tids.clone().chain(tids.clone().rev().step_by(7)) {
-            assert_eq!(roster.find(tid).map(Entry::tid), Some(tid));
+            assert_eq!(table.find(tid).map(Entry::tid), Some(tid));
         }
         for tid in (0..10_000).filter(|tid| !tids.clone().any(|known| known == *tid)) {
-            assert!(roster.find(tid).is_none(), "{tid}");
+            assert!(table.find(tid).is_none(), "{tid}");
         }
     }
 
     #[test]
-    fn what_a_signal_speaks_of_stays_and_the_rest_closes_up() {
-        // SAFETY: all zero is the empty roster.
-        let roster = unsafe { core::mem::zeroed::<Roster>() };
+    fn entries_of_pending_signals_stay_and_the_others_close_up() {
+        // SAFETY: all zero is the empty table.
+        let table = unsafe { core::mem::zeroed::<ThreadTable>() };
+        table.reserve(1000).unwrap();
         for tid in 1..=1000 {
-            roster.enlist(tid).unwrap();
+            table.enlist(tid).unwrap();
         }
-        let sent = core::ptr::from_ref(roster.find(700).unwrap());
-        roster.find(700).unwrap().assign(700, Mark::Sent);
-        roster.keep();
-        roster.begin(|tid| tid > 100 && tid <= 900);
-        assert_eq!(core::ptr::from_ref(roster.find(700).unwrap()), sent);
-        assert_eq!(roster.iter().filter(|entry| entry.tid() != 0).count(), 800);
-        assert_eq!(roster.iter().count(), 800);
-        assert!(roster.find(100).is_none() && roster.find(901).is_none());
-        roster.find(700).unwrap().assign(700, Mark::Idle);
-        roster.begin(|tid| tid <= 200);
-        assert_eq!(roster.iter().count(), 100);
-        roster.begin(|_| true);
-        assert!(roster.is_empty() && roster.get(0).is_some_and(|entry| entry.tid() == 0));
+        let sent = core::ptr::from_ref(table.find(700).unwrap());
+        table.find(700).unwrap().assign(700, Mark::Sent);
+        table.keep();
+        table.begin(|tid| tid > 100 && tid <= 900);
+        assert_eq!(core::ptr::from_ref(table.find(700).unwrap()), sent);
+        assert_eq!(table.iter().filter(|entry| entry.tid() != 0).count(), 800);
+        assert_eq!(table.iter().count(), 800);
+        assert!(table.find(100).is_none() && table.find(901).is_none());
+        table.find(700).unwrap().assign(700, Mark::Idle);
+        table.begin(|tid| tid <= 200);
+        assert_eq!(table.iter().count(), 100);
+        table.begin(|_| true);
+        assert!(table.is_empty() && table.get(0).is_some_and(|entry| entry.tid() == 0));
     }
 }

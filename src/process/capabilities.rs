@@ -3,18 +3,29 @@
 //! A [`Capability`] is a number, not one of a closed list: a kernel newer than this crate has some
 //! that have no name here, and they must be droppable all the same.
 
-use core::ops::{BitAnd, BitOr, BitOrAssign, Sub};
+use core::fmt;
+use core::ops::{BitAnd, BitOr, BitOrAssign, BitXor, Sub};
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::Operation;
+use super::{BadCapabilities, Operation};
 use crate::errno::Errno;
-use crate::process::operation::pair;
+use crate::process::operation::{debug_flags, pair};
 use crate::sys;
 
-/// One capability, by its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One capability, by its number. `A | B` is a [`CapabilitySet`]. Its `Debug` is its name.
+///
+/// ```
+/// use libpsx::process::{Capability, CapabilitySet};
+///
+/// let web = Capability::NET_BIND_SERVICE | Capability::SETUID | Capability::SETGID;
+/// assert_eq!(web, [Capability::SETGID, Capability::SETUID, Capability::NET_BIND_SERVICE].into());
+/// assert_eq!("cap_setgid,cap_setuid,cap_net_bind_service".parse(), Ok(web));
+/// assert_eq!(format!("{web:?}"), "{cap_setgid, cap_setuid, cap_net_bind_service}");
+/// # let _: CapabilitySet = web;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Capability(u8);
 
 /// The names as the header spells them.
@@ -119,8 +130,8 @@ impl Capability {
     }
 }
 
-/// Several capabilities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Several capabilities. [`Capability`] has an example.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct CapabilitySet(u64);
 
 impl CapabilitySet {
@@ -181,6 +192,38 @@ impl BitOr for CapabilitySet {
     }
 }
 
+impl BitOr<Capability> for CapabilitySet {
+    type Output = Self;
+
+    fn bitor(self, other: Capability) -> Self {
+        self | Self::from(other)
+    }
+}
+
+impl BitOr for Capability {
+    type Output = CapabilitySet;
+
+    fn bitor(self, other: Self) -> CapabilitySet {
+        CapabilitySet::from(self) | CapabilitySet::from(other)
+    }
+}
+
+impl BitOr<CapabilitySet> for Capability {
+    type Output = CapabilitySet;
+
+    fn bitor(self, other: CapabilitySet) -> CapabilitySet {
+        CapabilitySet::from(self) | other
+    }
+}
+
+impl BitXor for CapabilitySet {
+    type Output = Self;
+
+    fn bitxor(self, other: Self) -> Self {
+        Self(self.0 ^ other.0)
+    }
+}
+
 impl BitOrAssign for CapabilitySet {
     fn bitor_assign(&mut self, other: Self) {
         self.0 |= other.0;
@@ -209,14 +252,38 @@ impl From<Capability> for CapabilitySet {
     }
 }
 
-impl FromIterator<Capability> for CapabilitySet {
-    fn from_iter<I: IntoIterator<Item = Capability>>(capabilities: I) -> Self {
-        capabilities.into_iter().fold(Self::EMPTY, |set, one| set | one.into())
+impl<const N: usize> From<[Capability; N]> for CapabilitySet {
+    fn from(capabilities: [Capability; N]) -> Self {
+        Self::of(&capabilities)
     }
 }
 
-/// The three sets of a thread that capset(2) changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+impl From<&[Capability]> for CapabilitySet {
+    fn from(capabilities: &[Capability]) -> Self {
+        Self::of(capabilities)
+    }
+}
+
+impl FromIterator<Capability> for CapabilitySet {
+    fn from_iter<I: IntoIterator<Item = Capability>>(capabilities: I) -> Self {
+        capabilities.into_iter().fold(Self::EMPTY, |set, one| set | one)
+    }
+}
+
+impl Extend<Capability> for CapabilitySet {
+    fn extend<I: IntoIterator<Item = Capability>>(&mut self, capabilities: I) {
+        *self |= capabilities.into_iter().collect::<Self>();
+    }
+}
+
+impl fmt::Debug for CapabilitySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// The three sets of a thread that capset(2) changes. Its text is that of cap_from_text(3), both ways.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities {
     /// Those that count.
     pub effective: CapabilitySet,
@@ -241,11 +308,119 @@ impl Capabilities {
     pub fn of_this_thread() -> Result<Self, Errno> {
         let mut data = [0; 6];
         sys::capget(VERSION_3, &mut data)?;
+        Ok(Self::of_words(data))
+    }
+
+    /// Returns the sets of another thread by its ID in this PID namespace; a process ID is that of the first thread.
+    /// 0 is the calling thread. capget(2), as cap_get_pid(3).
+    ///
+    /// ```
+    /// use libpsx::process::Capabilities;
+    ///
+    /// let own = i32::try_from(std::process::id())?;
+    /// println!("{}", Capabilities::of_pid(own)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// ESRCH if there is no such thread, EINVAL for a negative number.
+    pub fn of_pid(pid: i32) -> Result<Self, Errno> {
+        let mut data = [0; 6];
+        sys::capget_of(pid, VERSION_3, &mut data)?;
+        Ok(Self::of_words(data))
+    }
+
+    fn of_words(data: [u32; 6]) -> Self {
         let [e0, p0, i0, e1, p1, i1] = data.map(u64::from);
         let set = |low, high| CapabilitySet(low | high << 32);
-        Ok(Self { effective: set(e0, e1), permitted: set(p0, p1), inheritable: set(i0, i1) })
+        Self { effective: set(e0, e1), permitted: set(p0, p1), inheritable: set(i0, i1) }
+    }
+
+    /// Returns, for each of the three sets, the capabilities that only one of `self` and `other` has: none of them if
+    /// they are equal. (cap_compare(3) tells which of the three sets are not empty then.)
+    ///
+    /// ```
+    /// use libpsx::process::{Capabilities, Capability};
+    ///
+    /// let before: Capabilities = "cap_kill,cap_chown=ep".parse()?;
+    /// let after: Capabilities = "cap_kill=ep".parse()?;
+    /// let changed = before.compare(after);
+    /// assert_eq!(changed.permitted, Capability::CHOWN.into());
+    /// assert!(changed.inheritable.is_empty());
+    /// # Ok::<(), libpsx::process::BadCapabilities>(())
+    /// ```
+    pub const fn compare(self, other: Self) -> Self {
+        Self {
+            effective: CapabilitySet(self.effective.0 ^ other.effective.0),
+            permitted: CapabilitySet(self.permitted.0 ^ other.permitted.0),
+            inheritable: CapabilitySet(self.inheritable.0 ^ other.inheritable.0),
+        }
+    }
+
+    /// Returns the external form of cap_copy_ext(3), which does not depend on the machine.
+    ///
+    /// ```
+    /// use libpsx::process::Capabilities;
+    ///
+    /// let sets: Capabilities = "cap_kill=ep".parse()?;
+    /// assert_eq!(Capabilities::from_external(&sets.to_external()), Ok(sets));
+    /// # Ok::<(), libpsx::process::BadCapabilities>(())
+    /// ```
+    pub fn to_external(self) -> [u8; EXTERNAL_SIZE] {
+        let mut form = [0; EXTERNAL_SIZE];
+        let sets = self.in_order().map(|set| set.0.to_le_bytes());
+        let body = (0..BYTES).flat_map(|byte| sets.map(|set| set.get(byte).copied().unwrap_or(0)));
+        let head = EXTERNAL_MAGIC.into_iter().chain([BYTES as u8]);
+        form.iter_mut().zip(head.chain(body)).for_each(|(place, byte)| *place = byte);
+        form
+    }
+
+    /// Reads the external form, as cap_copy_int(3). What follows it is not looked at. The form may have been written
+    /// for a kernel with fewer or more capabilities.
+    ///
+    /// # Errors
+    /// [`BadCapabilities::BadExternal`] if it is not that form, if it ends too early, or if it has a capability from 64
+    /// on, for which the sets have no room.
+    pub fn from_external(form: &[u8]) -> Result<Self, BadCapabilities> {
+        let read = || {
+            let (&size, body) = form.strip_prefix(&EXTERNAL_MAGIC)?.split_first()?;
+            let body = body.get(..usize::from(size).checked_mul(SETS)?)?;
+            let mut sets = [0u64; SETS];
+            for (byte, row) in body.chunks_exact(SETS).enumerate() {
+                for (set, &bits) in sets.iter_mut().zip(row) {
+                    match bits {
+                        0 => {}
+                        _ if byte >= BYTES => return None,
+                        _ => *set |= u64::from(bits) << (8 * byte),
+                    }
+                }
+            }
+            let [effective, permitted, inheritable] = sets.map(CapabilitySet);
+            Some(Self { effective, permitted, inheritable })
+        };
+        read().ok_or(BadCapabilities::BadExternal)
+    }
+
+    /// `CAP_EFFECTIVE`, `CAP_PERMITTED`, `CAP_INHERITABLE`.
+    const fn in_order(self) -> [CapabilitySet; SETS] {
+        [self.effective, self.permitted, self.inheritable]
     }
 }
+
+impl fmt::Debug for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Capabilities({self})")
+    }
+}
+
+/// How many bytes [`Capabilities::to_external`] writes: four that mark the form, the size of a set, and the sets byte
+/// by byte (libcap's cap_extint.c).
+pub const EXTERNAL_SIZE: usize = EXTERNAL_MAGIC.len() + 1 + SETS * BYTES;
+
+const EXTERNAL_MAGIC: [u8; 4] = [0x90, 0xc2, 0x01, 0x51];
+const SETS: usize = 3;
+/// The size of a set.
+const BYTES: usize = size_of::<u64>();
 
 /// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
 pub(super) const VERSION_3: u32 = 0x2008_0522;
@@ -262,6 +437,7 @@ pub const fn capset(sets: Capabilities) -> Operation<'static> {
         pair(e.0 as u32, p.0 as u32),
         pair(i.0 as u32, (e.0 >> 32) as u32),
         pair((p.0 >> 32) as u32, (i.0 >> 32) as u32),
+        0,
         0,
         0,
     ];
@@ -326,8 +502,16 @@ pub const fn keepcaps(keep: bool) -> Operation<'static> {
     prctl(p::PR_SET_KEEPCAPS, [keep as usize, 0, 0, 0])
 }
 
-/// Flags that take the superuser's special treatment away, capabilities(7), "The securebits flags".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Flags that take the superuser's special treatment away, capabilities(7), "The securebits flags". Combine them with
+/// `|`.
+///
+/// ```
+/// use libpsx::process::Securebits;
+///
+/// let no_root = Securebits::NOROOT | Securebits::NOROOT_LOCKED;
+/// assert_eq!(format!("{no_root:?}"), "Securebits(NOROOT | NOROOT_LOCKED)");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Securebits(u32);
 
 impl Securebits {
@@ -371,6 +555,22 @@ impl Securebits {
     /// What the kernel says.
     pub fn of_this_thread() -> Result<Self, Errno> {
         sys::prctl(p::PR_GET_SECUREBITS, [0; 3]).map(|bits| Self(bits as u32))
+    }
+}
+
+impl fmt::Debug for Securebits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (Self::NOROOT, "NOROOT"),
+            (Self::NOROOT_LOCKED, "NOROOT_LOCKED"),
+            (Self::NO_SETUID_FIXUP, "NO_SETUID_FIXUP"),
+            (Self::NO_SETUID_FIXUP_LOCKED, "NO_SETUID_FIXUP_LOCKED"),
+            (Self::KEEP_CAPS, "KEEP_CAPS"),
+            (Self::KEEP_CAPS_LOCKED, "KEEP_CAPS_LOCKED"),
+            (Self::NO_CAP_AMBIENT_RAISE, "NO_CAP_AMBIENT_RAISE"),
+            (Self::NO_CAP_AMBIENT_RAISE_LOCKED, "NO_CAP_AMBIENT_RAISE_LOCKED"),
+        ];
+        debug_flags(f, "Securebits", self.0, &names.map(|(bit, name)| (bit.0, name)))
     }
 }
 

@@ -62,6 +62,16 @@ impl fmt::Display for Capability {
     }
 }
 
+impl fmt::Debug for Capability {
+    /// As [`Display`](fmt::Display) has it, but `Capability(63)` where there is no name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(usize::from(self.number())) {
+            Some(name) => write!(f, "cap_{name}"),
+            None => write!(f, "Capability({})", self.number()),
+        }
+    }
+}
+
 impl FromStr for Capability {
     type Err = BadCapabilities;
 
@@ -97,6 +107,16 @@ impl fmt::Display for CapabilitySet {
     }
 }
 
+impl FromStr for CapabilitySet {
+    type Err = BadCapabilities;
+
+    /// Names or numbers with commas between them, or `all`, which are the capabilities that the running kernel knows;
+    /// nothing is the empty set.
+    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
+        if text.is_empty() { Ok(Self::EMPTY) } else { listed(text) }
+    }
+}
+
 const E: u8 = 1;
 const I: u8 = 2;
 const P: u8 = 4;
@@ -113,6 +133,8 @@ pub enum BadCapabilities {
     NoNames,
     /// Something else than the flags `e`, `i` and `p`, or none of them after `+` or `-`.
     BadFlag,
+    /// Not the external form of cap_copy_ext(3).
+    BadExternal,
 }
 
 impl fmt::Display for BadCapabilities {
@@ -121,6 +143,7 @@ impl fmt::Display for BadCapabilities {
             Self::Unknown => "no capability has this name or number",
             Self::NoOperator => "a clause needs one of =, + and - after the names",
             Self::NoNames => "a clause without names has one =",
+            Self::BadExternal => "not the external form of capabilities",
             Self::BadFlag => "the flags are e, i and p, and + and - have at least one",
         })
     }
@@ -192,8 +215,7 @@ impl Capabilities {
 fn listed(names: &str) -> Result<CapabilitySet, BadCapabilities> {
     names.split(',').try_fold(CapabilitySet::EMPTY, |set, name| {
         let all = name.eq_ignore_ascii_case("all");
-        let one = if all { CapabilitySet::all() } else { name.parse::<Capability>()?.into() };
-        Ok(set | one)
+        Ok(set | if all { CapabilitySet::all() } else { name.parse::<Capability>()?.into() })
     })
 }
 

@@ -1,15 +1,18 @@
 //! Who each thread is, by its own word: what it gets from the kernel when it asks.
 
+use core::fmt;
+
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use super::capabilities::VERSION_3;
-use super::{Capabilities, Capability, CapabilitySet, Operation, Securebits};
+use super::{Capabilities, Capability, CapabilitySet, Securebits};
+use crate::engine::answers::Form;
 use crate::engine::call::{Agreement, Call};
 use crate::errno::Errno;
-use crate::error::TransactionError;
+use crate::error::Error;
 use crate::report::Report;
-use crate::transaction::Transaction;
+use crate::transaction::{Asked, Transaction};
 
 /// Real, effective and saved id, and the one that counts for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +30,7 @@ pub struct Ids {
 /// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2). None stands
 /// for what the kernel, or a filter, did not tell, and for a thread that was not asked because an earlier call
 /// of the transaction had another result there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Identity<'a> {
     tid: i32,
     values: &'a [isize],
@@ -50,7 +53,7 @@ enum Question {
 const SINGLE: usize = 8;
 const NUMBERS: usize = 64;
 /// How many calls it takes to ask a thread.
-const QUESTIONS: usize = SINGLE + 2 * NUMBERS;
+pub(crate) const QUESTIONS: usize = SINGLE + 2 * NUMBERS;
 
 /// Where the answers lie that are written to memory, in bytes.
 const USERS: usize = 0;
@@ -61,19 +64,32 @@ const SUPPLEMENTARY: usize = 48;
 /// capget(2) reads it, and leaves a version that it knows as it is.
 static HEADER: [u32; 2] = [VERSION_3, 0];
 
-impl<const N: usize> Transaction<'_, N> {
-    /// Has each thread say who it is, when it has performed the calls before this: [`Report`] has the
-    /// [`Identity`] of each. It takes the room of 136 calls. Of at most `groups` supplementary groups
-    /// the numbers are told. Once per transaction; it counts the last time.
-    pub fn ask(mut self, groups: usize) -> Self {
+impl Transaction<'_> {
+    /// Has each thread say who it is, when it has performed the calls before this: [`Report::identities`] has the
+    /// [`Identity`] of each. Of at most `groups` supplementary groups the numbers are told.
+    ///
+    /// Each thread is asked once in a transaction. If this is called several times, the last time counts.
+    ///
+    /// ```
+    /// use libpsx::Transaction;
+    /// use libpsx::process::no_new_privs;
+    ///
+    /// let report = Transaction::new().with(no_new_privs()).ask(16).run()?;
+    /// assert!(report.identities().all(|thread| thread.no_new_privs()));
+    /// # Ok::<(), libpsx::TransactionError>(())
+    /// ```
+    pub fn ask(self, groups: usize) -> Self {
         // No thread has more, getgroups(2); and a larger number would not be the kernel's any more.
         const NGROUPS_MAX: usize = 65536;
-        let groups = groups.min(NGROUPS_MAX);
-        let (first, bytes) = (self.len(), SUPPLEMENTARY.saturating_add(groups.saturating_mul(4)));
-        for number in 0..QUESTIONS {
-            self = self.with(question(number, groups));
-        }
-        self.asking(first, bytes)
+        self.asking(groups.min(NGROUPS_MAX))
+    }
+}
+
+impl Asked {
+    /// How many calls, from the first of all, have a value that is kept, and how many bytes they write.
+    pub(crate) fn form(self) -> Form {
+        let calls = self.at.saturating_add(QUESTIONS);
+        Form { calls, bytes: SUPPLEMENTARY.saturating_add(self.groups.saturating_mul(4)) }
     }
 }
 
@@ -85,7 +101,8 @@ impl Report {
     }
 }
 
-fn question(number: usize, groups: usize) -> Operation<'static> {
+/// Question number `number` of [`QUESTIONS`].
+pub(crate) fn question(number: usize, groups: usize) -> Call {
     let prctl = |option: u32, rest: [usize; 2]| {
         (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
     };
@@ -108,7 +125,32 @@ fn question(number: usize, groups: usize) -> Operation<'static> {
         }
     };
     let call = Call::new(nr as usize, args);
-    Operation::of(Call { own, asks: true, agreement: Agreement::Anything, ..call })
+    Call { own, asks: true, agreement: Agreement::Anything, ..call }
+}
+
+impl fmt::Debug for Identity<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Groups<'a>(&'a Identity<'a>);
+        impl fmt::Debug for Groups<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0.groups() {
+                    Some(groups) => f.debug_list().entries(groups).finish(),
+                    None => f.write_str("None"),
+                }
+            }
+        }
+        f.debug_struct("Identity")
+            .field("tid", &self.tid)
+            .field("user", &self.user())
+            .field("group", &self.group())
+            .field("groups", &Groups(self))
+            .field("capabilities", &self.capabilities())
+            .field("bounding", &self.bounding())
+            .field("ambient", &self.ambient())
+            .field("no_new_privs", &self.no_new_privs())
+            .field("securebits", &self.securebits())
+            .finish()
+    }
 }
 
 impl Identity<'_> {
@@ -203,11 +245,20 @@ impl Identity<'_> {
     }
 }
 
-/// Asks every thread who it is; of at most `groups` supplementary groups the numbers are told. Changes
-/// nothing. [`Report::identities`] has the answers.
+/// Asks every thread who it is. Of at most `groups` supplementary groups the numbers are told. It changes nothing.
+/// [`Report::identities`] has the answers.
+///
+/// ```
+/// let report = libpsx::process::identities(16)?;
+/// for thread in report.identities() {
+///     println!("{}: {:?}", thread.tid(), thread.user());
+/// }
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 ///
 /// # Errors
-/// As [`Transaction::run`].
-pub fn identities(groups: usize) -> Result<Report, TransactionError> {
-    Transaction::<QUESTIONS>::new().ask(groups).run()
+/// As [`Broadcast::run`](crate::Broadcast::run).
+pub fn identities(groups: usize) -> Result<Report, Error> {
+    // A question that fails is an answer, so the transaction is never partial.
+    Transaction::new().ask(groups).run().map_err(Error::of_a_single_call)
 }

@@ -8,8 +8,8 @@ use super::Operation;
 use crate::error::Error;
 use crate::sys;
 
-/// A keyring that no thread has for its session yet, made by [`new_session_keyring`]. It goes away
-/// with the last session that it belongs to, or with this.
+/// A keyring that is no thread's session keyring yet, made by [`new_session_keyring`]. The kernel keeps it for as long
+/// as this value exists or a thread has joined it.
 #[derive(Debug)]
 pub struct SessionKeyring<'a> {
     name: &'a CStr,
@@ -17,16 +17,16 @@ pub struct SessionKeyring<'a> {
 }
 
 impl SessionKeyring<'_> {
-    /// Its serial number.
+    /// Returns its serial number.
     pub const fn serial(&self) -> i32 {
         self.serial
     }
 
-    /// Makes it the session keyring of every thread: keyctl(2), KEYCTL_JOIN_SESSION_KEYRING, whose
-    /// value is its serial number. EDQUOT, EKEYREVOKED, ENOMEM. Children inherit it.
+    /// Makes it the session keyring of every thread. Children inherit it. keyctl(2), KEYCTL_JOIN_SESSION_KEYRING, whose
+    /// value is the serial number: EDQUOT, EKEYREVOKED, ENOMEM.
     ///
-    /// A thread whose user (credentials(7), the file system's id) may not search it gets a new keyring
-    /// of the same name: its result differs.
+    /// A thread whose file-access user ID may not search the keyring gets a new keyring of the same name, so its result
+    /// differs.
     pub fn join(&self) -> Operation<'_> {
         const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
         let args = [KEYCTL_JOIN_SESSION_KEYRING, self.name.as_ptr() as usize, 0, 0, 0, 0];
@@ -40,9 +40,17 @@ impl Drop for SessionKeyring<'_> {
     }
 }
 
-/// Makes a keyring that the threads of this user can all find: if each just asked for a session
-/// keyring by its name (or by none), each would get one of its own. add_key(2): EDQUOT, EPERM for a
-/// name that begins with a dot.
+/// Makes a keyring that all threads of this user can find by its name. (If each thread asked for a session keyring by a
+/// new name, or by none, each would get one of its own.) add_key(2): EDQUOT; EPERM for a
+/// name that begins with a dot; ENOSYS if the kernel has no keyrings.
+///
+/// ```no_run
+/// use libpsx::process::new_session_keyring;
+///
+/// let keyring = new_session_keyring(c"daemon")?;
+/// keyring.join().perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Call`]: nothing changed in any thread.

@@ -27,7 +27,7 @@
 //!
 //! | state | here | by each thread | twice | inherited | by the kernel |
 //! |---|---|---|---|---|---|
-//! | user, group, supplementary ids | [`setresuid`], [`setresgid`], [`setgroups`] ... | yes | yes | yes | no (libc's set*id broadcast as we do) |
+//! | user, group, supplementary IDs | [`set_all_uids`], [`set_all_gids`], [`setgroups`], [`setresuid`] ... | yes | yes | yes | no (libc's set*id broadcast as we do) |
 //! | ids for files | [`setfsuid`], [`setfsgid`] | yes | yes | yes | no |
 //! | capability sets | [`capset`] | yes | yes | yes | no |
 //! | bounding set | [`bounding_drop`] | yes | yes | yes | no |
@@ -38,26 +38,49 @@
 //! | Landlock domain | [`landlock_restrict_self`] | yes | no: they add up, to 16 | yes | LANDLOCK_RESTRICT_SELF_TSYNC (7.0) |
 //! | network, UTS, IPC, cgroup namespace | [`unshare`], [`setns`] | setns; unshare makes one for each | setns: yes | yes | no |
 //! | mount, PID, user, time namespace | not offered: see [`Namespace`] | no | | yes | no |
+//! | root and working directory | [`chroot`], [`chdir`], [`fchdir`] | yes, if they are shared | yes | yes | shared (CLONE_FS) |
 //! | session keyring | [`new_session_keyring`] | by name; without one each has its own | yes | yes | no |
-//! | policy, priority, nice value | [`scheduler`], [`nice`] | yes | yes | yes | no |
+//! | label of a security module | [`lsm_set_self_attr`] | yes | AppArmor, Smack: yes | yes | no |
+//! | policy, priority, nice value, utilization clamp | [`scheduler`], [`sched_setattr`], [`nice`] | yes | yes | yes, unless reset on fork | no |
 //! | priority of input and output | [`io_priority`] | yes | yes | yes | IOPRIO_WHO_PGRP, a process group |
 //! | CPUs | [`affinity`] | yes | yes | yes | cpuset cgroups |
 //! | memory policy | [`memory_policy`] | yes | yes | yes | cpuset cgroups |
 //! | timer slack | [`timer_slack`] | yes | yes | yes | no |
 //! | personality | [`personality`] | yes | yes | yes | no |
 //! | speculation control | [`speculation`] | yes | yes | yes | no |
-//! | strict seccomp, syscall user dispatch | refused | no: held threads could not go on | | | |
+//! | parent-death signal | [`set_parent_process_death_signal`] | yes | yes | no | no |
+//! | time stamp counter, input and output for others, broken memory, tagged addresses | [`set_tsc`], [`set_io_flusher`], [`set_mce_kill`], [`set_tagged_addr_ctrl`] | yes | yes | yes | no |
+//! | syscall user dispatch | [`syscall_user_dispatch_off`]; on is refused | off: yes | yes | no | no |
+//! | strict seccomp | refused | no: held threads could not go on | | | |
 //! | signal mask, alternate stack | refused | no: a held thread's are the handler's | | | |
 //! | rseq, robust list, clear_child_tid, thread pointer | refused | no: they belong to the run-time | | | |
-//! | name, parent-death signal, thread and process keyring, memory of perf events | not offered | no: each has its own, for good reason | | | |
+//! | name, thread and process keyring, memory of perf events | not offered | no: each has its own, for good reason | | | |
+//!
+//! What belongs to the whole process on Linux needs no broadcast: [`prctls`] has the table for prctl(2).
+//!
+//! # Types of other crates
+//!
+//! | type | to ours | from ours |
+//! |---|---|---|
+//! | `nix::unistd::Uid`, `rustix::process::Uid` (and `Gid`) | `Uid::new(uid.as_raw())?` | `Uid::from_raw(uid.raw())` |
+//! | `rustix::thread::CapabilitySet` | `CapabilitySet::from_bits(set.bits())` | `from_bits_retain(set.bits())` |
+//! | `capctl::CapSet` | `set.iter().filter_map(\|cap\| Capability::new(cap as u8)).collect()` | by each name: `capctl::Cap::from_str(&capability.to_string())` |
+//! | `caps::CapsHashSet` | `set.iter().filter_map(\|cap\| Capability::new(cap.index())).collect()` | as above |
+//! | `libc::sock_filter`, `seccompiler::sock_filter` | `Instruction { code: f.code, jt: f.jt, jf: f.jf, k: f.k }` | the same |
+//! | `nix::errno::Errno` | | `Errno::from_raw(errno.raw())` |
 
 mod capabilities;
 mod capability_text;
 mod credentials;
+mod directories;
+mod fd;
 mod identity;
 mod keyrings;
+mod listener;
+mod lsm;
 mod namespaces;
 mod operation;
+pub mod prctls;
 mod sandbox;
 mod scheduling;
 
@@ -69,8 +92,14 @@ use crate::transaction::Transaction;
 pub use capabilities::*;
 pub use capability_text::BadCapabilities;
 pub use credentials::*;
+pub use directories::*;
+pub use fd::Fd;
 pub use identity::{Identity, Ids, identities};
+pub(crate) use identity::{QUESTIONS, question};
 pub use keyrings::*;
+pub use listener::{FilterWithListener, Listener, seccomp_with_listener};
+pub use lsm::{Lsm, LsmAttribute, LsmContext, lsm_set_self_attr};
 pub use namespaces::*;
+pub use prctls::*;
 pub use sandbox::*;
 pub use scheduling::*;

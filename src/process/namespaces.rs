@@ -5,14 +5,15 @@
 // The calls here take descriptors that are open, and numbers.
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_int};
+use core::ffi::CStr;
 
 use linux_raw_sys::general as k;
 
-use super::Operation;
+use super::{Fd, Operation};
+use crate::engine::call::Shares;
 use crate::engine::divergence;
-use crate::error::{Error, Need, Refusal, TransactionError};
-use crate::sys::{self, Fd};
+use crate::error::{Error, Need, TransactionError};
+use crate::sys::{self, Fd as OwnFd};
 use crate::transaction::Transaction;
 
 /// A kind of namespace that threads can change one by one, and so all of them together.
@@ -60,33 +61,54 @@ impl Namespace {
     }
 }
 
-/// Joins the namespace of this kind that a descriptor of /proc/PID/ns/ or of a process stands for.
-/// setns(2): EBADF, EINVAL if it is of another kind, EPERM without CAP_SYS_ADMIN (in the user
-/// namespace that owns it, and in one's own). Children inherit it.
-pub const fn setns(namespace: c_int, kind: Namespace) -> Operation<'static> {
-    Operation::new(k::__NR_setns, [namespace as usize, kind.flag(), 0, 0, 0, 0])
+/// Moves every thread into a namespace. The descriptor is a file of /proc/PID/ns/, or a pidfd
+/// (pidfd_open(2)), which stands for that process's namespace of this kind. Children inherit it.
+///
+/// setns(2): EINVAL if the descriptor is no namespace, or one of another kind. EPERM without CAP_SYS_ADMIN in the
+/// user namespace that owns the namespace and in the thread's own user namespace.
+/// [`Error::NotShared`](crate::Error::NotShared) if a thread has a descriptor table of its own.
+///
+/// ```no_run
+/// use libpsx::process::{Namespace, setns};
+///
+/// let of_init = std::fs::File::open("/proc/1/ns/uts")?;
+/// setns(&of_init, Namespace::Uts).perform()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn setns<'fd>(namespace: impl Into<Fd<'fd>>, kind: Namespace) -> Operation<'fd> {
+    let args = [namespace.into().arg(), kind.flag(), 0, 0, 0, 0];
+    Operation::new(k::__NR_setns, args).sharing(Shares::FILES)
 }
 
-/// A namespace that nobody is in yet, made by [`unshare`].
+/// A namespace that no thread is in yet, made by [`unshare`].
 #[derive(Debug)]
 pub struct NewNamespace {
-    fd: Fd,
+    fd: OwnFd,
     kind: Namespace,
 }
 
 impl NewNamespace {
     /// Moves every thread there, as [`setns`].
-    pub const fn join(&self) -> Operation<'_> {
-        setns(self.fd.raw(), self.kind)
+    pub fn join(&self) -> Operation<'_> {
+        // SAFETY: `self` keeps the descriptor open, and the operation borrows `self`.
+        setns(unsafe { Fd::borrow_raw(self.fd.raw()) }, self.kind)
     }
 }
 
-/// Makes a new namespace, for every thread to join: unshare(2) by every thread would make one for
-/// each. EPERM without CAP_SYS_ADMIN (in the user namespace that owns the present one, too), ENOSPC,
+/// Makes a new namespace for every thread to join. (If every thread called unshare(2), each would make a namespace of
+/// its own.) EPERM without CAP_SYS_ADMIN, also in the user namespace that owns the present one; ENOSPC,
 /// ENOMEM; [`Need::Namespace`] if /proc cannot be read.
 ///
-/// The calling thread is in the new namespace for a moment, with all signals blocked, so that it takes
-/// part in no broadcast meanwhile; and back in the old one when this returns.
+/// The calling thread is in the new namespace for a moment. All its signals are blocked meanwhile, so it takes
+/// part in no broadcast. It is back in the old namespace when this function returns.
+///
+/// ```no_run
+/// use libpsx::process::{Namespace, unshare};
+///
+/// let network = unshare(Namespace::Network)?;
+/// network.join().perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 ///
 /// # Errors
 /// Any [`Error`] means that nothing changed in any thread.
@@ -102,9 +124,9 @@ pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
 }
 
 /// Goes into a new namespace and back, and gives what stands for it.
-fn make(kind: Namespace) -> Result<Fd, Error> {
+fn make(kind: Namespace) -> Result<OwnFd, Error> {
     let environment = |errno| Error::Environment { need: Need::Namespace, errno };
-    let open = || Fd::open(kind.path(), 0).map_err(environment);
+    let open = || OwnFd::open(kind.path(), 0).map_err(environment);
     let old = open()?;
     // Whether there would be a way back: the present one may belong to an outer user namespace.
     sys::setns(old.raw(), kind.flag()).map_err(Error::Call)?;
@@ -116,22 +138,25 @@ fn make(kind: Namespace) -> Result<Fd, Error> {
     new
 }
 
-/// Moves every thread into new namespaces of these kinds, in one stop.
+/// Moves every thread into new namespaces of these kinds, in one stop. A kind that is named twice counts once.
+///
+/// ```no_run
+/// use libpsx::process::{Namespace, unshare_all};
+///
+/// unshare_all(&[Namespace::Network, Namespace::Ipc])?;
+/// # Ok::<(), libpsx::TransactionError>(())
+/// ```
 ///
 /// # Errors
-/// Any but [`TransactionError::Partial`] means that nothing changed in any thread.
+/// [`TransactionError::Unchanged`]: nothing changed in any thread. [`TransactionError::Partial`]: the threads are in
+/// the new namespaces of the first kinds, in the order of [`Namespace::ALL`].
 pub fn unshare_all(kinds: &[Namespace]) -> Result<(), TransactionError> {
-    const KINDS: usize = Namespace::ALL.len();
-    if kinds.len() > KINDS {
-        return Err(Error::Refused(Refusal::Full).into());
+    let mut made = [const { None }; Namespace::ALL.len()];
+    for (place, kind) in made.iter_mut().zip(Namespace::ALL) {
+        if kinds.contains(&kind) {
+            *place = Some(unshare(kind)?);
+        }
     }
-    let mut made = [const { None }; KINDS];
-    for (place, &kind) in made.iter_mut().zip(kinds) {
-        *place = Some(unshare(kind)?);
-    }
-    let mut transaction = Transaction::<KINDS>::new();
-    for namespace in made.iter().flatten() {
-        transaction = transaction.with(namespace.join());
-    }
-    transaction.perform().map(|_| ())
+    let joins = made.iter().flatten().map(NewNamespace::join);
+    Transaction::new().with_all(joins).perform().map(|_| ())
 }

@@ -7,16 +7,17 @@
 // arguments point to lies in the operation itself or is borrowed by it.
 #![allow(unsafe_code)]
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::ptr;
 
-use crate::broadcast::Broadcast;
-use crate::engine::call::{Agreement, Call};
+use crate::broadcast::{Broadcast, Named};
+use crate::engine::call::{Agreement, Call, Shares};
 use crate::error::Error;
 use crate::report::Report;
 
 /// One typed call, not performed yet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[must_use = "an operation does nothing until it is performed"]
 pub struct Operation<'a> {
     call: Call,
@@ -27,7 +28,14 @@ pub struct Operation<'a> {
     borrows: PhantomData<&'a [u8]>,
 }
 
-const WORDS: usize = 6;
+const WORDS: usize = 7;
+
+impl fmt::Debug for Operation<'_> {
+    /// As C would write it: `setresuid(0xfffe, 0xfffe, 0xfffe, 0x0, 0x0, 0x0)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&Named(&self.call()), f)
+    }
+}
 
 impl Operation<'_> {
     pub(crate) const NOTHING: Self = Self::of(Call::new(0, [0; 6]));
@@ -42,6 +50,12 @@ impl Operation<'_> {
 
     pub(crate) const fn agreement(mut self, agreement: Agreement) -> Self {
         self.call.agreement = agreement;
+        self
+    }
+
+    /// The call is made only if every thread shares this with the caller.
+    pub(crate) const fn sharing(mut self, shares: Shares) -> Self {
+        self.call.shares = shares;
         self
     }
 
@@ -85,6 +99,29 @@ impl Operation<'_> {
         }
         call
     }
+}
+
+/// Writes flags by their names, and what has no name as a number: `Flags(A | B | 0x80)`.
+pub(crate) fn debug_flags(
+    f: &mut fmt::Formatter<'_>,
+    kind: &str,
+    bits: u32,
+    names: &[(u32, &str)],
+) -> fmt::Result {
+    let known = names.iter().fold(0, |known, &(bit, _)| known | bit);
+    let set = names.iter().filter(|(bit, _)| bits & bit != 0);
+    write!(f, "{kind}(")?;
+    let mut separator = "";
+    for (_, name) in set {
+        write!(f, "{separator}{name}")?;
+        separator = " | ";
+    }
+    match bits & !known {
+        0 if bits == 0 => f.write_str("EMPTY")?,
+        0 => {}
+        rest => write!(f, "{separator}{rest:#x}")?,
+    }
+    f.write_str(")")
 }
 
 /// Two halves of a word, as they lie in memory.

@@ -1,16 +1,23 @@
-//! What a process can never do again: no_new_privs, seccomp(2) filters, Landlock domains.
+//! Restrictions that cannot be taken back: no_new_privs, seccomp(2) filters, Landlock domains.
 #![forbid(unsafe_code)]
 
-use core::ffi::c_int;
+use core::fmt;
+use core::ops::BitOr;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::Operation;
+use super::{Fd, Operation};
+use crate::engine::call::Shares;
 use crate::sys;
 
-/// execve(2) gives no privilege any more. PR_SET_NO_NEW_PRIVS(2const): no errors. Threads cannot
-/// take it back; children inherit it.
+/// Makes execve(2) give no privilege any more: set-user-ID bits and file capabilities have no effect. No thread can
+/// take it back, and children inherit it. PR_SET_NO_NEW_PRIVS(2const): no errors.
+///
+/// ```
+/// libpsx::process::no_new_privs().perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn no_new_privs() -> Operation<'static> {
     Operation::new(k::__NR_prctl, [p::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
 }
@@ -30,22 +37,28 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// How a filter comes to all threads.
+/// How a filter, or a Landlock domain, gets to all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Synchronisation {
-    /// By the kernel, SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction it can
-    /// only come last.
+    /// The kernel gives it to all threads: SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction
+    /// such a call can only be the last.
     #[default]
     Kernel,
-    /// By each thread, as every other call. Threads that have filters of their own get it too. But
-    /// from then on no thread's chain of filters is another's, and the kernel cannot synchronise any
-    /// more.
+    /// Each thread performs the call, as it does every other call. A thread that has filters of its own gets it too.
+    /// But from then on no two threads share their filters, so the kernel cannot synchronise them any more.
     Broadcast,
 }
 
 impl Synchronisation {
-    /// How a Landlock ruleset comes to all threads on the running kernel: by the kernel from ABI 8 on, else
-    /// by each thread. (In a transaction what the kernel does comes last.)
+    /// Returns how a Landlock ruleset gets to all threads on the running kernel: by the kernel if Landlock's ABI is 8
+    /// or later, otherwise by each thread. (In a transaction, a call that the kernel performs in all threads is the
+    /// last.)
+    ///
+    /// ```
+    /// use libpsx::process::Synchronisation;
+    ///
+    /// println!("{:?}", Synchronisation::of_landlock());
+    /// ```
     pub fn of_landlock() -> Self {
         const ABI: usize = 8;
         let has = sys::landlock_abi().is_ok_and(|abi| abi >= ABI);
@@ -53,39 +66,220 @@ impl Synchronisation {
     }
 }
 
-/// Adds a filter that every later system call is asked against. seccomp(2), SECCOMP_SET_MODE_FILTER:
-/// EACCES without [`no_new_privs`] or CAP_SYS_ADMIN, EFAULT, EINVAL for a program that the kernel
-/// does not take or of more than 4096 instructions, ENOMEM. Children inherit it.
+/// How the kernel treats a filter: the SECCOMP_FILTER_FLAG_* of seccomp(2) that do not say which threads get it
+/// ([`Synchronisation`] does). Combine them with `|`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SeccompFlags(u32);
+
+impl SeccompFlags {
+    /// No flag.
+    pub const EMPTY: Self = Self(0);
+    /// `SECCOMP_FILTER_FLAG_LOG`: the kernel logs every action of the filter but SECCOMP_RET_ALLOW, as
+    /// /proc/sys/kernel/seccomp/actions_logged permits. Linux 4.14.
+    pub const LOG: Self = Self(linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_LOG);
+    /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: the filter does not turn on the mitigation of speculative store bypass.
+    /// Linux 4.17.
+    pub const SPEC_ALLOW: Self = Self(linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+    /// `SECCOMP_FILTER_FLAG_TSYNC_ESRCH`: if the kernel cannot synchronise the threads, the error is
+    /// [`Error::Call`](crate::Error::Call) with ESRCH, and not [`Error::OutOfSync`](crate::Error::OutOfSync), which
+    /// names the thread. It has no effect with [`Synchronisation::Broadcast`]. Linux 5.7.
+    pub const TSYNC_ESRCH: Self = Self(linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_TSYNC_ESRCH);
+    /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: once the supervisor has received a notification, only a fatal
+    /// signal interrupts the thread that waits for the answer. EINVAL without a listener:
+    /// [`seccomp_with_listener`](super::seccomp_with_listener). Linux 5.19.
+    pub const WAIT_KILLABLE_RECV: Self =
+        Self(linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+
+    const NAMES: [(Self, &str); 4] = [
+        (Self::LOG, "LOG"),
+        (Self::SPEC_ALLOW, "SPEC_ALLOW"),
+        (Self::TSYNC_ESRCH, "TSYNC_ESRCH"),
+        (Self::WAIT_KILLABLE_RECV, "WAIT_KILLABLE_RECV"),
+    ];
+
+    /// Returns the flags as the kernel takes them.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for SeccompFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for SeccompFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.map(|(flag, name)| (flag.0, name));
+        super::operation::debug_flags(f, "SeccompFlags", self.0, &names)
+    }
+}
+
+/// Adds a filter that the kernel asks about every later system call. Children inherit it. seccomp(2),
+/// SECCOMP_SET_MODE_FILTER; kernel/seccomp.c.
 ///
-/// By [`Synchronisation::Kernel`], [`Error::OutOfSync`](crate::Error::OutOfSync) names a thread that
-/// has a filter which the calling thread has not. By [`Synchronisation::Broadcast`] the filter must
-/// allow futex, rt_sigreturn and rt_sigprocmask, as CAVEATS.md says; and in a transaction what comes
-/// after it.
-pub fn seccomp(program: &[Instruction], how: Synchronisation) -> Operation<'_> {
+/// By [`Synchronisation::Kernel`], the kernel gives all threads the caller's filters, old and new, and no_new_privs
+/// with them. By [`Synchronisation::Broadcast`], each thread adds the filter to its own.
+///
+/// Errors:
+/// - EACCES without [`no_new_privs`] or CAP_SYS_ADMIN.
+/// - EINVAL for a flag or a program that the kernel does not take, an empty program, or one of more than 4096
+///   instructions.
+/// - ENOMEM if the thread's filters together would be larger than 32768 instructions.
+/// - [`Error::OutOfSync`](crate::Error::OutOfSync), with [`Synchronisation::Kernel`]: it names a thread that has a
+///   filter which the calling thread does not have.
+///
+/// With [`Synchronisation::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as CAVEATS.md
+/// says; and in a transaction the calls that come after it.
+///
+/// ```no_run
+/// use libpsx::process::{Instruction, SeccompFlags, Synchronisation, no_new_privs, seccomp};
+///
+/// // BPF_RET | BPF_K, SECCOMP_RET_ALLOW: a filter that allows everything.
+/// let program = [Instruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
+/// no_new_privs().perform()?;
+/// seccomp(&program, Synchronisation::Kernel, SeccompFlags::LOG).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+pub fn seccomp(
+    program: &[Instruction],
+    how: Synchronisation,
+    flags: SeccompFlags,
+) -> Operation<'_> {
+    let synchronise = if how == Synchronisation::Kernel { TSYNC } else { 0 };
+    set_mode_filter(program, flags.0 | synchronise)
+}
+
+const TSYNC: u32 = linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_TSYNC;
+
+/// The seccomp(2) call with exactly these flags.
+pub(super) fn set_mode_filter(program: &[Instruction], flags: u32) -> Operation<'_> {
     const SET_MODE_FILTER: usize = linux_raw_sys::ptrace::SECCOMP_SET_MODE_FILTER as usize;
-    const TSYNC: usize = linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_TSYNC as usize;
-    let flags = if how == Synchronisation::Kernel { TSYNC } else { 0 };
     // A length that does not fit is one that the kernel refuses.
     let len = u16::try_from(program.len()).unwrap_or(u16::MAX);
     // `struct sock_fprog`: a short number, and after its padding a pointer.
     let [a, b] = len.to_ne_bytes();
     let len = u64::from_ne_bytes([a, b, 0, 0, 0, 0, 0, 0]);
-    let words = [len, program.as_ptr() as u64, 0, 0, 0, 0];
-    let args = [SET_MODE_FILTER, flags, 0, 0, 0, 0];
+    let words = [len, program.as_ptr() as u64, 0, 0, 0, 0, 0];
+    let args = [SET_MODE_FILTER, flags as usize, 0, 0, 0, 0];
     Operation::new(k::__NR_seccomp, args).with(words, [0, 0, 1, 0, 0, 0])
 }
 
-/// Puts the process under a Landlock ruleset, whose descriptor this is. landlock_restrict_self(2):
-/// E2BIG after 16 of them, EBADF, EBADFD, EOPNOTSUPP, ENOSYS, EPERM without [`no_new_privs`] or
-/// CAP_SYS_ADMIN. Children inherit it.
+/// What the kernel logs of the accesses that a Landlock domain denies: the LANDLOCK_RESTRICT_SELF_LOG_* flags of
+/// landlock_restrict_self(2). Combine them with `|`. They need Landlock's ABI 7 (Linux 6.15).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LandlockFlags(u32);
+
+impl LandlockFlags {
+    /// No flag: the kernel logs what it denies to the program that restricted itself, and nothing after execve(2).
+    pub const EMPTY: Self = Self(0);
+    /// `LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF`: the kernel logs nothing before execve(2).
+    pub const LOG_SAME_EXEC_OFF: Self = Self(1 << 0);
+    /// `LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON`: the kernel logs also what it denies to programs that are executed
+    /// later.
+    pub const LOG_NEW_EXEC_ON: Self = Self(1 << 1);
+    /// `LANDLOCK_RESTRICT_SELF_LOG_SUBDOMAINS_OFF`: the kernel logs nothing for the domains that are later nested in
+    /// this one. [`landlock_log_subdomains_off`] sets it without a ruleset.
+    pub const LOG_SUBDOMAINS_OFF: Self = Self(1 << 2);
+
+    const NAMES: [(Self, &str); 3] = [
+        (Self::LOG_SAME_EXEC_OFF, "LOG_SAME_EXEC_OFF"),
+        (Self::LOG_NEW_EXEC_ON, "LOG_NEW_EXEC_ON"),
+        (Self::LOG_SUBDOMAINS_OFF, "LOG_SUBDOMAINS_OFF"),
+    ];
+
+    /// Returns the flags as the kernel takes them.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl BitOr for LandlockFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for LandlockFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.map(|(flag, name)| (flag.0, name));
+        super::operation::debug_flags(f, "LandlockFlags", self.0, &names)
+    }
+}
+
+/// `LANDLOCK_RESTRICT_SELF_TSYNC`.
+const LANDLOCK_TSYNC: usize = 1 << 3;
+
+/// Restricts every thread by a Landlock ruleset. Children inherit it. landlock_restrict_self(2);
+/// security/landlock/syscalls.c.
 ///
-/// [`Synchronisation::Kernel`] needs Landlock's ABI 8 (Linux 7.0), before which it is EINVAL:
-/// [`Synchronisation::of_landlock`] chooses.
-pub const fn landlock_restrict_self(ruleset: c_int, how: Synchronisation) -> Operation<'static> {
-    const TSYNC: usize = 1 << 3;
-    let flags = match how {
-        Synchronisation::Kernel => TSYNC,
+/// Errors:
+/// - EPERM without [`no_new_privs`] or CAP_SYS_ADMIN.
+/// - EBADFD if the descriptor is no ruleset.
+/// - E2BIG if the thread has 16 rulesets already.
+/// - EINVAL for flags that the kernel does not know. [`Synchronisation::Kernel`] needs ABI 8 (Linux 7.0):
+///   [`Synchronisation::of_landlock`] chooses. [`LandlockFlags`] need ABI 7.
+/// - ENOSYS or EOPNOTSUPP if the kernel has no Landlock, or it is off.
+/// - [`Error::NotShared`](crate::Error::NotShared) by broadcast, if a thread has a descriptor table of its own.
+///
+/// **Scoped rulesets** (LANDLOCK_SCOPE_SIGNAL, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) are for
+/// [`Synchronisation::Kernel`]. By broadcast each thread gets a domain of its own. The threads of one process can then
+/// no longer connect to each other's abstract sockets and, on kernels without the fix of Linux 6.15, no longer
+/// signal each other: every later broadcast fails with [`Error::Unreachable`](crate::Error::Unreachable). A ruleset's
+/// descriptor does not tell whether it is scoped, so this call cannot refuse it.
+///
+/// ```no_run
+/// use libpsx::process::{LandlockFlags, Synchronisation, landlock_restrict_self, no_new_privs};
+/// # fn landlock_create_ruleset() -> std::os::fd::OwnedFd { unimplemented!() }
+///
+/// let ruleset = landlock_create_ruleset();
+/// no_new_privs().perform()?;
+/// let how = Synchronisation::of_landlock();
+/// landlock_restrict_self(&ruleset, how, LandlockFlags::EMPTY).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+pub fn landlock_restrict_self<'fd>(
+    ruleset: impl Into<Fd<'fd>>,
+    how: Synchronisation,
+    flags: LandlockFlags,
+) -> Operation<'fd> {
+    let args = [ruleset.into().arg(), landlock_flags(how, flags), 0, 0, 0, 0];
+    let operation = Operation::new(k::__NR_landlock_restrict_self, args);
+    match how {
+        // The calling thread alone makes the call.
+        Synchronisation::Kernel => operation,
+        Synchronisation::Broadcast => operation.sharing(Shares::FILES),
+    }
+}
+
+/// Turns off, for every thread, the log of the domains that it will be restricted by from now on. It restricts
+/// nothing: it is landlock_restrict_self(2) with [`LandlockFlags::LOG_SUBDOMAINS_OFF`] and no ruleset.
+///
+/// Errors: EBADF before ABI 7 (Linux 6.15). EPERM without [`no_new_privs`] or CAP_SYS_ADMIN. EINVAL and ENOSYS as for
+/// [`landlock_restrict_self`].
+///
+/// ```no_run
+/// use libpsx::process::{Synchronisation, landlock_log_subdomains_off, no_new_privs};
+///
+/// no_new_privs().perform()?;
+/// landlock_log_subdomains_off(Synchronisation::Broadcast).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+pub const fn landlock_log_subdomains_off(how: Synchronisation) -> Operation<'static> {
+    let no_ruleset = -1i32 as usize;
+    let flags = landlock_flags(how, LandlockFlags::LOG_SUBDOMAINS_OFF);
+    Operation::new(k::__NR_landlock_restrict_self, [no_ruleset, flags, 0, 0, 0, 0])
+}
+
+const fn landlock_flags(how: Synchronisation, flags: LandlockFlags) -> usize {
+    let synchronise = match how {
+        Synchronisation::Kernel => LANDLOCK_TSYNC,
         Synchronisation::Broadcast => 0,
     };
-    Operation::new(k::__NR_landlock_restrict_self, [ruleset as usize, flags, 0, 0, 0, 0])
+    flags.0 as usize | synchronise
 }

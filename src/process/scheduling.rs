@@ -1,5 +1,20 @@
-//! How the threads are run, and other state that a thread has of its own. Made process-wide, a call here
-//! takes from other threads the settings that they may have made for themselves.
+//! Scheduling, and other state that a thread has of its own. A call here replaces the settings that other threads may
+//! have made for themselves.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use libpsx::Transaction;
+//! use libpsx::process::{IoPriority, Scheduler, io_priority, scheduler, timer_slack};
+//!
+//! // A program that gives way to others: one stop, all threads.
+//! Transaction::new()
+//!     .with(scheduler(Scheduler::Batch(10)))
+//!     .with(io_priority(IoPriority::Idle))
+//!     .with(timer_slack(Duration::from_millis(1)))
+//!     .perform()?;
+//! # Ok::<(), libpsx::TransactionError>(())
+//! ```
 
 use core::time::Duration;
 
@@ -10,25 +25,30 @@ use super::Operation;
 use crate::engine::call::Agreement;
 use crate::process::operation::pair;
 
-/// How late timers may expire, to the nanosecond. PR_SET_TIMERSLACK(2const): no errors. Zero stands
-/// for the default, which is what the thread began with. Threads that are scheduled by a real-time
-/// policy have none.
+/// Sets how late the kernel may let a thread's timers expire, to the nanosecond. Zero stands for the default, which is
+/// the value that the thread began with. A thread with a real-time policy has no timer slack.
+/// PR_SET_TIMERSLACK(2const): no errors.
 pub const fn timer_slack(slack: Duration) -> Operation<'static> {
     let nanos = slack.as_nanos();
     let nanos = if nanos > usize::MAX as u128 { usize::MAX } else { nanos as usize };
     Operation::new(k::__NR_prctl, [p::PR_SET_TIMERSLACK as usize, nanos, 0, 0, 0, 0])
 }
 
-/// The nice value, from -20 (the most CPU time) to 19; what is beyond is taken for the nearest.
+/// Sets the nice value, from -20 (the most CPU time) to 19. The kernel takes a value beyond for the nearest one.
 /// setpriority(2) of the thread itself: EACCES for a lower value without CAP_SYS_NICE or room in
 /// RLIMIT_NICE.
+///
+/// ```
+/// libpsx::process::nice(10).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn nice(value: i32) -> Operation<'static> {
     const PRIO_PROCESS: usize = 0;
     Operation::new(k::__NR_setpriority, [PRIO_PROCESS, 0, value as usize, 0, 0, 0])
 }
 
 /// A scheduling policy, sched(7). (SCHED_DEADLINE is not here: the kernel admits threads with it one by
-/// one, as long as there is time left to promise.)
+/// one, as long as their deadlines can be met.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scheduler {
@@ -44,24 +64,107 @@ pub enum Scheduler {
     RoundRobin(u32),
 }
 
-/// The scheduling policy, and its parameter. sched_setattr(2) of the thread itself: EINVAL for a
-/// priority out of range, EPERM. Children inherit it.
+/// Sets the scheduling policy and its parameter. sched_setattr(2) of the thread itself: EINVAL for a
+/// priority out of range, EPERM. Children inherit it. [`sched_setattr`] can set more.
+///
+/// ```
+/// use libpsx::process::{Scheduler, scheduler};
+///
+/// scheduler(Scheduler::Batch(5)).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn scheduler(policy: Scheduler) -> Operation<'static> {
-    let (policy, nice, priority) = match policy {
-        Scheduler::Other(nice) => (k::SCHED_NORMAL, nice, 0),
-        Scheduler::Batch(nice) => (k::SCHED_BATCH, nice, 0),
-        Scheduler::Idle => (k::SCHED_IDLE, 0, 0),
-        Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
-        Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
-    };
-    // `struct sched_attr` in its first version (include/uapi/linux/sched/types.h): size, policy, flags,
-    // nice value, priority, and nothing for a deadline.
-    const SIZE: u32 = 48;
-    let words = [pair(SIZE, policy), 0, pair(nice as u32, priority), 0, 0, 0];
+    sched_setattr(SchedAttr::new(policy))
+}
+
+/// What [`sched_setattr`] sets.
+///
+/// ```no_run
+/// use libpsx::process::{SchedAttr, Scheduler, sched_setattr};
+///
+/// // Real-time threads, whose children are not, on CPUs at half of their speed or more.
+/// let attr = SchedAttr::new(Scheduler::Fifo(10)).reset_on_fork().utilization_min(512);
+/// sched_setattr(attr).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SchedAttr {
+    policy: u32,
+    flags: u32,
+    nice: i32,
+    priority: u32,
+    utilization: [u32; 2],
+}
+
+impl SchedAttr {
+    /// A policy and its parameter, and nothing else.
+    pub const fn new(policy: Scheduler) -> Self {
+        let (policy, nice, priority) = match policy {
+            Scheduler::Other(nice) => (k::SCHED_NORMAL, nice, 0),
+            Scheduler::Batch(nice) => (k::SCHED_BATCH, nice, 0),
+            Scheduler::Idle => (k::SCHED_IDLE, 0, 0),
+            Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
+            Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
+        };
+        Self { policy, flags: 0, nice, priority, utilization: [0; 2] }
+    }
+
+    /// The policy and the parameter that each thread has, `SCHED_FLAG_KEEP_ALL`. Linux 5.3. Use it to set the
+    /// utilization alone; [`reset_on_fork`](Self::reset_on_fork) has no effect then.
+    pub const fn keep() -> Self {
+        let Self { policy, nice, priority, utilization, .. } = Self::new(Scheduler::Other(0));
+        Self { policy, flags: k::SCHED_FLAG_KEEP_ALL, nice, priority, utilization }
+    }
+
+    /// Children and new threads begin with SCHED_OTHER and a nice value that is not negative,
+    /// `SCHED_FLAG_RESET_ON_FORK`. Only CAP_SYS_NICE takes it back.
+    pub const fn reset_on_fork(mut self) -> Self {
+        self.flags |= k::SCHED_FLAG_RESET_ON_FORK;
+        self
+    }
+
+    /// The least that a CPU counts as used by the thread, from 0 to 1024 (all of the largest CPU):
+    /// `SCHED_FLAG_UTIL_CLAMP_MIN`. Linux 5.3; [`RESET_UTILIZATION`](Self::RESET_UTILIZATION) for the default since
+    /// 5.11.
+    pub const fn utilization_min(mut self, value: u32) -> Self {
+        self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MIN;
+        let [_, max] = self.utilization;
+        self.utilization = [value, max];
+        self
+    }
+
+    /// The most that a CPU counts as used by the thread; as [`utilization_min`](Self::utilization_min).
+    pub const fn utilization_max(mut self, value: u32) -> Self {
+        self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MAX;
+        let [min, _] = self.utilization;
+        self.utilization = [min, value];
+        self
+    }
+
+    /// The value that stands for the system's default.
+    pub const RESET_UTILIZATION: u32 = u32::MAX;
+}
+
+/// Sets the scheduling policy with its attributes. sched_setattr(2) of the thread itself; kernel/sched/syscalls.c.
+/// Children inherit it, unless [`SchedAttr::reset_on_fork`] is set.
+///
+/// Errors: EINVAL for a priority, nice value or utilization out of range. EPERM without CAP_SYS_NICE or room in
+/// RLIMIT_RTPRIO and RLIMIT_NICE. EOPNOTSUPP for utilization if the kernel is built without CONFIG_UCLAMP_TASK; E2BIG
+/// before Linux 5.3.
+pub const fn sched_setattr(attr: SchedAttr) -> Operation<'static> {
+    let SchedAttr { policy, flags, nice, priority, utilization: [min, max] } = attr;
+    // `struct sched_attr` (include/uapi/linux/sched/types.h): size, policy, flags, nice value, priority, nothing for a
+    // deadline; and in the second version the utilization.
+    const FIRST_VERSION: u32 = 48;
+    const SECOND_VERSION: u32 = 56;
+    let clamps = flags & k::SCHED_FLAG_UTIL_CLAMP != 0;
+    let size = if clamps { SECOND_VERSION } else { FIRST_VERSION };
+    let nice = pair(nice as u32, priority);
+    let words = [pair(size, policy), flags as u64, nice, 0, 0, 0, pair(min, max)];
     Operation::new(k::__NR_sched_setattr, [0; 6]).with(words, [0, 1, 0, 0, 0, 0])
 }
 
-/// From which memory nodes a thread's pages come, set_mempolicy(2).
+/// The memory nodes that a thread's pages come from, set_mempolicy(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MemoryPolicy {
@@ -77,8 +180,16 @@ pub enum MemoryPolicy {
     Local,
 }
 
-/// The memory policy: bit `n` of the words together is node `n`; none for `Default` and `Local`.
-/// set_mempolicy(2): EINVAL. Children inherit it; pages that are there already stay where they are.
+/// Sets the memory policy. Bit `n` of the words together is node `n`; `Default` and `Local` take no nodes. Children
+/// inherit it. Pages that are there already stay where they are. set_mempolicy(2): EINVAL; ENOSYS if the kernel has no
+/// memory policies.
+///
+/// ```no_run
+/// use libpsx::process::{MemoryPolicy, memory_policy};
+///
+/// memory_policy(MemoryPolicy::Bind, &[0b1]).perform()?; // Node 0 only.
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub fn memory_policy(policy: MemoryPolicy, nodes: &[u64]) -> Operation<'_> {
     let mode = match policy {
         MemoryPolicy::Default => 0,
@@ -95,20 +206,20 @@ pub fn memory_policy(policy: MemoryPolicy, nodes: &[u64]) -> Operation<'_> {
     Operation::new(k::__NR_set_mempolicy, [mode, mask, bits, 0, 0, 0])
 }
 
-/// How a thread's reads and writes are scheduled, ioprio_set(2). Of 8 levels, 0 comes first.
+/// The priority of a thread's input and output, ioprio_set(2). There are 8 levels, and 0 is the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IoPriority {
     /// As the nice value says.
     None,
-    /// Before all others. It needs CAP_SYS_ADMIN or CAP_SYS_NICE.
+    /// Before all other classes. It needs CAP_SYS_ADMIN or CAP_SYS_NICE.
     RealTime(u8),
     /// As other threads.
     BestEffort(u8),
-    /// When nobody else wants the disk.
+    /// Only if no other thread uses the disk.
     Idle,
 }
 
-/// The priority of reads and writes. ioprio_set(2): EINVAL for a level above 7, EPERM.
+/// Sets the priority of input and output. ioprio_set(2): EINVAL for a level above 7, EPERM.
 pub const fn io_priority(priority: IoPriority) -> Operation<'static> {
     const IOPRIO_WHO_PROCESS: usize = 1;
     const CLASS_SHIFT: usize = 13;
@@ -124,15 +235,27 @@ pub const fn io_priority(priority: IoPriority) -> Operation<'static> {
     Operation::new(k::__NR_ioprio_set, [IOPRIO_WHO_PROCESS, 0, value, 0, 0, 0])
 }
 
-/// The CPUs that threads may run on: bit `n` of the words together is CPU `n`. sched_setaffinity(2):
-/// EINVAL if none of them is there, EPERM.
+/// Sets the CPUs that the threads may run on. Bit `n` of the words together is CPU `n`. sched_setaffinity(2):
+/// EINVAL if the thread may use none of them.
+///
+/// ```no_run
+/// libpsx::process::affinity(&[0b11]).perform()?; // CPUs 0 and 1.
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub fn affinity(cpus: &[u64]) -> Operation<'_> {
     let args = [0, size_of_val(cpus), cpus.as_ptr() as usize, 0, 0, 0];
     Operation::new(k::__NR_sched_setaffinity, args)
 }
 
-/// The execution domain, personality(2): `ADDR_NO_RANDOMIZE` and the like. Its value is the one of
-/// before. Most flags count from the next execve(2) on, and children inherit it.
+/// Sets the execution domain: `ADDR_NO_RANDOMIZE` and the like. The value of the call is the domain of before. Most
+/// flags count from the next execve(2) on, and children inherit them. personality(2): no errors.
+///
+/// ```no_run
+/// const ADDR_NO_RANDOMIZE: u32 = 0x0040000;
+/// let before = libpsx::process::personality(ADDR_NO_RANDOMIZE).perform()?;
+/// # let _ = before;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn personality(persona: u32) -> Operation<'static> {
     Operation::new(k::__NR_personality, [persona as usize, 0, 0, 0, 0, 0])
         .agreement(Agreement::AnySuccess)
@@ -150,7 +273,7 @@ pub enum Speculation {
     L1dFlush,
 }
 
-/// What is to be of it.
+/// The setting of a speculative misfeature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpeculationControl {
@@ -164,8 +287,15 @@ pub enum SpeculationControl {
     DisableUntilExec,
 }
 
-/// Controls it. PR_SET_SPECULATION_CTRL(2const): ENODEV if the CPU or the kernel has no such control,
-/// ENXIO if it cannot be set per thread, EPERM if it was disabled for good, ERANGE. Children inherit it.
+/// Sets a speculative misfeature. Children inherit it. PR_SET_SPECULATION_CTRL(2const): ENODEV if the CPU or the kernel has no such control,
+/// ENXIO if it cannot be set per thread, EPERM if it was disabled for good, ERANGE.
+///
+/// ```no_run
+/// use libpsx::process::{Speculation, SpeculationControl, speculation};
+///
+/// speculation(Speculation::StoreBypass, SpeculationControl::ForceDisable).perform()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub const fn speculation(which: Speculation, control: SpeculationControl) -> Operation<'static> {
     let which = match which {
         Speculation::StoreBypass => p::PR_SPEC_STORE_BYPASS,

@@ -1,4 +1,4 @@
-//! futex(2) on the protocol's words: sleep while a word has a value, wake who sleeps on it.
+//! futex(2) on the protocol's words: sleep while a word has a value, wake the threads that sleep on it.
 
 #[cfg(not(loom))]
 mod kernel {
@@ -7,82 +7,144 @@ mod kernel {
     use crate::sys;
     use crate::sys::sync::AtomicU32;
 
-    /// Sleeps while `word` is `expected`; may return at any time. False: `patience` is over.
+    /// Sleeps while `word` is `expected`; may return at any time. Returns false if `patience` is over.
     pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
         sys::futex_wait(word, expected, patience)
     }
 
-    /// As if to sleep, but returns at once.
-    pub(crate) fn rehearse(word: &AtomicU32) {
-        sys::futex_rehearse(word);
+    /// Makes the system call of a sleep, but returns at once.
+    pub(crate) fn probe(word: &AtomicU32) {
+        sys::futex_probe(word);
     }
 
-    pub(crate) fn wake_one(word: &AtomicU32) {
-        sys::futex_wake(word, 1);
+    pub(crate) fn wake(word: &AtomicU32, count: i32) {
+        sys::futex_wake(word, count);
     }
 
-    pub(crate) fn wake_all(word: &AtomicU32) {
-        sys::futex_wake(word, i32::MAX);
+    /// Wakes one thread that sleeps on `from`, and moves the others to `to` without waking them. Returns false if
+    /// the kernel refused.
+    pub(crate) fn wake_one_and_move(from: &AtomicU32, to: &AtomicU32) -> bool {
+        sys::futex_requeue(from, 1, i32::MAX, to).is_ok()
     }
 
-    /// How many sleep on `word`, counted up to `most`; None if the kernel does not tell.
+    /// How many threads sleep on `word`, counted up to `most`; None if the kernel does not tell. It "requeues" them
+    /// to where they are.
     pub(crate) fn sleepers(word: &AtomicU32, most: u32) -> Option<u32> {
-        sys::futex_sleepers(word, most).ok().map(|count| count as u32)
+        sys::futex_requeue(word, 0, most as i32, word).ok().map(|count| count as u32)
     }
 }
 
-/// The twin for loom: one lock stands for the kernel's hash bucket, so the comparison and the
-/// sleep are one step, as in the kernel. A wake that comes too early leaves the sleeper asleep for
-/// good, which loom reports as a deadlock. Time stands still until the model lets it pass.
+/// The twin for loom: one lock stands for the kernel's hash bucket, so the comparison and the sleep are one step, as
+/// in the kernel. A wake-up goes to the threads that sleep on that word, the first first, and to no more than it is
+/// meant for. A lost wake-up leaves a thread asleep for good, which loom reports as a deadlock. Time stands still
+/// until the model lets it pass.
 #[cfg(loom)]
 mod kernel {
+    extern crate std;
+
     use core::time::Duration;
+    use std::vec::Vec;
 
     use crate::sys::sync::{AtomicU32, Ordering};
 
+    #[derive(Default)]
+    struct Bucket {
+        /// Every time limit has passed.
+        over: bool,
+        /// Which word each sleeper sleeps on, in the order in which they came, and a number of its own.
+        sleepers: Vec<(usize, usize)>,
+        last: usize,
+    }
+
     loom::lazy_static! {
-        static ref BUCKET: (loom::sync::Mutex<bool>, loom::sync::Condvar) =
-            (loom::sync::Mutex::new(false), loom::sync::Condvar::new());
+        static ref BUCKET: (loom::sync::Mutex<Bucket>, loom::sync::Condvar) =
+            (loom::sync::Mutex::new(Bucket::default()), loom::sync::Condvar::new());
+    }
+
+    fn address(word: &AtomicU32) -> usize {
+        core::ptr::from_ref(word) as usize
     }
 
     pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
-        let (lock, sleepers) = &*BUCKET;
-        let Ok(mut over) = lock.lock() else { return true };
+        let (lock, changed) = &*BUCKET;
         let timed = patience.is_some();
-        if word.load(Ordering::SeqCst) == expected && !(timed && *over) {
-            let Ok(woken) = sleepers.wait(over) else { return true };
-            over = woken;
+        let mut bucket = lock.lock().unwrap();
+        if word.load(Ordering::SeqCst) != expected {
+            return true;
         }
-        !(timed && *over)
+        if timed && bucket.over {
+            return false;
+        }
+        bucket.last += 1;
+        let me = bucket.last;
+        bucket.sleepers.push((address(word), me));
+        loop {
+            bucket = changed.wait(bucket).unwrap();
+            let asleep = bucket.sleepers.iter().any(|&(_, sleeper)| sleeper == me);
+            if !asleep {
+                return true;
+            }
+            if timed && bucket.over {
+                bucket.sleepers.retain(|&(_, sleeper)| sleeper != me);
+                return false;
+            }
+        }
     }
 
-    /// Every deadline has passed.
+    /// Every time limit has passed.
     pub(crate) fn expire() {
-        let (lock, sleepers) = &*BUCKET;
-        if let Ok(mut over) = lock.lock() {
-            *over = true;
+        let (lock, changed) = &*BUCKET;
+        lock.lock().unwrap().over = true;
+        changed.notify_all();
+    }
+
+    pub(crate) fn probe(_word: &AtomicU32) {}
+
+    pub(crate) fn wake(word: &AtomicU32, count: i32) {
+        let (lock, changed) = &*BUCKET;
+        let mut left = count;
+        lock.lock().unwrap().sleepers.retain(|&(at, _)| {
+            let wakes = at == address(word) && left > 0;
+            left -= i32::from(wakes);
+            !wakes
+        });
+        changed.notify_all();
+    }
+
+    pub(crate) fn wake_one_and_move(from: &AtomicU32, to: &AtomicU32) -> bool {
+        let (lock, changed) = &*BUCKET;
+        let mut bucket = lock.lock().unwrap();
+        let first = bucket.sleepers.iter().position(|&(at, _)| at == address(from));
+        if let Some(first) = first {
+            bucket.sleepers.remove(first);
         }
-        sleepers.notify_all();
+        for (at, _) in &mut bucket.sleepers {
+            if *at == address(from) {
+                *at = address(to);
+            }
+        }
+        drop(bucket);
+        changed.notify_all();
+        true
     }
 
-    pub(crate) fn wake_one(word: &AtomicU32) {
-        wake_all(word);
-    }
-
-    pub(crate) fn rehearse(_word: &AtomicU32) {}
-
-    /// No model asks.
-    pub(crate) fn sleepers(_word: &AtomicU32, _most: u32) -> Option<u32> {
-        None
-    }
-
-    pub(crate) fn wake_all(_word: &AtomicU32) {
-        let (lock, sleepers) = &*BUCKET;
-        drop(lock.lock());
-        sleepers.notify_all();
+    /// How many threads sleep on `word`.
+    pub(crate) fn sleepers(word: &AtomicU32, _most: u32) -> Option<u32> {
+        let bucket = BUCKET.0.lock().unwrap();
+        Some(bucket.sleepers.iter().filter(|&&(at, _)| at == address(word)).count() as u32)
     }
 }
 
 #[cfg(loom)]
 pub(crate) use kernel::expire;
-pub(crate) use kernel::{rehearse, sleepers, wait, wake_all, wake_one};
+pub(crate) use kernel::{probe, sleepers, wait, wake, wake_one_and_move};
+
+use crate::sys::sync::AtomicU32;
+
+pub(crate) fn wake_one(word: &AtomicU32) {
+    wake(word, 1);
+}
+
+pub(crate) fn wake_all(word: &AtomicU32) {
+    wake(word, i32::MAX);
+}

@@ -10,6 +10,7 @@
 #![cfg_attr(loom, allow(dead_code))]
 
 pub(crate) mod arch;
+mod complain;
 pub(crate) mod futex;
 pub(crate) mod names;
 pub(crate) mod proc;
@@ -22,9 +23,11 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 
+use linux_raw_sys::errno as e;
 use linux_raw_sys::general as k;
 
 use self::arch::KernelSigaction;
+pub(crate) use self::complain::{complain, complain_and_die};
 use crate::errno::Errno;
 
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
@@ -40,6 +43,15 @@ pub(crate) const ALL: Mask = !0;
 
 pub(crate) const fn bit(signal: i32) -> Mask {
     1 << (signal - 1)
+}
+
+/// Returns a mask that blocks every signal, except that SIGSYS is as `interrupted` has it.
+///
+/// If a filter traps a call (seccomp(2), SECCOMP_RET_TRAP) or user dispatch catches it, the kernel sends
+/// SIGSYS, and kills the process if the thread blocks it. A thread that can emulate calls therefore
+/// keeps SIGSYS open for ours.
+pub(crate) const fn all_but_sigsys(interrupted: Mask) -> Mask {
+    ALL & (interrupted | !bit(SIGSYS))
 }
 
 /// `sizeof(sigset_t)` in the kernel.
@@ -61,12 +73,22 @@ pub(crate) unsafe fn any(nr: usize, args: &[usize; 6]) -> isize {
 
 // Tasks and processes
 
+/// gettid(2), which only a filter refuses.
+pub(crate) fn thread_id() -> Result<i32, Errno> {
+    call(k::__NR_gettid, [0; 6]).map(|tid| tid as i32)
+}
+
+/// getpid(2), which only a filter refuses.
+pub(crate) fn process_id() -> Result<i32, Errno> {
+    call(k::__NR_getpid, [0; 6]).map(|pid| pid as i32)
+}
+
 pub(crate) fn gettid() -> i32 {
-    call(k::__NR_gettid, [0; 6]).unwrap_or(0) as i32
+    thread_id().unwrap_or(0)
 }
 
 pub(crate) fn getpid() -> i32 {
-    call(k::__NR_getpid, [0; 6]).unwrap_or(0) as i32
+    process_id().unwrap_or(0)
 }
 
 /// unshare(CLONE_THREAD) changes nothing; it says whether this task is alone: Some(true), has
@@ -88,6 +110,17 @@ pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
     call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
 }
 
+/// Returns whether a descriptor may stand for a PID namespace (ioctl_ns(2), NS_GET_NSTYPE, since Linux
+/// 4.11). Returns false only if the kernel says that it stands for something else.
+pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
+    const NS_GET_NSTYPE: usize = 0xb703;
+    match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
+        Ok(kind) => kind == k::CLONE_NEWPID as usize,
+        // It is not open, or it is not a namespace. Any other error may be a filter's.
+        Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw() as u32)),
+    }
+}
+
 /// Which version of Landlock the kernel has, landlock_create_ruleset(2).
 pub(crate) fn landlock_abi() -> Result<usize, Errno> {
     const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
@@ -107,6 +140,13 @@ pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> 
 /// capget(2) of this thread: effective, permitted, inheritable, the lower half of each first.
 pub(crate) fn capget(version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
     let header = [version, 0];
+    let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
+    call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// capget(2) of another thread, as [`capget`].
+pub(crate) fn capget_of(pid: i32, version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
+    let header = [version, pid as u32];
     let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
     call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
 }
@@ -135,6 +175,24 @@ pub(crate) fn is_dead(tid: i32) -> bool {
     let owned = AtomicU32::new(tid as u32);
     let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
     call(k::__NR_futex, [owned.as_ptr() as usize, op, 0, 0, 0, 0]) == Err(Errno::SRCH)
+}
+
+/// Whether a thread of this process is dead, for certain: the task is no more, or is a zombie.
+pub(crate) fn is_gone(pid: i32, tid: u32) -> bool {
+    tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || is_dead(tid as i32)
+}
+
+/// Whether this thread and another one share their descriptor table, kcmp(2). Err: the kernel, or a filter, does not
+/// tell.
+pub(crate) fn shares_files(me: i32, tid: i32) -> Result<bool, Errno> {
+    const KCMP_FILES: usize = 2;
+    call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FILES, 0, 0, 0]).map(|order| order == 0)
+}
+
+/// The same for root directory, working directory and umask.
+pub(crate) fn shares_fs(me: i32, tid: i32) -> Result<bool, Errno> {
+    const KCMP_FS: usize = 3;
+    call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FS, 0, 0, 0]).map(|order| order == 0)
 }
 
 // Keyrings
@@ -203,9 +261,10 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Durat
     call(k::__NR_futex, args) != Err(Errno::TIMEDOUT)
 }
 
-/// A sleep on `word` for the eyes of a filter. The address is one too high, and therefore none: EINVAL
-/// comes before the kernel looks for anything (get_futex_key, kernel/futex/core.c).
-pub(crate) fn futex_rehearse(word: &AtomicU32) {
+/// Makes the system call of a sleep on `word`, for a filter to see, and returns at once. The address is one too
+/// high and therefore invalid: EINVAL comes before the kernel looks for anything (get_futex_key,
+/// kernel/futex/core.c).
+pub(crate) fn futex_probe(word: &AtomicU32) {
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
     let _ = call(k::__NR_futex, [word.as_ptr() as usize + 1, op, 0, 0, 0, 0]);
 }
@@ -215,12 +274,17 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     let _ = call(k::__NR_futex, [word.as_ptr() as usize, op, count as usize, 0, 0, 0]);
 }
 
-/// How many threads sleep on `word`, counted up to `most`: "requeues" them to where they are (futex(2),
-/// FUTEX_REQUEUE).
-pub(crate) fn futex_sleepers(word: &AtomicU32, most: u32) -> Result<usize, Errno> {
+/// futex(2), FUTEX_REQUEUE: wakes up to `wake` threads that sleep on `from`, and has up to `most` others sleep on
+/// `to` instead. Returns how many threads both are.
+pub(crate) fn futex_requeue(
+    from: &AtomicU32,
+    wake: i32,
+    most: i32,
+    to: &AtomicU32,
+) -> Result<usize, Errno> {
     let op = (k::FUTEX_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
-    let at = word.as_ptr() as usize;
-    call(k::__NR_futex, [at, op, 0, most as usize, at, 0])
+    let (from, to) = (from.as_ptr() as usize, to.as_ptr() as usize);
+    call(k::__NR_futex, [from, op, wake as usize, most as usize, to, 0])
 }
 
 // Memory
@@ -253,22 +317,43 @@ pub(crate) fn keep_from_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno>
 
 // Signals
 
-/// Sets this thread's mask, and gives the one before.
+/// Sets this thread's mask, and gives the one from before.
 pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
+    change_mask(k::SIG_SETMASK, mask)
+}
+
+/// Blocks every signal but SIGSYS, which stays as it is, and gives the mask from before.
+pub(crate) fn block_all_but_sigsys() -> Result<Mask, Errno> {
+    change_mask(k::SIG_BLOCK, ALL & !bit(SIGSYS))
+}
+
+/// Takes our signal if it is pending, and blocks it again.
+pub(crate) fn take_own_signal() {
+    let _ = change_mask(k::SIG_UNBLOCK, bit(SIGNAL));
+    let _ = change_mask(k::SIG_BLOCK, bit(SIGNAL));
+}
+
+fn change_mask(how: u32, mask: Mask) -> Result<Mask, Errno> {
     let mut before: Mask = 0;
     let (new, old) = (ptr::from_ref(&mask) as usize, ptr::from_mut(&mut before) as usize);
-    call(k::__NR_rt_sigprocmask, [k::SIG_SETMASK as usize, new, old, MASK_SIZE, 0, 0])?;
+    call(k::__NR_rt_sigprocmask, [how as usize, new, old, MASK_SIZE, 0, 0])?;
     Ok(before)
 }
 
 pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
-    exchange_sigaction(0)
+    exchange_sigaction(SIGNAL, 0)
 }
 
-fn exchange_sigaction(new: usize) -> Result<KernelSigaction, Errno> {
+/// Whether the program has a handler for SIGSYS: then a thread can run user code in the middle of a stop.
+pub(crate) fn sigsys_is_handled() -> bool {
+    const SIG_IGN: usize = 1;
+    exchange_sigaction(SIGSYS, 0).is_ok_and(|action| action.handler > SIG_IGN)
+}
+
+fn exchange_sigaction(signal: i32, new: usize) -> Result<KernelSigaction, Errno> {
     let mut old = MaybeUninit::<KernelSigaction>::zeroed();
     let at = old.as_mut_ptr() as usize;
-    call(k::__NR_rt_sigaction, [SIGNAL as usize, new, at, MASK_SIZE, 0, 0])?;
+    call(k::__NR_rt_sigaction, [signal as usize, new, at, MASK_SIZE, 0, 0])?;
     // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
     Ok(unsafe { old.assume_init() })
 }
@@ -279,14 +364,23 @@ fn exchange_sigaction(new: usize) -> Result<KernelSigaction, Errno> {
 /// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
 /// thread for ever, and `action.restorer` is the CPU's.
 pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<KernelSigaction, Errno> {
-    exchange_sigaction(ptr::from_ref(action) as usize)
+    exchange_sigaction(SIGNAL, ptr::from_ref(action) as usize)
 }
 
 /// Queues our signal for one thread of this process, with a value. The kernel finds the thread by
 /// both ids, so a thread of another process is never hit.
 pub(crate) fn queue_signal(pid: i32, tid: i32, value: usize) -> Result<(), Errno> {
+    queue(pid, tid, SIGNAL, value)
+}
+
+/// Whether the kernel would let us: signal 0 is checked like any other and not sent.
+pub(crate) fn may_queue_signal(pid: i32, tid: i32) -> Result<(), Errno> {
+    queue(pid, tid, 0, 0)
+}
+
+fn queue(pid: i32, tid: i32, signal: i32, value: usize) -> Result<(), Errno> {
     let info = SigInfo {
-        signo: SIGNAL,
+        signo: signal,
         errno: 0,
         code: k::SI_QUEUE,
         pad: 0,
@@ -296,8 +390,16 @@ pub(crate) fn queue_signal(pid: i32, tid: i32, value: usize) -> Result<(), Errno
         rest: [0; 12],
     };
     let at = ptr::from_ref(&info) as usize;
-    let args = [pid as usize, tid as usize, SIGNAL as usize, at, 0, 0];
+    let args = [pid as usize, tid as usize, signal as usize, at, 0, 0];
     call(k::__NR_rt_tgsigqueueinfo, args).map(|_| ())
+}
+
+/// RLIMIT_SIGPENDING: how many signals may be queued for this user, prlimit(2).
+pub(crate) fn signal_queue_limit() -> Option<u64> {
+    let mut limit = [0u64; 2];
+    let args = [0, k::RLIMIT_SIGPENDING as usize, 0, limit.as_mut_ptr() as usize, 0, 0];
+    call(k::__NR_prlimit64, args).ok()?;
+    limit.first().copied()
 }
 
 /// tgkill(2).
@@ -326,23 +428,27 @@ pub(crate) struct SigInfo {
 }
 
 impl SigInfo {
-    /// Words that no kind of signal uses (the kernel's own siginfo ends before them).
-    const FREE: core::ops::Range<usize> = 8..12;
+    /// Words that no kind of signal uses, in pairs. The kernel's own siginfo ends before them, at byte
+    /// 48, and what it delivers is zero from there on (copy_siginfo_to_user, kernel/signal.c).
+    const FREE: core::ops::Range<usize> = 4..12;
 
-    /// The word that has `mark` in all but its lowest four bits, and those; or a free word and 0.
-    pub(crate) fn progress(&self, mark: usize) -> (usize, usize) {
-        let has = |test: &dyn Fn(usize) -> bool| {
-            Self::FREE.rev().find(|&at| self.rest.get(at).is_some_and(|&word| test(word)))
+    /// The pair that begins with `owner`, or a free one: its place and its second word, which is 0 in a
+    /// free pair. None if all pairs belong to others.
+    pub(crate) fn progress(&self, owner: usize) -> Option<(usize, usize)> {
+        let pair = |at: usize| Some((*self.rest.get(at)?, *self.rest.get(at.wrapping_add(1))?));
+        let find = |wanted: usize| {
+            let mut pairs = Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
+            pairs.find(|&(_, (first, _))| first == wanted).map(|(at, (_, second))| (at, second))
         };
-        if let Some(at) = has(&|word| word & !0xf == mark) {
-            return (at, self.rest.get(at).map_or(0, |word| word & 0xf));
-        }
-        has(&|word| word == 0).map_or((Self::FREE.start, 0xf), |at| (at, 0))
+        find(owner).or_else(|| find(0).map(|(at, _)| (at, 0)))
     }
 
-    /// Writes such a word, and gives what was there.
-    pub(crate) fn mark_progress(&mut self, at: usize, word: usize) -> usize {
-        self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+    /// Writes a pair, and returns what was there.
+    pub(crate) fn mark_progress(&mut self, at: usize, pair: (usize, usize)) -> (usize, usize) {
+        let mut replace = |at: usize, word| {
+            self.rest.get_mut(at).map_or(0, |place| core::mem::replace(place, word))
+        };
+        (replace(at, pair.0), replace(at.wrapping_add(1), pair.1))
     }
 }
 
@@ -358,6 +464,11 @@ pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
 pub(crate) struct Fd(i32);
 
 impl Fd {
+    /// Takes a descriptor over that the kernel has just made.
+    pub(crate) const fn from_raw(raw: i32) -> Self {
+        Self(raw)
+    }
+
     pub(crate) const fn raw(&self) -> i32 {
         self.0
     }
@@ -368,6 +479,15 @@ impl Fd {
 
     pub(crate) fn open_in(&self, path: &CStr, flags: u32) -> Result<Self, Errno> {
         Self::open_at(self.0, path, flags)
+    }
+
+    /// A descriptor that stands for the place alone (O_PATH): it needs no right to read.
+    pub(crate) fn open_path(path: &CStr) -> Result<Self, Errno> {
+        Self::open_at(k::AT_FDCWD, path, k::O_PATH)
+    }
+
+    pub(crate) fn open_path_in(&self, path: &CStr) -> Result<Self, Errno> {
+        Self::open_at(self.0, path, k::O_PATH)
     }
 
     fn open_at(directory: i32, path: &CStr, flags: u32) -> Result<Self, Errno> {
@@ -411,25 +531,44 @@ impl Fd {
         call(k::__NR_getdents64, args)
     }
 
-    /// st_nlink, fstat(2).
+    /// st_nlink: newfstatat(2), which current C libraries use for fstat(3), so that filters let it through; or
+    /// statx(2); or fstat(2).
     pub(crate) fn links(&self) -> Result<usize, Errno> {
         let mut stat = MaybeUninit::<k::stat>::zeroed();
-        let args = [self.0 as usize, stat.as_mut_ptr() as usize, 0, 0, 0, 0];
-        call(k::__NR_fstat, args)?;
+        let (fd, at, empty) = (self.0 as usize, stat.as_mut_ptr() as usize, c"".as_ptr() as usize);
+        let flags = k::AT_EMPTY_PATH as usize;
+        if call(k::__NR_newfstatat, [fd, empty, at, flags, 0, 0]).is_err() {
+            let mut statx = MaybeUninit::<k::statx>::zeroed();
+            let args = [fd, empty, flags, k::STATX_NLINK as usize, statx.as_mut_ptr() as usize, 0];
+            if call(k::__NR_statx, args).is_ok() {
+                // SAFETY: all its fields are integers.
+                return Ok(unsafe { statx.assume_init() }.stx_nlink as usize);
+            }
+            call(k::__NR_fstat, [fd, at, 0, 0, 0, 0])?;
+        }
         // SAFETY: all its fields are integers.
         Ok(unsafe { stat.assume_init() }.st_nlink as usize)
     }
 
-    /// Whether it lies in a proc file system, fstatfs(2).
-    pub(crate) fn is_proc(&self) -> bool {
+    /// Device and inode of what a path in this directory leads to.
+    pub(crate) fn identity_of(&self, path: &CStr) -> Result<(u64, u64), Errno> {
+        let mut stat = MaybeUninit::<k::stat>::zeroed();
+        let (fd, at) = (self.0 as usize, stat.as_mut_ptr() as usize);
+        let flags = if path.is_empty() { k::AT_EMPTY_PATH as usize } else { 0 };
+        call(k::__NR_newfstatat, [fd, path.as_ptr() as usize, at, flags, 0, 0])?;
+        // SAFETY: all its fields are integers.
+        let stat = unsafe { stat.assume_init() };
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether it lies in a proc file system, fstatfs(2). Err: the kernel, or a filter, does not tell.
+    pub(crate) fn is_proc(&self) -> Result<bool, Errno> {
         let mut statfs = MaybeUninit::<k::statfs>::zeroed();
         let args = [self.0 as usize, statfs.as_mut_ptr() as usize, 0, 0, 0, 0];
-        if call(k::__NR_fstatfs, args).is_err() {
-            return false;
-        }
+        call(k::__NR_fstatfs, args)?;
         // SAFETY: all its fields are integers.
         let kind = unsafe { statfs.assume_init() }.f_type;
-        kind as u64 == u64::from(k::PROC_SUPER_MAGIC)
+        Ok(kind as u64 == u64::from(k::PROC_SUPER_MAGIC))
     }
 }
 
@@ -439,14 +578,13 @@ impl Drop for Fd {
     }
 }
 
-/// One write(2) to standard error, whatever comes of it.
-pub(crate) fn complain(line: &[u8]) {
-    let _ = call(k::__NR_write, [2, line.as_ptr() as usize, line.len(), 0, 0, 0]);
-}
-
-/// Ends the process by signal 33, whatever stands in the way: its default action; SIGKILL; and for
-/// the init process of a PID namespace, which both leave alone (pid_namespaces(7)), an exit status
-/// that tells, and a trap.
+/// Ends the process by signal 33, in every situation. No call here waits.
+///
+/// 1. The default action of signal 33, sent to this thread.
+/// 2. SIGKILL, if that did not end the process.
+/// 3. Both leave the init process of a PID namespace alone (pid_namespaces(7)). It ends with an exit
+///    status that tells the signal.
+/// 4. If a filter refuses all of these, the thread executes an instruction that traps.
 pub(crate) fn die() -> ! {
     const SIGKILL: i32 = 9;
     let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };

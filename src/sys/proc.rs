@@ -1,13 +1,14 @@
-//! Who the threads of this process are, and what can be known of one that does not answer.
+//! Which threads this process has, and what is known of one that does not arrive.
 //!
-//! /proc/self/task names them, and the link count of that directory tells how many there are
-//! (`proc_task_getattr`, fs/proc/base.c). Where it is not to be had, a proc mounted for nobody else
-//! to see does as well; where that is not allowed either, every possible tid is asked for with
-//! tgkill(2) and signal 0.
+//! /proc/self/task lists them, and the link count of that directory is their number (`proc_task_getattr`,
+//! fs/proc/base.c). If the directory cannot be read (Landlock), the number is there all the same. If /proc is not to
+//! be had, a proc that is mounted for this descriptor alone does as well. If that is not allowed either, every
+//! possible tid is asked for with tgkill(2) and signal 0.
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
 use core::ffi::CStr;
+use core::time::Duration;
 
 use linux_raw_sys::general::O_DIRECTORY;
 
@@ -21,13 +22,18 @@ pub(crate) const TID_LIMIT: i32 = 1 << 22;
 /// After the last one the kernel goes on with this one (kernel/pid.c, RESERVED_PIDS).
 pub(crate) const FIRST_AGAIN: i32 = 300;
 
+const TASKS: &CStr = c"/proc/self/task";
+
 /// Where the list of threads comes from.
 pub(crate) struct Tasks {
     pid: i32,
+    tid: i32,
     directory: Option<Fd>,
+    /// The directory can be read. Otherwise it tells how many threads there are, and no more.
+    readable: bool,
     /// Keeps a descriptor free for [`Tasks::look`], where the table is nearly full.
     spare: Cell<Option<Fd>>,
-    /// It is from a proc that we have mounted.
+    /// The directory is in a proc that we have mounted.
     own: bool,
     /// The directory counts in the numbers of another PID namespace than ours.
     foreign: bool,
@@ -65,15 +71,14 @@ pub(crate) struct Living {
 }
 
 impl Living {
-    /// Runnable: it answers when it gets the CPU, or comes out of where it blocks signal 33 (as in
-    /// pthread_create). Who waits there for what a held thread owns sleeps.
+    /// Runnable: it arrives when it gets the CPU, or when it no longer blocks signal 33 (as in pthread_create). A
+    /// thread that waits for something that a held thread owns sleeps.
     pub(crate) fn wants_cpu(&self) -> bool {
         self.state == b'R'
     }
 
-    /// It blocks signal 33, or has not got as far as to take it.
-    pub(crate) fn hears_nothing(&self) -> bool {
-        self.blocked & bit(SIGNAL) != 0 || self.signal_pending()
+    pub(crate) fn blocks_signal(&self) -> bool {
+        self.blocked & bit(SIGNAL) != 0
     }
 
     pub(crate) fn signal_pending(&self) -> bool {
@@ -82,34 +87,68 @@ impl Living {
 }
 
 impl Tasks {
-    /// Finds a source. It never fails: the last one needs nothing.
-    pub(crate) fn open(pid: i32) -> Self {
-        let (directory, own) = match Fd::open(c"/proc/self/task", O_DIRECTORY) {
-            Ok(fd) if fd.is_proc() => (Some(fd), false),
-            Err(Errno::MFILE | Errno::NFILE) => (None, true),
-            _ => (Self::open_own_proc(), true),
+    /// Finds a source for this process, whose calling thread is `tid`. It never fails: the last source needs nothing.
+    pub(crate) fn open(pid: i32, tid: i32) -> Self {
+        let none = || Self {
+            pid,
+            tid,
+            directory: None,
+            readable: false,
+            spare: Cell::new(None),
+            own: true,
+            foreign: false,
         };
-        let spare = Cell::new(directory.as_ref().and_then(|fd| fd.duplicate().ok()));
-        Self { pid, directory, spare, own, foreign: false }
-    }
-
-    /// fsmount(2) needs CAP_SYS_ADMIN. A filter may answer a strange call by killing us: whoever
-    /// has one is spared the attempt.
-    fn open_own_proc() -> Option<Fd> {
-        if sys::filtered() {
-            return None;
+        let found = match Fd::open(TASKS, O_DIRECTORY) {
+            Ok(fd) => Self { directory: Some(fd), readable: true, own: false, ..none() },
+            // O_PATH would need a descriptor too.
+            Err(Errno::MFILE | Errno::NFILE) => return none(),
+            Err(_) => Self { directory: Fd::open_path(TASKS).ok(), own: false, ..none() },
+        };
+        let mut tasks = if found.is_of_proc() { found } else { none().with_own_proc() };
+        if tasks.readable {
+            tasks.spare = Cell::new(tasks.directory.as_ref().and_then(|fd| fd.duplicate().ok()));
         }
-        Fd::mount_proc().ok()?.open_in(c"self/task", O_DIRECTORY).ok()
+        tasks
     }
 
-    /// How many threads the process has, as one atomic look; not known when they are guessed.
+    /// How many threads the process has, without any of the other questions.
+    pub(crate) fn count_threads() -> Option<usize> {
+        Self::open(sys::getpid(), sys::gettid()).count()
+    }
+
+    /// Whether the directory is what it should be: it lies in a proc file system or, if the kernel or a filter does
+    /// not tell that, contains what only a task directory contains.
+    fn is_of_proc(&self) -> bool {
+        let Some(directory) = &self.directory else { return false };
+        directory.is_proc().unwrap_or_else(|_| {
+            let mut buffer = [0; 512];
+            let stat = self.read(self.tid, c"stat", &mut buffer).ok();
+            let number = stat.and_then(|bytes| bytes.split(|&b| b == b' ').next().and_then(parse));
+            number == Some(self.tid)
+        })
+    }
+
+    /// fsmount(2) needs CAP_SYS_ADMIN. A filter may answer a call that it does not know by killing the process, so a
+    /// thread that has a filter does not try.
+    fn with_own_proc(self) -> Self {
+        let open = || Fd::mount_proc().ok()?.open_in(c"self/task", O_DIRECTORY).ok();
+        let directory = if sys::filtered() { None } else { open() };
+        Self { readable: directory.is_some(), directory, own: true, foreign: false, ..self }
+    }
+
+    /// Whether the threads can be listed without asking for every tid.
+    pub(crate) const fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// How many threads the process has, as one atomic look; None if no directory tells.
     pub(crate) fn count(&self) -> Option<usize> {
         self.directory.as_ref()?.links().ok()?.checked_sub(2)
     }
 
-    /// Whether this thread is in the list, as far as can be told without reading it.
-    pub(crate) fn lists(&self, tid: i32) -> bool {
-        let listed = self.open_file(tid, c"").is_ok();
+    /// Whether the calling thread is in the list, as far as can be told without reading it.
+    pub(crate) fn lists_self(&self) -> bool {
+        let listed = self.open_file(self.tid, c"").is_ok();
         self.save_spare();
         listed
     }
@@ -121,28 +160,40 @@ impl Tasks {
             self.foreign = true;
             return;
         }
-        self.foreign = false;
         self.spare.set(None);
-        self.directory = if self.own { None } else { Self::open_own_proc() };
+        (self.directory, self.readable, self.foreign) = (None, false, false);
+        if !self.own {
+            let none = Self { spare: Cell::new(None), directory: None, ..*self };
+            *self = none.with_own_proc();
+        }
         self.own = true;
     }
 
-    /// Names every thread once, as far as the kernel's list allows (a thread may be missed while
-    /// another one exits: a sweep alone proves nothing). Err: the list cannot be read.
+    /// Names every thread once, as far as the kernel's list allows (a thread may be missed while another one exits: a
+    /// sweep alone proves nothing). Err: the list cannot be read, or the time is `until`.
     pub(crate) fn sweep(
         &self,
         scratch: &mut [u8],
+        until: Option<Duration>,
         each: &mut dyn FnMut(Task) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let Some(directory) = &self.directory else {
-            // ESRCH alone says that there is no such thread; a security module may forbid to signal
-            // one. No task has the last number: who answers otherwise there is a filter.
+        let Some(directory) = self.directory.as_ref().filter(|_| self.readable) else {
+            // ESRCH alone says that there is no such thread; a security module may forbid to signal one. No task has
+            // the last number: if there is another answer for it, it comes from a filter.
             let absent = |tid| sys::tgkill(self.pid, tid, 0) == Err(Errno::SRCH);
             if !absent(TID_LIMIT) {
                 return Err(Errno::PERM);
             }
-            for tid in (1..TID_LIMIT).filter(|&tid| !absent(tid)) {
-                each(Task { tid, name: tid })?;
+            for tid in 1..TID_LIMIT {
+                const CLOCK: i32 = 4096;
+                if tid % CLOCK == 0
+                    && until.is_some_and(|until| sys::clock().is_ok_and(|now| now >= until))
+                {
+                    return Err(Errno::TIMEDOUT);
+                }
+                if !absent(tid) {
+                    each(Task { tid, name: tid })?;
+                }
             }
             return Ok(());
         };
@@ -165,6 +216,22 @@ impl Tasks {
         }
     }
 
+    /// As [`sweep`](Self::sweep), but names these threads where no list can be read.
+    pub(crate) fn sweep_or(
+        &self,
+        scratch: &mut [u8],
+        known: impl Iterator<Item = u32>,
+        each: &mut dyn FnMut(Task) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        if self.readable {
+            return self.sweep(scratch, None, each);
+        }
+        for tid in known.filter(|&tid| tid != 0).map(|tid| tid as i32) {
+            each(Task { tid, name: tid })?;
+        }
+        Ok(())
+    }
+
     /// The thread's id in our own PID namespace: the last column of NSpid (proc_pid_status(5)).
     fn translate(&self, name: i32) -> Option<i32> {
         self.ids(name).ok()?.0
@@ -184,17 +251,24 @@ impl Tasks {
 
     /// Looks whether the list is in the numbers of an outer PID namespace, in which the calling
     /// thread's own number may be another thread's. Only the columns of NSpid tell.
-    pub(crate) fn check_numbers(&mut self, tid: i32) {
-        self.foreign |= self.ids(tid).is_ok_and(|(_, foreign)| foreign);
+    pub(crate) fn check_numbers(&mut self) {
+        self.foreign |= self.ids(self.tid).is_ok_and(|(_, foreign)| foreign);
+    }
+
+    /// What is known of a thread without /proc.
+    pub(crate) fn look_by_tid(&self, tid: i32) -> Look {
+        match sys::tgkill(self.pid, tid, 0) {
+            Err(Errno::SRCH) => Look::Gone,
+            // A dead leader keeps its tid for as long as the process lives.
+            _ if sys::is_dead(tid) => Look::Exempt { reason: ExemptReason::Exiting, start: 0 },
+            _ => Look::Unknown,
+        }
     }
 
     /// What /proc knows of a thread.
     pub(crate) fn look(&self, task: Task) -> Look {
-        if self.directory.is_none() {
-            return match sys::tgkill(self.pid, task.tid, 0) {
-                Err(Errno::SRCH) => Look::Gone,
-                _ => Look::Unknown,
-            };
+        if !self.readable {
+            return self.look_by_tid(task.tid);
         }
         let mut buffer = [0; 2048];
         let stat = match self.read(task.name, c"stat", &mut buffer) {
@@ -224,13 +298,26 @@ impl Tasks {
         let (Some(blocked), Some(private), Some(shared)) = (blocked, private, shared) else {
             return Look::Unknown;
         };
-        if let Some(reason) = kernel_worker(flags, blocked, &name) {
+        if let Some(mut reason) = kernel_worker(flags, blocked) {
+            if reason == ExemptReason::SqPoll && self.is_io_wq(task) {
+                reason = ExemptReason::IoWorker;
+            }
             return Look::Exempt { reason, start };
         }
         Look::Living(Living { state, name, blocked, pending: private | shared })
     }
 
-    /// Why a living thread did not answer.
+    /// Whether an io_uring's worker is certainly one of io-wq: it waits in `io_wq_worker` (io_uring/io-wq.c). Its name
+    /// proves nothing, because every thread of the process can change it.
+    fn is_io_wq(&self, task: Task) -> bool {
+        let mut buffer = [0; 2048];
+        [c"wchan", c"stack"].into_iter().any(|file| {
+            let text = self.read(task.name, file, &mut buffer).unwrap_or_default();
+            contains(text, b"io_wq_worker")
+        })
+    }
+
+    /// Why a living thread did not arrive.
     pub(crate) fn obstacle(&self, task: Task, living: &Living) -> Obstacle {
         match living.state {
             b'T' => return Obstacle::Stopped,
@@ -300,20 +387,59 @@ impl Tasks {
         result
     }
 
+    /// Whether a thread has the caller's descriptor table: if kcmp(2) is refused, whether the number of our directory
+    /// leads to the same directory there. (It was opened for this round, so a table of the thread's own has it only
+    /// if the thread has opened the same directory under the same number.)
+    pub(crate) fn shares_files(&self, tid: i32) -> Result<bool, Errno> {
+        sys::shares_files(self.tid, tid).or_else(|errno| {
+            let directory = self.directory.as_ref().ok_or(errno)?;
+            let mut digits = [0u8; 10];
+            let number = decimal(directory.raw(), &mut digits);
+            let there = self.identity(tid, &[b"fd/", number])?;
+            Ok(there == Some(directory.identity_of(c"")?))
+        })
+    }
+
+    /// Whether a thread has the caller's root and working directories: shared, or at least the same.
+    pub(crate) fn shares_fs(&self, tid: i32) -> Result<bool, Errno> {
+        sys::shares_fs(self.tid, tid).or_else(|errno| {
+            for name in [b"root".as_slice(), b"cwd"] {
+                let (there, here) =
+                    (self.identity(tid, &[name])?, self.identity(self.tid, &[name])?);
+                if here.is_none() {
+                    return Err(errno);
+                }
+                if there != here {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Device and inode of what one of a thread's links leads to; None if it leads nowhere.
+    fn identity(&self, tid: i32, file: &[&[u8]]) -> Result<Option<(u64, u64)>, Errno> {
+        let directory = self.directory.as_ref().filter(|_| !self.foreign).ok_or(Errno::NOENT)?;
+        let mut path = [0u8; 48];
+        match directory.identity_of(path_to(tid, file, &mut path)?) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Opens one of a thread's files, at the expense of the spare descriptor if it must.
     fn open_file(&self, name: i32, file: &CStr) -> Result<Fd, Errno> {
         let Some(directory) = &self.directory else { return Err(Errno::NOENT) };
-        let mut path = [0u8; 32];
-        let mut digits = [0u8; 10];
-        let parts = decimal(name, &mut digits).iter().chain(b"/").chain(file.to_bytes_with_nul());
-        for (to, from) in path.iter_mut().zip(parts) {
-            *to = *from;
-        }
-        let path = CStr::from_bytes_until_nul(&path).map_err(|_| Errno::INVAL)?;
-        match directory.open_in(path, 0) {
-            Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => {
-                directory.open_in(path, 0)
-            }
+        let mut path = [0u8; 48];
+        let path = path_to(name, &[file.to_bytes()], &mut path)?;
+        let open = || match self.readable {
+            true => directory.open_in(path, 0),
+            // Only whether it is there can be asked.
+            false => directory.open_path_in(path),
+        };
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => open(),
             other => other,
         }
     }
@@ -335,11 +461,11 @@ impl Look {
     }
 }
 
-/// Kernel workers that live in a process but never return to user mode. The flag alone does not
-/// say so on every kernel (0x10 was PF_VCPU before Linux 5.12, and 0x4000 was PF_USED_ASYNC before
-/// 6.4), but no user thread can block every signal that can be blocked and keep it that way without
-/// being unreachable for us anyhow.
-fn kernel_worker(flags: u32, blocked: Mask, name: &[u8; 16]) -> Option<ExemptReason> {
+/// Kernel workers that live in a process but never return to user mode. The flag alone does not say so on every kernel
+/// (0x10 was PF_VCPU before Linux 5.12, and 0x4000 was PF_USED_ASYNC before 6.4), but no user thread can block every
+/// signal that can be blocked and keep it that way without being unreachable for us anyhow. A worker of io_uring
+/// counts as SQPOLL until it is known to be another.
+fn kernel_worker(flags: u32, blocked: Mask) -> Option<ExemptReason> {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000;
     const KILL_AND_STOP: Mask = bit(9) | bit(19);
@@ -347,8 +473,7 @@ fn kernel_worker(flags: u32, blocked: Mask, name: &[u8; 16]) -> Option<ExemptRea
         return None;
     }
     if flags & PF_IO_WORKER != 0 && kernel_at_least(5, 12) {
-        let sqpoll = name.starts_with(b"iou-sqp-");
-        return Some(if sqpoll { ExemptReason::SqPoll } else { ExemptReason::IoWorker });
+        return Some(ExemptReason::SqPoll);
     }
     (flags & PF_USER_WORKER != 0 && kernel_at_least(6, 4)).then_some(ExemptReason::UserWorker)
 }
@@ -410,6 +535,17 @@ fn parse<T: core::str::FromStr>(digits: &[u8]) -> Option<T> {
 
 fn parse_hex(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// `NUMBER/FILE`, the file in parts.
+fn path_to<'b>(number: i32, file: &[&[u8]], path: &'b mut [u8; 48]) -> Result<&'b CStr, Errno> {
+    let mut digits = [0u8; 10];
+    let parts =
+        decimal(number, &mut digits).iter().chain(b"/").chain(file.iter().copied().flatten());
+    for (to, from) in path.iter_mut().zip(parts) {
+        *to = *from;
+    }
+    CStr::from_bytes_until_nul(path).map_err(|_| Errno::INVAL)
 }
 
 fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {

@@ -1,21 +1,39 @@
-//! Signal 33: having our handler reached, and passing on what is not ours as it came.
+//! Signal 33: how our handler gets it, and how a foreign signal is passed on as it came.
 //!
-//! Others use the signal too (glibc for its set*id calls, musl for the same and for cancellation,
-//! C's libpsx). Our handler sits on top and keeps the actions it found there, the latest first. A
-//! foreign signal goes to the latest; if that one passes it on to us again (it had found *us*
-//! there), it goes to the next, and so on, so that two libraries which chain to each other end.
-//! How far a delivery has come is written in the last words of its siginfo_t, which the kernel
-//! leaves zero, for as long as the chained handler runs: a handler has no other memory of its own.
+//! Other code uses the signal too: glibc for its set*id calls, musl for the same and for cancellation,
+//! C's libpsx. Our handler replaces the action that it finds, and keeps it in a list, the latest
+//! first. A foreign signal goes to the latest action. That handler may pass it on to us, because it
+//! found *us* when it was installed. Then the signal goes to the next action of the list, so that two
+//! libraries that chain to each other end.
+//!
+//! # The list
+//!
+//! An [`Action`] carries a stamp. A larger stamp is a later action; stamp 0 is a free place. Every
+//! stamp is used once, and a 64-bit count of them does not run out.
+//!
+//! - **An action is added** under the lock of the broadcast: it is written into a free place, and its
+//!   stamp last. An older action with the same handler is then freed. So a program that changes its mask
+//!   or flags again and again needs two places, and memory grows only with the number of different
+//!   handlers.
+//! - **A handler reads** without a lock, at any instruction. It reads the stamp, the action, and the
+//!   stamp again. If the stamp has changed, the place was freed or used again meanwhile, and it searches
+//!   anew. The newer action was there before the older one was freed, so a search never finds neither.
+//! - **The next action** after the one with stamp `s` is the one with the largest stamp below `s`. The
+//!   stamps of one delivery fall, so a chain ends, whatever the list becomes meanwhile.
+//!
+//! How far a delivery has come is written in its siginfo_t for as long as the chained handler runs: the
+//! address of our list and the stamp, in a pair of words that the kernel leaves zero. A handler has no
+//! other memory of its own.
 
 // # Safety
 //
 // `on_signal` runs in any thread at any instruction: it touches the signal frame it is given,
-// statics that are atomics, and raw system calls.
+// statics that are atomics, memory that is never given back, and raw system calls.
 #![allow(unsafe_code)]
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, Ordering::SeqCst};
 
 use linux_raw_sys::general as k;
 
@@ -23,159 +41,263 @@ use crate::errno::Errno;
 use crate::sys::arch::{self, KernelSigaction};
 use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
 
-/// Looks at a signal; true if it was ours and is done. Runs in the handler with the frame's mask.
-pub(crate) type Visit = fn(&SigInfo, Mask) -> bool;
+/// What the engine does with a signal. A type and not a function pointer, so that the handler is one function with one
+/// frame: alternate stacks are small.
+pub(crate) trait Visitor {
+    /// Looks at a signal. Returns true if it was ours and is done. Runs in the handler, with the mask of the
+    /// interrupted code.
+    fn visit(info: &SigInfo, interrupted: Mask) -> bool;
+}
 
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 
-/// What P9 needs of whoever stands above us.
+/// The flags that a handler above ours must have for P9.
 const FLAGS: usize = (k::SA_SIGINFO | k::SA_RESTART | k::SA_ONSTACK) as usize;
 
-/// An action of somebody else. Written under the lock before its number is in [`ORDER`].
+/// What our handler blocks: everything but SIGSYS, so that SIGSYS stays as the interrupted thread has
+/// it. If a filter traps one of our calls, the kernel kills a process that blocks SIGSYS.
+const BLOCKED: Mask = sys::all_but_sigsys(0);
+
+/// The kernel takes SIGKILL and SIGSTOP out of the mask of an action.
+const UNBLOCKABLE: Mask = bit(9) | bit(19);
+
+/// An action that other code installed.
+///
+/// | field | written by | read by |
+/// |---|---|---|
+/// | `stamp` | `ensure`, under the lock; a handler that uses up SA_RESETHAND | any handler |
+/// | others | `ensure`, while `stamp` is 0 | any handler, which checks `stamp` before and after |
+///
+/// All accesses are SeqCst. In their one order a read of the same stamp before and after the fields
+/// comes before the store of 0, and so before the fields change.
 struct Action {
+    /// Twice the number of the action, plus [`SPENT`]. 0: the place is free.
+    stamp: AtomicUsize,
     handler: AtomicUsize,
     flags: AtomicUsize,
     mask: AtomicU64,
 }
 
-const ACTIONS: usize = 15;
+/// The bit in a stamp that says that SA_RESETHAND has reset the action to SIG_DFL.
+const SPENT: usize = 1;
 
-static FOUND: [Action; ACTIONS] = [const {
-    Action {
-        handler: AtomicUsize::new(SIG_DFL),
-        flags: AtomicUsize::new(0),
-        mask: AtomicU64::new(0),
+impl Action {
+    const fn free() -> Self {
+        Self {
+            stamp: AtomicUsize::new(0),
+            handler: AtomicUsize::new(SIG_DFL),
+            flags: AtomicUsize::new(0),
+            mask: AtomicU64::new(0),
+        }
     }
-}; ACTIONS];
 
-/// Which of [`FOUND`] come in which order: hexadecimal digits, the latest lowest, each one more
-/// than an index; 0 ends the list. One word, so that a handler sees one order or the other.
-static ORDER: Order = Order(AtomicU64::new(0));
+    fn is_free(&self) -> bool {
+        self.stamp.load(SeqCst) == 0
+    }
 
-/// Aligned so that its address, which marks our copy's progress in a siginfo, has four bits free.
-#[repr(align(16))]
-struct Order(AtomicU64);
+    /// Reads the action under this stamp. None if it is no longer there.
+    fn read(&self, stamp: usize) -> Option<Found> {
+        let mut found = Found {
+            handler: self.handler.load(SeqCst),
+            flags: self.flags.load(SeqCst),
+            mask: self.mask.load(SeqCst),
+        };
+        if stamp & SPENT != 0 {
+            found.handler = SIG_DFL;
+        }
+        (self.stamp.load(SeqCst) == stamp).then_some(found)
+    }
 
-static VISIT: AtomicUsize = AtomicUsize::new(0);
+    /// Reads the action for a delivery, which uses up an action with SA_RESETHAND. (The stamp is used
+    /// once, so this never resets another action that was put there.)
+    fn take(&self, stamp: usize) -> Option<Found> {
+        let found = self.read(stamp)?;
+        let once = found.flags & k::SA_RESETHAND as usize != 0 && stamp & SPENT == 0;
+        let done =
+            !once || self.stamp.compare_exchange(stamp, stamp | SPENT, SeqCst, SeqCst).is_ok();
+        done.then_some(found)
+    }
+}
 
-/// Sees to it that our handler gets signal 33. `reached` sends this thread a signal and says
-/// whether it came through: another library may stand above us and pass on what is not its own.
-/// Ok(true): that is so.
-pub(crate) fn ensure(visit: Visit, reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
+/// What an [`Action`] says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Found {
+    handler: usize,
+    flags: usize,
+    mask: Mask,
+}
+
+impl Found {
+    fn of(action: &KernelSigaction) -> Self {
+        Self { handler: action.handler, flags: action.flags, mask: action.mask }
+    }
+}
+
+/// The first places. Most processes need no more.
+static FIRST: [Action; 15] = [const { Action::free() }; 15];
+
+/// More places: mapped when they are needed, never given back. Written by `ensure`, under the lock.
+static MORE: AtomicPtr<More> = AtomicPtr::new(ptr::null_mut());
+
+/// One page of places.
+struct More {
+    actions: [Action; 127],
+    /// Written before the page is in [`MORE`].
+    next: AtomicPtr<More>,
+}
+
+const _: () = assert!(size_of::<More>() <= 4096);
+
+/// Every place there is.
+fn actions() -> impl Iterator<Item = &'static Action> {
+    // SAFETY: a page in the list is initialised, and is never given back.
+    let page = |at: *mut More| unsafe { at.as_ref() };
+    // Acquire: pairs with the store in `reserve`, which has written the page before.
+    let first = page(MORE.load(Ordering::Acquire));
+    let pages = core::iter::successors(first, move |more| page(more.next.load(Ordering::Relaxed)));
+    FIRST.iter().chain(pages.flat_map(|more| &more.actions))
+}
+
+/// Makes sure that `count` places are free.
+fn reserve(count: usize) -> Result<(), Errno> {
+    if actions().filter(|action| action.is_free()).count() >= count {
+        return Ok(());
+    }
+    let page = sys::map_anonymous(size_of::<More>())?.cast::<More>();
+    // SAFETY: as long as a `More`, aligned to a page, and not given back. Zeroed memory is free places.
+    let more = unsafe { page.as_ref() };
+    more.next.store(MORE.load(Ordering::Relaxed), Ordering::Relaxed);
+    MORE.store(page.as_ptr(), Ordering::Release);
+    Ok(())
+}
+
+/// The action with the largest stamp below `before`, SPENT aside, for a delivery.
+fn next_action(before: usize) -> Option<(usize, Found)> {
+    // Ends: another turn means that `ensure` has changed the list, or another thread has used up an
+    // action with SA_RESETHAND, meanwhile.
+    loop {
+        let mut best: Option<(usize, &Action)> = None;
+        for action in actions() {
+            let stamp = action.stamp.load(SeqCst);
+            let later = best.is_none_or(|(latest, _)| stamp > latest);
+            if stamp != 0 && stamp & !SPENT < before && later {
+                best = Some((stamp, action));
+            }
+        }
+        let (stamp, action) = best?;
+        if let Some(found) = action.take(stamp) {
+            return Some((stamp & !SPENT, found));
+        }
+    }
+}
+
+/// Puts an action first in the list. A free place is there ([`reserve`]).
+fn remember(found: Found) -> Result<(), Errno> {
+    let stamped = |action: &'static Action| (action.stamp.load(SeqCst), action);
+    let latest = actions().map(stamped).max_by_key(|&(stamp, _)| stamp);
+    let latest = latest.filter(|&(stamp, _)| stamp != 0);
+    if latest.is_some_and(|(stamp, action)| stamp & SPENT == 0 && action.read(stamp) == Some(found))
+    {
+        return Ok(());
+    }
+    let stamp = latest.map_or(0, |(stamp, _)| stamp & !SPENT).wrapping_add(2);
+    let place = actions().find(|action| action.is_free()).ok_or(Errno::AGAIN)?;
+    place.handler.store(found.handler, SeqCst);
+    place.flags.store(found.flags, SeqCst);
+    place.mask.store(found.mask, SeqCst);
+    place.stamp.store(stamp, SeqCst);
+    // After the new one is there: a handler in between finds both, and never neither.
+    for older in actions().filter(|&action| !ptr::eq(action, place)) {
+        if !older.is_free() && older.handler.load(SeqCst) == found.handler {
+            older.stamp.store(0, SeqCst);
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that our handler gets signal 33. The caller has the lock of the broadcast.
+///
+/// Another library may have installed its handler after ours, and pass on to ours the signals that are
+/// not its own. `reached` sends this thread a signal and returns whether our handler got it. If it did,
+/// that library's handler stays, and the result is Ok(true).
+///
+/// # Errors
+/// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action of the signal is
+/// unchanged then.
+pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
     let (restorer_flag, restorer) = arch::restorer();
-    let handler = on_signal as *const () as usize;
-    let ours = KernelSigaction { handler, flags: FLAGS | restorer_flag, restorer, mask: sys::ALL };
+    let handler = on_signal::<V> as *const () as usize;
+    let ours = KernelSigaction { handler, flags: FLAGS | restorer_flag, restorer, mask: BLOCKED };
     let now = sys::sigaction()?;
-    // The kernel takes KILL and STOP out of the mask.
-    if now.handler == handler && now.flags == ours.flags {
+    let as_ours = now.flags == ours.flags && now.mask == BLOCKED & !UNBLOCKABLE;
+    if now.handler == handler && as_ours {
         return Ok(false);
     }
-    VISIT.store(visit as *const () as usize, Ordering::Release);
     if now.handler != handler {
-        let known = ORDER.0.load(Ordering::Acquire) != 0;
+        let known = actions().any(|action| !action.is_free());
         if known && now.handler > SIG_IGN && now.flags & FLAGS == FLAGS && reached() {
             return Ok(true);
         }
-        remember(&now)?;
+        // Two: one for `now`, one for an action that other code installs in between. The second one is
+        // known only after ours is installed, when it is too late for an error.
+        reserve(2)?;
+        remember(Found::of(&now))?;
+    } else {
+        reserve(1)?;
     }
     // SAFETY: `on_signal` may run anywhere; the restorer is the CPU's.
     let before = unsafe { sys::set_sigaction(&ours) }?;
-    // Somebody else may have come in between.
+    // Other code may have installed an action in between.
     if before.handler != handler {
-        remember(&before)?;
+        remember(Found::of(&before))?;
     }
     Ok(false)
 }
 
-/// Puts an action first in the order.
-fn remember(found: &KernelSigaction) -> Result<(), Errno> {
-    let order = ORDER.0.load(Ordering::Relaxed);
-    let known = digits(order).find(|&digit| {
-        FOUND.get(digit as usize - 1).is_some_and(|action| {
-            action.handler.load(Ordering::Relaxed) == found.handler
-                && action.flags.load(Ordering::Relaxed) == found.flags
-                && action.mask.load(Ordering::Relaxed) == found.mask
-        })
-    });
-    let digit = match known {
-        Some(digit) => digit,
-        None => {
-            let digit = digits(order).max().unwrap_or(0).wrapping_add(1);
-            let action = FOUND.get(digit as usize - 1).ok_or(Errno::AGAIN)?;
-            action.handler.store(found.handler, Ordering::Relaxed);
-            action.flags.store(found.flags, Ordering::Relaxed);
-            action.mask.store(found.mask, Ordering::Relaxed);
-            digit
-        }
-    };
-    // The others keep their order behind it.
-    let mut shift = 4;
-    let mut new = digit;
-    for other in digits(order).filter(|&other| other != digit) {
-        new |= other << shift;
-        shift += 4;
-    }
-    // Release: pairs with the load in `chain`, which then sees the action.
-    ORDER.0.store(new, Ordering::Release);
-    Ok(())
-}
-
-fn digits(order: u64) -> impl Iterator<Item = u64> {
-    (0..ACTIONS).map(move |i| order >> (4 * i) & 0xf).take_while(|&digit| digit != 0)
-}
-
-extern "C" fn on_signal(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
-    // SAFETY: the kernel, or who chains to us, hands the frame's own siginfo and ucontext, which
-    // nobody else refers to.
+extern "C" fn on_signal<V: Visitor>(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
+    // SAFETY: the kernel, or a handler that chains to us, hands the frame's own siginfo, to which
+    // no other code refers.
     let info = unsafe { &mut *info };
     // SAFETY: the mask lies there in every ucontext of this CPU.
     let mask_at = unsafe { context.cast::<u8>().add(arch::UCONTEXT_MASK) };
-    // SAFETY: and may be read as a number, wherever the frame is.
+    // SAFETY: it may be read as a number, wherever the frame is.
     let mask = unsafe { ptr::read_unaligned(mask_at.cast::<Mask>()) };
-    let visit = VISIT.load(Ordering::Acquire);
-    if visit != 0 {
-        // SAFETY: `ensure` is the only one who stores there, and stores a `Visit`.
-        let visit = unsafe { core::mem::transmute::<usize, Visit>(visit) };
-        if visit(info, mask) {
-            return;
-        }
+    if !V::visit(info, mask) {
+        chain(signal, info, context, mask);
     }
-    chain(signal, info, context, mask);
 }
 
-/// Does what the kernel would have done with the action that we stand above.
+/// Does what the kernel would have done with the action that ours has replaced.
+#[inline(never)]
 fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: Mask) {
-    let (word, depth) = info.progress(ptr::from_ref(&ORDER) as usize);
-    let digit = ORDER.0.load(Ordering::Acquire) >> (4 * (depth & 0xf)) & 0xf;
-    let Some(action) = (digit as usize).checked_sub(1).and_then(|index| FOUND.get(index)) else {
-        return;
-    };
-    let flags = action.flags.load(Ordering::Relaxed);
-    let handler = if flags & k::SA_RESETHAND as usize != 0 {
-        action.handler.swap(SIG_DFL, Ordering::Relaxed)
-    } else {
-        action.handler.load(Ordering::Relaxed)
-    };
-    match handler {
+    let list = ptr::from_ref(&FIRST) as usize;
+    // Without a free pair, more copies of this crate chain to each other than have room.
+    let Some((place, stamp)) = info.progress(list) else { return };
+    let before = if stamp == 0 { usize::MAX } else { stamp };
+    let Some((stamp, action)) = next_action(before) else { return };
+    match action.handler {
         SIG_IGN => return,
         // The init process of a PID namespace does not die of it (pid_namespaces(7)).
         SIG_DFL if sys::getpid() == 1 => return,
         SIG_DFL => sys::die(),
         _ => {}
     }
-    let own = if flags & k::SA_NODEFER as usize != 0 { 0 } else { bit(SIGNAL) };
-    let mask = interrupted | action.mask.load(Ordering::Relaxed) | own;
-    let before = info.mark_progress(word, ptr::from_ref(&ORDER) as usize | (depth + 1));
+    let own = if action.flags & k::SA_NODEFER as usize != 0 { 0 } else { bit(SIGNAL) };
+    // SIGSYS is as the interrupted code has it, unless the owner asked for it to be blocked.
+    let mask = interrupted | action.mask | own;
+    let others = info.mark_progress(place, (list, stamp));
     let inside = sys::set_mask(mask);
-    // SAFETY: the owner gave it to the kernel as the handler of this signal. One without
+    // SAFETY: the owner gave it to the kernel as the handler of this signal. A handler without
     // SA_SIGINFO ignores what it is given beyond the number.
     let handler = unsafe {
-        core::mem::transmute::<usize, extern "C" fn(c_int, *mut SigInfo, *mut c_void)>(handler)
+        core::mem::transmute::<usize, extern "C" fn(c_int, *mut SigInfo, *mut c_void)>(
+            action.handler,
+        )
     };
     handler(signal, info, context);
     if let Ok(inside) = inside {
         let _ = sys::set_mask(inside);
     }
-    info.mark_progress(word, before);
+    info.mark_progress(place, others);
 }

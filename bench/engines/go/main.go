@@ -182,6 +182,15 @@ func status(path string) string {
 	return string(text)
 }
 
+func tasks() (tids []uintptr) {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(task.Name())
+		tids = append(tids, uintptr(tid))
+	}
+	return
+}
+
 func countChanged() {
 	tasks, _ := os.ReadDir("/proc/self/task")
 	changed := 0
@@ -266,12 +275,24 @@ func main() {
 		}
 		asleep()
 	}
+	if scenario == "last-busy" {
+		skip("a goroutine that computes does not see that a handler has run")
+	}
+	if isWatched() {
+		threadsSeen = make([]seen, threads)
+		body = watched
+	}
 	// Else Go would run no more of them than there are CPUs, and the others would be asleep.
-	if scenario == "busy" || scenario == "half" || scenario == "fifo" {
+	if scenario == "busy" || scenario == "half" || strings.HasPrefix(scenario, "fifo") || isWatched() {
 		runtime.GOMAXPROCS(threads + 4)
+	}
+	if scenario == "fifo-pair" {
+		stayOnOneCPU()
 	}
 	start(threads, body)
 	switch scenario {
+	case "fifo-pair":
+		startPair()
 	case "churn":
 		start(2, comeAndGo)
 	case "fifo", "fifos":
@@ -282,6 +303,8 @@ func main() {
 	}
 	if scenario == "drop" {
 		drop()
+	} else if isWatched() {
+		watchThreads(time.Duration(milliseconds)*time.Millisecond, most)
 	} else {
 		measure(time.Duration(milliseconds)*time.Millisecond, most)
 	}

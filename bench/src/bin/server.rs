@@ -3,12 +3,14 @@
 //! `server ENGINE IDLE`: hyper on tokio, with so many threads besides that have nothing to do. It
 //! prints its port. A line of input says what it is to do: "calls", every ten milliseconds a call,
 //! until the next line; or "drop", its privilege, once it has served some requests. At that line it
-//! prints how many failed, and the nanoseconds of each. Each request is answered with the user id
+//! prints how many failed, and the nanoseconds of each; behind a bar, the longest delay of any
+//! watcher in each window (from one call to the next); behind another, the longest delay of each
+//! watcher. A watcher is a thread that wakes at fixed times, and looks how late it is. Each request is answered with the user id
 //! of the thread that answers.
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::ffi::{c_char, c_int, c_long};
+use std::ffi::{CStr, c_char, c_int, c_long};
 use std::io::BufRead;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,23 +25,33 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libpsx::Transaction;
 use libpsx::process::{
-    Capabilities, Gid, Synchronisation, Uid, capset, landlock_restrict_self, no_new_privs,
-    setgroups, setresgid, setresuid,
+    Capabilities, Fd, Gid, LandlockFlags, Synchronisation, Uid, Unchanged, capset,
+    landlock_restrict_self, no_new_privs, set_all_gids, set_all_uids, setgroups, setresuid,
 };
 
 const WORKERS: usize = 4;
+const WATCHERS: usize = 4;
+const WATCH_EVERY: Duration = Duration::from_millis(1);
 const EVERY: Duration = Duration::from_millis(10);
 const BEFORE_THE_DROP: u64 = 1000;
 const NOBODY: u32 = 65534;
 
 static SERVED: AtomicU64 = AtomicU64::new(0);
+/// The longest delay of each watcher in the current window, nanoseconds.
+static DELAYS: [AtomicU64; WATCHERS] = [const { AtomicU64::new(0) }; WATCHERS];
 
 /// psx_syscall6(3).
 type Psx = unsafe extern "C" fn(c_long, c_long, c_long, c_long, c_long, c_long, c_long) -> c_long;
 
+/// `perform` and `drop_privileges` of bench/engines/engine.h.
+type Perform = unsafe extern "C" fn(c_long, *const c_long) -> c_int;
+type Drop = unsafe extern "C" fn(*const c_char, c_int) -> c_int;
+
 enum Engine {
     Nothing,
     Ours,
+    /// This library as it was in another revision.
+    Baseline(Perform, Drop),
     Glibc,
     /// All calls, or for a drop those that glibc has not.
     Libpsx(Psx),
@@ -51,6 +63,7 @@ impl Engine {
         Ok(match name {
             "nothing" => Self::Nothing,
             "ours" => Self::Ours,
+            "baseline" => baseline()?,
             "glibc" => Self::Glibc,
             "libpsx" => Self::Libpsx(libpsx_of_c()?),
             "mixed" => Self::Mixed(libpsx_of_c()?),
@@ -62,7 +75,11 @@ impl Engine {
         const NONE: u32 = u32::MAX;
         match self {
             Self::Nothing => true,
-            Self::Ours => setresuid(None, None, None).perform().is_ok(),
+            Self::Ours => setresuid(Unchanged, Unchanged, Unchanged).perform().is_ok(),
+            // SAFETY: three numbers, of which -1 leaves every id as it is.
+            Self::Baseline(perform, _) => unsafe {
+                perform(libc::SYS_setresuid, [-1, -1, -1].as_ptr()) == 0
+            },
             // SAFETY: -1 leaves every id as it is.
             Self::Glibc => unsafe { libc::setresuid(NONE, NONE, NONE) == 0 },
             Self::Libpsx(psx) | Self::Mixed(psx) => {
@@ -77,18 +94,27 @@ impl Engine {
         match self {
             Self::Nothing | Self::Glibc => false,
             Self::Ours => {
-                let (user, group) = (Uid::new(NOBODY), Gid::new(NOBODY));
+                let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
+                    return false;
+                };
                 let how = Synchronisation::Broadcast;
-                Transaction::<6>::new()
+                if ruleset < 0 {
+                    return false;
+                }
+                // SAFETY: it was just opened, and nothing closes it.
+                let ruleset = unsafe { Fd::borrow_raw(ruleset as c_int) };
+                Transaction::new()
                     .with(setgroups(&[]))
-                    .with(setresgid(group, group, group))
-                    .with(setresuid(user, user, user))
+                    .with(set_all_gids(group))
+                    .with(set_all_uids(user))
                     .with(capset(Capabilities::NONE))
                     .with(no_new_privs())
-                    .with(landlock_restrict_self(ruleset as c_int, how))
+                    .with(landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY))
                     .perform()
                     .is_ok()
             }
+            // SAFETY: a string, and a descriptor.
+            Self::Baseline(_, drop) => unsafe { drop(c"one".as_ptr(), ruleset as c_int) == 0 },
             Self::Libpsx(psx) => {
                 let id = c_long::from(NOBODY);
                 let ids = [libc::SYS_setresgid, libc::SYS_setresuid];
@@ -132,16 +158,67 @@ fn ruleset() -> c_long {
     unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const MAKE_BLOCK, 8, 0) }
 }
 
-fn libpsx_of_c() -> Result<Psx> {
-    // SAFETY: libcap's libpsx may be loaded at any time.
-    let library = unsafe { libc::dlopen(c"libpsx.so.2".as_ptr(), libc::RTLD_NOW) };
-    ensure!(!library.is_null(), "libpsx.so.2 is not there");
-    let name: *const c_char = c"psx_syscall6".as_ptr();
+fn symbol(library: &CStr, name: &CStr) -> Result<*mut libc::c_void> {
+    // SAFETY: both libraries that are asked for may be loaded at any time.
+    let loaded = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW) };
+    ensure!(!loaded.is_null(), "{} cannot be loaded", library.to_string_lossy());
     // SAFETY: the name is a string.
-    let symbol = unsafe { libc::dlsym(library, name) };
-    ensure!(!symbol.is_null(), "libpsx.so.2 has no psx_syscall6");
+    let symbol = unsafe { libc::dlsym(loaded, name.as_ptr()) };
+    ensure!(!symbol.is_null(), "no {} in it", name.to_string_lossy());
+    Ok(symbol)
+}
+
+fn libpsx_of_c() -> Result<Psx> {
+    let symbol = symbol(c"libpsx.so.2", c"psx_syscall6")?;
     // SAFETY: sys/psx_syscall.h declares it like this.
     Ok(unsafe { std::mem::transmute::<*mut libc::c_void, Psx>(symbol) })
+}
+
+/// As `bench/engines/build baseline-server` leaves it; the driver starts this program in the root of the project.
+fn baseline() -> Result<Engine> {
+    let library = c"target/bench/engines/baseline.so";
+    let perform = symbol(library, c"perform")?;
+    // SAFETY: engine.h declares it like this.
+    let perform = unsafe { std::mem::transmute::<*mut libc::c_void, Perform>(perform) };
+    let drop = symbol(library, c"drop_privileges")?;
+    // SAFETY: engine.h declares it like this.
+    let drop = unsafe { std::mem::transmute::<*mut libc::c_void, Drop>(drop) };
+    Ok(Engine::Baseline(perform, drop))
+}
+
+/// Wakes at fixed times, and keeps the longest delay.
+fn watch(delay: &AtomicU64) {
+    let mut due = Instant::now();
+    loop {
+        while due <= Instant::now() {
+            due += WATCH_EVERY;
+        }
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let late = Instant::now().saturating_duration_since(due);
+        delay.fetch_max(late.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The longest delays: of any watcher in each window, and of each watcher.
+#[derive(Default)]
+struct Delays {
+    windows: Vec<u64>,
+    watchers: [u64; WATCHERS],
+}
+
+impl Delays {
+    /// Ends a window.
+    fn end(&mut self) {
+        let now = DELAYS.each_ref().map(|delay| delay.swap(0, Ordering::Relaxed));
+        for (longest, now) in self.watchers.iter_mut().zip(now) {
+            *longest = now.max(*longest);
+        }
+        self.windows.extend(now.into_iter().max());
+    }
+}
+
+fn joined(numbers: &[impl ToString]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn timed(what: impl FnOnce() -> bool, failed: &mut u64, times: &mut Vec<u128>) {
@@ -154,10 +231,13 @@ fn timed(what: impl FnOnce() -> bool, failed: &mut u64, times: &mut Vec<u128>) {
 /// Does what it is told, beside those that serve.
 fn obey(engine: &Engine, lines: &Receiver<String>) -> Result<()> {
     let what = lines.recv().context("nothing to do")?;
-    let (mut failed, mut times) = (0, Vec::new());
+    let (mut failed, mut times, mut delays) = (0, Vec::new(), Delays::default());
+    delays.end();
+    delays = Delays::default();
     match what.as_str() {
         "calls" => {
             while lines.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                delays.end();
                 timed(|| engine.call(), &mut failed, &mut times);
             }
         }
@@ -171,13 +251,21 @@ fn obey(engine: &Engine, lines: &Receiver<String>) -> Result<()> {
                 }
             };
             ensure!(!over, "the load was over before there was any");
+            delays.end();
+            delays = Delays::default();
             timed(|| engine.drop_privileges(), &mut failed, &mut times);
+            std::thread::sleep(EVERY);
+            delays.end();
             lines.recv().context("not told when it is over")?;
         }
         _ => bail!("what is {what}?"),
     }
-    let times: Vec<String> = times.iter().map(u128::to_string).collect();
-    println!("{failed} {}", times.join(" "));
+    println!(
+        "{failed} {} | {} | {}",
+        joined(&times),
+        joined(&delays.windows),
+        joined(&delays.watchers)
+    );
     Ok(())
 }
 
@@ -221,6 +309,9 @@ fn main() -> Result<()> {
                 std::thread::park();
             }
         });
+    }
+    for delay in &DELAYS {
+        std::thread::spawn(|| watch(delay));
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_io().build()?;

@@ -60,7 +60,7 @@ fn attempt() -> Result<String> {
     raw::spawn_sleeper().context("starting a thread by clone(2)")?;
     let slack = timer_slack(Duration::from_nanos(SLACK.unsigned_abs().into()));
     let start = Instant::now();
-    let report = Transaction::<1>::new().with(slack).deadline(DEADLINE).run()?;
+    let report = Transaction::new().with(slack).deadline(DEADLINE).run()?;
     let elapsed = start.elapsed();
     let wanted = THREADS + 2;
     ensure!(report.threads() == wanted, "{} threads in place of {wanted}", report.threads());

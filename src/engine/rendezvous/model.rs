@@ -1,17 +1,18 @@
-//! The rendezvous as it is written, in every interleaving that loom finds for a small case. A lost
-//! wake-up shows as a deadlock. Run with `RUSTFLAGS="--cfg loom" cargo test --release -p libpsx --lib`.
+//! The rendezvous as it is written, in every interleaving that loom finds for a small case. A lost wake-up shows as a
+//! deadlock. Run with `RUSTFLAGS="--cfg loom" cargo test --release -p libpsx --lib`.
 
 extern crate std;
 
 use std::vec::Vec;
 
+use core::cell::Cell;
 use core::time::Duration;
 
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use super::{Rendezvous, Verdict};
+use super::{Phase, Rendezvous, Thread, Verdict};
 use crate::engine::entry::{Entry, Mark};
 use crate::sys::sync::Ordering::SeqCst;
 
@@ -24,6 +25,8 @@ struct World {
     performed: AtomicUsize,
     /// Raised when the caller has the new state.
     new_state: AtomicUsize,
+    /// Raised when the caller has judged.
+    judged: AtomicUsize,
 }
 
 fn world(threads: u32) -> Arc<World> {
@@ -33,6 +36,7 @@ fn world(threads: u32) -> Arc<World> {
         entries,
         performed: AtomicUsize::new(0),
         new_state: AtomicUsize::new(0),
+        judged: AtomicUsize::new(0),
     })
 }
 
@@ -42,25 +46,57 @@ fn model(preemptions: usize, case: impl Fn() + Sync + Send + 'static) {
     builder.check(case);
 }
 
-fn visit(world: &World, index: usize, agreed: bool, gone: bool) {
-    visit_and(world, index, Verdict { index: 0, result: 7, agreed, stays: false }, gone);
+/// One thread of the model in its handler.
+struct Held<'a> {
+    world: &'a World,
+    tid: u32,
+    agrees: bool,
+    caller_is_gone: bool,
+    performs: Cell<bool>,
 }
 
-fn visit_and(world: &World, index: usize, verdict: Verdict, gone: bool) {
+impl Thread for Held<'_> {
+    fn perform(&self) -> Verdict {
+        assert_eq!(self.world.new_state.load(SeqCst), 1, "performed before the caller");
+        self.world.performed.fetch_add(1, SeqCst);
+        self.performs.set(true);
+        Verdict { index: 0, result: 7, agreed: self.agrees }
+    }
+
+    fn is_gone(&self, tid: u32, _reported: bool) -> bool {
+        tid == CALLER && self.caller_is_gone
+    }
+
+    fn look_after_caller(&self) {
+        thread::yield_now();
+    }
+
+    /// As the handler does it, but that no held thread dies here.
+    fn take_over(&self) {
+        let rendezvous = &self.world.rendezvous;
+        if rendezvous.inherit_lock(CALLER, self.tid) {
+            if rendezvous.state().phase == Phase::Committing {
+                while !rendezvous.await_reports(None) {}
+                self.world.judged.store(1, SeqCst);
+            }
+            rendezvous.abandon();
+            rendezvous.unlock();
+        }
+    }
+}
+
+/// P3: a thread that has performed the call leaves only when every thread has, and after the judgement.
+fn visit(world: &World, index: usize, agrees: bool, caller_is_gone: bool) {
     let entry = &world.entries[index];
-    world.rendezvous.visit(
-        entry,
-        entry.tid(),
-        |_| gone,
-        || {
-            assert_eq!(world.new_state.load(SeqCst), 1, "performed before the caller");
-            world.performed.fetch_add(1, SeqCst);
-            verdict
-        },
-    );
+    let tid = entry.tid();
+    let held = Held { world, tid, agrees, caller_is_gone, performs: Cell::new(false) };
+    world.rendezvous.visit(entry, tid, &held);
+    if held.performs.get() {
+        assert_eq!(world.judged.load(SeqCst), 1, "left before the judgement");
+    }
 }
 
-/// Gathers until all are held, as `stop` does with a proof in place of `count`.
+/// Gathers until all are held, as the engine does with a proof in place of `count`.
 fn gather(world: &World, count: u32) -> u32 {
     let epoch = world.rendezvous.open(CALLER);
     hold(world, epoch, count);
@@ -80,6 +116,7 @@ fn commit(world: &World, epoch: u32, count: u32) {
     assert!(world.rendezvous.publish(epoch, count));
     assert!(world.rendezvous.await_reports(None));
     assert_eq!(world.performed.load(SeqCst), count as usize);
+    world.judged.store(1, SeqCst);
     world.rendezvous.release();
 }
 
@@ -104,9 +141,38 @@ fn caller_and_two_threads() {
     });
 }
 
-/// The caller makes one more call when all have reported, and nobody leaves before.
+/// Two threads perform a second part, after a call that the caller made alone.
 #[test]
-fn threads_stay_for_the_last_call() {
+fn a_second_part() {
+    model(2, || {
+        let world = world(2);
+        let epoch = world.rendezvous.open(CALLER);
+        let threads: Vec<_> = (0..2)
+            .map(|i| {
+                let world = world.clone();
+                thread::spawn(move || visit(&world, i, i == 0, false))
+            })
+            .collect();
+        hold(&world, epoch, 2);
+        world.new_state.store(1, SeqCst);
+        assert!(world.rendezvous.publish(epoch, 2));
+        assert!(world.rendezvous.await_reports(None));
+        let next = world.rendezvous.next_epoch();
+        // Thread 1 differs, and performs no further call.
+        assert!(world.entries[0].exchange(10, Mark::Agreed(0), Mark::held(next)));
+        assert_eq!(world.rendezvous.publish_again(1), next);
+        assert!(world.rendezvous.await_reports(None));
+        assert_eq!(world.performed.load(SeqCst), 3);
+        world.judged.store(1, SeqCst);
+        world.rendezvous.release();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+/// Three threads leave: the caller wakes one, and the others are woken by those that leave. Then a second stop
+/// opens while some may still sleep.
+#[test]
+fn the_release_is_handed_over() {
     model(2, || {
         let world = world(2);
         let epoch = world.rendezvous.open(CALLER);
@@ -114,24 +180,23 @@ fn threads_stay_for_the_last_call() {
             .map(|i| {
                 let world = world.clone();
                 thread::spawn(move || {
-                    let verdict = Verdict { index: 0, result: 7, agreed: true, stays: true };
-                    visit_and(&world, i, verdict, false);
-                    assert_eq!(world.new_state.load(SeqCst), 2, "left too early");
+                    visit(&world, i, true, false);
+                    // The signal of the second stop was pending.
+                    visit(&world, i, true, false);
                 })
             })
             .collect();
         hold(&world, epoch, 2);
-        world.new_state.store(1, SeqCst);
-        assert!(world.rendezvous.publish(epoch, 2));
-        assert!(world.rendezvous.await_reports(None));
-        world.new_state.store(2, SeqCst);
-        world.rendezvous.release();
+        commit(&world, epoch, 2);
+        world.performed.store(0, SeqCst);
+        let epoch = gather(&world, 2);
+        commit(&world, epoch, 2);
         threads.into_iter().for_each(|t| t.join().unwrap());
     });
 }
 
-/// A round is given up while a thread arrives: it goes free, or was never counted. It is signalled
-/// again and is held in the next one; nobody is counted in a round that he is not held for.
+/// A round is given up while a thread arrives: it goes free, or was never counted. It is signalled again and is held in
+/// the next one; no thread is counted in a round that it is not held for.
 #[test]
 fn repeated_round() {
     model(3, || {
@@ -142,7 +207,7 @@ fn repeated_round() {
             thread::spawn(move || visit(&world, 0, true, false))
         };
         world.rendezvous.release();
-        // Whoever is counted now is held for this round and performs.
+        // A thread that is counted now is held for this round and performs.
         let epoch = world.rendezvous.open(CALLER);
         if world.rendezvous.close_gate(epoch, 1) {
             commit(&world, epoch, 1);
@@ -155,8 +220,8 @@ fn repeated_round() {
     });
 }
 
-/// A late signal of an abandoned call: either it uses up the entry's mark, and the next gather
-/// sends again, or it arrives in that gather.
+/// A late signal of an abandoned call: either it uses up the entry's mark, and the next gather sends again, or it
+/// arrives in that gather.
 #[test]
 fn late_signal() {
     model(3, || {
@@ -189,9 +254,34 @@ fn late_signal() {
     });
 }
 
-/// The caller dies before it publishes: the watch ends the stop, nobody performs anything.
+/// A thread that arrives in the pause waits for the next round and is held in it, or its wait is over first and it goes
+/// on; in neither case does it sleep for ever.
 #[test]
-fn caller_dies() {
+fn a_pause_keeps_a_late_thread() {
+    model(3, || {
+        let world = world(1);
+        let epoch = world.rendezvous.open(CALLER);
+        world.rendezvous.begin_pause(epoch);
+        world.rendezvous.release();
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || visit(&world, 0, true, false))
+        };
+        let epoch = world.rendezvous.open(CALLER);
+        if world.rendezvous.close_gate(epoch, 1) {
+            commit(&world, epoch, 1);
+        } else {
+            world.rendezvous.release();
+            world.rendezvous.end_pause();
+        }
+        late.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
+    });
+}
+
+/// The caller dies before it publishes: a watch ends the stop and frees the lock, and no thread performs anything.
+#[test]
+fn the_caller_dies_before_it_publishes() {
     model(2, || {
         let world = world(2);
         world.rendezvous.try_lock(CALLER, false).unwrap();
@@ -205,7 +295,31 @@ fn caller_dies() {
         crate::sys::futex::expire();
         threads.into_iter().for_each(|t| t.join().unwrap());
         assert_eq!(world.performed.load(SeqCst), 0);
-        assert_eq!(world.rendezvous.inherit_lock(CALLER, 2), Ok(true));
+        assert_eq!(world.rendezvous.try_lock(2, false), Ok(()));
+    });
+}
+
+/// The caller dies after it has published: a watch waits for the reports, ends the stop and frees the lock.
+#[test]
+fn the_caller_dies_after_it_has_published() {
+    model(2, || {
+        let world = world(2);
+        world.rendezvous.try_lock(CALLER, false).unwrap();
+        let epoch = world.rendezvous.open(CALLER);
+        let threads: Vec<_> = (0..2)
+            .map(|i| {
+                let world = world.clone();
+                // Dead for certain when the waits expire, which is below.
+                thread::spawn(move || visit(&world, i, true, true))
+            })
+            .collect();
+        hold(&world, epoch, 2);
+        world.new_state.store(1, SeqCst);
+        assert!(world.rendezvous.publish(epoch, 2));
+        crate::sys::futex::expire();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(world.performed.load(SeqCst), 2);
+        assert_eq!(world.rendezvous.try_lock(2, false), Ok(()));
     });
 }
 

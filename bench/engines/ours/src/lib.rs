@@ -9,8 +9,8 @@
 use std::ffi::{CStr, c_char, c_int, c_long};
 
 use libpsx::process::{
-    Capabilities, Gid, Operation, Synchronisation, Uid, capset, landlock_restrict_self,
-    no_new_privs, setgroups, setresgid, setresuid,
+    Capabilities, Fd, Gid, LandlockFlags, Operation, Synchronisation, Uid, capset,
+    landlock_restrict_self, no_new_privs, set_all_gids, set_all_uids, setgroups,
 };
 use libpsx::{Error, Transaction};
 
@@ -39,26 +39,27 @@ pub unsafe extern "C" fn perform(nr: c_long, args: *const c_long) -> c_int {
 /// See engine.h: "one" transaction, or "six" stops.
 ///
 /// # Safety
-/// `way` is a string.
+/// `way` is a string, and `ruleset` an open descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let way = unsafe { CStr::from_ptr(way) };
-    let (Some(user), Some(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
+    let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
         return libc::EINVAL;
     };
-    let (user, group) = (Some(user), Some(group));
+    // SAFETY: the caller keeps its ruleset open.
+    let ruleset = unsafe { Fd::borrow_raw(ruleset) };
     let operations: [Operation<'_>; 6] = [
         setgroups(&[]),
-        setresgid(group, group, group),
-        setresuid(user, user, user),
+        set_all_gids(group),
+        set_all_uids(user),
         capset(Capabilities::NONE),
         no_new_privs(),
-        landlock_restrict_self(ruleset, Synchronisation::Broadcast),
+        landlock_restrict_self(ruleset, Synchronisation::Broadcast, LandlockFlags::EMPTY),
     ];
     match way.to_bytes() {
         b"one" => {
-            let transaction = Transaction::<6>::new();
+            let transaction = Transaction::new();
             let transaction = operations.into_iter().fold(transaction, Transaction::with);
             transaction.perform().map_or_else(
                 |error| {

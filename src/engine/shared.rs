@@ -1,0 +1,252 @@
+//! What the threads of one process share: the one global of the engine.
+//!
+//! It lies in memory that a child of fork finds zero (MADV_WIPEONFORK), so a child begins anew, whatever its parent's
+//! threads were doing. A pid could not tell the two apart, because PID namespaces repeat pids. The memory is a
+//! page-aligned static if the kernel accepts that: then a first call maps nothing, and works under mlockall(2) with
+//! RLIMIT_MEMLOCK used up. Otherwise it is a mapping.
+
+// # Safety
+//
+// The memory is zeroed when the first thread sees it, is never given back, and is made of atomics, but for `scratch`,
+// which belongs to the owner of the lock. `plan` and `answers` point to the caller's memory from `publish` until the
+// caller releases; held threads read them only between `publish` and their report, while the caller waits for
+// exactly that and does not write there.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use super::answers::Answers;
+use super::call::Call;
+use super::divergence::Sensitivity;
+use super::entry::Entry;
+use super::rendezvous::Rendezvous;
+use super::thread_table::{FIRST, ThreadTable};
+use crate::errno::Errno;
+use crate::sys::{self, Mask};
+
+/// getdents64(2) fills this much at a time.
+const SCRATCH: usize = 4096;
+/// The smallest page of any CPU. Where pages are larger, madvise(2) refuses the static memory.
+const PAGE: usize = 4096;
+
+#[repr(C, align(4096))]
+pub(super) struct Shared {
+    pub(super) rendezvous: Rendezvous,
+    pub(super) threads: ThreadTable,
+    /// The process that the memory belongs to. A task that reads another pid than its own shares this memory without
+    /// being a thread of it. Written by the initiator that claims it, under no lock.
+    owner: AtomicU32,
+    /// Another library's handler stands above ours, so our handler must set the mask itself. Caller, under the lock.
+    chained: AtomicU32,
+    /// A signal that the caller sent to itself came through. Written by the caller's own handler.
+    reached: AtomicU32,
+    /// Most of the threads' ids could not be guessed. Caller, under the lock.
+    pub(super) scattered: AtomicU32,
+    /// How many calls the caller has performed in the stop that is open: read if it leaves its stop.
+    performed: AtomicU32,
+    /// The caller's [`Sensitivity`]: read if another thread must judge in its place.
+    sensitivity: AtomicU32,
+    /// Set by the caller if the program has a handler for SIGSYS, so that a thread may leave the stop by siglongjmp;
+    /// cleared by the watch that sends the caller a signal for that reason, once in a stop.
+    nudge: AtomicU32,
+    /// The calls that held threads perform: `*const Call`, and which of them.
+    plan: AtomicUsize,
+    first: AtomicUsize,
+    end: AtomicUsize,
+    /// Where each thread answers: `*const Answers`, or null.
+    answers: AtomicUsize,
+    /// The first entries of `threads`, so that a process with few threads needs no mapping.
+    entries: [Entry; FIRST],
+    /// Belongs to the owner of the lock.
+    scratch: UnsafeCell<[u8; SCRATCH]>,
+}
+
+/// The calls of the stop up to the last that every thread performs now, which of them is the first to perform, and
+/// where each thread answers.
+#[derive(Clone, Copy)]
+pub(super) struct Plan<'a> {
+    pub(super) calls: &'a [Call],
+    pub(super) first: usize,
+    pub(super) answers: Option<&'a Answers>,
+}
+
+/// Zeroed by the loader.
+struct Memory(UnsafeCell<MaybeUninit<Shared>>);
+
+// SAFETY: nothing refers to it but as a `Shared`, which is made of atomics and of `scratch`, whose owner is the one
+// that holds the lock.
+unsafe impl Sync for Memory {}
+
+static MEMORY: Memory = Memory(UnsafeCell::new(MaybeUninit::zeroed()));
+
+/// The address of the `Shared` of this process, 0 before the first call. A child of fork keeps it.
+static SHARED: AtomicUsize = AtomicUsize::new(0);
+
+impl Shared {
+    /// The shared memory, if a call has been made.
+    pub(super) fn get() -> Option<&'static Self> {
+        let at = NonNull::new(SHARED.load(Ordering::Acquire) as *mut Self)?;
+        // SAFETY: published once, initialised (zero), never given back.
+        Some(unsafe { at.as_ref() })
+    }
+
+    pub(super) fn get_or_make() -> Result<&'static Self, Errno> {
+        if let Some(shared) = Self::get() {
+            return Ok(shared);
+        }
+        let bytes = size_of::<Self>();
+        let fixed = NonNull::new(MEMORY.0.get().cast::<u8>()).ok_or(Errno::INVAL)?;
+        let memory = match sys::wipe_on_fork(fixed, bytes) {
+            Ok(()) => fixed,
+            Err(_) => {
+                let mapped = sys::map_anonymous(bytes)?;
+                if let Err(errno) = sys::wipe_on_fork(mapped, bytes) {
+                    // SAFETY: no other thread has seen it.
+                    unsafe { sys::unmap(mapped, bytes) };
+                    return Err(errno);
+                }
+                mapped
+            }
+        };
+        let address = memory.as_ptr() as usize;
+        let first = SHARED.compare_exchange(0, address, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_err() && memory != fixed {
+            // SAFETY: no other thread has seen it.
+            unsafe { sys::unmap(memory, bytes) };
+        }
+        Self::get().ok_or(Errno::AGAIN)
+    }
+
+    /// Has every page present, and the first entries in the table. Called under the lock, with no thread held: a
+    /// child of fork finds the pages absent and the table empty.
+    pub(super) fn prepare(&self) {
+        self.threads.adopt(&self.entries);
+        for page in (0..size_of::<Self>() / PAGE).map(|page| page.saturating_mul(PAGE)) {
+            let word = ptr::from_ref(self).cast::<u8>().wrapping_add(page).cast::<AtomicU32>();
+            // SAFETY: the first word of a page of this memory, which is written as an atomic and not changed.
+            let word = unsafe { &*word };
+            word.fetch_add(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The process that the memory belongs to.
+    pub(super) fn pid(&self) -> i32 {
+        self.owner.load(Ordering::Acquire) as i32
+    }
+
+    /// Initiator: claims the memory for this process. Returns false if it belongs to another process that lives: one
+    /// that shares its memory with this one (CLONE_VM without CLONE_THREAD).
+    pub(super) fn claim(&self, pid: i32) -> bool {
+        let me = pid as u32;
+        let claim =
+            |from| self.owner.compare_exchange(from, me, Ordering::AcqRel, Ordering::Acquire);
+        match claim(0) {
+            // A child of vfork, say, which is over.
+            Err(other) if other != me => {
+                sys::tgkill(other as i32, other as i32, 0) == Err(Errno::SRCH)
+                    && claim(other).is_ok()
+            }
+            _ => true,
+        }
+    }
+
+    /// The memory for getdents64(2).
+    ///
+    /// # Safety
+    /// The calling thread owns the lock, and no other slice of the scratch is in use.
+    #[expect(clippy::mut_from_ref, reason = "the lock makes it exclusive")]
+    pub(super) unsafe fn scratch(&self) -> &mut [u8] {
+        // SAFETY: promised by the caller.
+        unsafe { &mut *self.scratch.get() }
+    }
+
+    /// Caller, before the gate opens: a stop of this sensitivity begins. `may_jump`: the program has a handler for
+    /// SIGSYS.
+    pub(super) fn begin(&self, sensitivity: Sensitivity, may_jump: bool) {
+        self.performed.store(0, Ordering::Relaxed);
+        self.nudge.store(u32::from(may_jump), Ordering::Relaxed);
+        self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
+    }
+
+    /// Caller, when it has performed another call of the stop.
+    pub(super) fn count_performed(&self) {
+        self.performed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether the caller has changed anything in this stop.
+    pub(super) fn has_performed(&self) -> bool {
+        self.performed.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether a divergence kills the process.
+    pub(super) fn kills(&self) -> bool {
+        self.sensitivity.load(Ordering::Relaxed) == u32::from(Sensitivity::Error as u8)
+    }
+
+    /// Watch: whether it should send the caller a signal. At most one does in each stop.
+    pub(super) fn should_nudge(&self) -> bool {
+        self.nudge.load(Ordering::SeqCst) != 0 && self.nudge.swap(0, Ordering::SeqCst) != 0
+    }
+
+    /// Caller, under the lock: whether another library's handler stands above ours.
+    pub(super) fn set_chained(&self, chained: bool) {
+        self.chained.store(u32::from(chained), Ordering::Release);
+    }
+
+    /// Handler: blocks what our own action would have blocked.
+    pub(super) fn block_if_chained(&self, interrupted: Mask) {
+        if self.chained.load(Ordering::Acquire) != 0 {
+            let _ = sys::set_mask(sys::all_but_sigsys(interrupted));
+        }
+    }
+
+    /// Caller: sends itself a signal by `send`, and says whether our handler got it.
+    pub(super) fn is_reached(&self, send: impl FnOnce(usize)) -> bool {
+        self.reached.store(0, Ordering::Release);
+        send(ptr::from_ref(self) as usize);
+        self.reached.load(Ordering::Acquire) != 0
+    }
+
+    /// Handler: whether the signal is the one of [`is_reached`](Self::is_reached); takes note of it.
+    pub(super) fn note_reached(&self, value: usize) -> bool {
+        let ours = value == ptr::from_ref(self) as usize;
+        if ours {
+            self.reached.store(1, Ordering::Release);
+        }
+        ours
+    }
+
+    /// The value of the signal that a watch sends to the caller.
+    pub(super) fn nudge_value(&self) -> usize {
+        ptr::from_ref(&self.nudge) as usize
+    }
+
+    /// Caller, before it publishes.
+    pub(super) fn set_plan(&self, plan: Plan) {
+        self.plan.store(plan.calls.as_ptr() as usize, Ordering::Release);
+        self.first.store(plan.first, Ordering::Release);
+        self.end.store(plan.calls.len(), Ordering::Release);
+        let answers = plan.answers.map_or(ptr::null(), ptr::from_ref);
+        self.answers.store(answers as usize, Ordering::Release);
+    }
+
+    /// Held thread, between `publish` and its report.
+    ///
+    /// # Safety
+    /// The caller has published and waits for the report of this thread.
+    pub(super) unsafe fn plan(&self) -> Plan<'_> {
+        let calls = self.plan.load(Ordering::Acquire) as *const Call;
+        let end = self.end.load(Ordering::Acquire);
+        let answers = self.answers.load(Ordering::Acquire) as *const Answers;
+        Plan {
+            // SAFETY: the caller's slice has `end` calls, and stays as it is until this thread reports.
+            calls: unsafe { core::slice::from_raw_parts(calls, end) },
+            first: self.first.load(Ordering::Acquire),
+            // SAFETY: null, or the caller's, which lives until it has released.
+            answers: unsafe { answers.as_ref() },
+        }
+    }
+}

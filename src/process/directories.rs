@@ -1,0 +1,41 @@
+//! Root and working directory, path_resolution(7).
+//!
+//! Threads share both, as a rule (CLONE_FS): then one thread's call would do, and the others repeat it without effect.
+//! A thread that has unshared them (unshare(2)) has its own, and is where a jail leaks. So these calls are made only if
+//! what they take means the same in every thread.
+#![forbid(unsafe_code)]
+
+use core::ffi::CStr;
+
+use linux_raw_sys::general as k;
+
+use super::{Fd, Operation};
+use crate::engine::call::Shares;
+
+/// Sets the working directory of every thread to an open directory. fchdir(2): EACCES, ENOTDIR.
+/// [`Error::NotShared`](crate::Error::NotShared) if a thread has a descriptor table of its own.
+///
+/// ```no_run
+/// use libpsx::Transaction;
+/// use libpsx::process::{chroot, fchdir};
+///
+/// let jail = std::fs::File::open("/var/empty")?;
+/// Transaction::new().with(fchdir(&jail)).with(chroot(c".")).perform()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn fchdir<'fd>(directory: impl Into<Fd<'fd>>) -> Operation<'fd> {
+    Operation::new(k::__NR_fchdir, [directory.into().arg(), 0, 0, 0, 0, 0]).sharing(Shares::FILES)
+}
+
+/// Sets the working directory of every thread. chdir(2): EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR.
+/// [`Error::NotShared`](crate::Error::NotShared) if a thread has a root or working directory of its own.
+pub fn chdir(path: &CStr) -> Operation<'_> {
+    Operation::new(k::__NR_chdir, [path.as_ptr() as usize, 0, 0, 0, 0, 0]).sharing(Shares::FS)
+}
+
+/// Sets the root directory of every thread; see [`fchdir`] for an example. chroot(2): EPERM without CAP_SYS_CHROOT, and
+/// the errors of [`chdir`]. [`Error::NotShared`](crate::Error::NotShared) if a thread has a root or working directory of
+/// its own. The working directory and open directories stay where they are, and may lead out of the new root.
+pub fn chroot(path: &CStr) -> Operation<'_> {
+    Operation::new(k::__NR_chroot, [path.as_ptr() as usize, 0, 0, 0, 0, 0]).sharing(Shares::FS)
+}

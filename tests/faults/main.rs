@@ -1,0 +1,544 @@
+//! Refuses each kernel call that libpsx makes, with each error of its manual page, once or for good, and checks
+//! what state the process is in afterwards. `scripts/faults` runs it.
+//!
+//! These outcomes are right:
+//! - the change is done in all threads;
+//! - an error is returned, and nothing has changed in any thread;
+//! - the process was killed by signal 33, after a line on standard error.
+//!
+//! These outcomes are forbidden:
+//! - the process hangs;
+//! - the threads differ, or their state is not what the result says;
+//! - the process dies in another way, or another process does;
+//! - a later call fails, although nothing is refused any more.
+#![cfg(target_arch = "x86_64")]
+// `pub` is for the modules of this program.
+#![allow(unsafe_code, unreachable_pub)]
+
+mod errnos;
+mod program;
+mod sandbox;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support/tracer.rs"]
+mod tracer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::FromRawFd;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use program::{CALLER_DIED, DONE, HEALED, Kind, PARTIAL, State, UNCHANGED};
+use sandbox::{Action, On, Sandbox};
+use tracer::{End, Fault, Phase, Plan, Role, When, watchdog};
+
+/// How long a run may take. In a full sweep the time is longer, so that only hangs reach it, not slow runs.
+const WATCHDOG: Duration = Duration::from_secs(8);
+const FULL_WATCHDOG: Duration = Duration::from_secs(30);
+/// After so many forbidden outcomes of a program and a call, the other runs of the two are left out. Hangs take
+/// time, and mostly have one cause.
+const ENOUGH: u32 = 4;
+/// How long libpsx may try to stop the threads.
+const DEADLINE: Duration = Duration::from_millis(300);
+
+/// What is refused in a run.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// Nothing is refused.
+    Control {
+        traced: bool,
+    },
+    Fault(Fault),
+    Sandbox(Sandbox),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    kind: Kind,
+    cause: Cause,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Outcome {
+    Done,
+    Error,
+    /// A transaction said that only its first call was performed, and that was true in all threads.
+    Partial,
+    Killed,
+    NotReached,
+    /// See [`ENOUGH`].
+    LeftOut,
+    Forbidden,
+}
+
+impl Outcome {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Done, "done"),
+        (Self::Error, "error"),
+        (Self::Partial, "partial"),
+        (Self::Killed, "killed"),
+        (Self::NotReached, "not-reached"),
+        (Self::LeftOut, "left-out"),
+        (Self::Forbidden, "FORBIDDEN"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(outcome, _)| *outcome == self).map_or("?", |(_, name)| name)
+    }
+
+    fn of(name: &str) -> Self {
+        let named = Self::ALL.iter().find(|(_, known)| *known == name);
+        named.map_or(Self::Forbidden, |&(outcome, _)| outcome)
+    }
+}
+
+impl Row {
+    fn made_by(&self) -> &'static str {
+        match self.cause {
+            Cause::Control { .. } => "-",
+            Cause::Fault(fault) => fault.role.name(),
+            Cause::Sandbox(sandbox) => match sandbox.on {
+                On::All => "all threads",
+                On::Caller => "caller",
+                On::OneHeld => "one thread",
+            },
+        }
+    }
+
+    fn call(&self) -> &'static str {
+        match self.cause {
+            Cause::Control { .. } => "(nothing)",
+            Cause::Fault(fault) => fault.call,
+            Cause::Sandbox(sandbox) => sandbox.call,
+        }
+    }
+
+    /// Returns the error, or what the filter does instead.
+    fn answer(&self) -> String {
+        match self.cause {
+            Cause::Control { .. } => "-".to_owned(),
+            Cause::Fault(fault) => errnos::name(fault.errno),
+            Cause::Sandbox(sandbox) => match sandbox.action {
+                Action::Errno(errno) => errnos::name(errno),
+                Action::Trap => "trap".to_owned(),
+                Action::KillThread => "kill thread".to_owned(),
+                Action::KillProcess => "kill process".to_owned(),
+            },
+        }
+    }
+
+    fn when(&self) -> String {
+        match self.cause {
+            Cause::Control { traced: true } => "traced".to_owned(),
+            Cause::Control { traced: false } => "untraced".to_owned(),
+            Cause::Fault(fault) => {
+                let phase = fault.phase.map_or(String::new(), |phase| format!("{} ", phase.name()));
+                match fault.when {
+                    When::Nth(number) => format!("{phase}{number}"),
+                    When::OneThread => format!("{phase}always in one"),
+                    When::Always => format!("{phase}always"),
+                }
+            }
+            Cause::Sandbox(_) => "filter".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, role, call) = (self.kind.name(), self.made_by(), self.call());
+        write!(f, "{kind}\t{role}\t{call}\t{}\t{}", self.answer(), self.when())
+    }
+}
+
+/// The result of a run.
+#[derive(Debug, Clone)]
+struct Told {
+    outcome: Outcome,
+    detail: String,
+    seconds: f64,
+    /// If nothing was refused: the calls that libpsx made.
+    made: BTreeSet<(Role, Phase, String)>,
+}
+
+/// Performs the run of a row. It needs a process with one thread.
+fn run(row: Row) -> Told {
+    let began = Instant::now();
+    let (fault, sandbox, traced) = match row.cause {
+        Cause::Control { traced } => (None, None, traced),
+        Cause::Fault(fault) => (Some(fault), None, true),
+        Cause::Sandbox(sandbox) => (None, Some(sandbox), false),
+    };
+    let asked = program::ASKED;
+    let time = watchdog(if full() { FULL_WATCHDOG } else { WATCHDOG });
+    let plan = Plan { fault, healed: HEALED, asked, watchdog: time, traced };
+    let deadline = watchdog(DEADLINE);
+    // A filter is there in the last step too, unless it was that of a caller that has died.
+    let lasting = sandbox
+        .is_some_and(|sandbox| sandbox.on != On::Caller || sandbox.action != Action::KillThread);
+    let mut expected = State::of(std::process::id() as i32).expect("this process");
+    let mut wrong: Option<String> = None;
+    let mut codes = Vec::new();
+    let mut texts = Vec::new();
+    let run = tracer::run(
+        &plan,
+        move |board| program::program(board, row.kind, sandbox, deadline),
+        &mut |pid, board| {
+            let (step, code) = (board.step(), board.code.load(SeqCst));
+            let last = step >= HEALED;
+            let new = match code {
+                DONE => expected.after(step),
+                PARTIAL => expected.partly_after(),
+                // Either all threads have performed the step, or none.
+                CALLER_DIED if expected.after(step).count(pid).1 == 0 => expected.after(step),
+                _ => expected.clone(),
+            };
+            let (right, other) = new.count(pid);
+            let result = match code {
+                DONE => "Ok".to_owned(),
+                _ => board.text(),
+            };
+            if other > 0 {
+                let all = right + other;
+                let threads = statuses_of(pid);
+                wrong = Some(format!(
+                    "step {step}: {other} of {all} threads are not as the result says; {result}; {threads}"
+                ));
+            } else if last && code == UNCHANGED && !lasting {
+                wrong = Some(format!("a later call fails: {result}"));
+            }
+            if code != DONE {
+                texts.push(format!("step {step}: {result}"));
+            }
+            codes.push(code);
+            expected = new;
+            wrong.is_none()
+        },
+    );
+    let announced = run.complaint.contains("libpsx: ");
+    let kills =
+        matches!(sandbox, Some(Sandbox { action: Action::KillProcess | Action::KillThread, .. }));
+    let refuses_line = fault.is_some_and(|fault| fault.call == "write")
+        || sandbox.is_some_and(|sandbox| sandbox.call == "write");
+    let divergence = row.kind == Kind::Divergence;
+    let (outcome, detail) = match (wrong, run.end) {
+        (Some(wrong), _) => (Outcome::Forbidden, wrong),
+        _ if run.bystander_killed => {
+            (Outcome::Forbidden, "another process of the process group is killed".to_owned())
+        }
+        (None, End::Hung) => {
+            let texts = texts.join("; ");
+            let (steps, time) = (codes.len(), plan.watchdog);
+            let detail = format!("not over after {time:.0?}, {steps} steps; {texts}; {}", run.hung);
+            (Outcome::Forbidden, detail)
+        }
+        (None, End::Killed(33)) if announced || refuses_line => (Outcome::Killed, String::new()),
+        (None, End::Killed(libc::SIGKILL)) if divergence && (announced || refuses_line) => {
+            (Outcome::Killed, "by signal 9".to_owned())
+        }
+        (None, End::Exited(161)) if divergence && announced => {
+            (Outcome::Killed, "by exit_group".to_owned())
+        }
+        (None, End::Killed(libc::SIGILL | libc::SIGTRAP)) if divergence && announced => {
+            (Outcome::Killed, "by a trap".to_owned())
+        }
+        (None, End::Killed(libc::SIGSYS)) if kills => (Outcome::Killed, "by the filter".to_owned()),
+        (None, End::Killed(signal)) => {
+            (Outcome::Forbidden, format!("killed by signal {signal} after {} steps", codes.len()))
+        }
+        (None, End::Exited(0)) if divergence && codes.contains(&DONE) => {
+            (Outcome::Forbidden, "a thread's result differs, and the process lives".to_owned())
+        }
+        (None, End::Exited(0)) if fault.is_some() && run.hits == 0 => {
+            (Outcome::NotReached, String::new())
+        }
+        (None, End::Exited(0)) => {
+            let bad = codes.iter().find(|&&code| code != DONE);
+            let outcome = match bad {
+                None => Outcome::Done,
+                Some(&PARTIAL) => Outcome::Partial,
+                Some(_) => Outcome::Error,
+            };
+            (outcome, texts.join("; "))
+        }
+        (None, End::Exited(code)) => (Outcome::Forbidden, format!("ends with exit code {code}")),
+    };
+    let complaint = run.complaint.lines().next().unwrap_or_default();
+    let detail = if complaint.is_empty() { detail } else { format!("{detail} [{complaint}]") };
+    let made = match row.cause {
+        Cause::Control { traced: true } => {
+            run.made.keys().map(|made| (made.role, made.phase, made.call.to_owned())).collect()
+        }
+        _ => BTreeSet::new(),
+    };
+    Told { outcome, detail, seconds: began.elapsed().as_secs_f64(), made }
+}
+
+fn left_out() -> Told {
+    let (outcome, detail) = (Outcome::LeftOut, String::new());
+    Told { outcome, detail, seconds: 0.0, made: BTreeSet::new() }
+}
+
+/// Returns what the observer sees in each thread.
+fn statuses_of(pid: i32) -> String {
+    let threads = tracer::statuses(pid).into_iter().map(|(tid, fields)| {
+        let field = |key: &str| fields.get(key).cloned().unwrap_or_default().replace('\t', " ");
+        let state = field("State");
+        format!("{tid} {} {}|{}|{}", &state[..1], field("Groups"), field("Gid"), field("Uid"))
+    });
+    threads.collect::<Vec<_>>().join(", ")
+}
+
+/// Performs the runs of all rows, in as many workers as there are CPUs. Prints the progress.
+fn run_all(rows: &[Row]) -> Vec<Told> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(rows.len());
+    let next = tracer::shared_memory(size_of::<AtomicUsize>()) as *const AtomicUsize;
+    // SAFETY: zeroed, and never given back.
+    let next = unsafe { &*next };
+    // Forbidden outcomes of a program and a call are counted at the place of their first row.
+    let counts = tracer::shared_memory(rows.len() * size_of::<AtomicU32>()) as *const AtomicU32;
+    // SAFETY: as many words, zeroed, and never given back.
+    let counts = unsafe { std::slice::from_raw_parts(counts, rows.len()) };
+    let mut first = BTreeMap::new();
+    let key =
+        |row: &Row| (row.kind, row.made_by(), row.call(), matches!(row.cause, Cause::Sandbox(_)));
+    let places: Vec<usize> = rows
+        .iter()
+        .enumerate()
+        .map(|(index, row)| *first.entry(key(row)).or_insert(index))
+        .collect();
+    let (told, results) = channel::<(usize, Told)>();
+    let mut pids = Vec::new();
+    for _ in 0..workers {
+        let mut pipe = [0; 2];
+        // SAFETY: the kernel writes two descriptors.
+        assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+        // SAFETY: both are this function's own.
+        let [read, mut write] = pipe.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) });
+        pids.push(tracer::alone(|| {
+            loop {
+                let index = next.fetch_add(1, SeqCst);
+                let Some(&row) = rows.get(index) else { return 0 };
+                let count = &counts[places[index]];
+                let told = if count.load(SeqCst) < ENOUGH { run(row) } else { left_out() };
+                if told.outcome == Outcome::Forbidden {
+                    count.fetch_add(1, SeqCst);
+                }
+                let detail = told.detail.replace(['\n', '\t'], " ");
+                let made = told.made.iter().map(|(role, phase, call)| {
+                    format!("{}{}{call}", u8::from(*role == Role::Held), *phase as u8)
+                });
+                let made: Vec<_> = made.collect();
+                let (name, made) = (told.outcome.name(), made.join(","));
+                let line = format!("{index}\t{name}\t{:.3}\t{detail}\t{made}\n", told.seconds);
+                write.write_all(line.as_bytes()).expect("the pipe");
+            }
+        }));
+        drop(write);
+        let told = told.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(read).lines().map_while(Result::ok) {
+                let fields: Vec<&str> = line.split('\t').collect();
+                let made = fields[4].split(',').filter(|made| !made.is_empty()).map(|made| {
+                    let role = if made.starts_with('1') { Role::Held } else { Role::Caller };
+                    let phase = made[1..2].parse::<usize>().expect("a phase");
+                    (role, Phase::ALL[phase], made[2..].to_owned())
+                });
+                let (outcome, detail) = (Outcome::of(fields[1]), fields[3].to_owned());
+                let seconds = fields[2].parse().unwrap_or(0.0);
+                let result = Told { outcome, detail, seconds, made: made.collect() };
+                let _ = told.send((fields[0].parse().expect("a number"), result));
+            }
+        });
+    }
+    drop(told);
+    let mut all: Vec<Option<Told>> = vec![None; rows.len()];
+    let (began, mut shown) = (Instant::now(), Instant::now());
+    for (count, (index, result)) in results.iter().enumerate() {
+        if result.outcome == Outcome::Forbidden {
+            println!("FORBIDDEN\t{}\t{:.1} s\t{}", rows[index], result.seconds, result.detail);
+        }
+        if shown.elapsed() > Duration::from_secs(5) {
+            shown = Instant::now();
+            println!(
+                "... {} of {} after {:.0} s",
+                count + 1,
+                rows.len(),
+                began.elapsed().as_secs_f64()
+            );
+        }
+        all[index] = Some(result);
+    }
+    for pid in pids {
+        support::reap(pid);
+    }
+    let lost = Told {
+        outcome: Outcome::Forbidden,
+        detail: "the tracer failed".to_owned(),
+        seconds: 0.0,
+        made: BTreeSet::new(),
+    };
+    all.into_iter().map(|told| told.unwrap_or_else(|| lost.clone())).collect()
+}
+
+/// Returns the rows for the calls that libpsx made when nothing was refused.
+fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut refuse = |kind, role, call, phase, errno, when| {
+        let fault = Fault { role, call, phase, errno, when };
+        rows.push(Row { kind, cause: Cause::Fault(fault) });
+    };
+    for (&kind, calls) in made {
+        let usual = matches!(kind, Kind::Threads | Kind::ZombieLeader | Kind::OneThread);
+        let mut always = BTreeSet::new();
+        for (role, phase, call) in calls {
+            // Without rt_sigreturn no handler of any program returns. Before it is killed, a program whose
+            // threads differ is like any other.
+            let same = kind == Kind::Divergence && *phase != Phase::Kill;
+            if call == "rt_sigreturn" || same {
+                continue;
+            }
+            let call: &'static str = Box::leak(call.clone().into_boxed_str());
+            let of_page = errnos::of(call);
+            let errnos: BTreeSet<i32> = match (full, usual) {
+                (true, _) => [of_page, errnos::FILTERS, errnos::MOMENTARY].concat(),
+                (false, true) => [&of_page[..of_page.len().min(1)], &errnos::FILTERS[..1]].concat(),
+                (false, false) => vec![libc::EPERM],
+            }
+            .into_iter()
+            .collect();
+            let occurrences: &[When] = match (full, role) {
+                (true, Role::Caller) => &[When::Nth(1), When::Nth(2), When::Nth(3), When::Always],
+                (true, Role::Held) => &[When::Nth(1), When::Nth(9), When::OneThread, When::Always],
+                (false, Role::Caller) => &[When::Nth(1), When::Always],
+                (false, Role::Held) => &[When::OneThread, When::Always],
+            };
+            for errno in errnos {
+                for &when in occurrences {
+                    refuse(kind, *role, call, Some(*phase), errno, when);
+                }
+                if full && kind != Kind::Divergence && always.insert((*role, call, errno)) {
+                    refuse(kind, *role, call, None, errno, When::Always);
+                }
+            }
+        }
+        if kind == Kind::Divergence {
+            // libpsx has several ways to kill the process. The later ones are taken if the first ones fail.
+            for call in ["tgkill+kill", "getpid+gettid", "rt_sigaction+rt_sigprocmask", ENDS] {
+                refuse(kind, Role::Caller, call, Some(Phase::Kill), libc::EPERM, When::Always);
+            }
+        }
+    }
+    // These filters look at the call's number, not at its operation.
+    let calls: BTreeSet<&str> = made.values().flatten().map(|(.., call)| call.as_str()).collect();
+    let calls = calls.into_iter().filter_map(|call| call.split(' ').next());
+    let calls: BTreeSet<String> = calls.map(str::to_owned).collect();
+    for call in calls {
+        let call: &'static str = Box::leak(call.into_boxed_str());
+        let kill = |on| [(on, Action::KillThread), (on, Action::KillProcess)];
+        let mut filters = Vec::from(kill(On::OneHeld));
+        filters.push((On::Caller, Action::KillThread));
+        if call != "rt_sigreturn" {
+            for on in [On::All, On::Caller, On::OneHeld] {
+                filters.push((on, Action::Trap));
+                filters.push((on, Action::Errno(libc::EPERM)));
+                if full {
+                    filters.push((on, Action::Errno(libc::ENOSYS)));
+                }
+            }
+        }
+        let kinds: &[Kind] = match full {
+            true => &[Kind::Threads, Kind::ZombieLeader, Kind::WithoutProc],
+            false => &[Kind::Threads],
+        };
+        for &kind in kinds {
+            for &(on, action) in &filters {
+                rows.push(Row { kind, cause: Cause::Sandbox(Sandbox { on, action, call }) });
+            }
+        }
+    }
+    rows
+}
+
+/// Every call that ends a process.
+const ENDS: &str = "tgkill+kill+exit_group";
+
+/// Returns the table: for each call and answer, how often each outcome occurred.
+fn table(rows: &[Row], told: &[Told]) -> String {
+    let mut counts: BTreeMap<(&str, &str, String), BTreeMap<Outcome, usize>> = BTreeMap::new();
+    for (row, told) in rows.iter().zip(told) {
+        let key = (row.call(), row.made_by(), row.answer());
+        *counts.entry(key).or_default().entry(told.outcome).or_default() += 1;
+    }
+    let mut text = format!("{:24} {:12} {:13}", "call", "made by", "answer");
+    Outcome::ALL.iter().for_each(|(_, name)| text += &format!(" {name:>11}"));
+    for ((call, role, answer), counts) in counts {
+        text += &format!("\n{call:24} {role:12} {answer:13}");
+        for (outcome, _) in Outcome::ALL {
+            let count = counts.get(&outcome).map_or("-".to_owned(), usize::to_string);
+            text += &format!(" {count:>11}");
+        }
+    }
+    text
+}
+
+/// Returns whether all errors and more occurrences are wanted.
+fn full() -> bool {
+    std::env::var_os("PSX_FAULTS_FULL").is_some()
+}
+
+/// The sweep. `scripts/faults` runs it, and sets the variables that it reads.
+#[test]
+#[ignore = "takes minutes: scripts/faults"]
+fn sweep() {
+    if support::skipped_without_root("the sweep of refused calls") {
+        return;
+    }
+    let only = std::env::var("PSX_FAULTS_ONLY").unwrap_or_default();
+    let empty = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
+    std::fs::create_dir(&empty).expect("an empty directory");
+    let empty = program::EMPTY.get_or_init(|| empty);
+    let controls: Vec<Row> = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| [true, false].map(|traced| Row { kind, cause: Cause::Control { traced } }))
+        .collect();
+    println!("{} runs with nothing refused", controls.len());
+    let mut told = run_all(&controls);
+    let mut made: BTreeMap<Kind, BTreeSet<(Role, Phase, String)>> = BTreeMap::new();
+    for (row, told) in controls.iter().zip(&mut told) {
+        made.entry(row.kind).or_default().extend(told.made.iter().cloned());
+        let wanted = match row.kind {
+            Kind::Divergence => Outcome::Killed,
+            _ => Outcome::Done,
+        };
+        println!("control\t{row}\t{}\t{}", told.outcome.name(), told.detail);
+        if told.outcome != wanted && told.outcome != Outcome::Forbidden {
+            told.outcome = Outcome::Forbidden;
+            told.detail += " (with nothing refused)";
+        }
+    }
+    let mut rows = rows_for(&made, full());
+    rows.retain(|row| row.to_string().replace('\t', " ").contains(&only));
+    println!("{} runs with a call refused", rows.len());
+    let results = run_all(&rows);
+    told.extend(results);
+    let rows = [controls, rows].concat();
+    if let Some(file) = std::env::var_os("PSX_FAULTS_TSV") {
+        let mut text =
+            "program\tmade by\tcall\tanswer\twhen\toutcome\tseconds\tdetail\n".to_owned();
+        for (row, told) in rows.iter().zip(&told) {
+            text +=
+                &format!("{row}\t{}\t{:.3}\t{}\n", told.outcome.name(), told.seconds, told.detail);
+        }
+        std::fs::write(file, text).expect("the file is written");
+    }
+    println!("{}", table(&rows, &told));
+    let _ = std::fs::remove_dir(empty);
+    let forbidden = told.iter().filter(|told| told.outcome == Outcome::Forbidden).count();
+    println!("{} runs, {forbidden} with a forbidden outcome", rows.len());
+    assert_eq!(forbidden, 0);
+}

@@ -1,0 +1,280 @@
+//! Which calls are refused before anything is done (P2). The table below is compared both ways with
+//! what a transaction says of every call number, of every code and of every flag.
+//!
+//! No call is made: the first call of the transaction fails, and the one in question comes after it.
+#![cfg(target_arch = "x86_64")]
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use libpsx::{Agreement, Error, Refusal, Transaction, TransactionError};
+use support::{forked, isolated, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+type Args = [usize; 6];
+
+/// A call, the arguments with which it is refused, and why.
+struct Row(i64, fn(Args) -> bool, Refusal);
+
+/// The kernel takes an int or an unsigned int, and does not look at the upper half.
+const fn int(arg: usize) -> u32 {
+    arg as u32
+}
+
+const ALWAYS: fn(Args) -> bool = |_| true;
+const UPROBE: i64 = 336;
+
+/// The first row that fits counts.
+const TABLE: &[Row] = &[
+    Row(libc::SYS_fork, ALWAYS, Refusal::Forks),
+    Row(libc::SYS_vfork, ALWAYS, Refusal::Forks),
+    Row(libc::SYS_clone, ALWAYS, Refusal::Forks),
+    Row(libc::SYS_clone3, ALWAYS, Refusal::Forks),
+    Row(libc::SYS_execve, ALWAYS, Refusal::Ends),
+    Row(libc::SYS_execveat, ALWAYS, Refusal::Ends),
+    Row(libc::SYS_exit, ALWAYS, Refusal::Ends),
+    Row(libc::SYS_exit_group, ALWAYS, Refusal::Ends),
+    Row(libc::SYS_rt_sigreturn, ALWAYS, Refusal::LeavesHandler),
+    Row(libc::SYS_restart_syscall, ALWAYS, Refusal::LeavesHandler),
+    Row(335, ALWAYS, Refusal::LeavesHandler), // uretprobe
+    Row(UPROBE, ALWAYS, Refusal::LeavesHandler),
+    Row(libc::SYS_rt_sigprocmask, ALWAYS, Refusal::Signals),
+    Row(libc::SYS_sigaltstack, ALWAYS, Refusal::Signals),
+    Row(libc::SYS_rt_sigaction, |args| int(args[0]) == 33, Refusal::Signals),
+    Row(libc::SYS_ppoll, |args| args[3] != 0, Refusal::Signals),
+    Row(libc::SYS_epoll_pwait, |args| args[4] != 0, Refusal::Signals),
+    Row(libc::SYS_epoll_pwait2, |args| args[4] != 0, Refusal::Signals),
+    Row(libc::SYS_io_uring_enter, |args| args[4] != 0, Refusal::Signals),
+    Row(libc::SYS_pselect6, |args| args[5] != 0, Refusal::Signals),
+    Row(333, |args| args[5] != 0, Refusal::Signals), // io_pgetevents
+    Row(libc::SYS_rt_sigsuspend, ALWAYS, Refusal::Blocks),
+    Row(libc::SYS_pause, ALWAYS, Refusal::Blocks),
+    Row(libc::SYS_rt_sigtimedwait, |args| args[2] == 0, Refusal::Blocks),
+    Row(libc::SYS_poll, |args| int(args[1]) == 0 && int(args[2]) >> 31 == 1, Refusal::Blocks),
+    Row(libc::SYS_ppoll, |args| int(args[1]) == 0 && args[2] == 0, Refusal::Blocks),
+    Row(libc::SYS_select, |args| int(args[0]) == 0 && args[4] == 0, Refusal::Blocks),
+    Row(libc::SYS_pselect6, |args| int(args[0]) == 0 && args[4] == 0, Refusal::Blocks),
+    Row(libc::SYS_set_tid_address, ALWAYS, Refusal::ThreadState),
+    Row(libc::SYS_set_robust_list, ALWAYS, Refusal::ThreadState),
+    Row(libc::SYS_rseq, ALWAYS, Refusal::ThreadState),
+    Row(libc::SYS_arch_prctl, |args| ARCH_CODES.contains(&int(args[0])), Refusal::ThreadState),
+    Row(libc::SYS_seccomp, |args| int(args[0]) == 0, Refusal::Forbids), // SECCOMP_SET_MODE_STRICT
+    Row(libc::SYS_prctl, |args| int(args[0]) == 22 && int(args[1]) == 1, Refusal::Forbids), // PR_SET_SECCOMP
+    Row(libc::SYS_prctl, |args| int(args[0]) == 59 && int(args[1]) != 0, Refusal::Forbids), // PR_SET_SYSCALL_USER_DISPATCH
+];
+
+/// ARCH_SET_GS, ARCH_SET_FS, ARCH_SHSTK_ENABLE, _DISABLE, _LOCK, _UNLOCK.
+const ARCH_CODES: [u32; 6] = [0x1001, 0x1002, 0x5001, 0x5002, 0x5003, 0x5004];
+
+/// What the table says.
+fn expected(nr: usize, args: Args) -> Option<Refusal> {
+    const X32_BIT: u32 = 0x4000_0000;
+    let number = nr as u32;
+    if number & X32_BIT != 0 && (512..=547).contains(&(number & !X32_BIT)) {
+        return Some(Refusal::LeavesHandler);
+    }
+    let fits = |row: &&Row| row.0 == i64::from(number & !X32_BIT) && row.1(args);
+    TABLE.iter().find(fits).map(|row| row.2)
+}
+
+/// What a transaction says.
+fn refusal(nr: usize, args: Args) -> Option<Refusal> {
+    let fails = [0x7fff_ffff, 0, 0, 0, 0, 0];
+    let any = Agreement::Anything;
+    // SAFETY: a prctl(2) that does not exist touches no memory.
+    let transaction = unsafe { Transaction::<2>::new().with_call(libc::SYS_prctl, fails, any) };
+    // SAFETY: it is not made, because the first call fails.
+    let transaction = unsafe { transaction.with_call(nr as i64, args, any) };
+    match transaction.perform() {
+        Err(TransactionError::Unchanged(Error::Refused(why))) => Some(why),
+        Err(TransactionError::Unchanged(Error::Call(errno))) if errno.raw() == libc::EINVAL => None,
+        other => panic!("call {nr:#x}, {args:x?}: {other:?}"),
+    }
+}
+
+fn compare(nr: usize, args: Args) {
+    let (is, wanted) = (refusal(nr, args), expected(nr, args));
+    assert_eq!(is, wanted, "call {nr:#x}, {args:x?}");
+}
+
+const UPPER: usize = 1 << 32;
+
+/// Arguments of which each one takes every one of some values, among zeroes and among ones.
+fn arguments() -> impl Iterator<Item = Args> {
+    let values = [0, 1, 2, 33, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, UPPER, UPPER | 1, UPPER | 33];
+    [[0; 6], [1; 6]].into_iter().flat_map(move |base| {
+        (0..6).flat_map(move |at| {
+            values.into_iter().map(move |value| {
+                let mut args = base;
+                args[at] = value;
+                args
+            })
+        })
+    })
+}
+
+#[test]
+fn every_number() {
+    isolated("every_number", WATCHDOG, || {
+        // A process of one thread: nothing is stopped.
+        forked(|| {
+            for number in 0..=600usize {
+                arguments().for_each(|args| compare(number, args));
+                for nr in [number | 0x4000_0000, number | UPPER, number | 0x8000_0000] {
+                    compare(nr, [0; 6]);
+                    compare(nr, [1; 6]);
+                }
+            }
+            // Each row of the table fits some call of this test.
+            for row in TABLE {
+                let prctl = [[22, 1, 0, 0, 0, 0], [59, 1, 0, 0, 0, 0], [0x5001, 0, 0, 0, 0, 0]];
+                assert!(arguments().chain(prctl).any(row.1), "{}: {:?}", row.0, row.2);
+            }
+        });
+    });
+}
+
+#[test]
+fn every_code() {
+    isolated("every_code", WATCHDOG, || {
+        forked(|| {
+            // PR_SET_VMA, PR_SET_PTRACER, PR_GET_AUXV.
+            let far = [0x5356_4d41, 0x5961_6d61, 0x4155_5856];
+            for code in (0..=1000usize).chain(far) {
+                for second in [0, 1, 2, 3, 0xffff_ffff, UPPER, UPPER | 1] {
+                    for code in [code, code | UPPER] {
+                        compare(libc::SYS_prctl as usize, [code, second, 0, 0, 0, 0]);
+                    }
+                }
+            }
+            for code in 0..=0x7000usize {
+                for code in [code, code | UPPER] {
+                    compare(libc::SYS_arch_prctl as usize, [code, 0, 0, 0, 0, 0]);
+                    compare(libc::SYS_seccomp as usize, [code, 0, 0, 0, 0, 0]);
+                }
+            }
+        });
+    });
+}
+
+/// `CLONE_NEW*`, namespaces(7).
+const NAMESPACES: [i32; 8] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWCGROUP,
+    0x80, // CLONE_NEWTIME
+];
+
+fn unshare(flags: usize) -> Option<Refusal> {
+    refusal(libc::SYS_unshare as usize, [flags, 0, 0, 0, 0, 0])
+}
+
+fn setns(file: i32, kinds: i32) -> Option<Refusal> {
+    let kinds = kinds as u32 as usize;
+    refusal(libc::SYS_setns as usize, [file as usize, kinds, 0, 0, 0, 0])
+}
+
+/// Descriptors of this process's namespaces, by name.
+fn own(name: &str) -> File {
+    File::open(format!("/proc/self/ns/{name}")).unwrap()
+}
+
+#[test]
+fn every_flag_in_company() {
+    isolated("every_flag_in_company", WATCHDOG, || {
+        sleepers(1);
+        for bit in 0..64 {
+            let flag = 1usize << bit;
+            let named = bit < 32 && NAMESPACES.contains(&(flag as i32));
+            assert_eq!(unshare(flag), named.then_some(Refusal::Namespaces), "{flag:#x}");
+            let with_files = flag | libc::CLONE_FILES as usize;
+            assert_eq!(unshare(with_files), named.then_some(Refusal::Namespaces), "{flag:#x}");
+            if bit < 32 {
+                let pid = flag as i32 == libc::CLONE_NEWPID;
+                assert_eq!(
+                    setns(-1, flag as i32),
+                    pid.then_some(Refusal::PidNamespace),
+                    "{flag:#x}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn every_descriptor_of_setns_in_company() {
+    isolated("every_descriptor_of_setns_in_company", WATCHDOG, || {
+        sleepers(1);
+        for name in ["cgroup", "ipc", "mnt", "net", "time", "user", "uts"] {
+            match File::open(format!("/proc/self/ns/{name}")) {
+                Ok(file) => assert_eq!(setns(file.as_raw_fd(), 0), None, "{name}"),
+                Err(error) => println!("SKIPPED: no {name} namespace: {error}"),
+            }
+        }
+        for name in ["pid", "pid_for_children"] {
+            let file = own(name);
+            assert_eq!(setns(file.as_raw_fd(), 0), Some(Refusal::PidNamespace), "{name}");
+            assert_eq!(setns(file.as_raw_fd(), libc::CLONE_NEWNET), None, "{name}");
+        }
+        assert_eq!(setns(-1, 0), None);
+        assert_eq!(setns(File::open("/dev/null").unwrap().as_raw_fd(), 0), None);
+        // SAFETY: pidfd_open touches no memory.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as i32;
+        assert!(pidfd >= 0);
+        assert_eq!(setns(pidfd, 0), None);
+        assert_eq!(setns(pidfd, libc::CLONE_NEWNET), None);
+        let both = libc::CLONE_NEWNET | libc::CLONE_NEWPID;
+        assert_eq!(setns(pidfd, both), Some(Refusal::PidNamespace));
+    });
+}
+
+/// What a filter hides may be a PID namespace.
+#[test]
+fn setns_of_what_cannot_be_known() {
+    isolated("setns_of_what_cannot_be_known", WATCHDOG, || {
+        sleepers(1);
+        let file = own("net");
+        support::filter(libc::SYS_ioctl, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+        assert_eq!(setns(file.as_raw_fd(), 0), Some(Refusal::PidNamespace));
+        assert_eq!(setns(file.as_raw_fd(), libc::CLONE_NEWNET), None);
+    });
+}
+
+#[test]
+fn a_single_thread_may() {
+    isolated("a_single_thread_may", WATCHDOG, || {
+        forked(|| {
+            for flag in NAMESPACES {
+                assert_eq!(unshare(flag as usize), None, "{flag:#x}");
+                assert_eq!(setns(-1, flag), None, "{flag:#x}");
+            }
+            assert_eq!(setns(own("pid").as_raw_fd(), 0), None);
+        });
+    });
+}
+
+/// Every thread can create threads after the refusal.
+#[test]
+fn threads_can_be_created_after_setns_was_refused() {
+    isolated("threads_can_be_created_after_setns_was_refused", WATCHDOG, || {
+        sleepers(1);
+        let file = own("pid");
+        for kind in [0, libc::CLONE_NEWPID as usize] {
+            let (nr, fd) = (libc::SYS_setns, file.as_raw_fd() as usize);
+            // SAFETY: setns touches no memory.
+            let error = unsafe { libpsx::syscall3(nr, fd, kind, 0) }.unwrap_err();
+            assert!(matches!(error, Error::Refused(Refusal::PidNamespace)), "{error}");
+            assert!(error.to_string().contains("PID namespace"), "{error}");
+        }
+        std::thread::spawn(|| {}).join().unwrap();
+    });
+}

@@ -1,0 +1,502 @@
+//! The line about a divergence never waits for room in standard error (P5): with `Error` the process
+//! is dead by signal 33, with `Warning` the call returns. If there is room, the whole line arrives.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use libpsx::{Broadcast, OnPartial, Sensitivity, Transaction};
+use support::{
+    filter, forked_status, header, install, isolated, proc, program, set_mask, sleepers, step,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Standard error of a process, and the other end of it.
+struct Target {
+    file: OwnedFd,
+    reader: Option<OwnedFd>,
+    /// What keeps it as it is.
+    _keep: Vec<OwnedFd>,
+}
+
+impl Target {
+    fn new(file: OwnedFd, reader: Option<OwnedFd>) -> Self {
+        Self { file, reader, _keep: Vec::new() }
+    }
+
+    /// What can be read from the other end.
+    fn read(&self) -> String {
+        let Some(reader) = &self.reader else { return String::new() };
+        nonblocking(reader, true);
+        let mut file = File::from(reader.try_clone().unwrap());
+        let mut all = Vec::new();
+        let mut part = [0; 4096];
+        while let Ok(count) = file.read(&mut part) {
+            if count == 0 {
+                break;
+            }
+            all.extend_from_slice(&part[..count]);
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    /// Writes single bytes, or as many at once, until there is no room, and is blocking again.
+    fn fill(self, at_once: usize) -> Self {
+        nonblocking(&self.file, true);
+        while write(&self.file, at_once) > 0 {}
+        nonblocking(&self.file, false);
+        self
+    }
+}
+
+fn write(file: &OwnedFd, count: usize) -> isize {
+    let bytes = vec![b'.'; count];
+    // SAFETY: the kernel reads the bytes.
+    unsafe { libc::write(file.as_raw_fd(), bytes.as_ptr().cast(), count) }
+}
+
+fn flags(file: &impl AsRawFd) -> i32 {
+    // SAFETY: F_GETFL touches no memory.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) }
+}
+
+fn nonblocking(file: &impl AsRawFd, on: bool) {
+    let others = flags(file) & !libc::O_NONBLOCK;
+    let flags = if on { others | libc::O_NONBLOCK } else { others };
+    // SAFETY: F_SETFL touches no memory.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) }, 0);
+}
+
+fn owned(fd: RawFd) -> OwnedFd {
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: a new descriptor, which no other code has.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A pipe of one page.
+fn pipe() -> Target {
+    let mut ends = [0; 2];
+    // SAFETY: the kernel writes two descriptors.
+    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    let target = Target::new(owned(ends[1]), Some(owned(ends[0])));
+    // SAFETY: F_SETPIPE_SZ touches no memory.
+    assert!(unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, 4096) } > 0);
+    target
+}
+
+fn pipe_with_100_bytes() -> Target {
+    let target = pipe();
+    assert_eq!(write(&target.file, 3996), 3996);
+    target
+}
+
+fn pipe_without_reader() -> Target {
+    Target::new(pipe().file, None)
+}
+
+fn fifo() -> Target {
+    let path = format!("{}/psx-fifo-{}", std::env::temp_dir().display(), std::process::id());
+    let name = CString::new(path).unwrap();
+    // SAFETY: the path is a string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    // SAFETY: the path is a string.
+    let open = |how| owned(unsafe { libc::open(name.as_ptr(), how | libc::O_CLOEXEC) });
+    let reader = open(libc::O_RDONLY | libc::O_NONBLOCK);
+    let target = Target::new(open(libc::O_WRONLY), Some(reader));
+    // SAFETY: the path is a string.
+    assert_eq!(unsafe { libc::unlink(name.as_ptr()) }, 0);
+    target
+}
+
+fn socket(kind: i32) -> Target {
+    let mut ends = [0; 2];
+    // SAFETY: the kernel writes two descriptors.
+    let done = unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) };
+    assert_eq!(done, 0);
+    Target::new(owned(ends[1]), Some(owned(ends[0])))
+}
+
+fn stream() -> Target {
+    socket(libc::SOCK_STREAM)
+}
+
+fn datagrams() -> Target {
+    socket(libc::SOCK_DGRAM)
+}
+
+/// ppoll(2) calls it writable, and a write fails with EPIPE.
+fn stream_shut_down() -> Target {
+    let target = stream();
+    // SAFETY: shutdown touches no memory.
+    assert_eq!(unsafe { libc::shutdown(target.file.as_raw_fd(), libc::SHUT_WR) }, 0);
+    target
+}
+
+fn terminal() -> Target {
+    let (mut master, mut slave) = (0, 0);
+    let none = std::ptr::null_mut();
+    // SAFETY: the kernel writes two descriptors.
+    let done = unsafe { libc::openpty(&mut master, &mut slave, none, none.cast(), none.cast()) };
+    assert_eq!(done, 0);
+    let slave = owned(slave);
+    let keep = vec![slave.try_clone().unwrap()];
+    Target { file: slave, reader: Some(owned(master)), _keep: keep }
+}
+
+/// As ^S stops it.
+fn terminal_stopped() -> Target {
+    let target = terminal();
+    // SAFETY: tcflow touches no memory.
+    assert_eq!(unsafe { libc::tcflow(target.file.as_raw_fd(), libc::TCOOFF) }, 0);
+    target
+}
+
+/// Lower-case letters take a way of their own through the terminal, one by one.
+fn terminal_of_capitals() -> Target {
+    let target = terminal();
+    let mut settings = std::mem::MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: the C library fills them in.
+    unsafe { libc::tcgetattr(target.file.as_raw_fd(), settings.as_mut_ptr()) };
+    // SAFETY: it has, and all of them are integers.
+    let mut settings = unsafe { settings.assume_init() };
+    settings.c_oflag |= libc::OLCUC;
+    // SAFETY: the C library reads them.
+    unsafe { libc::tcsetattr(target.file.as_raw_fd(), libc::TCSANOW, &settings) };
+    target
+}
+
+fn device(path: &str) -> Target {
+    Target::new(File::options().write(true).open(path).unwrap().into(), None)
+}
+
+/// A file that is a few bytes long.
+fn regular() -> Target {
+    let path = format!("{}/psx-file-{}", std::env::temp_dir().display(), std::process::id());
+    let file = File::create(&path).unwrap();
+    let reader = File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let target = Target::new(file.into(), Some(reader.into()));
+    assert_eq!(write(&target.file, 10), 10);
+    target
+}
+
+/// What the kernel, or a filter, lets the line's way be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kernel {
+    Whole,
+    /// As before Linux 6.4 on pipes.
+    WithoutNowait,
+    /// It is not known what standard error is.
+    WithoutStat,
+    /// It is not known whether there is room.
+    WithoutPoll,
+    /// What kills no process is not allowed either.
+    WithoutTimer,
+}
+
+impl Kernel {
+    const ALL: [Self; 5] = [
+        Self::Whole,
+        Self::WithoutNowait,
+        Self::WithoutStat,
+        Self::WithoutPoll,
+        Self::WithoutTimer,
+    ];
+
+    fn apply(self) {
+        let calls: &[i64] = match self {
+            Self::Whole => return,
+            Self::WithoutNowait => &[libc::SYS_pwritev2],
+            Self::WithoutStat => return without_stat(),
+            Self::WithoutPoll => &[libc::SYS_pwritev2, libc::SYS_ppoll],
+            Self::WithoutTimer => &[libc::SYS_pwritev2, libc::SYS_timer_create],
+        };
+        install(&program(calls, REFUSE, libc::SECCOMP_RET_ALLOW));
+    }
+}
+
+const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
+
+/// Refuses all that tells of standard error what it is. (Of other files the engine asks as well.)
+fn without_stat() {
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    // seccomp(2), struct seccomp_data; the lower half of a number comes first.
+    let (number_at, file_at) = (0, 16);
+    install(&[
+        step(load, 0, 0, number_at),
+        step(equal, 2, 0, libc::SYS_pwritev2 as u32),
+        step(equal, 1, 0, libc::SYS_fstat as u32),
+        step(equal, 0, 3, libc::SYS_ioctl as u32),
+        step(load, 0, 0, file_at),
+        step(equal, 0, 1, 2),
+        step(answer, 0, 0, REFUSE),
+        step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Line {
+    /// The whole of it.
+    Arrives,
+    /// Nothing of it.
+    Lost,
+    /// As much as there was room for.
+    Part,
+}
+
+/// gettid(2) returns another number in every thread.
+fn diverge(sensitivity: Sensitivity) -> usize {
+    let call = Broadcast::new(libc::SYS_gettid, [0; 6]).sensitivity(sensitivity);
+    // SAFETY: gettid touches no memory.
+    unsafe { call.run() }.unwrap().divergent()
+}
+
+/// The rest of a process whose standard error is this.
+fn under(target: &Target, kernel: Kernel, body: impl FnOnce()) -> i32 {
+    forked_status(|| {
+        // Where a message does not wait.
+        std::panic::set_hook(Box::new(|panic| println!("in the child: {panic}")));
+        // SAFETY: dup2 touches no memory.
+        assert_eq!(unsafe { libc::dup2(target.file.as_raw_fd(), 2) }, 2);
+        // Rust's own start has ignored it.
+        // SAFETY: the default action runs no code.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        kernel.apply();
+        // A terminal that is almost full gets a long line.
+        // SAFETY: isatty touches no memory of ours.
+        sleepers(if unsafe { libc::isatty(2) } == 1 { 60 } else { 3 });
+        body();
+    })
+}
+
+fn check(what: &str, make: impl Fn() -> Target, wanted: Line) {
+    for kernel in Kernel::ALL {
+        let wanted = match (kernel, wanted) {
+            (Kernel::WithoutPoll | Kernel::WithoutStat, _) => Line::Lost,
+            (_, wanted) => wanted,
+        };
+        let judge = |target: &Target, end: &str, before: i32, way: &str| {
+            assert_eq!(flags(&target.file), before, "{what}, {kernel:?}: the flags have changed");
+            let text = target.read();
+            match wanted {
+                Line::Lost => assert!(!text.contains("libpsx"), "{what}, {kernel:?}: {text}"),
+                Line::Part => {}
+                Line::Arrives => {
+                    let at =
+                        text.find("libpsx: gettid(0x0").or_else(|| text.find("LIBPSX: GETTID"));
+                    let line = &text[at.unwrap_or_else(|| panic!("{what}, {kernel:?}: {text}"))..];
+                    let line = line.trim_end_matches(['\r', '\n']).to_lowercase();
+                    assert!(line.ends_with(end), "{what}, {kernel:?}, {way}: {line}");
+                    assert!(text.ends_with('\n'), "{what}, {kernel:?}: {line}");
+                }
+            }
+        };
+        let target = make();
+        let before = flags(&target.file);
+        let status = under(&target, kernel, || {
+            diverge(Sensitivity::Error);
+        });
+        assert_eq!(status & 0x7f, 33, "{what}, {kernel:?}: {status:#x}");
+        judge(&target, "process killed", before, "Error");
+
+        let target = make();
+        let before = flags(&target.file);
+        let status = under(&target, kernel, || assert!(diverge(Sensitivity::Warning) >= 3));
+        assert_eq!(status, 0, "{what}, {kernel:?}: {status:#x}");
+        judge(&target, "process inconsistent", before, "Warning");
+    }
+}
+
+#[test]
+fn pipes() {
+    isolated("pipes", WATCHDOG, || {
+        check("pipe", pipe, Line::Arrives);
+        check("full pipe", || pipe().fill(4096), Line::Lost);
+        check("pipe with 100 bytes free", pipe_with_100_bytes, Line::Lost);
+        check("pipe without a reader", pipe_without_reader, Line::Lost);
+        check("FIFO", fifo, Line::Arrives);
+        check("full FIFO", || fifo().fill(4096), Line::Lost);
+    });
+}
+
+#[test]
+fn sockets() {
+    isolated("sockets", WATCHDOG, || {
+        check("stream", stream, Line::Arrives);
+        check("full stream", || stream().fill(1000), Line::Lost);
+        check("stream shut down", stream_shut_down, Line::Lost);
+        check("stream without a reader", || Target::new(stream().file, None), Line::Lost);
+        check("datagrams", datagrams, Line::Arrives);
+        check("full datagrams", || datagrams().fill(100), Line::Lost);
+    });
+}
+
+#[test]
+fn terminals() {
+    isolated("terminals", WATCHDOG, || {
+        check("pty", terminal, Line::Arrives);
+        check("pty of capitals", terminal_of_capitals, Line::Arrives);
+        check("stopped pty", terminal_stopped, Line::Lost);
+        check("pty without a reader", || Target { reader: None, ..terminal() }, Line::Lost);
+    });
+}
+
+#[test]
+fn terminals_almost_full() {
+    isolated("terminals_almost_full", WATCHDOG, || {
+        for make in [terminal, terminal_of_capitals] {
+            check("full pty", || make().fill(1), Line::Part);
+            for free in [1, 256, 600] {
+                let almost = || {
+                    let target = make().fill(1);
+                    let mut bytes = vec![0u8; free];
+                    let mut master = target.reader.as_ref().unwrap().try_clone().map(File::from);
+                    master.as_mut().unwrap().read_exact(&mut bytes).unwrap();
+                    target
+                };
+                check("pty almost full", almost, Line::Part);
+            }
+        }
+    });
+}
+
+#[test]
+fn files_and_devices() {
+    isolated("files_and_devices", WATCHDOG, || {
+        check("file", regular, Line::Arrives);
+        check("/dev/full", || device("/dev/full"), Line::Lost);
+        check("/dev/null", || device("/dev/null"), Line::Lost);
+        check(
+            "file open for reading",
+            || Target::new(File::open("/").unwrap().into(), None),
+            Line::Lost,
+        );
+        for (sensitivity, wanted) in [(Sensitivity::Error, 33), (Sensitivity::Warning, 0)] {
+            let status = under(&device("/dev/null"), Kernel::Whole, || {
+                // SAFETY: no other code of this child uses it.
+                unsafe { libc::close(2) };
+                diverge(sensitivity);
+            });
+            assert_eq!(status & 0x7f, wanted, "closed: {status:#x}");
+        }
+    });
+}
+
+/// What is written arrives in one read, at the end of what others have written.
+#[test]
+fn a_pipe_takes_the_line_in_one_piece() {
+    isolated("a_pipe_takes_the_line_in_one_piece", WATCHDOG, || {
+        for kernel in [Kernel::Whole, Kernel::WithoutNowait] {
+            // Each packet is read by itself.
+            let mut ends = [0; 2];
+            // SAFETY: the kernel writes two descriptors.
+            assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_DIRECT) }, 0);
+            let target = Target::new(owned(ends[1]), Some(owned(ends[0])));
+            under(&target, kernel, || {
+                diverge(Sensitivity::Error);
+            });
+            let mut bytes = [0; 4096];
+            let mut reader = File::from(target.reader.unwrap());
+            let count = reader.read(&mut bytes).unwrap();
+            assert!(bytes[..count].ends_with(b"process killed\n"), "{kernel:?}");
+        }
+    });
+}
+
+/// A call of a transaction that fails after others were performed.
+#[test]
+fn a_partial_transaction_kills() {
+    isolated("a_partial_transaction_kills", WATCHDOG, || {
+        for kernel in Kernel::ALL {
+            let target = pipe().fill(4096);
+            let status = under(&target, kernel, || {
+                let transaction = Transaction::<2>::new().on_partial(OnPartial::Kill);
+                let any = libpsx::Agreement::Anything;
+                // SAFETY: getppid touches no memory, nor does a prctl(2) that does not exist.
+                let transaction = unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], any) };
+                let none = [0x7fff_ffff, 0, 0, 0, 0, 0];
+                // SAFETY: as above.
+                let transaction = unsafe { transaction.with_call(libc::SYS_prctl, none, any) };
+                let _ = transaction.perform();
+            });
+            assert_eq!(status & 0x7f, 33, "{kernel:?}: {status:#x}");
+        }
+    });
+}
+
+/// A SIGPIPE that was pending before the call is the program's, and stays.
+#[test]
+fn a_sigpipe_of_before_stays() {
+    isolated("a_sigpipe_of_before_stays", WATCHDOG, || {
+        let status = under(&stream_shut_down(), Kernel::WithoutNowait, || {
+            const SIGPIPE: u64 = 1 << (libc::SIGPIPE - 1);
+            let pending = || {
+                // SAFETY: gettid touches no memory.
+                let tid = unsafe { libc::gettid() };
+                u64::from_str_radix(&proc::status(tid)["SigPnd"], 16).unwrap() & SIGPIPE
+            };
+            set_mask(SIGPIPE);
+            diverge(Sensitivity::Warning);
+            assert_eq!(pending(), 0);
+            // SAFETY: the signal is blocked.
+            assert_eq!(unsafe { libc::raise(libc::SIGPIPE) }, 0);
+            diverge(Sensitivity::Warning);
+            assert_eq!(pending(), SIGPIPE);
+            support::end(0);
+        });
+        assert_eq!(status, 0, "{status:#x}");
+    });
+}
+
+/// On the way to a death no handler runs any more: one that does not come back would keep the process.
+#[test]
+fn no_handler_runs_before_a_death() {
+    isolated("no_handler_runs_before_a_death", WATCHDOG, || {
+        extern "C" fn stays(_: i32) {
+            loop {
+                std::thread::park();
+            }
+        }
+        let status = under(&pipe(), Kernel::Whole, || {
+            // SAFETY: the handler sleeps.
+            unsafe { libc::signal(libc::SIGSYS, stays as *const () as usize) };
+            filter(libc::SYS_pwritev2, libc::SECCOMP_RET_TRAP);
+            diverge(Sensitivity::Error);
+        });
+        assert_eq!(status & 0x7f, libc::SIGSYS, "{status:#x}");
+    });
+}
+
+/// A write that waits after all, here for a supervisor of system calls that does not answer, is ended by
+/// the death of the process.
+#[test]
+fn a_write_that_waits_is_ended() {
+    isolated("a_write_that_waits_is_ended", WATCHDOG, || {
+        let status = under(&pipe(), Kernel::Whole, || {
+            let notify = program(
+                &[libc::SYS_pwritev2],
+                libc::SECCOMP_RET_USER_NOTIF,
+                libc::SECCOMP_RET_ALLOW,
+            );
+            let header = header(&notify);
+            let set = libc::SECCOMP_SET_MODE_FILTER;
+            let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+            // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+            // SAFETY: the kernel reads the program.
+            let listener =
+                unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &raw const header) };
+            assert!(listener >= 0, "{}", std::io::Error::last_os_error());
+            diverge(Sensitivity::Error);
+        });
+        assert_eq!(status & 0x7f, libc::SIGKILL, "{status:#x}");
+    });
+}

@@ -1,0 +1,253 @@
+//! Actions for signal 33 that other code installs again and again (P6): calls go on, and a foreign
+//! signal reaches the latest action, with its mask.
+#![cfg(target_arch = "x86_64")]
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use support::{isolated, prepared, set_slack};
+
+const WATCHDOG: Duration = Duration::from_secs(120);
+const SIGNAL: usize = 33;
+const SIGSYS: u64 = 1 << (libc::SIGSYS - 1);
+/// The kernel takes these out of every mask.
+const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+
+/// The kernel's structure, without a restorer of its own: see [`install`].
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Action {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+unsafe extern "C" {
+    fn restore_for_actions();
+}
+
+std::arch::global_asm!("restore_for_actions: mov $15, %rax", "syscall", options(att_syntax));
+
+fn exchange(new: Option<&Action>) -> Action {
+    let mut old = Action::default();
+    let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the handlers of this file make raw calls and store to atomics.
+    let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, new, &raw mut old, 8) };
+    assert_eq!(done, 0);
+    old
+}
+
+fn install(handler: usize, mask: u64) {
+    const SA_RESTORER: usize = 0x0400_0000;
+    let flags = libc::SA_SIGINFO as usize | SA_RESTORER;
+    let restorer = restore_for_actions as *const () as usize;
+    exchange(Some(&Action { handler, flags, restorer, mask }));
+}
+
+fn send() {
+    // SAFETY: gettid touches no memory.
+    let tid = unsafe { libc::gettid() };
+    let pid = std::process::id();
+    // SAFETY: tgkill touches no memory.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, SIGNAL) }, 0);
+}
+
+fn call() {
+    assert!(set_slack(5).unwrap().threads() >= 2);
+}
+
+fn company() {
+    prepared(|| {});
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static MASK: AtomicU64 = AtomicU64::new(0);
+
+fn note() {
+    COUNT.fetch_add(1, SeqCst);
+    let mut mask = 0u64;
+    let block = libc::SIG_BLOCK;
+    // SAFETY: the kernel writes eight bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, block, 0usize, &raw mut mask, 8usize) };
+    MASK.store(mask, SeqCst);
+}
+
+extern "C" fn owner(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    note();
+}
+
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// Ours, to which [`chaining`] passes on everything.
+static OURS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    note();
+    // SAFETY: it is the handler that the first call installed.
+    let ours = unsafe { std::mem::transmute::<usize, Handler>(OURS.load(SeqCst)) };
+    ours(signal, info, context);
+}
+
+/// Different functions that all go on to `target`.
+fn handlers(count: usize, target: Handler) -> Vec<usize> {
+    const SIZE: usize = 16;
+    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let none = std::ptr::null_mut();
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(none, count * SIZE, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    let mut code = [0u8; SIZE];
+    // movabs $target, %rax; jmp *%rax
+    code[..2].copy_from_slice(&[0x48, 0xb8]);
+    code[2..10].copy_from_slice(&(target as *const () as usize).to_ne_bytes());
+    code[10..12].copy_from_slice(&[0xff, 0xe0]);
+    (0..count)
+        .map(|index| {
+            let place = at as usize + index * SIZE;
+            // SAFETY: the mapping has room for so many.
+            unsafe { (place as *mut [u8; SIZE]).write(code) };
+            place
+        })
+        .collect()
+}
+
+/// Masks that differ, without signal 33, SIGSYS and those that cannot be blocked.
+fn mask(number: usize) -> u64 {
+    ((number as u64 & 0x3f) | (number as u64 >> 6) << 40) & !UNBLOCKABLE
+}
+
+/// One signal reaches one handler, with this mask and signal 33 itself blocked.
+fn reaches_once(wanted: u64) {
+    let before = COUNT.load(SeqCst);
+    send();
+    assert_eq!(COUNT.load(SeqCst), before + 1);
+    assert_eq!(MASK.load(SeqCst), wanted | 1 << 32, "{wanted:#x}");
+}
+
+fn masks(changes: usize) {
+    company();
+    for number in 1..=changes {
+        install(owner as *const () as usize, mask(number));
+        call();
+    }
+    reaches_once(mask(changes));
+    // In place again, and the first.
+    install(owner as *const () as usize, mask(1));
+    call();
+    reaches_once(mask(1));
+}
+
+#[test]
+fn masks_20() {
+    isolated("masks_20", WATCHDOG, || masks(20));
+}
+
+#[test]
+fn masks_100() {
+    isolated("masks_100", WATCHDOG, || masks(100));
+}
+
+#[test]
+fn masks_5000() {
+    isolated("masks_5000", WATCHDOG, || masks(5000));
+}
+
+#[test]
+fn functions_5000() {
+    isolated("functions_5000", WATCHDOG, || {
+        company();
+        for (number, handler) in handlers(5000, owner).into_iter().enumerate() {
+            install(handler, mask(number));
+            call();
+            if number % 500 == 0 {
+                reaches_once(mask(number));
+            }
+        }
+        reaches_once(mask(4999));
+    });
+}
+
+/// Libraries that all found ours, and pass on what they get: each of them gets it once, the latest
+/// first, and then it ends.
+#[test]
+fn chain_of_100() {
+    isolated("chain_of_100", WATCHDOG, || {
+        // So many handlers need more than the alternate stack that Rust has given this thread.
+        let none =
+            libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: no signal of a stack overflow is on its way.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) }, 0);
+        company();
+        install(owner as *const () as usize, mask(1));
+        call();
+        OURS.store(exchange(None).handler, SeqCst);
+        let functions = handlers(100, chaining);
+        for (number, &handler) in functions.iter().enumerate() {
+            install(handler, mask(number));
+            call();
+        }
+        // Those that change their mask have one place, the first.
+        for (number, &handler) in functions.iter().enumerate().take(50) {
+            install(handler, mask(200 + number));
+            call();
+        }
+        COUNT.store(0, SeqCst);
+        for _ in 0..3 {
+            let before = COUNT.load(SeqCst);
+            send();
+            assert_eq!(COUNT.load(SeqCst) - before, 101);
+            // The owner is the last.
+            assert_eq!(MASK.load(SeqCst) & mask(1), mask(1));
+        }
+    });
+}
+
+/// Signals that arrive while the list changes: each reaches a handler, once.
+#[test]
+fn signals_while_actions_change() {
+    isolated("signals_while_actions_change", WATCHDOG, || {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        install(owner as *const () as usize, mask(1));
+        let sender = std::thread::spawn(|| {
+            let mut sent = 0usize;
+            while !DONE.load(SeqCst) {
+                let before = COUNT.load(SeqCst);
+                send();
+                assert_eq!(COUNT.load(SeqCst), before + 1, "after {sent} signals");
+                sent += 1;
+            }
+            println!("{sent} signals");
+        });
+        let functions = handlers(3, owner);
+        for number in 0..5000 {
+            install(functions[number * 7 / 3 % 3], mask(number));
+            call();
+        }
+        DONE.store(true, SeqCst);
+        sender.join().unwrap();
+    });
+}
+
+/// The handler keeps SIGSYS as the interrupted thread has it, so that filters can emulate its calls. A
+/// mask that other code gave our handler is put right.
+#[test]
+fn the_handler_leaves_sigsys_open() {
+    isolated("the_handler_leaves_sigsys_open", WATCHDOG, || {
+        company();
+        call();
+        let wanted = !(SIGSYS | UNBLOCKABLE);
+        let ours = exchange(None);
+        assert_eq!(ours.mask, wanted, "{:#x}", ours.mask);
+        for mask in [!0, 0, SIGSYS, wanted & !1] {
+            exchange(Some(&Action { mask, ..ours }));
+            call();
+            let now = exchange(None);
+            assert_eq!((now.handler, now.mask), (ours.handler, wanted), "{mask:#x}");
+        }
+    });
+}

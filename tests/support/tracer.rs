@@ -1,0 +1,765 @@
+//! Runs a program in a child process and watches, by ptrace(2), the kernel calls that libpsx makes in
+//! it. The program's own calls are left alone: a thread is watched from a marker to the next one
+//! (the caller), or from the delivery of signal 33 to rt_sigreturn(2) (a held thread).
+//!
+//! A watched call can be refused with an error: the tracer has the kernel skip the call, and writes
+//! the error number where the result belongs. The program cannot tell this from a seccomp filter
+//! that returns the error (seccomp(2), SECCOMP_RET_ERRNO), but a single occurrence can be refused.
+//!
+//! [`run`] must be called in a process of its own with one thread ([`alone`]): it waits for all children.
+#![allow(dead_code, unreachable_pub, unsafe_code)]
+
+use std::arch::asm;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// How often the tracer looks at the watchdog.
+const TICK_MICROS: i64 = 10_000;
+/// After so many tgkill(2) of signal 0 in a row, the tracer samples the thread's calls: it may make millions.
+const FLOOD: u32 = 200;
+/// The number of ticks between two samples.
+const SAMPLE: u32 = 10;
+
+/// Memory that the program and its tracer share.
+#[repr(C)]
+pub struct Board {
+    /// Set when the program may begin.
+    go: AtomicU32,
+    /// Whether a marker is a breakpoint. Otherwise the program waits there for the observer.
+    traced: AtomicU32,
+    /// The latest marker, 4 * step + kind; the kinds are `enter` 0, `leave` 1 and `tell` 2.
+    marker: AtomicU32,
+    /// The latest marker at which the observer has looked at the process.
+    looked: AtomicU32,
+    /// How the step ended: the program's own number, and a text.
+    pub code: AtomicU32,
+    length: AtomicUsize,
+    text: [std::sync::atomic::AtomicU8; 512],
+    /// How many threads are ready. Only the program uses it.
+    pub ready: AtomicU32,
+}
+
+impl Board {
+    fn new() -> &'static Self {
+        let at = shared_memory(size_of::<Self>());
+        // SAFETY: zeroed, as large as a board, never given back; all fields are atomics.
+        unsafe { &*(at as *const Self) }
+    }
+
+    /// Begins a step: from here on, the calling thread's kernel calls are libpsx's.
+    pub fn enter(&self) {
+        self.mark(0);
+    }
+
+    /// Ends libpsx's call, which has returned `code`. Until `tell`, the caller drops what it got.
+    pub fn leave(&self, code: u32) {
+        self.code.store(code, SeqCst);
+        self.mark(1);
+    }
+
+    /// Ends a step, and has the observer look at the process. `text` says what was returned.
+    pub fn tell(&self, text: std::fmt::Arguments) {
+        self.length.store(0, SeqCst);
+        let _ = (&mut &*self).write_fmt(text);
+        self.mark(2);
+    }
+
+    fn mark(&self, kind: u32) {
+        let before = self.marker.load(SeqCst);
+        let marker = before - before % 4 + kind + if kind == 0 { 4 } else { 0 };
+        self.marker.store(marker, SeqCst);
+        if self.traced.load(SeqCst) != 0 {
+            // SAFETY: the tracer takes the signal away.
+            unsafe { asm!("int3") };
+        }
+        while kind == 2 && self.looked.load(SeqCst) != marker {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Returns the number of the step, counted from 1.
+    pub fn step(&self) -> u32 {
+        self.marker.load(SeqCst) / 4
+    }
+
+    pub fn text(&self) -> String {
+        let length = self.length.load(SeqCst);
+        let bytes = self.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
+        String::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+/// Writes without an allocator: a filter may forbid what that needs.
+impl Write for &Board {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for byte in text.bytes() {
+            let length = self.length.load(SeqCst);
+            let Some(place) = self.text.get(length) else { break };
+            place.store(byte, SeqCst);
+            self.length.store(length + 1, SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// Returns zeroed memory that a child of fork(2) shares.
+pub fn shared_memory(bytes: usize) -> usize {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    at as usize
+}
+
+/// The part that a thread had when it made a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Caller,
+    /// A thread in the handler of signal 33.
+    Held,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Held => "held thread",
+        }
+    }
+}
+
+/// When a call was made, as far as a tracer can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// The process has one thread.
+    Alone,
+    /// Before another thread was signalled.
+    Open,
+    /// Before the caller has performed the call.
+    Gather,
+    /// Before the return to the caller.
+    Commit,
+    /// After a line was written to standard error.
+    Kill,
+    /// After the return, when the caller drops what it got.
+    Report,
+}
+
+impl Phase {
+    pub const ALL: [Self; 6] =
+        [Self::Alone, Self::Open, Self::Gather, Self::Commit, Self::Kill, Self::Report];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Open => "open",
+            Self::Gather => "gather",
+            Self::Commit => "commit",
+            Self::Kill => "kill",
+            Self::Report => "report",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Made {
+    pub role: Role,
+    pub phase: Phase,
+    pub call: &'static str,
+}
+
+/// Which occurrences of a call are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum When {
+    /// The occurrence with this number, counted from 1.
+    Nth(u32),
+    /// Every occurrence in the first thread that makes the call.
+    OneThread,
+    /// Every occurrence.
+    Always,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    pub role: Role,
+    /// A name as in [`name`], or the part before the blank; or several, with `+` between them.
+    pub call: &'static str,
+    /// If set, only calls of this phase are refused.
+    pub phase: Option<Phase>,
+    pub errno: i32,
+    pub when: When,
+}
+
+pub struct Plan {
+    pub fault: Option<Fault>,
+    /// The first step in which no call is refused.
+    pub healed: u32,
+    /// The calls that the program asks libpsx for. They are not libpsx's own.
+    pub asked: &'static [i64],
+    pub watchdog: Duration,
+    pub traced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Exited(i32),
+    Killed(i32),
+    Hung,
+}
+
+pub struct Run {
+    pub end: End,
+    pub made: BTreeMap<Made, u32>,
+    /// How many calls were refused.
+    pub hits: u32,
+    /// Another process of the same process group was killed.
+    pub bystander_killed: bool,
+    /// If the process hung, where its threads were.
+    pub hung: String,
+    /// What was written to standard error.
+    pub complaint: String,
+}
+
+macro_rules! names {
+    ($($call:ident $name:ident)*) => {
+        fn plain_name(nr: i64) -> Option<&'static str> {
+            match nr {
+                $(libc::$call => Some(stringify!($name)),)*
+                _ => None,
+            }
+        }
+
+        /// Returns the number of a call, whose name may have an operation behind it.
+        pub fn number(name: &str) -> i64 {
+            match name.split(' ').next() {
+                $(Some(stringify!($name)) => libc::$call,)*
+                _ => panic!("{name} has no number here"),
+            }
+        }
+    };
+}
+
+names! {
+    SYS_read read SYS_write write SYS_close close SYS_fstat fstat SYS_lseek lseek SYS_mmap mmap
+    SYS_mprotect mprotect SYS_munmap munmap SYS_brk brk SYS_rt_sigaction rt_sigaction
+    SYS_rt_sigprocmask rt_sigprocmask SYS_rt_sigreturn rt_sigreturn SYS_pread64 pread64
+    SYS_sched_yield sched_yield SYS_madvise madvise SYS_dup dup SYS_pause pause SYS_nanosleep nanosleep
+    SYS_getpid getpid SYS_fork fork SYS_vfork vfork SYS_clone clone SYS_clone3 clone3
+    SYS_exit exit SYS_kill kill SYS_uname uname SYS_fcntl fcntl SYS_poll poll SYS_ppoll ppoll
+    SYS_getppid getppid SYS_prctl prctl SYS_gettid gettid SYS_futex futex SYS_tgkill tgkill
+    SYS_getdents64 getdents64 SYS_restart_syscall restart_syscall SYS_clock_gettime clock_gettime
+    SYS_clock_nanosleep clock_nanosleep SYS_exit_group exit_group SYS_openat openat
+    SYS_openat2 openat2 SYS_newfstatat newfstatat SYS_statx statx SYS_fstatfs fstatfs SYS_unshare unshare
+    SYS_rt_tgsigqueueinfo rt_tgsigqueueinfo SYS_rt_sigqueueinfo rt_sigqueueinfo
+    SYS_rt_sigtimedwait rt_sigtimedwait SYS_rt_sigpending rt_sigpending
+    SYS_process_vm_readv process_vm_readv SYS_getrandom getrandom SYS_mlock mlock SYS_sysinfo sysinfo
+    SYS_pidfd_open pidfd_open SYS_pidfd_send_signal pidfd_send_signal SYS_fsopen fsopen
+    SYS_fsconfig fsconfig SYS_fsmount fsmount SYS_capget capget SYS_setns setns SYS_setresuid setresuid
+    SYS_setresgid setresgid SYS_setgroups setgroups SYS_seccomp seccomp SYS_sigaltstack sigaltstack
+    SYS_setpriority setpriority SYS_sched_getscheduler sched_getscheduler SYS_sched_setscheduler sched_setscheduler
+    SYS_sched_getaffinity sched_getaffinity SYS_getcpu getcpu SYS_membarrier membarrier
+    SYS_open open SYS_stat stat SYS_faccessat faccessat SYS_readlinkat readlinkat
+    SYS_epoll_pwait epoll_pwait SYS_timerfd_create timerfd_create SYS_eventfd2 eventfd2 SYS_getsid getsid
+    SYS_getrusage getrusage SYS_times times SYS_arch_prctl arch_prctl SYS_rseq rseq
+    SYS_getresuid getresuid SYS_getresgid getresgid SYS_getgroups getgroups SYS_setfsuid setfsuid SYS_setfsgid setfsgid
+}
+
+/// Returns the name of a call. The names of futex(2), fcntl(2) and prctl(2) have the operation behind them.
+pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
+    let operation = args[1] as i32 & libc::FUTEX_CMD_MASK;
+    match (nr, operation, args[0] as i32, args[1] as i32) {
+        (libc::SYS_futex, libc::FUTEX_WAIT, ..) => "futex WAIT",
+        (libc::SYS_futex, libc::FUTEX_WAKE, ..) => "futex WAKE",
+        (libc::SYS_futex, libc::FUTEX_REQUEUE, ..) => "futex REQUEUE",
+        (libc::SYS_futex, libc::FUTEX_CMP_REQUEUE, ..) => "futex CMP_REQUEUE",
+        (libc::SYS_futex, libc::FUTEX_TRYLOCK_PI, ..) => "futex TRYLOCK_PI",
+        (libc::SYS_futex, libc::FUTEX_WAIT_BITSET, ..) => "futex WAIT_BITSET",
+        (libc::SYS_futex, libc::FUTEX_WAKE_BITSET, ..) => "futex WAKE_BITSET",
+        (libc::SYS_fcntl, _, _, libc::F_DUPFD_CLOEXEC) => "fcntl F_DUPFD_CLOEXEC",
+        (libc::SYS_prctl, _, libc::PR_GET_SECCOMP, _) => "prctl PR_GET_SECCOMP",
+        (libc::SYS_prctl, _, libc::PR_SET_NO_NEW_PRIVS, _) => "prctl PR_SET_NO_NEW_PRIVS",
+        _ => plain_name(nr).unwrap_or("a call that the tracer has no name for"),
+    }
+}
+
+/// Returns whether the fault `fault` is about the call `made`.
+fn means(fault: &str, made: &str) -> bool {
+    fault.split('+').any(|fault| {
+        fault == made || made.strip_prefix(fault).is_some_and(|rest| rest.starts_with(' '))
+    })
+}
+
+/// The kernel's struct ptrace_syscall_info, ptrace(2).
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CallInfo {
+    op: u8,
+    pad: [u8; 3],
+    arch: u32,
+    ip: u64,
+    sp: u64,
+    nr_or_result: u64,
+    args: [u64; 6],
+    rest: [u64; 4],
+}
+
+// Requests of ptrace(2), whose type differs between C libraries.
+const CONT: u32 = 7;
+const GETREGS: u32 = 12;
+const SETREGS: u32 = 13;
+const SYSCALL: u32 = 24;
+const SEIZE: u32 = 0x4206;
+const INTERRUPT: u32 = 0x4207;
+const LISTEN: u32 = 0x4208;
+const GET_SYSCALL_INFO: u32 = 0x420e;
+
+// Its answers: the thread enters a call, or comes out of one.
+const ENTRY: u8 = 1;
+const EXIT: u8 = 2;
+
+#[derive(Default)]
+struct Thread {
+    caller: bool,
+    /// How many signal frames there are: that of signal 33, and those above it.
+    frames: u32,
+    /// The step in which the first of them was made.
+    step: u32,
+    /// The error to return from the call that the kernel was made to skip.
+    skipped: Option<i32>,
+    probes: u32,
+    flooding: bool,
+}
+
+impl Thread {
+    fn watched(&self) -> bool {
+        self.caller || self.frames > 0
+    }
+}
+
+struct Tracer<'a> {
+    board: &'static Board,
+    plan: &'a Plan,
+    pid: i32,
+    threads: HashMap<i32, Thread>,
+    bystander: i32,
+    bystander_killed: bool,
+    phase: Phase,
+    made: BTreeMap<Made, u32>,
+    occurrences: u32,
+    hits: u32,
+    /// The first thread whose call was refused.
+    chosen: Option<i32>,
+}
+
+fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
+    // SAFETY: callers pass memory that is as large as the request wants.
+    unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
+}
+
+/// Runs `body` in a child of fork(2), which has one thread. Returns the child's pid.
+pub fn alone(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: glibc allows its child everything that `body` does.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        end(done.unwrap_or(101));
+    }
+    pid
+}
+
+pub fn end(code: i32) -> ! {
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+extern "C" fn tick(_: i32) {}
+
+/// Returns the time, multiplied by PSX_WATCHDOG_FACTOR.
+pub fn watchdog(time: Duration) -> Duration {
+    time.mul_f64(factor())
+}
+
+pub fn factor() -> f64 {
+    std::env::var("PSX_WATCHDOG_FACTOR").ok().and_then(|f| f.parse().ok()).unwrap_or(1.0)
+}
+
+/// Runs `program` in a child. Calls `look` at the end of each step; if it returns false, the child is killed.
+pub fn run(
+    plan: &Plan,
+    program: impl FnOnce(&'static Board),
+    look: &mut dyn FnMut(i32, &Board) -> bool,
+) -> Run {
+    let board = Board::new();
+    board.traced.store(u32::from(plan.traced), SeqCst);
+    // SAFETY: makes a descriptor of its own.
+    let complaints = unsafe { libc::memfd_create(c"complaints".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(complaints >= 0);
+    // SAFETY: as in `alone`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        // SAFETY: concerns this process's descriptors alone.
+        unsafe { libc::dup2(complaints, 2) };
+        // SAFETY: touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        while board.go.load(SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        program(board);
+        end(0);
+    }
+    // A process group of its own, with one other process in it that nothing may happen to.
+    // SAFETY: touches no memory.
+    assert_eq!(unsafe { libc::setpgid(pid, pid) }, 0);
+    let bystander = alone(|| {
+        // SAFETY: touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        loop {
+            // SAFETY: touches no memory.
+            unsafe { libc::pause() };
+        }
+    });
+    // SAFETY: touches no memory.
+    assert_eq!(unsafe { libc::setpgid(bystander, pid) }, 0);
+    let mut tracer = Tracer {
+        bystander,
+        bystander_killed: false,
+        board,
+        plan,
+        pid,
+        threads: HashMap::from([(pid, Thread::default())]),
+        phase: Phase::Open,
+        made: BTreeMap::new(),
+        occurrences: 0,
+        hits: 0,
+        chosen: None,
+    };
+    let (end, hung) = if plan.traced { tracer.follow(look) } else { tracer.observe(look) };
+    let mut bystander_killed = tracer.bystander_killed;
+    if !bystander_killed {
+        // SAFETY: the status is not asked for.
+        let waited = unsafe { libc::waitpid(bystander, std::ptr::null_mut(), libc::WNOHANG) };
+        bystander_killed = waited == bystander;
+    }
+    if !bystander_killed {
+        kill(bystander);
+        // SAFETY: the status is not asked for.
+        unsafe { libc::waitpid(bystander, std::ptr::null_mut(), 0) };
+    }
+    let complaint = std::fs::read_to_string(format!("/proc/self/fd/{complaints}"));
+    // SAFETY: this function's own.
+    unsafe { libc::close(complaints) };
+    let board = std::ptr::from_ref(board).cast_mut().cast();
+    // SAFETY: `look` has not kept it.
+    unsafe { libc::munmap(board, size_of::<Board>()) };
+    let complaint = complaint.unwrap_or_default();
+    Run { end, made: tracer.made, hits: tracer.hits, hung, complaint, bystander_killed }
+}
+
+impl Tracer<'_> {
+    /// Watches the program without ptrace(2).
+    fn observe(&mut self, look: &mut dyn FnMut(i32, &Board) -> bool) -> (End, String) {
+        let (began, board) = (Instant::now(), self.board);
+        let (mut hung, mut text) = (false, String::new());
+        board.go.store(1, SeqCst);
+        loop {
+            let mut status = 0;
+            // SAFETY: the kernel writes the status.
+            let waited = unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) };
+            if waited == self.pid {
+                return (if hung { End::Hung } else { ended(status) }, text);
+            }
+            let marker = board.marker.load(SeqCst);
+            if marker % 4 == 2 && board.looked.load(SeqCst) != marker && !hung {
+                let go_on = look(self.pid, board);
+                board.looked.store(marker, SeqCst);
+                if !go_on {
+                    kill(self.pid);
+                }
+            }
+            if began.elapsed() > self.plan.watchdog && !hung {
+                hung = true;
+                text = threads_of(self.pid);
+                kill(self.pid);
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    fn follow(&mut self, look: &mut dyn FnMut(i32, &Board) -> bool) -> (End, String) {
+        let began = Instant::now();
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE;
+        let options = options | libc::PTRACE_O_EXITKILL;
+        let seized = ptrace(SEIZE, self.pid, 0, options as usize);
+        assert_eq!(seized, 0, "ptrace: {}", std::io::Error::last_os_error());
+        ticking(TICK_MICROS);
+        self.board.go.store(1, SeqCst);
+        let (mut hung, mut text, mut ticks) = (false, String::new(), 0u32);
+        let mut stops = VecDeque::new();
+        let end = loop {
+            // The kernel tells of the first child that has stopped. If that one were resumed at once and
+            // stopped again, the tracer would never hear of the others: take what there is first.
+            if stops.is_empty() {
+                let mut options = libc::__WALL;
+                loop {
+                    let mut status = 0;
+                    // SAFETY: the kernel writes the status.
+                    let tid = unsafe { libc::waitpid(-1, &mut status, options) };
+                    if tid <= 0 {
+                        break;
+                    }
+                    stops.push_back((tid, status));
+                    options |= libc::WNOHANG;
+                }
+            }
+            let error = std::io::Error::last_os_error();
+            let (tid, status) = stops.pop_front().unwrap_or((-1, 0));
+            if began.elapsed() > self.plan.watchdog && !hung {
+                hung = true;
+                text = threads_of(self.pid);
+                kill(self.pid);
+            }
+            if tid < 0 {
+                assert_eq!(error.raw_os_error(), Some(libc::EINTR), "waitpid: {error}");
+                ticks = ticks.wrapping_add(1);
+                for (&tid, thread) in &self.threads {
+                    if thread.flooding && ticks % SAMPLE == 0 {
+                        ptrace(INTERRUPT, tid, 0, 0);
+                    }
+                }
+                continue;
+            }
+            if tid == self.bystander {
+                self.bystander_killed = true;
+                continue;
+            }
+            if !libc::WIFSTOPPED(status) {
+                self.threads.remove(&tid);
+                if tid == self.pid {
+                    break if hung { End::Hung } else { ended(status) };
+                }
+                continue;
+            }
+            self.stopped(tid, status, look);
+        };
+        ticking(0);
+        self.bystander_killed |= stops.iter().any(|&(tid, _)| tid == self.bystander);
+        // The kernel may report other threads after the leader.
+        loop {
+            let options = libc::__WALL | libc::WNOHANG;
+            // SAFETY: the status is not asked for.
+            let tid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), options) };
+            self.bystander_killed |= tid == self.bystander;
+            if tid <= 0 {
+                break;
+            }
+        }
+        (end, text)
+    }
+
+    fn stopped(&mut self, tid: i32, status: i32, look: &mut dyn FnMut(i32, &Board) -> bool) {
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        let thread = self.threads.entry(tid).or_default();
+        let mut deliver = 0;
+        if signal == libc::SIGTRAP | 0x80 {
+            self.call(tid);
+        } else if event == libc::PTRACE_EVENT_STOP {
+            if thread.flooding {
+                (thread.flooding, thread.probes) = (false, FLOOD - 2);
+            } else if signal != libc::SIGTRAP {
+                ptrace(LISTEN, tid, 0, 0);
+                return;
+            }
+        } else if event == 0 && signal == libc::SIGTRAP {
+            if !self.marker(tid, look) {
+                kill(self.pid);
+            }
+        } else if event == 0 {
+            deliver = signal;
+            // The caller kills the process by a signal that has no handler any more.
+            let handled = !(thread.caller && self.phase == Phase::Kill);
+            if handled && (signal == 33 || thread.frames > 0) {
+                if thread.frames == 0 {
+                    thread.step = self.board.step();
+                }
+                thread.frames += 1;
+                // The calls of a flooding caller are not seen.
+                let signalled = !thread.caller && self.phase == Phase::Open;
+                if signalled && self.threads.values().any(|thread| thread.flooding) {
+                    self.phase = Phase::Gather;
+                }
+            }
+        }
+        let thread = self.threads.entry(tid).or_default();
+        let request = if thread.watched() && !thread.flooding { SYSCALL } else { CONT };
+        ptrace(request, tid, 0, deliver as usize);
+    }
+
+    /// Handles a thread that has passed a marker. Returns whether the program may go on.
+    fn marker(&mut self, tid: i32, look: &mut dyn FnMut(i32, &Board) -> bool) -> bool {
+        let marker = self.board.marker.load(SeqCst);
+        let several = self.threads.len() > 1;
+        let thread = self.threads.entry(tid).or_default();
+        match marker % 4 {
+            0 => {
+                thread.caller = true;
+                thread.flooding = false;
+                self.phase = if several { Phase::Open } else { Phase::Alone };
+            }
+            1 => {
+                // The report is dropped before the next marker.
+                thread.flooding = false;
+                self.phase = Phase::Report;
+            }
+            _ => {
+                thread.caller = false;
+                thread.flooding = false;
+                let go_on = look(self.pid, self.board);
+                self.board.looked.store(marker, SeqCst);
+                return go_on;
+            }
+        }
+        true
+    }
+
+    fn call(&mut self, tid: i32) {
+        let mut info = CallInfo::default();
+        let at = &raw mut info as usize;
+        if ptrace(GET_SYSCALL_INFO, tid, size_of::<CallInfo>(), at) < 0 {
+            return;
+        }
+        let thread = self.threads.entry(tid).or_default();
+        if info.op == EXIT {
+            if let Some(errno) = thread.skipped.take() {
+                change_registers(tid, |registers| registers.rax = -i64::from(errno) as u64);
+            }
+            return;
+        }
+        if info.op != ENTRY {
+            return;
+        }
+        let (nr, args) = (info.nr_or_result as i64, info.args);
+        let call = name(nr, &args);
+        let role = if thread.frames > 0 { Role::Held } else { Role::Caller };
+        let step = thread.step;
+        if nr == libc::SYS_rt_sigreturn && thread.frames > 0 {
+            thread.frames -= 1;
+        }
+        let probe = nr == libc::SYS_tgkill && args[2] == 0;
+        thread.probes = if probe { thread.probes + 1 } else { 0 };
+        thread.flooding = thread.probes > FLOOD && role == Role::Caller;
+        if self.plan.asked.contains(&nr) && call != "prctl PR_GET_SECCOMP" {
+            if self.phase != Phase::Alone && self.phase != Phase::Report {
+                self.phase = Phase::Commit;
+            }
+            return;
+        }
+        let signals_another = nr == libc::SYS_rt_tgsigqueueinfo && args[1] as i32 != tid;
+        if signals_another && self.phase == Phase::Open {
+            self.phase = Phase::Gather;
+        }
+        let complains = nr == libc::SYS_write && args[0] == 2;
+        if complains && role == Role::Caller {
+            self.phase = Phase::Kill;
+        }
+        // Held threads may leave when the caller has returned, or makes the next call.
+        let late = matches!(self.phase, Phase::Report | Phase::Kill) || self.board.step() != step;
+        let phase = match (role, self.phase) {
+            (Role::Held, _) if late => Phase::Commit,
+            // Another caller holds the thread, or it has sent the signal to itself.
+            (Role::Held, Phase::Open) => Phase::Gather,
+            (_, phase) => phase,
+        };
+        *self.made.entry(Made { role, phase, call }).or_default() += 1;
+        let Some(fault) = self.plan.fault else { return };
+        if fault.phase.is_some_and(|meant| meant != phase) {
+            return;
+        }
+        if fault.role != role || !means(fault.call, call) || self.board.step() >= self.plan.healed {
+            return;
+        }
+        self.occurrences += 1;
+        let meant = match fault.when {
+            When::Nth(number) => number == self.occurrences,
+            When::OneThread => *self.chosen.get_or_insert(tid) == tid,
+            When::Always => true,
+        };
+        if meant {
+            self.hits += 1;
+            change_registers(tid, |registers| registers.orig_rax = u64::MAX);
+            if let Some(thread) = self.threads.get_mut(&tid) {
+                thread.skipped = Some(fault.errno);
+            }
+        }
+    }
+}
+
+fn change_registers(tid: i32, change: impl FnOnce(&mut libc::user_regs_struct)) {
+    // SAFETY: all its fields are integers.
+    let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+    let at = &raw mut registers as usize;
+    if ptrace(GETREGS, tid, 0, at) == 0 {
+        change(&mut registers);
+        ptrace(SETREGS, tid, 0, &raw mut registers as usize);
+    }
+}
+
+fn ended(status: i32) -> End {
+    if libc::WIFSIGNALED(status) {
+        End::Killed(libc::WTERMSIG(status))
+    } else {
+        End::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+fn kill(pid: i32) {
+    // SAFETY: a child of this process that was not waited for.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// Has a timer interrupt waitpid(2) at intervals; 0 stops the timer.
+fn ticking(micros: i64) {
+    // SAFETY: all its fields are integers.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = tick as *const () as usize;
+    let time = libc::timeval { tv_sec: 0, tv_usec: micros };
+    let timer = libc::itimerval { it_interval: time, it_value: time };
+    // SAFETY: the handler does nothing.
+    unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
+    // SAFETY: the kernel reads the structure.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}
+
+/// Returns the state of each thread of a process, and the call that it sleeps in.
+pub fn threads_of(pid: i32) -> String {
+    let mut text = String::new();
+    for (tid, fields) in statuses(pid) {
+        let read = |file| std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}"));
+        let state = fields.get("State").map_or("", String::as_str);
+        let calls = read("syscall").unwrap_or_default();
+        let nr = calls.split(' ').next().and_then(|nr| nr.parse().ok()).and_then(plain_name);
+        let _ = write!(text, "{tid} {} {}; ", state.get(..1).unwrap_or("?"), nr.unwrap_or("-"));
+    }
+    text
+}
+
+/// Reads /proc/PID/task/TID/status of every thread.
+pub fn statuses(pid: i32) -> BTreeMap<i32, HashMap<String, String>> {
+    let mut threads = BTreeMap::new();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return threads };
+    for task in tasks.flatten() {
+        let Ok(text) = std::fs::read_to_string(task.path().join("status")) else { continue };
+        let Some(tid) = task.file_name().to_str().and_then(|tid| tid.parse().ok()) else {
+            continue;
+        };
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        let fields = fields.map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
+        threads.insert(tid, fields.collect());
+    }
+    threads
+}
