@@ -83,6 +83,11 @@
 //! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
 //! these crates make, and the crates are exported again under their names.
 
+/// The programs in README.md are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 mod error;
 mod filter;
 mod iab;
