@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use libpsx::process::{Capability, CapabilitySet, Securebits};
+use libpsx::process::{Capability, CapabilitySet, Namespace, Securebits};
 use libpsx::{Partial, Resource, TransactionError};
 
 use crate::bpf::BadProgram;
@@ -235,6 +235,15 @@ pub enum Problem {
         /// What the kernel said.
         #[source]
         error: std::io::Error,
+    },
+    /// A namespace could not be made.
+    #[error("no {kind:?} namespace could be made: {error}")]
+    Namespace {
+        /// Which one.
+        kind: Namespace,
+        /// What the kernel said.
+        #[source]
+        error: libpsx::Error,
     },
     /// The session keyring could not be made.
     #[error("no session keyring could be made: {0}")]

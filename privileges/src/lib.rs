@@ -46,7 +46,9 @@
 //! | parent-death signal | the kernel clears it if an id changes | [`parent_death_signal`](Privileges::parent_death_signal) | the result of the call in each thread |
 //! | umask | stays | [`umask`](Privileges::umask) | the call cannot fail |
 //! | resource limits | stay | [`limit`](Privileges::limit) | the result of the call |
-//! | namespaces | stay | [`libpsx::process::unshare`] before | no |
+//! | network, UTS, IPC and cgroup namespace | stay | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | the result of the call in each thread, /proc |
+//! | other namespaces | stay | a process of several threads cannot change them ([`Namespace`]) | no |
+//! | scheduling | stays | [`scheduling`](Privileges::scheduling), [`nice`](Privileges::nice), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result of the call in each thread |
 //!
 //! # Where the settings come from
 //!
@@ -67,6 +69,8 @@
 //! | `UMask=` | none | none | [`umask`](Privileges::umask) | the result of the call |
 //! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | the result of the call |
 //! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | the result in each thread |
+//! | `PrivateNetwork=`, `PrivateIPC=`, `NetworkNamespacePath=` | none | none | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | the result in each thread, /proc |
+//! | `Nice=`, `CPUSchedulingPolicy=`, `IOSchedulingClass=`, `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result in each thread |
 //! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | the result in each thread |
 //!
 //! # What the kernel does not show
@@ -97,6 +101,7 @@ mod names;
 mod plan;
 mod present;
 mod step;
+mod surroundings;
 mod tasks;
 mod verify;
 mod wanted;
@@ -116,12 +121,14 @@ pub use landlock;
 #[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
 pub use libpsx::process::{
-    Capabilities, Capability, CapabilitySet, Gid, Instruction, LandlockFlags, Securebits, Uid,
+    Capabilities, Capability, CapabilitySet, Gid, Instruction, IoPriority, LandlockFlags,
+    Namespace, SchedAttr, Scheduler, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
 pub use present::capabilities_of;
 #[cfg(feature = "seccompiler")]
 pub use seccompiler;
+use surroundings::Surroundings;
 pub use verify::Mismatch;
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
@@ -170,6 +177,7 @@ pub struct Privileges {
     new_session_keyring: bool,
     dumpable: bool,
     parent_death_signal: Option<i32>,
+    surroundings: Surroundings,
     deadline: Option<Duration>,
     report_failure: bool,
     /// Settings that were made twice with different values.
@@ -369,6 +377,75 @@ impl Privileges {
         self.once("parent_death_signal", signal, |all| &mut all.parent_death_signal)
     }
 
+    /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same one.
+    pub fn new_namespace(mut self, kind: Namespace) -> Self {
+        let new = &mut self.surroundings.new_namespaces;
+        if !new.contains(&kind) {
+            new.push(kind);
+        }
+        self
+    }
+
+    /// Moves the process into a namespace, setns(2): a file of /proc/PID/ns, or one that was mounted from there.
+    ///
+    /// ```no_run
+    /// use privileges::{Namespace, Privileges};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = std::fs::File::open("/run/netns/blue")?;
+    /// Privileges::new().user("nobody").join_namespace(Namespace::Network, network).plan()?.apply()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join_namespace(mut self, kind: Namespace, namespace: impl Into<OwnedFd>) -> Self {
+        if self.surroundings.joined.iter().any(|(other, _)| *other == kind) {
+            self.twice.push("join_namespace");
+        }
+        self.surroundings.joined.push((kind, Arc::new(namespace.into())));
+        self
+    }
+
+    /// Sets the scheduling policy with its attributes, sched_setattr(2).
+    ///
+    /// ```
+    /// use privileges::{Privileges, SchedAttr, Scheduler};
+    ///
+    /// let settings = Privileges::new().scheduling(SchedAttr::new(Scheduler::Batch(5)).reset_on_fork());
+    /// ```
+    pub fn scheduling(self, attributes: SchedAttr) -> Self {
+        self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
+    }
+
+    /// Sets the nice value and leaves the policy, setpriority(2): from -20 (the most CPU time) to 19.
+    pub fn nice(self, value: i32) -> Self {
+        self.once("nice", value, |all| &mut all.surroundings.nice)
+    }
+
+    /// Sets the priority of input and output, ioprio_set(2).
+    pub fn io_priority(self, priority: IoPriority) -> Self {
+        self.once("io_priority", priority, |all| &mut all.surroundings.io_priority)
+    }
+
+    /// Sets the CPUs that the threads may run on, by their numbers, sched_setaffinity(2).
+    pub fn cpus(self, numbers: impl IntoIterator<Item = u16>) -> Self {
+        let mut words = Vec::new();
+        for number in numbers {
+            let (word, bit) = (usize::from(number / 64), number % 64);
+            if words.len() <= word {
+                words.resize(word + 1, 0);
+            }
+            if let Some(word) = words.get_mut(word) {
+                *word |= 1 << bit;
+            }
+        }
+        self.once("cpus", words, |all| &mut all.surroundings.cpus)
+    }
+
+    /// Sets how late the kernel may let a thread's timers expire, PR_SET_TIMERSLACK(2const).
+    pub fn timer_slack(self, slack: Duration) -> Self {
+        self.once("timer_slack", slack, |all| &mut all.surroundings.timer_slack)
+    }
+
     /// Sets how long to try to bring all threads to a stop; 10 seconds if it is not set.
     pub fn deadline(self, deadline: Duration) -> Self {
         self.once("deadline", deadline, |all| &mut all.deadline)
@@ -393,12 +470,17 @@ impl Privileges {
         let mut found: Vec<Problem> =
             self.twice.iter().map(|name| Problem::TwoSettings(name, name)).collect();
         let iab = self.iab.is_some();
+        let around = &self.surroundings;
+        let both_namespaces =
+            around.joined.iter().any(|(kind, _)| around.new_namespaces.contains(kind));
         for (both, first, second) in [
             (self.user.is_some() && self.stay_root, "user", "stay_root"),
             (self.groups.is_some() && self.keep_groups, "groups", "keep_groups"),
             (iab && self.inheritable.is_some(), "iab", "inheritable"),
             (iab && self.ambient.is_some(), "iab", "ambient"),
             (iab && self.bounding.is_some(), "iab", "bounding"),
+            (around.scheduling.is_some() && around.nice.is_some(), "scheduling", "nice"),
+            (both_namespaces, "new_namespace", "join_namespace"),
         ] {
             if both {
                 found.push(Problem::TwoSettings(first, second));

@@ -32,6 +32,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
 use crate::step::{Calls, Step, WATCHED};
+use crate::surroundings::{Made, NotMade};
 use crate::tasks::{self, Tasks};
 use crate::verify::{self, Expected, Verification};
 use crate::wanted::{Wanted, wanted};
@@ -311,6 +312,8 @@ impl Plan {
         needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
         needs(new_bits, "changing the securebits", Capability::SETPCAP);
         needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
+        let namespaces: Vec<_> = settings.surroundings.kinds().collect();
+        needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
         needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
         let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.raw()));
         needs(other_gid, "changing the group ids", Capability::SETGID);
@@ -354,6 +357,9 @@ impl Plan {
         if first != now {
             steps.push(Step::Capabilities(first));
         }
+        let scheduled = settings.surroundings.is_scheduled();
+        let joined = settings.surroundings.expected();
+        steps.extend(settings.surroundings.steps());
         let place = |file: &File| verify::place_at(file.as_raw_fd(), c"");
         let root_place = root.as_ref().and_then(place);
         let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
@@ -475,7 +481,13 @@ impl Plan {
         } else {
             "the other resource limits"
         };
-        stays.extend(["open descriptors", other, "namespaces"].map(str::to_owned));
+        stays.extend(["open descriptors", other].map(str::to_owned));
+        if !scheduled {
+            stays.push("scheduling".to_owned());
+        }
+        let other = if namespaces.is_empty() { "namespaces" } else { "the other namespaces" };
+        stays.push(other.to_owned());
+        goes.extend(namespaces.iter().map(|kind| format!("the {kind:?} namespace")));
         if uid.is_none_or(|uid| uid == Uid::ROOT)
             && ids_now.users.contains(&0)
             && !no_new_privs
@@ -503,6 +515,7 @@ impl Plan {
             directory: directory_place,
             known,
             compared: inotify.is_some(),
+            namespaces: joined,
         };
         Ok(Self {
             shown: steps.iter().map(Step::to_string).collect(),
@@ -544,26 +557,29 @@ impl Plan {
             false => (OnPartial::Kill, Sensitivity::Error),
         };
         let name = keyring_name();
-        let keyring = self.joins().then(|| process::new_session_keyring(&name)).transpose();
-        let keyring = keyring.map_err(|error| Error::Plan(vec![Problem::Keyring(error)]))?;
+        let made = Made::new(&self.steps, &name).map_err(|NotMade { kind, error }| {
+            Error::Plan(vec![match kind {
+                Some(kind) => Problem::Namespace { kind, error },
+                None => Problem::Keyring(error),
+            }])
+        })?;
         let mut calls = Calls::new().on_partial(on_partial).sensitivity(sensitivity);
         if let Some(deadline) = self.deadline {
             calls = calls.deadline(deadline);
         }
         let filter = |step: &&Step| matches!(step, Step::Seccomp(_));
         for step in self.steps.iter().filter(|step| !filter(step)) {
-            calls = step.add(calls, keyring.as_ref());
+            calls = step.add(calls, &made);
         }
         // Before the filter, which may not allow it.
         calls = calls.ask(groups);
         for step in self.steps.iter().filter(filter) {
-            calls = step.add(calls, keyring.as_ref());
+            calls = step.add(calls, &made);
         }
         let done = calls.run();
         drop(calls);
         if self.expected.filtered {
-            // Its end is a call that the filter may kill for. The keyring stays in the thread keyring as well.
-            std::mem::forget(keyring);
+            made.forget_keyring();
         }
         let report = done.map_err(|error| Error::of(error, |index| self.call(index)))?;
         let verification =
@@ -609,21 +625,16 @@ impl Plan {
     /// Performs the calls in a process of one thread, a child of fork(2). It does not allocate.
     fn perform_in_child(&self, name: &CStr) -> io::Result<()> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
-        let keyring = self.joins().then(|| process::new_session_keyring(name)).transpose();
-        let keyring = keyring.map_err(|failed| error(failed.raw_os_error()))?;
+        let made = Made::new(&self.steps, name);
+        let made = made.map_err(|failed| error(failed.error.raw_os_error()))?;
         let mut calls = Calls::new().on_partial(OnPartial::Report).sensitivity(Sensitivity::Ignore);
         for step in &self.steps {
-            calls = step.add(calls, keyring.as_ref());
+            calls = step.add(calls, &made);
         }
         let done = calls.perform();
         drop(calls);
-        // Its end is a call that a filter may kill for. It goes away with the process.
-        std::mem::forget(keyring);
+        made.forget_keyring();
         done.map(|_| ()).map_err(|failed| error(failed.raw_os_error()))
-    }
-
-    fn joins(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::JoinKeyring))
     }
 
     /// A call by its number, counted from 0, as the plan shows it.

@@ -12,14 +12,16 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libpsx::process::{
-    self, LandlockFlags, Operation, SeccompFlags, SessionKeyring, Synchronisation,
+    self, IoPriority, LandlockFlags, Namespace, Operation, SchedAttr, SeccompFlags, Synchronisation,
 };
 use libpsx::process::{Capabilities, Capability, Gid, Instruction, Securebits, Uid};
 use libpsx::{Agreement, Transaction};
 
 use crate::names;
+use crate::surroundings::Made;
 
 /// The calls of a plan.
 pub(crate) type Calls<'a> = Transaction<'a>;
@@ -35,6 +37,13 @@ pub(crate) enum Step {
     /// directory is another one.
     Compare(Arc<OwnedFd>, &'static CStr),
     JoinKeyring,
+    NewNamespace(Namespace),
+    JoinNamespace(Namespace, Arc<OwnedFd>),
+    Scheduling(SchedAttr),
+    Nice(i32),
+    IoPriority(IoPriority),
+    Cpus(Vec<u64>),
+    TimerSlack(Duration),
     Umask(u32),
     /// The soft and the hard limit, as the kernel reads them.
     Limit(u32, [u64; 2]),
@@ -55,11 +64,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) fn add<'a>(
-        &'a self,
-        calls: Calls<'a>,
-        keyring: Option<&'a SessionKeyring<'a>>,
-    ) -> Calls<'a> {
+    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Made<'a>) -> Calls<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::DropBounding(capability) => process::bounding_drop(*capability),
@@ -74,10 +79,20 @@ impl Step {
             Self::Seccomp(program) => {
                 process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
             }
-            Self::JoinKeyring => match keyring {
+            Self::JoinKeyring => match made.keyring() {
                 Some(keyring) => keyring.join(),
                 None => return calls,
             },
+            Self::NewNamespace(kind) => match made.namespace(*kind) {
+                Some(namespace) => namespace.join(),
+                None => return calls,
+            },
+            Self::JoinNamespace(kind, namespace) => process::setns(namespace.as_ref(), *kind),
+            Self::Scheduling(attributes) => process::sched_setattr(*attributes),
+            Self::Nice(value) => process::nice(*value),
+            Self::IoPriority(priority) => process::io_priority(*priority),
+            Self::Cpus(cpus) => process::affinity(cpus),
+            Self::TimerSlack(slack) => process::timer_slack(*slack),
             Self::Enter(directory, _) => process::fchdir(directory),
             Self::Chroot => process::chroot(c"."),
             Self::Landlock(ruleset, how, flags) => {
@@ -137,6 +152,13 @@ impl fmt::Display for Step {
                 )
             }
             Self::JoinKeyring => write!(f, "keyctl KEYCTL_JOIN_SESSION_KEYRING (a new one)"),
+            Self::NewNamespace(kind) => write!(f, "setns {kind:?} (a new one)"),
+            Self::JoinNamespace(kind, _) => write!(f, "setns {kind:?}"),
+            Self::Scheduling(attributes) => write!(f, "sched_setattr {attributes:?}"),
+            Self::Nice(value) => write!(f, "setpriority {value}"),
+            Self::IoPriority(priority) => write!(f, "ioprio_set {priority:?}"),
+            Self::Cpus(cpus) => write!(f, "sched_setaffinity {}", cpu_numbers(cpus)),
+            Self::TimerSlack(slack) => write!(f, "prctl PR_SET_TIMERSLACK {slack:?}"),
             Self::Umask(mask) => write!(f, "umask {mask:03o}"),
             Self::Limit(resource, [soft, hard]) => {
                 write!(f, "prlimit resource {resource}: soft {soft}, hard {hard}")
@@ -168,4 +190,10 @@ impl fmt::Display for Step {
             Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
         }
     }
+}
+
+fn cpu_numbers(words: &[u64]) -> String {
+    let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
+    let set = (0u32..).zip(bits).filter(|(_, set)| *set);
+    names::numbers(set.map(|(number, _)| number))
 }

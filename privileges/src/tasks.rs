@@ -147,6 +147,11 @@ impl Tasks {
         Ok(place)
     }
 
+    /// The name of the calling thread.
+    pub(crate) fn own(&self) -> i32 {
+        self.own
+    }
+
     /// Whether names are other numbers than gettid(2) returns.
     pub(crate) fn foreign(&self) -> bool {
         self.foreign

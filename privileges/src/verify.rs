@@ -31,6 +31,17 @@ pub(crate) struct Expected {
     pub(crate) known: CapabilitySet,
     /// The directories were compared by the calls, in the stop itself.
     pub(crate) compared: bool,
+    /// The namespaces that change: a link of /proc, and what it leads to.
+    pub(crate) namespaces: Vec<(&'static str, Joined)>,
+}
+
+/// The namespace that the threads are in at last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Joined {
+    /// This one. `None`: the kernel does not tell.
+    This(Option<Place>),
+    /// A new one, and not the one of before.
+    New(Option<Place>),
 }
 
 impl Expected {
@@ -114,12 +125,14 @@ pub(crate) struct Verification<'a> {
     report: &'a Report,
     /// How many seccomp filters every thread has at least.
     filters: Option<usize>,
+    /// Where links of the calling thread to its namespaces lead: those of every thread have to.
+    namespaces: Vec<(&'static str, Place)>,
     wrong: Vec<Mismatch>,
 }
 
 impl<'a> Verification<'a> {
     pub(crate) fn new(expected: &'a Expected, report: &'a Report, filters: Option<usize>) -> Self {
-        Self { expected, report, filters, wrong: Vec::new() }
+        Self { expected, report, filters, namespaces: Vec::new(), wrong: Vec::new() }
     }
 
     /// Looks at everything. The transaction began with calls that are named so. Returns what does not hold, and of
@@ -225,6 +238,7 @@ impl<'a> Verification<'a> {
                 return 0;
             }
         };
+        self.compare_namespaces(tasks);
         // A list may lack a thread that was there all the time.
         if !tasks.foreign() {
             names.extend(self.report.identities().map(|one| one.tid()));
@@ -232,6 +246,22 @@ impl<'a> Verification<'a> {
             names.dedup();
         }
         names.into_iter().filter(|&name| self.read_one(tasks, name)).count()
+    }
+
+    /// The namespaces of the calling thread, as far as the process that reads may follow the links.
+    fn compare_namespaces(&mut self, tasks: &mut Tasks) {
+        for &(link, joined) in &self.expected.namespaces {
+            let Ok(found) = tasks.place(tasks.own(), link) else { continue };
+            self.namespaces.push((link, found));
+            let (wrong, expected) = match joined {
+                Joined::This(Some(place)) => (found != place, shown(place)),
+                Joined::New(Some(before)) => (found == before, "a new one".to_owned()),
+                Joined::This(None) | Joined::New(None) => continue,
+            };
+            if wrong {
+                self.add(0, link, expected, shown(found));
+            }
+        }
     }
 
     fn read_one(&mut self, tasks: &mut Tasks, name: i32) -> bool {
@@ -306,10 +336,13 @@ impl<'a> Verification<'a> {
         }
         self.check_place(tasks, name, tid, "root", expected.root);
         self.check_place(tasks, name, tid, "cwd", expected.directory);
+        for (link, place) in self.namespaces.clone() {
+            self.check_place(tasks, name, tid, link, Some(place));
+        }
         true
     }
 
-    /// Where a thread's root or working directory is.
+    /// Where a thread's root or working directory is, or what namespace it is in.
     fn check_place(
         &mut self,
         tasks: &mut Tasks,
@@ -323,7 +356,10 @@ impl<'a> Verification<'a> {
             Ok(found) => found,
             Err(error) if is_gone(&error) => return,
             // The process that reads for this one needs CAP_SYS_PTRACE to follow the links.
-            Err(error) if error.raw_os_error() == Some(libc::EACCES) && self.expected.compared => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EACCES)
+                    && (self.expected.compared || link.starts_with("ns/")) =>
+            {
                 return;
             }
             Err(error) => return self.add(tid, link, "readable", error.to_string()),
@@ -331,8 +367,7 @@ impl<'a> Verification<'a> {
         // The working directory belongs to the process, which may have gone on to another one meanwhile.
         let moved = || link == "cwd" && here() == Some(found);
         if found != expected && !moved() {
-            let show = |(device, inode): Place| format!("inode {inode} of device {device:#x}");
-            self.add(tid, link, show(expected), show(found));
+            self.add(tid, link, shown(expected), shown(found));
         }
     }
 
@@ -349,6 +384,10 @@ impl<'a> Verification<'a> {
             set_this_thread(uid);
         }
     }
+}
+
+fn shown((device, inode): Place) -> String {
+    format!("inode {inode} of device {device:#x}")
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -424,6 +463,7 @@ mod tests {
             directory: None,
             known: CapabilitySet::all(),
             compared: false,
+            namespaces: Vec::new(),
         };
         let mut verification = Verification::new(&expected, &report, None);
         assert_eq!(verification.read(&mut tasks), 1);
