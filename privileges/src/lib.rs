@@ -22,6 +22,8 @@
 //! credentials, reads /proc/self/task, and tries to become root again. If something does not hold, the process is
 //! killed, unless [`Privileges::report_failure`] was called.
 //!
+//! What a program gets when it is executed is in [`file`], the capabilities of files.
+//!
 //! # What is not mentioned
 //!
 //! Capabilities that are not mentioned are dropped. What the table calls an error has to be mentioned.
@@ -107,6 +109,7 @@ mod verify;
 mod wanted;
 
 pub mod bpf;
+pub mod file;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
