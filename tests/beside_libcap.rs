@@ -20,7 +20,7 @@ fn beside(body: fn(PsxSyscall3)) {
         let why = unsafe { libc::dlerror() };
         // SAFETY: after a failure it is a string.
         let why = unsafe { CStr::from_ptr(why) };
-        println!("SKIPPED: no C libpsx: {}", why.to_string_lossy());
+        support::skipped(format!("no C libpsx: {}", why.to_string_lossy()));
         return;
     }
     // SAFETY: the name is a string.

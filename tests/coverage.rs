@@ -122,7 +122,7 @@ fn io_uring_workers_are_exempt() {
         // SAFETY: the kernel reads and writes 120 bytes.
         let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
         if ring < 0 {
-            println!("SKIPPED: io_uring: {}", std::io::Error::last_os_error());
+            support::skipped(format!("io_uring: {}", std::io::Error::last_os_error()));
             return;
         }
         zoo();

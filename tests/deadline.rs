@@ -139,7 +139,7 @@ fn thread_that_blocks_the_signal_is_named() {
         // SAFETY: the ids are plain numbers.
         let own = unsafe { libpsx::syscall3(libc::SYS_setresuid, 61234, 61234, 61234) }.is_ok();
         if !own {
-            println!("SKIPPED: counting the signals of a user of our own needs root");
+            support::skipped("counting the signals of a user of our own needs root");
         }
         deaf_thread();
         let before = queued_signals();
@@ -180,7 +180,7 @@ fn thread_that_opens_the_signal_in_time() {
 fn signal_queue_used_up() {
     // SAFETY: geteuid touches no memory.
     if unsafe { libc::geteuid() } != 0 {
-        println!("SKIPPED: root is not bound by RLIMIT_SIGPENDING, and another uid must be taken");
+        support::skipped("root is not bound by RLIMIT_SIGPENDING, and another uid must be taken");
         return;
     }
     isolated("signal_queue_used_up", WATCHDOG, || {

@@ -104,7 +104,7 @@ fn all_kinds(board: &'static Board) {
         watched(board, || unsafe { harmless().run() }.unwrap());
     }
     let same = Agreement::SameResult;
-    let two = Transaction::<2>::new();
+    let two = Transaction::new();
     // SAFETY: setpriority touches no memory.
     let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
     // SAFETY: setpriority touches no memory.

@@ -113,7 +113,7 @@ fn tracer(
         hear(&stream)
     });
     if hear(&stream).is_none() {
-        println!("SKIPPED: ptrace is not allowed");
+        support::skipped("ptrace is not allowed");
         return None;
     }
     Some(stream)
@@ -271,7 +271,7 @@ fn thread_in_a_frozen_control_group() {
         sleepers(3);
         let tid = target(until_told_to_leave);
         match put_in_own_group(tid) {
-            Err(error) => println!("SKIPPED: no control group of its own: {error}"),
+            Err(error) => support::skipped(format!("no control group of its own: {error}")),
             Ok(group) => {
                 fs::write(group.join("cgroup.freeze"), "1").unwrap();
                 while !fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1")
@@ -355,7 +355,7 @@ fn busy_real_time_threads() {
             std::thread::yield_now();
         }
         if BUSY.load(Ordering::SeqCst) < 0 {
-            println!("SKIPPED: SCHED_FIFO is not allowed");
+            support::skipped("SCHED_FIFO is not allowed");
             return;
         }
         for count in 1..=3 {

@@ -87,7 +87,7 @@ fn refusal(nr: usize, args: Args) -> Option<Refusal> {
     let fails = [0x7fff_ffff, 0, 0, 0, 0, 0];
     let any = Agreement::Anything;
     // SAFETY: a prctl(2) that does not exist touches no memory.
-    let transaction = unsafe { Transaction::<2>::new().with_call(libc::SYS_prctl, fails, any) };
+    let transaction = unsafe { Transaction::new().with_call(libc::SYS_prctl, fails, any) };
     // SAFETY: it is not made, because the first call fails.
     let transaction = unsafe { transaction.with_call(nr as i64, args, any) };
     match transaction.perform() {

@@ -418,7 +418,7 @@ fn a_partial_transaction_kills() {
         for kernel in Kernel::ALL {
             let target = pipe().fill(4096);
             let status = under(&target, kernel, || {
-                let transaction = Transaction::<2>::new().on_partial(OnPartial::Kill);
+                let transaction = Transaction::new().on_partial(OnPartial::Kill);
                 let any = libpsx::Agreement::Anything;
                 // SAFETY: getppid touches no memory, nor does a prctl(2) that does not exist.
                 let transaction = unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], any) };

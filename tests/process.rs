@@ -333,7 +333,7 @@ fn landlock() {
         // SAFETY: with no ruleset it only says which version there is.
         let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
         if version < 1 {
-            println!("SKIPPED: no Landlock in this kernel");
+            support::skipped("no Landlock in this kernel");
             return;
         }
         let asked = threads();
@@ -504,7 +504,7 @@ fn scheduling() {
                 2,
             ),
             Err(Error::Call(errno)) if errno.raw() == libc::ENOSYS => {
-                println!("SKIPPED: no memory policies in this kernel");
+                support::skipped("no memory policies in this kernel");
             }
             other => panic!("{other:?}"),
         }
@@ -692,7 +692,7 @@ fn speculation_control() {
             // SAFETY: it only asks.
             Ok(_) => asked.all_answer(|| unsafe { libc::prctl(52, 0, 0, 0, 0) }.into(), 0b101),
             Err(Error::Call(errno)) if [libc::ENXIO, libc::ENODEV].contains(&errno.raw()) => {
-                println!("SKIPPED: this CPU or kernel has no such control: {errno}");
+                support::skipped(format!("this CPU or kernel has no such control: {errno}"));
             }
             other => panic!("{other:?}"),
         }
@@ -716,7 +716,7 @@ fn a_session_keyring() {
                 asked.all_answer(session, joined as i64);
             }
             Err(Error::Call(errno)) if errno.raw() == libc::ENOSYS => {
-                println!("SKIPPED: no keyrings in this kernel");
+                support::skipped("no keyrings in this kernel");
             }
             other => panic!("{other:?}"),
         }

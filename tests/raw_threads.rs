@@ -97,7 +97,7 @@ fn ten_thousand() {
         for index in 0..MANY {
             let made = raw_thread(stacks + index * STACK, None, sleep_for_ever);
             if made < 0 {
-                println!("SKIPPED: {index} threads, then error {}", -made);
+                support::skipped(format!("{index} threads, then error {}", -made));
                 return;
             }
         }
@@ -111,20 +111,15 @@ fn ten_thousand() {
 /// Runs `body` as the init process of a PID namespace, where tids can be chosen, with a /proc of it
 /// or with the one of outside.
 fn where_tids_are_chosen(own_proc: bool, body: fn(last: i32)) {
-    // SAFETY: unshare touches no memory.
-    if unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWNS) } != 0 {
-        println!("SKIPPED: no new PID namespace: {}", std::io::Error::last_os_error());
+    if !support::unshared(libc::CLONE_NEWPID) || !support::private_mounts() {
         return;
     }
     // SAFETY: this process has one thread.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let null = std::ptr::null();
-        let flags = libc::MS_REC | libc::MS_PRIVATE;
-        // SAFETY: the kernel reads the strings.
-        unsafe { libc::mount(null, c"/".as_ptr(), null, flags, null.cast()) };
+        let null = std::ptr::null::<libc::c_char>();
         let (proc, at) = (c"proc".as_ptr(), c"/proc".as_ptr());
-        // SAFETY: as above.
+        // SAFETY: the kernel reads the strings.
         let mounted = unsafe { libc::mount(proc, at, proc, 0, null.cast()) } == 0;
         if mounted && !own_proc {
             // SAFETY: as above.
@@ -133,7 +128,7 @@ fn where_tids_are_chosen(own_proc: bool, body: fn(last: i32)) {
         let max = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
         match max.trim().parse::<i32>() {
             Ok(max) if mounted && next_tid(max / 2) => body(max - 1),
-            _ => println!("SKIPPED: tids cannot be chosen"),
+            _ => support::skipped("tids cannot be chosen"),
         }
         support::end(0);
     }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libpsx::Broadcast;
-use support::isolated;
+use support::{isolated, repeated, watchdog};
+
+const WATCHDOG: Duration = Duration::from_secs(240);
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -16,16 +18,22 @@ extern "C" fn nothing(_: *mut libc::c_void) -> *mut libc::c_void {
     std::ptr::null_mut()
 }
 
+/// The CPUs that this thread may use.
+fn own_cpus() -> libc::cpu_set_t {
+    // SAFETY: a set of CPUs is plain data.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is as large as is said.
+    assert_eq!(unsafe { libc::sched_getaffinity(0, size_of_val(&cpus), &mut cpus) }, 0);
+    cpus
+}
+
 /// Makes a thread with an affinity attribute: glibc's child waits for its parent with every signal
-/// blocked.
+/// blocked. Any CPU will do: on a single one the child would compete with whatever else runs there.
 fn thread_with_affinity() -> Option<libc::pthread_t> {
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: the attribute is initialised before it is used, and destroyed after.
     unsafe { libc::pthread_attr_init(attr.as_mut_ptr()) };
-    // SAFETY: a set of CPUs is plain data.
-    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set has room for CPU 0.
-    unsafe { libc::CPU_SET(0, &mut cpus) };
+    let cpus = own_cpus();
     let size = size_of::<libc::cpu_set_t>();
     // SAFETY: initialised above.
     unsafe { libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size, &cpus) };
@@ -48,7 +56,7 @@ fn join(thread: libc::pthread_t) {
 #[test]
 fn no_call_fails_beside_pthread_create_with_attributes() {
     let name = "no_call_fails_beside_pthread_create_with_attributes";
-    isolated(name, Duration::from_secs(600), || {
+    isolated(name, WATCHDOG, || {
         for _ in 0..2 {
             std::thread::spawn(|| {
                 while !STOP.load(Ordering::Relaxed) {
@@ -71,16 +79,18 @@ fn no_call_fails_beside_pthread_create_with_attributes() {
                 }
             }
         });
-        let (mut rounds, mut longest) = (0, Duration::ZERO);
-        for value in 1..2000 {
-            let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
+        let (mut calls, mut rounds, mut longest) = (0, 0, Duration::ZERO);
+        for call in repeated(2000, WATCHDOG / 4) {
+            calls = call + 1;
+            let slack = [libc::PR_SET_TIMERSLACK as usize, calls, 0, 0, 0, 0];
+            let call = Broadcast::new(libc::SYS_prctl, slack);
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            let report = unsafe { Broadcast::new(libc::SYS_prctl, slack).run() }.unwrap();
+            let report = unsafe { call.deadline(watchdog(WATCHDOG / 2)).run() }.unwrap();
             rounds = rounds.max(report.rounds());
             longest = longest.max(report.longest_freeze());
         }
         STOP.store(true, Ordering::Relaxed);
-        println!("at most {rounds} rounds, longest freeze {longest:?}");
+        println!("{calls} calls, at most {rounds} rounds, longest freeze {longest:?}");
     });
 }
 
@@ -103,7 +113,7 @@ fn work(micros: u64) {
 #[test]
 fn threads_that_block_the_signal_and_want_for_a_cpu() {
     let name = "threads_that_block_the_signal_and_want_for_a_cpu";
-    isolated(name, Duration::from_secs(240), || {
+    isolated(name, WATCHDOG, || {
         let (everything, nothing) = (!0u64, 0u64);
         let mask = |set: &u64| {
             // SAFETY: a kernel signal set has 8 bytes.
@@ -111,10 +121,14 @@ fn threads_that_block_the_signal_and_want_for_a_cpu() {
                 unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, 0, 8) };
             assert_eq!(set, 0);
         };
-        // SAFETY: a set of CPUs is plain data.
-        let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the set has room for CPU 0.
-        unsafe { libc::CPU_SET(0, &mut cpus) };
+        let mut cpus = own_cpus();
+        // SAFETY: the numbers are those of the set.
+        let is_own = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &cpus) };
+        let first = (0..libc::CPU_SETSIZE as usize).find(is_own).unwrap();
+        // SAFETY: the set is plain data.
+        unsafe { libc::CPU_ZERO(&mut cpus) };
+        // SAFETY: the set has room for it.
+        unsafe { libc::CPU_SET(first, &mut cpus) };
         // SAFETY: the set is as large as is said.
         assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
         // SAFETY: the child makes no use of what the parent's threads may own; there are none yet.
@@ -140,7 +154,7 @@ fn threads_that_block_the_signal_and_want_for_a_cpu() {
         let (mut rounds, mut longest) = (0, Duration::ZERO);
         for value in 1..=3 {
             let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
-            let call = Broadcast::new(libc::SYS_prctl, slack).deadline(Duration::from_secs(60));
+            let call = Broadcast::new(libc::SYS_prctl, slack).deadline(watchdog(WATCHDOG / 4));
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
             let report = unsafe { call.run() }.unwrap();
             rounds = rounds.max(report.rounds());

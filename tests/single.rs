@@ -46,7 +46,7 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
     }
     let mut status = wait(pid);
     if libc::WIFEXITED(status) {
-        println!("SKIPPED: ptrace is not allowed");
+        support::skipped("ptrace is not allowed");
         return None;
     }
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;

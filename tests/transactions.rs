@@ -324,6 +324,77 @@ fn the_kernel_cannot_synchronise() {
     });
 }
 
+/// Questions may follow a filter that the kernel gives to all threads: each thread answers, and has the filter once.
+#[test]
+fn questions_after_a_synchronised_filter() {
+    isolated("questions_after_a_synchronised_filter", WATCHDOG, || {
+        let asked = Asked::new(5);
+        no_new_privs().perform().unwrap();
+        let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
+        let report = Transaction::new().with(slack(4242)).with(filter).ask(0).run().unwrap();
+        assert_eq!(report.divergent(), 0);
+        let told: Vec<i32> = report.identities().map(|identity| identity.tid()).collect();
+        let tids = proc::tids();
+        assert_eq!(told.len(), tids.len());
+        assert!(tids.iter().all(|tid| told.contains(tid)), "{told:?} {tids:?}");
+        assert!(
+            report
+                .identities()
+                .all(|identity| identity.user().is_some() && identity.no_new_privs())
+        );
+        all_have("Seccomp_filters", "1");
+        all_slack(&asked, 4242);
+        // Any other call is refused there.
+        let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
+        match Transaction::new().with(filter).with(slack(1)).perform() {
+            Err(TransactionError::Unchanged(Error::Refused(Refusal::NotLast))) => {}
+            other => panic!("{other:?}"),
+        }
+        all_have("Seccomp_filters", "1");
+        all_slack(&asked, 4242);
+    });
+}
+
+/// With no_new_privs in the calling thread, no_new_privs and a filter for all threads need no stop: the kernel gives
+/// both to every thread, or neither.
+#[test]
+fn no_new_privs_and_a_synchronised_filter() {
+    isolated("no_new_privs_and_a_synchronised_filter", WATCHDOG, || {
+        let sandbox = || {
+            let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
+            Transaction::new().with(no_new_privs()).with(filter)
+        };
+        let _asked = Asked::new(2);
+        // SAFETY: the prctl takes no pointer. The calling thread alone has no_new_privs now.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
+        let others = |field: &str, value: &str| {
+            let all = proc::field_in_every_thread(field);
+            all.values().filter(|has| *has == value).count()
+        };
+        let before = others("NoNewPrivs", "1");
+        match sandbox().on_partial(OnPartial::Kill).perform() {
+            Err(TransactionError::Unchanged(Error::OutOfSync { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(others("NoNewPrivs", "1"), before);
+        assert_eq!(others("Seccomp_filters", "1"), 1);
+    });
+}
+
+#[test]
+fn no_new_privs_and_a_filter_reach_every_thread() {
+    isolated("no_new_privs_and_a_filter_reach_every_thread", WATCHDOG, || {
+        let _asked = Asked::new(4);
+        // SAFETY: the prctl takes no pointer. The calling thread alone has no_new_privs now.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
+        Transaction::new().with(no_new_privs()).with(filter).perform().unwrap();
+        all_have("NoNewPrivs", "1");
+        all_have("Seccomp_filters", "1");
+    });
+}
+
 /// The caller's own filter kills it for the call that comes last: the others have performed those before it, and
 /// go on.
 #[test]

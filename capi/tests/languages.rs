@@ -20,7 +20,7 @@ fn cxx_and_openmp() {
 #[test]
 fn python() {
     if Command::new("python3").arg("--version").output().is_err() {
-        println!("SKIPPED: there is no python3 here");
+        support::skipped("there is no python3 here");
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/threads.py");
@@ -39,7 +39,7 @@ fn java() {
     let home = Command::new("sh").args(["-c", home]).output().unwrap();
     let include = Path::new(String::from_utf8(home.stdout).unwrap().trim()).join("include");
     if !include.join("jni.h").exists() {
-        println!("SKIPPED: there is no jni.h beside javac");
+        support::skipped("there is no jni.h beside javac");
         return;
     }
     let include = include.display();

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use assert_cmd::assert::Assert;
 
+#[path = "../../tests/support/harness.rs"]
+mod harness;
+pub use harness::{skipped, watchdog};
+
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 pub fn capi() -> &'static Path {
@@ -59,18 +63,18 @@ pub fn built() -> PathBuf {
     place("..").join("release")
 }
 
-/// Runs it to its end, which must come in time.
+/// Runs it to its end, which must come in time: that of a release build, on a slow machine too.
 pub fn finish(command: &mut Command) -> Assert {
     let mut command =
         assert_cmd::Command::from_std(std::mem::replace(command, Command::new("true")));
-    command.timeout(Duration::from_secs(300)).assert()
+    command.timeout(watchdog(Duration::from_secs(900))).assert()
 }
 
 /// Runs a program with our libpsx.so.2 in its way.
 pub fn run(program: &Path, arguments: &[&str]) -> Assert {
     let library = &installed().library;
     let mut command = assert_cmd::Command::new(program);
-    command.args(arguments).env("LD_LIBRARY_PATH", library).timeout(WATCHDOG).assert()
+    command.args(arguments).env("LD_LIBRARY_PATH", library).timeout(watchdog(WATCHDOG)).assert()
 }
 
 /// Whether there is such a compiler here; says so if not.
@@ -78,7 +82,7 @@ pub fn has(compiler: &str) -> bool {
     let works = Command::new(compiler).arg("--version").output();
     let works = works.is_ok_and(|output| output.status.success());
     if !works {
-        println!("SKIPPED: there is no {compiler} here");
+        skipped(format!("there is no {compiler} here"));
     }
     works
 }

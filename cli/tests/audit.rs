@@ -356,7 +356,7 @@ fn a_ring_that_keeps_root_is_flagged() {
         stage.ready(&made);
     });
     if subject.tids == [0] {
-        println!("SKIPPED: io_uring is not available");
+        support::skipped("io_uring is not available");
         return;
     }
     let report = json(&[], subject.pid);

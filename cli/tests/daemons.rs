@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{NOBODY, WATCHDOG, finish, is_root, psx};
+use support::{NOBODY, finish, is_root, limit, psx};
 
 /// A daemon in a process group of its own, and a directory; both go with the test.
 struct Daemon {
@@ -33,7 +33,7 @@ impl Drop for Daemon {
 fn installed(program: &str) -> bool {
     let there = Path::new(program).exists();
     if !there {
-        println!("SKIPPED: {program} is not installed");
+        support::skipped(format!("{program} is not installed"));
     }
     there
 }
@@ -56,7 +56,7 @@ fn start(mut command: Command, directory: PathBuf) -> Daemon {
 
 /// What psx says of these processes, once that holds which is waited for.
 fn audit_until(args: &[&str], settled: impl Fn(&Value) -> bool) -> (Option<i32>, Value) {
-    let deadline = Instant::now() + WATCHDOG;
+    let deadline = Instant::now() + limit();
     loop {
         let finished = finish(psx(&[&["audit", "--json"], args].concat()));
         if let Ok(report) = serde_json::from_str(&finished.stdout) {
@@ -145,7 +145,7 @@ fn postgres_is_its_user_everywhere() {
         .ok()
         .and_then(|versions| Some(versions.flatten().next()?.path().join("bin")))
     else {
-        println!("SKIPPED: PostgreSQL is not installed");
+        support::skipped("PostgreSQL is not installed");
         return;
     };
     if !is_root("PostgreSQL as a user of its own") {

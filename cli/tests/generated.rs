@@ -16,7 +16,7 @@ fn installed(program: &str) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let there = command.arg("--version").status().is_ok();
     if !there {
-        println!("SKIPPED: {program} is not installed");
+        support::skipped(format!("{program} is not installed"));
     }
     there
 }
@@ -70,18 +70,19 @@ fn manual_pages_are_written_and_render() {
         COMMANDS.iter().map(|command| place.join(format!("psx-{command}.1"))).collect();
     pages.push(place.join("psx.1"));
     let mut written = std::fs::read_dir(&place).unwrap().count();
+    let (mandoc, man) = (installed("mandoc"), installed("man"));
     for page in &pages {
         let source = std::fs::read_to_string(page).unwrap();
         assert!(source.contains(".SH NAME"), "{}", page.display());
         written -= 1;
-        if installed("mandoc") {
+        if mandoc {
             let mut lint = Command::new("mandoc");
             // Neither style nor the date, which would make each build another one.
             lint.args(["-T", "lint", "-W", "error"]).arg(page);
             let finished = finish(lint);
             assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
         }
-        if installed("man") {
+        if man {
             let mut man = Command::new("man");
             man.args(["--warnings", "-l"]).arg(page).env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8");
             let finished = finish(man);

@@ -110,7 +110,7 @@ impl Drop for Daemon {
 fn has_network() -> bool {
     // SAFETY: it takes a number.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        println!("SKIPPED: no network namespace: {}", std::io::Error::last_os_error());
+        support::skipped(format!("no network namespace: {}", std::io::Error::last_os_error()));
         return false;
     }
     // SAFETY: it takes numbers.
@@ -172,7 +172,7 @@ fn landlock_is_there() -> bool {
     // SAFETY: it asks for the version.
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1) };
     if version < 1 {
-        println!("SKIPPED: this kernel has no Landlock");
+        support::skipped("this kernel has no Landlock");
     }
     version >= 1
 }

@@ -326,7 +326,10 @@ fn hidden_from_the_process_outside() {
                     libc::mount(proc, c"/proc".as_ptr(), proc, 0, options.as_ptr().cast())
                 };
                 if made != 0 {
-                    println!("SKIPPED: no mount of proc: {}", std::io::Error::last_os_error());
+                    support::skipped(format!(
+                        "no mount of proc: {}",
+                        std::io::Error::last_os_error()
+                    ));
                     return;
                 }
                 sleepers(2);
@@ -424,7 +427,9 @@ fn landlock_flags_are_carried() {
         let version =
             unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, NOTHING, 0usize, 1) };
         if version < 7 {
-            println!("SKIPPED: this kernel's Landlock, version {version}, has no such flags");
+            support::skipped(format!(
+                "this kernel's Landlock, version {version}, has no such flags"
+            ));
             return;
         }
         let quiet = || ruleset().log_same_exec(false).unwrap().log_new_exec(true).unwrap();

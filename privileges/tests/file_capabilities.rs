@@ -130,7 +130,10 @@ fn as_libcap_has_it() {
         let [ours, theirs] = ["ours", "theirs"].map(|name| directory.join(name));
         let [our_file, their_file] = [&ours, &theirs].map(|path| File::create(path).unwrap());
         if let Err(error) = file::set(&ours, FileCapabilities::NONE) {
-            println!("SKIPPED: no capabilities of files in {}: {error}", directory.display());
+            support::skipped(format!(
+                "no capabilities of files in {}: {error}",
+                directory.display()
+            ));
             return;
         }
         let mut state = seed();
@@ -211,13 +214,13 @@ fn execve_gives_them() {
         };
         assert_eq!(run(), CapabilitySet::EMPTY);
         if let Err(error) = file::set(&program, "cap_net_raw,cap_chown=ep".parse().unwrap()) {
-            println!("SKIPPED: no capabilities of files here: {error}");
+            support::skipped(format!("no capabilities of files here: {error}"));
             return;
         }
         let both = Capability::NET_RAW | Capability::CHOWN;
         let got = run();
         if got.is_empty() {
-            println!("SKIPPED: {} is mounted nosuid", directory.display());
+            support::skipped(format!("{} is mounted nosuid", directory.display()));
         } else {
             assert_eq!(got, both);
         }

@@ -49,7 +49,7 @@ fn a_ring_that_the_kernel_polls() {
         // SAFETY: the kernel writes to them.
         let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
         if ring < 0 {
-            println!("SKIPPED: no io_uring here: {}", std::io::Error::last_os_error());
+            support::skipped(format!("no io_uring here: {}", std::io::Error::last_os_error()));
             return;
         }
         let listed = proc::tids().len();

@@ -327,7 +327,7 @@ fn key_is_readable(wish: Privileges) -> bool {
     let none: *const u8 = std::ptr::null();
     // SAFETY: no name.
     if unsafe { libc::syscall(libc::SYS_keyctl, 1, none) } < 0 {
-        println!("SKIPPED: no keyrings here: {}", std::io::Error::last_os_error());
+        support::skipped(format!("no keyrings here: {}", std::io::Error::last_os_error()));
         support::end(0);
     }
     let (kind, name, secret) = (c"user".as_ptr(), c"secret".as_ptr(), c"hunter2".as_ptr());

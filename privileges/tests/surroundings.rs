@@ -29,7 +29,7 @@ fn can_unshare() -> bool {
     let made =
         libpsx::process::unshare(Namespace::Network).and(libpsx::process::unshare(Namespace::Uts));
     if let Err(error) = &made {
-        println!("SKIPPED: no namespace can be made here: {error}");
+        support::skipped(format!("no namespace can be made here: {error}"));
     }
     made.is_ok()
 }

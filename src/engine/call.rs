@@ -106,6 +106,20 @@ impl Call {
         }
     }
 
+    /// Returns whether it is a seccomp filter that the kernel gives to all threads.
+    pub(crate) fn is_synchronised_filter(&self) -> bool {
+        self.number() == k::__NR_seccomp && self.synchronises()
+    }
+
+    /// Returns whether it is prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).
+    pub(crate) fn is_no_new_privs(&self) -> bool {
+        let [option, one, zeros @ ..] = self.args;
+        self.number() == k::__NR_prctl
+            && option as u32 == p::PR_SET_NO_NEW_PRIVS
+            && one == 1
+            && zeros.iter().take(3).all(|&zero| zero == 0)
+    }
+
     /// Returns whether a result other than 0 is the tid of a thread. (With
     /// SECCOMP_FILTER_FLAG_TSYNC_ESRCH such a result is a descriptor.)
     fn tells_offender(&self) -> bool {

@@ -15,7 +15,7 @@ use super::entry::Mark;
 use super::gather::{Gather, Gathered};
 use super::handler::{self, call_of};
 use super::records::Records;
-use super::rendezvous::Phase;
+use super::rendezvous::{NOT_BEGUN, Phase};
 use super::shared::{Plan, Shared};
 use super::{Settings, unreachable};
 use crate::errno::Errno;
@@ -177,6 +177,7 @@ impl<'a> Stop<'a> {
     fn take_turn(&mut self, mask: Mask) -> Result<(), Error> {
         let rendezvous = &self.shared.rendezvous;
         let mut slept = false;
+        let mut looked = Duration::ZERO;
         loop {
             self.identify()?;
             let me = self.tid as u32;
@@ -184,18 +185,24 @@ impl<'a> Stop<'a> {
             if owner == me || self.is_held() {
                 return Err(Error::Reentered);
             }
-            // Asked each time: other initiators may stop this one so often that no sleep is a long one.
-            if slept && self.clock()? >= self.until {
+            // Asked each time: signals may interrupt every sleep, so that no sleep is a long one.
+            let now = self.clock()?;
+            if slept && now >= self.until {
                 return Err(Error::Busy { tid: owner as i32 });
+            }
+            if !slept {
+                looked = now;
+            } else if sys::difference(now, looked) >= PATIENCE {
+                looked = now;
+                if sys::is_gone(self.pid, owner) && rendezvous.inherit_lock(owner, me) {
+                    self.clean_up();
+                    return Ok(());
+                }
             }
             let _ = sys::set_mask(mask & !bit(SIGNAL));
             slept = true;
-            let woken = rendezvous.sleep_on_lock(Some(PATIENCE));
+            let _ = rendezvous.sleep_on_lock(Some(PATIENCE));
             let _ = sys::block_all_but_sigsys();
-            if !woken && sys::is_gone(self.pid, owner) && rendezvous.inherit_lock(owner, me) {
-                self.clean_up();
-                return Ok(());
-            }
         }
     }
 
@@ -251,6 +258,10 @@ impl<'a> Stop<'a> {
         let gathered = gather.run(guess);
         let epoch = gather.epoch();
         let queue_full = gather.queue_is_full();
+        if !tasks.is_readable() {
+            // The next call finds them again without asking for every tid.
+            threads.keep();
+        }
         let (held_for, error) = match gathered {
             Ok(Gathered::All(held)) if !self.has_room(held) => {
                 self.wanted = held as usize;
@@ -300,7 +311,9 @@ impl<'a> Stop<'a> {
 
     /// Whether there is memory for the report of so many threads.
     fn has_room(&self, held: u32) -> bool {
-        self.rooms.as_ref().is_none_or(|rooms| held as usize <= rooms.capacity)
+        let Some(rooms) = &self.rooms else { return true };
+        let exempt = self.shared.threads.iter().filter(|e| matches!(e.mark(), Mark::Exempt(_)));
+        held as usize <= rooms.capacity && exempt.count() <= rooms.capacity
     }
 
     /// P2: a call that would act on something else in one of the threads is not made. All threads are held.
@@ -335,7 +348,7 @@ impl<'a> Stop<'a> {
     /// how long the threads were held.
     fn let_go(&mut self, epoch: u32, opened: Duration) -> Duration {
         self.shared.rendezvous.begin_pause(epoch);
-        self.shared.rendezvous.release();
+        self.shared.rendezvous.give_up();
         self.shared.threads.keep();
         let held_for = sys::difference(sys::now(), opened);
         self.longest = self.longest.max(held_for);
@@ -363,12 +376,11 @@ impl<'a> Stop<'a> {
         let mut published = false;
         let mut result = Ok(0);
         let mut divergent = 0;
-        // A filter that the call installs may forbid clock_gettime(2), and restart_syscall(2), which a futex wait
-        // with a time limit turns into when the process is stopped and continued.
-        let mut filtered = false;
         for Segment { calls: these, alone } in segments(calls) {
             result = act(calls, these.clone(), place, settings, performed);
-            filtered |= calls.iter().take(these.end).skip(these.start).any(Call::installs_filter);
+            if calls.iter().take(these.end).skip(these.start).any(Call::installs_filter) {
+                shared.set_filtered();
+            }
             let end = match &result {
                 Ok(_) => these.end,
                 Err(TransactionError::Partial(partial)) => partial.index,
@@ -384,11 +396,12 @@ impl<'a> Stop<'a> {
                     divergence::lost("a broadcast was ended behind its caller's back");
                 }
                 published = true;
-                let patience = (!filtered).then_some(handler::PATIENCE);
-                let gone = |tid| sys::is_gone(self.pid, tid);
-                handler::await_reports(shared, self.pid, epoch, patience, self.may_jump, gone);
-                divergent = shared.threads.iter().filter(|e| e.mark().is_divergent()).count();
-                if divergent > 0 {
+                // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
+                // left would keep all others held, so it is tried when there has been time for every call.
+                let nudge = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
+                handler::await_reports(shared, self.pid, epoch, nudge);
+                let before = core::mem::replace(&mut divergent, self.divergent());
+                if divergent > before {
                     divergence::judge(settings.sensitivity, plan, shared.threads.iter());
                 }
             }
@@ -401,7 +414,8 @@ impl<'a> Stop<'a> {
             rooms.fill(shared);
         }
         rendezvous.release();
-        if !filtered {
+        // A filter may forbid clock_gettime(2) as well.
+        if !shared.is_filtered() {
             self.longest = self.longest.max(sys::difference(sys::now(), opened));
         }
         let value = result?;
@@ -417,6 +431,11 @@ impl<'a> Stop<'a> {
         Ok(Round::Done(value))
     }
 
+    /// How many threads have another result than the caller, or none.
+    fn divergent(&self) -> usize {
+        self.shared.threads.iter().filter(|entry| entry.mark().is_divergent()).count()
+    }
+
     /// The threads that agreed perform what comes next.
     fn publish_again(&self) -> u32 {
         let rendezvous = &self.shared.rendezvous;
@@ -424,10 +443,10 @@ impl<'a> Stop<'a> {
         let mut agreed = 0u32;
         for entry in self.shared.threads.iter() {
             let mark = entry.mark();
-            if matches!(mark, Mark::Agreed(_))
-                && entry.exchange(entry.tid(), mark, Mark::held(next))
-            {
-                agreed = agreed.saturating_add(1);
+            if matches!(mark, Mark::Agreed(_)) {
+                entry.set_value(NOT_BEGUN);
+                let held = entry.exchange(entry.tid(), mark, Mark::held(next));
+                agreed = agreed.saturating_add(u32::from(held));
             }
         }
         rendezvous.publish_again(agreed)

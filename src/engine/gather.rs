@@ -183,6 +183,9 @@ impl<'a> Gather<'a> {
             let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(self.epoch));
             held.any(|entry| sys::is_gone(self.pid, entry.tid()))
         };
+        if rendezvous.all_asleep(count) == Some(true) {
+            return Ok(true);
+        }
         // A thread that is alone with the caller stays awake.
         if count > 1 {
             let mut asks = 0u32;
@@ -392,7 +395,13 @@ impl<'a> Gather<'a> {
                     exempt = exempt.saturating_add(1);
                 }
                 Look::Gone => entry.assign(0, Mark::Idle),
-                _ => pass.obstructed = true,
+                _ => {
+                    // The tid was that of a dead thread when it was looked at before.
+                    if let was @ Mark::Exempt(_) = entry.mark() {
+                        entry.exchange(id, was, Mark::Idle);
+                    }
+                    pass.obstructed = true;
+                }
             }
         }
         if pass.obstructed {
@@ -401,8 +410,13 @@ impl<'a> Gather<'a> {
         let held = shared.rendezvous.held();
         if let Some(count) = self.tasks.count() {
             let all = (held as usize).saturating_add(exempt).saturating_add(1);
-            // A dead thread that is still listed stays so, or the count would not agree.
-            if count == all && self.tasks.lists_self() {
+            // A dead thread that is still listed after the count was counted. One that has vanished may have offset a
+            // thread that it created.
+            let mut exempt = shared.threads.iter().filter(|e| e.mark() == Mark::exempt(epoch));
+            let dead = |entry: &Entry| {
+                matches!(self.tasks.look_by_tid(entry.tid() as i32), Look::Exempt { .. })
+            };
+            if count == all && self.tasks.lists_self() && exempt.all(dead) {
                 pass.proof = true;
                 return Ok(pass);
             }
@@ -483,6 +497,12 @@ impl Sender {
             Mark::Exempt(_) => return Signalled::Not,
             _ if entry.is_held(self.epoch) => return Signalled::Due,
             _ => {}
+        }
+        // P10: in a child that a handler of SIGSYS has forked, the memory is zero and the lock is free. The pid is the
+        // parent's there.
+        if !self.shared.rendezvous.is_locked_by(self.tid as u32) {
+            self.refused = Some(Errno::PERM);
+            return Signalled::Not;
         }
         if !entry.exchange(id, mark, Mark::Sent) {
             // An earlier signal has brought it here at this moment.

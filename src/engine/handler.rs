@@ -51,7 +51,9 @@ fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
         Ok(tid) => tid,
         Err(errno) => {
             // A filter of this thread refuses gettid(2): it cannot be held. The caller reads why.
-            entry.set_value(refused(errno));
+            if entry.mark() == Mark::Sent {
+                entry.set_value(refused(errno));
+            }
             return true;
         }
     };
@@ -65,7 +67,12 @@ pub(super) fn refused(errno: Errno) -> usize {
     REFUSED | errno.raw() as usize
 }
 
-pub(super) const REFUSED: usize = 1 << 16;
+const REFUSED: usize = 1 << 16;
+
+/// Whether the value of an entry is one of [`refused`].
+pub(super) const fn is_refused(value: usize) -> bool {
+    value & !0xffff == REFUSED
+}
 
 /// A thread in the handler.
 struct Held<'a> {
@@ -91,6 +98,11 @@ impl Thread for Held<'_> {
             self.entry.set_value(index);
             // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
             let result = unsafe { sys::any(call.nr, &call.args_at(place.bytes())) };
+            // A handler of SIGSYS may have run in the call, unblocked our signal, and so let another frame of this
+            // handler report. Then the caller waits no more, and its memory is gone.
+            if !matches!(self.entry.mark(), Mark::Held(_)) {
+                break;
+            }
             place.keep(index, result);
             verdict = Verdict { index: index as u32, result, agreed: call.agrees(result) };
             if !verdict.agreed {
@@ -100,9 +112,13 @@ impl Thread for Held<'_> {
         verdict
     }
 
-    fn is_gone(&self, tid: u32, reported: bool) -> bool {
-        // A filter that the call has installed may forbid all but futex(2).
-        if reported { sys::is_dead(tid as i32) } else { sys::is_gone(self.pid, tid) }
+    fn is_gone(&self, tid: u32) -> bool {
+        // A filter that the calls have installed may forbid all but futex(2).
+        if self.shared.is_filtered() {
+            sys::is_dead(tid as i32)
+        } else {
+            sys::is_gone(self.pid, tid)
+        }
     }
 
     /// If the program has a handler for SIGSYS, the caller may have left the stop by siglongjmp. A signal tells:
@@ -115,15 +131,16 @@ impl Thread for Held<'_> {
     }
 
     /// Ends the stop as its caller would have done.
-    fn take_over(&self) {
+    #[cold]
+    #[inline(never)]
+    fn take_over(&self, caller: u32) {
         let (shared, rendezvous) = (self.shared, &self.shared.rendezvous);
-        if !rendezvous.inherit_lock(rendezvous.caller(), self.tid as u32) {
+        if !rendezvous.inherit_lock(caller, self.tid as u32) {
             return;
         }
         let state = rendezvous.state();
         if state.phase == Phase::Committing {
-            let dead = |tid| sys::is_dead(tid as i32);
-            await_reports(shared, self.pid, state.epoch, Some(PATIENCE), false, dead);
+            await_reports(shared, self.pid, state.epoch, None);
             if shared.kills() && shared.threads.iter().any(|entry| entry.mark().is_divergent()) {
                 divergence::lost("the calling thread died, and another thread's result differs");
             }
@@ -136,30 +153,26 @@ impl Thread for Held<'_> {
 /// How long the caller waits for reports before it looks for dead threads.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Waits until every held thread has reported, and writes off those that are `gone`. Without `patience` it waits
-/// without a time limit. `may_jump`: a thread may have left the handler.
+/// Waits until every held thread has reported, and writes off the dead. `nudge`: a thread may have left the handler by
+/// siglongjmp; after so many waits each thread that has not reported gets a signal, which brings it back.
 /// Ends when each thread's calls end; a call that blocks keeps all threads held.
-pub(super) fn await_reports(
-    shared: &Shared,
-    pid: i32,
-    epoch: u32,
-    patience: Option<Duration>,
-    may_jump: bool,
-    gone: impl Fn(u32) -> bool,
-) {
+pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, nudge: Option<u32>) {
     let rendezvous = &shared.rendezvous;
-    let mut nudge = may_jump;
-    while !rendezvous.await_reports(patience) {
+    let mut waits = 0u32;
+    while !rendezvous.await_reports(Some(PATIENCE)) {
         rendezvous.wake_again();
+        waits = waits.saturating_add(1);
         for entry in shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
-            if gone(entry.tid()) {
+            let tid = entry.tid();
+            // A filter that the calls have installed may forbid all but futex(2).
+            let dead = sys::is_dead(tid as i32) || !shared.is_filtered() && sys::is_gone(pid, tid);
+            if dead {
                 rendezvous.write_off(entry, epoch);
-            } else if nudge {
-                // A thread that is in the handler blocks it. One that has left by siglongjmp comes back.
-                let _ = sys::queue_signal(pid, entry.tid() as i32, ptr::from_ref(entry) as usize);
+            } else if nudge == Some(waits) {
+                // A thread that is in the handler blocks the signal. One that has left takes it.
+                let _ = sys::queue_signal(pid, tid as i32, ptr::from_ref(entry) as usize);
             }
         }
-        nudge = false;
     }
 }
 

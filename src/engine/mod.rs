@@ -122,6 +122,9 @@ pub(crate) unsafe fn perform(
     if first_for_all && calls.len() <= 1 || calls.len() == 1 && alone() {
         return perform_here(calls, settings, report);
     }
+    if let Some(filter) = kernel_does_all(calls) {
+        return perform_here(filter, settings, report);
+    }
     if alone() {
         // A handler that runs between two calls could leave a child, or a thread, in the state between them.
         let blocked = |errno| Error::Environment { need: Need::Mask, errno };
@@ -153,6 +156,20 @@ fn refuse(calls: &[Call]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// If the calls are no_new_privs and then a filter with SECCOMP_FILTER_FLAG_TSYNC, and this thread has no_new_privs
+/// already: the filter. The kernel gives both to every thread in one step (seccomp_sync_threads, kernel/seccomp.c, copies
+/// no_new_privs), and if it refuses, nothing has changed, so no stop is needed. A caller without no_new_privs would have
+/// to set it first, and would keep it if the kernel then refused the filter.
+fn kernel_does_all(calls: &mut [Call]) -> Option<&mut [Call]> {
+    let (filter, before) = calls.split_last()?;
+    let does = filter.is_synchronised_filter()
+        && !before.is_empty()
+        && before.iter().all(Call::is_no_new_privs)
+        && sys::has_no_new_privs();
+    let last = before.len();
+    if does { calls.get_mut(last..) } else { None }
 }
 
 /// Performs the calls in this thread, and nowhere else.

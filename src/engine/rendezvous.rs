@@ -56,7 +56,8 @@
 //!    [`HAND_OVER`] more before it leaves. As long as threads sleep there, some thread is on its way out and has not
 //!    done its wakes yet; if that thread is delayed or dies, the waits of the watches expire ([`WATCH`]) and they
 //!    go on. A thread that still sleeps on `exit` blocks our signal, so the next stop cannot count it before it has
-//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it.
+//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it. `open`
+//!    wakes all that still sleep there.
 //! 6. *The caller may die.* The first [`WATCHES`] threads that arrive are watches: they sleep with a time limit and
 //!    look whether the caller is alive. If it is dead, one of them takes its lock over and ends the stop in its
 //!    place. Before `publish` nothing has changed in the threads that are released. After it, the watch waits for
@@ -141,13 +142,12 @@ pub(crate) struct Verdict {
 pub(crate) trait Thread {
     /// Performs the calls that the caller has published.
     fn perform(&self) -> Verdict;
-    /// Whether a thread of this process is dead, for certain. `reported`: this thread has performed the calls, and a
-    /// filter that they installed may forbid all but futex(2).
-    fn is_gone(&self, tid: u32, reported: bool) -> bool;
+    /// Whether a thread of this process is dead, for certain.
+    fn is_gone(&self, tid: u32) -> bool;
     /// The wait of a watch has expired and the caller is alive: looks whether the caller is still in its stop.
     fn look_after_caller(&self);
-    /// The caller is dead: ends the stop in its place, unless another thread does.
-    fn take_over(&self);
+    /// This caller is dead: ends the stop in its place, unless another thread does.
+    fn take_over(&self, caller: u32);
 }
 
 /// The words on which the threads of one process meet. All zero is the closed state.
@@ -260,12 +260,17 @@ impl Rendezvous {
         futex::wait(&self.lock, marked, patience)
     }
 
-    /// Takes the lock of a thread that is dead. Returns false if another thread was faster.
+    /// Takes the lock of a thread that is dead, and its place as the thread whose death ends the stop. Returns false if
+    /// another thread was faster.
     pub(crate) fn inherit_lock(&self, from: u32, me: u32) -> bool {
         // The SLEEPERS bit is set: the dead thread may have been woken for it, and other initiators may sleep.
         let mine = me | SLEEPERS;
-        self.lock.compare_exchange(from, mine, SeqCst, SeqCst).is_ok()
-            || self.lock.compare_exchange(from | SLEEPERS, mine, SeqCst, SeqCst).is_ok()
+        let inherited = self.lock.compare_exchange(from, mine, SeqCst, SeqCst).is_ok()
+            || self.lock.compare_exchange(from | SLEEPERS, mine, SeqCst, SeqCst).is_ok();
+        if inherited {
+            self.caller.store(me, SeqCst);
+        }
+        inherited
     }
 
     /// Whether this thread owns the lock.
@@ -291,6 +296,8 @@ impl Rendezvous {
         self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
         // After the state: a thread that is woken here finds the gather open.
         self.end_pause();
+        // Threads of the last stop that still sleep on their way out cannot take our signal.
+        futex::wake_all(&self.exit);
         epoch
     }
 
@@ -414,6 +421,13 @@ impl Rendezvous {
         self.last.compare_exchange(1, 0, SeqCst, SeqCst).is_ok()
     }
 
+    /// Ends a round that is given up: every held thread goes on at once. The caller is about to sleep or to fail, so it
+    /// need not keep its CPU, and the next round cannot hold a thread that has not left this one.
+    pub(crate) fn give_up(&self) {
+        self.release();
+        futex::wake_all(&self.exit);
+    }
+
     /// Ends the stop in the place of a caller that is gone. It may have died between two steps of `release`, so every
     /// word that a thread can sleep on is changed, and every thread is woken.
     pub(crate) fn abandon(&self) {
@@ -465,7 +479,7 @@ impl Rendezvous {
             self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
         if self.await_plan(epoch, watch, thread) {
-            self.perform_and_report(entry, tid, thread);
+            self.perform_and_report(entry, tid, epoch, thread);
             self.await_release(entry, tid, epoch, watch, thread);
         }
         self.leave();
@@ -489,6 +503,10 @@ impl Rendezvous {
                     return None;
                 }
                 continue;
+            }
+            // A second signal for this thread may carry an entry that belongs to another one by now.
+            if entry.tid() != tid {
+                return None;
             }
             entry.set_value(NOT_BEGUN);
             if !entry.set(tid, Mark::held(seen.epoch)) {
@@ -541,13 +559,21 @@ impl Rendezvous {
         }
     }
 
+    /// Performs the calls, and reports, unless the report is taken for given by now: the thread left the handler in a
+    /// call, and came back in another frame of it.
     #[inline(always)]
-    fn perform_and_report(&self, entry: &Entry, tid: u32, thread: &impl Thread) {
+    fn perform_and_report(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let verdict = thread.perform();
+        let held = Mark::held(epoch);
+        if entry.mark() != held {
+            return;
+        }
         entry.set_value(verdict.result as usize);
         let index = verdict.index & Mark::NUMBER;
-        entry.set(tid, if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) });
-        self.report();
+        let mark = if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) };
+        if entry.exchange(tid, held, mark) {
+            self.report();
+        }
     }
 
     /// Counts this thread's report. The last thread to report stays awake for a while: the caller is about to judge,
@@ -589,7 +615,7 @@ impl Rendezvous {
                 }
                 epoch = state.epoch;
                 if entry.mark() == Mark::held(epoch) {
-                    self.perform_and_report(entry, tid, thread);
+                    self.perform_and_report(entry, tid, epoch, thread);
                 }
                 continue;
             }
@@ -605,11 +631,13 @@ impl Rendezvous {
     #[cold]
     #[inline(never)]
     fn watch(&self, thread: &impl Thread, reported: bool) {
-        if !thread.is_gone(self.caller(), reported) {
+        // Read once: an initiator may inherit the lock meanwhile and open a stop of its own.
+        let caller = self.caller();
+        if !thread.is_gone(caller) {
             thread.look_after_caller();
         } else if reported || self.state().phase != Phase::Committing {
             // Otherwise the caller published before it died, and this thread performs the calls first.
-            thread.take_over();
+            thread.take_over(caller);
         }
     }
 
@@ -627,7 +655,7 @@ impl Rendezvous {
         let begun = entry.value();
         if begun == NOT_BEGUN {
             if self.await_plan(epoch, true, thread) {
-                self.perform_and_report(entry, tid, thread);
+                self.perform_and_report(entry, tid, epoch, thread);
                 self.await_release(entry, tid, epoch, true, thread);
             }
         } else {

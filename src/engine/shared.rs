@@ -52,6 +52,9 @@ pub(super) struct Shared {
     /// Set by the caller if the program has a handler for SIGSYS, so that a thread may leave the stop by siglongjmp;
     /// cleared by the watch that sends the caller a signal for that reason, once in a stop.
     nudge: AtomicU32,
+    /// A seccomp filter that the calls bring is there, or will be: it may forbid all but futex(2), rt_sigreturn(2) and
+    /// rt_sigprocmask(2). Set by the caller before it publishes.
+    filtered: AtomicU32,
     /// The calls that held threads perform: `*const Call`, and which of them.
     plan: AtomicUsize,
     first: AtomicUsize,
@@ -167,6 +170,7 @@ impl Shared {
     /// SIGSYS.
     pub(super) fn begin(&self, sensitivity: Sensitivity, may_jump: bool) {
         self.performed.store(0, Ordering::Relaxed);
+        self.filtered.store(0, Ordering::Relaxed);
         self.nudge.store(u32::from(may_jump), Ordering::Relaxed);
         self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
     }
@@ -179,6 +183,15 @@ impl Shared {
     /// Whether the caller has changed anything in this stop.
     pub(super) fn has_performed(&self) -> bool {
         self.performed.load(Ordering::SeqCst) > 0
+    }
+
+    /// Caller: the calls install a filter.
+    pub(super) fn set_filtered(&self) {
+        self.filtered.store(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_filtered(&self) -> bool {
+        self.filtered.load(Ordering::SeqCst) != 0
     }
 
     /// Whether a divergence kills the process.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::entry::{Entry, Mark};
 use super::gather::FORBIDDEN;
-use super::handler::REFUSED;
+use super::handler::is_refused;
 use super::records::Records;
 use super::shared::Shared;
 use crate::error::{Obstacle, Straggler, Unreachable};
@@ -14,7 +14,7 @@ use crate::sys::proc::{Living, Look, Tasks};
 /// Whether a thread has said itself that it cannot be held: waiting does not change that.
 pub(super) fn is_certain(shared: &Shared, epoch: u32) -> bool {
     let mut missing = shared.threads.iter().filter(|e| e.tid() != 0 && !e.is_held(epoch));
-    missing.any(|entry| reason(entry) & REFUSED != 0)
+    missing.any(|entry| is_refused(reason(entry)))
 }
 
 /// What [`Entry::value`] says of a thread that was not held: it is 0 unless the thread could not be signalled.
@@ -66,7 +66,7 @@ fn name_those(
         }
         let told = match entry.map_or(0, reason) {
             FORBIDDEN => Some(Obstacle::Forbidden),
-            why if why & REFUSED != 0 => Some(Obstacle::Filtered),
+            why if is_refused(why) => Some(Obstacle::Filtered),
             _ => None,
         };
         let (state, name, obstacle) = match tasks.look(task) {

@@ -132,6 +132,11 @@ pub(crate) fn filtered() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
 }
 
+/// prctl(PR_GET_NO_NEW_PRIVS): whether this thread has it.
+pub(crate) fn has_no_new_privs() -> bool {
+    prctl(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS, [0; 3]) == Ok(1)
+}
+
 /// A prctl(2) that takes numbers and changes nothing: its callers ask.
 pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
     call(k::__NR_prctl, [option as usize, a, b, c, 0, 0])
@@ -250,15 +255,16 @@ pub(crate) fn now() -> Duration {
 
 // Futexes
 
-/// Sleeps while `word` is `expected`, at the longest for `patience`. May return at any time; the
-/// caller looks again. False: the time is over. It does not ask for the time: a filter that lets
-/// programs sleep need not let them do that by a system call.
+/// Sleeps while `word` is `expected`, at most for `patience`. May return at any time; the caller looks again. Returns
+/// false if the time is over, or if the kernel refuses to let it sleep: a loop that waits for a condition must then
+/// look at the clock, or at what it waits for. It does not ask for the time: a filter that lets programs sleep need not
+/// let them do that by a system call.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
     let time = patience.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
     let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
     let args = [word.as_ptr() as usize, op, expected as usize, time, 0, 0];
-    call(k::__NR_futex, args) != Err(Errno::TIMEDOUT)
+    matches!(call(k::__NR_futex, args), Ok(_) | Err(Errno::AGAIN | Errno::INTR))
 }
 
 /// Makes the system call of a sleep on `word`, for a filter to see, and returns at once. The address is one too
@@ -408,9 +414,12 @@ pub(crate) fn tgkill(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     call(k::__NR_tgkill, args).map(|_| ())
 }
 
-/// kill(2) of this very process.
+/// kill(2) of this very process. (A filter may answer for getpid(2). Without a pid the call is not made: 0 would stand
+/// for the process group, and a negative number for more.)
 pub(crate) fn kill_self(signal: i32) {
-    let _ = call(k::__NR_kill, [getpid() as usize, signal as usize, 0, 0, 0, 0]);
+    if let Some(pid) = process_id().ok().filter(|&pid| pid > 0) {
+        let _ = call(k::__NR_kill, [pid as usize, signal as usize, 0, 0, 0, 0]);
+    }
 }
 
 /// The part of siginfo_t that every 64-bit CPU lays out alike for a queued signal
@@ -512,14 +521,13 @@ impl Fd {
         call(k::__NR_fsmount, args).map(|fd| Self(fd as i32))
     }
 
+    /// read(2). A file of /proc has no reason to be interrupted, as all signals are blocked; so a few attempts are enough,
+    /// and a filter that always answers EINTR does not keep the caller.
     pub(crate) fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
-        loop {
-            let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
-            match call(k::__NR_read, args) {
-                Err(Errno::INTR) => {}
-                other => return other,
-            }
-        }
+        const ATTEMPTS: usize = 4;
+        let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+        let read = || call(k::__NR_read, args);
+        (1..ATTEMPTS).map(|_| read()).find(|read| *read != Err(Errno::INTR)).unwrap_or_else(read)
     }
 
     pub(crate) fn rewind(&self) -> Result<(), Errno> {
@@ -580,7 +588,8 @@ impl Drop for Fd {
 
 /// Ends the process by signal 33, in every situation. No call here waits.
 ///
-/// 1. The default action of signal 33, sent to this thread.
+/// 1. The default action of signal 33, sent to this thread. If the action cannot be set, the signal would run the
+///    handler of another library, so it is not sent.
 /// 2. SIGKILL, if that did not end the process.
 /// 3. Both leave the init process of a PID namespace alone (pid_namespaces(7)). It ends with an exit
 ///    status that tells the signal.
@@ -589,9 +598,10 @@ pub(crate) fn die() -> ! {
     const SIGKILL: i32 = 9;
     let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     // SAFETY: the default action runs no code of ours.
-    let _ = unsafe { set_sigaction(&default) };
-    let _ = tgkill(getpid(), gettid(), SIGNAL);
-    let _ = set_mask(ALL & !bit(SIGNAL));
+    if unsafe { set_sigaction(&default) }.is_ok() {
+        let _ = tgkill(getpid(), gettid(), SIGNAL);
+        let _ = set_mask(ALL & !bit(SIGNAL));
+    }
     kill_self(SIGKILL);
     exit_group(128 + SIGNAL);
     arch::trap()

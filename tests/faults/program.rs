@@ -265,7 +265,7 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     }
 
     let group = [GROUP, GROUP, GROUP, 0, 0, 0];
-    let both = Transaction::<2>::new();
+    let both = Transaction::new();
     let same = Agreement::SameResult;
     // SAFETY: touches no memory.
     let both = unsafe { both.with_call(libc::SYS_setresgid, group, same) };

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Report, Sensitivity};
 
-use super::proc;
+use super::{proc, watchdog};
 
+/// The deadline of a call that has to succeed, before `PSX_WATCHDOG_FACTOR`.
 pub const LONG: Duration = Duration::from_secs(30);
 
 /// The timer slack of this thread, the harmless per-thread value that most tests set.
@@ -26,7 +27,7 @@ pub fn slack(value: usize) -> Broadcast {
 /// Sets it in every thread.
 pub fn set_slack(value: usize) -> Result<Report, Error> {
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    unsafe { slack(value).deadline(LONG).run() }
+    unsafe { slack(value).deadline(watchdog(LONG)).run() }
 }
 
 /// Threads that sleep for good.
@@ -136,18 +137,18 @@ pub fn prepared(prepare: impl FnOnce() + Send + 'static) {
 pub fn no_new_privs() -> Result<Report, Error> {
     let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(LONG).run() }
+    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(watchdog(LONG)).run() }
 }
 
 /// Adds a filter that allows everything. It is not idempotent: each thread counts its filters. It
-/// wants no_new_privs.
+/// wants no_new_privs. The deadline is multiplied by `PSX_WATCHDOG_FACTOR`.
 pub fn add_filter(deadline: Duration) -> Result<Report, Error> {
     let allow = [step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)];
     let program = header(&allow);
     let set = libc::SECCOMP_SET_MODE_FILTER as usize;
     let args = [set, 0, (&raw const program) as usize, 0, 0, 0];
     // SAFETY: the program outlives the call.
-    unsafe { Broadcast::new(libc::SYS_seccomp, args).deadline(deadline).run() }
+    unsafe { Broadcast::new(libc::SYS_seccomp, args).deadline(watchdog(deadline)).run() }
 }
 
 /// Every thread shows this in its status.
@@ -205,7 +206,7 @@ pub fn witnesses(count: usize) -> Vec<Witness> {
 /// Sets the slack of every thread, and lets each witness tell its own.
 pub fn covers(witnesses: &[Witness], value: usize) -> Report {
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    let report = unsafe { slack(value).deadline(Duration::from_secs(60)).run() }.unwrap();
+    let report = unsafe { slack(value).deadline(watchdog(Duration::from_secs(60))).run() }.unwrap();
     let seen: Vec<usize> = witnesses.iter().map(Witness::slack).collect();
     assert!(seen.iter().all(|&slack| slack == value), "not {value}: {seen:?}; {report:?}");
     assert!(report.threads() > witnesses.len(), "{report:?}");

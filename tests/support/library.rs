@@ -12,7 +12,7 @@ impl Library {
         // SAFETY: what tests load may be loaded at any time.
         let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
         if library.is_null() {
-            println!("SKIPPED: no {} here", name.to_string_lossy());
+            super::skipped(format!("no {} here", name.to_string_lossy()));
             return None;
         }
         Some(Self(library))

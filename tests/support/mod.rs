@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod calls;
+mod harness;
 mod library;
+mod namespaces;
 #[cfg(target_arch = "x86_64")]
 pub mod raw;
 
@@ -14,13 +16,13 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 pub use calls::*;
+use harness::CASE;
+pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;
-
-/// The variable that tells a re-executed test that it is the child.
-const CASE: &str = "PSX_CASE";
+pub use namespaces::{private_mounts, unshared, user_namespaces};
 
 /// Runs `body` in a child process of its own, which is this very test run again. Panics if the
-/// child fails, or is not done when the watchdog's time is over.
+/// child fails, or is not done when the watchdog's time is over. The time is multiplied by `PSX_WATCHDOG_FACTOR`.
 pub fn isolated(name: &str, watchdog: Duration, body: fn()) {
     let (status, output) = isolated_status(name, watchdog, body);
     print!("{output}");
@@ -28,7 +30,7 @@ pub fn isolated(name: &str, watchdog: Duration, body: fn()) {
 }
 
 /// Like [`isolated`], for a child that is meant to die: gives how it ended and what it wrote.
-pub fn isolated_status(name: &str, watchdog: Duration, body: fn()) -> (ExitStatus, String) {
+pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, String) {
     if std::env::var(CASE).as_deref() == Ok(name) {
         body();
         end(0);
@@ -57,13 +59,14 @@ pub fn isolated_status(name: &str, watchdog: Duration, body: fn()) -> (ExitStatu
                 String::from_utf8_lossy(&text).into_owned()
             })
         });
+    let limit = watchdog(limit);
     let started = Instant::now();
     let mut hung = None;
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait for the child") {
             break status;
         }
-        if hung.is_none() && started.elapsed() > watchdog {
+        if hung.is_none() && started.elapsed() > limit {
             hung = Some(threads_of(child.id()));
             // SAFETY: kill(2) of the process group that was made for this child.
             unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
@@ -73,8 +76,9 @@ pub fn isolated_status(name: &str, watchdog: Duration, body: fn()) -> (ExitStatu
     let output: String =
         readers.into_iter().map(|reader| reader.join().unwrap_or_default()).collect();
     if let Some(threads) = hung {
-        panic!("{name}: still running after {watchdog:?}\n{output}\n{threads}");
+        panic!("{name}: still running after {limit:?}\n{output}\n{threads}");
     }
+    harness::repeat_notes(&output);
     (status, output)
 }
 
@@ -98,7 +102,7 @@ pub fn skipped_without_root(name: &str) -> bool {
     // SAFETY: geteuid touches no memory.
     let other = unsafe { libc::geteuid() } != 0;
     if other {
-        println!("SKIPPED: {name} needs root");
+        skipped(format!("{name} needs root"));
     }
     other
 }

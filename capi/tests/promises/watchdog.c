@@ -1,7 +1,7 @@
 /*
  * watchdog SECONDS PROGRAM ARGUMENT...
  * Runs one case in a process group of its own, and prints what became of it as one line: what the case says, or
- * `killed by signal N`, `hangs`. Kills what is left of the group.
+ * `killed by signal N`, `hangs`. Kills what is left of the group. The seconds are multiplied by PSX_WATCHDOG_FACTOR.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -12,6 +12,17 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* The time limit in milliseconds. */
+static int limit(const char *seconds) {
+    const char *text = getenv("PSX_WATCHDOG_FACTOR");
+    double factor = text ? atof(text) : 1, limit = atof(seconds) * 1000 * factor;
+    if (!(factor > 0)) {
+        fprintf(stderr, "PSX_WATCHDOG_FACTOR=%s: not a positive number\n", text);
+        exit(2);
+    }
+    return limit < 1e9 ? (int)limit : 1000000000;
+}
 
 int main(int argc, char **argv) {
     int said[2], status;
@@ -30,7 +41,7 @@ int main(int argc, char **argv) {
     close(said[1]);
     struct pollfd ended = {(int)syscall(SYS_pidfd_open, child, 0), POLLIN, 0};
     if (ended.fd < 0) return 2;
-    int hangs = poll(&ended, 1, atoi(argv[1]) * 1000) == 0;
+    int hangs = poll(&ended, 1, limit(argv[1])) == 0;
     kill(-child, SIGKILL);
     if (waitpid(child, &status, 0) != child) return 2;
     /* Whoever still has the other end is killed, or out of reach: no waiting for it. */

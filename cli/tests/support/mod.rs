@@ -1,7 +1,10 @@
 //! What every test of the command stands on: runs of it with a watchdog, and processes to audit.
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
+#[path = "../../../tests/support/harness.rs"]
+mod harness;
 mod subject;
+pub use harness::{skipped, watchdog};
 pub use subject::*;
 
 use std::io::Read;
@@ -10,8 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub const WATCHDOG: Duration = Duration::from_secs(60);
 pub const NOBODY: u32 = 65534;
+
+/// The time in which everything that a test waits for has come.
+pub fn limit() -> Duration {
+    watchdog(Duration::from_secs(60))
+}
 
 pub struct Finished {
     pub status: ExitStatus,
@@ -49,7 +56,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Strin
 }
 
 fn watch(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + WATCHDOG;
+    let limit = limit();
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait().expect("the child is ours") {
             return status;
@@ -57,7 +65,7 @@ fn watch(child: &mut Child) -> ExitStatus {
         if Instant::now() > deadline {
             child.kill().expect("the child is ours");
             child.wait().expect("the child is ours");
-            panic!("psx did not end within {WATCHDOG:?}");
+            panic!("psx did not end within {limit:?}");
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -69,7 +77,7 @@ pub fn is_root(what: &str) -> bool {
     let uids = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("Uid:");
     let root = uids.split_whitespace().nth(1) == Some("0");
     if !root {
-        eprintln!("SKIPPED {what}: it needs root");
+        skipped(format!("{what} needs root"));
     }
     root
 }

@@ -63,7 +63,7 @@ impl Thread for Held<'_> {
         Verdict { index: 0, result: 7, agreed: self.agrees }
     }
 
-    fn is_gone(&self, tid: u32, _reported: bool) -> bool {
+    fn is_gone(&self, tid: u32) -> bool {
         tid == CALLER && self.caller_is_gone
     }
 
@@ -72,15 +72,18 @@ impl Thread for Held<'_> {
     }
 
     /// As the handler does it, but that no held thread dies here.
-    fn take_over(&self) {
+    fn take_over(&self, caller: u32) {
         let rendezvous = &self.world.rendezvous;
-        if rendezvous.inherit_lock(CALLER, self.tid) {
+        if rendezvous.inherit_lock(caller, self.tid) {
             if rendezvous.state().phase == Phase::Committing {
                 while !rendezvous.await_reports(None) {}
                 self.world.judged.store(1, SeqCst);
             }
             rendezvous.abandon();
             rendezvous.unlock();
+        } else {
+            // Another watch does it. Its time has come, in a model in which all time is over.
+            thread::yield_now();
         }
     }
 }
@@ -181,7 +184,10 @@ fn the_release_is_handed_over() {
                 let world = world.clone();
                 thread::spawn(move || {
                     visit(&world, i, true, false);
-                    // The signal of the second stop was pending.
+                    // The signal of the second stop comes when that is open, and is taken here at once.
+                    while world.rendezvous.state().epoch == epoch {
+                        thread::yield_now();
+                    }
                     visit(&world, i, true, false);
                 })
             })

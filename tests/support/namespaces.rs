@@ -1,0 +1,38 @@
+//! Namespaces for a test. Where they are refused, as in a container or in a plain chroot, the test is skipped.
+
+use super::{forked_status, skipped};
+
+/// Moves this process to new namespaces. Notes it and returns false if the kernel or a sandbox refuses that.
+pub fn unshared(flags: i32) -> bool {
+    // SAFETY: it takes flags.
+    if unsafe { libc::syscall(libc::SYS_unshare, flags) } == 0 {
+        return true;
+    }
+    let error = std::io::Error::last_os_error();
+    skipped(format!("no new namespace, unshare({flags:#x}): {error}"));
+    false
+}
+
+/// Gives this process a mount namespace whose mounts no other process sees. Notes it and returns false if that is
+/// refused: if the root directory is not a mount point, nothing can be said of how its mounts spread.
+pub fn private_mounts() -> bool {
+    if !unshared(libc::CLONE_NEWNS) {
+        return false;
+    }
+    let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+    // SAFETY: the path is a string, and there is nothing else to read.
+    if unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) } == 0 {
+        return true;
+    }
+    skipped(format!("no private mounts at /: {}", std::io::Error::last_os_error()));
+    false
+}
+
+/// Whether a child can make a user namespace; notes it if not.
+pub fn user_namespaces() -> bool {
+    forked_status(|| {
+        if !unshared(libc::CLONE_NEWUSER) {
+            super::end(1);
+        }
+    }) == 0
+}
