@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use privileges::file::{self, BadFileCapabilities, FileCapabilities};
 use privileges::{Capabilities, Capability, CapabilitySet, Uid};
-use support::{Library, isolated_as_root, random, seed};
+use support::{Library, isolated_as_root, random, repeated, seed};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 
@@ -138,7 +138,7 @@ fn as_libcap_has_it() {
         }
         let mut state = seed();
         let (mut set, mut refused) = (0, 0);
-        for round in 0..1000 {
+        for round in repeated(1000, WATCHDOG) {
             let all = CapabilitySet::all();
             let mut some =
                 || CapabilitySet::from_bits(random(&mut state) & random(&mut state)) & all;
@@ -188,7 +188,7 @@ fn as_libcap_has_it() {
             assert_eq!((by_path, by_file), (expected, expected), "round {round}: {wanted}");
             set += 1;
         }
-        assert!(set > 500 && refused > 100, "{set} {refused}");
+        assert!(set > 50 && refused > 10, "{set} {refused}");
         file::remove(&ours).unwrap();
         file::remove_of(&their_file).unwrap();
         file::remove(&ours).unwrap();
