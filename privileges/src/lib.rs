@@ -1,6 +1,6 @@
-//! Drops the privileges of a process, in all its threads at once, and makes sure that they are gone.
+//! Drops the privileges of a process, in all its threads at once, and verifies that they are gone.
 //!
-//! A daemon that has started says what it wants to be from then on:
+//! A daemon that has started says what it is to be from then on:
 //!
 //! ```no_run
 //! use privileges::{Capability, Privileges};
@@ -16,80 +16,131 @@
 //! # }
 //! ```
 //!
-//! [`Privileges::plan`] looks everything up and checks what can be checked: an error means that nothing has
-//! changed. The [`Plan`] shows what will be done, in the order in which it has to be. [`Plan::apply`] does it
-//! in one stop of all threads ([`libpsx::Transaction`]), asks every thread who it is now, looks at
-//! /proc/self/task, and tries to come back. What does not hold kills the process, unless
-//! [`Privileges::report_failure`] was asked for.
+//! [`Privileges::plan`] looks everything up and checks what can be checked. An error names every problem that was
+//! found, and means that nothing has changed. The [`Plan`] shows the calls in their order, what goes, and what stays.
+//! [`Plan::apply`] performs the calls in one stop of all threads ([`libpsx::Transaction`]), asks every thread for its
+//! credentials, reads /proc/self/task, and tries to become root again. If something does not hold, the process is
+//! killed, unless [`Privileges::report_failure`] was called.
 //!
-//! What is not mentioned is dropped: a process that says nothing of capabilities keeps none.
+//! What a program gets when it is executed is in [`file`], the capabilities of files.
+//!
+//! # What is not mentioned
+//!
+//! Capabilities that are not mentioned are dropped. What the table calls an error has to be mentioned.
+//!
+//! | what | not mentioned | mentioned | verified how |
+//! |---|---|---|---|
+//! | user ids | stay; an error if one of them is 0, unless [`stay_root`](Privileges::stay_root) | [`user`](Privileges::user): all four become it | asked, /proc, an attempt to become root |
+//! | group ids | the user's group; without a user they stay | [`group`](Privileges::group): all four become it | asked, /proc |
+//! | supplementary groups | the user's; none with a group alone; without both an error if there are any, unless [`keep_groups`](Privileges::keep_groups) | [`groups`](Privileges::groups) | asked, /proc |
+//! | permitted, effective | become empty | [`keep`](Privileges::keep) | asked, /proc |
+//! | inheritable | becomes empty (under [`Mode::Pure1e`] and [`Mode::Hybrid`] it stays) | [`inheritable`](Privileges::inheritable) | asked, /proc |
+//! | ambient | becomes empty (under [`Mode::Hybrid`] it stays, as far as it is kept) | [`ambient`](Privileges::ambient) | asked, /proc |
+//! | bounding set | stays | [`bounding`](Privileges::bounding), [`iab`](Privileges::iab) | asked, /proc |
+//! | securebits | stay, but for `keep_caps` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | asked |
+//! | no_new_privs | stays as it is | [`no_new_privs`](Privileges::no_new_privs), a ruleset, a filter, [`Mode::NoPriv`] | asked, /proc |
+//! | Landlock | nothing | [`landlock`](Privileges::landlock) | the result of the call in each thread; the kernel does not show domains |
+//! | seccomp filter | none | [`seccomp`](Privileges::seccomp) | /proc: mode and number of filters |
+//! | root and working directory | stay | [`chroot`](Privileges::chroot), [`chdir`](Privileges::chdir) | compared by a call in each thread, /proc |
+//! | keyrings | stay: keys of the session keyring remain readable by the new user | [`new_session_keyring`](Privileges::new_session_keyring) | the result of the call in each thread |
+//! | descriptors | stay open | close them before | no |
+//! | dumpable | the kernel clears it if an id changes, prctl(2) | [`dumpable`](Privileges::dumpable) | the result of the call |
+//! | parent-death signal | the kernel clears it if an id changes | [`parent_death_signal`](Privileges::parent_death_signal) | the result of the call in each thread |
+//! | umask | stays | [`umask`](Privileges::umask) | the call cannot fail |
+//! | resource limits | stay | [`limit`](Privileges::limit) | the result of the call |
+//! | network, UTS, IPC and cgroup namespace | stay | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | the result of the call in each thread, /proc |
+//! | other namespaces | stay | a process of several threads cannot change them ([`Namespace`]) | no |
+//! | scheduling | stays | [`scheduling`](Privileges::scheduling), [`nice`](Privileges::nice), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result of the call in each thread |
+//!
+//! # Where the settings come from
+//!
+//! | systemd.exec(5) | setpriv(1) | capsh(1) | here | verified how |
+//! |---|---|---|---|---|
+//! | `User=` | `--reuid`, `--ruid`, `--euid` | `--user`, `--uid` | [`user`](Privileges::user) | asked, /proc, an attempt to return |
+//! | `Group=` | `--regid` | `--gid` | [`group`](Privileges::group) | asked, /proc |
+//! | `SupplementaryGroups=` | `--groups`, `--init-groups`, `--clear-groups`, `--keep-groups` | `--groups` | [`groups`](Privileges::groups), [`keep_groups`](Privileges::keep_groups) | asked, /proc |
+//! | `AmbientCapabilities=` | `--ambient-caps`, `--inh-caps` | `--addamb`, `--iab` | [`ambient`](Privileges::ambient), [`inheritable`](Privileges::inheritable), [`iab`](Privileges::iab) | asked, /proc |
+//! | `CapabilityBoundingSet=` | `--bounding-set` | `--drop`, `--iab` | [`bounding`](Privileges::bounding) | asked, /proc |
+//! | (a started program has what its file and the ambient set give) | the same | `--caps` | [`keep`](Privileges::keep) | asked, /proc |
+//! | `SecureBits=` | `--securebits` | `--secbits`, `--mode` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | asked |
+//! | `NoNewPrivileges=` | `--no-new-privs` | `--no-new-privs` | [`no_new_privs`](Privileges::no_new_privs) | asked, /proc |
+//! | `SystemCallFilter=` | `--seccomp-filter` | none | [`seccomp`](Privileges::seccomp) | /proc: mode and number of filters |
+//! | none | `--landlock-access`, `--landlock-rule` | none | [`landlock`](Privileges::landlock) | the result in each thread |
+//! | `RootDirectory=` | none | `--chroot` | [`chroot`](Privileges::chroot) | compared in each thread, /proc |
+//! | `WorkingDirectory=` | none | none | [`chdir`](Privileges::chdir) | compared in each thread, /proc |
+//! | `UMask=` | none | none | [`umask`](Privileges::umask) | the result of the call |
+//! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | the result of the call |
+//! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | the result in each thread |
+//! | `PrivateNetwork=`, `PrivateIPC=`, `NetworkNamespacePath=` | none | none | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | the result in each thread, /proc |
+//! | `Nice=`, `CPUSchedulingPolicy=`, `IOSchedulingClass=`, `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result in each thread |
+//! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | the result in each thread |
+//!
+//! # What the kernel does not show
+//!
+//! - The Landlock domain of a thread, and its securebits, are not in /proc. A thread with a seccomp filter of its own
+//!   that answers calls in the kernel's place can hide that it has no domain.
+//! - What a filter does. Only how many a thread has is shown.
+//! - The root directory of a thread whose ids have changed is shown to a process with CAP_SYS_PTRACE only. Without it
+//!   (in a container, for example) the comparison by the calls alone counts.
+//! - The keyrings of a thread.
+//!
+//! # Features
+//!
+//! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
+//! these crates make, and the crates are exported again under their names.
 
+/// The programs in README.md are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
+mod error;
+mod filter;
 mod iab;
+mod id;
+mod kill;
+mod names;
 mod plan;
+mod present;
+mod step;
+mod surroundings;
+mod tasks;
 mod verify;
 mod wanted;
 
+pub mod bpf;
+pub mod file;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+pub use error::{Error, Problem};
 pub use iab::{BadIab, Iab};
+pub use id::{Groups, Id, IntoCapabilitySet};
+#[cfg(feature = "landlock")]
+pub use landlock;
+#[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
-use libpsx::process::Instruction;
-pub use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Securebits, Uid};
-use libpsx::{Partial, TransactionError};
+pub use libpsx::process::{
+    Capabilities, Capability, CapabilitySet, Gid, Instruction, IoPriority, LandlockFlags,
+    Namespace, SchedAttr, Scheduler, Securebits, Uid,
+};
 pub use plan::{Applied, Plan};
+pub use present::capabilities_of;
+#[cfg(feature = "seccompiler")]
+pub use seccompiler;
+use surroundings::Surroundings;
 pub use verify::Mismatch;
-
-/// A user or group, by name or number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Id {
-    /// As the user database has it (getpwnam(3), getgrnam(3)).
-    Name(String),
-    /// As it is.
-    Number(u32),
-}
-
-impl From<&str> for Id {
-    fn from(name: &str) -> Self {
-        Self::Name(name.to_owned())
-    }
-}
-
-impl From<u32> for Id {
-    fn from(number: u32) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<Uid> for Id {
-    fn from(uid: Uid) -> Self {
-        Self::Number(uid.raw())
-    }
-}
-
-impl From<Gid> for Id {
-    fn from(gid: Gid) -> Self {
-        Self::Number(gid.raw())
-    }
-}
-
-/// The supplementary groups.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Groups {
-    /// Those that the database gives the user, as initgroups(3); none if no user is set.
-    #[default]
-    OfUser,
-    /// These.
-    These(Vec<Id>),
-}
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Privilege for nobody, ever: no capability, an empty bounding set, no_new_privs, and user id 0 is
-    /// nobody special, locked.
+    /// No privilege, ever: no capability, an empty bounding set, no_new_privs; user id 0 gives no capabilities,
+    /// and this is locked.
     NoPriv,
-    /// Capabilities come from files alone: user id 0 is nobody special, there is no ambient set; locked.
+    /// Capabilities come from files alone: user id 0 gives none, there is no ambient set; this is locked.
     Pure1e,
     /// [`Pure1e`](Self::Pure1e), and nothing is inheritable to begin with.
     Pure1eInit,
@@ -97,143 +148,313 @@ pub enum Mode {
     Hybrid,
 }
 
-/// What a process wants to be.
-#[derive(Debug, Default)]
+/// What a process is to be.
+///
+/// A setting that is made twice with different values is an error of [`plan`](Self::plan); sets of capabilities add
+/// up.
+#[derive(Debug, Clone, Default)]
 #[must_use = "nothing is done until the plan is applied"]
 pub struct Privileges {
     user: Option<Id>,
+    stay_root: bool,
     group: Option<Id>,
-    groups: Groups,
+    groups: Option<Groups>,
+    keep_groups: bool,
     keep: Option<CapabilitySet>,
-    inheritable: CapabilitySet,
-    ambient: CapabilitySet,
+    inheritable: Option<CapabilitySet>,
+    ambient: Option<CapabilitySet>,
     bounding: Option<CapabilitySet>,
+    iab: Option<Iab>,
+    /// What the bounding set loses.
+    blocked: CapabilitySet,
     securebits: Option<Securebits>,
     mode: Option<Mode>,
     no_new_privs: bool,
-    landlock: Option<OwnedFd>,
-    /// A ruleset was given that the kernel could not make.
-    no_landlock: bool,
+    landlock: Option<Ruleset>,
+    landlock_flags: Option<LandlockFlags>,
     seccomp: Option<Vec<Instruction>>,
     root: Option<PathBuf>,
     directory: Option<PathBuf>,
+    umask: Option<u32>,
+    limits: Vec<(u32, [u64; 2])>,
+    new_session_keyring: bool,
+    dumpable: bool,
+    parent_death_signal: Option<i32>,
+    surroundings: Surroundings,
+    deadline: Option<Duration>,
     report_failure: bool,
+    /// Settings that were made twice with different values.
+    twice: Vec<&'static str>,
+}
+
+/// A ruleset of Landlock, as far as the crate `landlock` tells.
+#[derive(Debug, Clone)]
+struct Ruleset {
+    /// `None`: the kernel does not support it.
+    ruleset: Option<Arc<OwnedFd>>,
+    /// The flags of landlock_restrict_self(2); `None` if they are not known.
+    flags: Option<LandlockFlags>,
 }
 
 impl Privileges {
-    /// Nothing but: no capabilities.
+    /// No setting yet: no capability is kept.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The user id, all four of them. Without [`group`](Self::group), the group ids are those of the
+    /// Makes a setting, and notes if it was made before with another value.
+    fn once<T: PartialEq>(
+        mut self,
+        name: &'static str,
+        value: T,
+        place: impl FnOnce(&mut Self) -> &mut Option<T>,
+    ) -> Self {
+        let place = place(&mut self);
+        let other = place.as_ref().is_some_and(|before| *before != value);
+        *place = Some(value);
+        if other {
+            self.twice.push(name);
+        }
+        self
+    }
+
+    /// Sets the user id, all four of them. Without [`group`](Self::group), the group ids are those of the
     /// user's group; without [`groups`](Self::groups) the supplementary groups are the user's.
-    pub fn user(mut self, user: impl Into<Id>) -> Self {
-        self.user = Some(user.into());
+    pub fn user(self, user: impl Into<Id>) -> Self {
+        self.once("user", user.into(), |all| &mut all.user)
+    }
+
+    /// States that a process whose user id is 0 keeps it. Without this and without [`user`](Self::user), that is an
+    /// error.
+    pub fn stay_root(mut self) -> Self {
+        self.stay_root = true;
         self
     }
 
-    /// The group id, all four of them.
-    pub fn group(mut self, group: impl Into<Id>) -> Self {
-        self.group = Some(group.into());
+    /// Sets the group id, all four of them.
+    pub fn group(self, group: impl Into<Id>) -> Self {
+        self.once("group", group.into(), |all| &mut all.group)
+    }
+
+    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::OfUser`].
+    pub fn groups(self, groups: impl Into<Groups>) -> Self {
+        self.once("groups", groups.into(), |all| &mut all.groups)
+    }
+
+    /// States that the process keeps its supplementary groups. Without this, a user, a group or
+    /// [`groups`](Self::groups), that is an error.
+    pub fn keep_groups(mut self) -> Self {
+        self.keep_groups = true;
         self
     }
 
-    /// The supplementary groups.
-    pub fn groups(mut self, groups: Groups) -> Self {
-        self.groups = groups;
+    /// Adds to the capabilities that stay, permitted and effective. Those that are not named are dropped.
+    pub fn keep(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.keep, capabilities);
         self
     }
 
-    /// The capabilities that stay, permitted and effective. Those that are not named go.
-    pub fn keep(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.keep = Some(capabilities.into());
+    /// Adds to the capabilities that executed programs inherit if their files say so.
+    pub fn inheritable(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.inheritable, capabilities);
         self
     }
 
-    /// Capabilities that executed programs inherit if their files say so.
-    pub fn inheritable(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.inheritable = capabilities.into();
+    /// Adds to the capabilities that executed programs inherit. They have to be kept as well.
+    pub fn ambient(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.ambient, capabilities);
         self
     }
 
-    /// Capabilities that executed programs inherit, which must be kept as well.
-    pub fn ambient(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.ambient = capabilities.into();
+    /// Adds to what the bounding set is reduced to.
+    pub fn bounding(mut self, capabilities: impl IntoCapabilitySet) -> Self {
+        add(&mut self.bounding, capabilities);
         self
     }
 
-    /// What the bounding set is to be reduced to.
-    pub fn bounding(mut self, capabilities: impl Into<CapabilitySet>) -> Self {
-        self.bounding = Some(capabilities.into());
-        self
+    /// Sets the inheritable, ambient and bounding set as cap_iab_from_text(3) writes them: each as
+    /// cap_iab_set_proc(3) would set it. Setting one of the three besides is an error.
+    pub fn iab(self, iab: Iab) -> Self {
+        self.once("iab", iab, |all| &mut all.iab)
     }
 
-    /// The inheritable, ambient and bounding set as cap_iab_from_text(3) writes them: each as
-    /// cap_iab_set_proc(3) would set it.
-    pub fn iab(mut self, iab: Iab) -> Self {
-        self.inheritable = iab.inheritable;
-        self.ambient = iab.ambient;
-        let bounding = self.bounding.unwrap_or_else(libpsx::process::bounding_set);
-        self.bounding = Some(bounding - iab.blocked);
-        self
+    /// Sets the securebits.
+    pub fn securebits(self, bits: Securebits) -> Self {
+        self.once("securebits", bits, |all| &mut all.securebits)
     }
 
-    /// The securebits.
-    pub fn securebits(mut self, bits: Securebits) -> Self {
-        self.securebits = Some(bits);
-        self
-    }
-
-    /// One of libcap's modes. It settles the securebits; without [`keep`](Self::keep) the permitted set
+    /// Sets one of libcap's modes. It settles the securebits; without [`keep`](Self::keep) the permitted set
     /// stays as it is, and the effective set becomes empty, as cap_set_mode(3) leaves it.
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = Some(mode);
-        self
+    pub fn mode(self, mode: Mode) -> Self {
+        self.once("mode", mode, |all| &mut all.mode)
     }
 
-    /// execve(2) gives no privilege any more.
+    /// Sets no_new_privs: execve(2) gives no privilege any more.
     pub fn no_new_privs(mut self) -> Self {
         self.no_new_privs = true;
         self
     }
 
-    /// Landlock's ruleset. It brings no_new_privs. One that the kernel does not support (which the
+    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It brings
+    /// no_new_privs, on a kernel without Landlock too. A ruleset that the kernel does not support (which the
     /// `landlock` crate allows unless told otherwise) restricts nothing, and [`Plan`] says so.
+    #[cfg(feature = "landlock")]
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
-        self.landlock = ruleset.into();
-        self.no_landlock = self.landlock.is_none();
+        if self.landlock.is_some() {
+            self.twice.push("landlock");
+        }
+        let flags = flags_of(&ruleset);
+        let ruleset: Option<OwnedFd> = ruleset.into();
+        self.landlock = Some(Ruleset { ruleset: ruleset.map(Arc::new), flags });
         self
     }
 
-    /// A seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. It need not allow what is
-    /// done here, for it comes last; but it has to allow what libpsx's CAVEATS name, and then the process
-    /// is not looked at from outside any more: that may be forbidden. (And close(2), for what the plan has open.)
-    pub fn seccomp(mut self, program: &[seccompiler::sock_filter]) -> Self {
+    /// Sets the flags of landlock_restrict_self(2), in place of those of the ruleset. A version of the crate
+    /// `landlock` whose rulesets do not tell their flags makes this necessary.
+    pub fn landlock_flags(self, flags: LandlockFlags) -> Self {
+        self.once("landlock_flags", flags, |all| &mut all.landlock_flags)
+    }
+
+    /// Installs a seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. The filter comes last, so it
+    /// need not allow the calls of the plan. It has to allow what the threads need to leave the stop, and the calling
+    /// thread to verify; [`plan`](Self::plan) runs the filter over these calls ([`bpf`]), and an error lists those
+    /// that it denies.
+    #[cfg(feature = "seccompiler")]
+    pub fn seccomp(self, program: &[seccompiler::sock_filter]) -> Self {
         let instruction = |step: &seccompiler::sock_filter| Instruction {
             code: step.code,
             jt: step.jt,
             jf: step.jf,
             k: step.k,
         };
-        self.seccomp = Some(program.iter().map(instruction).collect());
+        self.seccomp_program(program.iter().map(instruction).collect())
+    }
+
+    /// Installs a seccomp filter of instructions, as [`seccomp`](Self::seccomp) does.
+    pub fn seccomp_program(self, program: Vec<Instruction>) -> Self {
+        self.once("seccomp", program, |all| &mut all.seccomp)
+    }
+
+    /// Sets the root directory, chroot(2). The working directory becomes it too.
+    pub fn chroot(self, root: impl Into<PathBuf>) -> Self {
+        self.once("chroot", root.into(), |all| &mut all.root)
+    }
+
+    /// Sets the working directory, chdir(2): in the new root directory, if there is one.
+    pub fn chdir(self, directory: impl Into<PathBuf>) -> Self {
+        self.once("chdir", directory.into(), |all| &mut all.directory)
+    }
+
+    /// Sets a resource limit of the process, setrlimit(2): `libc::RLIMIT_NOFILE`, the soft and the hard limit.
+    pub fn limit(mut self, resource: u32, soft: u64, hard: u64) -> Self {
+        if self.limits.iter().any(|(other, limits)| *other == resource && *limits != [soft, hard]) {
+            self.twice.push("limit");
+        }
+        self.limits.retain(|(other, _)| *other != resource);
+        self.limits.push((resource, [soft, hard]));
         self
     }
 
-    /// The root directory, chroot(2); the working directory becomes it too.
-    pub fn chroot(mut self, root: impl Into<PathBuf>) -> Self {
-        self.root = Some(root.into());
+    /// Sets the file mode creation mask, umask(2).
+    pub fn umask(self, mask: u32) -> Self {
+        self.once("umask", mask & 0o777, |all| &mut all.umask)
+    }
+
+    /// Gives all threads a new, empty session keyring (session-keyring(7)). Without it the new user can go on to read
+    /// the keys of the present session keyring, root's for example, because it possesses them.
+    pub fn new_session_keyring(mut self) -> Self {
+        self.new_session_keyring = true;
         self
     }
 
-    /// The working directory, chdir(2). In the new root directory, if there is one.
-    pub fn chdir(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = Some(directory.into());
+    /// Makes the process dumpable again (PR_SET_DUMPABLE(2const)), which the kernel undoes if an id changes. A process
+    /// of the same user can then trace it, and a core dump is written.
+    pub fn dumpable(mut self) -> Self {
+        self.dumpable = true;
         self
     }
 
-    /// What fails once something has changed is an error of [`Plan::apply`], where the process would be
-    /// killed otherwise.
+    /// Sets the signal that the process gets when its parent ends (PR_SET_PDEATHSIG(2const)). The kernel clears it if
+    /// an id changes.
+    pub fn parent_death_signal(self, signal: i32) -> Self {
+        self.once("parent_death_signal", signal, |all| &mut all.parent_death_signal)
+    }
+
+    /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same one.
+    pub fn new_namespace(mut self, kind: Namespace) -> Self {
+        let new = &mut self.surroundings.new_namespaces;
+        if !new.contains(&kind) {
+            new.push(kind);
+        }
+        self
+    }
+
+    /// Moves the process into a namespace, setns(2): a file of /proc/PID/ns, or one that was mounted from there.
+    ///
+    /// ```no_run
+    /// use privileges::{Namespace, Privileges};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = std::fs::File::open("/run/netns/blue")?;
+    /// Privileges::new().user("nobody").join_namespace(Namespace::Network, network).plan()?.apply()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join_namespace(mut self, kind: Namespace, namespace: impl Into<OwnedFd>) -> Self {
+        if self.surroundings.joined.iter().any(|(other, _)| *other == kind) {
+            self.twice.push("join_namespace");
+        }
+        self.surroundings.joined.push((kind, Arc::new(namespace.into())));
+        self
+    }
+
+    /// Sets the scheduling policy with its attributes, sched_setattr(2).
+    ///
+    /// ```
+    /// use privileges::{Privileges, SchedAttr, Scheduler};
+    ///
+    /// let settings = Privileges::new().scheduling(SchedAttr::new(Scheduler::Batch(5)).reset_on_fork());
+    /// ```
+    pub fn scheduling(self, attributes: SchedAttr) -> Self {
+        self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
+    }
+
+    /// Sets the nice value and leaves the policy, setpriority(2): from -20 (the most CPU time) to 19.
+    pub fn nice(self, value: i32) -> Self {
+        self.once("nice", value, |all| &mut all.surroundings.nice)
+    }
+
+    /// Sets the priority of input and output, ioprio_set(2).
+    pub fn io_priority(self, priority: IoPriority) -> Self {
+        self.once("io_priority", priority, |all| &mut all.surroundings.io_priority)
+    }
+
+    /// Sets the CPUs that the threads may run on, by their numbers, sched_setaffinity(2).
+    pub fn cpus(self, numbers: impl IntoIterator<Item = u16>) -> Self {
+        let mut words = Vec::new();
+        for number in numbers {
+            let (word, bit) = (usize::from(number / 64), number % 64);
+            if words.len() <= word {
+                words.resize(word + 1, 0);
+            }
+            if let Some(word) = words.get_mut(word) {
+                *word |= 1 << bit;
+            }
+        }
+        self.once("cpus", words, |all| &mut all.surroundings.cpus)
+    }
+
+    /// Sets how late the kernel may let a thread's timers expire, PR_SET_TIMERSLACK(2const).
+    pub fn timer_slack(self, slack: Duration) -> Self {
+        self.once("timer_slack", slack, |all| &mut all.surroundings.timer_slack)
+    }
+
+    /// Sets how long to try to bring all threads to a stop; 10 seconds if it is not set.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.once("deadline", deadline, |all| &mut all.deadline)
+    }
+
+    /// Makes what fails after something has changed an error of [`Plan::apply`]. Otherwise the process is killed.
     pub fn report_failure(mut self) -> Self {
         self.report_failure = true;
         self
@@ -242,83 +463,56 @@ impl Privileges {
     /// Looks up and checks everything.
     ///
     /// # Errors
-    /// Nothing has changed.
+    /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
     pub fn plan(self) -> Result<Plan, Error> {
         Plan::of(self)
     }
-}
 
-/// Why privileges were not dropped. Nothing has changed, but for [`Error::Partial`] and
-/// [`Error::NotDropped`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is no such user.
-    #[error("there is no user {0:?}")]
-    NoUser(String),
-    /// There is no such group.
-    #[error("there is no group {0:?}")]
-    NoGroup(String),
-    /// The number is -1, which is nobody.
-    #[error("{0} is no id")]
-    NoId(u32),
-    /// The database knows no user with this number: there is nothing to take groups from.
-    #[error("no user has the number {0}: name the group, and the supplementary groups")]
-    NoEntry(u32),
-    /// The user database could not be read.
-    #[error("the user database could not be read")]
-    Database(#[source] nix::Error),
-    /// The running kernel does not know these.
-    #[error("the kernel has no capability {0}")]
-    UnknownCapabilities(CapabilitySet),
-    /// What is to be kept is not there.
-    #[error("not permitted to this thread, and so not to be kept: {0}")]
-    NotHeld(CapabilitySet),
-    /// Ambient capabilities have to be kept.
-    #[error("ambient, but not among those that are kept: {0}")]
-    AmbientNotKept(CapabilitySet),
-    /// What becomes inheritable must be in the bounding set, and permitted, unless CAP_SETPCAP is.
-    #[error("inheritable, but not permitted, or not in the bounding set: {0}")]
-    NotInheritable(CapabilitySet),
-    /// Securebits are set already that forbid it (capabilities(7), the `_LOCKED` ones).
-    #[error("the securebits {:#x} forbid it", .0.bits())]
-    Locked(Securebits),
-    /// The mode and the other wishes exclude each other.
-    #[error("{0:?} leaves no {1}")]
-    Conflict(Mode, &'static str),
-    /// What is asked for needs a capability that this thread has not.
-    #[error("{what} needs {capability}")]
-    Needs {
-        /// What is asked for.
-        what: &'static str,
-        /// What it needs.
-        capability: Capability,
-    },
-    /// A seccomp program has at least one instruction, and at most 4096.
-    #[error("{0} instructions are no seccomp program")]
-    BadFilter(usize),
-    /// A directory could not be opened.
-    #[error("{}: the directory could not be opened", .0.display())]
-    Directory(PathBuf, #[source] std::io::Error),
-    /// What this thread is could not be asked.
-    #[error("the kernel did not say what this thread may do")]
-    Unknown(#[source] std::io::Error),
-    /// The stop did not come about, or the first call was refused.
-    #[error(transparent)]
-    Unchanged(#[from] libpsx::Error),
-    /// A later call was refused: every thread has performed those before it.
-    #[error("{0}")]
-    Partial(Partial),
-    /// Everything was done, and yet something does not hold.
-    #[error("privileges were not dropped: {}", verify::list(.0))]
-    NotDropped(Vec<Mismatch>),
-}
-
-impl From<TransactionError> for Error {
-    fn from(error: TransactionError) -> Self {
-        match error {
-            TransactionError::Unchanged(error) => Self::Unchanged(error),
-            TransactionError::Partial(partial) => Self::Partial(partial),
+    /// Settings that cannot both be meant.
+    fn find_contradictions(&self) -> Vec<Problem> {
+        let mut found: Vec<Problem> =
+            self.twice.iter().map(|name| Problem::TwoSettings(name, name)).collect();
+        let iab = self.iab.is_some();
+        let around = &self.surroundings;
+        let both_namespaces =
+            around.joined.iter().any(|(kind, _)| around.new_namespaces.contains(kind));
+        for (both, first, second) in [
+            (self.user.is_some() && self.stay_root, "user", "stay_root"),
+            (self.groups.is_some() && self.keep_groups, "groups", "keep_groups"),
+            (iab && self.inheritable.is_some(), "iab", "inheritable"),
+            (iab && self.ambient.is_some(), "iab", "ambient"),
+            (iab && self.bounding.is_some(), "iab", "bounding"),
+            (around.scheduling.is_some() && around.nice.is_some(), "scheduling", "nice"),
+            (both_namespaces, "new_namespace", "join_namespace"),
+        ] {
+            if both {
+                found.push(Problem::TwoSettings(first, second));
+            }
         }
+        found
     }
+}
+
+fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
+    *place = Some(place.unwrap_or_default() | more.into_set());
+}
+
+/// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
+/// without them, and shows them in `Debug` alone. TSYNC is not among them: the plan decides how the ruleset gets to all
+/// threads. `None`: there is a flag that is not known here.
+#[cfg(feature = "landlock")]
+fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
+    const TSYNC: u32 = 1 << 3;
+    let shown = format!("{ruleset:?}");
+    let (_, rest) = shown.split_once(" actual_restrict_self_flags: ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    let bits = digits.parse::<u32>().ok()? & !TSYNC;
+    let known = [
+        LandlockFlags::LOG_SAME_EXEC_OFF,
+        LandlockFlags::LOG_NEW_EXEC_ON,
+        LandlockFlags::LOG_SUBDOMAINS_OFF,
+    ];
+    let set = known.into_iter().filter(|flag| bits & flag.bits() != 0);
+    let flags = set.fold(LandlockFlags::EMPTY, |all, flag| all | flag);
+    (flags.bits() == bits).then_some(flags)
 }

@@ -1,54 +1,60 @@
 //! The plan: what will be done, in the only order in which it can be; and doing it.
 //!
-//! 1. What needs privilege comes first: the root directory, the bounding set, groups.
+//! 1. What needs privilege comes first: the session keyring, the root directory, the bounding set, groups.
 //! 2. The user ids. Away from 0 they take the effective and ambient sets along, and the permitted set too
 //!    unless the "keep capabilities" flag is set before.
 //! 3. The capability sets as they will be, with CAP_SETPCAP for as long as it is needed; the ambient set, which
-//!    wants them permitted and inheritable; the securebits, which may forbid to raise it; the final sets.
-//! 4. What forbids: no_new_privs, Landlock. Every thread is asked who it is; and the filter comes last.
+//!    has to be permitted and inheritable; the securebits, which may forbid to raise it; the final sets.
+//! 4. What the kernel clears when ids change: dumpable, the signal of a parent's death.
+//! 5. What forbids: no_new_privs, Landlock. Then every thread is asked for its credentials. The filter comes last.
 
+// # Safety
+//
+// Each block makes one call, with numbers or with memory of its function.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
 
-use libpsx::process::{self, LandlockFlags, Operation, SeccompFlags, Synchronisation};
-use libpsx::process::{Capabilities, Capability, CapabilitySet, Gid, Instruction, Securebits, Uid};
-use libpsx::{Agreement, OnPartial, Sensitivity, Transaction};
+use libpsx::process::Synchronisation;
+use libpsx::process::{self, Capabilities, Capability, CapabilitySet, Gid, Securebits, Uid};
+use libpsx::{OnPartial, Sensitivity};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
-use crate::verify::{self, Expected};
+use crate::step::{Calls, Step, WATCHED};
+use crate::surroundings::{Made, NotMade};
+use crate::tasks::{self, Tasks};
+use crate::verify::{self, Expected, Verification};
 use crate::wanted::{Wanted, wanted};
-use crate::{Error, Groups, Id, Mode, Privileges};
-
-/// One of them.
-#[derive(Debug)]
-enum Step {
-    Chroot(File, PathBuf),
-    Chdir(File, PathBuf),
-    DropBounding(Capability),
-    Groups(Vec<Gid>),
-    Gid(Gid),
-    KeepCapabilities(bool),
-    Uid(Uid),
-    Capabilities(Capabilities),
-    ClearAmbient,
-    RaiseAmbient(Capability),
-    Securebits(Securebits),
-    NoNewPrivs,
-    Landlock(OwnedFd),
-    Seccomp(Vec<Instruction>),
-}
+use crate::{Error, Groups, Id, Mode, Privileges, Problem, bpf, filter, kill, names};
 
 /// What will be done.
 #[derive(Debug)]
 #[must_use = "a plan does nothing until it is applied"]
 pub struct Plan {
     steps: Vec<Step>,
+    /// Each step in words, made before a filter may forbid it.
+    shown: Vec<String>,
     expected: Expected,
-    no_landlock: bool,
+    /// What the process keeps, in words.
+    stays: Vec<String>,
+    /// What the process loses, in words.
+    goes: Vec<String>,
+    /// How /proc is read after the stop, in words.
+    looks: &'static str,
+    /// A child process reads /proc.
+    outside: bool,
+    deadline: Option<Duration>,
     report_failure: bool,
 }
 
@@ -58,54 +64,96 @@ pub struct Plan {
 pub struct Applied {
     /// How many threads were changed and asked.
     pub threads: usize,
-    /// How many of them were looked at in /proc as well. Fewer, or none: it could not be read, or a filter that
-    /// was to be installed might have forbidden it.
+    /// How many of them were looked at in /proc as well. 0: there is no /proc of this process, the process that
+    /// reads it could not be made, or the new filter does not let this process ask it.
     pub seen: usize,
     /// How many kernel threads of an io_uring go on with the privileges of before
     /// ([`libpsx::Report::sqpoll`]). If it is not 0, close those rings.
     pub sqpoll: usize,
 }
 
-fn user(id: &Id) -> Result<(Uid, Option<User>), Error> {
-    let (found, number) = match id {
-        Id::Name(name) => {
-            let found = User::from_name(name).map_err(Error::Database)?;
-            let found = found.ok_or_else(|| Error::NoUser(name.clone()))?;
-            let number = found.uid.as_raw();
-            (Some(found), number)
-        }
-        Id::Number(number) => (User::from_uid((*number).into()).map_err(Error::Database)?, *number),
-    };
-    Ok((Uid::new(number).map_err(|_| Error::NoId(number))?, found))
+/// Notes a problem, or gives the value.
+fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
 }
 
-fn group(id: &Id) -> Result<Gid, Error> {
+fn new_uid(raw: u32) -> Result<Uid, Problem> {
+    Uid::new(raw).map_err(|_| Problem::NoId(raw))
+}
+
+fn new_gid(raw: u32) -> Result<Gid, Problem> {
+    Gid::new(raw).map_err(|_| Problem::NoId(raw))
+}
+
+fn user(id: &Id) -> Result<(Uid, Option<User>), Problem> {
+    let of_number = |number: u32| User::from_uid(number.into()).map_err(Problem::Database);
+    let (found, number) = match id {
+        Id::Name(name) => match (User::from_name(name).map_err(Problem::Database)?, digits(name)) {
+            (Some(found), _) => {
+                let number = found.uid.as_raw();
+                (Some(found), number)
+            }
+            (None, Some(number)) => (of_number(number)?, number),
+            (None, None) => return Err(Problem::NoUser(name.clone())),
+        },
+        Id::Number(number) => (of_number(*number)?, *number),
+    };
+    Ok((new_uid(number)?, found))
+}
+
+fn group(id: &Id) -> Result<Gid, Problem> {
     let number = match id {
         Id::Name(name) => {
-            let found = Group::from_name(name).map_err(Error::Database)?;
-            found.ok_or_else(|| Error::NoGroup(name.clone()))?.gid.as_raw()
+            let found = Group::from_name(name).map_err(Problem::Database)?;
+            let number = found.map(|group| group.gid.as_raw()).or_else(|| digits(name));
+            number.ok_or_else(|| Problem::NoGroup(name.clone()))?
         }
         Id::Number(number) => *number,
     };
-    Gid::new(number).map_err(|_| Error::NoId(number))
+    new_gid(number)
 }
 
-fn directory(path: &Path) -> Result<File, Error> {
+/// The number that a name of digits alone stands for.
+fn digits(name: &str) -> Option<u32> {
+    let all = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    if all { name.parse().ok() } else { None }
+}
+
+fn directory(path: &Path) -> Result<File, Problem> {
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-    options.open(path).map_err(|error| Error::Directory(path.to_owned(), error))
+    options.open(path).map_err(|error| Problem::Directory { path: path.to_owned(), error })
 }
 
 /// A directory as it will be found in a new root directory: neither `..` nor a link leads out of that
 /// (openat2(2), RESOLVE_IN_ROOT).
-fn directory_in(root: &File, path: &Path) -> Result<File, Error> {
+fn directory_in(root: &File, path: &Path) -> Result<File, Problem> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT);
     match openat2(root, path, how) {
         Ok(opened) => Ok(opened.into()),
-        Err(errno) => Err(Error::Directory(path.to_owned(), errno.into())),
+        Err(errno) => Err(Problem::Directory { path: path.to_owned(), error: errno.into() }),
     }
+}
+
+/// An inotify instance by which threads can compare these directories; `None` if the kernel gives none.
+fn comparer(directories: &[&File]) -> Option<Arc<OwnedFd>> {
+    // SAFETY: it takes a number.
+    let fd = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: it was just opened.
+    let inotify = unsafe { OwnedFd::from_raw_fd(fd) };
+    // The calling thread has to be allowed to read the directories.
+    let all = directories.iter().all(|directory| {
+        CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd())).is_ok_and(|path| {
+            // SAFETY: the path is a string.
+            unsafe { libc::inotify_add_watch(fd, path.as_ptr(), WATCHED) > 0 }
+        })
+    });
+    all.then(|| Arc::new(inotify))
 }
 
 /// Whether bits may become others: what is locked stays, and the locks too.
@@ -116,44 +164,113 @@ fn unlocked(now: Securebits, bits: Securebits) -> bool {
     })
 }
 
+/// The ids of the calling thread.
+struct Now {
+    users: [u32; 3],
+    groups: [u32; 3],
+    supplementary: Vec<u32>,
+}
+
+impl Now {
+    fn get() -> Result<Self, Error> {
+        let unknown = |errno: nix::Error| Error::Unknown(errno.into());
+        let users = nix::unistd::getresuid().map_err(unknown)?;
+        let groups = nix::unistd::getresgid().map_err(unknown)?;
+        let supplementary = nix::unistd::getgroups().map_err(unknown)?;
+        Ok(Self {
+            users: [users.real, users.effective, users.saved].map(nix::unistd::Uid::as_raw),
+            groups: [groups.real, groups.effective, groups.saved].map(nix::unistd::Gid::as_raw),
+            supplementary: supplementary.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+        })
+    }
+
+    fn has_groups(&self, groups: &[Gid]) -> bool {
+        names::numbers(self.supplementary.iter().copied())
+            == names::numbers(groups.iter().map(|gid| gid.raw()))
+    }
+}
+
+/// What the ids are to be.
+struct Ids {
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+    groups: Option<Vec<Gid>>,
+}
+
+fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
+    let found = settings.user.as_ref().and_then(|id| take(problems, user(id)));
+    let (uid, entry) = match found {
+        Some((uid, entry)) => (Some(uid), entry),
+        None => (None, None),
+    };
+    let no_entry = uid.filter(|_| entry.is_none()).map(Uid::raw);
+    let mut lacks_entry = false;
+    let gid = match (&settings.group, &entry) {
+        (Some(id), _) => take(problems, group(id)),
+        (None, Some(entry)) => take(problems, new_gid(entry.gid.as_raw())),
+        (None, None) => {
+            lacks_entry |= no_entry.is_some();
+            None
+        }
+    };
+    let of_user = matches!(settings.groups, None | Some(Groups::OfUser));
+    let groups = match (&settings.groups, &entry, gid) {
+        _ if settings.keep_groups => None,
+        (Some(Groups::These(ids)), ..) => {
+            Some(ids.iter().filter_map(|id| take(problems, group(id))).collect())
+        }
+        (_, Some(entry), Some(gid)) => take(problems, groups_of(entry, gid)),
+        (_, None, Some(_)) if settings.user.is_none() => Some(Vec::new()),
+        _ => {
+            lacks_entry |= no_entry.is_some();
+            None
+        }
+    };
+    if let Some(raw) = no_entry.filter(|_| lacks_entry) {
+        problems.push(Problem::NoEntry(raw));
+    }
+    if settings.user.is_none() && !settings.stay_root && now.users.contains(&0) {
+        problems.push(Problem::StaysRoot);
+    }
+    let nothing = settings.user.is_none() && settings.group.is_none() && of_user;
+    // A group that is the group id as well gives nothing more.
+    let more = now.supplementary.iter().any(|&group| group != now.groups[1]);
+    if nothing && !settings.keep_groups && more {
+        problems.push(Problem::KeepsGroups(now.supplementary.clone()));
+    }
+    Ids { uid, gid, groups }
+}
+
 impl Plan {
-    pub(crate) fn of(wish: Privileges) -> Result<Self, Error> {
+    pub(crate) fn of(mut settings: Privileges) -> Result<Self, Error> {
         let unknown =
             |errno: libpsx::Errno| Error::Unknown(std::io::Error::from_raw_os_error(errno.raw()));
         let now = Capabilities::of_this_thread().map_err(unknown)?;
         let bits_now = Securebits::of_this_thread().map_err(unknown)?;
         let bounding_now = process::bounding_set();
-
-        let found = wish.user.as_ref().map(user).transpose()?;
-        let uid = found.as_ref().map(|(uid, _)| *uid);
-        let entry = found.as_ref().and_then(|(_, entry)| entry.as_ref());
-        let no_entry = || Error::NoEntry(uid.map_or(u32::MAX, Uid::raw));
-        let gid = match (&wish.group, uid) {
-            (Some(id), _) => Some(group(id)?),
-            (None, None) => None,
-            (None, Some(_)) => {
-                let raw = entry.ok_or_else(no_entry)?.gid.as_raw();
-                Some(Gid::new(raw).map_err(|_| Error::NoId(raw))?)
-            }
-        };
-        let groups = match (&wish.groups, uid, gid) {
-            (Groups::These(ids), ..) => Some(ids.iter().map(group).collect::<Result<_, _>>()?),
-            (Groups::OfUser, Some(_), Some(gid)) => {
-                Some(groups_of(entry.ok_or_else(no_entry)?, gid)?)
-            }
-            (Groups::OfUser, None, Some(_)) => Some(Vec::new()),
-            (Groups::OfUser, ..) => None,
-        };
-
-        let Wanted { sets, ambient, bounding, securebits } = wanted(&wish, now, bounding_now)?;
-        let length = wish.seccomp.as_ref().map_or(1, Vec::len);
-        if !(1..=libc::BPF_MAXINSNS as usize).contains(&length) {
-            return Err(Error::BadFilter(length));
+        let ids_now = Now::get()?;
+        let mut problems = settings.find_contradictions();
+        if let Some(iab) = settings.iab {
+            settings.inheritable = Some(iab.inheritable);
+            settings.ambient = Some(iab.ambient);
+            settings.blocked = iab.blocked;
         }
-        let no_new_privs = wish.no_new_privs
-            || wish.mode == Some(Mode::NoPriv)
-            || wish.landlock.is_some()
-            || wish.seccomp.is_some();
+        let settings = settings;
+
+        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &mut problems);
+        let Wanted { sets, ambient, bounding, securebits } =
+            wanted(&settings, now, bounding_now, &mut problems);
+        if let Some(program) = &settings.seccomp {
+            take(&mut problems, bpf::Program::new(program).map_err(Problem::BadFilter));
+            let denied = filter::denied(program);
+            if !denied.is_empty() {
+                problems.push(Problem::FilterDenies(denied));
+            }
+        }
+        let no_new_privs = settings.no_new_privs
+            || settings.mode == Some(Mode::NoPriv)
+            || settings.landlock.is_some()
+            || settings.seccomp.is_some();
         let dropped = bounding_now - bounding;
         // The flag that lets capabilities survive the change of user ids is no setting to keep, if it can be
         // cleared.
@@ -162,28 +279,18 @@ impl Plan {
         let bits_now_lasting = Securebits::from_bits(bits_now.bits() & !flag);
         let bits = securebits.unwrap_or(bits_now_lasting);
         let new_bits = bits != bits_now_lasting;
-        if new_bits && !unlocked(bits_now, bits) {
-            return Err(Error::Locked(bits_now));
-        }
-        if !ambient.is_empty() && bits_now.contains(Securebits::NO_CAP_AMBIENT_RAISE) {
-            return Err(Error::Locked(bits_now));
-        }
-        // Who has the groups already needs no privilege to stay so. (But other threads may not be.)
+        let mut locked = |locked: bool, what| {
+            if locked {
+                problems.push(Problem::Locked { what, bits: bits_now });
+            }
+        };
+        locked(new_bits && !unlocked(bits_now, bits), "changing the securebits");
+        let no_raise = bits_now.contains(Securebits::NO_CAP_AMBIENT_RAISE);
+        locked(!ambient.is_empty() && no_raise, "raising ambient capabilities");
+        // A process that has the groups already needs no privilege to stay so. (But other threads may not be.)
         let can = |capability| now.permitted.contains(capability);
         let new_groups =
-            groups.clone().filter(|groups| can(Capability::SETGID) || !has_groups(groups));
-
-        let needs = |needed: bool, what, capability| {
-            if needed && !can(capability) { Err(Error::Needs { what, capability }) } else { Ok(()) }
-        };
-        needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP)?;
-        needs(new_bits, "changing the securebits", Capability::SETPCAP)?;
-        needs(wish.root.is_some(), "chroot", Capability::SYS_CHROOT)?;
-        needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID)?;
-        let other_gid = gid.is_some_and(|gid| !is_group(gid));
-        needs(other_gid, "changing the group ids", Capability::SETGID)?;
-        let other_uid = uid.is_some_and(|uid| !is_user(uid));
-        needs(other_uid, "changing the user ids", Capability::SETUID)?;
+            groups.clone().filter(|groups| can(Capability::SETGID) || !ids_now.has_groups(groups));
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
         let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
@@ -195,18 +302,54 @@ impl Plan {
         let survives = bits_now.contains(Securebits::NO_SETUID_FIXUP);
         let flagged = bits_now.contains(Securebits::KEEP_CAPS);
         let keep = uid.is_some() && !survives && !flagged && !meanwhile.permitted.is_empty();
-        if keep && flag_locked {
-            return Err(Error::Locked(bits_now));
+        locked(keep && flag_locked, "keeping capabilities while the user id changes");
+
+        let mut needs = |needed: bool, what, capability| {
+            if needed && !can(capability) {
+                problems.push(Problem::Needs { what, capability });
+            }
+        };
+        needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
+        needs(new_bits, "changing the securebits", Capability::SETPCAP);
+        needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
+        let namespaces: Vec<_> = settings.surroundings.kinds().collect();
+        needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
+        needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
+        let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.raw()));
+        needs(other_gid, "changing the group ids", Capability::SETGID);
+        let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.raw()));
+        needs(other_uid, "changing the user ids", Capability::SETUID);
+
+        let root = settings.root.as_ref().and_then(|path| take(&mut problems, directory(path)));
+        let working = settings.directory.as_ref().and_then(|path| match &root {
+            Some(root) => take(&mut problems, directory_in(root, path)),
+            None if settings.root.is_none() => take(&mut problems, directory(path)),
+            // The root directory is a problem already.
+            None => None,
+        });
+        let landlock = settings.landlock.as_ref();
+        let flags =
+            landlock.and_then(|landlock| match settings.landlock_flags.or(landlock.flags) {
+                None if landlock.ruleset.is_some() => {
+                    take(&mut problems, Err(Problem::LandlockFlags))
+                }
+                flags => flags,
+            });
+        if !problems.is_empty() {
+            return Err(problems.into());
         }
 
         let mut steps = Vec::new();
+        if settings.new_session_keyring {
+            steps.push(Step::JoinKeyring);
+        }
         // What becomes inheritable has to be in the bounding set still.
         let first = Capabilities {
             effective: now.permitted,
             permitted: now.permitted,
             inheritable: now.inheritable | sets.inheritable,
         };
-        // It may be what is not permitted, for who has CAP_SETPCAP in effect by then.
+        // It may be what is not permitted, for a thread that has CAP_SETPCAP in effect by then.
         let beyond = !(now.permitted | now.inheritable).contains_all(first.inheritable);
         if beyond && !now.effective.contains(Capability::SETPCAP) {
             steps.push(Step::Capabilities(Capabilities { effective: now.permitted, ..now }));
@@ -214,18 +357,31 @@ impl Plan {
         if first != now {
             steps.push(Step::Capabilities(first));
         }
-        let root = wish.root.as_ref().map(|path| directory(path)).transpose()?;
-        let working = wish.directory.as_ref().map(|path| match &root {
-            Some(root) => directory_in(root, path),
-            None => directory(path),
-        });
-        let working = working.transpose()?;
-        if let Some((root, path)) = root.zip(wish.root) {
-            steps.push(Step::Chroot(root, path));
+        let scheduled = settings.surroundings.is_scheduled();
+        let joined = settings.surroundings.expected();
+        steps.extend(settings.surroundings.steps());
+        let place = |file: &File| verify::place_at(file.as_raw_fd(), c"");
+        let root_place = root.as_ref().and_then(place);
+        let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
+        let directories: Vec<&File> = root.iter().chain(&working).collect();
+        let inotify = if directories.is_empty() { None } else { comparer(&directories) };
+        let compare =
+            |path| inotify.iter().map(move |inotify| Step::Compare(inotify.clone(), path));
+        if let Some((root, path)) = root.zip(settings.root) {
+            steps.extend([Step::Enter(root, path), Step::Chroot]);
+            steps.extend(compare(c"/"));
+            if working.is_none() {
+                steps.extend(compare(c"."));
+            }
         }
-        if let Some((working, path)) = working.zip(wish.directory) {
-            steps.push(Step::Chdir(working, path));
+        if let Some((working, path)) = working.zip(settings.directory) {
+            steps.push(Step::Enter(working, path));
+            steps.extend(compare(c"."));
         }
+        steps.extend(settings.umask.map(Step::Umask));
+        steps.extend(
+            settings.limits.iter().map(|&(resource, limits)| Step::Limit(resource, limits)),
+        );
         steps.extend(dropped.iter().map(Step::DropBounding));
         steps.extend(new_groups.map(Step::Groups));
         steps.extend(gid.map(Step::Gid));
@@ -245,14 +401,108 @@ impl Plan {
         if sets != meanwhile {
             steps.push(Step::Capabilities(sets));
         }
+        if settings.dumpable {
+            steps.push(Step::Dumpable);
+        }
+        steps.extend(settings.parent_death_signal.map(Step::ParentDeathSignal));
         if no_new_privs {
             steps.push(Step::NoNewPrivs);
         }
-        let filtered = wish.seccomp.is_some();
-        steps.extend(wish.landlock.map(Step::Landlock));
-        steps.extend(wish.seccomp.map(Step::Seccomp));
+        let ruleset = landlock.and_then(|landlock| landlock.ruleset.clone());
+        let no_landlock = landlock.is_some() && ruleset.is_none();
+        let forbids_proc = ruleset.is_some();
+        let filtered = settings.seccomp.is_some();
+        // What the kernel does in all threads has to be the last call but for questions, and the filter is that.
+        let how = match filtered {
+            true => Synchronisation::Broadcast,
+            false => Synchronisation::of_landlock(),
+        };
+        let flags = flags.unwrap_or_default();
+        steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, how, flags)));
+        let may_ask = settings.seccomp.as_ref().is_none_or(|program| tasks::may_ask_under(program));
+        steps.extend(settings.seccomp.map(Step::Seccomp));
+
+        let outside = may_ask && (root_place.is_some() || forbids_proc || filtered);
+        let looks = match (may_ask, outside) {
+            (false, _) => "/proc is not read, because the filter denies futex or wait4 for it",
+            (true, true) => "a child process reads /proc of every thread",
+            (true, false) => "/proc of every thread is read",
+        };
+        let known = CapabilitySet::all();
+        let mut stays = Vec::new();
+        let mut goes = Vec::new();
+        let mut tell =
+            |set: bool, what: &str, before: String, after: String| match set && before != after {
+                true => goes.push(format!("{what} {before} becomes {after}")),
+                false => stays.push(format!("{what} {before}")),
+            };
+        let ids_text = |ids: [u32; 3]| match ids {
+            [a, b, c] if a == b && b == c => names::user(a),
+            ids => format!("{} (real, effective, saved)", ids.map(names::user).join(" ")),
+        };
+        tell(
+            uid.is_some(),
+            "uid",
+            ids_text(ids_now.users),
+            uid.map_or(String::new(), |uid| names::user(uid.raw())),
+        );
+        tell(
+            gid.is_some(),
+            "gid",
+            ids_text(ids_now.groups),
+            gid.map_or(String::new(), |gid| names::user(gid.raw())),
+        );
+        let supplementary = |ids: &mut dyn Iterator<Item = u32>| names::numbers(ids);
+        let groups_after = groups
+            .as_ref()
+            .map_or(String::new(), |groups| supplementary(&mut groups.iter().map(|gid| gid.raw())));
+        tell(
+            groups.is_some(),
+            "groups",
+            supplementary(&mut ids_now.supplementary.iter().copied()),
+            groups_after,
+        );
+        let mut set = |what: &str, before: CapabilitySet, after: CapabilitySet| {
+            tell(before != after, what, names::set(before, known), names::set(after, known));
+        };
+        set("permitted capabilities", now.permitted, sets.permitted);
+        set("inheritable capabilities", now.inheritable, sets.inheritable);
+        set("ambient capabilities", process::ambient_set(), ambient);
+        set("bounding set", bounding_now, bounding);
+        tell(new_bits, "securebits", names::securebits(bits_now), names::securebits(bits));
+        if !settings.new_session_keyring {
+            stays.push("the session keyring".to_owned());
+        }
+        if settings.umask.is_none() {
+            stays.push("umask".to_owned());
+        }
+        let other = if settings.limits.is_empty() {
+            "resource limits"
+        } else {
+            "the other resource limits"
+        };
+        stays.extend(["open descriptors", other].map(str::to_owned));
+        if !scheduled {
+            stays.push("scheduling".to_owned());
+        }
+        let other = if namespaces.is_empty() { "namespaces" } else { "the other namespaces" };
+        stays.push(other.to_owned());
+        goes.extend(namespaces.iter().map(|kind| format!("the {kind:?} namespace")));
+        if uid.is_none_or(|uid| uid == Uid::ROOT)
+            && ids_now.users.contains(&0)
+            && !no_new_privs
+            && !bits.contains(Securebits::NOROOT)
+        {
+            stays.push("execve(2) gives user 0 the bounding set again".to_owned());
+        }
+        if no_landlock {
+            stays.push(
+                "what Landlock would restrict: the kernel does not support the ruleset".to_owned(),
+            );
+        }
         let expected = Expected {
             uid,
+            no_root: uid.is_none() && !settings.stay_root,
             gid,
             groups,
             sets,
@@ -261,44 +511,81 @@ impl Plan {
             securebits: bits,
             no_new_privs,
             filtered,
+            root: root_place,
+            directory: directory_place,
+            known,
+            compared: inotify.is_some(),
+            namespaces: joined,
         };
         Ok(Self {
+            shown: steps.iter().map(Step::to_string).collect(),
             steps,
             expected,
-            no_landlock: wish.no_landlock,
-            report_failure: wish.report_failure,
+            stays,
+            goes,
+            looks,
+            outside,
+            deadline: settings.deadline,
+            report_failure: settings.report_failure,
         })
     }
 
-    /// Does it, and makes sure.
+    /// Does it, and verifies it.
     ///
     /// The process is killed, with a line on standard error, if something fails after something has changed,
     /// or if in the end something does not hold.
+    ///
+    /// If the plan brings a root directory, a Landlock ruleset or a filter, a child process is made by clone(2) that
+    /// reads /proc while this process cannot, or must not hold a descriptor of it. It ends before this returns. The
+    /// program gets no SIGCHLD for it.
     ///
     /// # Errors
     /// Nothing has changed. With [`Privileges::report_failure`]: but for [`Error::Partial`] and
     /// [`Error::NotDropped`].
     pub fn apply(self) -> Result<Applied, Error> {
-        let witness = verify::Witness::new(&self.expected);
+        let mut tasks = Tasks::open();
+        let filters = tasks.as_mut().filter(|_| self.expected.filtered).and_then(own_filters);
+        let tasks = match (self.outside, self.expected.filtered) {
+            (true, _) => tasks.and_then(Tasks::outside),
+            (false, true) => None,
+            (false, false) => tasks,
+        };
         let groups = self.expected.groups.as_ref().map_or(0, Vec::len);
         // Whatever the program has settled for its own calls.
         let (on_partial, sensitivity) = match self.report_failure {
             true => (OnPartial::Report, Sensitivity::Ignore),
             false => (OnPartial::Kill, Sensitivity::Error),
         };
-        let mut transaction = Transaction::new().on_partial(on_partial).sensitivity(sensitivity);
+        let name = keyring_name();
+        let made = Made::new(&self.steps, &name).map_err(|NotMade { kind, error }| {
+            Error::Plan(vec![match kind {
+                Some(kind) => Problem::Namespace { kind, error },
+                None => Problem::Keyring(error),
+            }])
+        })?;
+        let mut calls = Calls::new().on_partial(on_partial).sensitivity(sensitivity);
+        if let Some(deadline) = self.deadline {
+            calls = calls.deadline(deadline);
+        }
         let filter = |step: &&Step| matches!(step, Step::Seccomp(_));
         for step in self.steps.iter().filter(|step| !filter(step)) {
-            transaction = step.add(transaction);
+            calls = step.add(calls, &made);
         }
         // Before the filter, which may not allow it.
-        transaction = transaction.ask(groups);
+        calls = calls.ask(groups);
         for step in self.steps.iter().filter(filter) {
-            transaction = step.add(transaction);
+            calls = step.add(calls, &made);
         }
-        let report = transaction.run()?;
-        let calls: Vec<&str> = self.steps.iter().flat_map(Step::calls).copied().collect();
-        let (wrong, seen) = witness.look(&self.expected, &report, &calls);
+        let done = calls.run();
+        drop(calls);
+        if self.expected.filtered {
+            made.forget_keyring();
+        }
+        let report = done.map_err(|error| Error::of(error, |index| self.call(index)))?;
+        let verification =
+            Verification::new(&self.expected, &report, filters.map(|before| before + 1));
+        let numbered = |index| self.steps.get(index).map(|_| self.call(index));
+        let (wrong, seen) = verification.run(tasks, numbered);
         if wrong.is_empty() {
             let threads = report.identities().count();
             return Ok(Applied { threads, seen, sqpoll: report.sqpoll() });
@@ -306,140 +593,92 @@ impl Plan {
         if self.report_failure {
             return Err(Error::NotDropped(wrong));
         }
-        verify::kill(&wrong)
+        kill::kill(&verify::in_one_line(&wrong))
+    }
+
+    /// Starts a program with the privileges of the plan. Those of this process stay.
+    ///
+    /// The child process performs the calls between fork(2) and execve(2), and nothing else: it neither allocates nor
+    /// locks, so this is safe beside other threads. If one call fails, the program is not executed. The results of the
+    /// calls are all that is verified; what execve(2) makes of the capabilities is capabilities(7)'s matter. A filter
+    /// has to allow execve(2).
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use privileges::Privileges;
+    ///
+    /// let plan = Privileges::new().user("nobody").no_new_privs().plan()?;
+    /// plan.spawn(Command::new("worker"))?.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Command::spawn`]; the error of the call that failed.
+    pub fn spawn(self, mut command: Command) -> io::Result<Child> {
+        let name = keyring_name();
+        let hook = move || self.perform_in_child(&name);
+        // SAFETY: the hook makes system calls only.
+        unsafe { command.pre_exec(hook) };
+        command.spawn()
+    }
+
+    /// Performs the calls in a process of one thread, a child of fork(2). It does not allocate.
+    fn perform_in_child(&self, name: &CStr) -> io::Result<()> {
+        let error = |number: i32| io::Error::from_raw_os_error(number);
+        let made = Made::new(&self.steps, name);
+        let made = made.map_err(|failed| error(failed.error.raw_os_error()))?;
+        let mut calls = Calls::new().on_partial(OnPartial::Report).sensitivity(Sensitivity::Ignore);
+        for step in &self.steps {
+            calls = step.add(calls, &made);
+        }
+        let done = calls.perform();
+        drop(calls);
+        made.forget_keyring();
+        done.map(|_| ()).map_err(|failed| error(failed.raw_os_error()))
+    }
+
+    /// A call by its number, counted from 0, as the plan shows it.
+    fn call(&self, index: usize) -> String {
+        match self.shown.get(index) {
+            Some(shown) => format!("{} of {} ({shown})", index + 1, self.shown.len()),
+            None => (index + 1).to_string(),
+        }
     }
 }
 
-/// Whether it is one of the ids that this thread may go back to, setresuid(2).
-fn is_user(uid: Uid) -> bool {
-    let raw = uid.raw().into();
-    nix::unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&raw))
+/// Another process has another name for its session keyring.
+fn keyring_name() -> CString {
+    CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
-fn is_group(gid: Gid) -> bool {
-    let raw = gid.raw().into();
-    nix::unistd::getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&raw))
-}
-
-fn has_groups(groups: &[Gid]) -> bool {
-    let sorted = |mut all: Vec<u32>| {
-        all.sort_unstable();
-        all
-    };
-    let wanted = sorted(groups.iter().map(|gid| gid.raw()).collect());
-    let now = nix::unistd::getgroups();
-    now.is_ok_and(|now| sorted(now.into_iter().map(|gid| gid.as_raw()).collect()) == wanted)
+/// How many filters the calling thread has.
+fn own_filters(tasks: &mut Tasks) -> Option<usize> {
+    verify::filters(&tasks.own_status().ok()?)
 }
 
 /// As initgroups(3).
-fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Error> {
-    let name =
-        std::ffi::CString::new(user.name.clone()).map_err(|_| Error::NoUser(user.name.clone()))?;
-    let found = nix::unistd::getgrouplist(&name, gid.raw().into()).map_err(Error::Database)?;
-    found
-        .into_iter()
-        .map(|one| Gid::new(one.as_raw()).map_err(|_| Error::NoId(one.as_raw())))
-        .collect()
-}
-
-impl Step {
-    /// The names of the calls that [`add`](Self::add) adds.
-    fn calls(&self) -> &'static [&'static str] {
-        match self {
-            Self::Chroot(..) => &["fchdir", "chroot"],
-            Self::Chdir(..) => &["fchdir"],
-            Self::Groups(_) => &["setgroups"],
-            Self::Gid(_) => &["setresgid"],
-            Self::Uid(_) => &["setresuid"],
-            Self::Capabilities(_) => &["capset"],
-            Self::DropBounding(_) => &["PR_CAPBSET_DROP"],
-            Self::KeepCapabilities(_) => &["PR_SET_KEEPCAPS"],
-            Self::ClearAmbient | Self::RaiseAmbient(_) => &["PR_CAP_AMBIENT"],
-            Self::Securebits(_) => &["PR_SET_SECUREBITS"],
-            Self::NoNewPrivs => &["PR_SET_NO_NEW_PRIVS"],
-            Self::Landlock(_) => &["landlock_restrict_self"],
-            Self::Seccomp(_) => &["seccomp"],
-        }
-    }
-
-    fn add<'a>(&'a self, transaction: Transaction<'a>) -> Transaction<'a> {
-        let one: Operation<'a> = match self {
-            Self::Capabilities(sets) => process::capset(*sets),
-            Self::Chroot(directory, _) => {
-                return chroot_here(enter(transaction, directory));
-            }
-            Self::Chdir(directory, _) => return enter(transaction, directory),
-            Self::DropBounding(capability) => process::bounding_drop(*capability),
-            Self::Groups(groups) => process::setgroups(groups),
-            Self::Gid(gid) => process::set_all_gids(*gid),
-            Self::KeepCapabilities(keep) => process::keepcaps(*keep),
-            Self::Uid(uid) => process::set_all_uids(*uid),
-            Self::ClearAmbient => process::ambient_clear(),
-            Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
-            Self::Securebits(bits) => process::securebits(*bits),
-            Self::NoNewPrivs => process::no_new_privs(),
-            // By each thread, because the questions come after it.
-            Self::Landlock(ruleset) => {
-                let how = Synchronisation::Broadcast;
-                process::landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY)
-            }
-            Self::Seccomp(program) => {
-                process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
-            }
-        };
-        transaction.with(one)
-    }
-}
-
-/// Threads share their root and working directory, most of them: by a descriptor, each may do it again.
-#[allow(unsafe_code)]
-fn enter<'a>(transaction: Transaction<'a>, directory: &File) -> Transaction<'a> {
-    let args = [directory.as_raw_fd() as usize, 0, 0, 0, 0, 0];
-    // SAFETY: it takes a number, and the plan keeps the descriptor open.
-    unsafe { transaction.with_call(libc::SYS_fchdir, args, Agreement::SameResult) }
-}
-
-#[allow(unsafe_code)]
-fn chroot_here(transaction: Transaction<'_>) -> Transaction<'_> {
-    let args = [c".".as_ptr() as usize, 0, 0, 0, 0, 0];
-    // SAFETY: the string is static.
-    unsafe { transaction.with_call(libc::SYS_chroot, args, Agreement::SameResult) }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Chroot(_, path) => write!(f, "chroot {}", path.display()),
-            Self::Chdir(_, path) => write!(f, "chdir {}", path.display()),
-            Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
-            Self::Groups(groups) => {
-                write!(f, "setgroups")?;
-                if groups.is_empty() { write!(f, " none") } else { Ok(()) }?;
-                groups.iter().try_for_each(|group| write!(f, " {}", group.raw()))
-            }
-            Self::Gid(gid) => write!(f, "setresgid {}", gid.raw()),
-            Self::KeepCapabilities(keep) => write!(f, "prctl PR_SET_KEEPCAPS {}", u8::from(*keep)),
-            Self::Uid(uid) => write!(f, "setresuid {}", uid.raw()),
-            Self::Capabilities(sets) => write!(f, "capset {sets}"),
-            Self::ClearAmbient => write!(f, "prctl PR_CAP_AMBIENT_CLEAR_ALL"),
-            Self::RaiseAmbient(capability) => write!(f, "prctl PR_CAP_AMBIENT_RAISE {capability}"),
-            Self::Securebits(bits) => write!(f, "prctl PR_SET_SECUREBITS {:#x}", bits.bits()),
-            Self::NoNewPrivs => write!(f, "prctl PR_SET_NO_NEW_PRIVS"),
-            Self::Landlock(_) => write!(f, "landlock_restrict_self"),
-            Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
-        }
-    }
+fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Problem> {
+    let name = CString::new(user.name.clone()).map_err(|_| Problem::NoUser(user.name.clone()))?;
+    let found = nix::unistd::getgrouplist(&name, gid.raw().into()).map_err(Problem::Database)?;
+    found.into_iter().map(|one| new_gid(one.as_raw())).collect()
 }
 
 impl fmt::Display for Plan {
-    /// A line for each call, in order; then what will be looked at.
+    /// A line for each call, in order; then what stays, what goes, and what is verified.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, step) in self.steps.iter().enumerate() {
-            writeln!(f, "{:2} {step}", index + 1)?;
+        for (index, step) in self.shown.iter().enumerate() {
+            writeln!(f, "{:3} {step}", index + 1)?;
         }
-        if self.no_landlock {
-            writeln!(f, "   (no Landlock: the kernel does not support the ruleset)")?;
-        }
-        write!(f, "   in one stop of all threads; then: {}", self.expected)
+        writeln!(f, "goes: {}", or_nothing(&self.goes))?;
+        writeln!(f, "stays: {}", or_nothing(&self.stays))?;
+        write!(
+            f,
+            "all in one stop of all threads; then every thread is asked, and {}: {}",
+            self.looks, self.expected
+        )
     }
+}
+
+fn or_nothing(lines: &[String]) -> String {
+    if lines.is_empty() { "nothing".to_owned() } else { lines.join("; ") }
 }

@@ -1,20 +1,22 @@
-//! Making sure: what each thread's calls came to, what it says of itself, what /proc says of it, and whether there
-//! is a way back.
+//! Verification: what each thread's calls returned, what each thread answers, what /proc shows of it, and whether
+//! root comes back.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::io;
+use std::os::fd::RawFd;
 
 use libpsx::process::{self, Capabilities, CapabilitySet, Gid, Ids, Securebits, Uid};
 use libpsx::{Outcome, Report};
-use nix::dir::Dir;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+
+use crate::names;
+use crate::tasks::{Place, Tasks, own_number};
 
 /// What has to hold for every thread.
 #[derive(Debug)]
 pub(crate) struct Expected {
     pub(crate) uid: Option<Uid>,
+    /// No user was named, and none of the ids may be root's.
+    pub(crate) no_root: bool,
     pub(crate) gid: Option<Gid>,
     pub(crate) groups: Option<Vec<Gid>>,
     pub(crate) sets: Capabilities,
@@ -23,22 +25,39 @@ pub(crate) struct Expected {
     pub(crate) securebits: Securebits,
     pub(crate) no_new_privs: bool,
     pub(crate) filtered: bool,
+    pub(crate) root: Option<Place>,
+    pub(crate) directory: Option<Place>,
+    /// The capabilities that the kernel knows.
+    pub(crate) known: CapabilitySet,
+    /// The directories were compared by the calls, in the stop itself.
+    pub(crate) compared: bool,
+    /// The namespaces that change: a link of /proc, and what it leads to.
+    pub(crate) namespaces: Vec<(&'static str, Joined)>,
+}
+
+/// The namespace that the threads are in at last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Joined {
+    /// This one. `None`: the kernel does not tell.
+    This(Option<Place>),
+    /// A new one, and not the one of before.
+    New(Option<Place>),
 }
 
 impl Expected {
     fn groups(&self) -> Option<String> {
         let groups = self.groups.as_ref()?;
-        Some(numbers(groups.iter().map(|gid| gid.raw())))
+        Some(names::numbers(groups.iter().map(|gid| gid.raw())))
     }
 }
 
 /// Something that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The thread, or the process.
+    /// The thread; 0 for the process.
     pub tid: i32,
-    /// What was looked at.
-    pub what: &'static str,
+    /// What was looked at: a field of proc_pid_status(5), or a call of the plan.
+    pub what: String,
     /// What was expected.
     pub expected: String,
     /// What was found.
@@ -48,196 +67,331 @@ pub struct Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tid, what, expected, found } = self;
-        write!(f, "{what} of {tid} is {found:?} in place of {expected:?}")
+        match tid {
+            0 => write!(f, "{what}: {found}; expected {expected}"),
+            tid => write!(f, "thread {tid}: {what}: {found}; expected {expected}"),
+        }
     }
 }
 
-pub(crate) fn list(wrong: &[Mismatch]) -> String {
+/// One line of text, for standard error.
+pub(crate) fn in_one_line(wrong: &[Mismatch]) -> String {
     let all: Vec<String> = wrong.iter().map(Mismatch::to_string).collect();
-    all.join(", ")
+    format!("privileges: not dropped: {}", all.join(", "))
 }
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(uid) = self.uid {
-            write!(f, "uid={} ", uid.raw())?;
+            write!(f, "uid {}, ", names::user(uid.raw()))?;
         }
         if let Some(gid) = self.gid {
-            write!(f, "gid={} ", gid.raw())?;
+            write!(f, "gid {}, ", gid.raw())?;
         }
         if let Some(groups) = self.groups() {
-            write!(f, "groups={groups} ")?;
+            write!(f, "groups {groups}, ")?;
         }
-        write!(f, "capabilities {:?}", self.sets.to_string())?;
-        write!(f, " ambient={} bounding={}", hex(self.ambient), hex(self.bounding))?;
-        write!(f, " securebits={:#x} nnp={}", self.securebits.bits(), u8::from(self.no_new_privs))
+        let set = |set| names::set(set, self.known);
+        write!(f, "{}, ", names::sets(self.sets, self.known))?;
+        write!(f, "ambient {}, bounding {}, ", set(self.ambient), set(self.bounding))?;
+        write!(f, "securebits {}, ", names::securebits(self.securebits))?;
+        write!(f, "no_new_privs {}", u8::from(self.no_new_privs))
     }
 }
 
-fn hex(set: CapabilitySet) -> String {
-    format!("{:016x}", set.bits())
-}
-
-/// As /proc/PID/status has them: in order.
-fn numbers(groups: impl Iterator<Item = u32>) -> String {
-    let mut sorted: Vec<u32> = groups.collect();
-    sorted.sort_unstable();
-    sorted.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
-}
-
 fn four(ids: Ids) -> String {
-    format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.files)
+    format!("{} {} {} {}", ids.real, ids.effective, ids.saved, ids.files)
 }
 
 fn four_times(raw: u32) -> String {
     four(Ids { real: raw, effective: raw, saved: raw, files: raw })
 }
 
-/// What can be opened only while one may.
-pub(crate) struct Witness {
-    /// /proc/self/task, by a descriptor, because there may be another root directory.
-    tasks: Option<File>,
+/// The value of a line of /proc/PID/status, without white space around it.
+pub(crate) fn field<'t>(status: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
+    let lines = status.split(|&byte| byte == b'\n');
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
+    values.next().map(<[u8]>::trim_ascii)
 }
 
-impl Witness {
-    pub(crate) fn new(expected: &Expected) -> Self {
-        let tasks = File::open("/proc/self/task").ok();
-        Self { tasks: tasks.filter(|_| !expected.filtered) }
+/// How many seccomp filters a thread has, if its status tells (since Linux 5.9).
+pub(crate) fn filters(status: &[u8]) -> Option<usize> {
+    std::str::from_utf8(field(status, b"Seccomp_filters")?).ok()?.parse().ok()
+}
+
+/// Collects what does not hold.
+pub(crate) struct Verification<'a> {
+    expected: &'a Expected,
+    report: &'a Report,
+    /// How many seccomp filters every thread has at least.
+    filters: Option<usize>,
+    /// Where links of the calling thread to its namespaces lead: those of every thread have to.
+    namespaces: Vec<(&'static str, Place)>,
+    wrong: Vec<Mismatch>,
+}
+
+impl<'a> Verification<'a> {
+    pub(crate) fn new(expected: &'a Expected, report: &'a Report, filters: Option<usize>) -> Self {
+        Self { expected, report, filters, namespaces: Vec::new(), wrong: Vec::new() }
     }
 
-    /// All that does not hold, and how many threads /proc could be read of. The transaction began with these
-    /// calls.
-    pub(crate) fn look(
-        &self,
-        expected: &Expected,
-        report: &Report,
-        calls: &[&'static str],
+    /// Looks at everything. The transaction began with calls that are named so. Returns what does not hold, and of
+    /// how many threads /proc was read.
+    pub(crate) fn run(
+        mut self,
+        tasks: Option<Tasks>,
+        call: impl Fn(usize) -> Option<String>,
     ) -> (Vec<Mismatch>, usize) {
-        let mut wrong = Vec::new();
-        divergences(report, calls, &mut wrong);
-        self.ask(expected, report, &mut wrong);
-        let mut seen = 0;
-        if !expected.filtered {
-            seen = self.read(expected, report, &mut wrong);
-            way_back(expected, &mut wrong);
-        }
-        (wrong, seen)
+        self.compare_results(call);
+        self.compare_answers();
+        let seen = tasks.map_or(0, |mut tasks| self.read(&mut tasks));
+        self.try_to_return();
+        (self.wrong, seen)
     }
 
-    /// By what each thread says.
-    fn ask(&self, expected: &Expected, report: &Report, wrong: &mut Vec<Mismatch>) {
+    fn add(&mut self, tid: i32, what: &str, expected: impl Into<String>, found: impl Into<String>) {
+        let (what, expected, found) = (what.to_owned(), expected.into(), found.into());
+        self.wrong.push(Mismatch { tid, what, expected, found });
+    }
+
+    fn note<T: PartialEq>(
+        &mut self,
+        tid: i32,
+        what: &str,
+        expected: Option<T>,
+        found: Option<T>,
+        show: impl Fn(T) -> String,
+    ) {
+        let Some(expected) = expected else { return };
+        if found.as_ref() != Some(&expected) {
+            let found = found.map_or_else(|| "not told".to_owned(), &show);
+            self.add(tid, what, show(expected), found);
+        }
+    }
+
+    /// Threads whose calls did not return what the caller's did: they have performed no further one.
+    fn compare_results(&mut self, call: impl Fn(usize) -> Option<String>) {
+        if self.report.divergent() == 0 {
+            return;
+        }
+        for result in self.report.results() {
+            // A thread that agreed has made the last call of all, a question.
+            let Some(what) = call(result.call()) else { continue };
+            let (what, found) = match result.outcome() {
+                Outcome::Died => ("thread".to_owned(), "died".to_owned()),
+                other => (format!("call {what}"), other.to_string()),
+            };
+            self.add(result.tid(), &what, "as in the calling thread", found);
+        }
+    }
+
+    /// By what each thread answers.
+    fn compare_answers(&mut self) {
+        let (expected, report) = (self.expected, self.report);
         let mut asked = 0;
         for one in report.identities() {
             asked += 1;
-            let mut check = |what, wanted: Option<String>, found: Option<String>| {
-                if let Some(wanted) = wanted {
-                    note(
-                        wrong,
-                        one.tid(),
-                        what,
-                        wanted,
-                        found.unwrap_or_else(|| "not told".to_owned()),
-                    );
-                }
-            };
-            check("Uid", expected.uid.map(|uid| four_times(uid.raw())), one.user().map(four));
-            check("Gid", expected.gid.map(|gid| four_times(gid.raw())), one.group().map(four));
-            check("Groups", expected.groups(), one.groups().map(numbers));
-            let sets = |sets: Capabilities| sets.to_string();
-            check("capabilities", Some(sets(expected.sets)), one.capabilities().map(sets));
-            check("CapAmb", Some(hex(expected.ambient)), one.ambient().map(hex));
-            check("CapBnd", Some(hex(expected.bounding)), one.bounding().map(hex));
-            let bits = |bits: Securebits| format!("{:#x}", bits.bits());
-            check("securebits", Some(bits(expected.securebits)), one.securebits().map(bits));
-            let nnp = expected.no_new_privs.then(|| "1".to_owned());
-            check("NoNewPrivs", nnp, Some(u8::from(one.no_new_privs()).to_string()));
+            let tid = one.tid();
+            let (known, uid, gid) = (expected.known, expected.uid, expected.gid);
+            let same = |text: String| text;
+            let set = |set| names::set(set, known);
+            let sets = |sets| names::sets(sets, known);
+            let user = uid.map(|uid| four_times(uid.raw()));
+            let group = gid.map(|gid| four_times(gid.raw()));
+            self.note(tid, "Uid", user, one.user().map(four), same);
+            self.note(tid, "Gid", group, one.group().map(four), same);
+            self.note(tid, "Groups", expected.groups(), one.groups().map(names::numbers), same);
+            self.note(tid, "capabilities", Some(expected.sets), one.capabilities(), sets);
+            self.note(tid, "CapAmb", Some(expected.ambient), one.ambient(), set);
+            self.note(tid, "CapBnd", Some(expected.bounding), one.bounding(), set);
+            let bits = Some(expected.securebits);
+            self.note(tid, "securebits", bits, one.securebits(), names::securebits);
+            let nnp = expected.no_new_privs.then_some(true);
+            let show = |nnp: bool| u8::from(nnp).to_string();
+            self.note(tid, "NoNewPrivs", nnp, Some(one.no_new_privs()), show);
+            let root = one
+                .user()
+                .is_none_or(|ids| [ids.real, ids.effective, ids.saved, ids.files].contains(&0));
+            if expected.no_root && root {
+                let found = one.user().map_or_else(|| "not told".to_owned(), four);
+                self.add(tid, "Uid", "no id of root", found);
+            }
         }
-        note(wrong, 0, "number of threads asked", report.threads().to_string(), asked.to_string());
+        let threads = Some(report.threads());
+        self.note(0, "number of threads asked", threads, Some(asked), |count| count.to_string());
     }
 
-    /// By what the kernel says of each in /proc, if that can be read. Gives of how many it could.
-    fn read(&self, expected: &Expected, report: &Report, wrong: &mut Vec<Mismatch>) -> usize {
-        let mut seen = 0;
-        let Some(tasks) = &self.tasks else { return seen };
-        let listed = tasks.try_clone().map_err(|_| nix::Error::EMFILE);
-        let Ok(mut listed) = listed.and_then(|tasks| Dir::from_fd(tasks.into())) else {
-            return seen;
+    /// By what the kernel shows of each thread in /proc. What cannot be read is a mismatch, unless the thread is gone.
+    /// Returns of how many threads it was read.
+    fn read(&mut self, tasks: &mut Tasks) -> usize {
+        // A mount option (hidepid, proc(5)) may hide this process from the one that reads for it.
+        let hidden = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM | libc::EACCES))
         };
-        for entry in listed.iter().flatten() {
-            let name = entry.file_name().to_string_lossy();
-            let Ok(tid) = name.parse() else { continue };
-            let path = format!("{name}/status");
-            let mut text = String::new();
-            // A thread that is gone needs no looking at; what may not be read was asked.
-            let status = openat(tasks, &*path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-            if status.map(|fd| File::from(fd).read_to_string(&mut text)).is_err() || text.is_empty()
+        if tasks.own_status().is_err_and(|error| hidden(&error)) {
+            return 0;
+        }
+        let mut names = match tasks.list() {
+            Ok(names) => names,
+            Err(error) => {
+                self.add(0, "/proc/self/task", "a list of the threads", error.to_string());
+                return 0;
+            }
+        };
+        self.compare_namespaces(tasks);
+        // A list may lack a thread that was there all the time.
+        if !tasks.foreign() {
+            names.extend(self.report.identities().map(|one| one.tid()));
+            names.sort_unstable();
+            names.dedup();
+        }
+        names.into_iter().filter(|&name| self.read_one(tasks, name)).count()
+    }
+
+    /// The namespaces of the calling thread, as far as the process that reads may follow the links.
+    fn compare_namespaces(&mut self, tasks: &mut Tasks) {
+        for &(link, joined) in &self.expected.namespaces {
+            let Ok(found) = tasks.place(tasks.own(), link) else { continue };
+            self.namespaces.push((link, found));
+            let (wrong, expected) = match joined {
+                Joined::This(Some(place)) => (found != place, shown(place)),
+                Joined::New(Some(before)) => (found == before, "a new one".to_owned()),
+                Joined::This(None) | Joined::New(None) => continue,
+            };
+            if wrong {
+                self.add(0, link, expected, shown(found));
+            }
+        }
+    }
+
+    fn read_one(&mut self, tasks: &mut Tasks, name: i32) -> bool {
+        let status = match tasks.status(name) {
+            Ok(status) => status,
+            Err(error) => {
+                if !is_gone(&error) {
+                    self.add(name, "/proc/self/task/TID/status", "readable", error.to_string());
+                }
+                return false;
+            }
+        };
+        // The report has the numbers of our own PID namespace.
+        let tid = own_number(&status, b"NSpid").unwrap_or(name);
+        // A dead task keeps the privileges that it had, and runs no code. The same holds for a task that was dying in
+        // the stop, and for the kernel's own threads in this process.
+        let exempt = self.report.exempt().iter().any(|task| task.tid() == tid);
+        let dead = field(&status, b"State")
+            .is_some_and(|state| state.starts_with(b"Z") || state.starts_with(b"X"));
+        if exempt || dead {
+            return false;
+        }
+        let expected = self.expected;
+        let text = |name: &[u8]| {
+            field(&status, name).map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let ids = |name| {
+            let value = text(name)?;
+            Some(value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let list = |name| {
+            let value = text(name)?;
+            value
+                .split_ascii_whitespace()
+                .map(str::parse)
+                .collect::<Result<Vec<u32>, _>>()
+                .ok()
+                .map(names::numbers)
+        };
+        let set = |name| {
+            let bits = u64::from_str_radix(&text(name)?, 16).ok()?;
+            Some(CapabilitySet::from_bits(bits))
+        };
+        let (same, show) = (|text: String| text, |set| names::set(set, expected.known));
+        let sets = expected.sets;
+        let user = expected.uid.map(|uid| four_times(uid.raw()));
+        let group = expected.gid.map(|gid| four_times(gid.raw()));
+        self.note(tid, "Uid", user, ids(b"Uid"), same);
+        self.note(tid, "Gid", group, ids(b"Gid"), same);
+        self.note(tid, "Groups", expected.groups(), list(b"Groups"), same);
+        self.note(tid, "CapInh", Some(sets.inheritable), set(b"CapInh"), show);
+        self.note(tid, "CapPrm", Some(sets.permitted), set(b"CapPrm"), show);
+        self.note(tid, "CapEff", Some(sets.effective), set(b"CapEff"), show);
+        self.note(tid, "CapBnd", Some(expected.bounding), set(b"CapBnd"), show);
+        self.note(tid, "CapAmb", Some(expected.ambient), set(b"CapAmb"), show);
+        let one = expected.no_new_privs.then(|| "1".to_owned());
+        self.note(tid, "NoNewPrivs", one, text(b"NoNewPrivs"), same);
+        if expected.no_root {
+            let ids = ids(b"Uid").unwrap_or_default();
+            if ids.is_empty() || ids.split(' ').any(|id| id == "0") {
+                self.add(tid, "Uid", "no id of root", ids);
+            }
+        }
+        if expected.filtered {
+            self.note(tid, "Seccomp", Some("2".to_owned()), text(b"Seccomp"), same);
+        }
+        if let Some(least) = self.filters {
+            let found = text(b"Seccomp_filters").unwrap_or_default();
+            if found.parse::<usize>().is_ok_and(|count| count < least) {
+                self.add(tid, "Seccomp_filters", format!("at least {least}"), found);
+            }
+        }
+        self.check_place(tasks, name, tid, "root", expected.root);
+        self.check_place(tasks, name, tid, "cwd", expected.directory);
+        for (link, place) in self.namespaces.clone() {
+            self.check_place(tasks, name, tid, link, Some(place));
+        }
+        true
+    }
+
+    /// Where a thread's root or working directory is, or what namespace it is in.
+    fn check_place(
+        &mut self,
+        tasks: &mut Tasks,
+        name: i32,
+        tid: i32,
+        link: &str,
+        expected: Option<Place>,
+    ) {
+        let Some(expected) = expected else { return };
+        let found = match tasks.place(name, link) {
+            Ok(found) => found,
+            Err(error) if is_gone(&error) => return,
+            // The process that reads for this one needs CAP_SYS_PTRACE to follow the links.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EACCES)
+                    && (self.expected.compared || link.starts_with("ns/")) =>
             {
-                continue;
+                return;
             }
-            let field = |name: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-                line.unwrap_or_default().trim().to_owned()
-            };
-            // What is dead keeps what it had, and can do nothing; so does what was dying then, and the kernel's
-            // own threads in this process. (The report has the number of our own PID namespace, the last.)
-            let number = field("NSpid").split_whitespace().last().and_then(|tid| tid.parse().ok());
-            let number = number.unwrap_or(tid);
-            let exempt = report.exempt().iter().any(|task| task.tid() == number);
-            if exempt || field("State").starts_with(['Z', 'X']) {
-                continue;
-            }
-            seen += 1;
-            let sets = expected.sets;
-            for (name, wanted) in [
-                ("Uid", expected.uid.map(|uid| four_times(uid.raw()))),
-                ("Gid", expected.gid.map(|gid| four_times(gid.raw()))),
-                ("Groups", expected.groups()),
-                ("CapInh", Some(hex(sets.inheritable))),
-                ("CapPrm", Some(hex(sets.permitted))),
-                ("CapEff", Some(hex(sets.effective))),
-                ("CapBnd", Some(hex(expected.bounding))),
-                ("CapAmb", Some(hex(expected.ambient))),
-                ("NoNewPrivs", expected.no_new_privs.then(|| "1".to_owned())),
-            ] {
-                if let Some(wanted) = wanted {
-                    note(wrong, number, name, wanted, field(name));
-                }
-            }
-        }
-        seen
-    }
-}
-
-/// Threads whose calls did not come to what the caller's did: they have performed no further one.
-fn divergences(report: &Report, calls: &[&'static str], wrong: &mut Vec<Mismatch>) {
-    for result in report.results() {
-        // Who agreed has made the last call of all, a question.
-        let Some(what) = calls.get(result.call()) else { continue };
-        let (what, found) = match result.outcome() {
-            Outcome::Died => ("thread", "died".to_owned()),
-            other => (*what, other.to_string()),
+            Err(error) => return self.add(tid, link, "readable", error.to_string()),
         };
-        wrong.push(Mismatch {
-            tid: result.tid(),
-            what,
-            expected: "as in the others".to_owned(),
-            found,
-        });
+        // The working directory belongs to the process, which may have gone on to another one meanwhile.
+        let moved = || link == "cwd" && here() == Some(found);
+        if found != expected && !moved() {
+            self.add(tid, link, shown(expected), shown(found));
+        }
+    }
+
+    /// Tries to make this thread root again, where nothing but a mistake would let it succeed. Not under a filter,
+    /// which may kill for it.
+    fn try_to_return(&mut self) {
+        let may = self.expected.sets.permitted.contains(process::Capability::SETUID);
+        let Some(uid) = self.expected.uid.filter(|&uid| uid != Uid::ROOT && !may) else { return };
+        if self.expected.filtered || filtered() {
+            return;
+        }
+        if set_this_thread(Uid::ROOT) {
+            self.add(0, "setresuid 0", "EPERM", "performed");
+            set_this_thread(uid);
+        }
     }
 }
 
-/// An attempt of this thread to become root again, where nothing but a mistake would let it succeed. None under
-/// a filter, which may kill for it.
-fn way_back(expected: &Expected, wrong: &mut Vec<Mismatch>) {
-    let may = expected.sets.permitted.contains(process::Capability::SETUID);
-    let Some(uid) = expected.uid.filter(|&uid| uid != Uid::ROOT && !may) else { return };
-    if filtered() {
-        return;
-    }
-    if set_this_thread(Uid::ROOT) {
-        note(wrong, 0, "setresuid(0, 0, 0)", "EPERM".to_owned(), "done".to_owned());
-        set_this_thread(uid);
-    }
+fn shown((device, inode): Place) -> String {
+    format!("inode {inode} of device {device:#x}")
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 #[allow(unsafe_code)]
@@ -254,20 +408,68 @@ fn set_this_thread(uid: Uid) -> bool {
     unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
 }
 
-/// Ends the process. Standard error may take nothing, its lock may be somebody's who waits for ever, and who
-/// handles SIGABRT may have the process go on: none of these is asked.
-#[allow(unsafe_code)]
-pub(crate) fn kill(wrong: &[Mismatch]) -> ! {
-    let line = format!("privileges: not dropped: {}; process killed\n", list(wrong));
-    // SAFETY: the line is as long as said.
-    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
-    // SAFETY: the default action runs nothing of ours.
-    unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
-    std::process::abort()
+/// The working directory of this thread.
+fn here() -> Option<Place> {
+    place_at(libc::AT_FDCWD, c".")
 }
 
-fn note(wrong: &mut Vec<Mismatch>, tid: i32, what: &'static str, expected: String, found: String) {
-    if expected != found {
-        wrong.push(Mismatch { tid, what, expected, found });
+/// Device and inode number of what is at a path.
+#[allow(unsafe_code)]
+pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place> {
+    // SAFETY: it is a structure of integers.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a string, and the kernel writes the structure.
+    let told =
+        unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
+    told.then_some((stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A directory that looks like that of the tasks, with one thread whose status cannot be read.
+    fn damaged() -> (PathBuf, Tasks) {
+        let directory =
+            std::env::temp_dir().join(format!("privileges-tasks-{}", std::process::id()));
+        let link = std::fs::read_link("/proc/thread-self").unwrap();
+        let own = link.file_name().unwrap().to_str().unwrap().to_owned();
+        std::fs::create_dir_all(directory.join(&own)).unwrap();
+        let status = std::fs::read("/proc/thread-self/status").unwrap();
+        std::fs::write(directory.join(&own).join("status"), status).unwrap();
+        std::fs::create_dir_all(directory.join("1/status")).unwrap();
+        let tasks = Tasks::of_directory(&directory, own.parse().unwrap());
+        (directory, tasks)
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_mismatch() {
+        let (directory, mut tasks) = damaged();
+        let report = process::identities(64).unwrap();
+        let expected = Expected {
+            uid: None,
+            no_root: false,
+            gid: None,
+            groups: None,
+            sets: Capabilities::of_this_thread().unwrap(),
+            ambient: process::ambient_set(),
+            bounding: process::bounding_set(),
+            securebits: Securebits::of_this_thread().unwrap(),
+            no_new_privs: false,
+            filtered: false,
+            root: None,
+            directory: None,
+            known: CapabilitySet::all(),
+            compared: false,
+            namespaces: Vec::new(),
+        };
+        let mut verification = Verification::new(&expected, &report, None);
+        assert_eq!(verification.read(&mut tasks), 1);
+        std::fs::remove_dir_all(directory).unwrap();
+        let wrong: Vec<_> =
+            verification.wrong.iter().map(|one| (one.tid, one.what.as_str())).collect();
+        assert_eq!(wrong, [(1, "/proc/self/task/TID/status")], "{:?}", verification.wrong);
     }
 }

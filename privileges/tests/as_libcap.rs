@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use libpsx::process::{ambient_raise, bounding_drop, capset, identities, securebits};
 use privileges::{Capabilities, CapabilitySet, Iab, Mode, Privileges, Securebits};
-use support::{Library, forked_status, isolated_as_root, proc, random, seed, sleepers};
+use support::{Library, forked_status, isolated_as_root, proc, random, repeated, seed, sleepers};
 
-const WATCHDOG: Duration = Duration::from_secs(120);
+const WATCHDOG: Duration = Duration::from_secs(180);
 
 struct Libcap {
     set_mode: unsafe extern "C" fn(c_int) -> c_int,
+    get_mode: unsafe extern "C" fn() -> c_int,
     iab_from_text: unsafe extern "C" fn(*const c_char) -> *mut c_void,
     iab_set_proc: unsafe extern "C" fn(*mut c_void) -> c_int,
 }
@@ -29,6 +30,8 @@ impl Libcap {
         Some(Self {
             // SAFETY: sys/capability.h declares it like this.
             set_mode: unsafe { library.function(c"cap_set_mode") },
+            // SAFETY: as above.
+            get_mode: unsafe { library.function(c"cap_get_mode") },
             // SAFETY: as above.
             iab_from_text: unsafe { library.function(c"cap_iab_from_text") },
             // SAFETY: as above.
@@ -115,7 +118,7 @@ fn modes() {
         let Some(libcap) = Libcap::load() else { return };
         let mut state = seed();
         let mut agreed = 0;
-        for round in 0..120 {
+        for round in repeated(1000, WATCHDOG) {
             // In the order of libcap's numbers, from 1.
             let modes = [Mode::NoPriv, Mode::Pure1eInit, Mode::Pure1e, Mode::Hybrid];
             let number = random(&mut state) as usize % 4;
@@ -129,7 +132,8 @@ fn modes() {
             let ours = state_after(|| {
                 prepare(&mut begun);
                 sleepers(2);
-                Privileges::new().mode(modes[number]).plan().is_ok_and(|plan| plan.apply().is_ok())
+                let settings = Privileges::new().stay_root().keep_groups().mode(modes[number]);
+                settings.plan().is_ok_and(|plan| plan.apply().is_ok())
             });
             random(&mut state);
             // libcap wants CAP_SETPCAP even where nothing is left to be done.
@@ -142,13 +146,52 @@ fn modes() {
     });
 }
 
+/// What the kernel has is read alike: the mode, and the sets of another process.
+#[test]
+fn what_is_there() {
+    isolated_as_root("what_is_there", WATCHDOG, || {
+        let Some(libcap) = Libcap::load() else { return };
+        let mut state = seed();
+        for round in repeated(1000, WATCHDOG) {
+            let number = random(&mut state) as usize % 6;
+            let mut begun = state;
+            let parent = std::process::id() as i32;
+            let status = forked_status(|| {
+                prepare(&mut begun);
+                if number > 0 {
+                    // SAFETY: it takes a number.
+                    unsafe { (libcap.set_mode)(number as c_int) };
+                }
+                // SAFETY: it touches no memory.
+                let theirs = unsafe { (libcap.get_mode)() };
+                let modes = [Mode::NoPriv, Mode::Pure1eInit, Mode::Pure1e, Mode::Hybrid];
+                let theirs = (theirs as usize).checked_sub(1).map(|number| modes[number]);
+                assert_eq!(Mode::current().unwrap(), theirs, "round {round}");
+                let own = privileges::capabilities_of(std::process::id() as i32).unwrap();
+                assert_eq!(own, Capabilities::of_this_thread().unwrap());
+                assert_ne!(privileges::capabilities_of(parent).unwrap(), Capabilities::NONE);
+                let iab = Iab::of_pid(std::process::id() as i32).unwrap();
+                let bounding = libpsx::process::bounding_set();
+                assert_eq!(
+                    (iab.inheritable, iab.blocked),
+                    (own.inheritable, CapabilitySet::all() - bounding)
+                );
+                assert_eq!(iab.ambient, libpsx::process::ambient_set());
+            });
+            random(&mut state);
+            assert_eq!(status, 0, "round {round}");
+        }
+        assert!(privileges::capabilities_of(1 << 30).is_err() && Iab::of_pid(-1).is_err());
+    });
+}
+
 #[test]
 fn iab() {
     isolated_as_root("iab", WATCHDOG, || {
         let Some(libcap) = Libcap::load() else { return };
         let mut state = seed();
         let mut agreed = 0;
-        for round in 0..120 {
+        for round in repeated(1000, WATCHDOG) {
             let all = CapabilitySet::all();
             let mut some =
                 || CapabilitySet::from_bits(random(&mut state) & random(&mut state)) & all;
@@ -169,7 +212,7 @@ fn iab() {
                 prepare(&mut begun);
                 sleepers(2);
                 let keep = Capabilities::of_this_thread().unwrap().permitted;
-                let wish = Privileges::new().keep(keep).iab(iab);
+                let wish = Privileges::new().stay_root().keep_groups().keep(keep).iab(iab);
                 wish.plan().is_ok_and(|plan| plan.apply().is_ok())
             });
             random(&mut state);

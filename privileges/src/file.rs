@@ -1,0 +1,257 @@
+//! Capabilities of files, capabilities(7): what execve(2) of the file gives a program.
+//!
+//! They lie in the extended attribute `security.capability`. Reading it needs no privilege, setting it needs
+//! CAP_SETFCAP. None of this is about threads: a file's capabilities are the same for all of them.
+//!
+//! ```no_run
+//! use privileges::file::{self, FileCapabilities};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let ping: FileCapabilities = "cap_net_raw=ep".parse()?;
+//! file::set("/usr/local/bin/ping", ping)?;
+//! assert_eq!(file::get("/usr/local/bin/ping")?, Some(ping));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::str::FromStr;
+
+use libpsx::process::{BadCapabilities, Capabilities, CapabilitySet, Uid};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+const NAME: &str = "security.capability";
+
+/// What execve(2) of a file gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileCapabilities {
+    /// Capabilities that the program gets, as far as the bounding set allows.
+    pub permitted: CapabilitySet,
+    /// Capabilities that the program gets if they are inheritable in the thread.
+    pub inheritable: CapabilitySet,
+    /// Whether what the program gets is effective from the start.
+    pub effective: bool,
+    /// The user that is root of the user namespace in which alone the file gives capabilities (version 3 of the
+    /// attribute). [`Uid::ROOT`] is the present namespace's: version 2.
+    pub root: Uid,
+}
+
+impl FileCapabilities {
+    /// Nothing, in the present user namespace. (It is not the same as no attribute: such a file takes the ambient set
+    /// away, and a set-user-ID-root program gets no capability.)
+    pub const NONE: Self = Self {
+        permitted: CapabilitySet::EMPTY,
+        inheritable: CapabilitySet::EMPTY,
+        effective: false,
+        root: Uid::ROOT,
+    };
+
+    /// The value of the attribute: `struct vfs_cap_data` or `struct vfs_ns_cap_data`
+    /// (include/uapi/linux/capability.h).
+    pub fn to_bytes(self) -> Vec<u8> {
+        let version = if self.root == Uid::ROOT { VERSION_2 } else { VERSION_3 };
+        let [permitted, inheritable] = [self.permitted, self.inheritable].map(CapabilitySet::bits);
+        let words = [
+            version | u32::from(self.effective),
+            permitted as u32,
+            inheritable as u32,
+            (permitted >> 32) as u32,
+            (inheritable >> 32) as u32,
+        ];
+        let owner = (version == VERSION_3).then_some(self.root.raw());
+        words.into_iter().chain(owner).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// What a value of the attribute says, of version 1, 2 or 3.
+    ///
+    /// # Errors
+    /// [`BadFileCapabilities`]: it is none that the kernel takes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadFileCapabilities> {
+        let word = |number: usize| {
+            let bytes = bytes.get(4 * number..).and_then(<[u8]>::first_chunk);
+            bytes.map(|bytes| u32::from_le_bytes(*bytes)).ok_or(BadFileCapabilities::Length)
+        };
+        let head = word(0)?;
+        let (words, owned) = match head & VERSION {
+            VERSION_1 => (3, false),
+            VERSION_2 => (5, false),
+            VERSION_3 => (6, true),
+            _ => return Err(BadFileCapabilities::Version(head >> 24)),
+        };
+        if bytes.len() != 4 * words {
+            return Err(BadFileCapabilities::Length);
+        }
+        let set = |first| -> Result<CapabilitySet, BadFileCapabilities> {
+            let high = if words > 3 { word(first + 2)? } else { 0 };
+            Ok(CapabilitySet::from_bits(u64::from(high) << 32 | u64::from(word(first)?)))
+        };
+        let root = if owned { word(5)? } else { 0 };
+        Ok(Self {
+            permitted: set(1)?,
+            inheritable: set(2)?,
+            effective: head & EFFECTIVE != 0,
+            root: Uid::new(root).map_err(|_| BadFileCapabilities::Root)?,
+        })
+    }
+}
+
+const VERSION: u32 = 0xff00_0000;
+const VERSION_1: u32 = 0x0100_0000;
+const VERSION_2: u32 = 0x0200_0000;
+const VERSION_3: u32 = 0x0300_0000;
+const EFFECTIVE: u32 = 1;
+
+/// Not the capabilities of a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadFileCapabilities {
+    /// The attribute has another length than its version.
+    #[error("the attribute has another length than its version")]
+    Length,
+    /// The attribute has a version that is not known here.
+    #[error("version {0} of the attribute is not known: there are 1, 2 and 3")]
+    Version(u32),
+    /// The attribute names the user 4294967295.
+    #[error("the attribute names user 4294967295, which is reserved for \"unchanged\"")]
+    Root,
+    /// A file has one effective flag for all capabilities.
+    #[error("only some are effective: a file has all of its capabilities effective, or none")]
+    PartlyEffective,
+    /// The text is not that of capabilities.
+    #[error(transparent)]
+    Text(#[from] BadCapabilities),
+}
+
+impl From<BadFileCapabilities> for io::Error {
+    fn from(bad: BadFileCapabilities) -> Self {
+        Self::new(io::ErrorKind::InvalidData, bad)
+    }
+}
+
+impl From<FileCapabilities> for Capabilities {
+    /// The effective set is all of them, or empty.
+    fn from(file: FileCapabilities) -> Self {
+        let FileCapabilities { permitted, inheritable, .. } = file;
+        let all = permitted | inheritable;
+        let effective = if file.effective { all } else { CapabilitySet::EMPTY };
+        Self { effective, permitted, inheritable }
+    }
+}
+
+impl TryFrom<Capabilities> for FileCapabilities {
+    type Error = BadFileCapabilities;
+
+    /// In the present user namespace.
+    fn try_from(sets: Capabilities) -> Result<Self, BadFileCapabilities> {
+        let Capabilities { effective, permitted, inheritable } = sets;
+        if !effective.is_empty() && effective != permitted | inheritable {
+            return Err(BadFileCapabilities::PartlyEffective);
+        }
+        Ok(Self { permitted, inheritable, effective: !effective.is_empty(), root: Uid::ROOT })
+    }
+}
+
+impl FromStr for FileCapabilities {
+    type Err = BadFileCapabilities;
+
+    /// As setcap(8) takes it: `cap_net_raw,cap_net_admin=ep`.
+    fn from_str(text: &str) -> Result<Self, BadFileCapabilities> {
+        text.parse::<Capabilities>()?.try_into()
+    }
+}
+
+impl fmt::Display for FileCapabilities {
+    /// As `Capabilities`; and the user that is root, if it is not the present namespace's, as getcap(8) shows it with `-n`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Capabilities::from(*self), f)?;
+        if self.root == Uid::ROOT { Ok(()) } else { write!(f, " [rootid={}]", self.root.raw()) }
+    }
+}
+
+/// The length of version 3, the longest.
+const LONGEST: usize = 24;
+
+fn value(length: Result<usize, Errno>, bytes: &[u8]) -> io::Result<Option<FileCapabilities>> {
+    match length {
+        Ok(length) => {
+            let bytes = bytes.get(..length).unwrap_or_default();
+            Ok(Some(FileCapabilities::from_bytes(bytes)?))
+        }
+        Err(Errno::NODATA) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Returns the capabilities of a file, or `None` if it has none. A symbolic link is followed.
+///
+/// # Errors
+/// What getxattr(2) says: EOVERFLOW if the capabilities are those of a user namespace that is not one of this one's
+/// descendants. [`BadFileCapabilities`].
+pub fn get(path: impl AsRef<Path>) -> io::Result<Option<FileCapabilities>> {
+    let mut bytes = [0; LONGEST];
+    value(rustix::fs::getxattr(path.as_ref(), NAME, &mut bytes), &bytes)
+}
+
+/// Returns the capabilities of an open file, as [`get`].
+///
+/// # Errors
+/// As [`get`].
+pub fn get_of(file: impl AsFd) -> io::Result<Option<FileCapabilities>> {
+    let mut bytes = [0; LONGEST];
+    value(rustix::fs::fgetxattr(file, NAME, &mut bytes), &bytes)
+}
+
+fn regular(is_file: bool) -> io::Result<()> {
+    let message = "only a regular file can have capabilities, and this is none; nothing changed";
+    is_file.then_some(()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// Gives a regular file capabilities, in the place of those it has. A symbolic link is not followed, and is an error.
+///
+/// # Errors
+/// What setxattr(2) says: EPERM without CAP_SETFCAP, or for a user that this user namespace does not have.
+/// `InvalidInput` if it is not a regular file. Nothing has changed.
+pub fn set(path: impl AsRef<Path>, capabilities: FileCapabilities) -> io::Result<()> {
+    let path = path.as_ref();
+    regular(path.symlink_metadata()?.is_file())?;
+    let bytes = capabilities.to_bytes();
+    Ok(rustix::fs::lsetxattr(path, NAME, &bytes, XattrFlags::empty())?)
+}
+
+/// Gives an open file capabilities, as [`set`].
+///
+/// # Errors
+/// As [`set`].
+pub fn set_of(file: impl AsFd, capabilities: FileCapabilities) -> io::Result<()> {
+    let status = rustix::fs::fstat(file.as_fd())?;
+    regular(rustix::fs::FileType::from_raw_mode(status.st_mode).is_file())?;
+    let bytes = capabilities.to_bytes();
+    Ok(rustix::fs::fsetxattr(file, NAME, &bytes, XattrFlags::empty())?)
+}
+
+fn gone(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::NODATA) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Takes the capabilities of a file away. A file without any is fine. A symbolic link is not followed.
+///
+/// # Errors
+/// What removexattr(2) says: EPERM without CAP_SETFCAP.
+pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
+    gone(rustix::fs::lremovexattr(path.as_ref(), NAME))
+}
+
+/// Takes the capabilities of an open file away, as [`remove`].
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_of(file: impl AsFd) -> io::Result<()> {
+    gone(rustix::fs::fremovexattr(file, NAME))
+}

@@ -1,0 +1,220 @@
+//! Which system calls come after a filter, and whether the filter lets them pass.
+//!
+//! The caller installs the filter while every other thread is held. After that the held threads leave the stop, and
+//! the caller verifies. [`NEEDED`] lists their calls; a filter that does not let them pass would kill the process, or
+//! leave a thread stuck, with no message.
+
+use libpsx::process::Instruction;
+
+use crate::bpf::{Action, Call, Program};
+
+/// What a refused call comes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// Neither an error nor death: the process could not go on.
+    Fatal,
+    /// An error has no consequence.
+    ErrorIsFine,
+}
+
+/// A call, with the arguments that are known.
+struct Needed {
+    name: &'static str,
+    number: libc::c_long,
+    arguments: [Argument; 6],
+    by: &'static str,
+    refused: Refused,
+}
+
+#[derive(Clone, Copy)]
+enum Argument {
+    Is(u64),
+    /// The address of something.
+    Address,
+}
+
+use Argument::{Address, Is};
+use Refused::{ErrorIsFine, Fatal};
+
+const NOTHING: Argument = Is(0);
+const WAIT_PRIVATE: u64 = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as u64;
+const WAKE_PRIVATE: u64 = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as u64;
+const TRYLOCK_PRIVATE: u64 = (libc::FUTEX_TRYLOCK_PI | libc::FUTEX_PRIVATE_FLAG) as u64;
+const SET_MASK: u64 = libc::SIG_SETMASK as u64;
+const HELD: &str = "a held thread";
+const CALLER: &str = "the calling thread";
+
+const fn needed(
+    name: &'static str,
+    number: libc::c_long,
+    arguments: [Argument; 6],
+    by: &'static str,
+    refused: Refused,
+) -> Needed {
+    Needed { name, number, arguments, by, refused }
+}
+
+/// The calls after the filter. A call on the way to a kill is not listed: a process that has to die dies of a filter
+/// that kills for it, and of a trap instruction if the filter answers every such call with an error.
+const NEEDED: &[Needed] = &[
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(WAIT_PRIVATE), Is(1), NOTHING, NOTHING, NOTHING],
+        HELD,
+        Fatal,
+    ),
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(WAKE_PRIVATE), Is(4), NOTHING, NOTHING, NOTHING],
+        HELD,
+        Fatal,
+    ),
+    // A thread that is held for long asks whether the caller is alive.
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(TRYLOCK_PRIVATE), NOTHING, NOTHING, NOTHING, NOTHING],
+        HELD,
+        ErrorIsFine,
+    ),
+    needed(
+        "rt_sigprocmask",
+        libc::SYS_rt_sigprocmask,
+        [Is(SET_MASK), Address, Address, Is(8), NOTHING, NOTHING],
+        HELD,
+        Fatal,
+    ),
+    needed("rt_sigreturn", libc::SYS_rt_sigreturn, [NOTHING; 6], HELD, Fatal),
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(WAKE_PRIVATE), Is(1), NOTHING, NOTHING, NOTHING],
+        CALLER,
+        Fatal,
+    ),
+    needed(
+        "rt_sigprocmask",
+        libc::SYS_rt_sigprocmask,
+        [Is(SET_MASK), Address, Address, Is(8), NOTHING, NOTHING],
+        CALLER,
+        Fatal,
+    ),
+    needed(
+        "munmap",
+        libc::SYS_munmap,
+        [Address, Is(4096), NOTHING, NOTHING, NOTHING, NOTHING],
+        CALLER,
+        ErrorIsFine,
+    ),
+    needed(
+        "close",
+        libc::SYS_close,
+        [Is(3), NOTHING, NOTHING, NOTHING, NOTHING, NOTHING],
+        CALLER,
+        ErrorIsFine,
+    ),
+    // Rust's standard library asks for the flags of a descriptor before it closes it, in a build with debug assertions.
+    #[cfg(debug_assertions)]
+    needed(
+        "fcntl",
+        libc::SYS_fcntl,
+        [Is(3), Is(libc::F_GETFD as u64), NOTHING, NOTHING, NOTHING, NOTHING],
+        CALLER,
+        ErrorIsFine,
+    ),
+    // The verification allocates.
+    needed(
+        "brk",
+        libc::SYS_brk,
+        [Address, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING],
+        CALLER,
+        ErrorIsFine,
+    ),
+    needed(
+        "mmap",
+        libc::SYS_mmap,
+        [NOTHING, Is(1 << 20), Is(3), Is(0x22), Is(u64::MAX), NOTHING],
+        CALLER,
+        ErrorIsFine,
+    ),
+];
+
+/// The calls by which this process asks the one that reads /proc for it, and waits for its end.
+const OUTSIDE: [Needed; 3] = [
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(libc::FUTEX_WAIT as u64), Is(1), Address, NOTHING, NOTHING],
+        CALLER,
+        Fatal,
+    ),
+    needed(
+        "futex",
+        libc::SYS_futex,
+        [Address, Is(libc::FUTEX_WAKE as u64), Is(1), NOTHING, NOTHING, NOTHING],
+        CALLER,
+        Fatal,
+    ),
+    needed(
+        "wait4",
+        libc::SYS_wait4,
+        [Is(4242), Address, Is(libc::__WALL as u64 & 0xffff_ffff), NOTHING, NOTHING, NOTHING],
+        CALLER,
+        Fatal,
+    ),
+];
+
+impl Needed {
+    fn judge(&self, program: &Program<'_>) -> Action {
+        // A filter cannot tell one address from another; this is where the stack is.
+        let somewhere = std::ptr::from_ref(self).addr() as u64;
+        let arguments = self.arguments.map(|argument| match argument {
+            Is(value) => value,
+            Address => somewhere,
+        });
+        program.run(&Call::native(self.number as u32, arguments))
+    }
+
+    fn passes(&self, program: &Program<'_>, emulated: bool) -> bool {
+        match self.judge(program) {
+            action if action.allows() => true,
+            Action::Trap => emulated,
+            action => self.refused == ErrorIsFine && !action.kills(),
+        }
+    }
+}
+
+/// The calls of the table that a filter does not let pass, each with what the filter does instead. Nothing on a CPU
+/// whose convention is not known here, and nothing for a program that the kernel does not take.
+pub(crate) fn denied(program: &[Instruction]) -> Vec<String> {
+    let Some(program) = checked(program) else { return Vec::new() };
+    let emulated = handles_sigsys();
+    let denied = NEEDED.iter().filter(|call| !call.passes(&program, emulated));
+    denied
+        .map(|call| {
+            format!("{} in {} (the filter's verdict: {})", call.name, call.by, call.judge(&program))
+        })
+        .collect()
+}
+
+/// Whether a filter lets pass what [`OUTSIDE`] lists.
+pub(crate) fn needed_outside(program: &[Instruction]) -> bool {
+    checked(program).is_some_and(|program| OUTSIDE.iter().all(|call| call.judge(&program).allows()))
+}
+
+fn checked(program: &[Instruction]) -> Option<Program<'_>> {
+    crate::bpf::NATIVE?;
+    Program::new(program).ok()
+}
+
+/// Whether the program has a handler for SIGSYS, which may make a trapped call in the kernel's place.
+#[allow(unsafe_code)]
+fn handles_sigsys() -> bool {
+    // SAFETY: it is a structure of integers and addresses.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel's answer is written to the structure.
+    let told = unsafe { libc::sigaction(libc::SIGSYS, std::ptr::null(), &mut action) } == 0;
+    told && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+}

@@ -1,0 +1,122 @@
+//! Users, groups and sets of capabilities, as a program names them.
+
+use libpsx::process::{Capability, CapabilitySet, Gid, Uid};
+
+/// A user or group, by name or number.
+///
+/// A name is looked up in the database first. A name of digits that the database does not have is the number, as
+/// chown(1) takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Id {
+    /// As the user database has it (getpwnam(3), getgrnam(3)), or a number in digits.
+    Name(String),
+    /// The number.
+    Number(u32),
+}
+
+impl From<&str> for Id {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<&String> for Id {
+    fn from(name: &String) -> Self {
+        Self::Name(name.clone())
+    }
+}
+
+impl From<String> for Id {
+    fn from(name: String) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<u32> for Id {
+    fn from(number: u32) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<Uid> for Id {
+    fn from(uid: Uid) -> Self {
+        Self::Number(uid.raw())
+    }
+}
+
+impl From<Gid> for Id {
+    fn from(gid: Gid) -> Self {
+        Self::Number(gid.raw())
+    }
+}
+
+/// The supplementary groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Groups {
+    /// Those that the database gives the user, as initgroups(3); none if no user is set.
+    #[default]
+    OfUser,
+    /// The listed groups.
+    These(Vec<Id>),
+}
+
+impl Groups {
+    /// No supplementary group.
+    pub const NONE: Self = Self::These(Vec::new());
+}
+
+impl<I: Into<Id>, const N: usize> From<[I; N]> for Groups {
+    fn from(ids: [I; N]) -> Self {
+        Self::These(ids.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<I: Into<Id>> From<Vec<I>> for Groups {
+    fn from(ids: Vec<I>) -> Self {
+        Self::These(ids.into_iter().map(Into::into).collect())
+    }
+}
+
+/// One capability, several, or a set of them.
+///
+/// ```
+/// use privileges::{Capability, CapabilitySet, Privileges};
+///
+/// let one = Privileges::new().keep(Capability::CHOWN);
+/// let two = Privileges::new().keep([Capability::CHOWN, Capability::KILL]);
+/// let set = Privileges::new().keep(CapabilitySet::of(&[Capability::CHOWN]));
+/// ```
+pub trait IntoCapabilitySet {
+    /// The set.
+    fn into_set(self) -> CapabilitySet;
+}
+
+impl IntoCapabilitySet for Capability {
+    fn into_set(self) -> CapabilitySet {
+        self.into()
+    }
+}
+
+impl IntoCapabilitySet for CapabilitySet {
+    fn into_set(self) -> CapabilitySet {
+        self
+    }
+}
+
+impl<const N: usize> IntoCapabilitySet for [Capability; N] {
+    fn into_set(self) -> CapabilitySet {
+        CapabilitySet::of(&self)
+    }
+}
+
+impl IntoCapabilitySet for &[Capability] {
+    fn into_set(self) -> CapabilitySet {
+        CapabilitySet::of(self)
+    }
+}
+
+impl IntoCapabilitySet for Vec<Capability> {
+    fn into_set(self) -> CapabilitySet {
+        CapabilitySet::of(&self)
+    }
+}

@@ -1,0 +1,124 @@
+//! The end of a process that has not dropped its privileges. Nothing here waits: neither for a reader of standard
+//! error, nor for a lock, nor for a handler.
+
+// # Safety
+//
+// Each block makes one call, with numbers or with memory of this function.
+#![allow(unsafe_code)]
+
+/// The signal by which the engine kills a process, too.
+const SIGNAL: libc::c_int = 33;
+/// `PIPE_BUF`: what a pipe with room takes at once.
+const PIECE: usize = 4096;
+/// What a terminal with room takes at once.
+const SMALL_PIECE: usize = 128;
+
+const END: &str = "; process killed\n";
+
+/// Writes a line to standard error, with what becomes of the process, as far as that has room for it, and kills the process.
+pub(crate) fn kill(line: &str) -> ! {
+    // No handler of the program runs in this thread from here on.
+    mask(u64::MAX);
+    let mut length = line.len().min(PIECE.saturating_sub(END.len()));
+    while !line.is_char_boundary(length) {
+        length = length.saturating_sub(1);
+    }
+    let line = [line.get(..length).unwrap_or_default(), END].concat();
+    complain(line.as_bytes());
+    die()
+}
+
+fn mask(signals: u64) {
+    let set = (&raw const signals).cast::<libc::c_void>();
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the kernel reads eight bytes.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, none, size_of::<u64>())
+    };
+}
+
+fn error() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn complain(line: &[u8]) {
+    let fd = libc::STDERR_FILENO;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the line is as long as said.
+    let sent = unsafe { libc::send(fd, line.as_ptr().cast(), line.len(), flags) };
+    if sent >= 0 || error() != libc::ENOTSOCK {
+        return;
+    }
+    let Some(line) = line.get(..line.len().min(PIECE)) else { return };
+    if !has_room(fd) {
+        return;
+    }
+    let vector = libc::iovec { iov_base: line.as_ptr().cast_mut().cast(), iov_len: line.len() };
+    // Since Linux 6.4 pipes heed RWF_NOWAIT; so do most file systems.
+    // SAFETY: the vector names the line.
+    let written = unsafe { libc::pwritev2(fd, &vector, 1, -1, libc::RWF_NOWAIT) };
+    let unsupported = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL];
+    if written >= 0 || !unsupported.contains(&error()) && !is_regular(fd) {
+        return;
+    }
+    // A file, a terminal, or an old kernel: small pieces, each when there is room.
+    for piece in line.chunks(SMALL_PIECE) {
+        if !has_room(fd) {
+            return;
+        }
+        // SAFETY: the piece is as long as said.
+        if unsafe { libc::write(fd, piece.as_ptr().cast(), piece.len()) } < 0 {
+            return;
+        }
+    }
+}
+
+/// Whether it is a file, which takes what it gets, if its disk does.
+fn is_regular(fd: libc::c_int) -> bool {
+    // SAFETY: it is a structure of integers.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the structure.
+    let told = unsafe { libc::fstat(fd, &mut stat) } == 0;
+    told && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
+fn has_room(fd: libc::c_int) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: it is one structure; the time is 0.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 && poll.revents & libc::POLLOUT != 0 }
+}
+
+/// Ends the process: by the signal, by SIGKILL, by exit_group(2), and by an instruction that is none. As process 1 of
+/// a PID namespace it does not die of the first two.
+fn die() -> ! {
+    // `struct sigaction` as the kernel has it, and longer on no CPU: SIG_DFL, no flags, no mask.
+    let default = [0u64; 8];
+    let (action, none) = (default.as_ptr(), std::ptr::null_mut::<u64>());
+    // SAFETY: the kernel reads the structure.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, action, none, size_of::<u64>()) };
+    // SAFETY: it touches no memory.
+    let tid = unsafe { libc::syscall(libc::SYS_gettid) };
+    let pid = std::process::id();
+    // SAFETY: it takes numbers.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, SIGNAL) };
+    mask(!(1 << (SIGNAL - 1)));
+    // SAFETY: it takes numbers.
+    unsafe { libc::syscall(libc::SYS_kill, pid, libc::SIGKILL) };
+    // SAFETY: it takes a number.
+    unsafe { libc::syscall(libc::SYS_exit_group, 128 + SIGNAL) };
+    // A filter has forbidden all of these. The signal of this instruction is blocked, so the kernel kills for it.
+    loop {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: it has no operand.
+        unsafe {
+            std::arch::asm!("ud2")
+        };
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: it has no operand.
+        unsafe {
+            std::arch::asm!("udf #0")
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        std::process::abort();
+    }
+}

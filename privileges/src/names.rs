@@ -1,0 +1,62 @@
+//! Values in words.
+
+use libpsx::process::{Capabilities, Capability, CapabilitySet, Securebits};
+
+/// `none`, `all`, the names with commas between them, or those that are missing if most are there. `all` is what the
+/// kernel knows: asking for it is a system call, which a filter may forbid by then.
+pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
+    let missing = all - set;
+    match () {
+        () if set.is_empty() => "none".to_owned(),
+        () if set == all => "all".to_owned(),
+        () if all.contains_all(set) && missing.bits().count_ones() < set.bits().count_ones() => {
+            format!("all but {}", list(missing))
+        }
+        () => list(set),
+    }
+}
+
+/// The three sets.
+pub(crate) fn sets(sets: Capabilities, all: CapabilitySet) -> String {
+    let [effective, permitted, inheritable] =
+        [sets.effective, sets.permitted, sets.inheritable].map(|one| set(one, all));
+    format!("permitted {permitted}, effective {effective}, inheritable {inheritable}")
+}
+
+pub(crate) fn list(set: CapabilitySet) -> String {
+    let names: Vec<String> = set.iter().map(|one: Capability| one.to_string()).collect();
+    names.join(",")
+}
+
+/// As capabilities(7) names them, without `SECBIT_`.
+pub(crate) fn securebits(bits: Securebits) -> String {
+    const NAMES: [&str; 8] = [
+        "noroot",
+        "noroot_locked",
+        "no_setuid_fixup",
+        "no_setuid_fixup_locked",
+        "keep_caps",
+        "keep_caps_locked",
+        "no_cap_ambient_raise",
+        "no_cap_ambient_raise_locked",
+    ];
+    let mut names = Vec::new();
+    for bit in 0..u32::BITS {
+        if bits.bits() >> bit & 1 != 0 {
+            let name = NAMES.get(bit as usize).map(|name| (*name).to_owned());
+            names.push(name.unwrap_or_else(|| format!("{:#x}", 1u32 << bit)));
+        }
+    }
+    if names.is_empty() { "none".to_owned() } else { names.join(",") }
+}
+
+pub(crate) fn numbers(all: impl IntoIterator<Item = u32>) -> String {
+    let mut sorted: Vec<u32> = all.into_iter().collect();
+    sorted.sort_unstable();
+    let names: Vec<String> = sorted.iter().map(u32::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+pub(crate) fn user(raw: u32) -> String {
+    if raw == 0 { "0 (root)".to_owned() } else { raw.to_string() }
+}

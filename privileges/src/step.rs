@@ -1,0 +1,199 @@
+//! One system call of a plan: what it shows of itself, and what it adds to the transaction.
+
+// # Safety
+//
+// The calls that libpsx has no type for take numbers, static strings, or memory of the step, which outlives the
+// transaction. Descriptors stay open as long as the step.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libpsx::process::{
+    self, IoPriority, LandlockFlags, Namespace, Operation, SchedAttr, SeccompFlags, Synchronisation,
+};
+use libpsx::process::{Capabilities, Capability, Gid, Instruction, Securebits, Uid};
+use libpsx::{Agreement, Transaction};
+
+use crate::names;
+use crate::surroundings::Made;
+
+/// The calls of a plan.
+pub(crate) type Calls<'a> = Transaction<'a>;
+
+/// A call.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Makes the directory the working directory.
+    Enter(File, PathBuf),
+    /// Makes the working directory the root directory.
+    Chroot,
+    /// Returns the number that an inotify instance has for the directory at a path: another number in a thread whose
+    /// directory is another one.
+    Compare(Arc<OwnedFd>, &'static CStr),
+    JoinKeyring,
+    NewNamespace(Namespace),
+    JoinNamespace(Namespace, Arc<OwnedFd>),
+    Scheduling(SchedAttr),
+    Nice(i32),
+    IoPriority(IoPriority),
+    Cpus(Vec<u64>),
+    TimerSlack(Duration),
+    Umask(u32),
+    /// The soft and the hard limit, as the kernel reads them.
+    Limit(u32, [u64; 2]),
+    DropBounding(Capability),
+    Groups(Vec<Gid>),
+    Gid(Gid),
+    KeepCapabilities(bool),
+    Uid(Uid),
+    Capabilities(Capabilities),
+    ClearAmbient,
+    RaiseAmbient(Capability),
+    Securebits(Securebits),
+    Dumpable,
+    ParentDeathSignal(i32),
+    NoNewPrivs,
+    Landlock(Arc<OwnedFd>, Synchronisation, LandlockFlags),
+    Seccomp(Vec<Instruction>),
+}
+
+impl Step {
+    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Made<'a>) -> Calls<'a> {
+        let one: Operation<'a> = match self {
+            Self::Capabilities(sets) => process::capset(*sets),
+            Self::DropBounding(capability) => process::bounding_drop(*capability),
+            Self::Groups(groups) => process::setgroups(groups),
+            Self::Gid(gid) => process::set_all_gids(*gid),
+            Self::KeepCapabilities(keep) => process::keepcaps(*keep),
+            Self::Uid(uid) => process::set_all_uids(*uid),
+            Self::ClearAmbient => process::ambient_clear(),
+            Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
+            Self::Securebits(bits) => process::securebits(*bits),
+            Self::NoNewPrivs => process::no_new_privs(),
+            Self::Seccomp(program) => {
+                process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
+            }
+            Self::JoinKeyring => match made.keyring() {
+                Some(keyring) => keyring.join(),
+                None => return calls,
+            },
+            Self::NewNamespace(kind) => match made.namespace(*kind) {
+                Some(namespace) => namespace.join(),
+                None => return calls,
+            },
+            Self::JoinNamespace(kind, namespace) => process::setns(namespace.as_ref(), *kind),
+            Self::Scheduling(attributes) => process::sched_setattr(*attributes),
+            Self::Nice(value) => process::nice(*value),
+            Self::IoPriority(priority) => process::io_priority(*priority),
+            Self::Cpus(cpus) => process::affinity(cpus),
+            Self::TimerSlack(slack) => process::timer_slack(*slack),
+            Self::Enter(directory, _) => process::fchdir(directory),
+            Self::Chroot => process::chroot(c"."),
+            Self::Landlock(ruleset, how, flags) => {
+                process::landlock_restrict_self(ruleset.as_ref(), *how, *flags)
+            }
+            Self::Compare(inotify, path) => {
+                let args = [fd(inotify), path.as_ptr() as usize, WATCHED as usize];
+                return number(calls, libc::SYS_inotify_add_watch, args, Agreement::SameResult);
+            }
+            Self::Umask(mask) => {
+                return number(
+                    calls,
+                    libc::SYS_umask,
+                    [*mask as usize, 0, 0],
+                    Agreement::AnySuccess,
+                );
+            }
+            Self::Limit(resource, limits) => {
+                let args = [0, *resource as usize, limits.as_ptr() as usize];
+                return number(calls, libc::SYS_prlimit64, args, Agreement::SameResult);
+            }
+            Self::Dumpable => process::set_dumpable(true),
+            Self::ParentDeathSignal(signal) => process::set_parent_process_death_signal(*signal),
+        };
+        calls.with(one)
+    }
+}
+
+/// The event is one that a root directory hardly has.
+pub(crate) const WATCHED: u32 = libc::IN_DELETE_SELF | libc::IN_ONLYDIR;
+
+fn fd(descriptor: &impl AsRawFd) -> usize {
+    descriptor.as_raw_fd() as usize
+}
+
+/// Adds a call that takes numbers, or addresses of what outlives the transaction.
+fn number<'a>(
+    calls: Calls<'a>,
+    nr: libc::c_long,
+    [a, b, c]: [usize; 3],
+    agreement: Agreement,
+) -> Calls<'a> {
+    // SAFETY: as the head of this file says.
+    unsafe { calls.with_call(nr, [a, b, c, 0, 0, 0], agreement) }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enter(_, path) => write!(f, "fchdir {}", path.display()),
+            Self::Chroot => write!(f, "chroot ."),
+            Self::Compare(_, path) => {
+                write!(
+                    f,
+                    "inotify_add_watch {} (the same directory in every thread?)",
+                    path.to_string_lossy()
+                )
+            }
+            Self::JoinKeyring => write!(f, "keyctl KEYCTL_JOIN_SESSION_KEYRING (a new one)"),
+            Self::NewNamespace(kind) => write!(f, "setns {kind:?} (a new one)"),
+            Self::JoinNamespace(kind, _) => write!(f, "setns {kind:?}"),
+            Self::Scheduling(attributes) => write!(f, "sched_setattr {attributes:?}"),
+            Self::Nice(value) => write!(f, "setpriority {value}"),
+            Self::IoPriority(priority) => write!(f, "ioprio_set {priority:?}"),
+            Self::Cpus(cpus) => write!(f, "sched_setaffinity {}", cpu_numbers(cpus)),
+            Self::TimerSlack(slack) => write!(f, "prctl PR_SET_TIMERSLACK {slack:?}"),
+            Self::Umask(mask) => write!(f, "umask {mask:03o}"),
+            Self::Limit(resource, [soft, hard]) => {
+                write!(f, "prlimit resource {resource}: soft {soft}, hard {hard}")
+            }
+            Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
+            Self::Groups(groups) => {
+                write!(f, "setgroups {}", names::numbers(groups.iter().map(|gid| gid.raw())))
+            }
+            Self::Gid(gid) => write!(f, "setresgid {}", gid.raw()),
+            Self::KeepCapabilities(keep) => write!(f, "prctl PR_SET_KEEPCAPS {}", u8::from(*keep)),
+            Self::Uid(uid) => write!(f, "setresuid {}", uid.raw()),
+            Self::Capabilities(sets) => write!(f, "capset {sets}"),
+            Self::ClearAmbient => write!(f, "prctl PR_CAP_AMBIENT_CLEAR_ALL"),
+            Self::RaiseAmbient(capability) => write!(f, "prctl PR_CAP_AMBIENT_RAISE {capability}"),
+            Self::Securebits(bits) => {
+                write!(f, "prctl PR_SET_SECUREBITS {}", names::securebits(*bits))
+            }
+            Self::Dumpable => write!(f, "prctl PR_SET_DUMPABLE 1"),
+            Self::ParentDeathSignal(signal) => write!(f, "prctl PR_SET_PDEATHSIG {signal}"),
+            Self::NoNewPrivs => write!(f, "prctl PR_SET_NO_NEW_PRIVS"),
+            Self::Landlock(_, how, flags) => {
+                write!(f, "landlock_restrict_self")?;
+                if *flags != LandlockFlags::EMPTY {
+                    write!(f, ", {flags:?}")?;
+                }
+                let tsync = *how == Synchronisation::Kernel;
+                if tsync { write!(f, ", by the kernel in all threads") } else { Ok(()) }
+            }
+            Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
+        }
+    }
+}
+
+fn cpu_numbers(words: &[u64]) -> String {
+    let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
+    let set = (0u32..).zip(bits).filter(|(_, set)| *set);
+    names::numbers(set.map(|(number, _)| number))
+}

@@ -1,0 +1,388 @@
+//! What has to be said, what contradicts, and what would kill the process: errors of the plan, all of them at once.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use libpsx::process::setgroups;
+use privileges::{
+    Capability, CapabilitySet, Error, Gid, Groups, Iab, Mode, Plan, Privileges, Problem, Securebits,
+};
+use support::{all_have, filter, isolated, isolated_as_root, prepared, proc, program, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn rooted() -> Privileges {
+    Privileges::new().stay_root().keep_groups()
+}
+
+fn nobody() -> Privileges {
+    Privileges::new().user(65534).group(65534).groups(Groups::NONE).report_failure()
+}
+
+fn problems(result: Result<Plan, Error>) -> Vec<Problem> {
+    match result {
+        Err(Error::Plan(problems)) => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn only(result: Result<Plan, Error>, check: impl FnOnce(&Problem) -> bool) {
+    let problems = problems(result);
+    assert!(problems.len() == 1 && check(&problems[0]), "{problems:?}");
+}
+
+#[test]
+fn what_stays_has_to_be_said() {
+    isolated_as_root("what_stays_has_to_be_said", WATCHDOG, || {
+        sleepers(1);
+        let groups = [27, 42].map(|raw| Gid::new(raw).unwrap());
+        setgroups(&groups).perform().unwrap();
+        let found = problems(Privileges::new().no_new_privs().plan());
+        assert!(
+            matches!(&found[..], [Problem::StaysRoot, Problem::KeepsGroups(groups)] if groups == &[27, 42])
+        );
+        only(Privileges::new().stay_root().plan(), |one| matches!(one, Problem::KeepsGroups(_)));
+        only(Privileges::new().keep_groups().plan(), |one| matches!(one, Problem::StaysRoot));
+        only(Privileges::new().groups(Groups::OfUser).stay_root().plan(), |one| {
+            matches!(one, Problem::KeepsGroups(_))
+        });
+
+        let plan = rooted().plan().unwrap();
+        let shown = plan.to_string();
+        let stays = shown.lines().find(|line| line.starts_with("stays: ")).unwrap();
+        for what in ["uid 0 (root)", "gid 0 (root)", "groups 27 42", "bounding set", "umask"] {
+            assert!(stays.contains(what), "{shown}");
+        }
+        assert!(stays.contains("execve(2) gives user 0 the bounding set again"), "{shown}");
+        let goes = shown.lines().find(|line| line.starts_with("goes: ")).unwrap();
+        assert!(
+            goes.contains("permitted capabilities") && goes.contains("becomes none"),
+            "{shown}"
+        );
+        support::forked(|| {
+            plan.apply().unwrap();
+            all_have("Groups", "27 42");
+        });
+
+        // A group that is the group id as well gives nothing more.
+        setgroups(&[Gid::ROOT]).perform().unwrap();
+        let _ = Privileges::new().stay_root().plan().unwrap();
+    });
+}
+
+/// Another thread is root, and the calling thread is not.
+#[test]
+fn no_thread_stays_root() {
+    isolated_as_root("no_thread_stays_root", WATCHDOG, || {
+        sleepers(1);
+        let none: *const u32 = std::ptr::null();
+        // SAFETY: it reads nothing.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) }, 0);
+        // SAFETY: it takes numbers, and is of this thread alone.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) }, 0);
+        let wish = Privileges::new().no_new_privs().report_failure();
+        let Err(Error::NotDropped(wrong)) = wish.clone().plan().unwrap().apply() else {
+            panic!("Ok")
+        };
+        assert!(wrong.iter().any(|one| one.expected == "no id of root"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn every_problem_at_once() {
+    isolated_as_root("every_problem_at_once", WATCHDOG, || {
+        let wish = Privileges::new()
+            .user("no such user")
+            .group(u32::MAX)
+            .groups(["no such group", "nor this"])
+            .keep(Capability::new(63).unwrap())
+            .ambient(Capability::CHOWN)
+            .mode(Mode::NoPriv)
+            .securebits(Securebits::EMPTY)
+            .chroot("/no/such/root")
+            .chdir("inside")
+            .seccomp(&[]);
+        let error = wish.plan().unwrap_err();
+        let shown = error.to_string();
+        println!("{shown}");
+        assert_eq!(format!("{error:?}"), shown);
+        let Error::Plan(found) = error else { panic!("{shown}") };
+        assert_eq!(shown.lines().count(), found.len() + 1, "{shown}");
+        for part in [
+            "problems; nothing changed in any thread",
+            "user \"no such user\" not found",
+            "invalid id 4294967295",
+            "\"no such group\"",
+            "\"nor this\"",
+            "no capability 63",
+            "cap_chown cannot be ambient",
+            "mode NoPriv leaves no choice of securebits",
+            "directory /no/such/root",
+            "1 to 4096",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    });
+}
+
+#[test]
+fn settings_add_up_or_contradict() {
+    isolated_as_root("settings_add_up_or_contradict", WATCHDOG, || {
+        let (a, b) = (Capability::CHOWN, Capability::KILL);
+        support::forked(|| {
+            rooted().keep(a).keep(b).keep([b]).clone().plan().unwrap().apply().unwrap();
+            all_have("CapPrm", &format!("{:016x}", CapabilitySet::of(&[a, b]).bits()));
+        });
+
+        let iab: Iab = "cap_chown".parse().unwrap();
+        let two = |one: &Problem, names: [&str; 2]| matches!(one, Problem::TwoSettings(first, second) if [*first, *second] == names);
+        only(rooted().iab(iab).bounding(a).plan(), |one| two(one, ["iab", "bounding"]));
+        only(rooted().bounding(a).iab(iab).plan(), |one| two(one, ["iab", "bounding"]));
+        only(rooted().iab(iab).inheritable(a).plan(), |one| two(one, ["iab", "inheritable"]));
+        only(nobody().user(0).plan(), |one| two(one, ["user", "user"]));
+        only(nobody().stay_root().plan(), |one| two(one, ["user", "stay_root"]));
+        only(nobody().keep_groups().plan(), |one| two(one, ["groups", "keep_groups"]));
+        let _ = nobody().user(65534).plan().unwrap();
+    });
+}
+
+#[test]
+fn names_of_all_kinds() {
+    isolated_as_root("names_of_all_kinds", WATCHDOG, || {
+        sleepers(1);
+        for groups in [Groups::from(["adm", "4", "65533"]), Groups::from(vec![4, 65533])] {
+            support::forked(|| {
+                sleepers(1);
+                let wish =
+                    Privileges::new().user(String::from("65534")).group("65533").groups(groups);
+                wish.plan().unwrap().apply().unwrap();
+                all_have("Uid", "65534\t65534\t65534\t65534");
+                all_have("Gid", "65533\t65533\t65533\t65533");
+                let groups = proc::status(std::process::id() as i32)["Groups"].clone();
+                assert!(groups == "4 4 65533" || groups == "4 65533", "{groups}");
+            });
+        }
+        only(Privileges::new().user("4294967295").group(1).groups(Groups::NONE).plan(), |one| {
+            matches!(one, Problem::NoId(u32::MAX))
+        });
+        only(Privileges::new().user("99999999999").plan(), |one| matches!(one, Problem::NoUser(_)));
+        only(Privileges::new().user("").plan(), |one| matches!(one, Problem::NoUser(_)));
+    });
+}
+
+/// The plan and the errors give a call the same number and the same name.
+#[test]
+fn numbers_of_calls() {
+    isolated_as_root("numbers_of_calls", WATCHDOG, || {
+        sleepers(1);
+        prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+        let plan = nobody().plan().unwrap();
+        let shown = plan.to_string();
+        let line = shown.lines().find(|line| line.contains(" setresuid 65534")).unwrap();
+        let number = line.trim().split(' ').next().unwrap();
+        let Err(Error::NotDropped(wrong)) = plan.apply() else { panic!("Ok") };
+        let steps = shown.lines().filter(|line| line.starts_with(' ')).count();
+        let what = format!("call {number} of {steps} (setresuid 65534)");
+        assert!(wrong.iter().any(|one| one.what == what), "{what}: {wrong:?}");
+        let error = Error::NotDropped(wrong.clone()).to_string();
+        assert_eq!(error.lines().count(), wrong.len() + 1, "{error}");
+    });
+}
+
+/// A call that the kernel refuses in the calling thread.
+#[test]
+fn numbers_of_refused_calls() {
+    isolated_as_root("numbers_of_refused_calls", WATCHDOG, || {
+        sleepers(1);
+        let plan = nobody().plan().unwrap();
+        filter(libc::SYS_setresgid, libc::SECCOMP_RET_ERRNO | libc::ENOMEM as u32);
+        let shown = plan.to_string();
+        let line = shown.lines().find(|line| line.contains(" setresgid 65534")).unwrap();
+        let number = line.trim().split(' ').next().unwrap().to_owned();
+        let error = plan.apply().unwrap_err().to_string();
+        println!("{error}");
+        assert!(error.starts_with(&format!("call {number} of ")), "{error}");
+        assert!(
+            error.contains("(setresgid 65534) failed: ") && error.contains("; every thread"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_deadline() {
+    isolated("a_deadline", WATCHDOG, || {
+        prepared(support::block_all);
+        let begun = Instant::now();
+        let wish = Privileges::new().stay_root().keep_groups().deadline(Duration::from_millis(100));
+        let wish = wish.no_new_privs().report_failure();
+        let error = wish.plan().unwrap().apply().unwrap_err();
+        assert!(matches!(error, Error::Unchanged(libpsx::Error::Unreachable(_))), "{error:?}");
+        // Without it, it takes 10 seconds.
+        assert!(begun.elapsed() < Duration::from_secs(8));
+    });
+}
+
+fn as_seccompiler(program: &[libc::sock_filter]) -> Vec<seccompiler::sock_filter> {
+    let convert = |step: &libc::sock_filter| seccompiler::sock_filter {
+        code: step.code,
+        jt: step.jt,
+        jf: step.jf,
+        k: step.k,
+    };
+    program.iter().map(convert).collect()
+}
+
+const ERROR: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+
+/// A filter that does this to one call, and allows the rest.
+fn denying(call: i64, action: u32) -> Vec<seccompiler::sock_filter> {
+    as_seccompiler(&program(&[call], action, libc::SECCOMP_RET_ALLOW))
+}
+
+#[test]
+fn filters_that_deny_what_comes_next() {
+    isolated("filters_that_deny_what_comes_next", WATCHDOG, || {
+        let kill = libc::SECCOMP_RET_KILL_PROCESS;
+        for (name, call, action, refused) in [
+            ("futex", libc::SYS_futex, kill, true),
+            ("futex", libc::SYS_futex, ERROR, true),
+            ("futex", libc::SYS_futex, libc::SECCOMP_RET_TRACE, true),
+            ("futex", libc::SYS_futex, libc::SECCOMP_RET_LOG, false),
+            ("rt_sigprocmask", libc::SYS_rt_sigprocmask, ERROR, true),
+            ("rt_sigreturn", libc::SYS_rt_sigreturn, libc::SECCOMP_RET_KILL_THREAD, true),
+            ("rt_sigreturn", libc::SYS_rt_sigreturn, ERROR, true),
+            ("gettid", libc::SYS_gettid, kill, false),
+            ("munmap", libc::SYS_munmap, kill, true),
+            ("munmap", libc::SYS_munmap, ERROR, false),
+            ("close", libc::SYS_close, kill, true),
+            ("close", libc::SYS_close, ERROR, false),
+            ("mmap", libc::SYS_mmap, libc::SECCOMP_RET_TRAP, true),
+            ("setresuid", libc::SYS_setresuid, kill, false),
+        ] {
+            let wish = Privileges::new().stay_root().keep_groups().seccomp(&denying(call, action));
+            if !refused {
+                let _ = wish.plan().unwrap();
+                continue;
+            }
+            only(wish.plan(), |problem| match problem {
+                Problem::FilterDenies(calls) => calls.iter().all(|one| one.starts_with(name)),
+                _ => false,
+            });
+        }
+        // A handler that makes trapped calls in the kernel's place.
+        extern "C" fn emulate(_: i32) {}
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(libc::SIGSYS, emulate as *const () as usize) };
+        let trapped = denying(libc::SYS_munmap, libc::SECCOMP_RET_TRAP);
+        let _ = Privileges::new().stay_root().keep_groups().seccomp(&trapped).plan().unwrap();
+    });
+}
+
+/// A filter that allows what the plan asks for and no more is survived, and what it then forbids is forbidden.
+#[test]
+fn a_filter_that_allows_what_is_needed() {
+    isolated_as_root("a_filter_that_allows_what_is_needed", WATCHDOG, || {
+        // `seccomp_data` by number: the listed calls pass, all others kill.
+        let needed = [
+            libc::SYS_futex,
+            libc::SYS_rt_sigprocmask,
+            libc::SYS_rt_sigreturn,
+            libc::SYS_munmap,
+            libc::SYS_close,
+            libc::SYS_brk,
+            libc::SYS_mmap,
+            #[cfg(debug_assertions)]
+            libc::SYS_fcntl,
+        ];
+        // What the test ends with, and what its sleeping threads are in.
+        let ours = [libc::SYS_write, libc::SYS_exit_group, libc::SYS_pause];
+        for outside in [false, true] {
+            support::forked(|| {
+                prepared(|| ());
+                prepared(|| ());
+                let mut calls = [&needed[..], &ours].concat();
+                if outside {
+                    calls.push(libc::SYS_wait4);
+                }
+                let kill = libc::SECCOMP_RET_KILL_PROCESS;
+                let program = as_seccompiler(&program(&calls, libc::SECCOMP_RET_ALLOW, kill));
+                let plan = nobody().seccomp(&program).plan().unwrap();
+                let denied = plan.to_string().contains("/proc is not read");
+                let applied = plan.apply().unwrap();
+                let seen = if outside { 3 } else { 0 };
+                assert_eq!((applied.threads, applied.seen, denied), (3, seen, !outside));
+            });
+        }
+    });
+}
+
+/// A key in root's session keyring, once the ids have changed.
+fn key_is_readable(wish: Privileges) -> bool {
+    sleepers(1);
+    let none: *const u8 = std::ptr::null();
+    // SAFETY: no name.
+    if unsafe { libc::syscall(libc::SYS_keyctl, 1, none) } < 0 {
+        support::skipped(format!("no keyrings here: {}", std::io::Error::last_os_error()));
+        support::end(0);
+    }
+    let (kind, name, secret) = (c"user".as_ptr(), c"secret".as_ptr(), c"hunter2".as_ptr());
+    // SAFETY: strings, and their length. The keyring is that of the session.
+    let key = unsafe { libc::syscall(libc::SYS_add_key, kind, name, secret, 7, -3i64) };
+    assert!(key > 0);
+    wish.plan().unwrap().apply().unwrap();
+    let mut read = [0u8; 32];
+    // SAFETY: the kernel writes as much as there is room.
+    unsafe { libc::syscall(libc::SYS_keyctl, 11, key, read.as_mut_ptr(), read.len()) == 7 }
+}
+
+#[test]
+fn keys_of_before() {
+    isolated_as_root("keys_of_before", WATCHDOG, || {
+        support::forked(|| assert!(key_is_readable(nobody())));
+        support::forked(|| assert!(!key_is_readable(nobody().new_session_keyring())));
+        let allow = as_seccompiler(&program(&[], 0, libc::SECCOMP_RET_ALLOW));
+        support::forked(|| {
+            assert!(!key_is_readable(nobody().new_session_keyring().seccomp(&allow)))
+        });
+    });
+}
+
+#[test]
+fn what_the_kernel_clears() {
+    isolated_as_root("what_the_kernel_clears", WATCHDOG, || {
+        let state = || {
+            let mut signal = 0;
+            // SAFETY: the kernel writes a number.
+            unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &mut signal) };
+            // SAFETY: it touches no memory.
+            (unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, signal)
+        };
+        // SAFETY: it takes numbers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+        assert_eq!(state(), (1, libc::SIGTERM));
+        support::forked(|| {
+            sleepers(1);
+            nobody().plan().unwrap().apply().unwrap();
+            assert_eq!(state(), (0, 0));
+        });
+        support::forked(|| {
+            sleepers(1);
+            let wish = nobody().dumpable().parent_death_signal(libc::SIGUSR1).umask(0o027);
+            let files = libc::RLIMIT_NOFILE;
+            let plan = wish.limit(files, 100, 200).plan().unwrap();
+            assert!(!plan.to_string().contains("; umask"), "{plan}");
+            plan.apply().unwrap();
+            assert_eq!(state(), (1, libc::SIGUSR1));
+            all_have("Umask", "0027");
+            let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+            let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+            let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+            assert_eq!(numbers, ["100", "200"]);
+        });
+    });
+}

@@ -1,0 +1,244 @@
+//! Namespaces and scheduling: what the kernel says of every thread.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{File, read_link};
+use std::process::Command;
+use std::time::Duration;
+
+use privileges::{Error, IoPriority, Namespace, Privileges, Problem, SchedAttr, Scheduler};
+use support::{filter, isolated_as_root, prepared, proc, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn nobody() -> Privileges {
+    Privileges::new().user(65534).group(65534).groups(privileges::Groups::NONE)
+}
+
+/// The namespaces of all threads: one entry if all are in the same.
+fn namespaces(link: &str) -> BTreeSet<String> {
+    let of_one = |tid| read_link(format!("/proc/self/task/{tid}/ns/{link}")).unwrap();
+    proc::tids().into_iter().map(|tid| of_one(tid).to_string_lossy().into_owned()).collect()
+}
+
+/// Whether namespaces can be made; prints why not.
+fn can_unshare() -> bool {
+    let made =
+        libpsx::process::unshare(Namespace::Network).and(libpsx::process::unshare(Namespace::Uts));
+    if let Err(error) = &made {
+        support::skipped(format!("no namespace can be made here: {error}"));
+    }
+    made.is_ok()
+}
+
+#[test]
+fn all_threads_in_the_same_new_namespaces() {
+    isolated_as_root("all_threads_in_the_same_new_namespaces", WATCHDOG, || {
+        if !can_unshare() {
+            return;
+        }
+        sleepers(3);
+        let before = ["net", "uts", "ipc"].map(namespaces);
+        let plan = nobody().new_namespace(Namespace::Network).new_namespace(Namespace::Uts);
+        let plan = plan.plan().unwrap();
+        let shown = plan.to_string();
+        assert!(shown.contains("setns Network (a new one)"), "{shown}");
+        assert!(
+            shown.contains("the Uts namespace") && shown.contains("other namespaces"),
+            "{shown}"
+        );
+        let applied = plan.apply().unwrap();
+        let threads = proc::tids().len();
+        assert_eq!((applied.threads, applied.seen), (threads, threads));
+        let after = ["net", "uts", "ipc"].map(namespaces);
+        assert!(after.iter().all(|kind| kind.len() == 1), "{after:?}");
+        assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2]);
+        support::all_have("Uid", "65534\t65534\t65534\t65534");
+    });
+}
+
+#[test]
+fn a_namespace_that_is_there() {
+    isolated_as_root("a_namespace_that_is_there", WATCHDOG, || {
+        if !can_unshare() {
+            return;
+        }
+        sleepers(3);
+        let (file, old) = (File::open("/proc/self/ns/net").unwrap(), namespaces("net"));
+        libpsx::process::unshare_all(&[Namespace::Network]).unwrap();
+        assert_ne!(namespaces("net"), old);
+        nobody().join_namespace(Namespace::Network, file).plan().unwrap().apply().unwrap();
+        assert_eq!(namespaces("net"), old);
+    });
+}
+
+/// A thread whose filter pretends that it has moved.
+#[test]
+fn a_thread_that_stays_behind() {
+    isolated_as_root("a_thread_that_stays_behind", WATCHDOG, || {
+        if !can_unshare() {
+            return;
+        }
+        prepared(|| filter(libc::SYS_setns, libc::SECCOMP_RET_ERRNO));
+        let plan = nobody().new_namespace(Namespace::Network).report_failure().plan().unwrap();
+        match plan.apply() {
+            Err(Error::NotDropped(wrong)) => {
+                assert!(
+                    wrong.iter().all(|one| one.what == "ns/net") && wrong.len() == 1,
+                    "{wrong:?}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// All threads pretend, the calling one too: it is where it was.
+#[test]
+fn a_process_that_stays_behind() {
+    isolated_as_root("a_process_that_stays_behind", WATCHDOG, || {
+        if !can_unshare() {
+            return;
+        }
+        sleepers(1);
+        // The namespace that is joined is not the present one.
+        let other = std::thread::spawn(|| {
+            // SAFETY: it takes a number.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let other = other.join().unwrap();
+        let plan = nobody().join_namespace(Namespace::Network, other).report_failure();
+        let plan = plan.plan().unwrap();
+        let pretend = support_program();
+        let how = libpsx::process::Synchronisation::Broadcast;
+        libpsx::process::seccomp(&pretend, how, Default::default()).perform().unwrap();
+        match plan.apply() {
+            Err(Error::NotDropped(wrong)) => {
+                assert!(wrong.iter().any(|one| one.what == "ns/net" && one.tid == 0), "{wrong:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// setns(2) returns 0 and does nothing.
+fn support_program() -> [privileges::Instruction; 4] {
+    let step = |code, jt, jf, k| privileges::Instruction { code, jt, jf, k };
+    [
+        step(0x20, 0, 0, 0),
+        step(0x15, 0, 1, libc::SYS_setns as u32),
+        step(0x06, 0, 0, libc::SECCOMP_RET_ERRNO),
+        step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+#[test]
+fn scheduling_of_all_threads() {
+    isolated_as_root("scheduling_of_all_threads", WATCHDOG, || {
+        sleepers(3);
+        let plan = nobody()
+            .scheduling(SchedAttr::new(Scheduler::Batch(5)))
+            .io_priority(IoPriority::Idle)
+            .cpus([0])
+            .timer_slack(Duration::from_millis(3))
+            .plan()
+            .unwrap();
+        let shown = plan.to_string();
+        assert!(
+            shown.contains("ioprio_set Idle") && shown.contains("sched_setaffinity 0"),
+            "{shown}"
+        );
+        assert!(!shown.contains("; scheduling"), "{shown}");
+        plan.apply().unwrap();
+        support::all_have("Cpus_allowed_list", "0");
+        for tid in proc::tids() {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap();
+            // Fields 19 and 41, and the second one ends with a bracket.
+            let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            assert_eq!((fields[16], fields[38]), ("5", libc::SCHED_BATCH.to_string().as_str()));
+            // SAFETY: it takes numbers.
+            let priority = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, tid) };
+            assert_eq!(priority >> 13, 3);
+        }
+        // SAFETY: it touches no memory.
+        assert_eq!(unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }, 3_000_000);
+    });
+}
+
+#[test]
+fn the_nice_value_alone() {
+    isolated_as_root("the_nice_value_alone", WATCHDOG, || {
+        sleepers(2);
+        nobody().nice(7).plan().unwrap().apply().unwrap();
+        for tid in proc::tids() {
+            // SAFETY: it takes numbers.
+            assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, tid as u32) }, 7);
+        }
+    });
+}
+
+#[test]
+fn a_program_in_a_new_namespace() {
+    isolated_as_root("a_program_in_a_new_namespace", WATCHDOG, || {
+        if !can_unshare() {
+            return;
+        }
+        sleepers(2);
+        let before = namespaces("net");
+        let mut command = Command::new("readlink");
+        command.arg("/proc/self/ns/net").stdout(std::process::Stdio::piped());
+        let plan = nobody().new_namespace(Namespace::Network).nice(3).plan().unwrap();
+        let output = plan.spawn(command).unwrap().wait_with_output().unwrap();
+        let theirs = String::from_utf8(output.stdout).unwrap();
+        assert!(theirs.starts_with("net:[") && !before.contains(theirs.trim()), "{theirs}");
+        assert_eq!(namespaces("net"), before);
+    });
+}
+
+#[test]
+fn mistakes() {
+    isolated_as_root("mistakes", WATCHDOG, || {
+        let net = || File::open("/proc/self/ns/net").unwrap();
+        let twice = |settings: Privileges, first, second| match settings.plan() {
+            Err(Error::Plan(problems)) => {
+                let [Problem::TwoSettings(a, b)] = problems[..] else { panic!("{problems:?}") };
+                assert_eq!((a, b), (first, second));
+            }
+            other => panic!("{other:?}"),
+        };
+        let attributes = SchedAttr::new(Scheduler::Idle);
+        twice(nobody().scheduling(attributes).nice(1), "scheduling", "nice");
+        let both =
+            nobody().new_namespace(Namespace::Network).join_namespace(Namespace::Network, net());
+        twice(both, "new_namespace", "join_namespace");
+        let two = nobody()
+            .join_namespace(Namespace::Network, net())
+            .join_namespace(Namespace::Network, net());
+        twice(two, "join_namespace", "join_namespace");
+        // A file that is no namespace: the first call fails, and nothing has changed.
+        let no_namespace = File::open("/proc/self/status").unwrap();
+        let before = proc::field_in_every_thread("Uid");
+        let plan = nobody()
+            .report_failure()
+            .join_namespace(Namespace::Network, no_namespace)
+            .plan()
+            .unwrap();
+        assert!(matches!(plan.apply(), Err(Error::Refused { .. } | Error::Partial { .. })));
+        assert_eq!(proc::field_in_every_thread("Uid"), before);
+        nobody().plan().unwrap().apply().unwrap();
+        match Privileges::new().new_namespace(Namespace::Network).plan() {
+            Err(Error::Plan(problems)) => assert!(
+                matches!(
+                    problems[..],
+                    [Problem::Needs { capability: privileges::Capability::SYS_ADMIN, .. }]
+                ),
+                "{problems:?}"
+            ),
+            other => panic!("{other:?}"),
+        }
+    });
+}
