@@ -146,7 +146,7 @@ fn no_thread_has_run_in_a_state_that_kills() {
     isolated("no_thread_has_run_in_a_state_that_kills", WATCHDOG, || {
         let ran = shared_word();
         let mut state = seed();
-        for run in 0..200 {
+        for run in support::repeated(200, WATCHDOG) {
             let threads = 1 + random(&mut state) as usize % 6;
             let status = killed_process(ran, threads, false);
             assert_eq!(status & 0x7f, 33, "run {run}: {status:#x}");
@@ -160,7 +160,7 @@ fn no_thread_has_run_in_a_partial_state_that_kills() {
     isolated("no_thread_has_run_in_a_partial_state_that_kills", WATCHDOG, || {
         let ran = shared_word();
         let mut state = seed();
-        for run in 0..200 {
+        for run in support::repeated(200, WATCHDOG) {
             let threads = 1 + random(&mut state) as usize % 6;
             let status = killed_process(ran, threads, true);
             assert_eq!(status & 0x7f, 33, "run {run}: {status:#x}");
@@ -178,22 +178,20 @@ fn two_callers<const CALLS: usize>(computing: usize) {
     let counter = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     assert!(counter >= 0);
     static ONE: u64 = 1;
-    let threads = AtomicUsize::new(0);
+    let (threads, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let barrier = &std::sync::Barrier::new(3);
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            let threads = &threads;
+            let (threads, calls) = (&threads, &calls);
             scope.spawn(move || {
                 barrier.wait();
-                for call in 0..CALLS {
-                    if call % 200 == 0 {
-                        println!("call {call}");
-                    }
+                for _ in support::repeated(CALLS, WATCHDOG) {
                     let args = [counter as usize, &raw const ONE as usize, 8, 0, 0, 0];
                     let write = Broadcast::new(libc::SYS_write, args).deadline(support::LONG);
                     // SAFETY: the kernel reads a static.
                     let report = unsafe { write.run() }.unwrap();
                     assert_eq!(report.divergent(), 0);
+                    calls.fetch_add(1, SeqCst);
                     threads.fetch_max(report.threads(), SeqCst);
                 }
                 barrier.wait();
@@ -208,7 +206,7 @@ fn two_callers<const CALLS: usize>(computing: usize) {
         assert_eq!(read, 8);
         let all = support::proc::tids().len();
         assert_eq!(threads.load(SeqCst), all);
-        assert_eq!(total as usize, 2 * CALLS * all);
+        assert_eq!(total as usize, calls.load(SeqCst) * all);
         barrier.wait();
     });
     support::until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));
