@@ -457,6 +457,14 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
                 }
             }
         }
+        if kind == Kind::Threads {
+            // One of them can stand in for another.
+            for (role, calls) in
+                [(Role::Caller, COUNTS), (Role::Caller, "futex"), (Role::Held, "futex")]
+            {
+                refuse(kind, role, calls, None, libc::EPERM, When::Always);
+            }
+        }
         if kind == Kind::Divergence {
             // libpsx has several ways to kill the process. The later ones are taken if the first ones fail.
             let timer = "timer_create+timer_settime";
@@ -500,6 +508,8 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
 
 /// Every call that the line on standard error may need.
 const LINE: &str = "pwritev2+fstat+fstatfs+ioctl+ppoll+write";
+/// Every call that tells how many threads there are.
+const COUNTS: &str = "newfstatat+statx+fstat";
 /// Every call that ends a process.
 const ENDS: &str = "tgkill+kill+exit_group";
 
