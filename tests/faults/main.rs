@@ -45,6 +45,8 @@ const ENOUGH: u32 = 4;
 /// How long libpsx may try to stop the threads.
 const DEADLINE: Duration = Duration::from_millis(300);
 
+const LATER: &str = "a later call fails";
+
 /// What is refused in a run.
 #[derive(Debug, Clone, Copy)]
 enum Cause {
@@ -166,7 +168,8 @@ struct Told {
     made: BTreeSet<(Role, Phase, String)>,
     /// The outcome is no fault of libpsx. Either the time was over before the program called libpsx: its set-up makes
     /// threads and waits for them, which takes long on a machine under load. Or a call was refused in the last step
-    /// too, as far as libpsx can tell ([`tracer::Run::late`]).
+    /// too, as far as libpsx can tell ([`tracer::Run::late`]); libpsx also remembers for a while that a thread's filter
+    /// refuses gettid(2), since a filter cannot be taken away.
     again: bool,
 }
 
@@ -228,7 +231,7 @@ fn run_once(row: Row) -> Told {
                     "step {step}: {other} of {all} threads are not as the result says; {result}; {threads}"
                 ));
             } else if last && code == UNCHANGED && !lasting {
-                wrong = Some(format!("a later call fails: {result}"));
+                wrong = Some(format!("{LATER}: {result}"));
             }
             if code != DONE {
                 texts.push(format!("step {step}: {result}"));
@@ -303,7 +306,9 @@ fn run_once(row: Row) -> Told {
         _ => BTreeSet::new(),
     };
     let forbidden = outcome == Outcome::Forbidden;
-    let again = forbidden && (run.end == End::Hung && !run.began || run.late);
+    let remembered = fault.is_some_and(|f| f.role == Role::Held && f.call == "gettid")
+        && detail.starts_with(LATER);
+    let again = forbidden && (run.end == End::Hung && !run.began || run.late || remembered);
     Told { outcome, detail, seconds: began.elapsed().as_secs_f64(), made, again }
 }
 
