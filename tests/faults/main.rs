@@ -183,6 +183,7 @@ fn run(row: Row) -> Told {
         if !told.again {
             break;
         }
+        println!("begun again\t{row}\t{}", told.detail);
         told = run_once(row);
     }
     told
