@@ -39,18 +39,22 @@ pub fn of(call: &str) -> &'static [i32] {
             ESRCH,
         ],
         "fstatfs" => &[EIO, EINTR, EBADF, EFAULT, ENOMEM, EOVERFLOW],
-        "fstat" => &[EOVERFLOW, ENOMEM, EBADF, EFAULT, ESRCH],
+        "fstat" | "newfstatat" | "statx" => &[EOVERFLOW, ENOMEM, EBADF, EFAULT, ESRCH],
         "fcntl" => &[EMFILE, EBADF, EINVAL, EINTR],
         "close" => &[EIO, EINTR, EBADF, ENOSPC, EDQUOT],
         "lseek" => &[ESPIPE, EBADF, EINVAL, ENXIO, EOVERFLOW],
         "getdents64" => &[ENOENT, EBADF, EFAULT, EINVAL, ENOTDIR],
         "read" => &[EINTR, EIO, ESRCH, EBADF, EFAULT, EINVAL, EISDIR],
-        "write" => &[EAGAIN, EPIPE, EINTR, EIO, ENOSPC, EBADF, EFAULT, EFBIG, EINVAL],
+        "write" | "pwritev2" => &[EAGAIN, EPIPE, EINTR, EIO, ENOSPC, EBADF, EFAULT, EFBIG, EINVAL],
         "futex" => &[EAGAIN, EINTR, ETIMEDOUT, EFAULT, EINVAL, ENOMEM, ESRCH, EDEADLK],
         "fsopen" => &[EMFILE, ENODEV, EBUSY, EFAULT, EINVAL, ENFILE, ENOMEM],
         "fsconfig" => &[EINVAL, EBUSY, EBADF, EFAULT, EOPNOTSUPP],
         "fsmount" => &[EMFILE, EBADF, EBUSY, EINVAL, ENFILE, ENOMEM],
-        "prctl" | "uname" => &[EFAULT, EINVAL],
+        "prctl" | "uname" | "rt_sigpending" | "prlimit64" => &[EFAULT, EINVAL],
+        "ppoll" => &[ENOMEM, EINTR, EFAULT, EINVAL],
+        "ioctl" => &[ENOTTY, EBADF, EFAULT, EINVAL, EIO],
+        "timer_create" | "timer_settime" => &[EAGAIN, ENOMEM, EINVAL, EFAULT],
+        "kcmp" => &[ESRCH, EINVAL, EBADF],
         // getpid, gettid and the like cannot fail.
         _ => &[],
     }
@@ -69,6 +73,6 @@ pub fn name(errno: i32) -> String {
     names! {
         EPERM ENOENT ESRCH EINTR EIO ENXIO EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST ENODEV ENOTDIR
         EISDIR EINVAL ENFILE EMFILE ETXTBSY EFBIG ENOSPC ESPIPE EPIPE EDEADLK ENAMETOOLONG ENOSYS ELOOP
-        EOVERFLOW EUSERS EOPNOTSUPP ETIMEDOUT EDQUOT
+        ENOTTY EOVERFLOW EUSERS EOPNOTSUPP ETIMEDOUT EDQUOT
     }
 }

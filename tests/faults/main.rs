@@ -4,7 +4,8 @@
 //! These outcomes are right:
 //! - the change is done in all threads;
 //! - an error is returned, and nothing has changed in any thread;
-//! - the process was killed by signal 33, after a line on standard error.
+//! - the process was killed by signal 33, after a line on standard error; or by SIGKILL, if signal 33 was refused or
+//!   did not come within 100 ms.
 //!
 //! These outcomes are forbidden:
 //! - the process hangs;
@@ -43,6 +44,8 @@ const FULL_WATCHDOG: Duration = Duration::from_secs(30);
 const ENOUGH: u32 = 4;
 /// How long libpsx may try to stop the threads.
 const DEADLINE: Duration = Duration::from_millis(300);
+
+const LATER: &str = "a later call fails";
 
 /// What is refused in a run.
 #[derive(Debug, Clone, Copy)]
@@ -163,10 +166,30 @@ struct Told {
     seconds: f64,
     /// If nothing was refused: the calls that libpsx made.
     made: BTreeSet<(Role, Phase, String)>,
+    /// The outcome is no fault of libpsx. Either the time was over before the program called libpsx: its set-up makes
+    /// threads and waits for them, which takes long on a machine under load. Or a call was refused in the last step
+    /// too, as far as libpsx can tell ([`tracer::Run::late`]); libpsx also remembers for a while that a thread's filter
+    /// refuses gettid(2), since a filter cannot be taken away.
+    again: bool,
 }
+
+/// How often a run begins again that tells nothing ([`Told::again`]).
+const ATTEMPTS: u32 = 4;
 
 /// Performs the run of a row. It needs a process with one thread.
 fn run(row: Row) -> Told {
+    let mut told = run_once(row);
+    for _ in 1..ATTEMPTS {
+        if !told.again {
+            break;
+        }
+        println!("begun again\t{row}\t{}", told.detail);
+        told = run_once(row);
+    }
+    told
+}
+
+fn run_once(row: Row) -> Told {
     let began = Instant::now();
     let (fault, sandbox, traced) = match row.cause {
         Cause::Control { traced } => (None, None, traced),
@@ -209,7 +232,7 @@ fn run(row: Row) -> Told {
                     "step {step}: {other} of {all} threads are not as the result says; {result}; {threads}"
                 ));
             } else if last && code == UNCHANGED && !lasting {
-                wrong = Some(format!("a later call fails: {result}"));
+                wrong = Some(format!("{LATER}: {result}"));
             }
             if code != DONE {
                 texts.push(format!("step {step}: {result}"));
@@ -222,8 +245,12 @@ fn run(row: Row) -> Told {
     let announced = run.complaint.contains("libpsx: ");
     let kills =
         matches!(sandbox, Some(Sandbox { action: Action::KillProcess | Action::KillThread, .. }));
-    let refuses_line = fault.is_some_and(|fault| fault.call == "write")
-        || sandbox.is_some_and(|sandbox| sandbox.call == "write");
+    // Each of them may be what the line needs.
+    let writes = |call: &str| LINE.split('+').any(|needed| call.split('+').any(|c| c == needed));
+    let refuses_line = fault.is_some_and(|fault| writes(fault.call))
+        || sandbox.is_some_and(|sandbox| writes(sandbox.call));
+    // The timer may be faster than a traced process.
+    let timed = run.made.keys().any(|made| made.call == "timer_settime");
     let divergence = row.kind == Kind::Divergence;
     let (outcome, detail) = match (wrong, run.end) {
         (Some(wrong), _) => (Outcome::Forbidden, wrong),
@@ -233,11 +260,15 @@ fn run(row: Row) -> Told {
         (None, End::Hung) => {
             let texts = texts.join("; ");
             let (steps, time) = (codes.len(), plan.watchdog);
-            let detail = format!("not over after {time:.0?}, {steps} steps; {texts}; {}", run.hung);
+            let part = if run.began { "" } else { " (in the set-up, before libpsx is called)" };
+            let hung = &run.hung;
+            let detail = format!("not over after {time:.0?}, {steps} steps{part}; {texts}; {hung}");
             (Outcome::Forbidden, detail)
         }
         (None, End::Killed(33)) if announced || refuses_line => (Outcome::Killed, String::new()),
-        (None, End::Killed(libc::SIGKILL)) if divergence && (announced || refuses_line) => {
+        (None, End::Killed(libc::SIGKILL))
+            if announced || divergence && (refuses_line || timed) =>
+        {
             (Outcome::Killed, "by signal 9".to_owned())
         }
         (None, End::Exited(161)) if divergence && announced => {
@@ -275,12 +306,16 @@ fn run(row: Row) -> Told {
         }
         _ => BTreeSet::new(),
     };
-    Told { outcome, detail, seconds: began.elapsed().as_secs_f64(), made }
+    let forbidden = outcome == Outcome::Forbidden;
+    let remembered = fault.is_some_and(|f| f.role == Role::Held && f.call == "gettid")
+        && detail.starts_with(LATER);
+    let again = forbidden && (run.end == End::Hung && !run.began || run.late || remembered);
+    Told { outcome, detail, seconds: began.elapsed().as_secs_f64(), made, again }
 }
 
 fn left_out() -> Told {
     let (outcome, detail) = (Outcome::LeftOut, String::new());
-    Told { outcome, detail, seconds: 0.0, made: BTreeSet::new() }
+    Told { outcome, detail, seconds: 0.0, made: BTreeSet::new(), again: false }
 }
 
 /// Returns what the observer sees in each thread.
@@ -350,7 +385,8 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
                 });
                 let (outcome, detail) = (Outcome::of(fields[1]), fields[3].to_owned());
                 let seconds = fields[2].parse().unwrap_or(0.0);
-                let result = Told { outcome, detail, seconds, made: made.collect() };
+                let made = made.collect();
+                let result = Told { outcome, detail, seconds, made, again: false };
                 let _ = told.send((fields[0].parse().expect("a number"), result));
             }
         });
@@ -381,6 +417,7 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
         detail: "the tracer failed".to_owned(),
         seconds: 0.0,
         made: BTreeSet::new(),
+        again: false,
     };
     all.into_iter().map(|told| told.unwrap_or_else(|| lost.clone())).collect()
 }
@@ -426,9 +463,20 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
                 }
             }
         }
+        if kind == Kind::Threads {
+            // One of them can stand in for another.
+            for (role, calls) in
+                [(Role::Caller, COUNTS), (Role::Caller, "futex"), (Role::Held, "futex")]
+            {
+                refuse(kind, role, calls, None, libc::EPERM, When::Always);
+            }
+        }
         if kind == Kind::Divergence {
             // libpsx has several ways to kill the process. The later ones are taken if the first ones fail.
-            for call in ["tgkill+kill", "getpid+gettid", "rt_sigaction+rt_sigprocmask", ENDS] {
+            let timer = "timer_create+timer_settime";
+            for call in
+                [timer, LINE, "tgkill+kill", "getpid+gettid", "rt_sigaction+rt_sigprocmask", ENDS]
+            {
                 refuse(kind, Role::Caller, call, Some(Phase::Kill), libc::EPERM, When::Always);
             }
         }
@@ -464,6 +512,10 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
     rows
 }
 
+/// Every call that the line on standard error may need.
+const LINE: &str = "pwritev2+fstat+fstatfs+ioctl+ppoll+write";
+/// Every call that tells how many threads there are.
+const COUNTS: &str = "newfstatat+statx+fstat";
 /// Every call that ends a process.
 const ENDS: &str = "tgkill+kill+exit_group";
 

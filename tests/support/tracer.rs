@@ -142,7 +142,7 @@ pub enum Phase {
     Gather,
     /// Before the return to the caller.
     Commit,
-    /// After a line was written to standard error.
+    /// After a timer was made that kills the process, or a line was written to standard error.
     Kill,
     /// After the return, when the caller drops what it got.
     Report,
@@ -215,13 +215,20 @@ pub struct Run {
     pub made: BTreeMap<Made, u32>,
     /// How many calls were refused.
     pub hits: u32,
+    /// A held thread whose call was refused was still in the handler when the first step without refusals began.
+    pub late: bool,
     /// Another process of the same process group was killed.
     pub bystander_killed: bool,
     /// If the process hung, where its threads were.
     pub hung: String,
+    /// The program has passed its first marker: libpsx was called.
+    pub began: bool,
     /// What was written to standard error.
     pub complaint: String,
 }
+
+/// The name of a call that is not in the list below: this, and its number.
+const UNNAMED: &str = "call-";
 
 macro_rules! names {
     ($($call:ident $name:ident)*) => {
@@ -236,7 +243,10 @@ macro_rules! names {
         pub fn number(name: &str) -> i64 {
             match name.split(' ').next() {
                 $(Some(stringify!($name)) => libc::$call,)*
-                _ => panic!("{name} has no number here"),
+                other => {
+                    let number = other.and_then(|name| name.strip_prefix(UNNAMED)?.parse().ok());
+                    number.unwrap_or_else(|| panic!("{name} has no number here"))
+                }
             }
         }
     };
@@ -264,6 +274,9 @@ names! {
     SYS_open open SYS_stat stat SYS_faccessat faccessat SYS_readlinkat readlinkat
     SYS_epoll_pwait epoll_pwait SYS_timerfd_create timerfd_create SYS_eventfd2 eventfd2 SYS_getsid getsid
     SYS_getrusage getrusage SYS_times times SYS_arch_prctl arch_prctl SYS_rseq rseq
+    SYS_pwritev2 pwritev2 SYS_ioctl ioctl SYS_kcmp kcmp SYS_prlimit64 prlimit64 SYS_keyctl keyctl SYS_add_key add_key
+    SYS_timer_create timer_create SYS_timer_settime timer_settime SYS_fchdir fchdir SYS_chdir chdir SYS_capset capset
+    SYS_landlock_create_ruleset landlock_create_ruleset
     SYS_getresuid getresuid SYS_getresgid getresgid SYS_getgroups getgroups SYS_setfsuid setfsuid SYS_setfsgid setfsgid
 }
 
@@ -281,7 +294,8 @@ pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
         (libc::SYS_fcntl, _, _, libc::F_DUPFD_CLOEXEC) => "fcntl F_DUPFD_CLOEXEC",
         (libc::SYS_prctl, _, libc::PR_GET_SECCOMP, _) => "prctl PR_GET_SECCOMP",
         (libc::SYS_prctl, _, libc::PR_SET_NO_NEW_PRIVS, _) => "prctl PR_SET_NO_NEW_PRIVS",
-        _ => plain_name(nr).unwrap_or("a call that the tracer has no name for"),
+        (libc::SYS_prctl, _, libc::PR_GET_NO_NEW_PRIVS, _) => "prctl PR_GET_NO_NEW_PRIVS",
+        _ => plain_name(nr).unwrap_or_else(|| Box::leak(format!("{UNNAMED}{nr}").into_boxed_str())),
     }
 }
 
@@ -329,6 +343,8 @@ struct Thread {
     step: u32,
     /// The error to return from the call that the kernel was made to skip.
     skipped: Option<i32>,
+    /// A call was refused, and the thread has not left the handler since.
+    refused: bool,
     probes: u32,
     flooding: bool,
 }
@@ -352,6 +368,7 @@ struct Tracer<'a> {
     hits: u32,
     /// The first thread whose call was refused.
     chosen: Option<i32>,
+    late: bool,
 }
 
 fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
@@ -407,6 +424,11 @@ pub fn run(
         unsafe { libc::dup2(complaints, 2) };
         // SAFETY: touches no memory.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // A thread that panics would leave the others waiting for it.
+        std::panic::set_hook(Box::new(|panic| {
+            eprintln!("{panic}");
+            end(101);
+        }));
         while board.go.load(SeqCst) == 0 {
             std::thread::yield_now();
         }
@@ -438,6 +460,7 @@ pub fn run(
         occurrences: 0,
         hits: 0,
         chosen: None,
+        late: false,
     };
     let (end, hung) = if plan.traced { tracer.follow(look) } else { tracer.observe(look) };
     let mut bystander_killed = tracer.bystander_killed;
@@ -451,6 +474,7 @@ pub fn run(
         // SAFETY: the status is not asked for.
         unsafe { libc::waitpid(bystander, std::ptr::null_mut(), 0) };
     }
+    let began = board.step() > 0;
     let complaint = std::fs::read_to_string(format!("/proc/self/fd/{complaints}"));
     // SAFETY: this function's own.
     unsafe { libc::close(complaints) };
@@ -458,7 +482,8 @@ pub fn run(
     // SAFETY: `look` has not kept it.
     unsafe { libc::munmap(board, size_of::<Board>()) };
     let complaint = complaint.unwrap_or_default();
-    Run { end, made: tracer.made, hits: tracer.hits, hung, complaint, bystander_killed }
+    let Tracer { made, hits, late, .. } = tracer;
+    Run { end, made, hits, late, hung, began, complaint, bystander_killed }
 }
 
 impl Tracer<'_> {
@@ -604,6 +629,9 @@ impl Tracer<'_> {
     fn marker(&mut self, tid: i32, look: &mut dyn FnMut(i32, &Board) -> bool) -> bool {
         let marker = self.board.marker.load(SeqCst);
         let several = self.threads.len() > 1;
+        if self.board.step() == self.plan.healed {
+            self.late |= self.threads.values().any(|thread| thread.frames > 0 && thread.refused);
+        }
         let thread = self.threads.entry(tid).or_default();
         match marker % 4 {
             0 => {
@@ -649,11 +677,15 @@ impl Tracer<'_> {
         let step = thread.step;
         if nr == libc::SYS_rt_sigreturn && thread.frames > 0 {
             thread.frames -= 1;
+            thread.refused &= thread.frames > 0;
         }
         let probe = nr == libc::SYS_tgkill && args[2] == 0;
         thread.probes = if probe { thread.probes + 1 } else { 0 };
         thread.flooding = thread.probes > FLOOD && role == Role::Caller;
-        if self.plan.asked.contains(&nr) && call != "prctl PR_GET_SECCOMP" {
+        // Threads that are asked who they are answer this one, but not before another thread is signalled.
+        let own = call == "prctl PR_GET_SECCOMP"
+            || call == "prctl PR_GET_NO_NEW_PRIVS" && self.phase == Phase::Open;
+        if self.plan.asked.contains(&nr) && !own {
             if self.phase != Phase::Alone && self.phase != Phase::Report {
                 self.phase = Phase::Commit;
             }
@@ -663,7 +695,12 @@ impl Tracer<'_> {
         if signals_another && self.phase == Phase::Open {
             self.phase = Phase::Gather;
         }
-        let complains = nr == libc::SYS_write && args[0] == 2;
+        // A timer bounds the way to a death; a warning begins with the line.
+        let complains = match nr {
+            libc::SYS_timer_create => true,
+            libc::SYS_pwritev2 | libc::SYS_write => args[0] == 2,
+            _ => false,
+        };
         if complains && role == Role::Caller {
             self.phase = Phase::Kill;
         }
@@ -694,6 +731,7 @@ impl Tracer<'_> {
             change_registers(tid, |registers| registers.orig_rax = u64::MAX);
             if let Some(thread) = self.threads.get_mut(&tid) {
                 thread.skipped = Some(fault.errno);
+                thread.refused = true;
             }
         }
     }
@@ -743,7 +781,8 @@ pub fn threads_of(pid: i32) -> String {
         let state = fields.get("State").map_or("", String::as_str);
         let calls = read("syscall").unwrap_or_default();
         let nr = calls.split(' ').next().and_then(|nr| nr.parse().ok()).and_then(plain_name);
-        let _ = write!(text, "{tid} {} {}; ", state.get(..1).unwrap_or("?"), nr.unwrap_or("-"));
+        let (state, nr) = (state.get(..1).unwrap_or("?"), nr.unwrap_or("-"));
+        let _ = write!(text, "{tid} {state} {nr} {}; ", read("wchan").unwrap_or_default());
     }
     text
 }
