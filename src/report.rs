@@ -115,7 +115,7 @@ impl ThreadResult {
     }
 
     /// Which call of a transaction this is about, counted from 0: the first whose result differs, or
-    /// the last of all If the last of all is a question of
+    /// the last of all. If the last of all is a question of
     /// [`Transaction::ask`](crate::Transaction::ask), this is the number of the transaction's calls, which no call has.
     pub const fn call(&self) -> usize {
         self.call
