@@ -22,7 +22,7 @@
 //! credentials, reads /proc/self/task, and tries to become root again. If something does not hold, the process is
 //! killed, unless [`Privileges::report_failure`] was called.
 //!
-//! What a program gets when it is executed is in [`file`], the capabilities of files.
+//! What a program gets when it is executed is in [`mod@file`], the capabilities of files.
 //!
 //! # What is not mentioned
 //!
