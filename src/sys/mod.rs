@@ -565,15 +565,17 @@ impl Fd {
         Ok(unsafe { stat.assume_init() }.st_nlink as usize)
     }
 
-    /// Device and inode of what a path in this directory leads to.
-    pub(crate) fn identity_of(&self, path: &CStr) -> Result<(u64, u64), Errno> {
-        let mut stat = MaybeUninit::<k::stat>::zeroed();
-        let (fd, at) = (self.0 as usize, stat.as_mut_ptr() as usize);
-        let flags = if path.is_empty() { k::AT_EMPTY_PATH as usize } else { 0 };
-        call(k::__NR_newfstatat, [fd, path.as_ptr() as usize, at, flags, 0, 0])?;
+    /// Device and inode of what a path in this directory leads to, statx(2). The file system is not asked for what it has
+    /// cached: a held thread may serve it (FUSE).
+    pub(crate) fn identity_of(&self, path: &CStr) -> Result<(u32, u32, u64), Errno> {
+        let mut statx = MaybeUninit::<k::statx>::zeroed();
+        let (fd, at) = (self.0 as usize, statx.as_mut_ptr() as usize);
+        let flags = (k::AT_EMPTY_PATH | k::AT_STATX_DONT_SYNC) as usize;
+        let args = [fd, path.as_ptr() as usize, flags, k::STATX_INO as usize, at, 0];
+        call(k::__NR_statx, args)?;
         // SAFETY: all its fields are integers.
-        let stat = unsafe { stat.assume_init() };
-        Ok((stat.st_dev, stat.st_ino))
+        let statx = unsafe { statx.assume_init() };
+        Ok((statx.stx_dev_major, statx.stx_dev_minor, statx.stx_ino))
     }
 
     /// Whether it lies in a proc file system, fstatfs(2). Err: the kernel, or a filter, does not tell.

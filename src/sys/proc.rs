@@ -418,7 +418,7 @@ impl Tasks {
     }
 
     /// Device and inode of what one of a thread's links leads to; None if it leads nowhere.
-    fn identity(&self, tid: i32, file: &[&[u8]]) -> Result<Option<(u64, u64)>, Errno> {
+    fn identity(&self, tid: i32, file: &[&[u8]]) -> Result<Option<(u32, u32, u64)>, Errno> {
         let directory = self.directory.as_ref().filter(|_| !self.foreign).ok_or(Errno::NOENT)?;
         let mut path = [0u8; 48];
         match directory.identity_of(path_to(tid, file, &mut path)?) {
