@@ -39,3 +39,9 @@ fn causes() {
         run(&program, &[cause]).success().stdout(format!("{cause}\n"));
     }
 }
+
+#[test]
+fn small_alternate_stack() {
+    let program = compile("cc", "altstack.c", "altstack", &[&libdir(), "-lpsx", "-lpthread"]);
+    run(&program, &[]).success().stdout("done on a small stack\n");
+}
