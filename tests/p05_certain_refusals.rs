@@ -155,3 +155,39 @@ fn another_thread_may() {
         assert_eq!(set_slack(5).unwrap().divergent(), 0);
     });
 }
+
+/// By broadcast, every thread gets a Landlock domain of its own, and the kernel may then refuse signals between them
+/// (before Linux 6.15). A later call is made in every thread, or it is an error and nothing has changed.
+#[test]
+fn a_later_call_under_scoped_landlock_domains() {
+    isolated("a_later_call_under_scoped_landlock_domains", WATCHDOG, || {
+        const SCOPE_SIGNAL: u64 = 1 << 1;
+        support::sleepers(6);
+        let attributes = [0u64, 0, SCOPE_SIGNAL];
+        let at = attributes.as_ptr();
+        let size = size_of_val(&attributes);
+        // SAFETY: landlock_create_ruleset reads that many bytes.
+        let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, at, size, 0) };
+        if ruleset < 0 {
+            support::skipped(format!("a scoped ruleset: {}", std::io::Error::last_os_error()));
+            return;
+        }
+        support::set_slack(1111).unwrap();
+        // SAFETY: the calls take numbers.
+        unsafe {
+            libpsx::syscall3(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0).unwrap();
+            libpsx::syscall3(libc::SYS_landlock_restrict_self, ruleset as usize, 0, 0).unwrap();
+        }
+        let call = support::slack(2222).deadline(Duration::from_secs(1));
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let done = unsafe { call.run() };
+        let expected = if done.is_ok() { "2222" } else { "1111" };
+        let tids = support::proc::tids();
+        for tid in &tids {
+            let value = std::fs::read_to_string(format!("/proc/{tid}/timerslack_ns"));
+            let value = value.map(|text| text.trim().to_owned()).unwrap_or_default();
+            assert!(value.is_empty() || value == expected, "{tid}: {value}, {done:?}");
+        }
+        assert!(done.is_err() || done.is_ok_and(|report| report.threads() == tids.len()));
+    });
+}
