@@ -1,7 +1,7 @@
 //! What each thread answers to calls that ask something: a place of its own for every thread that takes
 //! part, for the values of the calls and for what the kernel writes.
 //!
-//! The memory is there before the first thread performs a call. Which place is whose is settled by counting.
+//! The memory is there before the first thread performs a call. Each thread takes the next place, by counting.
 
 // # Safety
 //
@@ -118,7 +118,7 @@ impl Answers {
         (0..count).filter_map(move |number| {
             // SAFETY: within the mapping.
             let at = unsafe { self.memory?.add(size.wrapping_mul(number)) };
-            // SAFETY: nobody writes any more; a mapping is zero where nothing was written.
+            // SAFETY: no thread writes any more; a mapping is zero where nothing was written.
             let words =
                 unsafe { core::slice::from_raw_parts(at.cast::<isize>().as_ptr(), size / WORD) };
             let (tid, rest) = words.split_first()?;
@@ -134,7 +134,7 @@ impl Answers {
 impl Drop for Answers {
     fn drop(&mut self) {
         if let Some(memory) = self.memory {
-            // SAFETY: the mapping is ours, and nobody can hold a slice of what is dropped.
+            // SAFETY: the mapping is ours, and no code can hold a slice of what is dropped.
             unsafe { sys::unmap(memory, self.bytes) };
         }
     }

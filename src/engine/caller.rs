@@ -359,7 +359,7 @@ impl<'a> Stop<'a> {
         held_for
     }
 
-    /// All threads are held. The caller's own calls, then everybody's; the judgement; the release.
+    /// All threads are held. The caller's own calls, then those of every thread; the judgement; the release.
     fn commit(
         &mut self,
         calls: &mut [Call],

@@ -78,7 +78,7 @@ impl<T: Copy> Records<T> {
 impl<T: Copy> Drop for Records<T> {
     fn drop(&mut self) {
         if let Some(memory) = self.memory {
-            // SAFETY: the mapping is ours, and nobody can hold a slice of what is dropped.
+            // SAFETY: the mapping is ours, and no code can hold a slice of what is dropped.
             unsafe { sys::unmap(memory.cast(), self.bytes) };
         }
     }

@@ -1,4 +1,4 @@
-//! Who each thread is, by its own word: what it gets from the kernel when it asks.
+//! The identity of each thread, as the kernel tells it when the thread asks.
 
 use core::fmt;
 
@@ -65,7 +65,7 @@ const SUPPLEMENTARY: usize = 48;
 static HEADER: [u32; 2] = [VERSION_3, 0];
 
 impl Transaction<'_> {
-    /// Has each thread say who it is, when it has performed the calls before this: [`Report::identities`] has the
+    /// Asks each thread for its identity, after it has performed the calls before this: [`Report::identities`] has the
     /// [`Identity`] of each. Of at most `groups` supplementary groups the numbers are told.
     ///
     /// Each thread is asked once in a transaction. If this is called several times, the last time counts.
@@ -95,7 +95,7 @@ impl Asked {
 
 impl Report {
     /// What each thread, the calling one first, said of itself when it was asked:
-    /// [`Transaction::ask`]. Nobody, if none was.
+    /// [`Transaction::ask`]. Empty if no thread was asked.
     pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
         self.answers().map(|(tid, values, bytes)| Identity { tid, values, bytes })
     }
@@ -245,7 +245,7 @@ impl Identity<'_> {
     }
 }
 
-/// Asks every thread who it is. Of at most `groups` supplementary groups the numbers are told. It changes nothing.
+/// Asks every thread for its identity. Of at most `groups` supplementary groups the numbers are told. It changes nothing.
 /// [`Report::identities`] has the answers.
 ///
 /// ```

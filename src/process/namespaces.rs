@@ -115,7 +115,7 @@ impl NewNamespace {
 pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
     let blocked = |errno| Error::Environment { need: Need::Mask, errno };
     let mask = sys::set_mask(sys::ALL).map_err(blocked)?;
-    // From here on nobody moves this thread: what is open is where it returns to. (SIGSYS as it was, for
+    // From here on no broadcast moves this thread: what is open is where it returns to. (SIGSYS as it was, for
     // filters that emulate calls.)
     let _ = sys::set_mask(sys::ALL & (mask | !sys::bit(sys::SIGSYS)));
     let made = make(kind);

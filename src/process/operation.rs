@@ -2,7 +2,7 @@
 
 // # Safety
 //
-// Who makes an operation promises that every thread may perform its call: the functions of
+// The maker of an operation promises that every thread may perform its call: the functions of
 // `process`, which are safe for every argument, or the caller of `Transaction::with_call`. What its
 // arguments point to lies in the operation itself or is borrowed by it.
 #![allow(unsafe_code)]
@@ -71,7 +71,7 @@ impl Operation<'_> {
     /// # Errors
     /// Any [`Error`] means that nothing changed in any thread.
     pub fn perform(&self) -> Result<usize, Error> {
-        // SAFETY: promised by who made it.
+        // SAFETY: promised by its maker.
         unsafe { self.broadcast().perform() }
     }
 
@@ -80,7 +80,7 @@ impl Operation<'_> {
     /// # Errors
     /// As there.
     pub fn run(&self) -> Result<Report, Error> {
-        // SAFETY: promised by who made it.
+        // SAFETY: promised by its maker.
         unsafe { self.broadcast().run() }
     }
 
