@@ -127,3 +127,46 @@ fn a_broadcast_of_round_robin_beside_computing_threads() {
         broadcast_of_a_policy(libc::SCHED_RR, 4);
     });
 }
+
+/// One thread of SCHED_DEADLINE for each CPU, which has 9/10 of it and is throttled for the rest of each period: then it
+/// cannot take a signal.
+#[test]
+fn deadline_threads_that_are_throttled() {
+    /// `struct sched_attr`, 48 bytes (sched_setattr(2)).
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    fn prepare() -> bool {
+        const SCHED_DEADLINE: u32 = 6;
+        let (size, period) = (size_of::<Attributes>() as u32, 20_000_000);
+        let (policy, runtime) = (SCHED_DEADLINE, period / 10 * 9);
+        let (flags, nice, priority, deadline) = (0, 0, 0, period);
+        let attributes =
+            Attributes { size, policy, flags, nice, priority, runtime, deadline, period };
+        // SAFETY: an all-ones mask is a value; the kernel reads both structures.
+        unsafe {
+            // The policy is for threads that may run on every CPU.
+            let mut all = std::mem::zeroed::<libc::cpu_set_t>();
+            (0..libc::CPU_SETSIZE as usize).for_each(|cpu| libc::CPU_SET(cpu, &mut all));
+            libc::sched_setaffinity(0, size_of_val(&all), &all);
+            libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0
+        }
+    }
+    isolated_as_root("deadline_threads_that_are_throttled", WATCHDOG, || {
+        let threads = std::thread::available_parallelism().unwrap().get();
+        if computing(threads, last_cpu(), prepare) {
+            for value in 1..=20 {
+                assert!(set_slack(value).unwrap().threads() > threads);
+            }
+            ended_before_them();
+        }
+    });
+}
