@@ -173,11 +173,11 @@ fn a_later_call_under_scoped_landlock_domains() {
             return;
         }
         support::set_slack(1111).unwrap();
-        // SAFETY: the calls take numbers.
-        unsafe {
-            libpsx::syscall3(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0).unwrap();
-            libpsx::syscall3(libc::SYS_landlock_restrict_self, ruleset as usize, 0, 0).unwrap();
-        }
+        let (nnp, ruleset) = (libc::PR_SET_NO_NEW_PRIVS as usize, ruleset as usize);
+        // SAFETY: the call takes numbers.
+        unsafe { libpsx::syscall3(libc::SYS_prctl, nnp, 1, 0) }.unwrap();
+        // SAFETY: the call takes numbers.
+        unsafe { libpsx::syscall3(libc::SYS_landlock_restrict_self, ruleset, 0, 0) }.unwrap();
         let call = support::slack(2222).deadline(Duration::from_secs(1));
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let done = unsafe { call.run() };

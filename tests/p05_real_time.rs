@@ -151,14 +151,13 @@ fn deadline_threads_that_are_throttled() {
         let (flags, nice, priority, deadline) = (0, 0, 0, period);
         let attributes =
             Attributes { size, policy, flags, nice, priority, runtime, deadline, period };
-        // SAFETY: an all-ones mask is a value; the kernel reads both structures.
-        unsafe {
-            // The policy is for threads that may run on every CPU.
-            let mut all = std::mem::zeroed::<libc::cpu_set_t>();
-            (0..libc::CPU_SETSIZE as usize).for_each(|cpu| libc::CPU_SET(cpu, &mut all));
-            libc::sched_setaffinity(0, size_of_val(&all), &all);
-            libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0
-        }
+        // The policy is for threads that may run on every CPU.
+        let all = [u64::MAX; 16];
+        let size = size_of_val(&all);
+        // SAFETY: the kernel reads the mask.
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, all.as_ptr()) };
+        // SAFETY: the kernel reads the structure.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
     }
     isolated_as_root("deadline_threads_that_are_throttled", WATCHDOG, || {
         let threads = std::thread::available_parallelism().unwrap().get();
