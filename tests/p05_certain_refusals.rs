@@ -111,7 +111,9 @@ fn refused_in_one_other_thread() {
                 match set() {
                     Ok(report) => {
                         assert_eq!((report.threads(), report.divergent()), (3, 0), "{report:?}");
-                        assert!(slacks().iter().all(|(_, slack)| slack.trim() == "4321"));
+                        // Only root may read the slack of other threads.
+                        let set = |slack: &str| slack.is_empty() || slack.trim() == "4321";
+                        assert!(slacks().iter().all(|(_, slack)| set(slack)));
                     }
                     Err(error) => {
                         assert_ne!(call, libc::SYS_rt_tgsigqueueinfo, "{error}");
