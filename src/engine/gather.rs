@@ -271,9 +271,7 @@ impl<'a> Gather<'a> {
                 }
                 Ok(())
             })?;
-            let (queue_full, no_room, refused) =
-                (sender.queue_full, sender.no_room, sender.refused);
-            (self.queue_full, self.no_room, self.refused) = (queue_full, no_room, refused);
+            self.note(&sender);
             if seen_self {
                 return Ok(due);
             }
@@ -296,11 +294,17 @@ impl<'a> Gather<'a> {
         due
     }
 
+    /// Takes over what a sender has found out.
+    const fn note(&mut self, sender: &Sender) {
+        self.queue_full = sender.queue_full;
+        self.no_room = sender.no_room;
+        self.refused = sender.refused;
+    }
+
     fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
         let mut sender = Sender::of(self);
         let signalled = sender.enlist_and_signal(known, tid);
-        let (queue_full, no_room, refused) = (sender.queue_full, sender.no_room, sender.refused);
-        (self.queue_full, self.no_room, self.refused) = (queue_full, no_room, refused);
+        self.note(&sender);
         signalled
     }
 
@@ -453,8 +457,7 @@ impl<'a> Gather<'a> {
             }
             Ok(())
         })?;
-        let (queue_full, no_room, refused) = (sender.queue_full, sender.no_room, sender.refused);
-        (self.queue_full, self.no_room, self.refused) = (queue_full, no_room, refused);
+        self.note(&sender);
         Ok((found, listed))
     }
 }
