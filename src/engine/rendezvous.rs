@@ -56,8 +56,8 @@
 //!    [`HAND_OVER`] more before it leaves. As long as threads sleep there, some thread is on its way out and has not
 //!    done its wakes yet; if that thread is delayed or dies, the waits of the watches expire ([`WATCH`]) and they
 //!    go on. A thread that still sleeps on `exit` blocks our signal, so the next stop cannot count it before it has
-//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it. `open`
-//!    wakes all that still sleep there.
+//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it.
+//!    `wake_leavers` wakes all that still sleep there, when their signals for the next stop are pending.
 //! 6. *The caller may die.* The first [`WATCHES`] threads that arrive are watches: they sleep with a time limit and
 //!    look whether the caller is alive. If it is dead, one of them takes its lock over and ends the stop in its
 //!    place. Before `publish` nothing has changed in the threads that are released. After it, the watch waits for
@@ -296,9 +296,14 @@ impl Rendezvous {
         self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
         // After the state: a thread that is woken here finds the gather open.
         self.end_pause();
-        // Threads of the last stop that still sleep on their way out cannot take our signal.
-        futex::wake_all(&self.exit);
         epoch
+    }
+
+    /// Wakes the threads of the last stop that still sleep on their way out. They block our signal until they have left.
+    /// To be called after the signals: a thread that has one pending arrives at once. Without one it would run, fall
+    /// asleep elsewhere, and be woken again (a third more time for calls in a row, with 64 sleeping threads).
+    pub(crate) fn wake_leavers(&self) {
+        futex::wake_all(&self.exit);
     }
 
     /// How many threads are held.
