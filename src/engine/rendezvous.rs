@@ -31,6 +31,7 @@
 //! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
 //! | `last` | the last thread that reports; caller | both | 1 while that thread is awake and will see the release |
+//! | `returned` | caller, as the last thing that it does | threads that leave | the epoch of the last stop whose caller needs its CPU no more |
 //! | `caller` | caller, before the gate opens | watches | the thread whose death ends the stop |
 //! | `lock` | initiators, watches | initiators, watches | the caller's tid, or 0; the top bit: an initiator sleeps |
 //! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
@@ -159,6 +160,7 @@ pub(crate) struct Rendezvous {
     pause: AtomicU32,
     awaited: AtomicU32,
     last: AtomicU32,
+    returned: AtomicU32,
     caller: AtomicU32,
     lock: AtomicU32,
 }
@@ -192,6 +194,10 @@ const SPINS: u32 = if cfg!(loom) { 1 } else { 3000 };
 /// needs less. A caller that waits for this CPU gets it only when the thread sleeps.
 const LAST_SPINS: u32 = if cfg!(loom) { 1 } else { 200 };
 
+/// How often a thread that leaves looks whether the caller has returned: for some 15 to 60 us. The caller needs 1 to
+/// 2 us, and 5 to 20 us if it had to wake a thread.
+const RETURN_SPINS: u32 = if cfg!(loom) { 1 } else { 1000 };
+
 /// What both halves use.
 impl Rendezvous {
     #[cfg(loom)]
@@ -205,6 +211,7 @@ impl Rendezvous {
             pause: word(),
             awaited: word(),
             last: word(),
+            returned: word(),
             caller: word(),
             lock: word(),
         }
@@ -443,6 +450,11 @@ impl Rendezvous {
         }
     }
 
+    /// The caller has done everything but return: the threads that leave may have its CPU.
+    pub(crate) fn note_return(&self, epoch: u32) {
+        self.returned.store(epoch, SeqCst);
+    }
+
     fn close(&self) -> State {
         let state = self.state();
         self.state.swap(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
@@ -615,7 +627,7 @@ impl Rendezvous {
             let exit = self.exit.load(SeqCst);
             let state = self.state();
             if state.phase != Phase::Committing {
-                return;
+                return self.let_caller_return(epoch);
             }
             if state.epoch != epoch {
                 if state.epoch != next(epoch) {
@@ -633,6 +645,15 @@ impl Rendezvous {
                 self.watch(thread, true);
             }
         }
+    }
+
+    /// Gives the caller the time that it needs to return, before this thread wakes others: one of them could take the
+    /// caller's CPU for a time slice. (Measured with 8 threads that compute on 2 CPUs: the median of a call is 0.14 ms,
+    /// and 12 ms without.) If the caller waits for the CPU of this very thread, the time is lost, so it is short.
+    fn let_caller_return(&self, epoch: u32) {
+        self.spin(RETURN_SPINS, |state| {
+            state.epoch != epoch || self.returned.load(SeqCst) == epoch
+        });
     }
 
     /// The wait of a watch has expired while a stop is open.
