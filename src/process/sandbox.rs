@@ -132,7 +132,7 @@ impl fmt::Debug for SeccompFlags {
 /// - [`Error::OutOfSync`](crate::Error::OutOfSync), with [`Synchronisation::Kernel`]: it names a thread that has a
 ///   filter which the calling thread does not have.
 ///
-/// With [`Synchronisation::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as CAVEATS.md
+/// With [`Synchronisation::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as [`docs::limitations`](crate::docs::limitations)
 /// says; and in a transaction the calls that come after it.
 ///
 /// ```no_run
