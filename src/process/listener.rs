@@ -33,7 +33,7 @@ pub struct Listener(OwnFd);
 /// There is no variant that performs the call on each thread: each would make a filter and a listener of its own, and
 /// the kernel allows one listener in a thread's filters.
 ///
-/// **The filter must not notify of the calls that a broadcast makes** (CAVEATS.md has the list, futex(2) is on it) if
+/// **The filter must not notify of the calls that a broadcast makes** (docs/kernel-calls.md has the list, futex(2) is on it) if
 /// the supervisor is a thread of this process: while the threads are held, no thread can answer.
 ///
 /// Errors: as [`seccomp`](super::seccomp). ESRCH if another thread has a filter that the calling thread does not have.

@@ -132,7 +132,7 @@ impl fmt::Debug for SeccompFlags {
 /// - [`Error::TsyncConflict`](crate::Error::TsyncConflict), with [`Synchronization::Kernel`]: it names a thread that has a
 ///   filter which the calling thread does not have.
 ///
-/// With [`Synchronization::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as CAVEATS.md
+/// With [`Synchronization::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as [`docs::limitations`](crate::docs::limitations)
 /// says; and in a transaction the calls that come after it.
 ///
 /// ```no_run
