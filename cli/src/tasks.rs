@@ -79,7 +79,7 @@ pub(crate) struct Credentials {
 }
 
 /// Whether the task or process is not there any more.
-pub(crate) fn gone(error: Errno) -> bool {
+pub(crate) fn is_no_such_process(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::ESRCH)
 }
 
