@@ -237,7 +237,7 @@ impl<'a> Gather<'a> {
                         shared.threads.remove_last();
                         misses = misses.saturating_add(1);
                     }
-                    Signalled::NotSignalled => return None,
+                    Signalled::Skipped => return None,
                 }
             }
         }
@@ -289,7 +289,7 @@ impl<'a> Gather<'a> {
             match self.insert_and_signal(Some(entry), entry.tid() as i32) {
                 Signalled::Expected => due = due.saturating_add(1),
                 Signalled::NoSuchThread => entry.assign(0, ThreadState::Idle),
-                Signalled::NotSignalled => {}
+                Signalled::Skipped => {}
             }
         }
         due
@@ -471,7 +471,7 @@ enum Signalled {
     /// There is no such thread.
     NoSuchThread,
     /// The thread is exempt, or could not be signalled.
-    NotSignalled,
+    Skipped,
 }
 
 /// What it takes to signal one thread, apart from the list that is being read.
@@ -496,12 +496,12 @@ impl Sender {
         let id = tid as u32;
         let Some(entry) = known.or_else(|| self.shared.threads.insert(id)) else {
             self.capacity_exceeded = true;
-            return Signalled::NotSignalled;
+            return Signalled::Skipped;
         };
         let state = entry.state();
         match state {
             ThreadState::Sent => return Signalled::Expected,
-            ThreadState::Exempt(_) => return Signalled::NotSignalled,
+            ThreadState::Exempt(_) => return Signalled::Skipped,
             _ if entry.is_held(self.epoch) => return Signalled::Expected,
             _ => {}
         }
@@ -509,7 +509,7 @@ impl Sender {
         // parent's there.
         if !self.shared.rendezvous.is_locked_by(self.tid as u32) {
             self.refused = Some(Errno::PERM);
-            return Signalled::NotSignalled;
+            return Signalled::Skipped;
         }
         if !entry.exchange(id, state, ThreadState::Sent) {
             // An earlier signal has brought it here at this moment.
@@ -536,6 +536,6 @@ impl Sender {
                 }
             }
         }
-        Signalled::NotSignalled
+        Signalled::Skipped
     }
 }

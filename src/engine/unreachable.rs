@@ -84,7 +84,7 @@ fn report_matching(
             }
         };
         total = total.saturating_add(1);
-        threads.push(UnreachableThread { tid: task.tid, name, state, reason: reason });
+        threads.push(UnreachableThread { tid: task.tid, name, state, reason });
         Ok(())
     });
     UnreachableThreads { deadline, total, threads }
