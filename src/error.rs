@@ -5,7 +5,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::engine::records::Records;
+use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
 
 /// The reason why a broadcast was not performed. Nothing has changed in any thread, whichever variant it is.
@@ -203,7 +203,7 @@ pub(crate) enum CallFailure {
 
 impl Error {
     /// Converts the error of a transaction that had one call.
-    pub(crate) fn of_a_single_call(error: TransactionError) -> Self {
+    pub(crate) fn from_single_call(error: TransactionError) -> Self {
         match error {
             TransactionError::NothingChanged(error) => error,
             TransactionError::Partial(partial) => partial.why.into(),
@@ -409,7 +409,9 @@ impl fmt::Display for Requirement {
             Self::Memory => "no memory for the list of threads",
             Self::ThreadList => "the threads could not be listed",
             Self::SignalHandler => "no handler could be installed for signal 33",
-            Self::SendSignal => "no thread can be signalled, because rt_tgsigqueueinfo(2) is refused",
+            Self::SendSignal => {
+                "no thread can be signalled, because rt_tgsigqueueinfo(2) is refused"
+            }
             Self::ThreadId => "getpid(2) or gettid(2) is refused",
             Self::SignalMask => "the signal mask could not be changed",
             Self::Clock => "the time could not be read",
@@ -429,7 +431,7 @@ impl fmt::Display for Requirement {
 pub struct UnreachableThreads {
     pub(crate) deadline: Duration,
     pub(crate) total: usize,
-    pub(crate) threads: Records<UnreachableThread>,
+    pub(crate) threads: ReportBuffer<UnreachableThread>,
 }
 
 impl UnreachableThreads {

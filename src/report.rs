@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::engine::answers::Answers;
-use crate::engine::records::Records;
+use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
 
 /// What a broadcast did: the result of each thread, the tasks that were skipped, and how long the threads were held.
@@ -40,8 +40,8 @@ use crate::errno::Errno;
 /// ```
 pub struct Report {
     pub(crate) value: usize,
-    pub(crate) results: Records<ThreadResult>,
-    pub(crate) skipped: Records<SkippedTask>,
+    pub(crate) results: ReportBuffer<ThreadResult>,
+    pub(crate) skipped: ReportBuffer<SkippedTask>,
     pub(crate) divergent: usize,
     pub(crate) attempts: u32,
     pub(crate) max_pause: Duration,
@@ -53,12 +53,12 @@ impl Report {
     pub(crate) const fn new() -> Self {
         Self {
             value: 0,
-            results: Records::EMPTY,
-            skipped: Records::EMPTY,
+            results: ReportBuffer::EMPTY,
+            skipped: ReportBuffer::EMPTY,
             divergent: 0,
             attempts: 0,
             max_pause: Duration::ZERO,
-            answers: Answers::none(),
+            answers: Answers::empty(),
             first_question: 0,
         }
     }
