@@ -12,13 +12,16 @@ use crate::errno::Errno;
 ///
 /// ```
 /// use libpsx::process::{CapabilitySets, capset};
-/// use libpsx::{Error, RefusalReason, Requirement, UnreachableReason};
+/// use libpsx::{Error, RefusalReason, Requirement, SharedResource, UnreachableReason};
+/// use libpsx::{UnreachableThread, UnreachableThreads};
 ///
 /// match capset(CapabilitySets::EMPTY).execute() {
 ///     Ok(_) => println!("no thread has a capability"),
 ///     Err(Error::Unreachable(threads)) => {
+///         let threads: UnreachableThreads = threads;
 ///         println!("{} threads could not be stopped", threads.total());
-///         for thread in threads.threads() {
+///         let named: &[UnreachableThread] = threads.threads();
+///         for thread in named {
 ///             println!("{} ({}, state {})", thread.tid(), thread.name(), thread.state());
 ///             if thread.reason() == UnreachableReason::Traced {
 ///                 println!("detach the debugger from it");
@@ -26,7 +29,9 @@ use crate::errno::Errno;
 ///         }
 ///     }
 ///     Err(Error::Refused(RefusalReason::NotLast)) => unreachable!("it is the only call"),
-///     Err(Error::NotShared { tid, resource }) => println!("thread {tid} has {resource} of its own"),
+///     Err(Error::NotShared { tid, resource: SharedResource::Descriptors }) => {
+///         println!("thread {tid} has a descriptor table of its own");
+///     }
 ///     Err(Error::Environment { requirement: Requirement::Memory, errno }) => {
 ///         println!("no memory: error number {}", errno.raw_os_error());
 ///     }

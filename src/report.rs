@@ -17,19 +17,21 @@ use crate::errno::Errno;
 ///
 /// ```
 /// use libpsx::process::set_no_new_privs;
-/// use libpsx::{CallOutcome, SkipReason};
+/// use libpsx::{CallOutcome, SkipReason, SkippedTask, ThreadResult};
 ///
 /// let report = set_no_new_privs().execute_with_report()?;
 /// println!("returned {} in {} threads", report.value(), report.threads());
 /// println!("{} attempts, at most {:?} each", report.attempts(), report.max_pause());
 /// assert_eq!(report.divergent(), 0);
-/// for result in report.results() {
+/// let results: &[ThreadResult] = report.results();
+/// for result in results {
 ///     match result.outcome() {
 ///         CallOutcome::Returned(_) => {}
 ///         other => println!("thread {}, call {}: {other}", result.tid(), result.call()),
 ///     }
 /// }
-/// for task in report.skipped() {
+/// let skipped: &[SkippedTask] = report.skipped();
+/// for task in skipped {
 ///     println!("task {} was skipped: {:?}", task.tid(), task.reason());
 ///     assert_ne!(task.reason(), SkipReason::UserWorker);
 /// }
