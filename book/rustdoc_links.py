@@ -1,20 +1,38 @@
 #!/usr/bin/env python3
 """An mdBook preprocessor: makes what rustdoc reads readable for mdBook.
 
-The chapters on promises and limitations include src/docs/*.md, which are rustdoc modules. Their links name Rust paths:
-a link to another of these modules becomes a link to its chapter, and a link to an item of a crate becomes a link to the
-crate's documentation. Their headings move down by one level, because the chapter has a title of its own.
+Some chapters include documents of the repository, so that nothing is written twice:
+
+- src/docs/*.md ("rustdoc"). Their links name Rust paths. A link to another of these modules becomes a link to its chapter,
+  and a link to an item of a crate becomes a link to the crate's documentation. Their headings move down by one level,
+  because the chapter has a title of its own.
+- docs/*.md ("document"). A link to another document becomes a link to its chapter, if it has one.
 """
 
 import json
 import re
 import sys
 
-CHAPTERS = {"promises": "promises.md", "limitations": "limitations.md", "internals": "how.md", "patterns": "faq.md"}
-MARKER = re.compile(r"<!-- rustdoc -->\n(.*?)<!-- /rustdoc -->\n", re.S)
+# The chapter of each module of libpsx::docs, and of each document that a chapter includes or replaces.
+CHAPTERS = {
+    "promises": "promises.md",
+    "limitations": "limitations.md",
+    "internals": "how.md",
+    "patterns": "patterns.md",
+    "audit.md": "audit.md",
+    "audit-json.md": "audit-json.md",
+    "daemons.md": "daemon.md",
+    "kernel-calls.md": "kernel-calls.md",
+    "performance.md": "performance-details.md",
+    "upstream.md": "upstream.md",
+}
+MARKER = re.compile(r"<!-- (rustdoc|document) -->\n(.*?)<!-- /\1 -->\n?", re.S)
 LINK = re.compile(r"\]\((super|crate)((?:::\w+)*)(#[\w-]+)?\)")
-# [`Name`](crate::x) has a target; [`Name`] alone stands for itself.
+# A link to a file of the repository.
+FILE = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)#]*)(#[\w-]*)?\)")
 HEADING = re.compile(r"^(#+ )", re.M)
+# Inside of a block of code, "# " begins a hidden line, and a bracket is no link.
+FENCE = re.compile(r"^(```.*?^```$)", re.M | re.S)
 
 
 def target(match):
@@ -30,9 +48,22 @@ def target(match):
     return f"](https://docs.rs/libpsx/latest/{page}?search={item})"
 
 
+def file(match):
+    """A file that is a chapter is linked; of any other only the words stay."""
+    words, path, anchor = match.group(1), match.group(2), match.group(3) or ""
+    if path in CHAPTERS.values():
+        return match.group(0)
+    chapter = CHAPTERS.get(path.rpartition("/")[2])
+    return f"[{words}]({chapter}{anchor})" if chapter else words
+
+
 def in_book(match):
-    text = HEADING.sub(r"#\1", match.group(1))
-    return LINK.sub(target, text)
+    parts = FENCE.split(match.group(2))
+    for index in range(0, len(parts), 2):
+        if match.group(1) == "rustdoc":
+            parts[index] = HEADING.sub(r"#\1", parts[index])
+        parts[index] = FILE.sub(file, LINK.sub(target, parts[index]))
+    return "".join(parts)
 
 
 def walk(items):
