@@ -89,7 +89,6 @@
 //! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
 //! these crates make, and the crates are exported again under their names.
 
-
 mod error;
 mod filter;
 mod iab;
