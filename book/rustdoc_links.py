@@ -41,11 +41,7 @@ def target(match):
         return f"]({CHAPTERS[path[0]]}{anchor})"
     if path[:1] == ["docs"] and len(path) == 2:
         return f"]({CHAPTERS[path[1]]}{anchor})"
-    *modules, item = path
-    if not item[0].isupper() and not modules and item in ("process", "docs"):
-        return f"](https://docs.rs/libpsx/latest/libpsx/{item}/index.html{anchor})"
-    page = "/".join(["libpsx", *modules, ""])
-    return f"](https://docs.rs/libpsx/latest/{page}?search={item})"
+    return f"](https://docs.rs/libpsx/latest/libpsx/?search={'::'.join(path)})"
 
 
 def file(match):

@@ -41,7 +41,7 @@ fn each_variant_of_an_error_has_a_row() {
     let rows = first_cells(&read("book/src/errors.md"));
     let mut all = variants("src/error.rs", "");
     // Not an error: what a thread can have for itself.
-    all.retain(|name| !name.starts_with("Resource::"));
+    all.retain(|name| !name.starts_with("SharedResource::"));
     all.extend(variants("privileges/src/error.rs", "privileges::"));
     assert!(all.len() > 40, "only {} variants were found", all.len());
     let missing: Vec<_> = all.iter().filter(|name| !rows.contains(*name)).collect();
@@ -49,7 +49,7 @@ fn each_variant_of_an_error_has_a_row() {
     let known: BTreeSet<_> = all.into_iter().collect();
     let unknown: Vec<_> = rows
         .iter()
-        .filter(|name| name.contains("::") && !name.starts_with("Outcome::") && !known.contains(*name))
+        .filter(|name| name.contains("::") && !name.starts_with("CallOutcome::") && !known.contains(*name))
         .collect();
     assert!(unknown.is_empty(), "errors.md has rows for {unknown:?}, which do not exist");
 }
