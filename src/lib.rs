@@ -63,14 +63,15 @@ mod sys;
 mod transaction;
 
 pub use broadcast::{Broadcast, sensitivity, set_sensitivity, syscall3, syscall6};
-pub use engine::call::Agreement;
+pub use engine::call::ResultCheck;
 pub use engine::divergence::Sensitivity;
 pub use errno::Errno;
 pub use error::{
-    Error, Need, Obstacle, Partial, Refusal, Resource, Straggler, TransactionError, Unreachable,
+    Error, PartialFailure, RefusalReason, Requirement, SharedResource, TransactionError,
+    UnreachableReason, UnreachableThread, UnreachableThreads,
 };
-pub use report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
-pub use transaction::{OnPartial, Transaction};
+pub use report::{CallOutcome, Report, SkipReason, SkippedTask, ThreadResult};
+pub use transaction::{PartialFailureAction, Transaction};
 
 /// Expands to its items if this crate is built without the standard library, and to nothing otherwise. A library
 /// that has to define its own panic handler cannot ask which features its dependencies were given: in a workspace

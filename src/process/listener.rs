@@ -42,11 +42,11 @@ pub struct Listener(OwnFd);
 /// ```no_run
 /// use std::os::fd::OwnedFd;
 ///
-/// use libpsx::process::{Instruction, SeccompFlags, no_new_privs, seccomp_with_listener};
+/// use libpsx::process::{Instruction, SeccompFlags, set_no_new_privs, seccomp_with_listener};
 ///
 /// # let program: Vec<Instruction> = Vec::new();
-/// no_new_privs().perform()?;
-/// let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform()?;
+/// set_no_new_privs().execute()?;
+/// let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute()?;
 /// let descriptor = OwnedFd::from(listener);
 /// # Ok::<(), libpsx::Error>(())
 /// ```
@@ -68,30 +68,30 @@ impl<'a> FilterWithListener<'a> {
     ///
     /// # Errors
     /// Any [`Error`] means that nothing changed in any thread.
-    pub fn perform(&self) -> Result<Listener, Error> {
-        self.operation.perform().map(Listener::of_value)
+    pub fn execute(&self) -> Result<Listener, Error> {
+        self.operation.execute().map(Listener::of_value)
     }
 
     /// Performs a transaction whose last call installs the filter in every thread.
     ///
     /// ```no_run
     /// use libpsx::Transaction;
-    /// use libpsx::process::{Instruction, SeccompFlags, no_new_privs, seccomp_with_listener};
+    /// use libpsx::process::{Instruction, SeccompFlags, set_no_new_privs, seccomp_with_listener};
     ///
     /// # let program: Vec<Instruction> = Vec::new();
     /// let filter = seccomp_with_listener(&program, SeccompFlags::EMPTY);
-    /// let listener = filter.perform_after(Transaction::new().with(no_new_privs()))?;
+    /// let listener = filter.execute_after(Transaction::new().with(set_no_new_privs()))?;
     /// # drop(listener);
     /// # Ok::<(), libpsx::TransactionError>(())
     /// ```
     ///
     /// # Errors
-    /// As [`Transaction::perform`].
-    pub fn perform_after(
+    /// As [`Transaction::execute`].
+    pub fn execute_after(
         &self,
         transaction: Transaction<'a>,
     ) -> Result<Listener, TransactionError> {
-        transaction.with(self.operation).perform().map(Listener::of_value)
+        transaction.with(self.operation).execute().map(Listener::of_value)
     }
 }
 
