@@ -7,11 +7,15 @@ Some chapters include documents of the repository, so that nothing is written tw
   and a link to an item of a crate becomes a link to the crate's documentation. Their headings move down by one level,
   because the chapter has a title of its own.
 - docs/*.md ("document"). A link to another document becomes a link to its chapter, if it has one.
+
+A chapter that is only "<!-- if-there PATH -->" is the document at that place, and is left out if there is none.
 """
 
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
 # The chapter of each module of libpsx::docs, and of each document that a chapter includes or replaces.
 CHAPTERS = {
@@ -20,12 +24,16 @@ CHAPTERS = {
     "internals": "how.md",
     "patterns": "patterns.md",
     "audit.md": "audit.md",
+    "audit-policy.md": "audit-policy.md",
+    "platforms.md": "platforms.md",
+    "VERIFICATION.md": "verification.md",
     "audit-json.md": "audit-json.md",
     "daemons.md": "daemon.md",
     "kernel-calls.md": "kernel-calls.md",
     "performance.md": "performance-details.md",
     "upstream.md": "upstream.md",
 }
+IF_THERE = re.compile(r"<!-- if-there (\S+) -->\s*")
 MARKER = re.compile(r"<!-- (rustdoc|document) -->\n(.*?)<!-- /\1 -->\n?", re.S)
 LINK = re.compile(r"\]\((super|crate)((?:::\w+)*)(#[\w-]+)?\)")
 # A link to a file of the repository.
@@ -53,27 +61,40 @@ def file(match):
     return f"[{words}]({chapter}{anchor})" if chapter else words
 
 
-def in_book(match):
-    parts = FENCE.split(match.group(2))
+def converted(text, is_module):
+    parts = FENCE.split(text)
     for index in range(0, len(parts), 2):
-        if match.group(1) == "rustdoc":
+        if is_module:
             parts[index] = HEADING.sub(r"#\1", parts[index])
         parts[index] = FILE.sub(file, LINK.sub(target, parts[index]))
     return "".join(parts)
 
 
 def walk(items):
-    for item in items:
+    for item in list(items):
         chapter = item.get("Chapter") if isinstance(item, dict) else None
-        if chapter:
-            chapter["content"] = MARKER.sub(in_book, chapter["content"])
-            walk(chapter["sub_items"])
+        if not chapter:
+            continue
+        document = IF_THERE.fullmatch(chapter["content"])
+        if document and not Path(document.group(1)).exists():
+            items.remove(item)
+        elif document:
+            chapter["content"] = converted(Path(document.group(1)).read_text(), False)
+        else:
+            text = MARKER.sub(lambda match: converted(match.group(2), match.group(1) == "rustdoc"), chapter["content"])
+            chapter["content"] = text
+        walk(chapter["sub_items"])
 
 
 def main():
     if sys.argv[1:2] == ["supports"]:
         return
-    _context, book = json.load(sys.stdin)
+    context, book = json.load(sys.stdin)
+    os.chdir(context["root"])
+    for path in Path("src").glob("*.md"):
+        document = IF_THERE.fullmatch(path.read_text())
+        if document and not Path(document.group(1)).exists():
+            CHAPTERS.pop(Path(document.group(1)).name, None)
     walk(book.get("items", book.get("sections", [])))
     json.dump(book, sys.stdout)
 
