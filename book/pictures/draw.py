@@ -98,10 +98,8 @@ def mixed():
     for name, y, held in (("caller", 214, 150), ("thread A", 242, 200), ("thread B", 270, 290)):
         p.text(6, y + 16, name)
         p.bar(90, y, held - 92, OLD)
-        p.bar(held, y, 300 - held if name != "caller" else 148, HELD)
         at = 302 if name == "caller" else 354
-        if name != "caller":
-            p.bar(300, y, 52, HELD)
+        p.bar(held, y, at - held - 2, HELD)
         p.bar(at, y, 50, CALL, "call")
         p.bar(at + 52, y, (430 if name == "caller" else 450) - at - 54, HELD)
         leave = 430 if name == "caller" else 450

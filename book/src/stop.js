@@ -11,8 +11,8 @@
     done: ["✓", "held, has performed the call"],
     wait: ["…", "waits"],
     fresh: ["▶", "runs, new state"],
-    fork: ["⑂", "forks, old state"],
-    child: ["◦", "the child, old state"],
+    fork: ["+1", "forks, old state"],
+    child: ["▶", "the child, old state"],
     gone: ["", "does not exist"],
   };
 
