@@ -49,7 +49,9 @@ fn each_variant_of_an_error_has_a_row() {
     let known: BTreeSet<_> = all.into_iter().collect();
     let unknown: Vec<_> = rows
         .iter()
-        .filter(|name| name.contains("::") && !name.starts_with("CallOutcome::") && !known.contains(*name))
+        .filter(|name| {
+            name.contains("::") && !name.starts_with("CallOutcome::") && !known.contains(*name)
+        })
         .collect();
     assert!(unknown.is_empty(), "errors.md has rows for {unknown:?}, which do not exist");
 }
@@ -81,9 +83,13 @@ fn each_function_of_the_c_headers_is_in_the_book() {
     assert!(own.len() >= 6, "{own:?}");
     let missing: Vec<_> = own.iter().filter(|name| !book.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "coming-from-c.md lacks {missing:?}");
-    let headers = ["target/peers/sid/usr/include/sys/capability.h", "/usr/include/sys/capability.h"];
-    let Some(header) = headers.iter().find_map(|path| fs::read_to_string(root().join(path)).ok()) else {
-        println!("SKIPPED: each_function_of_the_c_headers_is_in_the_book: there is no sys/capability.h of libcap");
+    let headers =
+        ["target/peers/sid/usr/include/sys/capability.h", "/usr/include/sys/capability.h"];
+    let Some(header) = headers.iter().find_map(|path| fs::read_to_string(root().join(path)).ok())
+    else {
+        println!(
+            "SKIPPED: each_function_of_the_c_headers_is_in_the_book: there is no sys/capability.h of libcap"
+        );
         return;
     };
     let cap = declared(&header, "cap_");
