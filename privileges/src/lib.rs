@@ -166,12 +166,6 @@
 //! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
 //! these crates make, and the crates are exported again under their names.
 
-/// The programs in README.md and in docs/daemons.md are compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-#[doc = include_str!("../../docs/daemons.md")]
-struct Readme;
-
 mod context;
 mod current;
 mod error;
