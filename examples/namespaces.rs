@@ -61,7 +61,7 @@ async fn run() -> Result<(), Failure> {
     let of_task = tokio::spawn(async { std::fs::read_link("/proc/thread-self/ns/net") }).await??;
     println!("net: a task is in {}", of_task.display());
     // A namespace that exists, by its descriptor; here the one where the process came from.
-    setns(&home, Namespace::Network).perform()?;
+    setns(&home, Namespace::Network).execute()?;
     println!("net: all threads back in {}", one("net")?);
 
     // Not supported: the kernel says so, whichever library asks.

@@ -89,11 +89,14 @@
 //! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
 //! these crates make, and the crates are exported again under their names.
 
-/// The programs in README.md are compiled.
+/// The programs in README.md and in docs/daemons.md are compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../docs/daemons.md")]
 struct Readme;
 
+mod context;
+mod current;
 mod error;
 mod filter;
 mod iab;
@@ -101,12 +104,10 @@ mod id;
 mod kill;
 mod names;
 mod plan;
-mod present;
 mod step;
-mod surroundings;
+mod target;
 mod tasks;
 mod verify;
-mod wanted;
 
 pub mod bpf;
 pub mod file;
@@ -116,22 +117,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use context::ExecutionContext;
+pub use current::capabilities_of;
 pub use error::{Error, Problem};
-pub use iab::{BadIab, Iab};
+pub use iab::{Iab, ParseIabError};
 pub use id::{Groups, Id, IntoCapabilitySet};
 #[cfg(feature = "landlock")]
 pub use landlock;
 #[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
 pub use libpsx::process::{
-    Capabilities, Capability, CapabilitySet, Gid, Instruction, IoPriority, LandlockFlags,
-    Namespace, SchedAttr, Scheduler, Securebits, Uid,
+    Capability, CapabilitySet, CapabilitySets, Gid, Instruction, IoPriority, LandlockFlags,
+    Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
-pub use present::capabilities_of;
 #[cfg(feature = "seccompiler")]
 pub use seccompiler;
-use surroundings::Surroundings;
 pub use verify::Mismatch;
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
@@ -180,7 +181,7 @@ pub struct Privileges {
     new_session_keyring: bool,
     dumpable: bool,
     parent_death_signal: Option<i32>,
-    surroundings: Surroundings,
+    context: ExecutionContext,
     deadline: Option<Duration>,
     report_failure: bool,
     /// Settings that were made twice with different values.
@@ -236,7 +237,7 @@ impl Privileges {
         self.once("group", group.into(), |all| &mut all.group)
     }
 
-    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::OfUser`].
+    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::FromUser`].
     pub fn groups(self, groups: impl Into<Groups>) -> Self {
         self.once("groups", groups.into(), |all| &mut all.groups)
     }
@@ -382,7 +383,7 @@ impl Privileges {
 
     /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same one.
     pub fn new_namespace(mut self, kind: Namespace) -> Self {
-        let new = &mut self.surroundings.new_namespaces;
+        let new = &mut self.context.new_namespaces;
         if !new.contains(&kind) {
             new.push(kind);
         }
@@ -401,32 +402,32 @@ impl Privileges {
     /// # }
     /// ```
     pub fn join_namespace(mut self, kind: Namespace, namespace: impl Into<OwnedFd>) -> Self {
-        if self.surroundings.joined.iter().any(|(other, _)| *other == kind) {
+        if self.context.joined.iter().any(|(other, _)| *other == kind) {
             self.twice.push("join_namespace");
         }
-        self.surroundings.joined.push((kind, Arc::new(namespace.into())));
+        self.context.joined.push((kind, Arc::new(namespace.into())));
         self
     }
 
     /// Sets the scheduling policy with its attributes, sched_setattr(2).
     ///
     /// ```
-    /// use privileges::{Privileges, SchedAttr, Scheduler};
+    /// use privileges::{Privileges, SchedAttr, SchedPolicy};
     ///
-    /// let settings = Privileges::new().scheduling(SchedAttr::new(Scheduler::Batch(5)).reset_on_fork());
+    /// let settings = Privileges::new().scheduling(SchedAttr::new(SchedPolicy::Batch(5)).reset_on_fork());
     /// ```
     pub fn scheduling(self, attributes: SchedAttr) -> Self {
-        self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
+        self.once("scheduling", attributes, |all| &mut all.context.scheduling)
     }
 
     /// Sets the nice value and leaves the policy, setpriority(2): from -20 (the most CPU time) to 19.
     pub fn nice(self, value: i32) -> Self {
-        self.once("nice", value, |all| &mut all.surroundings.nice)
+        self.once("nice", value, |all| &mut all.context.nice)
     }
 
     /// Sets the priority of input and output, ioprio_set(2).
     pub fn io_priority(self, priority: IoPriority) -> Self {
-        self.once("io_priority", priority, |all| &mut all.surroundings.io_priority)
+        self.once("io_priority", priority, |all| &mut all.context.io_priority)
     }
 
     /// Sets the CPUs that the threads may run on, by their numbers, sched_setaffinity(2).
@@ -441,12 +442,12 @@ impl Privileges {
                 *word |= 1 << bit;
             }
         }
-        self.once("cpus", words, |all| &mut all.surroundings.cpus)
+        self.once("cpus", words, |all| &mut all.context.cpus)
     }
 
     /// Sets how late the kernel may let a thread's timers expire, PR_SET_TIMERSLACK(2const).
     pub fn timer_slack(self, slack: Duration) -> Self {
-        self.once("timer_slack", slack, |all| &mut all.surroundings.timer_slack)
+        self.once("timer_slack", slack, |all| &mut all.context.timer_slack)
     }
 
     /// Sets how long to try to bring all threads to a stop; 10 seconds if it is not set.
@@ -471,22 +472,22 @@ impl Privileges {
     /// Settings that cannot both be meant.
     fn find_contradictions(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> =
-            self.twice.iter().map(|name| Problem::TwoSettings(name, name)).collect();
+            self.twice.iter().map(|name| Problem::ConflictingSettings(name, name)).collect();
         let iab = self.iab.is_some();
-        let around = &self.surroundings;
+        let context = &self.context;
         let both_namespaces =
-            around.joined.iter().any(|(kind, _)| around.new_namespaces.contains(kind));
+            context.joined.iter().any(|(kind, _)| context.new_namespaces.contains(kind));
         for (both, first, second) in [
             (self.user.is_some() && self.stay_root, "user", "stay_root"),
             (self.groups.is_some() && self.keep_groups, "groups", "keep_groups"),
             (iab && self.inheritable.is_some(), "iab", "inheritable"),
             (iab && self.ambient.is_some(), "iab", "ambient"),
             (iab && self.bounding.is_some(), "iab", "bounding"),
-            (around.scheduling.is_some() && around.nice.is_some(), "scheduling", "nice"),
+            (context.scheduling.is_some() && context.nice.is_some(), "scheduling", "nice"),
             (both_namespaces, "new_namespace", "join_namespace"),
         ] {
             if both {
-                found.push(Problem::TwoSettings(first, second));
+                found.push(Problem::ConflictingSettings(first, second));
             }
         }
         found
@@ -494,7 +495,7 @@ impl Privileges {
 }
 
 fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
-    *place = Some(place.unwrap_or_default() | more.into_set());
+    *place = Some(place.unwrap_or_default() | more.into_capability_set());
 }
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away

@@ -1,4 +1,4 @@
-//! Dropping for good: what /proc says of every thread, beside what setpriv(1) and capsh(1) make of the same wish.
+//! Dropping for good: what /proc says of every thread, beside what setpriv(1) and capsh(1) make of the same settings.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -127,8 +127,8 @@ fn groups_by_name_and_number() {
             STATUS,
         ]);
         let groups = vec![Id::from(2), Id::from("users"), Id::from("daemon")];
-        let wish = Privileges::new().user(65534).group(7).groups(Groups::These(groups));
-        wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user(65534).group(7).groups(Groups::Explicit(groups));
+        settings.plan().unwrap().apply().unwrap();
         all_are(&wanted);
     });
 }
@@ -150,10 +150,11 @@ fn ambient_capabilities_as_setpriv_makes_them() {
         ]);
         // setpriv leaves to the program that it executes what that inherits: net_raw alone.
         assert_eq!(wanted["CapPrm"], "0000000000002000");
-        let two = CapabilitySet::of(&[Capability::NET_RAW, Capability::CHOWN]);
-        let wish = Privileges::new().user("nobody").group("nogroup").groups(Groups::These(vec![]));
-        let wish = wish.keep(two).ambient(Capability::NET_RAW).bounding(two);
-        let plan = wish.plan().unwrap();
+        let two = CapabilitySet::from_slice(&[Capability::NET_RAW, Capability::CHOWN]);
+        let settings =
+            Privileges::new().user("nobody").group("nogroup").groups(Groups::Explicit(vec![]));
+        let settings = settings.keep(two).ambient(Capability::NET_RAW).bounding(two);
+        let plan = settings.plan().unwrap();
         let shown = plan.to_string();
         plan.apply().unwrap();
         for field in ["CapPrm", "CapEff"] {
@@ -198,12 +199,12 @@ fn modes_as_capsh_sets_them() {
                 let bits = printed.split_once("Securebits: ").unwrap().1;
                 let bits = bits.split(['/', ' ']).nth(1).unwrap().trim_start_matches("0x");
                 rooted().mode(mode).plan().unwrap().apply().unwrap();
-                let set = Securebits::of_this_thread().unwrap();
+                let set = Securebits::current().unwrap();
                 assert_eq!(set.bits(), u32::from_str_radix(bits, 16).unwrap(), "{name}: {printed}");
                 let report = identities(0).unwrap();
                 assert!(report.identities().all(|one| one.securebits() == Some(set)));
                 let text = printed.lines().find_map(|line| line.strip_prefix("Current: ")).unwrap();
-                let sets = text.parse::<privileges::Capabilities>().unwrap();
+                let sets = text.parse::<privileges::CapabilitySets>().unwrap();
                 let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
                 all_have("CapPrm", &hex(sets.permitted));
                 all_have("CapEff", &hex(sets.effective));
@@ -236,7 +237,7 @@ fn iab_as_capsh_sets_it() {
             "-c",
             "exec cat /proc/self/status",
         ]);
-        let keep = libpsx::process::Capabilities::of_this_thread().unwrap().permitted;
+        let keep = libpsx::process::CapabilitySets::current().unwrap().permitted;
         rooted().keep(keep).iab(iab).plan().unwrap().apply().unwrap();
         for field in ["CapInh", "CapAmb", "CapBnd"] {
             all_have(field, &wanted[field]);
@@ -254,8 +255,8 @@ fn another_root_directory() {
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("inside")).unwrap();
         std::os::unix::fs::symlink("/inside", root.join("link")).unwrap();
-        let wish = Privileges::new().user("nobody").chroot(&root).chdir("link/../../inside");
-        wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user("nobody").chroot(&root).chdir("link/../../inside");
+        settings.plan().unwrap().apply().unwrap();
         assert!(std::fs::metadata("/etc").is_err());
         assert_eq!(std::env::current_dir().unwrap(), std::path::Path::new("/inside"));
         // No /proc here: each thread says it.
@@ -265,8 +266,8 @@ fn another_root_directory() {
 }
 
 #[test]
-fn sandboxed_at_last() {
-    isolated_as_root("sandboxed_at_last", WATCHDOG, || {
+fn sandboxed_finally() {
+    isolated_as_root("sandboxed_finally", WATCHDOG, || {
         threads();
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap();
         let ruleset = ruleset.create().unwrap();
@@ -286,8 +287,8 @@ fn sandboxed_at_last() {
             .collect();
         let tasks = proc::tids().len();
         let before = std::fs::File::open("/proc/self/status").unwrap();
-        let wish = Privileges::new().user("nobody").landlock(ruleset).seccomp(&program);
-        let applied = wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user("nobody").landlock(ruleset).seccomp(&program);
+        let applied = settings.plan().unwrap().apply().unwrap();
         assert_eq!(applied.threads, tasks);
         assert!(std::fs::read_dir("/").is_err());
         let status = std::io::read_to_string(before).unwrap();
@@ -297,10 +298,10 @@ fn sandboxed_at_last() {
     });
 }
 
-/// The wish is refused, and every thread is as before.
-fn refused(wish: Privileges, check: impl FnOnce(&Problem) -> bool) {
+/// The settings are refused, and every thread is as before.
+fn refused(settings: Privileges, check: impl FnOnce(&Problem) -> bool) {
     let before = FIELDS.map(proc::field_in_every_thread);
-    let error = wish.plan().expect_err("it is refused");
+    let error = settings.plan().expect_err("it is refused");
     let Error::Plan(problems) = &error else { panic!("{error:?}") };
     assert!(problems.len() == 1 && check(&problems[0]), "{problems:?}");
     assert_eq!(FIELDS.map(proc::field_in_every_thread), before);
@@ -312,30 +313,33 @@ fn refused_before_anything_changes() {
     isolated_as_root("refused_before_anything_changes", WATCHDOG, || {
         threads();
         let new = rooted;
-        refused(user("no such user"), |e| matches!(e, Problem::NoUser(_)));
-        refused(new().group("no such group"), |e| matches!(e, Problem::NoGroup(_)));
-        refused(user(u32::MAX), |e| matches!(e, Problem::NoId(_)));
-        refused(user(123_456), |e| matches!(e, Problem::NoEntry(123_456)));
-        refused(new().chroot("/no/such/place"), |e| matches!(e, Problem::Directory { .. }));
+        refused(user("no such user"), |e| matches!(e, Problem::UserNotFound(_)));
+        refused(new().group("no such group"), |e| matches!(e, Problem::GroupNotFound(_)));
+        refused(user(u32::MAX), |e| matches!(e, Problem::InvalidId(_)));
+        refused(user(123_456), |e| matches!(e, Problem::NoPasswdEntry(123_456)));
+        refused(new().chroot("/no/such/place"), |e| matches!(e, Problem::OpenDirectory { .. }));
         let unknown = Capability::new(63).unwrap();
         refused(new().keep(unknown), |e| matches!(e, Problem::UnknownCapabilities(_)));
         refused(new().ambient(Capability::CHOWN), |e| matches!(e, Problem::AmbientNotKept(_)));
         let conflicting = new().mode(Mode::NoPriv).keep(Capability::CHOWN);
-        refused(conflicting, |e| matches!(e, Problem::Conflict(Mode::NoPriv, _)));
+        refused(conflicting, |e| matches!(e, Problem::ModeConflict(Mode::NoPriv, _)));
 
         let chown = CapabilitySet::from(Capability::CHOWN);
         new().keep(chown).plan().unwrap().apply().unwrap();
         let kill = Capability::KILL;
-        refused(new().keep(kill), |e| matches!(e, Problem::NotHeld(set) if set.contains(kill)));
+        refused(
+            new().keep(kill),
+            |e| matches!(e, Problem::NotPermitted(set) if set.contains(kill)),
+        );
         let Err(Error::Plan(problems)) = user("nobody").plan() else { panic!("Ok") };
         let needs = |problem: &Problem| match problem {
-            Problem::Needs { capability, .. } => *capability,
+            Problem::MissingCapability { capability, .. } => *capability,
             other => panic!("{other:?}"),
         };
         let needed: Vec<_> = problems.iter().map(needs).collect();
         assert_eq!(needed, [Capability::SETGID, Capability::SETGID, Capability::SETUID]);
-        refused(new().bounding(chown), |e| matches!(e, Problem::Needs { .. }));
-        refused(new().mode(Mode::Pure1e), |e| matches!(e, Problem::Needs { .. }));
+        refused(new().bounding(chown), |e| matches!(e, Problem::MissingCapability { .. }));
+        refused(new().mode(Mode::Pure1e), |e| matches!(e, Problem::MissingCapability { .. }));
         refused(new().inheritable(kill), |e| matches!(e, Problem::NotInheritable(_)));
     });
 }
@@ -355,8 +359,9 @@ fn without_privilege() {
         let uid = if uid == 0 { 65534 } else { uid };
         let gid = if gid == 0 { 65534 } else { gid };
         let has = nix_groups();
-        let wish = Privileges::new().user(uid).group(gid).groups(Groups::These(has)).no_new_privs();
-        let applied = wish.plan().unwrap().apply().unwrap();
+        let settings =
+            Privileges::new().user(uid).group(gid).groups(Groups::Explicit(has)).no_new_privs();
+        let applied = settings.plan().unwrap().apply().unwrap();
         assert_eq!(applied.threads, proc::tids().len());
         all_have("NoNewPrivs", "1");
         all_have("CapPrm", "0000000000000000");
@@ -369,18 +374,20 @@ fn nix_groups() -> Vec<Id> {
 }
 
 /// A thread whose filter pretends that it has changed: the kernel says otherwise.
-fn one_that_lies(report: bool) -> Result<(), Error> {
+fn gives_false_answers(report: bool) -> Result<(), Error> {
     threads();
     prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO));
-    let wish = Privileges::new().user("nobody");
-    let wish = if report { wish.report_failure() } else { wish };
-    wish.plan().unwrap().apply().map(|_| ())
+    let settings = Privileges::new().user("nobody");
+    let settings = if report { settings.report_failure() } else { settings };
+    settings.plan().unwrap().apply().map(|_| ())
 }
 
 #[test]
-fn a_thread_that_lies_is_found_out() {
-    isolated_as_root("a_thread_that_lies_is_found_out", WATCHDOG, || {
-        let Err(Error::NotDropped(wrong)) = one_that_lies(true) else { panic!("it was believed") };
+fn false_answers_of_a_thread_are_detected() {
+    isolated_as_root("false_answers_of_a_thread_are_detected", WATCHDOG, || {
+        let Err(Error::NotDropped(wrong)) = gives_false_answers(true) else {
+            panic!("it was believed")
+        };
         let uids: Vec<_> = wrong.iter().filter(|one| one.what == "Uid").collect();
         assert!(!uids.is_empty() && uids.iter().all(|one| one.found == "0 0 0 0"), "{wrong:?}");
     });
@@ -392,7 +399,7 @@ fn or_the_process_is_killed() {
         return;
     }
     let (status, output) = isolated_status("or_the_process_is_killed", WATCHDOG, || {
-        let done = one_that_lies(false);
+        let done = gives_false_answers(false);
         println!("went on: {done:?}");
     });
     assert!(!status.success(), "{output}");
@@ -412,8 +419,8 @@ fn in_a_user_namespace() {
             std::fs::write("/proc/self/gid_map", "0 0 1\n").unwrap();
             threads();
             // Nobody else is there to become.
-            let wish = Privileges::new().user(1234).group(0).groups(Groups::These(vec![]));
-            match wish.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
+            let settings = Privileges::new().user(1234).group(0).groups(Groups::Explicit(vec![]));
+            match settings.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
                 Err(Error::Partial { .. } | Error::Refused { .. }) => {}
                 other => panic!("{other:?}"),
             }

@@ -5,21 +5,21 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use crate::errno::Errno;
-use crate::error::{CallFailure, Refusal};
+use crate::error::{CallFailure, RefusalReason};
 use crate::sys;
 use crate::sys::arch;
 use crate::sys::names;
 
 /// What counts as the same result in another thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Agreement {
+pub enum ResultCheck {
     /// The value that the caller got.
     #[default]
     SameResult,
     /// Any value that is not an error: for calls that return an old value, or a new id.
     AnySuccess,
     /// Any value, errors included.
-    Anything,
+    AnyResult,
 }
 
 /// A call, and its result in the calling thread, once that thread has made it.
@@ -27,14 +27,14 @@ pub enum Agreement {
 pub(crate) struct Call {
     pub(crate) nr: usize,
     pub(crate) args: [usize; 6],
-    /// The arguments that are offsets into the thread's own place for answers: bit `n` stands for
+    /// The arguments that are offsets into the thread's own slot for answers: bit `n` stands for
     /// argument `n`.
-    pub(crate) own: u8,
+    pub(crate) slot_offsets: u8,
     /// The call only asks something, and an error is an answer.
-    pub(crate) asks: bool,
+    pub(crate) is_query: bool,
     /// What the threads must share with the caller, so that the call means the same in each.
     pub(crate) shares: Shares,
-    pub(crate) agreement: Agreement,
+    pub(crate) result_check: ResultCheck,
     pub(crate) expected: isize,
 }
 
@@ -56,16 +56,16 @@ impl Shares {
 
 impl Call {
     pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
-        let (shares, agreement) = (Shares::NOTHING, Agreement::SameResult);
-        Self { nr, args, own: 0, asks: false, shares, agreement, expected: 0 }
+        let (shares, result_check) = (Shares::NOTHING, ResultCheck::SameResult);
+        Self { nr, args, slot_offsets: 0, is_query: false, shares, result_check, expected: 0 }
     }
 
-    /// Returns the arguments for a thread whose place for answers is at `place`.
-    pub(crate) fn args_at(&self, place: usize) -> [usize; 6] {
+    /// Returns the arguments for a thread whose slot for answers is at `slot`.
+    pub(crate) fn args_for(&self, slot: usize) -> [usize; 6] {
         let mut args = self.args;
         for (index, arg) in args.iter_mut().enumerate() {
-            if self.own >> index & 1 != 0 {
-                *arg = arg.wrapping_add(place);
+            if self.slot_offsets >> index & 1 != 0 {
+                *arg = arg.wrapping_add(slot);
             }
         }
         args
@@ -83,17 +83,17 @@ impl Call {
 
     /// Returns whether a thread's result agrees with the caller's.
     pub(crate) fn agrees(&self, result: isize) -> bool {
-        match self.agreement {
-            Agreement::SameResult => result == self.expected,
-            Agreement::AnySuccess => Errno::check(result).is_ok(),
-            Agreement::Anything => true,
+        match self.result_check {
+            ResultCheck::SameResult => result == self.expected,
+            ResultCheck::AnySuccess => Errno::check(result).is_ok(),
+            ResultCheck::AnyResult => true,
         }
     }
 
     /// Returns whether the kernel performs the call in all threads when one thread makes it:
     /// SECCOMP_FILTER_FLAG_TSYNC (seccomp(2)), LANDLOCK_RESTRICT_SELF_TSYNC
     /// (landlock_restrict_self(2), since Linux 7.0).
-    pub(crate) fn synchronises(&self) -> bool {
+    pub(crate) fn is_synchronized_by_kernel(&self) -> bool {
         const LANDLOCK_RESTRICT_SELF_TSYNC: u32 = 1 << 3;
         let [operation, flags, ..] = self.args;
         match self.number() {
@@ -107,8 +107,8 @@ impl Call {
     }
 
     /// Returns whether it is a seccomp filter that the kernel gives to all threads.
-    pub(crate) fn is_synchronised_filter(&self) -> bool {
-        self.number() == k::__NR_seccomp && self.synchronises()
+    pub(crate) fn is_tsync_filter(&self) -> bool {
+        self.number() == k::__NR_seccomp && self.is_synchronized_by_kernel()
     }
 
     /// Returns whether it is prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).
@@ -122,19 +122,19 @@ impl Call {
 
     /// Returns whether a result other than 0 is the tid of a thread. (With
     /// SECCOMP_FILTER_FLAG_TSYNC_ESRCH such a result is a descriptor.)
-    fn tells_offender(&self) -> bool {
+    fn returns_conflicting_tid(&self) -> bool {
         let [_, flags, ..] = self.args;
         let esrch = flags as u32 & SECCOMP_FILTER_FLAG_TSYNC_ESRCH != 0;
-        self.number() == k::__NR_seccomp && self.synchronises() && !esrch
+        self.number() == k::__NR_seccomp && self.is_synchronized_by_kernel() && !esrch
     }
 
     /// Returns the result in the calling thread, or why the call failed there.
-    pub(crate) fn outcome(&self) -> Result<usize, CallFailure> {
+    pub(crate) fn caller_result(&self) -> Result<usize, CallFailure> {
         match Errno::check(self.expected) {
-            Err(_) if self.asks => Ok(0),
+            Err(_) if self.is_query => Ok(0),
             // "a thread ID ... that caused the synchronization failure", seccomp(2).
-            Ok(tid) if tid != 0 && self.tells_offender() => {
-                Err(CallFailure::OutOfSync { tid: tid as i32 })
+            Ok(tid) if tid != 0 && self.returns_conflicting_tid() => {
+                Err(CallFailure::TsyncConflict { tid: tid as i32 })
             }
             other => other.map_err(CallFailure::Errno),
         }
@@ -142,12 +142,14 @@ impl Call {
 
     /// Returns why the call is refused in a process of several threads, though a single thread may
     /// make it. Runs before any thread is stopped.
-    pub(crate) fn refusal_in_company(&self) -> Option<Refusal> {
+    pub(crate) fn refusal_if_multithreaded(&self) -> Option<RefusalReason> {
         let [first, second, ..] = self.args;
         match self.number() {
-            k::__NR_unshare if first as u32 & NAMESPACES != 0 => Some(Refusal::Namespaces),
+            k::__NR_unshare if first as u32 & NAMESPACES != 0 => {
+                Some(RefusalReason::CreatesNamespace)
+            }
             k::__NR_setns if joins_pid_namespace(first as i32, second as u32) => {
-                Some(Refusal::PidNamespace)
+                Some(RefusalReason::JoinsPidNamespace)
             }
             _ => None,
         }
@@ -164,40 +166,60 @@ impl Call {
     }
 
     /// Returns why the call is refused, if it is refused in every process.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<RefusalReason> {
         let [first, second, third, fourth, fifth, sixth] = self.args;
         if self.nr as u32 & arch::X32_BIT != 0 && (512..=547).contains(&self.number()) {
             // x32's own variants: among them execve, rt_sigaction, rt_sigreturn, sigaltstack.
-            return Some(Refusal::LeavesHandler);
+            return Some(RefusalReason::LeavesHandler);
         }
         Some(match self.number() {
-            k::__NR_fork | k::__NR_vfork | k::__NR_clone | k::__NR_clone3 => Refusal::Forks,
-            k::__NR_execve | k::__NR_execveat | k::__NR_exit | k::__NR_exit_group => Refusal::Ends,
-            k::__NR_rt_sigreturn | k::__NR_restart_syscall => Refusal::LeavesHandler,
+            k::__NR_fork | k::__NR_vfork | k::__NR_clone | k::__NR_clone3 => {
+                RefusalReason::CreatesTask
+            }
+            k::__NR_execve | k::__NR_execveat | k::__NR_exit | k::__NR_exit_group => {
+                RefusalReason::EndsThread
+            }
+            k::__NR_rt_sigreturn | k::__NR_restart_syscall => RefusalReason::LeavesHandler,
             // Outside the kernel's own code uretprobe raises SIGILL, and uprobe fails.
-            k::__NR_uretprobe | NR_UPROBE => Refusal::LeavesHandler,
-            k::__NR_rt_sigprocmask | k::__NR_sigaltstack => Refusal::Signals,
-            k::__NR_rt_sigaction if first as i32 == sys::SIGNAL => Refusal::Signals,
+            k::__NR_uretprobe | NR_UPROBE => RefusalReason::LeavesHandler,
+            k::__NR_rt_sigprocmask | k::__NR_sigaltstack => RefusalReason::ChangesSignalState,
+            k::__NR_rt_sigaction if first as i32 == sys::SIGNAL => {
+                RefusalReason::ChangesSignalState
+            }
             // With a mask of its own such a call lets handlers run in a held thread, ours among them.
-            k::__NR_ppoll if fourth != 0 => Refusal::Signals,
+            k::__NR_ppoll if fourth != 0 => RefusalReason::ChangesSignalState,
             k::__NR_epoll_pwait | k::__NR_epoll_pwait2 | k::__NR_io_uring_enter if fifth != 0 => {
-                Refusal::Signals
+                RefusalReason::ChangesSignalState
             }
-            k::__NR_pselect6 | k::__NR_io_pgetevents if sixth != 0 => Refusal::Signals,
-            k::__NR_rt_sigsuspend | k::__NR_pause => Refusal::Blocks,
-            k::__NR_rt_sigtimedwait if third == 0 => Refusal::Blocks,
+            k::__NR_pselect6 | k::__NR_io_pgetevents if sixth != 0 => {
+                RefusalReason::ChangesSignalState
+            }
+            k::__NR_rt_sigsuspend | k::__NR_pause => RefusalReason::WaitsForSignal,
+            k::__NR_rt_sigtimedwait if third == 0 => RefusalReason::WaitsForSignal,
             // Without descriptors and without a timeout these wait for a signal, as pause(2) does.
-            k::__NR_poll if second as u32 == 0 && (third as i32) < 0 => Refusal::Blocks,
-            k::__NR_ppoll if second as u32 == 0 && third == 0 => Refusal::Blocks,
-            k::__NR_select | k::__NR_pselect6 if first as i32 == 0 && fifth == 0 => Refusal::Blocks,
-            k::__NR_set_tid_address | k::__NR_set_robust_list | k::__NR_rseq => {
-                Refusal::ThreadState
+            k::__NR_poll if second as u32 == 0 && (third as i32) < 0 => {
+                RefusalReason::WaitsForSignal
             }
-            k::__NR_arch_prctl if replaces_thread_state(first as u32) => Refusal::ThreadState,
-            k::__NR_seccomp if first as u32 == SECCOMP_SET_MODE_STRICT => Refusal::Forbids,
+            k::__NR_ppoll if second as u32 == 0 && third == 0 => RefusalReason::WaitsForSignal,
+            k::__NR_select | k::__NR_pselect6 if first as i32 == 0 && fifth == 0 => {
+                RefusalReason::WaitsForSignal
+            }
+            k::__NR_set_tid_address | k::__NR_set_robust_list | k::__NR_rseq => {
+                RefusalReason::ReplacesThreadState
+            }
+            k::__NR_arch_prctl if replaces_thread_state(first as u32) => {
+                RefusalReason::ReplacesThreadState
+            }
+            k::__NR_seccomp if first as u32 == SECCOMP_SET_MODE_STRICT => {
+                RefusalReason::ForbidsCalls
+            }
             k::__NR_prctl => match first as u32 {
-                p::PR_SET_SECCOMP if second as u32 == SECCOMP_MODE_STRICT => Refusal::Forbids,
-                p::PR_SET_SYSCALL_USER_DISPATCH if second as u32 != 0 => Refusal::Forbids,
+                p::PR_SET_SECCOMP if second as u32 == SECCOMP_MODE_STRICT => {
+                    RefusalReason::ForbidsCalls
+                }
+                p::PR_SET_SYSCALL_USER_DISPATCH if second as u32 != 0 => {
+                    RefusalReason::ForbidsCalls
+                }
                 _ => return None,
             },
             _ => return None,

@@ -10,6 +10,7 @@ mod keyring_daemon;
 mod namespaces;
 mod native;
 mod notify;
+mod page_server;
 mod uring;
 mod web_server;
 

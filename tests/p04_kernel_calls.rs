@@ -1,0 +1,601 @@
+//! Compares the kernel calls that libpsx makes with the table in docs/kernel-calls.md. The test traces broadcasts
+//! in many situations. It fails if a call is made that the table does not list, and if a listed one is never made.
+#![cfg(target_arch = "x86_64")]
+#![allow(unsafe_code)]
+
+mod support;
+#[path = "support/tracer.rs"]
+mod tracer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use libpsx::{Broadcast, ResultCheck, Sensitivity, Transaction};
+use tracer::{Board, End, Made, Phase, Plan, Role, watchdog};
+
+const WATCHDOG: Duration = Duration::from_secs(180);
+
+/// The calls that the programs ask libpsx for.
+const ASKED: &[i64] = &[
+    libc::SYS_setpriority,
+    libc::SYS_nanosleep,
+    libc::SYS_getresuid,
+    libc::SYS_getresgid,
+    libc::SYS_getgroups,
+    libc::SYS_capget,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_prctl,
+    libc::SYS_seccomp,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+];
+
+/// The right that a situation takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Nothing,
+    Root,
+}
+
+struct Situation {
+    name: &'static str,
+    takes: Takes,
+    /// Runs in the parent of the program.
+    before: fn(),
+    program: fn(&'static Board),
+    end: End,
+}
+
+const SITUATIONS: &[Situation] = &[
+    Situation { program: all_kinds, ..plain("one thread") },
+    Situation { program: unshare_refused_alone, ..plain("one thread; a filter refuses unshare") },
+    Situation { program: beside_threads, ..plain("threads that sleep and compute") },
+    Situation { program: unshare_refused, ..plain("threads; a filter refuses unshare") },
+    Situation { program: many_threads, ..plain("more threads than the first list has room for") },
+    Situation { program: zombie_leader, ..plain("a zombie leader, and ids that are far apart") },
+    Situation { program: own_root, ..rooted("no /proc, and the right to mount one") },
+    Situation { program: own_root_and_filter, ..rooted("no /proc, and no right to mount one") },
+    Situation { program: unreachable, ..plain("a thread that blocks all signals") },
+    Situation { program: taking_turns, ..plain("a caller that waits for another one") },
+    Situation { program: slow_call, ..plain("a call that takes its time") },
+    Situation { program: slow_call_and_sigsys, ..plain("the same, and a handler of SIGSYS") },
+    Situation { program: directories, ..plain("calls for what the threads must share") },
+    Situation { program: unreadable, ..plain("a task directory that cannot be read") },
+    Situation { program: queue_full, ..plain("no signal can be queued") },
+    Situation {
+        program: synchronised,
+        ..plain("no_new_privs, and a filter that the kernel gives to all")
+    },
+    Situation { program: chained, ..plain("another library's handler above ours") },
+    Situation { program: foreign_signal, ..plain("a signal 33 that is not ours") },
+    Situation { program: requeue_refused, ..plain("a filter refuses to count sleepers") },
+    Situation { program: dies_in_the_call, ..plain("a thread that dies in the call") },
+    Situation { program: warned, ..plain("a result that differs: a warning") },
+    Situation { program: warned_on_a_terminal, ..plain("the same, on a terminal") },
+    Situation { program: killed, end: End::Killed(33), ..plain("a result that differs: the end") },
+    Situation {
+        program: killed,
+        before: new_pid_namespace,
+        end: End::Exited(128 + 33),
+        ..rooted("the same in the first process of a PID namespace")
+    },
+];
+
+const fn plain(name: &'static str) -> Situation {
+    let (takes, end) = (Takes::Nothing, End::Exited(0));
+    Situation { name, takes, before: || (), program: |_| (), end }
+}
+
+const fn rooted(name: &'static str) -> Situation {
+    Situation { takes: Takes::Root, ..plain(name) }
+}
+
+/// The watchdog is faster. A traced thread takes its time to arrive, so libpsx gives up many rounds, more of them on a
+/// machine under load.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Returns a call that changes nothing.
+fn harmless() -> Broadcast {
+    Broadcast::new(libc::SYS_setpriority, [0; 6]).deadline(LONG)
+}
+
+/// Makes one broadcast while the tracer watches, and drops its report.
+fn watched<T>(board: &Board, call: impl FnOnce() -> T) -> bool {
+    board.enter();
+    let done = call();
+    board.leave(0);
+    drop(done);
+    board.tell(format_args!(""));
+    true
+}
+
+/// Makes first and later broadcasts with and without a report, transactions, and questions.
+fn all_kinds(board: &'static Board) {
+    for _ in 0..2 {
+        // SAFETY: setpriority touches no memory.
+        watched(board, || unsafe { harmless().execute() }.unwrap());
+        // SAFETY: setpriority touches no memory.
+        watched(board, || unsafe { harmless().execute_with_report() }.unwrap());
+    }
+    let same = ResultCheck::SameResult;
+    let two = Transaction::new();
+    // SAFETY: setpriority touches no memory.
+    let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
+    // SAFETY: setpriority touches no memory.
+    let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
+    let two = two.deadline(LONG);
+    watched(board, || two.execute().unwrap());
+    watched(board, || two.execute_with_report().unwrap());
+    // As `process::identities` does, but without its deadline.
+    let asked = Transaction::new().query_identities(8).deadline(LONG);
+    watched(board, || asked.execute_with_report().unwrap());
+}
+
+/// Waits for what another thread does. No broadcast is under way.
+fn until(ready: impl Fn() -> bool) {
+    while !ready() {
+        std::thread::yield_now();
+    }
+}
+
+fn sleepers(board: &'static Board, count: u32) {
+    let wanted = board.ready.load(SeqCst) + count;
+    for _ in 0..count {
+        std::thread::spawn(|| {
+            board.ready.fetch_add(1, SeqCst);
+            loop {
+                // SAFETY: touches no memory.
+                unsafe { libc::pause() };
+            }
+        });
+    }
+    until(|| board.ready.load(SeqCst) == wanted);
+}
+
+fn beside_threads(board: &'static Board) {
+    sleepers(board, 6);
+    std::thread::spawn(|| {
+        board.ready.fetch_add(1, SeqCst);
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    until(|| board.ready.load(SeqCst) == 7);
+    (0..5).for_each(|_| all_kinds(board));
+}
+
+fn many_threads(board: &'static Board) {
+    sleepers(board, 300);
+    all_kinds(board);
+}
+
+fn zombie_leader(board: &'static Board) {
+    std::thread::spawn(move || {
+        let stat = format!("/proc/{}/stat", std::process::id());
+        until(|| std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") Z ")));
+        for _ in 0..6 {
+            (0..12).for_each(|_| drop(std::thread::spawn(|| ()).join()));
+            sleepers(board, 1);
+        }
+        all_kinds(board);
+        tracer::end(0);
+    });
+    // SAFETY: ends this thread alone.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+fn refuse(call: i64) {
+    support::filter(call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+}
+
+fn unshare_refused_alone(board: &'static Board) {
+    refuse(libc::SYS_unshare);
+    all_kinds(board);
+}
+
+fn unshare_refused(board: &'static Board) {
+    refuse(libc::SYS_unshare);
+    beside_threads(board);
+}
+
+/// Changes the root directory to an empty one.
+fn empty_root() {
+    let place = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
+    std::fs::create_dir(&place).expect("a directory of its own");
+    std::env::set_current_dir(&place).expect("it");
+    std::fs::remove_dir(&place).expect("it is empty");
+    std::os::unix::fs::chroot(".").expect("chroot");
+}
+
+fn own_root(board: &'static Board) {
+    empty_root();
+    sleepers(board, 3);
+    all_kinds(board);
+}
+
+/// libpsx does not try to mount a /proc if the thread has a filter. It asks for each possible id, which may
+/// take longer than the deadline.
+fn own_root_and_filter(board: &'static Board) {
+    empty_root();
+    refuse(libc::SYS_acct);
+    sleepers(board, 3);
+    let call = harmless().deadline(Duration::from_secs(30));
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { call.execute_with_report() });
+}
+
+fn unreachable(board: &'static Board) {
+    sleepers(board, 3);
+    support::prepared(support::block_all);
+    let short = harmless().deadline(Duration::from_millis(60));
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
+}
+
+/// Three other callers have the lock nearly all the time, since a thread cannot be stopped.
+fn taking_turns(board: &'static Board) {
+    support::prepared(support::block_all);
+    let others: Vec<_> = (0..3)
+        .map(|_| {
+            std::thread::spawn(|| {
+                board.ready.fetch_add(1, SeqCst);
+                // SAFETY: setpriority touches no memory.
+                unsafe { harmless().deadline(Duration::from_secs(1)).execute_with_report() }
+                    .unwrap_err();
+            })
+        })
+        .collect();
+    until(|| board.ready.load(SeqCst) == 3);
+    let short = harmless().deadline(Duration::from_millis(40));
+    while !others.iter().all(|other| other.is_finished()) {
+        // SAFETY: setpriority touches no memory.
+        watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
+    }
+}
+
+fn slow_call(board: &'static Board) {
+    sleepers(board, 2);
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 350_000_000 };
+    let slow = Broadcast::new(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]);
+    // SAFETY: nanosleep reads the time, which outlives the call.
+    watched(board, || unsafe { slow.execute_with_report() }.unwrap());
+}
+
+extern "C" fn does_nothing(_: i32) {}
+
+/// A thread could leave the stop by a jump out of a handler of SIGSYS, so libpsx looks for threads that do not answer.
+fn slow_call_and_sigsys(board: &'static Board) {
+    // SAFETY: the handler may run anywhere.
+    unsafe { libc::signal(libc::SIGSYS, does_nothing as *const () as usize) };
+    slow_call(board);
+}
+
+/// Makes calls that act on something else in a thread that does not share it.
+fn directories(board: &'static Board) {
+    sleepers(board, 3);
+    let root = std::fs::File::open("/").expect("a directory");
+    let change = libpsx::process::fchdir(&root);
+    watched(board, || change.execute().unwrap());
+    let change = libpsx::process::chdir(c"/");
+    watched(board, || change.execute().unwrap());
+}
+
+/// A Landlock domain takes the right to list directories. How many threads there are is known, but not which.
+fn unreadable(board: &'static Board) {
+    const READ_DIR: u64 = 1 << 3;
+    let create = libc::SYS_landlock_create_ruleset;
+    // SAFETY: the kernel reads one word.
+    let rules = unsafe { libc::syscall(create, &READ_DIR, size_of_val(&READ_DIR), 0) };
+    if rules < 0 {
+        support::skipped(format!("landlock: {}", std::io::Error::last_os_error()));
+        return;
+    }
+    // SAFETY: touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    // SAFETY: touches no memory.
+    let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) };
+    assert_eq!(done, 0, "landlock: {}", std::io::Error::last_os_error());
+    sleepers(board, 3);
+    let call = harmless().deadline(Duration::from_secs(30));
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { call.execute_with_report() });
+}
+
+fn queue_full(board: &'static Board) {
+    sleepers(board, 3);
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel reads the structure.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) }, 0);
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { harmless().execute_with_report() }.unwrap_err());
+}
+
+fn synchronised(board: &'static Board) {
+    sleepers(board, 3);
+    support::no_new_privs().expect("nothing refuses it");
+    let allow = [support::step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)];
+    let filter = support::header(&allow);
+    let (set, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+    let filter = [set as usize, flags as usize, &raw const filter as usize, 0, 0, 0];
+    let no_new_privs = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
+    let (both, same) = (Transaction::new(), ResultCheck::SameResult);
+    // SAFETY: touches no memory.
+    let both = unsafe { both.with_call(libc::SYS_prctl, no_new_privs, same) };
+    // SAFETY: the program outlives the call.
+    let both = unsafe { both.with_call(libc::SYS_seccomp, filter, same) };
+    watched(board, || both.execute().unwrap());
+}
+
+/// The kernel's struct sigaction on this CPU.
+#[repr(C)]
+struct KernelAction {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+static BELOW: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Installs `handler` for signal 33 by the raw call: the C library would refuse it.
+fn put_above(handler: usize) {
+    let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let (old, none) = (&raw mut action, 0usize);
+    // SAFETY: the kernel writes the structure.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_rt_sigaction, 33, none, old, 8usize) }, 0);
+    BELOW.store(action.handler, SeqCst);
+    action.handler = handler;
+    let new = &raw const action;
+    // SAFETY: the handler may run anywhere, and the rest is as it was.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_rt_sigaction, 33, new, none, 8usize) }, 0);
+}
+
+extern "C" fn passes_on(signal: i32, info: *mut libc::c_void, context: *mut libc::c_void) {
+    type Handler = extern "C" fn(i32, *mut libc::c_void, *mut libc::c_void);
+    // SAFETY: it was the handler of this signal.
+    let below = unsafe { std::mem::transmute::<usize, Handler>(BELOW.load(SeqCst)) };
+    below(signal, info, context);
+}
+
+fn chained(board: &'static Board) {
+    sleepers(board, 3);
+    all_kinds(board);
+    put_above(passes_on as *const () as usize);
+    all_kinds(board);
+}
+
+static FOREIGN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn takes_note(_: i32) {
+    FOREIGN.store(true, SeqCst);
+}
+
+fn foreign_signal(board: &'static Board) {
+    sleepers(board, 1);
+    // glibc has installed its own handler when the first thread was made.
+    put_above(takes_note as *const () as usize);
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { harmless().execute() }.unwrap());
+    let (pid, tids) = (std::process::id() as i32, support::proc::tids());
+    for tid in tids.into_iter().filter(|&tid| tid != pid) {
+        // SAFETY: the signal has a handler.
+        unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 33) };
+    }
+    until(|| FOREIGN.load(SeqCst));
+}
+
+fn requeue_refused(board: &'static Board) {
+    sleepers(board, 3);
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    support::filter_futex(support::private(libc::FUTEX_REQUEUE), refuse);
+    all_kinds(board);
+}
+
+/// Makes a thread with a filter that does `action` to the call.
+fn filtered(action: u32) {
+    support::prepared(move || support::filter(libc::SYS_setpriority, action));
+}
+
+fn dies_in_the_call(board: &'static Board) {
+    sleepers(board, 3);
+    filtered(libc::SECCOMP_RET_KILL_THREAD);
+    let call = harmless().sensitivity(Sensitivity::Ignore);
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { call.execute_with_report() }.unwrap());
+}
+
+fn warned(board: &'static Board) {
+    sleepers(board, 3);
+    filtered(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let call = harmless().sensitivity(Sensitivity::Warning);
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { call.execute_with_report() }.unwrap());
+}
+
+fn warned_on_a_terminal(board: &'static Board) {
+    let (mut ours, mut theirs) = (0, 0);
+    let none = std::ptr::null_mut();
+    // SAFETY: the kernel writes two descriptors.
+    assert_eq!(unsafe { libc::openpty(&mut ours, &mut theirs, none, none.cast(), none.cast()) }, 0);
+    // SAFETY: concerns this process's descriptors alone.
+    assert_eq!(unsafe { libc::dup2(theirs, 2) }, 2);
+    warned(board);
+}
+
+fn killed(board: &'static Board) {
+    sleepers(board, 3);
+    filtered(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let call = harmless().sensitivity(Sensitivity::Error);
+    // SAFETY: setpriority touches no memory.
+    watched(board, || unsafe { call.execute_with_report() }.unwrap());
+}
+
+fn new_pid_namespace() {
+    // SAFETY: concerns children of this process alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+}
+
+/// A row of the table in docs/kernel-calls.md.
+struct Row {
+    calls: Vec<String>,
+    role: Role,
+    phases: BTreeSet<String>,
+    rare: bool,
+}
+
+/// Reads the rows of every table whose first column is `call`.
+fn table() -> Vec<Row> {
+    let text = include_str!("../docs/kernel-calls.md");
+    let mut rows = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+        if !line.trim().starts_with('|') {
+            inside = false;
+        } else if cells[0] == "call" {
+            inside = true;
+        } else if inside && !cells[0].starts_with('-') {
+            let calls = cells[0].split(',').map(|call| call.trim().replace('`', "")).collect();
+            let role = match cells[1] {
+                "caller" => Role::Caller,
+                "held thread" => Role::Held,
+                other => panic!("neither caller nor held thread: {other}: {line}"),
+            };
+            let words = cells[2].split(|c: char| !c.is_alphanumeric());
+            let known = |word: &&str| Phase::ALL.iter().any(|phase| phase.name() == *word);
+            let phases: BTreeSet<String> = words.filter(known).map(str::to_owned).collect();
+            assert!(!phases.is_empty(), "no phase: {line}");
+            let rare = cells[2].contains("rare");
+            if rare {
+                let reason = cells[2].split_once("rare:").map(|(_, reason)| reason.trim());
+                assert!(reason.is_some_and(|reason| !reason.is_empty()), "no reason: {line}");
+            }
+            rows.push(Row { calls, role, phases, rare });
+        }
+    }
+    assert!(rows.len() > 10, "the table was not found");
+    rows
+}
+
+/// Traces a situation. Returns the calls, and a text if it did not end as expected.
+fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
+    let mut pipe = [0; 2];
+    // SAFETY: the kernel writes two descriptors.
+    assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: both are this function's own.
+    let [mut read, write] = pipe.map(|fd| {
+        use std::os::fd::FromRawFd;
+        // SAFETY: a new descriptor.
+        unsafe { std::fs::File::from_raw_fd(fd) }
+    });
+    let pid = tracer::alone(|| {
+        use std::io::Write;
+        (situation.before)();
+        let time = watchdog(WATCHDOG);
+        let plan = Plan { fault: None, healed: 0, asked: ASKED, watchdog: time, traced: true };
+        let run = tracer::run(&plan, situation.program, &mut |_, _| true);
+        for (made, count) in &run.made {
+            let (role, phase) = (made.role as u8, made.phase as u8);
+            writeln!(&write, "{role}\t{phase}\t{}\t{count}", made.call).expect("the pipe");
+        }
+        if run.end != situation.end {
+            writeln!(&write, "!ended with {:?}; {} {}", run.end, run.complaint, run.hung)
+                .expect("the pipe");
+        }
+        0
+    });
+    drop(write);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut read, &mut text).expect("the pipe");
+    let status = support::reap(pid);
+    let mut trouble = if status == 0 { String::new() } else { "the tracer failed".to_owned() };
+    let mut made = BTreeMap::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [role, phase, call, count] = fields[..] else {
+            trouble += line;
+            continue;
+        };
+        let role = if role == "0" { Role::Caller } else { Role::Held };
+        let phase = Phase::ALL[phase.parse::<usize>().expect("a phase")];
+        let call: &'static str = Box::leak(call.to_owned().into_boxed_str());
+        made.insert(Made { role, phase, call }, count.parse().expect("a number"));
+    }
+    (made, trouble)
+}
+
+#[test]
+fn the_table_lists_the_calls_that_are_made() {
+    let rows = table();
+    let mut unseen: BTreeSet<(String, Role)> = BTreeSet::new();
+    let mut unseen_phases: BTreeSet<(String, Role, String)> = BTreeSet::new();
+    for row in rows.iter().filter(|row| !row.rare) {
+        for call in &row.calls {
+            unseen.insert((call.clone(), row.role));
+            for phase in &row.phases {
+                unseen_phases.insert((call.clone(), row.role, phase.clone()));
+            }
+        }
+    }
+    let mut failures = Vec::new();
+    let mut skipped = false;
+    for situation in SITUATIONS {
+        if situation.takes == Takes::Root && support::skipped_without_root(situation.name) {
+            skipped = true;
+            continue;
+        }
+        let (mut made, mut trouble) = trace(situation);
+        for _ in 0..5 {
+            // On the way to a death a timer kills the process after 100 ms.
+            if !(trouble.contains("ended with Killed(9)") && trouble.contains("libpsx: ")) {
+                break;
+            }
+            (made, trouble) = trace(situation);
+        }
+        println!("{}:", situation.name);
+        let mut lines: BTreeMap<(Role, Phase), Vec<String>> = BTreeMap::new();
+        for (made, count) in &made {
+            let line = lines.entry((made.role, made.phase)).or_default();
+            line.push(format!("{} x{count}", made.call));
+            let (call, phase) = (made.call.to_owned(), made.phase.name().to_owned());
+            // A caller that is stopped by another one, or gives up a gather, goes back to what it did before.
+            let phases = match made.phase {
+                Phase::Open | Phase::Gather => [Phase::Open, Phase::Gather],
+                other => [other, other],
+            };
+            let then = |row: &Row| phases.iter().any(|phase| row.phases.contains(phase.name()));
+            let listed = rows
+                .iter()
+                .any(|row| row.role == made.role && row.calls.contains(&call) && then(row));
+            if !listed {
+                failures.push(format!(
+                    "{}: {} makes {call} ({phase}), which the table does not list",
+                    situation.name,
+                    made.role.name()
+                ));
+            }
+            unseen.remove(&(call.clone(), made.role));
+            unseen_phases.remove(&(call, made.role, phase));
+        }
+        for ((role, phase), calls) in lines {
+            println!("    {} {}: {}", role.name(), phase.name(), calls.join(", "));
+        }
+        if !trouble.is_empty() {
+            failures.push(format!("{}: {trouble}", situation.name));
+        }
+    }
+    for (call, role, phase) in &unseen_phases {
+        println!("not seen this time: {} {call} ({phase})", role.name());
+    }
+    for (call, role) in unseen {
+        let text = format!("{} never makes {call}, which the table lists", role.name());
+        if skipped {
+            println!("{text}: SKIPPED: some situations need root");
+        } else {
+            failures.push(text);
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}

@@ -1,0 +1,122 @@
+//! seccomp(2) filters that know nothing of us: what they must allow is little (P5, P10).
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use libpsx::{Broadcast, Error, Requirement, Sensitivity};
+use support::{
+    filter, filter_futex, forked, header, install, isolated,
+    killed_asleep_beside_a_thread_that_blocks_the_signal, no_new_privs, prepared, private, program,
+    set_slack, sleepers,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+#[test]
+fn filter_of_the_call_forbids_all_but_three() {
+    isolated("filter_of_the_call_forbids_all_but_three", WATCHDOG, || {
+        sleepers(3);
+        no_new_privs().unwrap();
+        let needed = [libc::SYS_futex, libc::SYS_rt_sigreturn, libc::SYS_rt_sigprocmask];
+        let for_this_test = [libc::SYS_exit_group];
+        let allowed = [&needed[..], &for_this_test[..]].concat();
+        let (allow, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
+        let program = program(&allowed, allow, kill);
+        let program = header(&program);
+        let (set, at) = (libc::SECCOMP_SET_MODE_FILTER as usize, &raw const program as usize);
+        // SAFETY: the program outlives the call.
+        let done = unsafe { libpsx::syscall3(libc::SYS_seccomp, set, 0, at) };
+        // SAFETY: ends the process.
+        unsafe { libc::syscall(libc::SYS_exit_group, i32::from(done.is_err())) };
+    });
+}
+
+/// While the call takes its time, the held thread looks after the caller.
+#[test]
+fn slow_call_beside_a_filtered_thread() {
+    isolated("slow_call_beside_a_filtered_thread", WATCHDOG, || {
+        static ALLOWED: [i64; 8] = [
+            libc::SYS_futex,
+            libc::SYS_rt_sigreturn,
+            libc::SYS_rt_sigprocmask,
+            libc::SYS_gettid,
+            libc::SYS_tgkill,
+            libc::SYS_restart_syscall,
+            libc::SYS_nanosleep,
+            libc::SYS_pause,
+        ];
+        // It is the only thread beside the caller, for the first to arrive is the one that looks.
+        forked(|| {
+            prepared(|| {
+                let (allow, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
+                install(&program(&ALLOWED, allow, kill));
+            });
+            let time = libc::timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+            let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
+            let call = Broadcast::new(libc::SYS_nanosleep, arguments);
+            // SAFETY: nanosleep reads the time, which outlives the call.
+            assert_eq!(unsafe { call.execute_with_report() }.unwrap().threads(), 2);
+        });
+    });
+}
+
+#[test]
+fn without_a_clock_it_is_an_error() {
+    isolated("without_a_clock_it_is_an_error", WATCHDOG, || {
+        sleepers(2);
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        filter(libc::SYS_clock_gettime, refuse);
+        let error = set_slack(5).unwrap_err();
+        assert!(
+            matches!(error, Error::Environment { requirement: Requirement::Clock, .. }),
+            "{error}"
+        );
+    });
+}
+
+/// A handler that emulates the call in a held thread calls again.
+#[test]
+fn reentry_in_a_held_thread_is_an_error() {
+    isolated("reentry_in_a_held_thread_is_an_error", WATCHDOG, || {
+        static REENTERED: AtomicBool = AtomicBool::new(false);
+        fn call(nr: i64) -> Result<libpsx::Report, Error> {
+            let call = Broadcast::new(nr, [0; 6]).sensitivity(Sensitivity::Ignore);
+            // SAFETY: getppid and setpriority touch no memory.
+            unsafe { call.deadline(Duration::MAX).execute_with_report() }
+        }
+        extern "C" fn on_sigsys(_: i32) {
+            let reentered = matches!(call(libc::SYS_getppid), Err(Error::Reentered));
+            REENTERED.store(reentered, Ordering::SeqCst);
+        }
+        // SAFETY: the handler makes raw calls and stores to an atomic.
+        unsafe { libc::signal(libc::SIGSYS, on_sigsys as *const () as usize) };
+        prepared(|| {
+            // Two handlers and their frames need more than the stack that std has made for one.
+            let none = libc::stack_t {
+                ss_sp: std::ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: 0,
+            };
+            // SAFETY: the kernel reads the structure.
+            unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
+            filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
+        });
+        call(libc::SYS_setpriority).unwrap();
+        assert!(REENTERED.load(Ordering::SeqCst));
+    });
+}
+
+/// How many sleep on a futex may not be asked: then each thread is asked for.
+#[test]
+fn without_requeue_the_dead_are_found_all_the_same() {
+    isolated("without_requeue_the_dead_are_found_all_the_same", WATCHDOG, || {
+        sleepers(3);
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        filter_futex(private(libc::FUTEX_REQUEUE), refuse);
+        assert!(set_slack(4321).unwrap().threads() > 3);
+        killed_asleep_beside_a_thread_that_blocks_the_signal();
+    });
+}

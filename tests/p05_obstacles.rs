@@ -1,0 +1,369 @@
+//! Threads that cannot be stopped are named and nothing has changed (P2, P5); what only gets in the
+//! way for a while does not matter.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use libpsx::{Error, SkipReason, UnreachableReason};
+use support::{LONG, add_filter, all_have_filters, isolated, no_new_privs, proc, reap, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(300);
+
+static LEAVE: AtomicBool = AtomicBool::new(false);
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// A thread by the name "target" that does `body`; its tid.
+fn target(body: fn()) -> i32 {
+    static TID: AtomicI32 = AtomicI32::new(0);
+    let builder = std::thread::Builder::new().name("target".into());
+    let run = move || {
+        // SAFETY: gettid touches no memory.
+        TID.store(unsafe { libc::gettid() }, Ordering::SeqCst);
+        body();
+    };
+    builder.spawn(run).unwrap();
+    while TID.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    TID.load(Ordering::SeqCst)
+}
+
+fn until_told_to_leave() {
+    while !LEAVE.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn wait_for_state(tid: i32, state: char) {
+    while !proc::status(tid).get("State").is_some_and(|seen| seen.starts_with(state)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Calls fail, name the target, and leave every thread as it was.
+fn target_is_named(tid: i32, state: char, obstacle: UnreachableReason) {
+    for _ in 0..3 {
+        let error = add_filter(SHORT).unwrap_err();
+        assert_eq!(error.raw_os_error(), libc::ETIMEDOUT);
+        let Error::Unreachable(threads) = &error else { panic!("{error}") };
+        let [thread] = threads.threads() else { panic!("{error}") };
+        assert_eq!((threads.total(), thread.tid(), thread.name()), (1, tid, "target"), "{error}");
+        assert_eq!((thread.state(), thread.reason()), (state, obstacle), "{error}");
+        all_have_filters(0);
+    }
+}
+
+/// The next call covers every thread, once.
+fn next_call_succeeds() {
+    add_filter(LONG).unwrap();
+    all_have_filters(1);
+}
+
+/// Another process, which does `body`, and a stream to it.
+fn helper(body: impl FnOnce(UnixStream) -> Option<()>) -> (i32, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    // SAFETY: the child makes raw calls.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        drop(ours);
+        let done = body(theirs).is_some();
+        support::end(i32::from(!done));
+    }
+    (pid, ours)
+}
+
+fn tell(mut stream: &UnixStream) -> Option<()> {
+    stream.write_all(b".").ok()
+}
+
+/// Waits for a word of the other side; None: it is gone.
+fn hear(mut stream: &UnixStream) -> Option<()> {
+    stream.read_exact(&mut [0]).ok()
+}
+
+/// ptrace(2), as far as it needs no memory.
+fn ptrace(request: u32, tid: i32, data: i32) -> Option<()> {
+    // SAFETY: the requests used here take plain numbers.
+    let result = unsafe { libc::ptrace(request, tid, 0usize, data as usize) };
+    (result == 0).then_some(())
+}
+
+/// A tracer of `tid`: it does `begin`, if it may, and at our word `end`.
+fn tracer(
+    tid: i32,
+    begin: fn(i32) -> Option<()>,
+    end: fn(i32) -> Option<()>,
+) -> Option<UnixStream> {
+    // SAFETY: PR_SET_PTRACER touches no memory. Without Yama it fails, and is not needed.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+    let (_, stream) = helper(|stream| {
+        begin(tid)?;
+        tell(&stream)?;
+        hear(&stream)?;
+        end(tid)?;
+        tell(&stream)?;
+        hear(&stream)
+    });
+    if hear(&stream).is_none() {
+        support::skipped("ptrace is not allowed");
+        return None;
+    }
+    Some(stream)
+}
+
+#[test]
+fn thread_stopped_by_a_tracer() {
+    isolated("thread_stopped_by_a_tracer", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(3);
+        let tid = target(until_told_to_leave);
+        let begin = |tid| {
+            ptrace(libc::PTRACE_ATTACH, tid, 0)?;
+            reap(tid);
+            Some(())
+        };
+        let end = |tid| ptrace(libc::PTRACE_DETACH, tid, 0);
+        let Some(tracer) = tracer(tid, begin, end) else { return };
+        target_is_named(tid, 't', UnreachableReason::Traced);
+        tell(&tracer).unwrap();
+        hear(&tracer).unwrap();
+        next_call_succeeds();
+    });
+}
+
+#[test]
+fn dead_thread_that_its_tracer_keeps_is_exempt() {
+    isolated("dead_thread_that_its_tracer_keeps_is_exempt", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(3);
+        let tid = target(until_told_to_leave);
+        let end = |tid| {
+            reap(tid);
+            Some(())
+        };
+        let Some(tracer) = tracer(tid, |tid| ptrace(libc::PTRACE_SEIZE, tid, 0), end) else {
+            return;
+        };
+        LEAVE.store(true, Ordering::SeqCst);
+        wait_for_state(tid, 'Z');
+        for count in 1..=50 {
+            let report = add_filter(LONG).unwrap();
+            let [exempt] = report.skipped() else { panic!("{report:?}") };
+            assert_eq!((exempt.tid(), exempt.reason()), (tid, SkipReason::Exiting));
+            let mut seen = proc::field_in_every_thread("Seccomp_filters");
+            seen.remove(&tid);
+            assert!(seen.values().all(|value| *value == count.to_string()), "{seen:?}");
+        }
+        tell(&tracer).unwrap();
+        hear(&tracer).unwrap();
+        assert!(add_filter(LONG).unwrap().skipped().is_empty());
+        all_have_filters(51);
+    });
+}
+
+/// It is not known to be exiting yet.
+#[test]
+fn thread_stopped_by_a_tracer_as_it_exits() {
+    isolated("thread_stopped_by_a_tracer_as_it_exits", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(3);
+        let tid = target(until_told_to_leave);
+        let begin = |tid| ptrace(libc::PTRACE_SEIZE, tid, libc::PTRACE_O_TRACEEXIT);
+        let end = |tid| {
+            // What is waited for first is the stop, then the end.
+            reap(tid);
+            ptrace(libc::PTRACE_CONT, tid, 0)?;
+            reap(tid);
+            Some(())
+        };
+        let Some(tracer) = tracer(tid, begin, end) else { return };
+        LEAVE.store(true, Ordering::SeqCst);
+        wait_for_state(tid, 't');
+        target_is_named(tid, 't', UnreachableReason::Traced);
+        tell(&tracer).unwrap();
+        hear(&tracer).unwrap();
+        next_call_succeeds();
+        assert!(!proc::tids().contains(&tid));
+    });
+}
+
+static CHILD: AtomicI32 = AtomicI32::new(0);
+
+/// A child in this memory, as vfork(2) makes it but on a stack of its own, that only waits.
+fn vfork_a_sleeping_child() {
+    extern "C" fn child(_: *mut libc::c_void) -> i32 {
+        // SAFETY: it touches no memory. Should the test fail, the child ends with it.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // SAFETY: getpid touches no memory.
+        CHILD.store(unsafe { libc::getpid() }, Ordering::SeqCst);
+        loop {
+            // SAFETY: pause touches no memory.
+            unsafe { libc::pause() };
+        }
+    }
+    let stack = Box::leak(Box::new([0u128; 4096]));
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let null = std::ptr::null_mut();
+    // SAFETY: the stack is the child's own for ever; it touches one atomic.
+    let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, null) };
+    reap(pid);
+    until_told_to_leave();
+}
+
+#[test]
+fn thread_in_vfork() {
+    isolated("thread_in_vfork", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(3);
+        let tid = target(vfork_a_sleeping_child);
+        // Before, it may be in this state for a moment for other reasons.
+        while CHILD.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        wait_for_state(tid, 'D');
+        target_is_named(tid, 'D', UnreachableReason::Vfork);
+        let child = CHILD.load(Ordering::SeqCst);
+        // SAFETY: the child is ours, and not reaped before it is dead.
+        assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+        next_call_succeeds();
+    });
+}
+
+/// A control group of the second version for one thread, below one for its process.
+fn put_in_own_group(tid: i32) -> std::io::Result<PathBuf> {
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists());
+    let root = root.ok_or(std::io::ErrorKind::NotFound)?;
+    let outer = root.join(format!("psx-{}", std::process::id()));
+    let inner = outer.join("thread");
+    fs::create_dir(&outer)?;
+    fs::write(outer.join("cgroup.procs"), "0")?;
+    fs::create_dir(&inner)?;
+    fs::write(inner.join("cgroup.type"), "threaded")?;
+    fs::write(inner.join("cgroup.threads"), tid.to_string())?;
+    Ok(inner)
+}
+
+/// Undoes it, as far as it was done.
+fn leave_own_group() {
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new) {
+        let outer = root.join(format!("psx-{}", std::process::id()));
+        if outer.exists() {
+            let _ = fs::write(root.join("cgroup.procs"), "0");
+            let _ = fs::remove_dir(outer.join("thread"));
+            let _ = fs::remove_dir(outer);
+        }
+    }
+}
+
+#[test]
+fn thread_in_a_frozen_control_group() {
+    isolated("thread_in_a_frozen_control_group", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(3);
+        let tid = target(until_told_to_leave);
+        match put_in_own_group(tid) {
+            Err(error) => support::skipped(format!("no control group of its own: {error}")),
+            Ok(group) => {
+                fs::write(group.join("cgroup.freeze"), "1").unwrap();
+                while !fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1")
+                {
+                    std::thread::yield_now();
+                }
+                target_is_named(tid, 'S', UnreachableReason::Frozen);
+                fs::write(group.join("cgroup.freeze"), "0").unwrap();
+                next_call_succeeds();
+            }
+        }
+        leave_own_group();
+    });
+}
+
+#[test]
+fn process_stopped_and_continued_in_the_middle() {
+    isolated("process_stopped_and_continued_in_the_middle", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(4);
+        // SAFETY: getpid touches no memory.
+        let parent = unsafe { libc::getpid() };
+        let (pid, stream) = helper(|stream| {
+            let mut random = 1u32;
+            let mut moment = || {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                std::thread::sleep(Duration::from_micros(u64::from(random >> 22)));
+            };
+            for signal in [libc::SIGSTOP, libc::SIGCONT].into_iter().cycle() {
+                // SAFETY: the parent waits for this process to end, so it is there.
+                unsafe { libc::kill(parent, signal) };
+                moment();
+                if signal == libc::SIGCONT {
+                    tell(&stream)?;
+                }
+            }
+            None
+        });
+        let calls = 500;
+        for count in 1..=calls {
+            let report = add_filter(LONG).unwrap();
+            assert_eq!(report.divergent(), 0, "{report:?}");
+            if count % 5 == 0 {
+                hear(&stream).unwrap();
+            }
+        }
+        drop(stream);
+        reap(pid);
+        all_have_filters(calls);
+    });
+}
+
+/// Threads of real-time priority, busy for a limited time, one on each CPU.
+#[test]
+fn busy_real_time_threads() {
+    isolated("busy_real_time_threads", WATCHDOG, || {
+        no_new_privs().unwrap();
+        sleepers(3);
+        static BUSY: AtomicI32 = AtomicI32::new(0);
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        for cpu in 0..cpus {
+            std::thread::spawn(move || {
+                // SAFETY: a set of CPUs is plain data.
+                let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+                // SAFETY: checked against the bounds of the set.
+                unsafe { libc::CPU_SET(cpu, &mut set) };
+                // SAFETY: the kernel reads the set.
+                unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
+                let parameter = libc::sched_param { sched_priority: 50 };
+                // SAFETY: the kernel reads the parameter.
+                let real = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) };
+                BUSY.fetch_add(if real == 0 { 1 } else { -1000 }, Ordering::SeqCst);
+                // Not for ever: whoever looks after this machine has to get on, too.
+                let limit = Instant::now() + Duration::from_secs(4);
+                while !STOP.load(Ordering::Relaxed) && Instant::now() < limit {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        while (0..cpus as i32).contains(&BUSY.load(Ordering::SeqCst)) {
+            std::thread::yield_now();
+        }
+        if BUSY.load(Ordering::SeqCst) < 0 {
+            support::skipped("SCHED_FIFO is not allowed");
+            return;
+        }
+        for count in 1..=3 {
+            let report = add_filter(LONG).unwrap();
+            println!("{} rounds, longest freeze {:?}", report.attempts(), report.max_pause());
+            assert!(report.threads() > count);
+        }
+        STOP.store(true, Ordering::Relaxed);
+        all_have_filters(3);
+    });
+}

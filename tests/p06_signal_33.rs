@@ -1,0 +1,273 @@
+//! Signal 33 belongs to others too: what they send arrives as it was sent (P6).
+#![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use libpsx::Broadcast;
+use support::{isolated, isolated_status};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+const SIGNAL: usize = 33;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Action {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+unsafe extern "C" {
+    fn restore_for_test();
+}
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!("restore_for_test: mov $15, %rax", "syscall", options(att_syntax));
+
+/// Installs an action by the raw call, as libraries do that share the signal; gives the old one.
+fn install(handler: usize, flags: i32, mask: u64) -> Action {
+    const SA_RESTORER: usize = 0x0400_0000;
+    let restorer = restore_for_test as *const () as usize;
+    let new = Action { handler, flags: flags as u32 as usize | SA_RESTORER, restorer, mask };
+    let mut old = Action { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: the handlers of this file make raw calls and store to atomics.
+    let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, &new, &mut old, 8) };
+    assert_eq!(done, 0);
+    old
+}
+
+fn send() {
+    // SAFETY: tgkill and gettid touch no memory.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), SIGNAL) };
+}
+
+fn call() {
+    let call = Broadcast::new(libc::SYS_prctl, [libc::PR_SET_TIMERSLACK as usize, 5, 0, 0, 0, 0]);
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    let report = unsafe { call.execute_with_report() }.unwrap();
+    assert!(report.threads() >= 2);
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static CODE: AtomicI32 = AtomicI32::new(0);
+static VALUE: AtomicUsize = AtomicUsize::new(0);
+static MASK: AtomicU64 = AtomicU64::new(0);
+static OLD: AtomicUsize = AtomicUsize::new(0);
+
+fn mask() -> u64 {
+    let mut mask = 0u64;
+    // SAFETY: the kernel writes eight bytes.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, 0usize, &mut mask, 8);
+    }
+    mask
+}
+
+/// Notes what it is given.
+extern "C" fn owner(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    COUNT.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: the frame's siginfo.
+    CODE.store(unsafe { (*info).si_code }, Ordering::SeqCst);
+    // SAFETY: a queued signal has a value.
+    VALUE.store(unsafe { (*info).si_value() }.sival_ptr as usize, Ordering::SeqCst);
+    MASK.store(mask(), Ordering::SeqCst);
+}
+
+/// Passes on what it gets to whoever it found there.
+extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    COUNT.fetch_add(1, Ordering::SeqCst);
+    let old = OLD.load(Ordering::SeqCst);
+    if old > 1 {
+        // SAFETY: it was the handler of this signal.
+        let old = unsafe {
+            std::mem::transmute::<usize, extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)>(
+                old,
+            )
+        };
+        old(signal, info, context);
+    }
+}
+
+fn spawn_another_thread() {
+    std::thread::spawn(|| {
+        loop {
+            std::thread::park();
+        }
+    });
+}
+
+#[test]
+fn owner_gets_its_siginfo_and_mask() {
+    isolated("owner_gets_its_siginfo_and_mask", WATCHDOG, || {
+        spawn_another_thread();
+        let usr1 = 1u64 << (libc::SIGUSR1 - 1);
+        install(owner as *const () as usize, libc::SA_SIGINFO, usr1);
+        call();
+        send();
+        assert_eq!(
+            (COUNT.load(Ordering::SeqCst), CODE.load(Ordering::SeqCst)),
+            (1, libc::SI_TKILL)
+        );
+        assert_eq!(MASK.load(Ordering::SeqCst) & (usr1 | 1 << 32 | 2), usr1 | 1 << 32);
+        // SAFETY: siginfo_t is plain data.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_signo = SIGNAL as i32;
+        info.si_code = libc::SI_QUEUE;
+        let words = (&raw mut info).cast::<usize>();
+        // SAFETY: the value lies in the fourth word.
+        unsafe { words.add(3).write(0xabcdef) };
+        // SAFETY: the kernel reads the structure.
+        unsafe {
+            let (pid, tid) = (libc::getpid(), libc::gettid());
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, SIGNAL, &info)
+        };
+        assert_eq!((COUNT.load(Ordering::SeqCst), VALUE.load(Ordering::SeqCst)), (2, 0xabcdef));
+        assert_eq!(mask() & (1 << 32), 0);
+    });
+}
+
+#[test]
+fn nodefer_is_honoured() {
+    isolated("nodefer_is_honoured", WATCHDOG, || {
+        spawn_another_thread();
+        install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_NODEFER, 0);
+        call();
+        send();
+        assert_eq!(MASK.load(Ordering::SeqCst) & (1 << 32), 0);
+    });
+}
+
+#[test]
+fn ignored_stays_ignored() {
+    isolated("ignored_stays_ignored", WATCHDOG, || {
+        spawn_another_thread();
+        install(libc::SIG_IGN, 0, 0);
+        call();
+        send();
+        call();
+    });
+}
+
+#[test]
+fn default_action_kills() {
+    let (status, _) = isolated_status("default_action_kills", WATCHDOG, || {
+        spawn_another_thread();
+        install(libc::SIG_DFL, 0, 0);
+        call();
+        send();
+    });
+    assert_eq!(status.signal(), Some(33), "{status}");
+}
+
+#[test]
+fn resethand_is_for_once() {
+    let (status, output) = isolated_status("resethand_is_for_once", WATCHDOG, || {
+        spawn_another_thread();
+        install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_RESETHAND, 0);
+        call();
+        send();
+        println!("first: {}", COUNT.load(Ordering::SeqCst));
+        send();
+    });
+    assert!(output.contains("first: 1"), "{output}");
+    assert_eq!(status.signal(), Some(33), "{status}");
+}
+
+/// Another library installs itself above ours between calls, and passes on what is not its own, or
+/// does not; and it may find itself below us again, chaining to us as we chain to it.
+#[test]
+fn another_library_above() {
+    isolated("another_library_above", WATCHDOG, || {
+        spawn_another_thread();
+        install(owner as *const () as usize, libc::SA_SIGINFO, 0);
+        call();
+        let flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+        let old = install(chaining as *const () as usize, flags, 0);
+        OLD.store(old.handler, Ordering::SeqCst);
+        call();
+        COUNT.store(0, Ordering::SeqCst);
+        send();
+        // Its own, ours, and the owner's.
+        assert_eq!(COUNT.load(Ordering::SeqCst), 2);
+        // Without SA_ONSTACK it cannot stay above: we are on top again, and chain to each other.
+        install(chaining as *const () as usize, libc::SA_SIGINFO, 0);
+        call();
+        COUNT.store(0, Ordering::SeqCst);
+        send();
+        assert_eq!(COUNT.load(Ordering::SeqCst), 2);
+        // One that keeps everything to itself.
+        install(owner as *const () as usize, flags, 0);
+        call();
+        COUNT.store(0, Ordering::SeqCst);
+        send();
+        assert_eq!(COUNT.load(Ordering::SeqCst), 1);
+    });
+}
+
+/// Whoever installs a handler while a call installs ours is passed its signals.
+#[test]
+fn installed_in_the_same_moment() {
+    isolated("installed_in_the_same_moment", WATCHDOG, || {
+        static ROUND: AtomicUsize = AtomicUsize::new(0);
+        static DONE: AtomicUsize = AtomicUsize::new(0);
+        static GOT: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        extern "C" fn even(_: i32) {
+            GOT[0].fetch_add(1, Ordering::SeqCst);
+        }
+        extern "C" fn odd(_: i32) {
+            GOT[1].fetch_add(1, Ordering::SeqCst);
+        }
+        const ROUNDS: usize = 500;
+        std::thread::spawn(|| {
+            for round in 1..=ROUNDS {
+                while ROUND.load(Ordering::SeqCst) < round {
+                    std::hint::spin_loop();
+                }
+                for _ in 0..round * 7919 % 300 {
+                    std::hint::spin_loop();
+                }
+                let handler = if round % 2 == 0 { even as extern "C" fn(i32) } else { odd };
+                install(handler as usize, 0, 0);
+                DONE.store(round, Ordering::SeqCst);
+            }
+            spawn_another_thread();
+        });
+        for round in 1..=ROUNDS {
+            ROUND.store(round, Ordering::SeqCst);
+            call();
+            while DONE.load(Ordering::SeqCst) < round {
+                std::hint::spin_loop();
+            }
+            let before = GOT[round % 2].load(Ordering::SeqCst);
+            send();
+            assert_eq!(GOT[round % 2].load(Ordering::SeqCst), before + 1, "in round {round}");
+        }
+    });
+}
+
+#[test]
+fn glibc_uses_it_meanwhile() {
+    isolated("glibc_uses_it_meanwhile", WATCHDOG, || {
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    for _ in 0..1000 {
+                        // SAFETY: -1 leaves every id as it is.
+                        assert_eq!(unsafe { libc::setresuid(!0, !0, !0) }, 0);
+                    }
+                })
+            })
+            .collect();
+        while !others.iter().all(|other| other.is_finished()) {
+            let slack = [libc::PR_SET_TIMERSLACK as usize, 5, 0, 0, 0, 0];
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            unsafe { Broadcast::new(libc::SYS_prctl, slack).execute_with_report() }.unwrap();
+        }
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}

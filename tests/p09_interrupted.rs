@@ -1,0 +1,214 @@
+//! What interrupted threads notice: nothing that a signal with SA_RESTART does not do (P9), and no
+//! lock of theirs is waited for (P4).
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::{block_all, isolated, set_mask, set_slack, slack_here, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(180);
+const CALLS: usize = 1000;
+
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// Makes the calls while the given threads do what they do until [`OVER`].
+fn beside(victims: Vec<std::thread::JoinHandle<()>>) {
+    for value in 1..=CALLS {
+        let report = set_slack(value).unwrap();
+        assert!(report.threads() > victims.len(), "{report:?}");
+    }
+    OVER.store(true, Ordering::SeqCst);
+    victims.into_iter().for_each(|victim| victim.join().unwrap());
+}
+
+fn until_over(mut each: impl FnMut() + Send + 'static) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !OVER.load(Ordering::SeqCst) {
+            each();
+        }
+    })
+}
+
+/// Fills registers of every kind, spends some time, and says whether they are all as they were.
+#[cfg(target_arch = "x86_64")]
+fn registers_keep(seed: u64) -> bool {
+    let mut general = 0u64;
+    let mut vector = 0u64;
+    // SAFETY: computes in registers that are declared, and uses no memory.
+    unsafe {
+        std::arch::asm!(
+            "mov r8, {seed}", "mov r9, {seed}", "mov r10, {seed}", "mov r11, {seed}",
+            "mov r12, {seed}", "mov r13, {seed}", "mov r14, {seed}", "mov r15, {seed}",
+            "mov rsi, {seed}", "mov rdi, {seed}", "mov rdx, {seed}", "mov rax, {seed}",
+            "movq xmm0, {seed}", "movq xmm7, {seed}", "movq xmm8, {seed}", "movq xmm15, {seed}",
+            "mov rcx, 20000",
+            "std", "cld", "stc",
+            "2: pause", "dec rcx", "jnz 2b",
+            // Everything different from the seed leaves a bit.
+            "xor r8, {seed}", "xor r9, {seed}", "xor r10, {seed}", "xor r11, {seed}",
+            "xor r12, {seed}", "xor r13, {seed}", "xor r14, {seed}", "xor r15, {seed}",
+            "xor rsi, {seed}", "xor rdi, {seed}", "xor rdx, {seed}", "xor rax, {seed}",
+            "or r8, r9", "or r10, r11", "or r12, r13", "or r14, r15",
+            "or rsi, rdi", "or rdx, rax", "or r8, r10", "or r12, r14",
+            "or rsi, rdx", "or r8, r12", "or r8, rsi", "mov rdi, r8",
+            "movq xmm1, {seed}", "pxor xmm0, xmm1", "pxor xmm7, xmm1", "pxor xmm8, xmm1",
+            "pxor xmm15, xmm1", "por xmm0, xmm7", "por xmm8, xmm15", "por xmm0, xmm8",
+            "movq rsi, xmm0",
+            seed = in(reg) seed,
+            out("rdi") general, out("rsi") vector, out("rax") _, out("rcx") _, out("rdx") _,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("r13") _,
+            out("r14") _, out("r15") _, out("xmm0") _, out("xmm1") _, out("xmm7") _,
+            out("xmm8") _, out("xmm15") _,
+            options(nostack),
+        );
+    }
+    general == 0 && vector == 0
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn registers() {
+    isolated("registers", WATCHDOG, || {
+        let busy = |seed| until_over(move || assert!(registers_keep(seed)));
+        beside(vec![busy(0x0123_4567_89ab_cdef), busy(0xfedc_ba98_7654_3210)]);
+    });
+}
+
+#[test]
+fn errno() {
+    isolated("errno", WATCHDOG, || {
+        let busy = |number| {
+            until_over(move || {
+                // SAFETY: the thread's own errno.
+                let errno = unsafe { libc::__errno_location() };
+                // SAFETY: as above.
+                unsafe { errno.write_volatile(number) };
+                for _ in 0..10_000 {
+                    // SAFETY: as above.
+                    assert_eq!(unsafe { errno.read_volatile() }, number);
+                }
+            })
+        };
+        beside(vec![busy(12345), busy(0)]);
+    });
+}
+
+/// The mask and the alternate stack of this thread, as the kernel has them.
+fn signal_state() -> (u64, usize, i32, usize) {
+    let mut mask = 0u64;
+    let at = &raw mut mask;
+    let block = libc::SIG_BLOCK;
+    // SAFETY: the kernel writes eight bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, block, 0usize, at, 8usize) };
+    let mut stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: the kernel writes the structure.
+    unsafe { libc::sigaltstack(std::ptr::null(), &mut stack) };
+    (mask, stack.ss_sp as usize, stack.ss_flags, stack.ss_size)
+}
+
+#[test]
+fn mask_and_alternate_stack() {
+    isolated("mask_and_alternate_stack", WATCHDOG, || {
+        let busy = |mask| {
+            std::thread::spawn(move || {
+                set_mask(mask);
+                let expected = signal_state();
+                assert_eq!(expected.0, mask);
+                while !OVER.load(Ordering::SeqCst) {
+                    assert_eq!(signal_state(), expected);
+                }
+            })
+        };
+        beside(vec![busy(0), busy(1 << (libc::SIGTERM - 1) | 1 << (libc::SIGSYS - 1))]);
+    });
+}
+
+#[test]
+fn caller_with_every_signal_blocked() {
+    isolated("caller_with_every_signal_blocked", WATCHDOG, || {
+        sleepers(4);
+        block_all();
+        let before = signal_state();
+        for value in 1..=CALLS / 4 {
+            set_slack(value).unwrap();
+            assert_eq!(slack_here(), value);
+            assert_eq!(signal_state(), before);
+        }
+        let nonsense = libpsx::Broadcast::new(libc::SYS_prctl, [usize::MAX; 6]);
+        // SAFETY: there is no such option.
+        unsafe { nonsense.execute_with_report() }.unwrap_err();
+        assert_eq!(signal_state(), before);
+    });
+}
+
+#[test]
+fn blocked_calls_are_restarted() {
+    isolated("blocked_calls_are_restarted", WATCHDOG, || {
+        let (mut reader, mut writer) = UnixStream::pair().unwrap();
+        let blocked = std::thread::spawn(move || {
+            let mut byte = [0];
+            for sent in 1..=20 {
+                // One system call, which fails with EINTR unless it is restarted.
+                assert_eq!(reader.read(&mut byte).unwrap(), 1);
+                assert_eq!(byte[0], sent);
+            }
+        });
+        for sent in 1..=20 {
+            for value in 1..=20 {
+                set_slack(value).unwrap();
+            }
+            writer.write_all(&[sent]).unwrap();
+        }
+        blocked.join().unwrap();
+    });
+}
+
+/// Threads that own locks of the heap, of stdio and of the dynamic linker most of the time.
+#[test]
+fn locks_of_the_c_library() {
+    isolated("locks_of_the_c_library", WATCHDOG, || {
+        let heap =
+            || until_over(|| drop(std::hint::black_box((1..200).map(vec_of).collect::<Vec<_>>())));
+        fn vec_of(size: usize) -> Vec<u8> {
+            vec![0; size * 100]
+        }
+        // SAFETY: opens a stream.
+        let stream = unsafe { libc::fopen(c"/dev/null".as_ptr(), c"w".as_ptr()) } as usize;
+        let stdio = until_over(move || {
+            // SAFETY: the stream is open, and the format takes one number.
+            unsafe { libc::fprintf(stream as *mut libc::FILE, c"%d\n".as_ptr(), 42) };
+        });
+        let linker = until_over(|| {
+            // SAFETY: libm's initialisers may run at any time.
+            let library = unsafe { libc::dlopen(c"libm.so.6".as_ptr(), libc::RTLD_NOW) };
+            assert!(!library.is_null());
+            // SAFETY: opened above.
+            unsafe { libc::dlclose(library) };
+        });
+        beside(vec![heap(), heap(), stdio, linker]);
+    });
+}
+
+#[test]
+fn no_descriptor_is_left() {
+    isolated("no_descriptor_is_left", WATCHDOG, || {
+        let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        sleepers(4);
+        set_slack(1).unwrap();
+        let before = count();
+        for value in 1..=CALLS {
+            set_slack(value).unwrap();
+        }
+        let short = support::slack(1).deadline(Duration::ZERO);
+        for _ in 0..100 {
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let _ = unsafe { short.execute_with_report() };
+        }
+        assert_eq!(count(), before);
+    });
+}

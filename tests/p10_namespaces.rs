@@ -1,0 +1,251 @@
+//! Processes whose /proc speaks of other numbers, lies, or is gone, and process 1 (P10).
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::ffi::CStr;
+use std::time::Duration;
+
+use libpsx::{Broadcast, Sensitivity};
+use support::*;
+
+/// Probing for every possible tid takes seconds.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Status of a child whose call has failed.
+const FAILED: i32 = 77;
+
+/// The call reaches every one of a few threads, and nobody else.
+fn covers_all(witnesses: &[Witness], value: usize) {
+    let report = covers(witnesses, value);
+    assert_eq!(report.threads(), witnesses.len() + 1, "{report:?}");
+}
+
+fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) {
+    let (source, target, kind) = (source.as_ptr(), target.as_ptr(), kind.as_ptr());
+    // SAFETY: the paths are strings, and there is no data.
+    let done = unsafe { libc::mount(source, target, kind, flags, std::ptr::null()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn unmount_proc() {
+    // SAFETY: the path is a string.
+    assert_eq!(unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH) }, 0);
+}
+
+#[test]
+fn proc_unmounted_before_the_first_call() {
+    isolated_as_root("proc_unmounted_before_the_first_call", WATCHDOG, || {
+        forked(|| {
+            if !private_mounts() {
+                return;
+            }
+            unmount_proc();
+            covers_all(&witnesses(5), 1001);
+        });
+    });
+}
+
+#[test]
+fn proc_unmounted_after_the_first_call() {
+    isolated_as_root("proc_unmounted_after_the_first_call", WATCHDOG, || {
+        forked(|| {
+            if !private_mounts() {
+                return;
+            }
+            let witnesses = witnesses(5);
+            covers_all(&witnesses, 1001);
+            unmount_proc();
+            covers_all(&witnesses, 1002);
+        });
+    });
+}
+
+/// A directory that looks the part, in another file system.
+#[test]
+fn forged_proc() {
+    isolated_as_root("forged_proc", WATCHDOG, || {
+        forked(|| {
+            if !private_mounts() {
+                return;
+            }
+            let pid = std::process::id();
+            mount(c"none", c"/proc", c"tmpfs", 0);
+            std::fs::create_dir_all(format!("/proc/self/task/{pid}")).unwrap();
+            covers_all(&witnesses(5), 1001);
+        });
+    });
+}
+
+/// Another process's threads where ours should be, in a real /proc: fewer than ours, and more.
+#[test]
+fn task_directory_of_another_process() {
+    isolated_as_root("task_directory_of_another_process", WATCHDOG, || {
+        for others in [2, 20] {
+            // SAFETY: there is no other thread yet whose locks the child could miss.
+            let other = unsafe { libc::fork() };
+            if other == 0 {
+                // SAFETY: touches no memory.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                support::sleepers(others);
+                loop {
+                    std::thread::park();
+                }
+            }
+            let theirs = format!("/proc/{other}/task");
+            while std::fs::read_dir(&theirs).unwrap().count() <= others {
+                std::thread::yield_now();
+            }
+            forked(|| {
+                if !private_mounts() {
+                    return;
+                }
+                let path = |text| std::ffi::CString::new(text).unwrap();
+                let ours = path(format!("/proc/{}/task", std::process::id()));
+                mount(&path(theirs), &ours, c"", libc::MS_BIND);
+                covers_all(&witnesses(5), 1001);
+            });
+            // SAFETY: a child of ours, not waited for yet.
+            unsafe { libc::kill(other, libc::SIGKILL) };
+            support::reap(other);
+        }
+    });
+}
+
+/// Process 1 of a PID namespace sees the outer one's /proc; and where the outer number of one of
+/// its threads is the inner number of a foreign process, that process is left alone.
+#[test]
+fn proc_of_the_outer_pid_namespace() {
+    isolated_as_root("proc_of_the_outer_pid_namespace", WATCHDOG, || {
+        if !unshared(libc::CLONE_NEWPID) {
+            return;
+        }
+        forked(|| {
+            assert_eq!(std::process::id(), 1);
+            let witnesses = witnesses(5);
+            let outer = proc::tids();
+            assert!(outer.iter().all(|&tid| tid > 10), "{outer:?}");
+            let strangers: Vec<i32> = outer.iter().map(|&tid| process_with_pid(tid)).collect();
+            for value in 1001..1050 {
+                covers_all(&witnesses, value);
+            }
+            for pid in strangers {
+                let mut status = 0;
+                // SAFETY: the kernel writes the status.
+                let dead = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
+                assert_eq!(dead, 0, "the process_with_pid {pid} was signalled");
+            }
+        });
+    });
+}
+
+/// The last ids there are, and then the first again: threads whose numbers are below their leader's. They
+/// are found without a list, which this thread may not read. (If they take their time to come, the list is
+/// asked for, and the call fails: then another process tries.)
+#[test]
+fn ids_that_begin_anew() {
+    isolated_as_root("ids_that_begin_anew", WATCHDOG, || {
+        if !unshared(libc::CLONE_NEWPID) {
+            return;
+        }
+        forked(|| {
+            if !private_mounts() {
+                return;
+            }
+            mount(c"proc", c"/proc", c"proc", 0);
+            let limit = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+            let last = limit.trim().parse::<i32>().unwrap() - 4;
+            let attempt = || {
+                std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+                let status = forked_status(|| {
+                    let witnesses = witnesses(8);
+                    let (leader, tids) = (std::process::id() as i32, proc::tids());
+                    assert!(tids.iter().filter(|&&tid| tid < leader).count() >= 5, "{tids:?}");
+                    filter(libc::SYS_getdents64, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+                    let done = set_slack(1001).is_ok();
+                    assert!(!done || witnesses.iter().all(|witness| witness.slack() == 1001));
+                    // SAFETY: ends the process, which has nothing to tidy up.
+                    unsafe { libc::_exit(if done { 0 } else { FAILED }) };
+                });
+                let status = libc::WEXITSTATUS(status);
+                assert!([0, FAILED].contains(&status), "{status}");
+                status == 0
+            };
+            assert!((0..50).any(|_| attempt()));
+        });
+    });
+}
+
+/// A process that sleeps and has this number in our PID namespace.
+fn process_with_pid(pid: i32) -> i32 {
+    let set = [pid];
+    // SAFETY: all zero means nothing asked for.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.set_tid = set.as_ptr() as u64;
+    arguments.set_tid_size = 1;
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: the kernel reads the arguments; the child makes raw calls.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
+    if made == 0 {
+        loop {
+            // SAFETY: pause touches no memory.
+            unsafe { libc::pause() };
+        }
+    }
+    assert_eq!(made, i64::from(pid), "{}", std::io::Error::last_os_error());
+    pid
+}
+
+/// Neither signal 33 nor SIGKILL does anything to process 1; the exit status tells.
+#[test]
+fn divergence_kills_process_1() {
+    if skipped_without_root("divergence_kills_process_1") {
+        return;
+    }
+    let body = || {
+        if !unshared(libc::CLONE_NEWPID) {
+            return;
+        }
+        let status = forked_status(|| {
+            assert_eq!(std::process::id(), 1);
+            let refuse = libc::SECCOMP_RET_ERRNO | libc::EACCES as u32;
+            prepared(move || filter(libc::SYS_setpriority, refuse));
+            set_slack(1).unwrap();
+            let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
+            // SAFETY: setpriority touches no memory.
+            let _ = unsafe { call.sensitivity(Sensitivity::Error).execute_with_report() };
+        });
+        println!("process 1 ended with {status:#x}");
+    };
+    let (status, output) = isolated_status("divergence_kills_process_1", WATCHDOG, body);
+    assert!(status.success(), "{output}");
+    if output.contains("SKIPPED: ") {
+        return;
+    }
+    assert!(output.contains(&format!("{:#x}", (128 + 33) << 8)), "{output}");
+    assert!(output.contains("setpriority"), "{output}");
+    assert!(output.contains("EACCES"), "{output}");
+}
+
+/// Landlock that denies every file, /proc too, on every thread; and then another call.
+#[test]
+fn landlock_that_hides_proc() {
+    isolated("landlock_that_hides_proc", WATCHDOG, || {
+        let every_access_to_files: u64 = 0x1fff;
+        let create = libc::SYS_landlock_create_ruleset;
+        // SAFETY: the kernel reads eight bytes.
+        let ruleset = unsafe { libc::syscall(create, &raw const every_access_to_files, 8, 0) };
+        if ruleset < 0 {
+            support::skipped(format!("landlock: {}", std::io::Error::last_os_error()));
+            return;
+        }
+        let witnesses = witnesses(5);
+        no_new_privs().unwrap();
+        let restrict = libc::SYS_landlock_restrict_self;
+        // SAFETY: landlock_restrict_self touches no memory.
+        unsafe { libpsx::syscall3(restrict, ruleset as usize, 0, 0) }.unwrap();
+        assert!(std::fs::read_dir("/proc/self/task").is_err());
+        covers(&witnesses, 1001);
+    });
+}

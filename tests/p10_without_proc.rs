@@ -1,0 +1,128 @@
+//! Where /proc cannot be used, every thread is still covered, or it is an error (P10).
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::time::Duration;
+
+use libpsx::{Error, Requirement};
+use support::{
+    covers, filter, forked, install, isolated, isolated_as_root, proc, set_slack, sleepers, step,
+    witnesses,
+};
+
+/// Probing for every possible tid takes seconds.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+fn enter_empty_root() {
+    let path = std::env::temp_dir().join("psx-empty");
+    std::fs::create_dir_all(&path).unwrap();
+    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+    std::os::unix::fs::chroot(&path).unwrap();
+    std::env::set_current_dir("/").unwrap();
+}
+
+#[test]
+fn empty_chroot_with_the_right_to_mount() {
+    isolated_as_root("empty_chroot_with_the_right_to_mount", WATCHDOG, || {
+        let witnesses = witnesses(6);
+        covers(&witnesses, 1001);
+        enter_empty_root();
+        covers(&witnesses, 1002);
+    });
+}
+
+#[test]
+fn empty_chroot_without_privilege() {
+    isolated_as_root("empty_chroot_without_privilege", WATCHDOG, || {
+        let witnesses = witnesses(6);
+        enter_empty_root();
+        // SAFETY: the ids are plain numbers.
+        unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
+        covers(&witnesses, 1003);
+    });
+}
+
+#[test]
+fn descriptor_table_full() {
+    isolated("descriptor_table_full", WATCHDOG, || {
+        let witnesses = witnesses(6);
+        covers(&witnesses, 1001);
+        let mut held = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            held.push(file);
+        }
+        covers(&witnesses, 1002);
+        held.pop();
+        covers(&witnesses, 1003);
+        held.pop();
+        covers(&witnesses, 1004);
+    });
+}
+
+/// tgkill(2) of that thread is refused to the calling one, as by a security module.
+fn refuse_tgkill(tid: i32) {
+    let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal = |jf, value| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, jf, value);
+    let answer = |action| step(libc::BPF_RET | libc::BPF_K, 0, 0, action);
+    install(&[
+        load(0),
+        equal(3, libc::SYS_tgkill as u32),
+        load(24),
+        equal(1, tid as u32),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+#[test]
+fn thread_that_cannot_be_asked_for() {
+    isolated_as_root("thread_that_cannot_be_asked_for", WATCHDOG, || {
+        let witnesses = witnesses(3);
+        let leader = std::process::id() as i32;
+        let other = proc::tids().into_iter().rfind(|&tid| tid != leader).unwrap();
+        enter_empty_root();
+        refuse_tgkill(other);
+        covers(&witnesses, 1001);
+    });
+}
+
+/// In a PID namespace below that of /proc, where our own number there is another thread's.
+#[test]
+fn proc_of_an_outer_namespace() {
+    isolated_as_root("proc_of_an_outer_namespace", WATCHDOG, || {
+        if !support::unshared(libc::CLONE_NEWPID) {
+            return;
+        }
+        forked(|| {
+            let witnesses = witnesses(4);
+            let names = proc::tids();
+            covers(&witnesses, 1001);
+            let last = names.iter().max().unwrap() - 1;
+            std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+            let caller = std::thread::spawn(move || {
+                // SAFETY: gettid touches no memory.
+                let tid = unsafe { libc::gettid() };
+                assert!(names.contains(&tid), "{tid} is not among {names:?}");
+                covers(&witnesses, 1002);
+            });
+            caller.join().unwrap();
+        });
+    });
+}
+
+/// Where no thread can be asked for, that is an error, and no guess.
+#[test]
+fn threads_that_cannot_be_listed() {
+    isolated_as_root("threads_that_cannot_be_listed", WATCHDOG, || {
+        sleepers(3);
+        enter_empty_root();
+        filter(libc::SYS_tgkill, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+        let error = set_slack(1001).unwrap_err();
+        assert!(
+            matches!(error, Error::Environment { requirement: Requirement::ThreadList, .. }),
+            "{error}"
+        );
+        assert_eq!(error.raw_os_error(), libc::EPERM);
+    });
+}

@@ -1,0 +1,518 @@
+//! Several calls in one stop (P11): all of them, or as many as the error says, in every thread.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use libpsx::process::{Capability, Unchanged, setreuid};
+use libpsx::process::{
+    CapabilitySets, Gid, Instruction, Operation, SeccompFlags, Synchronization, Uid,
+    cap_ambient_clear_all, cap_ambient_lower, capbset_drop, capset, seccomp, set_all_gids,
+    set_all_uids, set_keepcaps, set_no_new_privs, set_timer_slack, setgroups,
+};
+use libpsx::{
+    CallOutcome, Error, PartialFailureAction, RefusalReason, Requirement, ResultCheck, Sensitivity,
+    Transaction, TransactionError,
+};
+use support::{
+    Asked, all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc,
+    slack_here, sleepers,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+const ALLOW: Instruction = Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+
+fn slack(nanos: u64) -> Operation<'static> {
+    set_timer_slack(Duration::from_nanos(nanos))
+}
+
+/// There is no such capability, whoever asks.
+fn failing() -> Operation<'static> {
+    cap_ambient_lower(Capability::new(63).unwrap())
+}
+
+/// This thread and those that are asked have it.
+fn all_slack(asked: &Asked, wanted: u64) {
+    asked.all_answer(|| slack_here() as i64, wanted as i64);
+}
+
+#[test]
+fn a_failing_call_at_each_position() {
+    isolated("a_failing_call_at_each_position", WATCHDOG, || {
+        let asked = Asked::new(4);
+        for position in 0..4u64 {
+            let base = 1000 * (position + 1);
+            slack(base).execute().unwrap();
+            let mut transaction = Transaction::new();
+            for index in 0..4 {
+                let next = if index == position { failing() } else { slack(base + index + 1) };
+                transaction = transaction.with(next);
+            }
+            match transaction.execute() {
+                Err(TransactionError::NothingChanged(Error::Call(errno))) => {
+                    assert_eq!((position, errno.raw_os_error()), (0, libc::EINVAL));
+                }
+                Err(TransactionError::Partial(partial)) => {
+                    assert_eq!(partial.index() as u64, position);
+                    assert_eq!(partial.raw_os_error(), libc::EINVAL);
+                    let text = partial.to_string();
+                    let wanted = format!("call {position} (prctl) failed: EINVAL");
+                    assert!(text.starts_with(&wanted), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+            all_slack(&asked, base + position);
+        }
+    });
+}
+
+#[test]
+fn alone_a_transaction_does_and_says_the_same() {
+    isolated("alone_a_transaction_does_and_says_the_same", WATCHDOG, || {
+        support::forked(|| {
+            let transaction = Transaction::new().with(slack(7)).with(failing()).with(slack(9));
+            let Err(TransactionError::Partial(partial)) = transaction.execute() else { panic!() };
+            assert_eq!((partial.index(), slack_here()), (1, 7));
+        });
+    });
+}
+
+/// A signal that comes in the middle is handled when all calls are made.
+#[test]
+fn alone_no_handler_runs_between_the_calls() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        SEEN.store(slack_here(), Ordering::SeqCst);
+    }
+    isolated("alone_no_handler_runs_between_the_calls", WATCHDOG, || {
+        support::forked(|| {
+            let handler = handler as extern "C" fn(i32);
+            // SAFETY: the handler makes a system call.
+            unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+            let pid = std::process::id() as usize;
+            let raise = [pid, libc::SIGUSR1 as usize, 0, 0, 0, 0];
+            let transaction = Transaction::new().with(slack(7));
+            // SAFETY: it takes numbers.
+            let transaction =
+                unsafe { transaction.with_call(libc::SYS_kill, raise, ResultCheck::SameResult) };
+            transaction.with(slack(9)).execute().unwrap();
+            assert_eq!(SEEN.load(Ordering::SeqCst), 9);
+            // And it is open again.
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            slack(11).execute().unwrap();
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            assert_eq!(SEEN.load(Ordering::SeqCst), 11);
+        });
+    });
+}
+
+/// Questions of which the later ones leave less room than the earlier ones need.
+#[test]
+fn asked_twice() {
+    isolated_as_root("asked_twice", WATCHDOG, || {
+        sleepers(5);
+        let groups: Vec<Gid> = (1..2000).map(Gid::new).collect::<Result<_, _>>().unwrap();
+        setgroups(&groups).execute().unwrap();
+        let report = Transaction::new()
+            .query_identities(2000)
+            .query_identities(1)
+            .execute_with_report()
+            .unwrap();
+        let mut told: Vec<i32> = report.identities().map(|one| one.tid()).collect();
+        told.sort_unstable();
+        assert_eq!(told, proc::tids());
+        for one in report.identities() {
+            assert_eq!(one.uids().map(|ids| (ids.real, ids.filesystem)), Some((0, 0)));
+            assert!(one.capabilities().is_some() && one.bounding().is_some());
+        }
+    });
+}
+
+#[test]
+fn killed_rather_than_partial() {
+    let (status, output) = isolated_status("killed_rather_than_partial", WATCHDOG, || {
+        sleepers(2);
+        let transaction = Transaction::new().with(slack(5)).with(failing());
+        let done = transaction.on_partial_failure(PartialFailureAction::Kill).execute();
+        println!("went on: {done:?}");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(output.contains("libpsx: call 1 of a transaction, prctl(0x2f, 0x3, 0x3f,"), "{output}");
+    assert!(output.contains("returned -22 (EINVAL)"), "{output}");
+    assert!(!output.contains("went on"), "{output}");
+}
+
+#[test]
+fn refused_before_anything_is_done() {
+    isolated("refused_before_anything_is_done", WATCHDOG, || {
+        sleepers(2);
+        let refused = |transaction: Transaction<'_>| match transaction.execute() {
+            Err(TransactionError::NothingChanged(Error::Refused(why))) => why,
+            other => panic!("{other:?}"),
+        };
+        let begun = || Transaction::new().with(slack(12345));
+        let before = slack_here();
+        let everywhere = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        assert_eq!(
+            refused(Transaction::new().with(everywhere).with(slack(1))),
+            RefusalReason::NotLast
+        );
+        // SAFETY: it is refused.
+        let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], ResultCheck::SameResult) };
+        assert_eq!(refused(exit), RefusalReason::EndsThread);
+        assert_eq!(slack_here(), before);
+        assert_eq!(Transaction::new().execute().unwrap(), 0);
+    });
+}
+
+/// Room for as many calls as are appended; each is performed in its turn, wherever it lies, and in a copy too.
+#[test]
+fn any_number_of_calls() {
+    isolated("any_number_of_calls", WATCHDOG, || {
+        let asked = Asked::new(2);
+        for count in [1u64, 15, 16, 17, 40, 500] {
+            let slacks = (1..=count).map(|number| slack(1_000_000 * count + number));
+            let transaction = Transaction::new().with_all(slacks);
+            assert_eq!(transaction.len() as u64, count);
+            let failing = transaction.clone().with(failing()).with(slack(1));
+            transaction.execute().unwrap();
+            drop(transaction);
+            all_slack(&asked, 1_000_000 * count + count);
+            slack(7).execute().unwrap();
+            match failing.execute() {
+                Err(TransactionError::Partial(partial)) => {
+                    assert_eq!(partial.index() as u64, count);
+                }
+                other => panic!("{other:?}"),
+            }
+            all_slack(&asked, 1_000_000 * count + count);
+        }
+    });
+}
+
+/// What is asked takes no number: an error and a report count the calls that were appended.
+#[test]
+fn questions_take_no_number() {
+    isolated_as_root("questions_take_no_number", WATCHDOG, || {
+        sleepers(2);
+        prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+        let asked_in_the_middle =
+            || Transaction::new().with(slack(10)).query_identities(0).with(slack(20));
+        assert_eq!(asked_in_the_middle().len(), 2);
+        let report = asked_in_the_middle().execute_with_report().unwrap();
+        assert!(report.results().iter().all(|result| result.call() == 1), "{report:?}");
+        assert_eq!(report.identities().count(), 5);
+        // One thread cannot say which user its files are opened as.
+        let told = report.identities().filter(|one| one.uids().is_some()).count();
+        assert_eq!(told, 4);
+
+        match asked_in_the_middle().with(failing()).execute() {
+            Err(TransactionError::Partial(partial)) => assert_eq!(partial.index(), 2),
+            other => panic!("{other:?}"),
+        }
+        let report = Transaction::new()
+            .with(slack(10))
+            .with(slack(20))
+            .query_identities(0)
+            .execute_with_report()
+            .unwrap();
+        assert!(report.results().iter().all(|result| result.call() == 2), "{report:?}");
+
+        let fsuid = libpsx::process::setfsuid(Unchanged);
+        let transaction = asked_in_the_middle().with(fsuid).sensitivity(Sensitivity::Ignore);
+        let report = transaction.execute_with_report().unwrap();
+        assert_eq!(report.divergent(), 1);
+        assert!(report.results().iter().all(|result| result.call() == 2), "{report:?}");
+        let report = Transaction::new()
+            .with(fsuid)
+            .query_identities(0)
+            .sensitivity(Sensitivity::Ignore)
+            .execute_with_report();
+        let report = report.unwrap();
+        assert_eq!(report.divergent(), 1);
+        let differ: Vec<_> = report.results().iter().filter(|result| result.call() == 0).collect();
+        assert_eq!((differ.len(), report.results().len()), (1, 4), "{report:?}");
+    });
+}
+
+/// The error says how many calls there was no memory for; nothing is performed.
+#[test]
+fn no_memory_for_the_calls() {
+    isolated("no_memory_for_the_calls", WATCHDOG, || {
+        let asked = Asked::new(2);
+        slack(5).execute().unwrap();
+        let large = Transaction::new().with_all((0..5000).map(|_| slack(6)));
+        let none = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the kernel reads the limit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &none) }, 0);
+        let lacking = [
+            (large.execute(), 5000),
+            (large.clone().execute(), 5000),
+            (Transaction::new().with_all((0..40).map(|_| slack(6))).execute(), 17),
+            (Transaction::new().with(slack(6)).query_identities(0).execute(), 137),
+        ];
+        let sixteen = Transaction::new().with_all((0..16).map(|_| slack(8))).execute();
+        // The test itself needs memory to look at them.
+        let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, ..none };
+        // SAFETY: the kernel reads the limit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &all) }, 0);
+        for (result, wanted) in lacking {
+            let Err(TransactionError::NothingChanged(error)) = result else { panic!("{result:?}") };
+            let Error::Environment { requirement: Requirement::TransactionMemory(count), .. } =
+                error
+            else {
+                panic!("{error}")
+            };
+            assert_eq!((count, error.raw_os_error()), (wanted, libc::ENOMEM));
+            let text = format!("no memory for the {wanted} calls of the transaction: ENOMEM");
+            assert!(error.to_string().starts_with(&text), "{error}");
+        }
+        // The calls that fit into the value were made.
+        sixteen.unwrap();
+        all_slack(&asked, 8);
+    });
+}
+
+/// A thread that sees one of the changes sees all of them, the one by the kernel too.
+#[test]
+fn no_thread_runs_in_an_intermediate_state() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    static BETWEEN: AtomicUsize = AtomicUsize::new(0);
+    fn filters() -> bool {
+        // SAFETY: PR_GET_SECCOMP touches no memory.
+        unsafe { libc::prctl(libc::PR_GET_SECCOMP) == 2 }
+    }
+    isolated("no_thread_runs_in_an_intermediate_state", WATCHDOG, || {
+        for by_kernel in [true, false] {
+            support::forked(|| {
+                let asked = Asked::new(2);
+                set_no_new_privs().execute().unwrap();
+                slack(1).execute().unwrap();
+                for _ in 0..3 {
+                    std::thread::spawn(|| {
+                        loop {
+                            let (filtered, slack) = (filters(), slack_here());
+                            // Asked for after the other: what is new stays new.
+                            let between = (filtered && slack == 1) || (slack != 1 && !filters());
+                            BETWEEN.fetch_add(usize::from(between), Ordering::SeqCst);
+                            SEEN.fetch_add(1, Ordering::SeqCst);
+                        }
+                    });
+                }
+                while SEEN.load(Ordering::SeqCst) < 1000 {
+                    std::thread::yield_now();
+                }
+                let transaction = Transaction::new().with(slack(2)).with(slack(3));
+                let how =
+                    if by_kernel { Synchronization::Kernel } else { Synchronization::Broadcast };
+                transaction.with(seccomp(&[ALLOW], how, SeccompFlags::EMPTY)).execute().unwrap();
+                all_have("Seccomp_filters", "1");
+                all_slack(&asked, 3);
+                let seen = SEEN.load(Ordering::SeqCst);
+                while SEEN.load(Ordering::SeqCst) < seen + 1000 {
+                    std::thread::yield_now();
+                }
+                assert_eq!(BETWEEN.load(Ordering::SeqCst), 0);
+            });
+        }
+    });
+}
+
+#[test]
+fn the_kernel_cannot_synchronise() {
+    isolated("the_kernel_cannot_synchronise", WATCHDOG, || {
+        let asked = Asked::new(2);
+        prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
+        set_no_new_privs().execute().unwrap();
+        let has_one = proc::tids().into_iter().find(|&tid| proc::status(tid)["Seccomp"] == "2");
+        let everywhere = || seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        match everywhere().execute() {
+            Err(Error::TsyncConflict { tid }) => assert_eq!(Some(tid), has_one),
+            other => panic!("{other:?}"),
+        }
+        match Transaction::new().with(slack(77)).with(everywhere()).execute() {
+            Err(TransactionError::Partial(partial)) => {
+                assert_eq!((partial.index(), partial.tsync_conflict()), (1, has_one));
+                assert_eq!(partial.raw_os_error(), libc::ESRCH);
+            }
+            other => panic!("{other:?}"),
+        }
+        all_slack(&asked, 77);
+        let filtered = proc::field_in_every_thread("Seccomp_filters");
+        assert_eq!(filtered.values().filter(|count| *count != "0").count(), 1, "{filtered:?}");
+    });
+}
+
+/// Questions may follow a filter that the kernel gives to all threads: each thread answers, and has the filter once.
+#[test]
+fn questions_after_a_synchronised_filter() {
+    isolated("questions_after_a_synchronised_filter", WATCHDOG, || {
+        let asked = Asked::new(5);
+        set_no_new_privs().execute().unwrap();
+        let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        let report = Transaction::new()
+            .with(slack(4242))
+            .with(filter)
+            .query_identities(0)
+            .execute_with_report()
+            .unwrap();
+        assert_eq!(report.divergent(), 0);
+        let told: Vec<i32> = report.identities().map(|identity| identity.tid()).collect();
+        let tids = proc::tids();
+        assert_eq!(told.len(), tids.len());
+        assert!(tids.iter().all(|tid| told.contains(tid)), "{told:?} {tids:?}");
+        assert!(
+            report
+                .identities()
+                .all(|identity| identity.uids().is_some() && identity.no_new_privs())
+        );
+        all_have("Seccomp_filters", "1");
+        all_slack(&asked, 4242);
+        // Any other call is refused there.
+        let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        match Transaction::new().with(filter).with(slack(1)).execute() {
+            Err(TransactionError::NothingChanged(Error::Refused(RefusalReason::NotLast))) => {}
+            other => panic!("{other:?}"),
+        }
+        all_have("Seccomp_filters", "1");
+        all_slack(&asked, 4242);
+    });
+}
+
+/// With no_new_privs in the calling thread, no_new_privs and a filter for all threads need no stop: the kernel gives
+/// both to every thread, or neither.
+#[test]
+fn no_new_privs_and_a_synchronised_filter() {
+    isolated("no_new_privs_and_a_synchronised_filter", WATCHDOG, || {
+        let sandbox = || {
+            let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+            Transaction::new().with(set_no_new_privs()).with(filter)
+        };
+        let _asked = Asked::new(2);
+        // SAFETY: the prctl takes no pointer. The calling thread alone has no_new_privs now.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
+        let others = |field: &str, value: &str| {
+            let all = proc::field_in_every_thread(field);
+            all.values().filter(|has| *has == value).count()
+        };
+        let before = others("NoNewPrivs", "1");
+        match sandbox().on_partial_failure(PartialFailureAction::Kill).execute() {
+            Err(TransactionError::NothingChanged(Error::TsyncConflict { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(others("NoNewPrivs", "1"), before);
+        assert_eq!(others("Seccomp_filters", "1"), 1);
+    });
+}
+
+#[test]
+fn no_new_privs_and_a_filter_reach_every_thread() {
+    isolated("no_new_privs_and_a_filter_reach_every_thread", WATCHDOG, || {
+        let _asked = Asked::new(4);
+        // SAFETY: the prctl takes no pointer. The calling thread alone has no_new_privs now.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        Transaction::new().with(set_no_new_privs()).with(filter).execute().unwrap();
+        all_have("NoNewPrivs", "1");
+        all_have("Seccomp_filters", "1");
+    });
+}
+
+/// The caller's own filter kills it for the call that comes last: the others have performed those before it, and
+/// go on.
+#[test]
+fn the_caller_dies_in_the_last_call() {
+    isolated("the_caller_dies_in_the_last_call", WATCHDOG, || {
+        let asked = Asked::new(3);
+        set_no_new_privs().execute().unwrap();
+        let caller = std::thread::spawn(|| {
+            filter(libc::SYS_seccomp, libc::SECCOMP_RET_KILL_THREAD);
+            let everywhere = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+            Transaction::new().with(slack(4321)).with(everywhere).execute()
+        });
+        while slack_here() != 4321 {
+            std::thread::yield_now();
+        }
+        all_slack(&asked, 4321);
+        slack(1234).execute().unwrap();
+        all_slack(&asked, 1234);
+        // It never says that it is over.
+        std::mem::forget(caller);
+    });
+}
+
+/// The thread that differs performs nothing after that, and the others all.
+#[test]
+fn a_thread_differs_at_one_of_the_calls() {
+    isolated_as_root("a_thread_differs_at_one_of_the_calls", WATCHDOG, || {
+        const EPERM: u32 = libc::EPERM as u32;
+        sleepers(2);
+        prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | EPERM));
+        let fsuid = libpsx::process::setfsuid(Unchanged);
+        let transaction = Transaction::new().with(slack(100)).with(fsuid).with(slack(200));
+        let report = transaction.sensitivity(Sensitivity::Ignore).execute_with_report().unwrap();
+        assert_eq!((report.threads(), report.divergent()), (5, 1));
+        for result in report.results() {
+            let path = format!("/proc/{}/timerslack_ns", result.tid());
+            let slack = std::fs::read_to_string(path).unwrap();
+            match result.outcome() {
+                CallOutcome::Returned(_) => assert_eq!((result.call(), slack.trim()), (2, "200")),
+                CallOutcome::Failed(errno) => {
+                    assert_eq!((result.call(), slack.trim()), (1, "100"));
+                    assert_eq!(errno.raw_os_error(), libc::EPERM);
+                }
+                CallOutcome::Died | CallOutcome::Siglongjmp => panic!("{report:?}"),
+            }
+        }
+    });
+}
+
+/// What a daemon does when it has started.
+#[test]
+fn dropping_root() {
+    isolated_as_root("dropping_root", WATCHDOG, || {
+        sleepers(5);
+        let (user, group) = (Uid::new(65534).unwrap(), Gid::new(65534).unwrap());
+        let extra = [Gid::new(7), Gid::new(100)].map(Result::unwrap);
+        let kept = CapabilitySets {
+            effective: Capability::NET_BIND_SERVICE.into(),
+            permitted: Capability::NET_BIND_SERVICE.into(),
+            ..CapabilitySets::EMPTY
+        };
+        let report = Transaction::new()
+            .with(set_keepcaps(true))
+            .with(cap_ambient_clear_all())
+            .with(capbset_drop(Capability::SYS_PTRACE))
+            .with(setgroups(&extra))
+            .with(set_all_gids(group))
+            .with(set_all_uids(user))
+            .with(capset(kept))
+            .with(set_no_new_privs())
+            .on_partial_failure(PartialFailureAction::Kill)
+            .execute_with_report()
+            .unwrap();
+        assert_eq!((report.threads(), report.divergent()), (7, 0));
+        all_have("Uid", "65534\t65534\t65534\t65534");
+        all_have("Gid", "65534\t65534\t65534\t65534");
+        all_have("Groups", "7 100");
+        all_have("CapEff", "0000000000000400");
+        all_have("CapPrm", "0000000000000400");
+        all_have("CapInh", "0000000000000000");
+        all_have("NoNewPrivs", "1");
+        let bounding = proc::field_in_every_thread("CapBnd");
+        for text in bounding.values() {
+            let bits = u64::from_str_radix(text, 16).unwrap();
+            assert_eq!(bits & 1 << 19, 0);
+        }
+        // And nobody comes back.
+        let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).execute() else { panic!() };
+        assert_eq!(errno.raw_os_error(), libc::EPERM);
+    });
+}
