@@ -27,12 +27,13 @@ use std::fs::File;
 use std::io::{BufRead, Read};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use libpsx::process::{Namespace, setns, unshare_all};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use tokio::sync::oneshot;
+use nix::unistd::gettid;
 use tokio::task::spawn_blocking;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -74,14 +75,17 @@ async fn run() -> Result<(), Failure> {
     // What to do then. User, PID and mount namespaces: in a child process, between fork and exec.
     let shown = spawn_blocking(child).await??;
     println!("a child process: {shown}");
-    // A mount namespace: in a thread of its own, which opens what is wanted there.
-    let (send, receive) = oneshot::channel();
-    std::thread::Builder::new().name("mounts".to_owned()).spawn(move || {
-        let _ = send.send(open_elsewhere());
-    })?;
+    // A mount namespace: in a thread of its own, which opens what is wanted there, and ends.
+    let (tid, mut file) = spawn_blocking(|| std::thread::spawn(open_elsewhere).join())
+        .await?
+        .map_err(|_| "the thread panicked")??;
     let mut text = String::new();
-    receive.await??.read_to_string(&mut text)?;
+    file.read_to_string(&mut text)?;
     println!("a file of another mount namespace: {}", text.trim());
+    // The kernel removes the thread some time after.
+    while tids()?.contains(&tid) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     println!("mnt: all threads in {}", one("mnt")?);
 
     input.await?;
@@ -127,11 +131,11 @@ fn child() -> Result<String, Failure> {
 }
 
 /// Makes a mount namespace in this thread alone, and opens a file that is nowhere else.
-fn open_elsewhere() -> std::io::Result<File> {
+fn open_elsewhere() -> std::io::Result<(String, File)> {
     // From here on the thread has a root and a working directory of its own. A later call that changes directories in
-    // all threads is refused as long as this thread lives, so it ends soon.
+    // all threads is refused as long as this thread lives.
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     std::fs::write("/mnt/file", "from the thread's own mounts\n")?;
-    File::open("/mnt/file")
+    Ok((gettid().to_string(), File::open("/mnt/file")?))
 }
