@@ -50,7 +50,7 @@ impl fmt::Display for Why {
 }
 
 struct Failure {
-    whose: Thread,
+    thread: Thread,
     number: usize,
     why: Why,
 }
@@ -84,21 +84,21 @@ impl Slot {
         Some(result)
     }
 
-    /// Calls `what` with the failure in this slot, if it is the failure of the thread `whose`.
-    fn own<R>(&self, whose: Thread, what: impl FnOnce(&Failure) -> R) -> Option<R> {
-        if self.tid.load(Ordering::Relaxed) != whose.tid {
+    /// Calls `what` with the failure in this slot, if it is the failure of `thread`.
+    fn own<R>(&self, thread: Thread, what: impl FnOnce(&Failure) -> R) -> Option<R> {
+        if self.tid.load(Ordering::Relaxed) != thread.tid {
             return None;
         }
-        self.look(|failure| failure.as_ref().filter(|f| f.whose == whose).map(what)).flatten()
+        self.look(|failure| failure.as_ref().filter(|f| f.thread == thread).map(what)).flatten()
     }
 }
 
-pub(crate) fn remember(whose: Thread, why: Why) {
+pub(crate) fn remember(thread: Thread, why: Why) {
     let number = FAILURES.fetch_add(1, Ordering::Relaxed);
-    let mut failure = Some(Failure { whose, number, why });
+    let mut failure = Some(Failure { thread, number, why });
     for slot in LATEST.iter().cycle().skip(number % SLOTS).take(SLOTS) {
         let exchanged = slot.look(|latest| {
-            slot.tid.store(whose.tid, Ordering::Relaxed);
+            slot.tid.store(thread.tid, Ordering::Relaxed);
             core::mem::swap(latest, &mut failure);
         });
         // The old failure is dropped here, after the slot is free again.
@@ -111,15 +111,15 @@ pub(crate) fn remember(whose: Thread, why: Why) {
 /// Writes the explanation of this thread's most recent failure as a null-terminated text, truncated to fit, and
 /// the ids of the threads that could not be stopped. Returns the number of those threads.
 pub(crate) fn explain(
-    whose: Thread,
+    thread: Thread,
     text: &mut [MaybeUninit<u8>],
     tids: &mut [MaybeUninit<c_int>],
 ) -> usize {
-    let number = |slot: &&Slot| slot.own(whose, |failure| failure.number);
+    let number = |slot: &&Slot| slot.own(thread, |failure| failure.number);
     let latest = LATEST.iter().max_by_key(number);
     let mut text = Text { rest: text };
     let told = latest.and_then(|slot| {
-        slot.own(whose, |failure| {
+        slot.own(thread, |failure| {
             let _ = write!(text, "{}", failure.why);
             let Why::Broadcast(Error::Unreachable(threads)) = &failure.why else { return 0 };
             for (place, thread) in tids.iter_mut().zip(threads.threads()) {

@@ -2,9 +2,9 @@
 //! engine of the Rust crate. Each symbol is one function here. docs/upstream.md lists the differences from the
 //! original.
 //!
-//! The library uses these functions of the C library: `__errno_location`, `syscall` (to learn the tid of a thread
-//! whose call failed), `pthread_create` (only to pass it on) and the memory functions that compilers require. Nothing
-//! here can panic: the panic machinery is not linked in, and a test checks that.
+//! The library uses these functions of the C library: `__errno_location`, `syscall` (gettid, for a thread
+//! in which a call failed), `pthread_create` (only to pass it on) and the memory functions that compilers require.
+//! Nothing here can panic: the panic machinery is not linked in, and a test checks that.
 
 // # Safety
 //

@@ -113,6 +113,7 @@ static void out_of_sync(void) {
 CASES({"caller_fails", "the call fails in the caller and would succeed in the others", caller_fails},
       {"queue_full", "no signal can be queued (RLIMIT_SIGPENDING 0)", queue_full},
       {"blocked_thread", "a thread blocks all signals; later it does not", blocked_thread},
-      {"unchanged_while_waiting", "a thread blocks all signals: what the others see meanwhile", unchanged_while_waiting},
+      {"unchanged_while_waiting", "a thread blocks all signals: what the others see meanwhile",
+       unchanged_while_waiting},
       {"no_such_call", "a call that fails everywhere", no_such_call},
       {"out_of_sync", "a filter with SECCOMP_FILTER_FLAG_TSYNC, and a thread has its own filter: ESRCH", out_of_sync})

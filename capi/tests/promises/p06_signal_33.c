@@ -144,7 +144,7 @@ static void libc_setresuid(void) {
     CHECK(ids[2] == GLIBC_CALLS);
 }
 
-      {"before", "the program installs a handler before the first call", before},
+CASES({"before", "the program installs a handler before the first call", before},
       {"after", "the program installs a handler after the first call", after},
       {"ignored", "the program ignores the signal", ignored},
       {"by_default", "the program has left the signal at SIG_DFL", by_default},

@@ -180,7 +180,8 @@ CASES({"blocked_calls", "threads in read, recv, futex and wait4; 300 calls", blo
       {"errno_of_others", "the call fails in other pthreads: the errno of those threads", errno_of_others},
       {"errno_shared", "the call fails in raw threads that share a thread pointer: its errno", errno_shared},
       {"errno_of_caller", "errno of the caller after a success", errno_of_caller},
-      {"close_for_all", "close of a descriptor, which only one thread can: no other descriptor is closed", close_for_all},
+      {"close_for_all", "close of a descriptor, which only one thread can: no other descriptor is closed",
+       close_for_all},
       {"descriptors", "programs started by another thread meanwhile: what they inherit", descriptors},
       {"small_stack", "a thread with 1 KiB of stack and an alternate stack", small_stack},
       {"signal_masks", "the signal masks of threads and caller", signal_masks})

@@ -114,7 +114,7 @@ static void agreement(void) {
     all_have("Uid", 1001);
 }
 
-      {"ignore", "the default: success, and no output", by_default},
+CASES({"ignore", "the default: success, and no output", by_default},
       {"warning", "PSX_WARNING: success, and the call is named on standard error", warning},
       {"error", "PSX_ERROR: the process is killed", error},
       {"error_before_they_go_on", "PSX_ERROR: the process is killed before a differing thread continues",
