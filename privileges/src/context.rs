@@ -1,5 +1,5 @@
-//! What a process is in, apart from its credentials: namespaces, and how its threads are scheduled; and what has to be
-//! made for that before all threads are stopped.
+//! Namespaces, scheduling and the session keyring of a plan, and what has to be made for them before the threads are
+//! stopped.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,9 +14,9 @@ use crate::verify::{self, Joined};
 /// The settings.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ExecutionContext {
-    /// Kinds of which a new namespace is made.
+    /// The kinds of namespaces that are created.
     pub(crate) new_namespaces: Vec<Namespace>,
-    /// Namespaces that are there.
+    /// Namespaces that exist, to join.
     pub(crate) joined: Vec<(Namespace, Arc<OwnedFd>)>,
     pub(crate) scheduling: Option<SchedAttr>,
     pub(crate) nice: Option<i32>,
@@ -32,7 +32,7 @@ impl ExecutionContext {
         self.new_namespaces.iter().copied().chain(self.joined.iter().map(|(kind, _)| *kind))
     }
 
-    /// Where the links of /proc to the namespaces will lead.
+    /// The future targets of the links of /proc to the namespaces.
     pub(crate) fn expected(&self) -> Vec<(&'static str, Joined)> {
         let now = |kind| {
             let path = CString::new(format!("/proc/thread-self/{}", link(kind))).ok()?;
@@ -67,7 +67,7 @@ impl ExecutionContext {
     }
 }
 
-/// Where /proc has a link to the namespace of a thread.
+/// Returns the name of the link in /proc to the namespace of a thread.
 pub(crate) fn link(kind: Namespace) -> &'static str {
     match kind {
         Namespace::Network => "ns/net",
@@ -77,20 +77,20 @@ pub(crate) fn link(kind: Namespace) -> &'static str {
     }
 }
 
-/// What is made for a plan, which no thread is in yet.
+/// The namespaces and the keyring that are made for a plan. No thread has joined them yet.
 pub(crate) struct Prepared<'n> {
     keyring: Option<SessionKeyring<'n>>,
     namespaces: [Option<NewNamespace>; Namespace::ALL.len()],
 }
 
-/// Something could not be made: a namespace, or else the keyring.
+/// A namespace, or else the keyring, could not be made.
 pub(crate) struct PrepareError {
     pub(crate) kind: Option<Namespace>,
     pub(crate) error: libpsx::Error,
 }
 
 impl<'n> Prepared<'n> {
-    /// Makes what the steps join. It does not allocate.
+    /// Makes the namespaces and the keyring that the steps join. It does not allocate.
     pub(crate) fn new(steps: &[Step], name: &'n CStr) -> Result<Self, PrepareError> {
         let keyring = steps
             .iter()
@@ -118,7 +118,7 @@ impl<'n> Prepared<'n> {
         all.find_map(|(made, other)| made.as_ref().filter(|_| other == kind))
     }
 
-    /// Leaves the keyring in the thread keyring: its end is a call that a filter may kill for.
+    /// Leaves the keyring in the thread keyring. Removing it needs a call that a filter may kill for.
     pub(crate) fn forget_keyring(self) {
         std::mem::forget(self.keyring);
     }

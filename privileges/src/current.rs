@@ -1,8 +1,8 @@
-//! What a process has now: capabilities of any process, and the mode of this thread.
+//! The present state: capabilities of any process, and the mode of this thread.
 
 // # Safety
 //
-// One system call, whose memory is of this function.
+// One system call, with memory of this function.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,7 +16,7 @@ use crate::{Iab, Mode};
 /// Returns the capability sets of a thread of any process; 0 is the calling thread. capget(2).
 ///
 /// # Errors
-/// ESRCH: there is no such thread.
+/// ESRCH if there is no such thread.
 ///
 /// ```
 /// let own = privileges::capabilities_of(std::process::id() as i32)?;
@@ -38,10 +38,10 @@ pub fn capabilities_of(tid: i32) -> io::Result<CapabilitySets> {
 }
 
 impl Iab {
-    /// Returns the inheritable, ambient and bounding set of a process, by /proc, as cap_iab_get_pid(3).
+    /// Returns the inheritable, ambient and bounding set of a process, as cap_iab_get_pid(3) does. It reads /proc.
     ///
     /// # Errors
-    /// There is no such process, or /proc does not show it.
+    /// `NotFound` if there is no such process, or the error of reading /proc.
     pub fn of_pid(pid: i32) -> io::Result<Self> {
         let status = std::fs::read(format!("/proc/{pid}/status"))?;
         let set = |name: &[u8]| {
@@ -59,10 +59,10 @@ impl Iab {
 }
 
 impl Mode {
-    /// Returns the mode that the calling thread is in, as cap_get_mode(3); `None` if it is none of them.
+    /// Returns the mode of the calling thread, as cap_get_mode(3) does, or `None` if it is in none of the modes.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn current() -> io::Result<Option<Self>> {
         let error = |errno: libpsx::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
         let bits = Securebits::current().map_err(error)?;

@@ -1,10 +1,10 @@
-//! What the capability sets and securebits are to be: what is kept, the modes of libcap, and whether that is possible.
+//! Computes the capability sets and securebits of the plan: what is kept, the modes of libcap, and whether it is possible.
 
 use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebits};
 
 use crate::{Mode, Privileges, Problem};
 
-/// What the capabilities are to be.
+/// The capabilities and securebits after the plan.
 pub(crate) struct TargetState {
     pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
@@ -12,10 +12,10 @@ pub(crate) struct TargetState {
     pub(crate) securebits: Option<Securebits>,
 }
 
-/// `SECBIT_*` as cap_set_mode(3) sets them on a kernel with an ambient set.
+/// The `SECBIT_*` that cap_set_mode(3) sets on a kernel with an ambient set.
 pub(crate) const AMBIENT_BITS: u32 = 0xef;
 
-/// What the settings make of the sets of this thread. Adds a problem for each thing that is not possible.
+/// Applies the settings to the sets of this thread. Adds a problem for each setting that is not possible.
 pub(crate) fn target_state(
     settings: &Privileges,
     now: CapabilitySets,
