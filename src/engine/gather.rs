@@ -8,11 +8,11 @@
 // The scratch belongs to the owner of the lock, which is the only thread that gathers.
 #![allow(unsafe_code)]
 
-use core::ptr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use super::entry::{Entry, ThreadState};
+use super::sender::{Sender, Signalled};
 use super::shared::Shared;
 use crate::errno::Errno;
 use crate::sys::proc::{FIRST_AGAIN, TID_LIMIT, TaskStatus, Tasks};
@@ -31,18 +31,9 @@ pub(super) const NOT_PERMITTED: usize = 1 << 17;
 
 /// One round: signalling threads until all are held.
 pub(super) struct Gather<'a> {
-    shared: &'static Shared,
+    sender: Sender,
     tasks: &'a mut Tasks,
-    pid: i32,
-    tid: i32,
     until: Duration,
-    epoch: u32,
-    /// A signal found no place in the queue.
-    queue_full: bool,
-    /// The table has no room for another thread.
-    capacity_exceeded: bool,
-    /// The kernel, or a filter, refuses to signal any thread.
-    refused: Option<Errno>,
 }
 
 /// How a gather ended.
@@ -75,16 +66,15 @@ impl<'a> Gather<'a> {
         tid: i32,
         until: Duration,
     ) -> Self {
-        let (queue_full, capacity_exceeded, refused) = (false, false, None);
-        Self { shared, tasks, pid, tid, until, epoch: 0, queue_full, capacity_exceeded, refused }
+        Self { sender: Sender::new(shared, pid, tid), tasks, until }
     }
 
     pub(super) const fn epoch(&self) -> u32 {
-        self.epoch
+        self.sender.epoch
     }
 
     pub(super) const fn queue_is_full(&self) -> bool {
-        self.queue_full
+        self.sender.queue_full
     }
 
     /// How many threads the process has, as far as the kernel tells.
@@ -96,7 +86,7 @@ impl<'a> Gather<'a> {
     /// more than a second. If the last call knew the threads and a count will prove it, nothing is asked. Returns how
     /// many threads are known.
     pub(super) fn find_threads_before_round(&mut self) -> Result<usize, Errno> {
-        let (shared, me) = (self.shared, self.tid);
+        let (shared, me) = (self.sender.shared, self.sender.tid);
         let known = || shared.threads.iter().filter(|entry| entry.tid() != 0).count();
         if self.tasks.is_readable() {
             return Ok(0);
@@ -119,8 +109,8 @@ impl<'a> Gather<'a> {
     /// Ends: each turn either holds another thread or uses up NO_PROGRESS_LIMIT (or CPU_WAIT_LIMIT, while a thread only waits for a
     /// CPU); a list has a time limit of its own, and a clock that fails ends it.
     pub(super) fn run(&mut self, guess: usize) -> Result<Gathered, Errno> {
-        let rendezvous = &self.shared.rendezvous;
-        self.epoch = rendezvous.open(self.tid as u32);
+        let rendezvous = &self.sender.shared.rendezvous;
+        self.sender.epoch = rendezvous.open(self.sender.tid as u32);
         let mut progress = sys::clock()?;
         let mut held = 0;
         let mut guessed = self.guess(guess);
@@ -130,10 +120,10 @@ impl<'a> Gather<'a> {
                 None if self.tasks.is_readable() => self.sweep()?,
                 None => self.signal_known(),
             };
-            if let Some(errno) = self.refused {
+            if let Some(errno) = self.sender.refused {
                 return Ok(Gathered::Refused(errno));
             }
-            if self.capacity_exceeded {
+            if self.sender.capacity_exceeded {
                 return Ok(Gathered::CapacityExceeded);
             }
             rendezvous.wake_leavers();
@@ -151,7 +141,7 @@ impl<'a> Gather<'a> {
             };
             if pass.proof {
                 let count = rendezvous.held();
-                if rendezvous.close_gate(self.epoch, count) {
+                if rendezvous.close_gate(self.sender.epoch, count) {
                     let live = self.all_held_are_alive(count)?;
                     return Ok(if live { Gathered::All(count) } else { Gathered::GivenUp });
                 }
@@ -172,7 +162,7 @@ impl<'a> Gather<'a> {
     /// The O(1) proof: one look at the number of threads finds as many as are held, and the caller.
     fn prove(&self) -> bool {
         // P1: if there is no other thread, none is missed.
-        let held = self.shared.rendezvous.held() as usize;
+        let held = self.sender.shared.rendezvous.held() as usize;
         self.tasks.count() == held.checked_add(1)
     }
 
@@ -181,10 +171,11 @@ impl<'a> Gather<'a> {
     /// SIGSYS runs is not stopped. As a rule all are asleep, which is one question. A thread that is on its way to
     /// sleep gets some time.
     fn all_held_are_alive(&self, count: u32) -> Result<bool, Errno> {
-        let rendezvous = &self.shared.rendezvous;
+        let rendezvous = &self.sender.shared.rendezvous;
         let any_dead = || {
-            let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(self.epoch));
-            held.any(|entry| sys::is_gone(self.pid, entry.tid()))
+            let mut held =
+                self.sender.shared.threads.iter().filter(|entry| entry.is_held(self.sender.epoch));
+            held.any(|entry| sys::is_gone(self.sender.pid, entry.tid()))
         };
         if rendezvous.all_asleep(count) == Some(true) {
             return Ok(true);
@@ -218,7 +209,7 @@ impl<'a> Gather<'a> {
     /// Returns how many, if these are all of `count` threads but the caller, and the directory that was counted
     /// contains the caller. The sweep finds what this misses.
     fn guess(&mut self, count: usize) -> Option<u32> {
-        let (shared, others) = (self.shared, count.saturating_sub(1));
+        let (shared, others) = (self.sender.shared, count.saturating_sub(1));
         if others == 0
             || !shared.threads.is_empty()
             || shared.guess_failed.load(Ordering::Relaxed) != 0
@@ -226,14 +217,14 @@ impl<'a> Gather<'a> {
             return None;
         }
         let mut due = 0u32;
-        let me = self.tid;
-        for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
+        let me = self.sender.tid;
+        for ids in [self.sender.pid..TID_LIMIT, FIRST_AGAIN..self.sender.pid] {
             let mut misses = 0usize;
             for tid in ids.filter(|&tid| tid != me) {
                 if due as usize == others || misses > count {
                     break;
                 }
-                match self.insert_and_signal(None, tid) {
+                match self.sender.insert_and_signal(None, tid) {
                     Signalled::Expected => due = due.saturating_add(1),
                     Signalled::NoSuchThread => {
                         shared.threads.remove_last();
@@ -256,13 +247,13 @@ impl<'a> Gather<'a> {
         for _ in 0..3 {
             let mut due = 0u32;
             let mut seen_self = false;
-            let (shared, me) = (self.shared, self.tid);
+            let (shared, me) = (self.sender.shared, self.sender.tid);
             // SAFETY: this thread owns the lock, and this is the only slice of the scratch.
             let scratch = unsafe { shared.scratch() };
             let fresh = shared.threads.is_empty();
-            self.queue_full = false;
+            self.sender.queue_full = false;
             let tasks = &*self.tasks;
-            let mut sender = Sender::of(self);
+            let sender = &mut self.sender;
             tasks.sweep(scratch, None, &mut |task| {
                 if task.tid == me {
                     seen_self = true;
@@ -274,7 +265,6 @@ impl<'a> Gather<'a> {
                 }
                 Ok(())
             })?;
-            self.take_results_of(&sender);
             if seen_self {
                 return Ok(due);
             }
@@ -286,9 +276,9 @@ impl<'a> Gather<'a> {
     /// Signals every thread that is in the table already; see [`sweep`](Self::sweep).
     fn signal_known(&mut self) -> u32 {
         let mut due = 0u32;
-        self.queue_full = false;
-        for entry in self.shared.threads.iter().filter(|entry| entry.tid() != 0) {
-            match self.insert_and_signal(Some(entry), entry.tid() as i32) {
+        self.sender.queue_full = false;
+        for entry in self.sender.shared.threads.iter().filter(|entry| entry.tid() != 0) {
+            match self.sender.insert_and_signal(Some(entry), entry.tid() as i32) {
                 Signalled::Expected => due = due.saturating_add(1),
                 Signalled::NoSuchThread => entry.assign(0, ThreadState::Idle),
                 Signalled::Skipped => {}
@@ -297,24 +287,10 @@ impl<'a> Gather<'a> {
         due
     }
 
-    /// Takes over what a sender has found out.
-    const fn take_results_of(&mut self, sender: &Sender) {
-        self.queue_full = sender.queue_full;
-        self.capacity_exceeded = sender.capacity_exceeded;
-        self.refused = sender.refused;
-    }
-
-    fn insert_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
-        let mut sender = Sender::of(self);
-        let signalled = sender.insert_and_signal(known, tid);
-        self.take_results_of(&sender);
-        signalled
-    }
-
     /// The proof that names every thread: list; count; then every listed thread is held, or was exempt before the
     /// count and is the same exempt task after it.
     fn full_pass(&mut self) -> Result<Pass, Errno> {
-        let (shared, me, epoch) = (self.shared, self.tid, self.epoch);
+        let (shared, me, epoch) = (self.sender.shared, self.sender.tid, self.sender.epoch);
         let tasks = &*self.tasks;
         let mut pass = Pass::default();
         let (mut complete, mut seen_self, mut exempt) = (true, false, 0usize);
@@ -359,7 +335,7 @@ impl<'a> Gather<'a> {
             complete = false;
             Ok(())
         })?;
-        self.capacity_exceeded |= capacity_exceeded;
+        self.sender.capacity_exceeded |= capacity_exceeded;
         let tasks = &*self.tasks;
         // Read the held count before the link count: a thread that arrives in between must not offset a thread that
         // it created.
@@ -389,7 +365,7 @@ impl<'a> Gather<'a> {
     /// Then the count decides, if there is one. Otherwise all tids are asked for, twice in a row without a new
     /// thread: a single pass can miss one that creates its successor and exits.
     fn full_pass_by_tid(&mut self) -> Result<Pass, Errno> {
-        let (shared, epoch) = (self.shared, self.epoch);
+        let (shared, epoch) = (self.sender.shared, self.sender.epoch);
         let mut pass = Pass::default();
         let mut exempt = 0usize;
         for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
@@ -449,11 +425,11 @@ impl<'a> Gather<'a> {
     /// Asks for every possible tid, and signals the threads that were not known. Returns whether there were any, and
     /// how many tasks but the caller belong to the process.
     fn sweep_by_tid(&mut self) -> Result<(bool, u32), Errno> {
-        let (shared, me) = (self.shared, self.tid);
+        let (shared, me) = (self.sender.shared, self.sender.tid);
         let (mut found, mut listed) = (false, 0u32);
         let tasks = &*self.tasks;
         let until = self.until;
-        let mut sender = Sender::of(self);
+        let sender = &mut self.sender;
         tasks.sweep(&mut [], Some(until), &mut |task| {
             if task.tid != me {
                 listed = listed.saturating_add(1);
@@ -464,82 +440,6 @@ impl<'a> Gather<'a> {
             }
             Ok(())
         })?;
-        self.take_results_of(&sender);
         Ok((found, listed))
-    }
-}
-
-enum Signalled {
-    /// The thread is held, or will be.
-    Expected,
-    /// There is no such thread.
-    NoSuchThread,
-    /// The thread is exempt, or could not be signalled.
-    Skipped,
-}
-
-/// What it takes to signal one thread, apart from the list that is being read.
-struct Sender {
-    shared: &'static Shared,
-    pid: i32,
-    tid: i32,
-    epoch: u32,
-    queue_full: bool,
-    capacity_exceeded: bool,
-    refused: Option<Errno>,
-}
-
-impl Sender {
-    const fn of(gather: &Gather) -> Self {
-        let &Gather { shared, pid, tid, epoch, queue_full, capacity_exceeded, refused, .. } =
-            gather;
-        Self { shared, pid, tid, epoch, queue_full, capacity_exceeded, refused }
-    }
-
-    fn insert_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
-        let id = tid as u32;
-        let Some(entry) = known.or_else(|| self.shared.threads.insert(id)) else {
-            self.capacity_exceeded = true;
-            return Signalled::Skipped;
-        };
-        let state = entry.state();
-        match state {
-            ThreadState::Sent => return Signalled::Expected,
-            ThreadState::Exempt(_) => return Signalled::Skipped,
-            _ if entry.is_held(self.epoch) => return Signalled::Expected,
-            _ => {}
-        }
-        // P10: in a child that a handler of SIGSYS has forked, the memory is zero and the lock is free. The pid is the
-        // parent's there.
-        if !self.shared.rendezvous.is_locked_by(self.tid as u32) {
-            self.refused = Some(Errno::PERM);
-            return Signalled::Skipped;
-        }
-        if !entry.exchange(id, state, ThreadState::Sent) {
-            // An earlier signal has brought it here at this moment.
-            return Signalled::Expected;
-        }
-        let Err(errno) = sys::queue_signal(self.pid, tid, ptr::from_ref(entry) as usize) else {
-            return Signalled::Expected;
-        };
-        entry.exchange(id, ThreadState::Sent, ThreadState::Idle);
-        match errno {
-            Errno::SRCH => return Signalled::NoSuchThread,
-            Errno::AGAIN => {
-                self.queue_full = true;
-                if sys::signal_queue_limit() == Some(0) {
-                    self.refused = Some(errno);
-                }
-            }
-            errno => {
-                entry.set_value(NOT_PERMITTED);
-                // A security module may protect this one thread. No module protects a thread from itself, so if
-                // that is refused too, a filter forbids the call.
-                if sys::may_queue_signal(self.pid, self.tid) == Err(errno) {
-                    self.refused = Some(errno);
-                }
-            }
-        }
-        Signalled::Skipped
     }
 }

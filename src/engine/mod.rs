@@ -79,6 +79,7 @@ mod gather;
 mod handler;
 mod rendezvous;
 pub(crate) mod report_buffer;
+mod sender;
 mod shared;
 mod thread_table;
 mod unreachable;
