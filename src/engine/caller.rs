@@ -8,21 +8,21 @@
 use core::ops::Range;
 use core::time::Duration;
 
-use super::answers::{AnswerLayout, AnswerSlot, Answers};
+use super::answers::AnswerSlot;
 use super::call::Call;
 use super::divergence;
 use super::entry::ThreadState;
 use super::gather::{Gather, Gathered};
-use super::handler::{self, call_of};
+use super::handler;
 use super::rendezvous::{NOT_BEGUN, Phase};
-use super::report_buffer::ReportBuffer;
+use super::report_buffer::ReportBuffers;
 use super::shared::{Plan, Shared};
 use super::{Settings, unreachable};
 use crate::errno::Errno;
 use crate::error::{
     CallFailure, Error, PartialFailure, Requirement, SharedResource, TransactionError,
 };
-use crate::report::{CallOutcome, Report, SkipReason, SkippedTask, ThreadResult};
+use crate::report::Report;
 use crate::sys::proc::Tasks;
 use crate::sys::sync;
 use crate::sys::{self, Mask, SIGNAL, bit, futex, signal};
@@ -539,44 +539,4 @@ fn segments(calls: &[Call]) -> impl Iterator<Item = Segment> + use<> {
         .into_iter()
         .map(|(calls, alone)| Segment { calls, alone })
         .filter(|segment| !segment.calls.is_empty())
-}
-
-/// Memory for a report.
-struct ReportBuffers {
-    capacity: usize,
-    results: ReportBuffer<ThreadResult>,
-    exempt: ReportBuffer<SkippedTask>,
-    answers: Answers,
-}
-
-impl ReportBuffers {
-    fn new(capacity: usize, layout: AnswerLayout) -> Result<Self, Errno> {
-        let answers = match layout.calls {
-            0 => Answers::empty(),
-            _ => Answers::new(layout, capacity.saturating_add(1))?,
-        };
-        let (results, exempt) =
-            (ReportBuffer::with_capacity(capacity)?, ReportBuffer::with_capacity(capacity)?);
-        Ok(Self { capacity, results, exempt, answers })
-    }
-
-    fn fill(&mut self, shared: &Shared) {
-        for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
-            let (tid, state) = (entry.tid() as i32, entry.state());
-            if let ThreadState::Exempt(_) = state {
-                self.exempt.push(SkippedTask { tid, reason: SkipReason::of(entry.value()) });
-                continue;
-            }
-            let Some((call, _)) = call_of(state) else { continue };
-            let outcome = match state {
-                ThreadState::Died(_) => CallOutcome::Died,
-                ThreadState::Siglongjmp(_) => CallOutcome::Siglongjmp,
-                _ => match Errno::check(entry.value() as isize) {
-                    Ok(value) => CallOutcome::Returned(value),
-                    Err(errno) => CallOutcome::Failed(errno),
-                },
-            };
-            self.results.push(ThreadResult { tid, call, outcome });
-        }
-    }
 }

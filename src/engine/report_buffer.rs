@@ -1,4 +1,4 @@
-//! Lists in memory that no allocator knows of.
+//! The memory of a report: lists of a fixed size in mappings, made before a thread is held.
 
 // # Safety
 //
@@ -11,7 +11,12 @@ use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::NonNull;
 
+use super::answers::{AnswerLayout, Answers};
+use super::entry::ThreadState;
+use super::handler::call_of;
+use super::shared::Shared;
 use crate::errno::Errno;
+use crate::report::{CallOutcome, SkipReason, SkippedTask, ThreadResult};
 use crate::sys;
 
 /// A fixed number of records in memory of their own, which no allocator knows of. It is there
@@ -87,5 +92,47 @@ impl<T: Copy> Drop for ReportBuffer<T> {
 impl<T: Copy + fmt::Debug> fmt::Debug for ReportBuffer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.as_slice()).finish()
+    }
+}
+
+/// The memory of a report, which is there before a thread is held.
+pub(super) struct ReportBuffers {
+    /// How many threads there is room for.
+    pub(super) capacity: usize,
+    pub(super) results: ReportBuffer<ThreadResult>,
+    pub(super) exempt: ReportBuffer<SkippedTask>,
+    pub(super) answers: Answers,
+}
+
+impl ReportBuffers {
+    pub(super) fn new(capacity: usize, layout: AnswerLayout) -> Result<Self, Errno> {
+        let answers = match layout.calls {
+            0 => Answers::empty(),
+            _ => Answers::new(layout, capacity.saturating_add(1))?,
+        };
+        let (results, exempt) =
+            (ReportBuffer::with_capacity(capacity)?, ReportBuffer::with_capacity(capacity)?);
+        Ok(Self { capacity, results, exempt, answers })
+    }
+
+    /// Writes what each thread returned, and which tasks were exempt. All threads have reported.
+    pub(super) fn fill(&mut self, shared: &Shared) {
+        for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
+            let (tid, state) = (entry.tid() as i32, entry.state());
+            if let ThreadState::Exempt(_) = state {
+                self.exempt.push(SkippedTask { tid, reason: SkipReason::of(entry.value()) });
+                continue;
+            }
+            let Some((call, _)) = call_of(state) else { continue };
+            let outcome = match state {
+                ThreadState::Died(_) => CallOutcome::Died,
+                ThreadState::Siglongjmp(_) => CallOutcome::Siglongjmp,
+                _ => match Errno::check(entry.value() as isize) {
+                    Ok(value) => CallOutcome::Returned(value),
+                    Err(errno) => CallOutcome::Failed(errno),
+                },
+            };
+            self.results.push(ThreadResult { tid, call, outcome });
+        }
     }
 }
