@@ -36,8 +36,7 @@ pub(crate) struct Served {
     /// Nanoseconds of each call or drop.
     pub(crate) ns: Vec<u64>,
     /// Delays, in nanoseconds, of threads that wake every millisecond: the largest of several threads for each call;
-    /// and
-    /// the largest of each thread.
+    /// and the largest of each thread.
     pub(crate) delays: Vec<u64>,
     pub(crate) threads: Vec<u64>,
     /// The number of drops after which a thread had the old state, or a thread in the old state served a request.

@@ -352,8 +352,7 @@ fn become_program(program: &File, argument: &CStr, out: &UnixStream) {
 }
 
 /// Runs `body` in a child process. If `inner` is set, the child is the first process of a PID namespace. Returns what
-/// the
-/// child wrote, and how many of its threads had the new id then.
+/// the child wrote, and how many of its threads had the new id then.
 fn watched(inner: bool, patience: Duration, body: impl FnOnce(UnixStream)) -> String {
     let (here, there) = UnixStream::pair().expect("a pair");
     let child = fork(move || {
