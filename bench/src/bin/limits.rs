@@ -164,7 +164,7 @@ const SITUATIONS: [Situation; 12] = [
         set_up: |_| {
             std::thread::spawn(|| {
                 loop {
-                    // SAFETY: -1 leaves every id as it is.
+                    // SAFETY: -1 leaves every id unchanged.
                     unsafe { libc::setresuid(u32::MAX, u32::MAX, u32::MAX) };
                 }
             });

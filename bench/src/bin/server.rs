@@ -79,10 +79,10 @@ impl Engine {
             Self::Baseline(perform, _) => unsafe {
                 perform(libc::SYS_setresuid, [-1, -1, -1].as_ptr()) == 0
             },
-            // SAFETY: -1 leaves every id as it is.
+            // SAFETY: -1 leaves every id unchanged.
             Self::Glibc => unsafe { libc::setresuid(NONE, NONE, NONE) == 0 },
             Self::Libpsx(psx) | Self::Mixed(psx) => {
-                // SAFETY: as above.
+                // SAFETY: see the comment above.
                 unsafe { psx(libc::SYS_setresuid, -1, -1, -1, 0, 0, 0) == 0 }
             }
         }
