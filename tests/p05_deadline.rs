@@ -208,7 +208,7 @@ fn debug_of_an_error_shows_names() {
         prepared(|| {
             let name = c"worker-\xe9\"1";
             // SAFETY: the argument is a string.
-            // SAFETY: the argument is a string.
+            unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
             block_all();
         });
         // SAFETY: the call touches no memory.

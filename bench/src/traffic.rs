@@ -198,13 +198,13 @@ fn once(served: &mut Served, beside_recent: bool, plan: &Traffic) -> Result<()> 
 
 pub(crate) fn all(plan: &Traffic, built: &Built) -> Result<Vec<Served>> {
     let root = nix::unistd::geteuid().is_root();
-    let calls = CALLERS.map(|who| (who, "calls"));
-    let drops = DROPPERS.map(|who| (who, "drop"));
+    let calls = CALLERS.map(|engine| (engine, "calls"));
+    let drops = DROPPERS.map(|engine| (engine, "drop"));
     let no_wrk = watch(Command::new("wrk").arg("-v"), Duration::from_secs(10)).is_err();
     let mut all: Vec<(Served, bool)> = calls
         .into_iter()
         .chain(drops)
-        .filter(|(who, _)| *who != BASELINE || built.contains_key("baseline-server"))
+        .filter(|(engine, _)| *engine != BASELINE || built.contains_key("baseline-server"))
         .map(|((engine, beside_recent), what)| {
             let missing = beside_recent.then(|| built.get("libpsx")).flatten();
             let without = if no_wrk {

@@ -230,7 +230,7 @@ const SITUATIONS: [Situation; 12] = [
         ..EASY
     },
     Situation {
-        name: "a thread waits for pages that another thread serves by userfaultfd, 30 ms a page",
+        name: "a thread waits for pages that another one serves by userfaultfd, 30 ms a page",
         go: Go::Argument(c"pages"),
         calls: 10,
         set_up: |_| serve_pages(),
