@@ -287,7 +287,7 @@ fn the_caller_leaves_in_its_first_call() {
 }
 
 /// Only the caller has performed the first call, and no other thread may run beside it. Either the process dies and
-/// says why, or the transaction completes.
+/// says why, or it continues and later calls work.
 #[test]
 fn the_caller_leaves_in_its_second_call() {
     let name = "the_caller_leaves_in_its_second_call";

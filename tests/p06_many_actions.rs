@@ -191,7 +191,7 @@ fn chain_of_100() {
             install(handler, mask(number));
             call();
         }
-        // Actions that differ only in the mask have one place, the first.
+        // A handler that is installed again with another mask keeps its first place in the chain.
         for (number, &handler) in functions.iter().enumerate().take(50) {
             install(handler, mask(200 + number));
             call();

@@ -64,7 +64,7 @@ fn in_the_first_call() {
     });
 }
 
-/// In a later call, either the process dies and says why, or the transaction completes.
+/// In a later call, either the process dies and says why, or it continues and later calls work.
 #[test]
 fn in_a_later_call() {
     for position in [1, 2] {
