@@ -1,18 +1,18 @@
-# What people call often. Each recipe is one command, and nothing depends on just(1).
+# Frequently used commands. Each recipe is one command, and nothing depends on just(1).
 
-# A little of every benchmark, in less than five minutes
+# Run a little of every benchmark, in less than five minutes
 bench *arguments:
     cargo run --release -p bench -- --quick {{arguments}}
 
-# All sizes, many rounds: about three quarters of an hour
+# Run all sizes and many rounds of the benchmark: about three quarters of an hour
 bench-full *arguments:
     cargo run --release -p bench -- --full {{arguments}}
 
-# The tests
+# Run the tests
 test:
     cargo test --workspace
 
-# Everything that has to hold before a change lands
+# Check everything that has to hold before a change lands
 ci:
     .ci/run
 

@@ -1,5 +1,5 @@
-//! The text form of capabilities, both ways, beside libcap's own cap_from_text(3) and cap_to_text(3). Which
-//! version it is, the loader decides; `.ci/run` has a recent one.
+//! Compares the text form of capabilities, in both directions, with libcap's cap_from_text(3) and cap_to_text(3). The
+//! loader chooses the version of libcap; `.ci/run` provides a recent one.
 #![allow(unsafe_code)]
 
 mod support;
@@ -25,36 +25,36 @@ impl Libcap {
     fn load() -> Option<Self> {
         let library = Library::load(c"libcap.so.2")?;
         Some(Self {
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             from_text: unsafe { library.function(c"cap_from_text") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             to_text: unsafe { library.function(c"cap_to_text") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             get_flag: unsafe { library.function(c"cap_get_flag") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             set_flag: unsafe { library.function(c"cap_set_flag") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             init: unsafe { library.function(c"cap_init") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             free: unsafe { library.function(c"cap_free") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             copy_ext: unsafe { library.function(c"cap_copy_ext") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             copy_int: unsafe { library.function(c"cap_copy_int") },
-            // SAFETY: sys/capability.h declares it like this.
+            // SAFETY: sys/capability.h declares the function with this type.
             compare: unsafe { library.function(c"cap_compare") },
         })
     }
 
-    /// What it makes of a text; None if it takes it for none.
+    /// Parses a text with libcap. Returns `None` if libcap refuses the text.
     fn parse(&self, text: &str) -> Option<CapabilitySets> {
         let text = CString::new(text).unwrap();
-        // SAFETY: a string.
+        // SAFETY: the argument is a string.
         let sets = unsafe { (self.from_text)(text.as_ptr()) };
         self.take(sets)
     }
 
-    /// What its sets are; they are given back.
+    /// Reads libcap's sets, and frees them.
     fn take(&self, sets: *mut c_void) -> Option<CapabilitySets> {
         if sets.is_null() {
             return None;
@@ -64,25 +64,25 @@ impl Libcap {
             let has = |number: &u8| {
                 let mut value = 0;
                 let number = c_int::from(*number);
-                // SAFETY: the sets are those that it gave.
+                // SAFETY: libcap has created the sets.
                 let known = unsafe { (self.get_flag)(sets, number, flag, &mut value) } == 0;
                 known && value != 0
             };
             (0..64).filter(has).filter_map(Capability::new).collect()
         });
-        // SAFETY: as above; not used any more.
+        // SAFETY: libcap has created the sets, and nothing uses them afterwards.
         unsafe { (self.free)(sets) };
         Some(CapabilitySets { effective, permitted, inheritable })
     }
 
-    /// Its own form of these sets, which `cap_free` gives back.
+    /// Creates libcap's own form of these sets, which `cap_free` frees.
     fn make(&self, sets: &CapabilitySets) -> *mut c_void {
-        // SAFETY: makes empty sets.
+        // SAFETY: the function creates empty sets.
         let made = unsafe { (self.init)() };
         for (flag, set) in [(0, sets.effective), (1, sets.permitted), (2, sets.inheritable)] {
             for capability in set.iter() {
                 let number = c_int::from(capability.number());
-                // SAFETY: one number.
+                // SAFETY: the function reads one number.
                 let set = unsafe { (self.set_flag)(made, flag, 1, &number, 1) };
                 assert_eq!(set, 0, "{capability}");
             }
@@ -90,27 +90,27 @@ impl Libcap {
         made
     }
 
-    /// The external form, and what it reads in ours.
+    /// Returns the external form that libcap writes, and what libcap reads in ours.
     fn external(&self, sets: &CapabilitySets) -> (Vec<u8>, Option<CapabilitySets>) {
         let made = self.make(sets);
         let mut form = vec![0u8; 256];
-        // SAFETY: there is room for as many bytes as are said.
+        // SAFETY: the buffer has room for 256 bytes.
         let size = unsafe { (self.copy_ext)(form.as_mut_ptr().cast(), made, 256) };
         form.truncate(usize::try_from(size).unwrap());
-        // SAFETY: not used any more.
+        // SAFETY: nothing uses it afterwards.
         unsafe { (self.free)(made) };
-        // SAFETY: it is as long as its fifth byte says.
+        // SAFETY: the form is as long as its fifth byte says.
         let read = unsafe { (self.copy_int)(sets.to_external().as_ptr().cast()) };
         (form, self.take(read))
     }
 
-    /// Which of the sets differ.
+    /// Returns which of the sets differ.
     fn differs(&self, one: &CapabilitySets, other: &CapabilitySets) -> c_int {
         let (one, other) = (self.make(one), self.make(other));
-        // SAFETY: both were just made.
+        // SAFETY: libcap has just created both.
         let differs = unsafe { (self.compare)(one, other) };
         for made in [one, other] {
-            // SAFETY: not used any more.
+            // SAFETY: nothing uses it afterwards.
             unsafe { (self.free)(made) };
         }
         differs
@@ -118,13 +118,13 @@ impl Libcap {
 
     fn format(&self, sets: &CapabilitySets) -> String {
         let made = self.make(sets);
-        // SAFETY: the sets were just made.
+        // SAFETY: libcap has just created the sets.
         let text = unsafe { (self.to_text)(made, std::ptr::null_mut()) };
-        // SAFETY: a string, as cap_to_text(3) says.
+        // SAFETY: cap_to_text(3) returns a string.
         let owned = unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned();
-        // SAFETY: not used any more.
+        // SAFETY: nothing uses it afterwards.
         unsafe { (self.free)(text.cast()) };
-        // SAFETY: as above.
+        // SAFETY: see the comment above.
         unsafe { (self.free)(made) };
         owned
     }
@@ -134,7 +134,7 @@ fn pick<'a>(state: &mut u64, from: &[&'a str]) -> &'a str {
     from[random(state) as usize % from.len()]
 }
 
-/// Something like a text of capabilities, more often right than wrong.
+/// Makes a text that resembles one of capabilities. It is more often valid than not.
 fn some_text(state: &mut u64) -> String {
     const NAMES: [&str; 11] = [
         "cap_chown",
@@ -185,7 +185,7 @@ fn some_text(state: &mut u64) -> String {
 }
 
 #[test]
-fn what_is_a_text_and_what_it_means() {
+fn parses_the_same_texts() {
     let Some(libcap) = Libcap::load() else { return };
     let mut state = seed();
     let (mut taken, mut different) = (0, Vec::new());
@@ -203,7 +203,7 @@ fn what_is_a_text_and_what_it_means() {
     assert!(taken > 1000, "{taken}");
 }
 
-/// What the kernel does not know, alone. (Beside `all` libcap forgets it, as far as it comes before.)
+/// A capability that the kernel does not know, alone. (If it comes before `all`, libcap forgets it.)
 #[test]
 fn a_capability_without_a_name() {
     let Some(libcap) = Libcap::load() else { return };
@@ -213,7 +213,7 @@ fn a_capability_without_a_name() {
 }
 
 #[test]
-fn what_one_writes_the_other_reads() {
+fn each_reads_what_the_other_writes() {
     let Some(libcap) = Libcap::load() else { return };
     let mut state = seed();
     let known = CapabilitySet::all().bits();

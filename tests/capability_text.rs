@@ -1,4 +1,5 @@
-//! The text form of capabilities, both ways, beside another implementation of cap_from_text(3).
+//! Tests the text form of capabilities in both directions, and compares it with another implementation of
+//! cap_from_text(3).
 
 mod support;
 
@@ -38,7 +39,7 @@ fn clauses() {
 }
 
 #[test]
-fn what_is_no_text_of_capabilities() {
+fn invalid_texts_are_refused() {
     assert_eq!(parse("cap_chown"), Err(ParseCapabilitiesError::MissingOperator));
     assert_eq!(parse("+ep"), Err(ParseCapabilitiesError::MissingNames));
     assert_eq!(parse("=p+e"), Err(ParseCapabilitiesError::MissingNames));
@@ -55,14 +56,14 @@ fn what_is_no_text_of_capabilities() {
 }
 
 #[test]
-fn both_ways_and_beside_capctl() {
+fn both_directions_and_comparison_with_capctl() {
     let mut state = seed();
     let known = CapabilitySet::all().bits();
     let theirs = |set: capctl::CapSet| {
         set.iter().fold(CapabilitySet::EMPTY, |all, cap| all | Capability::new(cap as u8).unwrap())
     };
     for round in 0..5000 {
-        // Sparse, dense and even sets, and at times such that the kernel does not know.
+        // Sparse, dense and even sets, and sometimes sets with capabilities that the kernel does not know.
         let mut pick = || match random(&mut state) % 4 {
             0 => random(&mut state) & random(&mut state) & random(&mut state),
             1 => random(&mut state) | random(&mut state) | random(&mut state),
@@ -89,7 +90,7 @@ fn both_ways_and_beside_capctl() {
 }
 
 #[test]
-fn every_name_is_the_kernel_s() {
+fn every_name_is_that_of_the_kernel() {
     for number in 0..=40 {
         let capability = Capability::new(number).unwrap();
         let name = capability.to_string();
@@ -146,13 +147,17 @@ fn debug_shows_names() {
 }
 
 #[test]
-fn what_is_no_external_form() {
+fn invalid_external_forms_are_refused() {
     let sets = parse("cap_chown=ep 63=i").unwrap();
     let form = sets.to_external();
     assert_eq!(CapabilitySets::from_external(&form), Ok(sets));
     let mut longer = form.to_vec();
     longer.push(7);
-    assert_eq!(CapabilitySets::from_external(&longer), Ok(sets), "what follows does not count");
+    assert_eq!(
+        CapabilitySets::from_external(&longer),
+        Ok(sets),
+        "bytes after the form are ignored"
+    );
     let mut wider = form.to_vec();
     wider[4] = 9;
     wider.extend([0, 0, 0]);

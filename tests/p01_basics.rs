@@ -1,4 +1,4 @@
-//! The main promises at their simplest: all threads, or none.
+//! Simple cases of the main promises: all threads change, or none.
 #![allow(unsafe_code)]
 
 mod support;
@@ -97,17 +97,17 @@ fn refused_calls_change_nothing() {
     isolated("refused_calls_change_nothing", WATCHDOG, || {
         sleepers(2);
         for nr in [libc::SYS_fork, libc::SYS_fork | 1 << 32, libc::SYS_fork | 0x4000_0000] {
-            // SAFETY: refused before it is made.
+            // SAFETY: the call is refused before it is made.
             let error = unsafe { libpsx::syscall3(nr, 0, 0, 0) }.unwrap_err();
             assert!(matches!(error, Error::Refused(RefusalReason::CreatesTask)), "{error}");
         }
-        // SAFETY: getpid touches no memory; the kernel reads the lower half of the number.
+        // SAFETY: getpid touches no memory. The kernel uses only the lower half of the number.
         let pid = unsafe { libpsx::syscall3(libc::SYS_getpid | 1 << 32, 0, 0, 0) }.unwrap();
         assert_eq!(pid as u32, std::process::id());
     });
 }
 
-/// gettid returns something else in every thread.
+/// Makes a call whose result differs in every thread: gettid.
 fn diverge(sensitivity: Sensitivity) -> usize {
     sleepers(3);
     let call = Broadcast::new(libc::SYS_gettid, [0; 6]).sensitivity(sensitivity);
@@ -126,8 +126,8 @@ fn divergence_ignored() {
 }
 
 #[test]
-fn divergence_warned_of() {
-    let (status, output) = isolated_status("divergence_warned_of", WATCHDOG, || {
+fn divergence_warns() {
+    let (status, output) = isolated_status("divergence_warns", WATCHDOG, || {
         assert!(diverge(Sensitivity::Warning) >= 3);
     });
     assert!(status.success(), "{status}");

@@ -11,26 +11,26 @@ use support::{LONG, add_filter, all_have, isolated, no_new_privs, proc, set_slac
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// Threads asleep in every usual way, and busy ones, in place when this returns.
+/// Starts threads that sleep in every usual way, and busy ones. They are in place when this function returns.
 fn spawn_threads_of_all_kinds() -> usize {
     static BORN: AtomicUsize = AtomicUsize::new(0);
     static NEVER: AtomicUsize = AtomicUsize::new(0);
     let mut pipe = [0; 2];
     // SAFETY: the kernel writes both descriptors.
     assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-    // SAFETY: makes a descriptor.
+    // SAFETY: the call creates a descriptor.
     let epoll = unsafe { libc::epoll_create1(0) };
     let kinds: [Box<dyn Fn() + Send>; 6] = [
         Box::new(std::thread::park),
         Box::new(|| std::thread::sleep(Duration::from_secs(1000))),
         Box::new(move || {
             let mut byte = 0u8;
-            // SAFETY: the kernel writes one byte at the most.
+            // SAFETY: the kernel writes at most one byte.
             unsafe { libc::read(pipe[0], (&raw mut byte).cast(), 1) };
         }),
         Box::new(move || {
             let mut event = libc::epoll_event { events: 0, u64: 0 };
-            // SAFETY: the kernel writes one event at the most.
+            // SAFETY: the kernel writes at most one event.
             unsafe { libc::epoll_wait(epoll, &mut event, 1, -1) };
         }),
         Box::new(|| while NEVER.load(Ordering::Relaxed) == 0 {}),
@@ -107,18 +107,18 @@ fn five_thousand_threads() {
     });
 }
 
-/// The kernel's threads of an io_uring are exempt, and the one that works on is warned of.
+/// The kernel's threads of an io_uring are exempt. The report warns of the one that continues to work.
 #[test]
 fn io_uring_workers_are_exempt() {
     isolated("io_uring_workers_are_exempt", WATCHDOG, || {
         const IORING_SETUP_SQPOLL: u32 = 2;
-        // A user of many groups, who makes the files in /proc long.
+        // The user has many groups, which make the files in /proc long.
         let groups: Vec<u32> = (1_000_000_000..).take(1000).collect();
-        // SAFETY: the kernel reads the list. Without the right to it, groups stay as they are.
+        // SAFETY: the kernel reads the list. Without the right to set them, the groups stay as they are.
         unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
         let mut parameters = [0u32; 30];
         parameters[2] = IORING_SETUP_SQPOLL;
-        parameters[4] = 1_000_000; // idle time, so that it stays
+        parameters[4] = 1_000_000; // idle time, so that the kernel thread stays
         // SAFETY: the kernel reads and writes 120 bytes.
         let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
         if ring < 0 {

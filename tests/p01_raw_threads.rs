@@ -1,4 +1,4 @@
-//! Threads that no C library has made, and tids that nobody expects (P1, P4).
+//! Tests threads that no C library has created, and unusual tids (P1, P4).
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -16,8 +16,8 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 static STOP: AtomicBool = AtomicBool::new(false);
 
 #[test]
-fn are_covered_once() {
-    isolated("are_covered_once", WATCHDOG, || {
+fn raw_threads_are_covered_once() {
+    isolated("raw_threads_are_covered_once", WATCHDOG, || {
         sleepers(2);
         raw_threads(4);
         assert!(no_new_privs().unwrap().threads() >= 11);
@@ -29,16 +29,16 @@ fn are_covered_once() {
     });
 }
 
-/// A broadcast stands on nothing that a thread pointer leads to.
+/// A broadcast does not depend on anything that a thread pointer leads to.
 #[test]
-fn can_call() {
+fn raw_threads_can_call() {
     static DONE: AtomicI32 = AtomicI32::new(0);
     extern "C" fn caller() -> ! {
         let done = no_new_privs().is_ok_and(|report| report.threads() >= 5);
         DONE.store(if done { 1 } else { -1 }, Ordering::SeqCst);
         sleep_for_ever()
     }
-    isolated("can_call", WATCHDOG, || {
+    isolated("raw_threads_can_call", WATCHDOG, || {
         sleepers(1);
         raw_threads(1);
         let stack = memory(4 * STACK) + 3 * STACK;
@@ -51,7 +51,7 @@ fn can_call() {
     });
 }
 
-/// The second close of a descriptor fails, in each thread; whose errno would that be?
+/// The second close of a descriptor fails in each thread. The errno of no thread changes.
 #[test]
 fn errno_is_left_alone() {
     isolated("errno_is_left_alone", WATCHDOG, || {
@@ -63,10 +63,10 @@ fn errno_is_left_alone() {
                 while ROUND.load(Ordering::SeqCst) % 2 == 0 {
                     std::hint::spin_loop();
                 }
-                // SAFETY: makes a descriptor.
+                // SAFETY: the call creates a descriptor.
                 let fd = unsafe { libc::dup(1) };
                 let call = Broadcast::new(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]);
-                // SAFETY: the descriptor is nobody's.
+                // SAFETY: no other code uses the descriptor.
                 let report =
                     unsafe { call.sensitivity(Sensitivity::Ignore).execute_with_report() }.unwrap();
                 let failed =
@@ -76,16 +76,16 @@ fn errno_is_left_alone() {
                 ROUND.fetch_add(1, Ordering::SeqCst);
             }
         });
-        // SAFETY: gives the address of this thread's errno.
+        // SAFETY: the function returns the address of this thread's errno.
         let errno = unsafe { libc::__errno_location() };
         for _ in 0..200 {
-            // SAFETY: it is an integer of this thread.
+            // SAFETY: errno is an integer of this thread.
             unsafe { errno.write_volatile(SENTINEL) };
             ROUND.fetch_add(1, Ordering::SeqCst);
             while ROUND.load(Ordering::SeqCst) % 2 == 1 {
                 std::hint::spin_loop();
             }
-            // SAFETY: it is an integer of this thread.
+            // SAFETY: errno is an integer of this thread.
             assert_eq!(unsafe { errno.read_volatile() }, SENTINEL);
         }
     });
@@ -110,8 +110,8 @@ fn ten_thousand() {
     });
 }
 
-/// Runs `body` as the init process of a PID namespace, where tids can be chosen, with a /proc of it
-/// or with the one of outside.
+/// Runs `body` as the init process of a PID namespace, where tids can be chosen. /proc is that of the namespace or that
+/// of the outer one.
 fn where_tids_are_chosen(own_proc: bool, body: fn(last: i32)) {
     if !support::unshared(libc::CLONE_NEWPID) || !support::private_mounts() {
         return;
@@ -124,7 +124,7 @@ fn where_tids_are_chosen(own_proc: bool, body: fn(last: i32)) {
         // SAFETY: the kernel reads the strings.
         let mounted = unsafe { libc::mount(proc, at, proc, 0, null.cast()) } == 0;
         if mounted && !own_proc {
-            // SAFETY: as above.
+            // SAFETY: see the comment above.
             unsafe { libc::umount(at) };
         }
         let max = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
@@ -137,7 +137,7 @@ fn where_tids_are_chosen(own_proc: bool, body: fn(last: i32)) {
     assert_eq!(reap(pid), 0);
 }
 
-/// The next task gets this tid, if it is free.
+/// Makes the next task get this tid, if it is free.
 fn next_tid(tid: i32) -> bool {
     std::fs::write("/proc/sys/kernel/ns_last_pid", (tid - 1).to_string()).is_ok()
 }
@@ -173,8 +173,8 @@ fn with_far_apart_tids() {
 }
 
 #[test]
-fn with_tids_used_again() {
-    isolated("with_tids_used_again", WATCHDOG, || {
+fn with_reused_tids() {
+    isolated("with_reused_tids", WATCHDOG, || {
         where_tids_are_chosen(true, |last| {
             static AGAIN: AtomicU32 = AtomicU32::new(0);
             static LAST: AtomicI32 = AtomicI32::new(0);
@@ -207,10 +207,10 @@ fn with_tids_used_again() {
     });
 }
 
-/// /proc is another PID namespace's, where the caller's number is that of another thread.
+/// /proc is that of another PID namespace. There, the caller's number belongs to another thread.
 #[test]
-fn with_the_number_that_another_has_outside() {
-    isolated("with_the_number_that_another_has_outside", WATCHDOG, || {
+fn with_a_number_of_another_thread_outside() {
+    isolated("with_a_number_of_another_thread_outside", WATCHDOG, || {
         where_tids_are_chosen(false, |_| {
             sleepers(2);
             let outside = std::fs::read_link("/proc/self").unwrap();

@@ -12,13 +12,13 @@ use support::{filter, isolated, isolated_as_root, prepared, proc};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
-/// Where each thread's working directory is.
+/// Returns the working directory of each thread.
 fn directories() -> Vec<std::path::PathBuf> {
     let link = |tid| std::fs::read_link(format!("/proc/self/task/{tid}/cwd"));
     proc::tids().into_iter().map(|tid| link(tid).unwrap()).collect()
 }
 
-/// The one thread that has something for itself, and what the error says it is.
+/// Checks that the error names the one thread that does not share a resource, and the resource.
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>, expected: SharedResource) {
     match result {
         Err(Error::NotShared { tid, resource }) => {
@@ -31,7 +31,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>, expected: SharedResourc
 }
 
 fn unshared(flag: i32) {
-    // SAFETY: the thread that calls shares less from now on; it opens nothing.
+    // SAFETY: from now on the calling thread shares less; it opens nothing.
     prepared(move || assert_eq!(unsafe { libc::unshare(flag) }, 0));
 }
 
@@ -49,7 +49,7 @@ fn a_descriptor_table_of_its_own(kcmp_is_refused: bool) {
     assert!(directories().iter().all(|directory| directory == std::path::Path::new("/tmp")));
     let uts = File::open("/proc/self/ns/uts").unwrap();
     refused(setns(&uts, Namespace::Uts).execute(), SharedResource::Descriptors);
-    // A call that takes none is made.
+    // A call that takes no descriptor is made.
     chdir(c"/").execute().unwrap();
     assert!(directories().iter().all(|directory| directory == std::path::Path::new("/")));
 }
@@ -59,7 +59,7 @@ fn descriptor_table_of_its_own() {
     isolated("descriptor_table_of_its_own", WATCHDOG, || a_descriptor_table_of_its_own(false));
 }
 
-/// Then /proc/self/task tells.
+/// The library then finds the difference in /proc/self/task.
 #[test]
 fn descriptor_table_without_kcmp() {
     isolated("descriptor_table_without_kcmp", WATCHDOG, || a_descriptor_table_of_its_own(true));
@@ -71,7 +71,7 @@ fn directories_of_its_own(kcmp_is_refused: bool) {
         filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     }
     prepared(|| {
-        // SAFETY: the thread has directories of its own from now on.
+        // SAFETY: from now on the thread has its own directories.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
         std::env::set_current_dir("/tmp").unwrap();
     });

@@ -1,7 +1,7 @@
-//! Which calls are refused before anything is done (P2). The table below is compared both ways with
-//! what a transaction says of every call number, of every code and of every flag.
+//! Tests which calls are refused before anything is done (P2). The table below is compared in both directions with what
+//! a transaction reports for every call number, every code and every flag.
 //!
-//! No call is made: the first call of the transaction fails, and the one in question comes after it.
+//! No call is made: the first call of the transaction fails, and the tested call comes after it.
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -18,10 +18,10 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 
 type Args = [usize; 6];
 
-/// A call, the arguments with which it is refused, and why.
+/// A call, the arguments with which it is refused, and the reason.
 struct Row(i64, fn(Args) -> bool, RefusalReason);
 
-/// The kernel takes an int or an unsigned int, and does not look at the upper half.
+/// The kernel takes an int or an unsigned int, and ignores the upper half.
 const fn int(arg: usize) -> u32 {
     arg as u32
 }
@@ -29,7 +29,7 @@ const fn int(arg: usize) -> u32 {
 const ALWAYS: fn(Args) -> bool = |_| true;
 const UPROBE: i64 = 336;
 
-/// The first row that fits counts.
+/// The first matching row applies.
 const TABLE: &[Row] = &[
     Row(libc::SYS_fork, ALWAYS, RefusalReason::CreatesTask),
     Row(libc::SYS_vfork, ALWAYS, RefusalReason::CreatesTask),
@@ -91,7 +91,7 @@ const TABLE: &[Row] = &[
 /// ARCH_SET_GS, ARCH_SET_FS, ARCH_SHSTK_ENABLE, _DISABLE, _LOCK, _UNLOCK.
 const ARCH_CODES: [u32; 6] = [0x1001, 0x1002, 0x5001, 0x5002, 0x5003, 0x5004];
 
-/// What the table says.
+/// Returns the result according to the table.
 fn expected(nr: usize, args: Args) -> Option<RefusalReason> {
     const X32_BIT: u32 = 0x4000_0000;
     let number = nr as u32;
@@ -102,13 +102,13 @@ fn expected(nr: usize, args: Args) -> Option<RefusalReason> {
     TABLE.iter().find(fits).map(|row| row.2)
 }
 
-/// What a transaction says.
+/// Returns the result according to a transaction.
 fn refusal(nr: usize, args: Args) -> Option<RefusalReason> {
     let fails = [0x7fff_ffff, 0, 0, 0, 0, 0];
     let any = ResultCheck::AnyResult;
     // SAFETY: a prctl(2) that does not exist touches no memory.
     let transaction = unsafe { Transaction::new().with_call(libc::SYS_prctl, fails, any) };
-    // SAFETY: it is not made, because the first call fails.
+    // SAFETY: the call is not made, because the first call fails.
     let transaction = unsafe { transaction.with_call(nr as i64, args, any) };
     match transaction.execute() {
         Err(TransactionError::NothingChanged(Error::Refused(why))) => Some(why),
@@ -128,7 +128,7 @@ fn compare(nr: usize, args: Args) {
 
 const UPPER: usize = 1 << 32;
 
-/// Arguments of which each one takes every one of some values, among zeroes and among ones.
+/// Returns arguments in which each one takes each of several values, while the others are zeroes or ones.
 fn arguments() -> impl Iterator<Item = Args> {
     let values = [0, 1, 2, 33, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, UPPER, UPPER | 1, UPPER | 33];
     [[0; 6], [1; 6]].into_iter().flat_map(move |base| {
@@ -145,7 +145,7 @@ fn arguments() -> impl Iterator<Item = Args> {
 #[test]
 fn every_number() {
     isolated("every_number", WATCHDOG, || {
-        // A process of one thread: nothing is stopped.
+        // In a process of one thread, no thread has to be stopped.
         forked(|| {
             for number in 0..=600usize {
                 arguments().for_each(|args| compare(number, args));
@@ -154,7 +154,7 @@ fn every_number() {
                     compare(nr, [1; 6]);
                 }
             }
-            // Each row of the table fits some call of this test.
+            // Each row of the table applies to some call of this test.
             for row in TABLE {
                 let prctl = [[22, 1, 0, 0, 0, 0], [59, 1, 0, 0, 0, 0], [0x5001, 0, 0, 0, 0, 0]];
                 assert!(arguments().chain(prctl).any(row.1), "{}: {:?}", row.0, row.2);
@@ -207,7 +207,7 @@ fn setns(file: i32, kinds: i32) -> Option<RefusalReason> {
     refusal(libc::SYS_setns as usize, [file as usize, kinds, 0, 0, 0, 0])
 }
 
-/// Descriptors of this process's namespaces, by name.
+/// Opens a namespace of this process by its name.
 fn own(name: &str) -> File {
     File::open(format!("/proc/self/ns/{name}")).unwrap()
 }
@@ -273,10 +273,10 @@ fn every_descriptor_of_setns_among_several_threads() {
     });
 }
 
-/// What a filter hides may be a PID namespace.
+/// If a filter hides the kind of a namespace, it may be a PID namespace.
 #[test]
-fn setns_of_what_cannot_be_known() {
-    isolated("setns_of_what_cannot_be_known", WATCHDOG, || {
+fn setns_of_an_unknown_namespace() {
+    isolated("setns_of_an_unknown_namespace", WATCHDOG, || {
         sleepers(1);
         let file = own("net");
         support::filter(libc::SYS_ioctl, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
@@ -286,8 +286,8 @@ fn setns_of_what_cannot_be_known() {
 }
 
 #[test]
-fn a_single_thread_may() {
-    isolated("a_single_thread_may", WATCHDOG, || {
+fn a_single_thread_may_make_the_calls() {
+    isolated("a_single_thread_may_make_the_calls", WATCHDOG, || {
         forked(|| {
             for flag in NAMESPACES {
                 assert_eq!(unshare(flag as usize), None, "{flag:#x}");
@@ -298,7 +298,7 @@ fn a_single_thread_may() {
     });
 }
 
-/// Every thread can create threads after the refusal.
+/// After the refusal every thread can create threads.
 #[test]
 fn threads_can_be_created_after_setns_was_refused() {
     isolated("threads_can_be_created_after_setns_was_refused", WATCHDOG, || {

@@ -1,5 +1,5 @@
-//! Between the first and the last execution no thread runs a user instruction, and a process that must die
-//! dies before any thread has run in the new state (P3). Everything here is seen from inside the process.
+//! Between the first and the last execution no thread runs a user instruction. A process that must die dies before any
+//! thread has run in the new state (P3). These tests observe everything from inside the process.
 #![allow(unsafe_code)]
 
 mod support;
@@ -16,7 +16,7 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// The execution domain of a thread, which has no effect on these values.
+/// The execution domain of a thread. These values have no effect on it.
 const FIRST: usize = 0x1000;
 const NEW: usize = 0x4321;
 
@@ -25,11 +25,11 @@ fn personality(value: usize) -> Broadcast {
 }
 
 fn own() -> usize {
-    // SAFETY: it asks, and touches no memory.
+    // SAFETY: the call only reads the value, and touches no memory.
     (unsafe { libc::syscall(libc::SYS_personality, 0xffff_ffffu64) }) as usize
 }
 
-/// What the kernel says of another thread of this process.
+/// Returns the value of another thread of this process, from the kernel.
 fn of(file: &File) -> usize {
     let mut bytes = [0; 16];
     let count = file.read_at(&mut bytes, 0).unwrap();
@@ -41,8 +41,8 @@ fn gettid() -> i32 {
     unsafe { libc::gettid() }
 }
 
-/// Each call sets a higher value. A thread reads the value of another thread, of a third one, and its own: no
-/// later value may be lower than an earlier one.
+/// Each call sets a higher value. A thread reads the value of another thread, of a third one, and its own. No later
+/// value may be lower than an earlier one.
 #[test]
 fn no_thread_sees_a_mixed_state() {
     isolated("no_thread_sees_a_mixed_state", WATCHDOG, || {
@@ -91,8 +91,8 @@ fn no_thread_sees_a_mixed_state() {
     });
 }
 
-/// A process of `threads` that compute and as many that sleep: all of them say in shared memory that they have
-/// run in the new state, if they have. One thread's result differs.
+/// Runs a process with `threads` threads that compute and as many that sleep. Each thread that runs in the new state
+/// says so in shared memory. One thread's result differs.
 fn killed_process(ran: &'static AtomicUsize, threads: usize, partial: bool) -> i32 {
     forked_status(|| {
         let look = || {
@@ -172,8 +172,8 @@ fn no_thread_has_run_in_a_partial_state_that_kills() {
     });
 }
 
-/// Two callers in a loop beside 64 threads: a stop opens while threads of the last one still sleep on their
-/// way out. Every thread adds 1 to a counter in the kernel with every call.
+/// Two callers loop beside 64 threads. A stop begins while threads of the last one still sleep on their way out. With
+/// every call, every thread adds 1 to a counter in the kernel.
 fn two_callers<const CALLS: usize>(computing: usize) {
     let others = counting(64 - computing, |_| {});
     support::computing(computing);

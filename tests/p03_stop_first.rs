@@ -1,8 +1,8 @@
-//! No user instruction runs in the old state once any thread has the new one (P3).
+//! No user instruction runs in the old state once any thread has the new state (P3).
 //!
-//! Each call sets a higher timer slack. Observers read the highest value that any thread has ever
-//! seen, and then their own: their own must not be lower, and a child forked from there must not
-//! have a lower one either.
+//! Each call sets a higher timer slack. Observers read the highest value that any thread has ever seen, and then their
+//! own.
+//! Their own value must not be lower, and a child that they fork then must not have a lower one either.
 #![allow(unsafe_code)]
 
 mod support;
@@ -21,7 +21,7 @@ static OLD_STATE_SEEN: AtomicUsize = AtomicUsize::new(0);
 static LOOKS: AtomicUsize = AtomicUsize::new(0);
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// One look; false: this thread is behind what another one has seen.
+/// Reads the two values once. Returns false if this thread is behind a value that another thread has seen.
 fn look() -> bool {
     let highest = HIGHEST.load(Ordering::SeqCst);
     let own = slack_here();
@@ -42,7 +42,7 @@ fn observers(count: usize) {
     }
 }
 
-/// What makes the other tests worth something: a call on one thread is noticed.
+/// Without this test the others would prove nothing: observers notice a call in one thread.
 #[test]
 fn observers_notice_a_call_on_one_thread() {
     isolated("observers_notice_a_call_on_one_thread", WATCHDOG, || {
@@ -91,7 +91,7 @@ fn no_thread_sees_a_refused_call() {
     });
 }
 
-/// A child keeps what its parent's thread had when it was forked, for good.
+/// A child keeps for good the value that its parent's thread had at the fork.
 #[test]
 fn no_thread_forks_from_the_old_state() {
     isolated("no_thread_forks_from_the_old_state", WATCHDOG, || {

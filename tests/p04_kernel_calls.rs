@@ -16,7 +16,7 @@ use tracer::{Board, End, Made, Phase, Plan, Role, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(180);
 
-/// The calls that the programs ask libpsx for.
+/// The calls that the programs request from libpsx.
 const ASKED: &[i64] = &[
     libc::SYS_setpriority,
     libc::SYS_nanosleep,
@@ -32,7 +32,7 @@ const ASKED: &[i64] = &[
     libc::SYS_fchdir,
 ];
 
-/// The right that a situation takes.
+/// The privilege that a situation requires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Nothing,
@@ -58,23 +58,23 @@ const SITUATIONS: &[Situation] = &[
     Situation { program: own_root, ..rooted("no /proc, and the right to mount one") },
     Situation { program: own_root_and_filter, ..rooted("no /proc, and no right to mount one") },
     Situation { program: unreachable, ..plain("a thread that blocks all signals") },
-    Situation { program: taking_turns, ..plain("a caller that waits for another one") },
-    Situation { program: slow_call, ..plain("a call that takes its time") },
+    Situation { program: taking_turns, ..plain("a caller that waits for another caller") },
+    Situation { program: slow_call, ..plain("a slow call") },
     Situation { program: slow_call_and_sigsys, ..plain("the same, and a handler of SIGSYS") },
-    Situation { program: directories, ..plain("calls for what the threads must share") },
+    Situation { program: directories, ..plain("calls on resources that the threads must share") },
     Situation { program: unreadable, ..plain("a task directory that cannot be read") },
     Situation { program: queue_full, ..plain("no signal can be queued") },
     Situation {
         program: synchronised,
-        ..plain("no_new_privs, and a filter that the kernel gives to all")
+        ..plain("no_new_privs, and a filter that the kernel gives to all threads")
     },
-    Situation { program: chained, ..plain("another library's handler above ours") },
-    Situation { program: foreign_signal, ..plain("a signal 33 that is not ours") },
+    Situation { program: chained, ..plain("another library's handler above libpsx's") },
+    Situation { program: foreign_signal, ..plain("a signal 33 of another sender") },
     Situation { program: requeue_refused, ..plain("a filter refuses to count sleepers") },
     Situation { program: dies_in_the_call, ..plain("a thread that dies in the call") },
     Situation { program: warned, ..plain("a result that differs: a warning") },
     Situation { program: warned_on_a_terminal, ..plain("the same, on a terminal") },
-    Situation { program: killed, end: End::Killed(33), ..plain("a result that differs: the end") },
+    Situation { program: killed, end: End::Killed(33), ..plain("a result that differs: a kill") },
     Situation {
         program: killed,
         before: new_pid_namespace,
@@ -92,8 +92,8 @@ const fn rooted(name: &'static str) -> Situation {
     Situation { takes: Takes::Root, ..plain(name) }
 }
 
-/// The watchdog is faster. A traced thread takes its time to arrive, so libpsx gives up many rounds, more of them on a
-/// machine under load.
+/// The watchdog ends a hang before this time is over. A traced thread arrives late, so libpsx gives up many rounds, and
+/// more of them on a machine under load.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Returns a call that changes nothing.
@@ -133,7 +133,7 @@ fn all_kinds(board: &'static Board) {
     watched(board, || asked.execute_with_report().unwrap());
 }
 
-/// Waits for what another thread does. No broadcast is under way.
+/// Waits until another thread has done something. No broadcast is under way.
 fn until(ready: impl Fn() -> bool) {
     while !ready() {
         std::thread::yield_now();
@@ -146,7 +146,7 @@ fn sleepers(board: &'static Board, count: u32) {
         std::thread::spawn(|| {
             board.ready.fetch_add(1, SeqCst);
             loop {
-                // SAFETY: touches no memory.
+                // SAFETY: the call touches no memory.
                 unsafe { libc::pause() };
             }
         });
@@ -182,7 +182,7 @@ fn zombie_leader(board: &'static Board) {
         all_kinds(board);
         tracer::end(0);
     });
-    // SAFETY: ends this thread alone.
+    // SAFETY: the call ends only this thread.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
@@ -205,7 +205,7 @@ fn empty_root() {
     let place = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
     std::fs::create_dir(&place).expect("a directory of its own");
     std::env::set_current_dir(&place).expect("it");
-    std::fs::remove_dir(&place).expect("it is empty");
+    std::fs::remove_dir(&place).expect("the directory is empty");
     std::os::unix::fs::chroot(".").expect("chroot");
 }
 
@@ -215,8 +215,8 @@ fn own_root(board: &'static Board) {
     all_kinds(board);
 }
 
-/// libpsx does not try to mount a /proc if the thread has a filter. It asks for each possible id, which may
-/// take longer than the deadline.
+/// If the thread has a filter, libpsx does not try to mount a /proc. It probes each possible id, which may take longer
+/// than the deadline.
 fn own_root_and_filter(board: &'static Board) {
     empty_root();
     refuse(libc::SYS_acct);
@@ -234,7 +234,7 @@ fn unreachable(board: &'static Board) {
     watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
 }
 
-/// Three other callers have the lock nearly all the time, since a thread cannot be stopped.
+/// Three other callers have the lock nearly all the time, because a thread cannot be stopped.
 fn taking_turns(board: &'static Board) {
     support::prepared(support::block_all);
     let others: Vec<_> = (0..3)
@@ -265,14 +265,14 @@ fn slow_call(board: &'static Board) {
 
 extern "C" fn does_nothing(_: i32) {}
 
-/// A thread could leave the stop by a jump out of a handler of SIGSYS, so libpsx looks for threads that do not answer.
+/// A handler of SIGSYS could jump out of a stop, so libpsx checks for threads that do not answer.
 fn slow_call_and_sigsys(board: &'static Board) {
     // SAFETY: the handler may run anywhere.
     unsafe { libc::signal(libc::SIGSYS, does_nothing as *const () as usize) };
     slow_call(board);
 }
 
-/// Makes calls that act on something else in a thread that does not share it.
+/// Makes calls that would act on another object in a thread that does not share it.
 fn directories(board: &'static Board) {
     sleepers(board, 3);
     let root = std::fs::File::open("/").expect("a directory");
@@ -282,7 +282,8 @@ fn directories(board: &'static Board) {
     watched(board, || change.execute().unwrap());
 }
 
-/// A Landlock domain takes the right to list directories. How many threads there are is known, but not which.
+/// A Landlock domain removes the right to list directories. libpsx then knows how many threads there are, but not
+/// which.
 fn unreadable(board: &'static Board) {
     const READ_DIR: u64 = 1 << 3;
     let create = libc::SYS_landlock_create_ruleset;
@@ -292,9 +293,9 @@ fn unreadable(board: &'static Board) {
         support::skipped(format!("landlock: {}", std::io::Error::last_os_error()));
         return;
     }
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) };
     assert_eq!(done, 0, "landlock: {}", std::io::Error::last_os_error());
     sleepers(board, 3);
@@ -314,14 +315,14 @@ fn queue_full(board: &'static Board) {
 
 fn synchronised(board: &'static Board) {
     sleepers(board, 3);
-    support::no_new_privs().expect("nothing refuses it");
+    support::no_new_privs().expect("no filter refuses the call");
     let allow = [support::step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)];
     let filter = support::header(&allow);
     let (set, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     let filter = [set as usize, flags as usize, &raw const filter as usize, 0, 0, 0];
     let no_new_privs = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     let (both, same) = (Transaction::new(), ResultCheck::SameResult);
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     let both = unsafe { both.with_call(libc::SYS_prctl, no_new_privs, same) };
     // SAFETY: the program outlives the call.
     let both = unsafe { both.with_call(libc::SYS_seccomp, filter, same) };
@@ -348,13 +349,13 @@ fn put_above(handler: usize) {
     BELOW.store(action.handler, SeqCst);
     action.handler = handler;
     let new = &raw const action;
-    // SAFETY: the handler may run anywhere, and the rest is as it was.
+    // SAFETY: the handler may run anywhere, and the rest of the action is unchanged.
     assert_eq!(unsafe { libc::syscall(libc::SYS_rt_sigaction, 33, new, none, 8usize) }, 0);
 }
 
 extern "C" fn passes_on(signal: i32, info: *mut libc::c_void, context: *mut libc::c_void) {
     type Handler = extern "C" fn(i32, *mut libc::c_void, *mut libc::c_void);
-    // SAFETY: it was the handler of this signal.
+    // SAFETY: the address was the handler of this signal.
     let below = unsafe { std::mem::transmute::<usize, Handler>(BELOW.load(SeqCst)) };
     below(signal, info, context);
 }
@@ -374,7 +375,7 @@ extern "C" fn takes_note(_: i32) {
 
 fn foreign_signal(board: &'static Board) {
     sleepers(board, 1);
-    // glibc has installed its own handler when the first thread was made.
+    // glibc installed its own handler when the first thread was created.
     put_above(takes_note as *const () as usize);
     // SAFETY: setpriority touches no memory.
     watched(board, || unsafe { harmless().execute() }.unwrap());
@@ -393,7 +394,7 @@ fn requeue_refused(board: &'static Board) {
     all_kinds(board);
 }
 
-/// Makes a thread with a filter that does `action` to the call.
+/// Creates a thread with a filter that applies `action` to the call.
 fn filtered(action: u32) {
     support::prepared(move || support::filter(libc::SYS_setpriority, action));
 }
@@ -419,7 +420,7 @@ fn warned_on_a_terminal(board: &'static Board) {
     let none = std::ptr::null_mut();
     // SAFETY: the kernel writes two descriptors.
     assert_eq!(unsafe { libc::openpty(&mut ours, &mut theirs, none, none.cast(), none.cast()) }, 0);
-    // SAFETY: concerns this process's descriptors alone.
+    // SAFETY: the call changes only this process's descriptors.
     assert_eq!(unsafe { libc::dup2(theirs, 2) }, 2);
     warned(board);
 }
@@ -433,7 +434,7 @@ fn killed(board: &'static Board) {
 }
 
 fn new_pid_namespace() {
-    // SAFETY: concerns children of this process alone.
+    // SAFETY: the call affects only children of this process.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
 }
 
@@ -484,10 +485,10 @@ fn trace(situation: &Situation) -> (BTreeMap<Made, u32>, String) {
     let mut pipe = [0; 2];
     // SAFETY: the kernel writes two descriptors.
     assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: both are this function's own.
+    // SAFETY: only this function owns the two descriptors.
     let [mut read, write] = pipe.map(|fd| {
         use std::os::fd::FromRawFd;
-        // SAFETY: a new descriptor.
+        // SAFETY: the descriptor is new, and no other code has it.
         unsafe { std::fs::File::from_raw_fd(fd) }
     });
     let pid = tracer::alone(|| {
@@ -548,7 +549,7 @@ fn the_table_lists_the_calls_that_are_made() {
         }
         let (mut made, mut trouble) = trace(situation);
         for _ in 0..5 {
-            // On the way to a death a timer kills the process after 100 ms.
+            // While the process is being killed, a timer kills it after 100 ms.
             if !(trouble.contains("ended with Killed(9)") && trouble.contains("libpsx: ")) {
                 break;
             }
@@ -560,7 +561,7 @@ fn the_table_lists_the_calls_that_are_made() {
             let line = lines.entry((made.role, made.phase)).or_default();
             line.push(format!("{} x{count}", made.call));
             let (call, phase) = (made.call.to_owned(), made.phase.name().to_owned());
-            // A caller that is stopped by another one, or gives up a gather, goes back to what it did before.
+            // A caller that another one stops, or that gives up a gather, returns to what it did before.
             let phases = match made.phase {
                 Phase::Open | Phase::Gather => [Phase::Open, Phase::Gather],
                 other => [other, other],
@@ -587,7 +588,7 @@ fn the_table_lists_the_calls_that_are_made() {
         }
     }
     for (call, role, phase) in &unseen_phases {
-        println!("not seen this time: {} {call} ({phase})", role.name());
+        println!("not seen in this run: {} {call} ({phase})", role.name());
     }
     for (call, role) in unseen {
         let text = format!("{} never makes {call}, which the table lists", role.name());

@@ -1,5 +1,5 @@
-//! A refusal that is certain is reported at once (P5), and names what is refused. The deadline is a minute,
-//! and the watchdog does not wait for it.
+//! A permanent refusal is reported at once (P5), and the error names what is refused. The deadline is a minute, and the
+//! watchdog is shorter than that.
 #![allow(unsafe_code)]
 
 mod support;
@@ -98,8 +98,8 @@ fn the_ids_are_refused_in_the_caller() {
     });
 }
 
-/// What the caller alone needs may be refused in another thread. A held thread that may not ask for its tid
-/// either performs the call, or the call fails at once with nothing changed.
+/// Another thread may lack what only the caller needs. If a held thread may not ask for its tid, it either performs the
+/// call, or the call fails at once with nothing changed.
 #[test]
 fn refused_in_one_other_thread() {
     isolated("refused_in_one_other_thread", WATCHDOG, || {
@@ -126,12 +126,12 @@ fn refused_in_one_other_thread() {
     });
 }
 
-/// A user whose signal queue has no room at all: no wait makes one.
+/// The user's signal queue has no room at all, and waiting does not change that.
 #[test]
 fn no_signal_may_be_queued() {
     isolated_as_root("no_signal_may_be_queued", WATCHDOG, || {
         prepared(|| {});
-        // SAFETY: the ids are plain numbers.
+        // SAFETY: the ids are numbers.
         unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the kernel reads the structure.
@@ -144,7 +144,7 @@ fn no_signal_may_be_queued() {
     });
 }
 
-/// After a refusal the process is as before: without the cause, the next call is done.
+/// After a refusal the process is unchanged: without the cause, the next call is made.
 #[test]
 fn another_thread_may() {
     isolated("another_thread_may", WATCHDOG, || {
@@ -158,8 +158,8 @@ fn another_thread_may() {
     });
 }
 
-/// By broadcast, every thread gets a Landlock domain of its own, and the kernel may then refuse signals between them
-/// (before Linux 6.15). A later call is made in every thread, or it is an error and nothing has changed.
+/// If a broadcast gives every thread its own Landlock domain, the kernel may refuse signals between them (before Linux
+/// 6.15). A later call is then made in every thread, or it fails and nothing has changed.
 #[test]
 fn a_later_call_under_scoped_landlock_domains() {
     isolated("a_later_call_under_scoped_landlock_domains", WATCHDOG, || {

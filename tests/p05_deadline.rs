@@ -1,4 +1,4 @@
-//! Every call ends, and who could not be stopped is named (P5).
+//! Every call ends, and the error names the threads that could not be stopped (P5).
 #![allow(unsafe_code)]
 
 mod support;
@@ -22,7 +22,7 @@ fn no_new_privs() -> Broadcast {
     Broadcast::new(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
 }
 
-/// A thread that blocks every signal, 33 too, from BLOCK to OPEN, and sleeps.
+/// A thread that blocks every signal, also 33, from BLOCK to OPEN, and sleeps.
 fn start_thread_that_blocks_the_signal() {
     spawn_thread_that_blocks_the_signal();
     wait_until_the_signal_is_blocked();
@@ -60,7 +60,7 @@ fn wait_until_the_signal_is_blocked() {
     }
 }
 
-/// The one thread that could not be stopped, and is named.
+/// Checks that the error names exactly the one thread that could not be stopped.
 fn assert_blocking_thread_is_named(error: &Error) {
     let Error::Unreachable(threads) = error else { panic!("{error}") };
     let [thread] = threads.threads() else { panic!("{error}") };
@@ -68,10 +68,10 @@ fn assert_blocking_thread_is_named(error: &Error) {
     assert_eq!(thread.reason(), UnreachableReason::SignalBlocked, "{error}");
 }
 
-/// 1 stands for EPERM beside a thread that could not be signalled.
+/// An earlier result of 1 is not taken for EPERM, as if the thread could not be signalled.
 #[test]
-fn what_a_thread_returned_before_is_no_obstacle() {
-    isolated("what_a_thread_returned_before_is_no_obstacle", WATCHDOG, || {
+fn an_earlier_result_is_no_obstacle() {
+    isolated("an_earlier_result_is_no_obstacle", WATCHDOG, || {
         BLOCK.store(false, Ordering::SeqCst);
         spawn_thread_that_blocks_the_signal();
         let dumpable =
@@ -86,12 +86,12 @@ fn what_a_thread_returned_before_is_no_obstacle() {
     });
 }
 
-/// A child that wants a CPU all the time. It ends after a while whatever becomes of the test.
+/// Forks a child that computes all the time. It ends after a while, whatever the result of the test is.
 fn busy_process() -> i32 {
     // SAFETY: the child makes one raw call.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // SAFETY: touches no memory.
+        // SAFETY: the call touches no memory.
         unsafe { libc::alarm(30) };
         loop {
             std::hint::spin_loop();
@@ -100,7 +100,7 @@ fn busy_process() -> i32 {
     pid
 }
 
-/// Threads that nobody but a busy machine keeps from answering.
+/// Threads that do not answer only because the machine is busy.
 #[test]
 fn thread_that_only_waits_for_a_cpu_is_not_named() {
     isolated("thread_that_only_waits_for_a_cpu_is_not_named", WATCHDOG, || {
@@ -109,7 +109,7 @@ fn thread_that_only_waits_for_a_cpu_is_not_named() {
         for _ in 0..20 {
             prepared(|| {
                 let param = libc::sched_param { sched_priority: 0 };
-                // SAFETY: it reads the parameter. SCHED_IDLE is allowed to everybody.
+                // SAFETY: the kernel reads the parameter. Every user may set SCHED_IDLE.
                 unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
             });
         }
@@ -120,7 +120,7 @@ fn thread_that_only_waits_for_a_cpu_is_not_named() {
             assert_blocking_thread_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
         }
         for pid in busy {
-            // SAFETY: a child of ours, not waited for yet.
+            // SAFETY: the process is a child that has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             reap(pid);
         }
@@ -135,11 +135,11 @@ fn queued_signals() -> i32 {
 #[test]
 fn thread_that_blocks_the_signal_is_named() {
     isolated("thread_that_blocks_the_signal_is_named", WATCHDOG, || {
-        // The queue is counted per user: one that nobody else is.
-        // SAFETY: the ids are plain numbers.
+        // The kernel counts the queue per user, so the test takes a user id that no other process has.
+        // SAFETY: the ids are numbers.
         let own = unsafe { libpsx::syscall3(libc::SYS_setresuid, 61234, 61234, 61234) }.is_ok();
         if !own {
-            support::skipped("counting the signals of a user of our own needs root");
+            support::skipped("counting the signals of a separate user needs root");
         }
         start_thread_that_blocks_the_signal();
         let before = queued_signals();
@@ -151,7 +151,7 @@ fn thread_that_blocks_the_signal_is_named() {
             assert_blocking_thread_is_named(&error);
         }
         let queued = queued_signals();
-        assert!(!own || queued <= before + 1, "signals add up: {before}, {queued}");
+        assert!(!own || queued <= before + 1, "signals accumulate: {before}, {queued}");
         all_have("NoNewPrivs", "0");
         tell(&OPEN);
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
@@ -180,12 +180,14 @@ fn thread_that_opens_the_signal_in_time() {
 fn signal_queue_used_up() {
     // SAFETY: geteuid touches no memory.
     if unsafe { libc::geteuid() } != 0 {
-        support::skipped("root is not bound by RLIMIT_SIGPENDING, and another uid must be taken");
+        support::skipped(
+            "RLIMIT_SIGPENDING does not bind root, and only root can take another uid",
+        );
         return;
     }
     isolated("signal_queue_used_up", WATCHDOG, || {
         std::thread::spawn(std::thread::park);
-        // SAFETY: the ids are plain numbers.
+        // SAFETY: the ids are numbers.
         unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the kernel reads the structure.
@@ -198,17 +200,18 @@ fn signal_queue_used_up() {
     });
 }
 
-/// What `main() -> Result<(), Error>` shows: the thread's name and the error's, and no list of bytes.
+/// The output of `main() -> Result<(), Error>`: it shows the names of the thread and of the error, and no list of
+/// bytes.
 #[test]
 fn debug_of_an_error_shows_names() {
     isolated("debug_of_an_error_shows_names", WATCHDOG, || {
         prepared(|| {
             let name = c"worker-\xe9\"1";
-            // SAFETY: a string.
+            // SAFETY: the argument is a string.
             unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
             block_all();
         });
-        // SAFETY: it touches no memory.
+        // SAFETY: the call touches no memory.
         let error =
             unsafe { no_new_privs().deadline(Duration::from_millis(200)).execute_with_report() }
                 .unwrap_err();

@@ -1,4 +1,4 @@
-//! seccomp(2) filters that know nothing of us: what they must allow is little (P5, P10).
+//! Tests seccomp(2) filters that were written without libpsx in mind. They have to allow only a few calls (P5, P10).
 #![allow(unsafe_code)]
 
 mod support;
@@ -29,12 +29,12 @@ fn filter_of_the_call_forbids_all_but_three() {
         let (set, at) = (libc::SECCOMP_SET_MODE_FILTER as usize, &raw const program as usize);
         // SAFETY: the program outlives the call.
         let done = unsafe { libpsx::syscall3(libc::SYS_seccomp, set, 0, at) };
-        // SAFETY: ends the process.
+        // SAFETY: the call ends the process.
         unsafe { libc::syscall(libc::SYS_exit_group, i32::from(done.is_err())) };
     });
 }
 
-/// While the call takes its time, the held thread looks after the caller.
+/// During a slow call, the held thread checks whether the caller is alive.
 #[test]
 fn slow_call_beside_a_filtered_thread() {
     isolated("slow_call_beside_a_filtered_thread", WATCHDOG, || {
@@ -48,7 +48,7 @@ fn slow_call_beside_a_filtered_thread() {
             libc::SYS_nanosleep,
             libc::SYS_pause,
         ];
-        // It is the only thread beside the caller, for the first to arrive is the one that looks.
+        // This is the only thread beside the caller, because only the first thread to arrive makes the check.
         forked(|| {
             prepared(|| {
                 let (allow, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
@@ -77,7 +77,7 @@ fn without_a_clock_it_is_an_error() {
     });
 }
 
-/// A handler that emulates the call in a held thread calls again.
+/// A handler that emulates the call in a held thread makes a call itself.
 #[test]
 fn reentry_in_a_held_thread_is_an_error() {
     isolated("reentry_in_a_held_thread_is_an_error", WATCHDOG, || {
@@ -94,7 +94,7 @@ fn reentry_in_a_held_thread_is_an_error() {
         // SAFETY: the handler makes raw calls and stores to an atomic.
         unsafe { libc::signal(libc::SIGSYS, on_sigsys as *const () as usize) };
         prepared(|| {
-            // Two handlers and their frames need more than the stack that std has made for one.
+            // Two handlers and their frames need more space than the alternate stack of std has.
             let none = libc::stack_t {
                 ss_sp: std::ptr::null_mut(),
                 ss_flags: libc::SS_DISABLE,
@@ -109,10 +109,10 @@ fn reentry_in_a_held_thread_is_an_error() {
     });
 }
 
-/// How many sleep on a futex may not be asked: then each thread is asked for.
+/// If a filter refuses the question how many threads sleep on a futex, libpsx asks for each thread.
 #[test]
-fn without_requeue_the_dead_are_found_all_the_same() {
-    isolated("without_requeue_the_dead_are_found_all_the_same", WATCHDOG, || {
+fn dead_threads_are_found_without_requeue() {
+    isolated("dead_threads_are_found_without_requeue", WATCHDOG, || {
         sleepers(3);
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
         filter_futex(private(libc::FUTEX_REQUEUE), refuse);

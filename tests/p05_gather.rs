@@ -1,4 +1,4 @@
-//! What goes wrong while threads are gathered (P5): the clock fails, threads multiply, memory may not be locked.
+//! Tests failures while threads are gathered (P5): the clock fails, threads multiply, memory may not be locked.
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -17,8 +17,8 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// The clock tells the time so many times, and then fails. A thread that cannot be stopped keeps the gather
-/// from its end. The call fails, and all threads go free.
+/// The clock works this many times, and then fails. A thread that cannot be stopped keeps the gather from ending. The
+/// call fails, and all threads are released.
 #[test]
 fn the_clock_fails_in_the_middle() {
     isolated("the_clock_fails_in_the_middle", WATCHDOG, || {
@@ -36,7 +36,7 @@ fn the_clock_fails_in_the_middle() {
                 let error = unsafe { call.execute_with_report() }.unwrap_err();
                 println!("{times}: {error}; {} calls", TRAPPED.load(SeqCst));
                 assert_eq!(slack_here(), before);
-                // Only the thread that blocks all signals still does.
+                // Only the thread that blocked all signals still blocks them.
                 support::until(|| {
                     let masks = proc::field_in_every_thread("SigBlk");
                     masks.values().filter(|mask| *mask != "0000000000000000").count() == 1
@@ -46,7 +46,7 @@ fn the_clock_fails_in_the_middle() {
     });
 }
 
-/// Threads appear faster than room for them was reserved.
+/// Threads appear faster than the library reserves room for them.
 #[test]
 fn many_threads_that_are_created_and_exit() {
     isolated("many_threads_that_are_created_and_exit", WATCHDOG, || {
@@ -87,7 +87,7 @@ fn many_threads_that_are_created_and_exit() {
     });
 }
 
-/// All memory is locked, no more may be, and this is the first call.
+/// All memory is locked, the limit allows no more, and the process has made no call before.
 #[test]
 fn no_memory_may_be_locked() {
     isolated_as_root("no_memory_may_be_locked", WATCHDOG, || {
@@ -95,7 +95,7 @@ fn no_memory_may_be_locked() {
             for _ in 0..3 {
                 prepared(|| {});
             }
-            // SAFETY: mlockall touches no memory of ours.
+            // SAFETY: mlockall changes no content of memory.
             let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
             if locked != 0 {
                 support::skipped(format!("mlockall: {}", std::io::Error::last_os_error()));
@@ -104,8 +104,8 @@ fn no_memory_may_be_locked() {
             let little = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };
             // SAFETY: the kernel reads the structure.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &little) }, 0);
-            // In this thread alone: the limit binds it from now on.
-            // SAFETY: the ids are plain numbers.
+            // Only in this thread: the limit applies to it from now on.
+            // SAFETY: the ids are numbers.
             let done = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
             assert_eq!(done, 0);
             let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];

@@ -1,4 +1,4 @@
-//! Calls at every moment of a process's life: before main, in handlers, beside its end (P4, P5).
+//! Tests calls at every moment of a process: before main, in handlers, while it ends (P4, P5).
 #![allow(unsafe_code)]
 
 mod support;
@@ -15,12 +15,12 @@ fn say(line: &str) {
     unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
 }
 
-/// Runs before main. It acts in the one child that asks for it.
+/// Runs before main. It does something only in the child that requests it.
 extern "C" fn constructor() {
     let wanted = c"before_main";
     // SAFETY: both are strings, or null.
     let asked = unsafe { libc::getenv(c"PSX_CASE".as_ptr()) };
-    // SAFETY: as above.
+    // SAFETY: see the comment above.
     if asked.is_null() || unsafe { libc::strcmp(asked, wanted.as_ptr()) } != 0 {
         return;
     }
@@ -58,7 +58,7 @@ fn in_an_exit_handler() {
     assert!(output.contains("called at exit"), "{output}");
 }
 
-/// The process ends in every way while other threads call.
+/// The process ends in every way while other threads make calls.
 #[test]
 fn beside_the_end_of_the_process() {
     isolated("beside_the_end_of_the_process", WATCHDOG, || {
@@ -84,7 +84,7 @@ fn beside_the_end_of_the_process() {
     });
 }
 
-/// Thread-specific destructors run when most of a thread is gone.
+/// Thread-specific destructors run when most of a thread has already ended.
 #[test]
 fn in_a_dying_thread() {
     isolated("in_a_dying_thread", WATCHDOG, || {
@@ -100,7 +100,7 @@ fn in_a_dying_thread() {
         let dying: Vec<_> = (0..50)
             .map(|_| {
                 std::thread::spawn(move || {
-                    // SAFETY: the key exists; the value is not looked at.
+                    // SAFETY: the key exists; nothing reads the value.
                     unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) };
                 })
             })
@@ -110,7 +110,7 @@ fn in_a_dying_thread() {
     });
 }
 
-/// A handler that interrupts anything, the waits of another call among it, may call.
+/// A handler may make a call whatever it interrupts, even a wait of another call.
 #[test]
 fn in_a_signal_handler() {
     isolated("in_a_signal_handler", WATCHDOG, || {

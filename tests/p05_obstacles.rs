@@ -1,5 +1,5 @@
-//! Threads that cannot be stopped are named and nothing has changed (P2, P5); what only gets in the
-//! way for a while does not matter.
+//! If threads cannot be stopped, the error names them and nothing has changed (P2, P5). A temporary obstacle does not
+//! matter.
 #![allow(unsafe_code)]
 
 mod support;
@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_millis(300);
 static LEAVE: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// A thread by the name "target" that does `body`; its tid.
+/// Starts a thread with the name "target" that executes `body`. Returns its tid.
 fn target(body: fn()) -> i32 {
     static TID: AtomicI32 = AtomicI32::new(0);
     let builder = std::thread::Builder::new().name("target".into());
@@ -48,7 +48,7 @@ fn wait_for_state(tid: i32, state: char) {
     }
 }
 
-/// Calls fail, name the target, and leave every thread as it was.
+/// Checks that calls fail, name the target, and leave every thread unchanged.
 fn target_is_named(tid: i32, state: char, obstacle: UnreachableReason) {
     for _ in 0..3 {
         let error = add_filter(SHORT).unwrap_err();
@@ -61,13 +61,13 @@ fn target_is_named(tid: i32, state: char, obstacle: UnreachableReason) {
     }
 }
 
-/// The next call covers every thread, once.
+/// Checks that the next call covers every thread, once.
 fn next_call_succeeds() {
     add_filter(LONG).unwrap();
     all_have_filters(1);
 }
 
-/// Another process, which does `body`, and a stream to it.
+/// Forks a process that executes `body`, and returns a stream to it.
 fn helper(body: impl FnOnce(UnixStream) -> Option<()>) -> (i32, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     // SAFETY: the child makes raw calls.
@@ -84,19 +84,19 @@ fn tell(mut stream: &UnixStream) -> Option<()> {
     stream.write_all(b".").ok()
 }
 
-/// Waits for a word of the other side; None: it is gone.
+/// Waits for a byte from the other side. Returns `None` if the other side has closed the stream.
 fn hear(mut stream: &UnixStream) -> Option<()> {
     stream.read_exact(&mut [0]).ok()
 }
 
-/// ptrace(2), as far as it needs no memory.
+/// Makes ptrace(2) requests that use no memory.
 fn ptrace(request: u32, tid: i32, data: i32) -> Option<()> {
     // SAFETY: the requests used here take plain numbers.
     let result = unsafe { libc::ptrace(request, tid, 0usize, data as usize) };
     (result == 0).then_some(())
 }
 
-/// A tracer of `tid`: it does `begin`, if it may, and at our word `end`.
+/// Starts a tracer of `tid`. It executes `begin`, if it may, and `end` when it is told to.
 fn tracer(
     tid: i32,
     begin: fn(i32) -> Option<()>,
@@ -169,7 +169,7 @@ fn dead_thread_that_its_tracer_keeps_is_exempt() {
     });
 }
 
-/// It is not known to be exiting yet.
+/// The kernel does not report the thread as exiting yet.
 #[test]
 fn thread_stopped_by_a_tracer_as_it_exits() {
     isolated("thread_stopped_by_a_tracer_as_it_exits", WATCHDOG, || {
@@ -178,7 +178,7 @@ fn thread_stopped_by_a_tracer_as_it_exits() {
         let tid = target(until_told_to_leave);
         let begin = |tid| ptrace(libc::PTRACE_SEIZE, tid, libc::PTRACE_O_TRACEEXIT);
         let end = |tid| {
-            // What is waited for first is the stop, then the end.
+            // The first wait returns the stop, the second one the end.
             reap(tid);
             ptrace(libc::PTRACE_CONT, tid, 0)?;
             reap(tid);
@@ -197,10 +197,10 @@ fn thread_stopped_by_a_tracer_as_it_exits() {
 
 static CHILD: AtomicI32 = AtomicI32::new(0);
 
-/// A child in this memory, as vfork(2) makes it but on a stack of its own, that only waits.
+/// Creates a child that shares this memory, as vfork(2) does, but with its own stack. The child only waits.
 fn vfork_a_sleeping_child() {
     extern "C" fn child(_: *mut libc::c_void) -> i32 {
-        // SAFETY: it touches no memory. Should the test fail, the child ends with it.
+        // SAFETY: the call touches no memory. If the test fails, the child ends with it.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         // SAFETY: getpid touches no memory.
         CHILD.store(unsafe { libc::getpid() }, Ordering::SeqCst);
@@ -212,7 +212,7 @@ fn vfork_a_sleeping_child() {
     let stack = Box::leak(Box::new([0u128; 4096]));
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let null = std::ptr::null_mut();
-    // SAFETY: the stack is the child's own for ever; it touches one atomic.
+    // SAFETY: the child alone has the stack, for ever, and it touches one atomic.
     let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, null) };
     reap(pid);
     until_told_to_leave();
@@ -224,20 +224,20 @@ fn thread_in_vfork() {
         no_new_privs().unwrap();
         sleepers(3);
         let tid = target(vfork_a_sleeping_child);
-        // Before, it may be in this state for a moment for other reasons.
+        // Before that, the thread may be in this state for a moment for other reasons.
         while CHILD.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         wait_for_state(tid, 'D');
         target_is_named(tid, 'D', UnreachableReason::Vfork);
         let child = CHILD.load(Ordering::SeqCst);
-        // SAFETY: the child is ours, and not reaped before it is dead.
+        // SAFETY: the process is a child that has not been waited for.
         assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
         next_call_succeeds();
     });
 }
 
-/// A control group of the second version for one thread, below one for its process.
+/// Makes a control group (version 2) for one thread, below a control group for its process.
 fn put_in_own_group(tid: i32) -> std::io::Result<PathBuf> {
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
     let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists());
@@ -252,7 +252,7 @@ fn put_in_own_group(tid: i32) -> std::io::Result<PathBuf> {
     Ok(inner)
 }
 
-/// Undoes it, as far as it was done.
+/// Removes the control groups, as far as they were made.
 fn leave_own_group() {
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new) {
         let outer = root.join(format!("psx-{}", std::process::id()));
@@ -301,7 +301,7 @@ fn process_stopped_and_continued_in_the_middle() {
                 std::thread::sleep(Duration::from_micros(u64::from(random >> 22)));
             };
             for signal in [libc::SIGSTOP, libc::SIGCONT].into_iter().cycle() {
-                // SAFETY: the parent waits for this process to end, so it is there.
+                // SAFETY: the parent waits for this process to end, so it exists.
                 unsafe { libc::kill(parent, signal) };
                 moment();
                 if signal == libc::SIGCONT {
@@ -324,7 +324,7 @@ fn process_stopped_and_continued_in_the_middle() {
     });
 }
 
-/// Threads of real-time priority, busy for a limited time, one on each CPU.
+/// Threads with a real-time priority compute for a limited time, one on each CPU.
 #[test]
 fn busy_real_time_threads() {
     isolated("busy_real_time_threads", WATCHDOG, || {
@@ -334,9 +334,9 @@ fn busy_real_time_threads() {
         let cpus = std::thread::available_parallelism().unwrap().get();
         for cpu in 0..cpus {
             std::thread::spawn(move || {
-                // SAFETY: a set of CPUs is plain data.
+                // SAFETY: all fields of the structure are integers.
                 let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-                // SAFETY: checked against the bounds of the set.
+                // SAFETY: CPU_SET checks the number against the bounds of the set.
                 unsafe { libc::CPU_SET(cpu, &mut set) };
                 // SAFETY: the kernel reads the set.
                 unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
@@ -344,7 +344,7 @@ fn busy_real_time_threads() {
                 // SAFETY: the kernel reads the parameter.
                 let real = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) };
                 BUSY.fetch_add(if real == 0 { 1 } else { -1000 }, Ordering::SeqCst);
-                // Not for ever: whoever looks after this machine has to get on, too.
+                // For a limited time, so that the other programs of this machine can run again.
                 let limit = Instant::now() + Duration::from_secs(4);
                 while !STOP.load(Ordering::Relaxed) && Instant::now() < limit {
                     std::hint::spin_loop();

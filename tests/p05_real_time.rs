@@ -1,6 +1,5 @@
-//! Threads of real-time priority that never leave their CPU (P5): a call beside them ends, and so does a call
-//! that makes the threads such ones. They compute for a limited time, so that a test that fails gives the
-//! machine back.
+//! Threads with a real-time priority never leave their CPU (P5). A call beside them ends, and so does a call that gives
+//! threads such a priority. They compute for a limited time, so that a failing test does not occupy the machine.
 #![allow(unsafe_code)]
 
 mod support;
@@ -19,7 +18,7 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 static OVER: AtomicBool = AtomicBool::new(false);
 static TOO_LATE: AtomicBool = AtomicBool::new(false);
 
-/// Threads on one CPU that compute; each prepares itself first. They are told to begin together.
+/// Starts threads that compute on one CPU. Each prepares itself first, and they are told together to begin.
 fn computing(count: usize, cpu: usize, prepare: fn() -> bool) -> bool {
     static GO: AtomicBool = AtomicBool::new(false);
     for _ in 0..count {
@@ -50,14 +49,14 @@ fn computing(count: usize, cpu: usize, prepare: fn() -> bool) -> bool {
 fn ended_before_them() {
     let too_late = TOO_LATE.load(SeqCst);
     OVER.store(true, SeqCst);
-    assert!(!too_late, "the call ended when the threads had stopped computing");
+    assert!(!too_late, "the call ended only when the threads had stopped computing");
 }
 
 fn last_cpu() -> usize {
     std::thread::available_parallelism().unwrap().get() - 1
 }
 
-/// Two of one priority on the caller's CPU, and the caller has none.
+/// Two threads of one priority are on the caller's CPU, and the caller has no real-time priority.
 #[test]
 fn two_of_one_priority_on_the_callers_cpu() {
     isolated_as_root("two_of_one_priority_on_the_callers_cpu", WATCHDOG, || {
@@ -100,7 +99,7 @@ fn broadcast_of_a_policy(policy: i32, threads: usize) {
         let report = unsafe { call.execute_with_report() }.unwrap();
         let tids = support::proc::tids();
         for tid in &tids {
-            // SAFETY: touches no memory.
+            // SAFETY: the call touches no memory.
             assert_eq!(unsafe { libc::sched_getscheduler(*tid) }, policy, "{report:?}");
         }
         ended_before_them();
@@ -128,8 +127,8 @@ fn a_broadcast_of_round_robin_beside_computing_threads() {
     });
 }
 
-/// One thread of SCHED_DEADLINE for each CPU, which has 9/10 of it and is throttled for the rest of each period: then it
-/// cannot take a signal.
+/// Starts one SCHED_DEADLINE thread for each CPU. It has 9/10 of the CPU and is throttled for the rest of each period.
+/// While it is throttled, it cannot take a signal.
 #[test]
 fn deadline_threads_that_are_throttled() {
     /// `struct sched_attr`, 48 bytes (sched_setattr(2)).
@@ -151,7 +150,7 @@ fn deadline_threads_that_are_throttled() {
         let (flags, nice, priority, deadline) = (0, 0, 0, period);
         let attributes =
             Attributes { size, policy, flags, nice, priority, runtime, deadline, period };
-        // The policy is for threads that may run on every CPU.
+        // The kernel gives this policy only to threads that may run on every CPU.
         let all = [u64::MAX; 16];
         let size = size_of_val(&all);
         // SAFETY: the kernel reads the mask.

@@ -1,4 +1,4 @@
-//! The threads leave, one after the other, whatever becomes of the thread that is to wake the next one (P5).
+//! The threads leave one after the other, whatever happens to the thread that has to wake the next one (P5).
 #![allow(unsafe_code)]
 
 mod support;
@@ -23,7 +23,7 @@ fn all_have_left(counters: &[AtomicUsize], times: usize) {
     until(|| counters.iter().all(|counter| counter.load(SeqCst) >= times));
 }
 
-/// Each of them could be the one that is woken first.
+/// Any of the threads could be the one that is woken first.
 fn beside_each_kind(prepare: fn()) {
     for place in [0, 1, 7, 15] {
         let counters = counting(16, move |index| {
@@ -59,7 +59,7 @@ fn threads_that_are_all_idle() {
     });
 }
 
-/// A filter kills a thread in the moment in which it wakes others.
+/// A filter kills a thread at the moment when it wakes others.
 #[test]
 fn a_thread_that_dies_as_it_leaves() {
     isolated("a_thread_that_dies_as_it_leaves", WATCHDOG, || {
@@ -84,12 +84,12 @@ fn a_thread_that_dies_as_it_leaves() {
     });
 }
 
-/// A tracer stops threads again and again, in the handler too, and lets each go on after a while.
+/// A tracer stops threads again and again, also in the handler, and resumes each after a while.
 #[test]
 fn a_thread_that_is_traced_as_it_leaves() {
     isolated("a_thread_that_is_traced_as_it_leaves", WATCHDOG, || {
         const PR_SET_PTRACER: i32 = 0x5961_6d61;
-        // SAFETY: touches no memory.
+        // SAFETY: the call touches no memory.
         unsafe { libc::prctl(PR_SET_PTRACER, usize::MAX) };
         static TIDS: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
         let counters = counting(32, |index| TIDS[index].store(gettid() as usize, SeqCst));
@@ -97,11 +97,11 @@ fn a_thread_that_is_traced_as_it_leaves() {
         // SAFETY: the child makes raw calls.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // SAFETY: touches no memory.
+            // SAFETY: the call touches no memory.
             unsafe { libc::alarm(60) };
             let traced = [0, 1, 2, 30, 31].map(|index| TIDS[index].load(SeqCst) as i32);
             let ptrace = |request, tid: i32, data: i32| {
-                // SAFETY: no memory of ours is named.
+                // SAFETY: the request uses no memory of this process.
                 unsafe { libc::ptrace(request, tid, 0, data) }
             };
             for tid in traced {
@@ -118,13 +118,13 @@ fn a_thread_that_is_traced_as_it_leaves() {
                     // SAFETY: the kernel writes the status.
                     let stopped = unsafe { libc::waitpid(-1, &mut status, flags) };
                     if stopped <= 0 {
-                        // SAFETY: touches no memory.
+                        // SAFETY: the call touches no memory.
                         unsafe { libc::usleep(500) };
                     } else if status >> 16 == 0 {
-                        // The signal that is to be delivered is.
+                        // The tracer delivers the signal for which the thread stopped.
                         ptrace(libc::PTRACE_CONT, stopped, libc::WSTOPSIG(status));
                     } else {
-                        // SAFETY: touches no memory.
+                        // SAFETY: the call touches no memory.
                         unsafe { libc::usleep(2000) };
                         ptrace(libc::PTRACE_CONT, stopped, 0);
                         stops.fetch_add(1, SeqCst);
@@ -142,14 +142,15 @@ fn a_thread_that_is_traced_as_it_leaves() {
             all_have_left(counters, times);
         }
         println!("{} stops", stops.load(SeqCst));
-        // SAFETY: a child of ours, not waited for yet.
+        // SAFETY: the process is a child that has not been waited for.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         support::reap(pid);
         set_slack(1).unwrap();
     });
 }
 
-/// A tracer stops a held thread in the call itself for a while: the call takes as long, and then all leave.
+/// A tracer stops a held thread for a while during the call itself. The call takes that long, and then all threads
+/// leave.
 #[test]
 fn a_thread_that_is_traced_in_the_call() {
     isolated("a_thread_that_is_traced_in_the_call", WATCHDOG, || {
@@ -160,11 +161,11 @@ fn a_thread_that_is_traced_in_the_call() {
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let tid = TIDS[0].load(SeqCst) as i32;
-            // SAFETY: touches no memory.
+            // SAFETY: the call touches no memory.
             unsafe { libc::usleep(300_000) };
-            // SAFETY: no memory of ours is named.
+            // SAFETY: the request uses no memory of this process.
             let done = unsafe { libc::ptrace(libc::PTRACE_SEIZE, tid, 0, 0) };
-            // SAFETY: no memory of ours is named.
+            // SAFETY: the request uses no memory of this process.
             unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, tid, 0, 0) };
             seized.store(if done == 0 { 1 } else { 2 }, SeqCst);
             // SAFETY: touches no memory. The kernel detaches when this process ends.

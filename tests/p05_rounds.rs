@@ -1,4 +1,4 @@
-//! Threads that wait, out of reach, for something a held thread owns (P5: rounds).
+//! Threads that cannot be reached, because they wait for something that a held thread owns (P5: rounds).
 #![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
 
 mod support;
@@ -20,36 +20,36 @@ extern "C" fn nothing(_: *mut libc::c_void) -> *mut libc::c_void {
 
 /// The CPUs that this thread may use.
 fn own_cpus() -> libc::cpu_set_t {
-    // SAFETY: a set of CPUs is plain data.
+    // SAFETY: all fields of the structure are integers.
     let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is as large as is said.
+    // SAFETY: the set has the given size.
     assert_eq!(unsafe { libc::sched_getaffinity(0, size_of_val(&cpus), &mut cpus) }, 0);
     cpus
 }
 
-/// Makes a thread with an affinity attribute: glibc's child waits for its parent with every signal
-/// blocked. Any CPU will do: on a single one the child would compete with whatever else runs there.
+/// Creates a thread with an affinity attribute: glibc's child waits for its parent with every signal blocked. The
+/// affinity allows all CPUs. On a single one the child would compete with other programs.
 fn thread_with_affinity() -> Option<libc::pthread_t> {
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    // SAFETY: the attribute is initialised before it is used, and destroyed after.
+    // SAFETY: the attribute is initialised before it is used, and destroyed afterwards.
     unsafe { libc::pthread_attr_init(attr.as_mut_ptr()) };
     let cpus = own_cpus();
     let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: initialised above.
+    // SAFETY: the attribute is initialised above.
     unsafe { libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size, &cpus) };
     let mut thread = MaybeUninit::uninit();
     let null = std::ptr::null_mut();
     // SAFETY: initialised above; `nothing` takes no argument.
     let made =
         unsafe { libc::pthread_create(thread.as_mut_ptr(), attr.as_ptr(), nothing, null) } == 0;
-    // SAFETY: initialised above.
+    // SAFETY: the attribute is initialised above.
     unsafe { libc::pthread_attr_destroy(attr.as_mut_ptr()) };
-    // SAFETY: written by a pthread_create that succeeded.
+    // SAFETY: a successful pthread_create has written the value.
     made.then(|| unsafe { thread.assume_init() })
 }
 
 fn join(thread: libc::pthread_t) {
-    // SAFETY: joined once.
+    // SAFETY: the thread is joined once.
     unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
 }
 
@@ -72,7 +72,7 @@ fn no_call_fails_beside_pthread_create_with_attributes() {
             while !STOP.load(Ordering::Relaxed) {
                 if let Some(thread) = thread_with_affinity() {
                     for _ in 0..20 {
-                        // SAFETY: not joined yet.
+                        // SAFETY: the thread is not joined yet.
                         unsafe { libc::pthread_kill(thread, libc::SIGURG) };
                     }
                     join(thread);
@@ -95,13 +95,13 @@ fn no_call_fails_beside_pthread_create_with_attributes() {
     });
 }
 
-/// Runs for so long, as far as its own CPU time goes.
+/// Computes until this thread has used this much CPU time.
 fn work(micros: u64) {
     let spent = || {
         let mut now = MaybeUninit::<libc::timespec>::uninit();
-        // SAFETY: there is room for it.
+        // SAFETY: the kernel writes the time to the structure.
         unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, now.as_mut_ptr()) };
-        // SAFETY: this clock is always there.
+        // SAFETY: this clock always exists, so the structure is written.
         let now = unsafe { now.assume_init() };
         now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
     };
@@ -109,11 +109,11 @@ fn work(micros: u64) {
     while spent() < end {}
 }
 
-/// Threads that nearly always block every signal, as in pthread_create, and hardly get the CPU, which
-/// others want too: they come out of there if those who have come are kept, and leave them the CPU.
+/// Threads nearly always block every signal, as in pthread_create, and hardly get the CPU, which other threads want
+/// too. They can unblock the signal if the threads that have arrived stay held and leave them the CPU.
 #[test]
-fn threads_that_block_the_signal_and_want_for_a_cpu() {
-    let name = "threads_that_block_the_signal_and_want_for_a_cpu";
+fn threads_that_block_the_signal_and_wait_for_a_cpu() {
+    let name = "threads_that_block_the_signal_and_wait_for_a_cpu";
     isolated(name, WATCHDOG, || {
         let (everything, nothing) = (!0u64, 0u64);
         let mask = |set: &u64| {
@@ -123,19 +123,19 @@ fn threads_that_block_the_signal_and_want_for_a_cpu() {
             assert_eq!(set, 0);
         };
         let mut cpus = own_cpus();
-        // SAFETY: the numbers are those of the set.
+        // SAFETY: the number is within the set.
         let is_own = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &cpus) };
         let first = (0..libc::CPU_SETSIZE as usize).find(is_own).unwrap();
-        // SAFETY: the set is plain data.
+        // SAFETY: all fields of the structure are integers.
         unsafe { libc::CPU_ZERO(&mut cpus) };
         // SAFETY: the set has room for it.
         unsafe { libc::CPU_SET(first, &mut cpus) };
-        // SAFETY: the set is as large as is said.
+        // SAFETY: the set has the given size.
         assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
-        // SAFETY: the child makes no use of what the parent's threads may own; there are none yet.
+        // SAFETY: the parent has no other threads yet, so the child misses no lock.
         let other = unsafe { libc::fork() };
         if other == 0 {
-            // SAFETY: so that it does not outlive this process.
+            // SAFETY: the call touches no memory. The child must not outlive this process.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             loop {
                 std::hint::spin_loop();
@@ -143,7 +143,7 @@ fn threads_that_block_the_signal_and_want_for_a_cpu() {
         }
         for _ in 0..6 {
             std::thread::spawn(move || {
-                // SAFETY: of the calling thread.
+                // SAFETY: the call affects only the calling thread.
                 unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
                 loop {
                     mask(&everything);
@@ -161,7 +161,7 @@ fn threads_that_block_the_signal_and_want_for_a_cpu() {
             rounds = rounds.max(report.attempts());
             longest = longest.max(report.max_pause());
         }
-        // SAFETY: our child.
+        // SAFETY: the process is a child that has not been waited for.
         unsafe { libc::kill(other, libc::SIGKILL) };
         println!("at most {rounds} rounds, longest freeze {longest:?}");
     });

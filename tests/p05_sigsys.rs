@@ -1,5 +1,5 @@
-//! A program that answers its own trapped calls in a handler for SIGSYS (P5): a call is performed in all
-//! threads, as glibc's setresuid(3) is. A handler that does not come back is a divergence.
+//! A program answers its own trapped calls in a handler for SIGSYS (P5). A call is performed in all threads, as glibc's
+//! setresuid(3) is. A handler that does not return is a divergence.
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -20,7 +20,7 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// What a held thread may ask of the kernel.
+/// The kernel calls that a held thread may make.
 const OF_A_HELD_THREAD: [i64; 6] = [
     libc::SYS_gettid,
     libc::SYS_getpid,
@@ -30,7 +30,7 @@ const OF_A_HELD_THREAD: [i64; 6] = [
     libc::SYS_prctl,
 ];
 
-/// What a caller may ask of the kernel.
+/// The kernel calls that a caller may make.
 const OF_A_CALLER: [i64; 23] = [
     libc::SYS_openat,
     libc::SYS_gettid,
@@ -108,7 +108,7 @@ fn each_call_of_every_thread_is_trapped() {
                 for _ in 0..3 {
                     prepared(without_alternate_stack);
                 }
-                // A trap is fatal while the C library blocks all signals in a thread that begins.
+                // A trap is fatal while the C library blocks all signals in a new thread.
                 std::thread::sleep(Duration::from_millis(10));
                 install_everywhere(&trapping(&[call]));
                 for value in 1..=5 {
@@ -125,7 +125,7 @@ fn each_call_of_every_thread_is_trapped() {
 
 static SELECTOR: AtomicU8 = AtomicU8::new(0);
 
-/// Lets the dispatched call through, and those after it, until the thread itself wants to be dispatched again.
+/// Allows the dispatched call and all calls after it, until the thread turns the dispatch on again.
 extern "C" fn dispatched(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     SELECTOR.store(0, SeqCst);
     // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
@@ -134,7 +134,7 @@ extern "C" fn dispatched(_: i32, info: *mut libc::siginfo_t, context: *mut libc:
     // SAFETY: the kernel has written the frame.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
     TRAPPED.fetch_add(1, SeqCst);
-    // The instruction is performed again, and not dispatched.
+    // The instruction is executed again, and not dispatched.
     registers[libc::REG_RIP as usize] -= 2;
     registers[libc::REG_RAX as usize] = number;
 }
@@ -160,7 +160,7 @@ fn a_thread_under_user_dispatch() {
         });
         until(|| READY.load(SeqCst) != 0);
         if READY.load(SeqCst) == 2 {
-            support::skipped("no syscall user dispatch here");
+            support::skipped("this kernel has no syscall user dispatch");
             return;
         }
         for value in 1..=50 {
@@ -201,7 +201,7 @@ fn setpriority(sensitivity: Sensitivity) -> Broadcast {
         .deadline(Duration::from_secs(5))
 }
 
-/// The handler leaves a held thread in the call.
+/// The handler jumps out of the call in a held thread.
 #[test]
 fn a_held_thread_leaves_in_the_call() {
     isolated("a_held_thread_leaves_in_the_call", WATCHDOG, || {
@@ -215,13 +215,13 @@ fn a_held_thread_leaves_in_the_call() {
             report.results().iter().filter(|result| result.outcome() == CallOutcome::Siglongjmp);
         assert_eq!(left.count(), 1, "{report:?}");
         until(|| LANDED.load(SeqCst) == 1);
-        // It is a thread like any other.
+        // The thread then is like any other thread.
         assert_eq!(set_slack(5).unwrap().threads(), 4);
         all_slack(5);
     });
 }
 
-/// The same, with a sensitivity that kills.
+/// The same with a sensitivity that kills.
 #[test]
 fn a_held_thread_leaves_and_the_process_dies() {
     isolated("a_held_thread_leaves_and_the_process_dies", WATCHDOG, || {
@@ -235,8 +235,8 @@ fn a_held_thread_leaves_and_the_process_dies() {
     });
 }
 
-/// The handler leaves a thread before the call, in what the thread asks for when it is to be held. The call
-/// is performed in all threads, or in none.
+/// The handler jumps out of a thread before the call, in a kernel call that the thread makes when it is to be held. The
+/// call is performed in all threads, or in none.
 #[test]
 fn a_thread_leaves_before_the_call() {
     isolated("a_thread_leaves_before_the_call", WATCHDOG, || {
@@ -255,7 +255,7 @@ fn a_thread_leaves_before_the_call() {
     });
 }
 
-/// The handler leaves the caller in the first call or in the second one.
+/// The handler jumps out of the caller in the first call or in the second one.
 fn the_caller_leaves(first: bool) {
     on_sigsys(jumps);
     let others = support::counting(3, |_| {});
@@ -286,8 +286,8 @@ fn the_caller_leaves_in_its_first_call() {
     isolated("the_caller_leaves_in_its_first_call", WATCHDOG, || the_caller_leaves(true));
 }
 
-/// The caller alone has performed the first call, and no other thread may run beside it: either the process
-/// dies, and says why, or all goes on.
+/// Only the caller has performed the first call, and no other thread may run beside it. Either the process dies and
+/// says why, or it continues and later calls work.
 #[test]
 fn the_caller_leaves_in_its_second_call() {
     let name = "the_caller_leaves_in_its_second_call";
@@ -296,7 +296,7 @@ fn the_caller_leaves_in_its_second_call() {
     assert!(status.success() || says_why, "{status}: {output}");
 }
 
-/// An asynchronous SIGSYS runs its handler in a held thread, and the thread is held again.
+/// An asynchronous SIGSYS runs its handler in a held thread. The thread is held again afterwards.
 #[test]
 fn asynchronous_sigsys() {
     isolated("asynchronous_sigsys", WATCHDOG, || {
@@ -316,15 +316,15 @@ fn asynchronous_sigsys() {
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 for _ in 0..500_000 {
-                    // SAFETY: touches no memory.
+                    // SAFETY: the call touches no memory.
                     unsafe { libc::kill(parent, libc::SIGSYS) };
-                    // SAFETY: touches no memory.
+                    // SAFETY: the call touches no memory.
                     unsafe { libc::usleep(20) };
                 }
                 support::end(0);
             }
             until(|| OVER.load(SeqCst));
-            // SAFETY: a child of ours, not waited for yet.
+            // SAFETY: the process is a child that has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             support::reap(pid);
         });

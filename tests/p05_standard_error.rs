@@ -1,5 +1,5 @@
-//! The line about a divergence never waits for room in standard error (P5): with `Error` the process
-//! is dead by signal 33, with `Warning` the call returns. If there is room, the whole line arrives.
+//! The line about a divergence never waits for room in standard error (P5). With `Error` signal 33 kills the process;
+//! with `Warning` the call returns. If there is room, the whole line arrives.
 #![allow(unsafe_code)]
 
 mod support;
@@ -17,11 +17,11 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// Standard error of a process, and the other end of it.
+/// A file for the standard error of a process, and its other end.
 struct Target {
     file: OwnedFd,
     reader: Option<OwnedFd>,
-    /// What keeps it as it is.
+    /// Descriptors that must stay open.
     _keep: Vec<OwnedFd>,
 }
 
@@ -30,7 +30,7 @@ impl Target {
         Self { file, reader, _keep: Vec::new() }
     }
 
-    /// What can be read from the other end.
+    /// Reads from the other end.
     fn read(&self) -> String {
         let Some(reader) = &self.reader else { return String::new() };
         nonblocking(reader, true);
@@ -46,7 +46,7 @@ impl Target {
         String::from_utf8(all).unwrap()
     }
 
-    /// Writes single bytes, or as many at once, until there is no room, and is blocking again.
+    /// Writes `at_once` bytes at a time until there is no room. The file is in blocking mode again afterwards.
     fn fill(self, at_once: usize) -> Self {
         nonblocking(&self.file, true);
         while write(&self.file, at_once) > 0 {}
@@ -75,7 +75,7 @@ fn nonblocking(file: &impl AsRawFd, on: bool) {
 
 fn owned(fd: RawFd) -> OwnedFd {
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: a new descriptor, which no other code has.
+    // SAFETY: the descriptor is new, and no other code has it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -130,7 +130,7 @@ fn datagrams() -> Target {
     socket(libc::SOCK_DGRAM)
 }
 
-/// ppoll(2) calls it writable, and a write fails with EPIPE.
+/// ppoll(2) reports the socket as writable, and a write fails with EPIPE.
 fn stream_shut_down() -> Target {
     let target = stream();
     // SAFETY: shutdown touches no memory.
@@ -149,7 +149,7 @@ fn terminal() -> Target {
     Target { file: slave, reader: Some(owned(master)), _keep: keep }
 }
 
-/// As ^S stops it.
+/// The terminal is stopped, as by ^S.
 fn terminal_stopped() -> Target {
     let target = terminal();
     // SAFETY: tcflow touches no memory.
@@ -157,16 +157,16 @@ fn terminal_stopped() -> Target {
     target
 }
 
-/// Lower-case letters take a way of their own through the terminal, one by one.
+/// The terminal converts lower-case letters, which the kernel does one by one.
 fn terminal_of_capitals() -> Target {
     let target = terminal();
     let mut settings = std::mem::MaybeUninit::<libc::termios>::zeroed();
-    // SAFETY: the C library fills them in.
+    // SAFETY: the C library fills in the settings.
     unsafe { libc::tcgetattr(target.file.as_raw_fd(), settings.as_mut_ptr()) };
-    // SAFETY: it has, and all of them are integers.
+    // SAFETY: the settings are filled in, and all of them are integers.
     let mut settings = unsafe { settings.assume_init() };
     settings.c_oflag |= libc::OLCUC;
-    // SAFETY: the C library reads them.
+    // SAFETY: the C library reads the settings.
     unsafe { libc::tcsetattr(target.file.as_raw_fd(), libc::TCSANOW, &settings) };
     target
 }
@@ -175,7 +175,7 @@ fn device(path: &str) -> Target {
     Target::new(File::options().write(true).open(path).unwrap().into(), None)
 }
 
-/// A file that is a few bytes long.
+/// A regular file of a few bytes.
 fn regular() -> Target {
     let path = format!("{}/psx-file-{}", std::env::temp_dir().display(), std::process::id());
     let file = File::create(&path).unwrap();
@@ -186,17 +186,17 @@ fn regular() -> Target {
     target
 }
 
-/// What the kernel, or a filter, lets the line's way be.
+/// The features that the kernel or a filter denies to the code that writes the line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kernel {
     Whole,
-    /// As before Linux 6.4 on pipes.
+    /// Pipes refuse RWF_NOWAIT, as before Linux 6.4.
     WithoutNowait,
-    /// It is not known what standard error is.
+    /// The type of standard error cannot be found out.
     WithoutStat,
-    /// It is not known whether there is room.
+    /// It cannot be found out whether there is room.
     WithoutPoll,
-    /// What kills no process is not allowed either.
+    /// The timer that kills the process cannot be made.
     WithoutTimer,
 }
 
@@ -223,7 +223,7 @@ impl Kernel {
 
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
 
-/// Refuses all that tells of standard error what it is. (Of other files the engine asks as well.)
+/// Refuses all calls that tell the type of standard error. (The engine makes these calls for other files too.)
 fn without_stat() {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -244,11 +244,11 @@ fn without_stat() {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Line {
-    /// The whole of it.
+    /// The whole line.
     Arrives,
-    /// Nothing of it.
+    /// Nothing of the line.
     Lost,
-    /// As much as there was room for.
+    /// As much of the line as there was room for.
     Part,
 }
 
@@ -259,19 +259,19 @@ fn diverge(sensitivity: Sensitivity) -> usize {
     unsafe { call.execute_with_report() }.unwrap().divergent()
 }
 
-/// The rest of a process whose standard error is this.
+/// Runs the rest of a process with this standard error. Returns its status.
 fn under(target: &Target, kernel: Kernel, body: impl FnOnce()) -> i32 {
     forked_status(|| {
-        // Where a message does not wait.
+        // Standard output, because a message there does not wait.
         std::panic::set_hook(Box::new(|panic| println!("in the child: {panic}")));
         // SAFETY: dup2 touches no memory.
         assert_eq!(unsafe { libc::dup2(target.file.as_raw_fd(), 2) }, 2);
-        // Rust's own start has ignored it.
+        // Rust's start-up code has set it to be ignored.
         // SAFETY: the default action runs no code.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         kernel.apply();
-        // A terminal that is almost full gets a long line.
-        // SAFETY: isatty touches no memory of ours.
+        // A terminal that is almost full needs a long line.
+        // SAFETY: isatty touches no memory of this process.
         sleepers(if unsafe { libc::isatty(2) } == 1 { 60 } else { 3 });
         body();
     })
@@ -390,12 +390,12 @@ fn files_and_devices() {
     });
 }
 
-/// What is written arrives in one read, at the end of what others have written.
+/// One read returns the whole line, after the data of earlier writes.
 #[test]
 fn a_pipe_takes_the_line_in_one_piece() {
     isolated("a_pipe_takes_the_line_in_one_piece", WATCHDOG, || {
         for kernel in [Kernel::Whole, Kernel::WithoutNowait] {
-            // Each packet is read by itself.
+            // In a packet pipe, each packet is read separately.
             let mut ends = [0; 2];
             // SAFETY: the kernel writes two descriptors.
             assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_DIRECT) }, 0);
@@ -423,7 +423,7 @@ fn a_partial_transaction_kills() {
                 // SAFETY: getppid touches no memory, nor does a prctl(2) that does not exist.
                 let transaction = unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], any) };
                 let none = [0x7fff_ffff, 0, 0, 0, 0, 0];
-                // SAFETY: as above.
+                // SAFETY: see the comment above.
                 let transaction = unsafe { transaction.with_call(libc::SYS_prctl, none, any) };
                 let _ = transaction.execute();
             });
@@ -432,10 +432,10 @@ fn a_partial_transaction_kills() {
     });
 }
 
-/// A SIGPIPE that was pending before the call is the program's, and stays.
+/// A SIGPIPE that was pending before the call belongs to the program, and stays.
 #[test]
-fn a_sigpipe_of_before_stays() {
-    isolated("a_sigpipe_of_before_stays", WATCHDOG, || {
+fn an_earlier_sigpipe_stays() {
+    isolated("an_earlier_sigpipe_stays", WATCHDOG, || {
         let status = under(&stream_shut_down(), Kernel::WithoutNowait, || {
             const SIGPIPE: u64 = 1 << (libc::SIGPIPE - 1);
             let pending = || {
@@ -456,10 +456,11 @@ fn a_sigpipe_of_before_stays() {
     });
 }
 
-/// On the way to a death no handler runs any more: one that does not come back would keep the process.
+/// Once the process is to be killed, no handler runs any more. A handler that does not return would keep the process
+/// alive.
 #[test]
-fn no_handler_runs_before_a_death() {
-    isolated("no_handler_runs_before_a_death", WATCHDOG, || {
+fn no_handler_runs_before_the_process_is_killed() {
+    isolated("no_handler_runs_before_the_process_is_killed", WATCHDOG, || {
         extern "C" fn stays(_: i32) {
             loop {
                 std::thread::park();
@@ -475,8 +476,8 @@ fn no_handler_runs_before_a_death() {
     });
 }
 
-/// A write that waits after all, here for a supervisor of system calls that does not answer, is ended by
-/// the death of the process.
+/// A write may wait after all; here a supervisor of system calls does not answer it. The death of the process ends the
+/// write.
 #[test]
 fn a_write_that_waits_is_ended() {
     isolated("a_write_that_waits_is_ended", WATCHDOG, || {

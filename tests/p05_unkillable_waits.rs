@@ -1,5 +1,5 @@
-//! A thread that waits for another thread in a way that no signal ends (P5): the other thread has to run in
-//! between, and the call is performed all the same.
+//! A thread waits for another thread in a way that no signal ends (P5). The other thread has to run in between, and the
+//! call is still performed.
 #![allow(unsafe_code)]
 
 mod support;
@@ -43,7 +43,8 @@ mod userfault {
 
 static SERVED: AtomicUsize = AtomicUsize::new(0);
 
-/// A thread that waits in read(2) for page after page, and one that gives each page after a while.
+/// Starts a thread that waits in read(2) for one page after the other, and a thread that serves each page after a
+/// while.
 fn pages_that_come_after(time: Duration) -> bool {
     // SAFETY: userfaultfd touches no memory.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } as i32;
@@ -57,7 +58,7 @@ fn pages_that_come_after(time: Duration) -> bool {
     let (protection, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     let none = std::ptr::null_mut();
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: the call creates a new mapping.
     let area = unsafe { libc::mmap(none, PAGES * PAGE, protection, flags, -1, 0) } as usize;
     let mut register =
         userfault::Register { start: area as u64, len: (PAGES * PAGE) as u64, mode: 1, ioctls: 0 };
@@ -68,7 +69,7 @@ fn pages_that_come_after(time: Duration) -> bool {
         loop {
             // struct uffd_msg: the address is at byte 16.
             let mut message = [0u64; 4];
-            // SAFETY: the kernel writes so many bytes.
+            // SAFETY: the kernel writes at most 32 bytes.
             let size = unsafe { libc::read(fd, message.as_mut_ptr().cast(), 32) };
             if size != 32 {
                 continue;
@@ -90,7 +91,7 @@ fn pages_that_come_after(time: Duration) -> bool {
         // SAFETY: the path is a string.
         let zero = unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY) };
         for page in 0..PAGES {
-            // SAFETY: the kernel writes to the area, which is nobody's.
+            // SAFETY: the kernel writes to the area, which no other code uses.
             unsafe { libc::read(zero, (area + page * PAGE) as *mut _, 10) };
         }
         loop {
@@ -107,7 +108,7 @@ fn calls_beside_pages(time: Duration) {
     }
     for value in 1..=10 {
         let begin = Instant::now();
-        // A second is enough; this is twice as much.
+        // A call takes at most a second; this is twice as much.
         let call = slack(value).deadline(Duration::from_secs(2));
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let report = unsafe { call.execute_with_report() }.unwrap();
@@ -135,8 +136,7 @@ fn a_page_after_30_ms() {
     isolated("a_page_after_30_ms", WATCHDOG, || calls_beside_pages(Duration::from_millis(30)));
 }
 
-/// A thread whose calls another thread of the process allows, one by one; nothing but a fatal signal ends its
-/// wait for the answer.
+/// Another thread of the process allows a thread's calls, one by one. Only a fatal signal ends the wait for the answer.
 #[test]
 fn a_supervisor_in_the_same_process() {
     isolated("a_supervisor_in_the_same_process", WATCHDOG, || {
@@ -173,20 +173,20 @@ fn a_supervisor_in_the_same_process() {
         until(|| LISTENER.load(SeqCst) != -2);
         let listener = LISTENER.load(SeqCst);
         if listener < 0 {
-            support::skipped("no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV here");
+            support::skipped("this kernel has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV");
             return;
         }
         std::thread::spawn(move || {
             loop {
                 // struct seccomp_notif and struct seccomp_notif_resp: both begin with the id.
                 let mut request = [0u64; 10];
-                // SAFETY: the kernel writes so many bytes.
+                // SAFETY: the kernel writes no more than the structure.
                 if unsafe { libc::ioctl(listener, RECEIVE, request.as_mut_ptr()) } != 0 {
                     continue;
                 }
                 std::thread::sleep(Duration::from_millis(3));
                 let answer = [request[0], 0, CONTINUE << 32];
-                // SAFETY: the kernel reads so many bytes.
+                // SAFETY: the kernel reads no more than the structure.
                 unsafe { libc::ioctl(listener, SEND, answer.as_ptr()) };
                 ANSWERS.fetch_add(1, SeqCst);
             }

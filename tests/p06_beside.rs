@@ -1,4 +1,4 @@
-//! Calls beside what a process may be doing meanwhile, of its own or by its C library.
+//! Tests calls beside other activity of a process or of its C library.
 #![allow(unsafe_code)]
 
 mod support;
@@ -14,7 +14,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 static STOP: AtomicBool = AtomicBool::new(false);
 static DONE: AtomicUsize = AtomicUsize::new(0);
 
-/// So many calls while two threads do `what` over and over.
+/// Makes this many calls while two threads execute `what` again and again.
 fn beside(calls: usize, what: fn()) {
     no_new_privs().unwrap();
     sleepers(2);
@@ -47,39 +47,39 @@ fn beside_threads_with_attributes_that_are_cancelled() {
     use std::mem::{MaybeUninit, transmute};
     type Body = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
     isolated("beside_threads_with_attributes_that_are_cancelled", WATCHDOG, || {
-        // Each takes several rounds; see the rounds test.
+        // Each call takes several rounds; see the tests of rounds.
         beside(60, || {
-            // SAFETY: a set of CPUs is plain data.
+            // SAFETY: all fields of the structure are integers.
             let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
             // SAFETY: the set has room for CPU 0.
             unsafe { libc::CPU_SET(0, &mut set) };
             let mut attr = MaybeUninit::uninit();
-            // SAFETY: this initialises it.
+            // SAFETY: the function initialises the attribute.
             unsafe { libc::pthread_attr_init(attr.as_mut_ptr()) };
-            // SAFETY: initialised; the set is as long as said.
+            // SAFETY: the attribute is initialised, and the set has the given size.
             unsafe {
                 libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size_of_val(&set), &set)
             };
-            // No frame of Rust is in the way when the thread is unwound.
+            // The thread has no frame of Rust when it is unwound.
             let pause: unsafe extern "C" fn() -> i32 = libc::pause;
-            // SAFETY: it takes no argument, and its result is not read.
+            // SAFETY: the function takes no argument, and nothing reads its result.
             let body = unsafe { transmute::<unsafe extern "C" fn() -> i32, Body>(pause) };
             let null = std::ptr::null_mut();
             let mut thread = 0;
-            // SAFETY: initialised.
+            // SAFETY: the attribute is initialised.
             let made = unsafe { libc::pthread_create(&mut thread, attr.as_ptr(), body, null) };
             assert_eq!(made, 0);
-            // SAFETY: not joined yet.
+            // SAFETY: the thread is not joined yet.
             assert_eq!(unsafe { libc::pthread_cancel(thread) }, 0);
-            // SAFETY: joined once.
+            // SAFETY: the thread is joined once.
             assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
-            // SAFETY: initialised, and not used after.
+            // SAFETY: the attribute is initialised, and not used afterwards.
             unsafe { libc::pthread_attr_destroy(attr.as_mut_ptr()) };
         });
     });
 }
 
-/// The C library's own broadcast, by the same signal.
+/// The C library makes its own broadcast, by the same signal.
 #[test]
 fn beside_setresuid_of_the_c_library() {
     isolated("beside_setresuid_of_the_c_library", WATCHDOG, || {
@@ -91,9 +91,9 @@ fn beside_setresuid_of_the_c_library() {
 }
 
 #[test]
-fn programs_started_meanwhile() {
-    isolated("programs_started_meanwhile", WATCHDOG, || {
-        /// The numbers of the descriptors that a new program finds open.
+fn programs_started_during_calls() {
+    isolated("programs_started_during_calls", WATCHDOG, || {
+        /// The numbers of the descriptors that are open in a new program.
         fn descriptors() -> Vec<String> {
             let output = Command::new("/bin/ls").arg("/proc/self/fd").output().unwrap();
             assert!(output.status.success(), "{output:?}");

@@ -1,5 +1,5 @@
-//! C's libpsx in the same process: it uses signal 33 too (P6). Which version it is, the loader
-//! decides; `.ci/run` has a recent one.
+//! Tests C's libpsx in the same process, which uses signal 33 too (P6). The loader chooses its version; `.ci/run`
+//! provides a recent one.
 #![allow(unsafe_code)]
 
 mod support;
@@ -11,21 +11,21 @@ use support::{forked, set_slack, slack_here, sleepers};
 
 type PsxSyscall3 = unsafe extern "C" fn(c_long, c_long, c_long, c_long) -> c_long;
 
-/// C's `psx_syscall3`, in a child of its own that the clock ends if nothing else does.
+/// Runs `body` with C's `psx_syscall3`, in a child that alarm(2) ends if nothing else does.
 fn beside(body: fn(PsxSyscall3)) {
     // SAFETY: libcap's libpsx may be loaded at any time.
     let library = unsafe { libc::dlopen(c"libpsx.so.2".as_ptr(), libc::RTLD_NOW) };
     if library.is_null() {
-        // SAFETY: touches nothing of ours.
+        // SAFETY: the function changes nothing that this test uses.
         let why = unsafe { libc::dlerror() };
-        // SAFETY: after a failure it is a string.
+        // SAFETY: after a failure, the function returned a string.
         let why = unsafe { CStr::from_ptr(why) };
-        support::skipped(format!("no C libpsx: {}", why.to_string_lossy()));
+        support::skipped(format!("C's libpsx cannot be loaded: {}", why.to_string_lossy()));
         return;
     }
     // SAFETY: the name is a string.
     let symbol = unsafe { libc::dlsym(library, c"psx_syscall3".as_ptr()) };
-    // SAFETY: sys/psx_syscall.h declares it like this.
+    // SAFETY: sys/psx_syscall.h declares the function with this type.
     let call = unsafe { std::mem::transmute::<*mut libc::c_void, PsxSyscall3>(symbol) };
     forked(|| {
         // SAFETY: alarm(2) touches no memory.
@@ -70,6 +70,6 @@ fn at_the_same_time() {
             set_slack(value).unwrap();
         }
         OVER.store(true, Ordering::SeqCst);
-        println!("{} calls of C's beside 300 of ours", other.join().unwrap());
+        println!("{} calls of C's libpsx beside 300 of this library", other.join().unwrap());
     });
 }

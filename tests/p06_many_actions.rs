@@ -1,5 +1,5 @@
-//! Actions for signal 33 that other code installs again and again (P6): calls go on, and a foreign
-//! signal reaches the latest action, with its mask.
+//! Other code installs actions for signal 33 again and again (P6). Calls still work, and a foreign signal reaches the
+//! latest action, with its mask.
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -13,10 +13,10 @@ use support::{isolated, prepared, set_slack};
 const WATCHDOG: Duration = Duration::from_secs(120);
 const SIGNAL: usize = 33;
 const SIGSYS: u64 = 1 << (libc::SIGSYS - 1);
-/// The kernel takes these out of every mask.
+/// The kernel removes these signals from every mask.
 const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
 
-/// The kernel's structure, without a restorer of its own: see [`install`].
+/// The kernel's structure, without its own restorer: see [`install`].
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Action {
@@ -82,23 +82,23 @@ extern "C" fn owner(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
 
 type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// Ours, to which [`chaining`] passes on everything.
+/// The library's handler, to which [`chaining`] passes everything on.
 static OURS: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     note();
-    // SAFETY: it is the handler that the first call installed.
+    // SAFETY: the address is that of the handler which the first call installed.
     let ours = unsafe { std::mem::transmute::<usize, Handler>(OURS.load(SeqCst)) };
     ours(signal, info, context);
 }
 
-/// Different functions that all go on to `target`.
+/// Makes different functions that all jump to `target`.
 fn handlers(count: usize, target: Handler) -> Vec<usize> {
     const SIZE: usize = 16;
     let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let none = std::ptr::null_mut();
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: the call creates a new mapping.
     let at = unsafe { libc::mmap(none, count * SIZE, protection, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     let mut code = [0u8; SIZE];
@@ -109,19 +109,19 @@ fn handlers(count: usize, target: Handler) -> Vec<usize> {
     (0..count)
         .map(|index| {
             let place = at as usize + index * SIZE;
-            // SAFETY: the mapping has room for so many.
+            // SAFETY: the mapping has room for this many functions.
             unsafe { (place as *mut [u8; SIZE]).write(code) };
             place
         })
         .collect()
 }
 
-/// Masks that differ, without signal 33, SIGSYS and those that cannot be blocked.
+/// Returns a different mask for each number, without signal 33, SIGSYS and the signals that cannot be blocked.
 fn mask(number: usize) -> u64 {
     ((number as u64 & 0x3f) | (number as u64 >> 6) << 40) & !UNBLOCKABLE
 }
 
-/// One signal reaches one handler, with this mask and signal 33 itself blocked.
+/// Checks that one signal reaches one handler, with this mask and signal 33 itself blocked.
 fn reaches_once(wanted: u64) {
     let before = COUNT.load(SeqCst);
     send();
@@ -136,7 +136,7 @@ fn masks(changes: usize) {
         call();
     }
     reaches_once(mask(changes));
-    // In place again, and the first.
+    // The action is installed again, with the first mask.
     install(owner as *const () as usize, mask(1));
     call();
     reaches_once(mask(1));
@@ -172,15 +172,15 @@ fn functions_5000() {
     });
 }
 
-/// Libraries that all found ours, and pass on what they get: each of them gets it once, the latest
-/// first, and then it ends.
+/// Several libraries have found the library's handler, and pass on what they get. Each of them gets a signal once, the
+/// latest first, and then the chain ends.
 #[test]
 fn chain_of_100() {
     isolated("chain_of_100", WATCHDOG, || {
-        // So many handlers need more than the alternate stack that Rust has given this thread.
+        // This many handlers need more than the alternate stack that Rust has given this thread.
         let none =
             libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-        // SAFETY: no signal of a stack overflow is on its way.
+        // SAFETY: no signal of a stack overflow is pending.
         assert_eq!(unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) }, 0);
         spawn_another_thread();
         install(owner as *const () as usize, mask(1));
@@ -191,7 +191,7 @@ fn chain_of_100() {
             install(handler, mask(number));
             call();
         }
-        // Those that change their mask have one place, the first.
+        // A handler that is installed again with another mask keeps its first place in the chain.
         for (number, &handler) in functions.iter().enumerate().take(50) {
             install(handler, mask(200 + number));
             call();
@@ -201,13 +201,13 @@ fn chain_of_100() {
             let before = COUNT.load(SeqCst);
             send();
             assert_eq!(COUNT.load(SeqCst) - before, 101);
-            // The owner is the last.
+            // The owner is the last in the chain.
             assert_eq!(MASK.load(SeqCst) & mask(1), mask(1));
         }
     });
 }
 
-/// Signals that arrive while the list changes: each reaches a handler, once.
+/// Signals arrive while the list changes. Each reaches a handler, once.
 #[test]
 fn signals_while_actions_change() {
     isolated("signals_while_actions_change", WATCHDOG, || {
@@ -233,8 +233,8 @@ fn signals_while_actions_change() {
     });
 }
 
-/// The handler keeps SIGSYS as the interrupted thread has it, so that filters can emulate its calls. A
-/// mask that other code gave our handler is put right.
+/// The handler keeps SIGSYS as the interrupted thread has it, so that filters can emulate its calls. If other code has
+/// given the library's handler another mask, the library corrects it.
 #[test]
 fn the_handler_leaves_sigsys_open() {
     isolated("the_handler_leaves_sigsys_open", WATCHDOG, || {

@@ -1,4 +1,4 @@
-//! Signal 33 belongs to others too: what they send arrives as it was sent (P6).
+//! Other code uses signal 33 too. The signals that it sends arrive as they were sent (P6).
 #![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
 
 mod support;
@@ -29,7 +29,7 @@ unsafe extern "C" {
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!("restore_for_test: mov $15, %rax", "syscall", options(att_syntax));
 
-/// Installs an action by the raw call, as libraries do that share the signal; gives the old one.
+/// Installs an action by the raw call, as libraries do that share the signal. Returns the old action.
 fn install(handler: usize, flags: i32, mask: u64) -> Action {
     const SA_RESTORER: usize = 0x0400_0000;
     let restorer = restore_for_test as *const () as usize;
@@ -68,22 +68,22 @@ fn mask() -> u64 {
     mask
 }
 
-/// Notes what it is given.
+/// Records its arguments.
 extern "C" fn owner(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     COUNT.fetch_add(1, Ordering::SeqCst);
-    // SAFETY: the frame's siginfo.
+    // SAFETY: the kernel passes a valid siginfo.
     CODE.store(unsafe { (*info).si_code }, Ordering::SeqCst);
     // SAFETY: a queued signal has a value.
     VALUE.store(unsafe { (*info).si_value() }.sival_ptr as usize, Ordering::SeqCst);
     MASK.store(mask(), Ordering::SeqCst);
 }
 
-/// Passes on what it gets to whoever it found there.
+/// Passes its signal on to the handler that it found at its installation.
 extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     COUNT.fetch_add(1, Ordering::SeqCst);
     let old = OLD.load(Ordering::SeqCst);
     if old > 1 {
-        // SAFETY: it was the handler of this signal.
+        // SAFETY: the address was the handler of this signal.
         let old = unsafe {
             std::mem::transmute::<usize, extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)>(
                 old,
@@ -114,12 +114,12 @@ fn owner_gets_its_siginfo_and_mask() {
             (1, libc::SI_TKILL)
         );
         assert_eq!(MASK.load(Ordering::SeqCst) & (usr1 | 1 << 32 | 2), usr1 | 1 << 32);
-        // SAFETY: siginfo_t is plain data.
+        // SAFETY: all fields of siginfo_t are integers.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = SIGNAL as i32;
         info.si_code = libc::SI_QUEUE;
         let words = (&raw mut info).cast::<usize>();
-        // SAFETY: the value lies in the fourth word.
+        // SAFETY: the fourth word contains the value.
         unsafe { words.add(3).write(0xabcdef) };
         // SAFETY: the kernel reads the structure.
         unsafe {
@@ -165,8 +165,8 @@ fn default_action_kills() {
 }
 
 #[test]
-fn resethand_is_for_once() {
-    let (status, output) = isolated_status("resethand_is_for_once", WATCHDOG, || {
+fn resethand_applies_once() {
+    let (status, output) = isolated_status("resethand_applies_once", WATCHDOG, || {
         spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_RESETHAND, 0);
         call();
@@ -178,8 +178,8 @@ fn resethand_is_for_once() {
     assert_eq!(status.signal(), Some(33), "{status}");
 }
 
-/// Another library installs itself above ours between calls, and passes on what is not its own, or
-/// does not; and it may find itself below us again, chaining to us as we chain to it.
+/// Another library installs its handler above this library's between calls. It passes on foreign signals, or does not.
+/// It may also be below again, and both handlers then chain to each other.
 #[test]
 fn another_library_above() {
     isolated("another_library_above", WATCHDOG, || {
@@ -192,15 +192,15 @@ fn another_library_above() {
         call();
         COUNT.store(0, Ordering::SeqCst);
         send();
-        // Its own, ours, and the owner's.
+        // The other library's handler and the owner's; this library's ran between them.
         assert_eq!(COUNT.load(Ordering::SeqCst), 2);
-        // Without SA_ONSTACK it cannot stay above: we are on top again, and chain to each other.
+        // Without SA_ONSTACK the other handler cannot stay above: this library installs its own again, and they chain.
         install(chaining as *const () as usize, libc::SA_SIGINFO, 0);
         call();
         COUNT.store(0, Ordering::SeqCst);
         send();
         assert_eq!(COUNT.load(Ordering::SeqCst), 2);
-        // One that keeps everything to itself.
+        // A handler that passes nothing on.
         install(owner as *const () as usize, flags, 0);
         call();
         COUNT.store(0, Ordering::SeqCst);
@@ -209,10 +209,10 @@ fn another_library_above() {
     });
 }
 
-/// Whoever installs a handler while a call installs ours is passed its signals.
+/// Other code that installs a handler while a call installs the library's gets its signals passed on.
 #[test]
-fn installed_in_the_same_moment() {
-    isolated("installed_in_the_same_moment", WATCHDOG, || {
+fn installed_at_the_same_moment() {
+    isolated("installed_at_the_same_moment", WATCHDOG, || {
         static ROUND: AtomicUsize = AtomicUsize::new(0);
         static DONE: AtomicUsize = AtomicUsize::new(0);
         static GOT: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
@@ -251,13 +251,13 @@ fn installed_in_the_same_moment() {
 }
 
 #[test]
-fn glibc_uses_it_meanwhile() {
-    isolated("glibc_uses_it_meanwhile", WATCHDOG, || {
+fn glibc_uses_the_signal_meanwhile() {
+    isolated("glibc_uses_the_signal_meanwhile", WATCHDOG, || {
         let others: Vec<_> = (0..2)
             .map(|_| {
                 std::thread::spawn(|| {
                     for _ in 0..1000 {
-                        // SAFETY: -1 leaves every id as it is.
+                        // SAFETY: -1 leaves every id unchanged.
                         assert_eq!(unsafe { libc::setresuid(!0, !0, !0) }, 0);
                     }
                 })

@@ -1,5 +1,5 @@
-//! A caller that dies in its call, by a filter, wherever that is (P7): the other threads go free, or the process
-//! dies as the sensitivity says, and the lock is free afterwards.
+//! A filter kills a caller at any point of its call (P7). The other threads are released, or the process dies as the
+//! sensitivity says, and the lock is free afterwards.
 #![allow(unsafe_code)]
 
 mod support;
@@ -21,8 +21,8 @@ fn gettid() -> i32 {
     unsafe { libc::gettid() }
 }
 
-/// A thread that the filter kills in this call of a transaction of three. Gives its tid when it is gone, and all
-/// the others have left.
+/// Starts a thread that the filter kills in this call of a transaction of three. Returns its tid when it has ended and
+/// all other threads have left.
 fn dies_in_call(position: usize, others: &[AtomicUsize]) -> i32 {
     static TID: AtomicI32 = AtomicI32::new(0);
     TID.store(0, SeqCst);
@@ -33,12 +33,12 @@ fn dies_in_call(position: usize, others: &[AtomicUsize]) -> i32 {
         let mut transaction = Transaction::new().sensitivity(Sensitivity::Ignore);
         for index in 0..3 {
             let call = if index == position { libc::SYS_setpriority } else { libc::SYS_getppid };
-            // SAFETY: neither touches memory.
+            // SAFETY: the calls touch no memory.
             transaction = unsafe { transaction.with_call(call, [0; 6], ResultCheck::AnyResult) };
         }
         let _ = transaction.execute();
     });
-    // It never says that it is over.
+    // The dead thread never reports its end.
     std::mem::forget(doomed);
     until(|| TID.load(SeqCst) != 0);
     let tid = TID.load(SeqCst);
@@ -47,24 +47,24 @@ fn dies_in_call(position: usize, others: &[AtomicUsize]) -> i32 {
     tid
 }
 
-fn calls_go_on() {
+fn calls_still_work() {
     let report = set_slack(5).unwrap();
     assert_eq!((report.threads(), report.divergent()), (proc::tids().len(), 0));
 }
 
-/// In the first call, where nothing has happened.
+/// In the first call, before anything has changed.
 #[test]
 fn in_the_first_call() {
     isolated("in_the_first_call", WATCHDOG, || {
         let others = counting(4, |_| {});
         for _ in 0..5 {
             dies_in_call(0, others);
-            calls_go_on();
+            calls_still_work();
         }
     });
 }
 
-/// In a later call: either the process dies, and says why, or all goes on.
+/// In a later call, either the process dies and says why, or it continues and later calls work.
 #[test]
 fn in_a_later_call() {
     for position in [1, 2] {
@@ -72,7 +72,7 @@ fn in_a_later_call() {
             let position = std::env::var("PSX_POSITION").unwrap().parse().unwrap();
             let others = counting(4, |_| {});
             dies_in_call(position, others);
-            calls_go_on();
+            calls_still_work();
         });
         if std::env::var("PSX_CASE").is_err() {
             // SAFETY: no other test of this file reads the environment.
@@ -85,7 +85,7 @@ fn in_a_later_call() {
     }
 }
 
-/// Before the call: the caller's filter kills it for what it asks for first, or when it has gathered the others.
+/// The caller's filter kills it before the call: for its first kernel call, or after it has gathered the others.
 #[test]
 fn before_the_call() {
     isolated("before_the_call", WATCHDOG, || {
@@ -109,17 +109,17 @@ fn before_the_call() {
                     let call = Broadcast::new(libc::SYS_getppid, [0; 6]);
                     // SAFETY: getppid touches no memory.
                     let _ = unsafe { call.execute_with_report() };
-                    // SAFETY: ends the thread alone, without the C library.
+                    // SAFETY: the call ends only this thread, without the C library.
                     unsafe { libc::syscall(libc::SYS_exit, 0) };
                 }));
                 until(|| proc::tids().len() == 3);
-                calls_go_on();
+                calls_still_work();
             });
         }
     });
 }
 
-/// The call brings a filter that kills for what the caller asks for in the judgement. A thread differs.
+/// The call installs a filter that kills for a kernel call that the caller makes in the judgement. A thread differs.
 fn dies_in_the_judgement(call: i64, sensitivity: Sensitivity) -> i32 {
     forked_status(|| {
         counting(3, |_| {});
@@ -133,16 +133,16 @@ fn dies_in_the_judgement(call: i64, sensitivity: Sensitivity) -> i32 {
             let seccomp = Broadcast::new(libc::SYS_seccomp, args).sensitivity(sensitivity);
             // SAFETY: the program outlives the call.
             let _ = unsafe { seccomp.execute_with_report() };
-            // SAFETY: ends the thread alone, without the C library.
+            // SAFETY: the call ends only this thread, without the C library.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         }));
         // This thread has the filter: it was held, performed the call, and is free.
-        // SAFETY: yields, and touches no memory.
+        // SAFETY: prctl touches no memory.
         while unsafe { libc::prctl(libc::PR_GET_SECCOMP) } == 0 {
-            // SAFETY: touches no memory.
+            // SAFETY: sched_yield touches no memory.
             unsafe { libc::sched_yield() };
         }
-        // SAFETY: ends the process.
+        // SAFETY: the call ends the process.
         unsafe { libc::syscall(libc::SYS_exit_group, 0) };
     })
 }
@@ -171,7 +171,7 @@ fn in_the_judgement_the_process_dies() {
             }
             let status = dies_in_the_judgement(call, Sensitivity::Error);
             println!("{call}: {status:#x}");
-            assert_ne!(status & 0x7f, 0, "{call}: the process lives on: {status:#x}");
+            assert_ne!(status & 0x7f, 0, "{call}: the process is still alive: {status:#x}");
         }
     });
 }
@@ -188,13 +188,16 @@ fn caller_dies_in_the_judgement_and_the_threads_are_released() {
     });
 }
 
-/// A thread that lives for long gets the tid of a caller that died in its call.
+/// A long-lived thread gets the tid of a caller that died in its call.
 #[test]
 fn a_thread_with_the_dead_callers_tid() {
     isolated_as_root("a_thread_with_the_dead_callers_tid", WATCHDOG, || {
         // SAFETY: unshare touches no memory.
         if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
-            support::skipped(format!("no PID namespace: {}", std::io::Error::last_os_error()));
+            support::skipped(format!(
+                "no PID namespace can be made: {}",
+                std::io::Error::last_os_error()
+            ));
             return;
         }
         forked(|| {
@@ -214,7 +217,7 @@ fn a_thread_with_the_dead_callers_tid() {
                 until(|| DEAD.load(SeqCst) != 0);
                 let dead = DEAD.load(SeqCst);
                 until(|| {
-                    // SAFETY: the signal 0 is sent to nothing.
+                    // SAFETY: signal 0 only tests whether the thread exists.
                     unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), dead, 0) != 0 }
                 });
                 while HEIR.load(SeqCst) != dead {

@@ -1,4 +1,4 @@
-//! Children of every kind call for themselves, whatever their parent is doing (P8).
+//! Children of every kind make calls for themselves, whatever their parent is doing (P8).
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -15,12 +15,12 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// What a child does that shares its parent's memory: 0 if all is well.
+/// Runs in a child that shares its parent's memory. Returns 0 if the call succeeds.
 extern "C" fn call_alone(_: *mut libc::c_void) -> i32 {
     i32::from(!no_new_privs().is_ok_and(|report| report.threads() == 1))
 }
 
-/// What a child does that has memory of its own: it calls, makes a thread, and calls again.
+/// Runs in a child with its own memory: it calls, creates a thread, and calls again.
 fn call_and_end() -> ! {
     let alone = call_alone(std::ptr::null_mut());
     let made = raw_thread(memory(STACK), None, sleep_for_ever) > 0;
@@ -29,7 +29,7 @@ fn call_and_end() -> ! {
     unsafe { libc::_exit(i32::from(alone != 0 || !made || !both)) }
 }
 
-/// A child that shares this memory and makes a thread of its own is told that it may not.
+/// A child that shares this memory and creates a thread of its own gets an error.
 extern "C" fn call_among_several_threads(_: *mut libc::c_void) -> i32 {
     let made = raw_thread(memory(STACK), None, sleep_for_ever) > 0;
     let told = matches!(
@@ -40,11 +40,11 @@ extern "C" fn call_among_several_threads(_: *mut libc::c_void) -> i32 {
     unsafe { libc::_exit(i32::from(!made || !told)) }
 }
 
-/// A child that shares this memory.
+/// Makes a child that shares this memory.
 fn sharing_child(flags: i32, body: extern "C" fn(*mut libc::c_void) -> i32) -> i32 {
     let top = (memory(4 * STACK) + 4 * STACK) as *mut libc::c_void;
     let flags = libc::CLONE_VM | libc::SIGCHLD | flags;
-    // SAFETY: the stack is the child's own for ever.
+    // SAFETY: only the child uses the stack, which stays allocated.
     unsafe { libc::clone(body, top, flags, std::ptr::null_mut()) }
 }
 
@@ -55,18 +55,18 @@ fn child_of_raw_clone() -> i32 {
 }
 
 fn child_of_fork_without_handlers() -> i32 {
-    // SAFETY: looks a name up.
+    // SAFETY: the function looks up a name.
     let fork = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_Fork".as_ptr()) };
     if fork.is_null() {
         return child_of_raw_clone();
     }
-    // SAFETY: that is what the C library says _Fork is.
+    // SAFETY: the C library declares _Fork with this type.
     let fork = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> i32>(fork) };
     let pid = fork();
     if pid == 0 { call_and_end() } else { pid }
 }
 
-/// Every kind of child calls for itself, and this process is as it was.
+/// Every kind of child calls for itself, and this process is unchanged.
 fn children_of_every_kind() {
     let kinds: [fn() -> i32; 6] = [
         || sharing_child(0, call_alone),

@@ -1,4 +1,4 @@
-//! Forks, dying threads, re-entry: calls from wherever a process may be (P5, P7, P8).
+//! Tests forks, dying threads and re-entry: calls in every state of a process (P5, P7, P8).
 #![allow(unsafe_code)]
 
 mod support;
@@ -34,8 +34,9 @@ fn fork_child_calls_while_the_parent_is_calling() {
     });
 }
 
-/// A handler forks while its thread waits. The child goes on in the middle of the call, and means
-/// its own threads, not its parent's: one of those never answers.
+/// A handler forks while its thread waits. The child continues in the middle of the call, and must address its own
+/// threads.
+/// One thread of the parent never answers.
 #[test]
 fn fork_in_the_middle_of_a_wait() {
     isolated("fork_in_the_middle_of_a_wait", WATCHDOG, || {
@@ -47,7 +48,7 @@ fn fork_in_the_middle_of_a_wait() {
         }
         // SAFETY: the handler forks and stores to an atomic.
         unsafe { libc::signal(libc::SIGUSR1, fork_here as *const () as usize) };
-        // Any filter: without one, a child that is lost would find itself by a proc of its own.
+        // Any filter: without one, a lost child could find its threads in a /proc that it mounts itself.
         filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
         std::thread::spawn(|| {
             block_all();
@@ -69,7 +70,7 @@ fn fork_in_the_middle_of_a_wait() {
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let done = unsafe { slack(7).deadline(Duration::from_secs(2)).execute_with_report() };
         match CHILD.load(Ordering::SeqCst) {
-            // SAFETY: ends the child.
+            // SAFETY: the call ends the child.
             0 => unsafe { libc::_exit(i32::from(done.is_err())) },
             child => assert_eq!(reap(child), 0),
         }
@@ -99,13 +100,13 @@ fn zombie_leader() {
                 }
                 support::end(code);
             });
-            // SAFETY: ends the leader alone.
+            // SAFETY: the call ends only the leader.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         });
     });
 }
 
-/// The caller dies in its own call; the rest of the process goes on and can call.
+/// The caller dies in its own call. The other threads of the process continue and can call.
 #[test]
 fn caller_killed_by_its_filter() {
     isolated("caller_killed_by_its_filter", WATCHDOG, || {
@@ -165,8 +166,8 @@ fn held_thread_killed_by_its_filter() {
     });
 }
 
-/// A thread that its filter kills as it falls asleep among the held ones does not make up for one
-/// that never comes.
+/// A filter kills a thread as it falls asleep among the held threads. The dead thread must not hide another one that
+/// never arrives.
 #[test]
 fn killed_while_held_beside_a_thread_that_blocks_the_signal() {
     isolated("killed_while_held_beside_a_thread_that_blocks_the_signal", WATCHDOG, || {
@@ -175,8 +176,8 @@ fn killed_while_held_beside_a_thread_that_blocks_the_signal() {
     });
 }
 
-/// A thread that its filter kills as it falls asleep is not held, however few they are and however long
-/// the call lasts: the call goes on without it, and nothing differs.
+/// A thread that its filter kills as it falls asleep is not held, however few threads there are and however long the
+/// call takes. The call is made without it, and no result differs.
 #[test]
 fn killed_as_it_falls_asleep() {
     isolated("killed_as_it_falls_asleep", Duration::from_secs(120), || {
@@ -195,7 +196,7 @@ fn killed_as_it_falls_asleep() {
     });
 }
 
-/// The same for the leader, which stays in the list when it is dead.
+/// The same for the leader, which stays in the task list when it is dead.
 #[test]
 fn leader_killed_as_it_falls_asleep() {
     isolated("leader_killed_as_it_falls_asleep", Duration::from_secs(120), || {
@@ -209,7 +210,7 @@ fn leader_killed_as_it_falls_asleep() {
                     }
                     let nothing_differs =
                         set_slack(4321).is_ok_and(|report| report.divergent() == 0);
-                    // SAFETY: ends the process, with what it says.
+                    // SAFETY: the call ends the process with the result of the test.
                     unsafe { libc::_exit(i32::from(!nothing_differs)) };
                 });
                 filter(libc::SYS_futex, libc::SECCOMP_RET_KILL_THREAD);
@@ -223,7 +224,7 @@ fn leader_killed_as_it_falls_asleep() {
     });
 }
 
-/// A filter hands the call itself to a SIGSYS handler, which calls again on the same thread.
+/// A filter gives the call itself to a SIGSYS handler, which makes another call in the same thread.
 #[test]
 fn reentry_from_a_handler_is_an_error() {
     isolated("reentry_from_a_handler_is_an_error", WATCHDOG, || {

@@ -1,5 +1,5 @@
-//! What interrupted threads notice: nothing that a signal with SA_RESTART does not do (P9), and no
-//! lock of theirs is waited for (P4).
+//! Interrupted threads notice only what any signal with SA_RESTART does (P9). The call waits for none of their locks
+//! (P4).
 #![allow(unsafe_code)]
 
 mod support;
@@ -16,7 +16,7 @@ const CALLS: usize = 1000;
 
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// Makes the calls while the given threads do what they do until [`OVER`].
+/// Makes the calls while the given threads work until [`OVER`].
 fn beside(victims: Vec<std::thread::JoinHandle<()>>) {
     for value in 1..=CALLS {
         let report = set_slack(value).unwrap();
@@ -34,12 +34,12 @@ fn until_over(mut each: impl FnMut() + Send + 'static) -> std::thread::JoinHandl
     })
 }
 
-/// Fills registers of every kind, spends some time, and says whether they are all as they were.
+/// Fills registers of every kind, computes for a while, and returns whether all of them have kept their values.
 #[cfg(target_arch = "x86_64")]
 fn registers_keep(seed: u64) -> bool {
     let mut general = 0u64;
     let mut vector = 0u64;
-    // SAFETY: computes in registers that are declared, and uses no memory.
+    // SAFETY: the code uses only declared registers, and no memory.
     unsafe {
         std::arch::asm!(
             "mov r8, {seed}", "mov r9, {seed}", "mov r10, {seed}", "mov r11, {seed}",
@@ -49,7 +49,7 @@ fn registers_keep(seed: u64) -> bool {
             "mov rcx, 20000",
             "std", "cld", "stc",
             "2: pause", "dec rcx", "jnz 2b",
-            // Everything different from the seed leaves a bit.
+            // A bit is set for every difference from the seed.
             "xor r8, {seed}", "xor r9, {seed}", "xor r10, {seed}", "xor r11, {seed}",
             "xor r12, {seed}", "xor r13, {seed}", "xor r14, {seed}", "xor r15, {seed}",
             "xor rsi, {seed}", "xor rdi, {seed}", "xor rdx, {seed}", "xor rax, {seed}",
@@ -84,12 +84,12 @@ fn errno() {
     isolated("errno", WATCHDOG, || {
         let busy = |number| {
             until_over(move || {
-                // SAFETY: the thread's own errno.
+                // SAFETY: the function returns the address of this thread's errno.
                 let errno = unsafe { libc::__errno_location() };
-                // SAFETY: as above.
+                // SAFETY: see the comment above.
                 unsafe { errno.write_volatile(number) };
                 for _ in 0..10_000 {
-                    // SAFETY: as above.
+                    // SAFETY: see the comment above.
                     assert_eq!(unsafe { errno.read_volatile() }, number);
                 }
             })
@@ -98,7 +98,7 @@ fn errno() {
     });
 }
 
-/// The mask and the alternate stack of this thread, as the kernel has them.
+/// Returns this thread's signal mask and alternate stack, from the kernel.
 fn signal_state() -> (u64, usize, i32, usize) {
     let mut mask = 0u64;
     let at = &raw mut mask;
@@ -168,7 +168,7 @@ fn blocked_calls_are_restarted() {
     });
 }
 
-/// Threads that own locks of the heap, of stdio and of the dynamic linker most of the time.
+/// Threads own locks of the heap, of stdio and of the dynamic linker most of the time.
 #[test]
 fn locks_of_the_c_library() {
     isolated("locks_of_the_c_library", WATCHDOG, || {
@@ -177,7 +177,7 @@ fn locks_of_the_c_library() {
         fn vec_of(size: usize) -> Vec<u8> {
             vec![0; size * 100]
         }
-        // SAFETY: opens a stream.
+        // SAFETY: the function opens a stream.
         let stream = unsafe { libc::fopen(c"/dev/null".as_ptr(), c"w".as_ptr()) } as usize;
         let stdio = until_over(move || {
             // SAFETY: the stream is open, and the format takes one number.
@@ -187,7 +187,7 @@ fn locks_of_the_c_library() {
             // SAFETY: libm's initialisers may run at any time.
             let library = unsafe { libc::dlopen(c"libm.so.6".as_ptr(), libc::RTLD_NOW) };
             assert!(!library.is_null());
-            // SAFETY: opened above.
+            // SAFETY: the library was opened above.
             unsafe { libc::dlclose(library) };
         });
         beside(vec![heap(), heap(), stdio, linker]);

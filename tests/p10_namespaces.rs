@@ -1,4 +1,4 @@
-//! Processes whose /proc speaks of other numbers, lies, or is gone, and process 1 (P10).
+//! Tests processes whose /proc shows other numbers, is forged, or is absent, and process 1 (P10).
 #![allow(unsafe_code)]
 
 mod support;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use libpsx::{Broadcast, Sensitivity};
 use support::*;
 
-/// Probing for every possible tid takes seconds.
+/// It takes seconds to probe every possible tid.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// Status of a child whose call has failed.
+/// The exit status of a child whose call has failed.
 const FAILED: i32 = 77;
 
-/// The call reaches every one of a few threads, and nobody else.
+/// Checks that the call reaches all of a few threads, and no other thread.
 fn covers_all(witnesses: &[Witness], value: usize) {
     let report = covers(witnesses, value);
     assert_eq!(report.threads(), witnesses.len() + 1, "{report:?}");
@@ -61,7 +61,7 @@ fn proc_unmounted_after_the_first_call() {
     });
 }
 
-/// A directory that looks the part, in another file system.
+/// A directory in another file system that looks like /proc.
 #[test]
 fn forged_proc() {
     isolated_as_root("forged_proc", WATCHDOG, || {
@@ -77,15 +77,15 @@ fn forged_proc() {
     });
 }
 
-/// Another process's threads where ours should be, in a real /proc: fewer than ours, and more.
+/// In a real /proc, the threads of another process are in the place of ours: fewer than ours, and more.
 #[test]
 fn task_directory_of_another_process() {
     isolated_as_root("task_directory_of_another_process", WATCHDOG, || {
         for others in [2, 20] {
-            // SAFETY: there is no other thread yet whose locks the child could miss.
+            // SAFETY: there is no other thread yet, so the child misses no lock.
             let other = unsafe { libc::fork() };
             if other == 0 {
-                // SAFETY: touches no memory.
+                // SAFETY: the call touches no memory.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                 support::sleepers(others);
                 loop {
@@ -105,15 +105,15 @@ fn task_directory_of_another_process() {
                 mount(&path(theirs), &ours, c"", libc::MS_BIND);
                 covers_all(&witnesses(5), 1001);
             });
-            // SAFETY: a child of ours, not waited for yet.
+            // SAFETY: the process is a child that has not been waited for.
             unsafe { libc::kill(other, libc::SIGKILL) };
             support::reap(other);
         }
     });
 }
 
-/// Process 1 of a PID namespace sees the outer one's /proc; and where the outer number of one of
-/// its threads is the inner number of a foreign process, that process is left alone.
+/// Process 1 of a PID namespace sees the outer one's /proc. The outer number of one of its threads is also the inner
+/// number of a foreign process. The library must leave that process alone.
 #[test]
 fn proc_of_the_outer_pid_namespace() {
     isolated_as_root("proc_of_the_outer_pid_namespace", WATCHDOG, || {
@@ -133,18 +133,17 @@ fn proc_of_the_outer_pid_namespace() {
                 let mut status = 0;
                 // SAFETY: the kernel writes the status.
                 let dead = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
-                assert_eq!(dead, 0, "the process_with_pid {pid} was signalled");
+                assert_eq!(dead, 0, "the process with pid {pid} was signalled");
             }
         });
     });
 }
 
-/// The last ids there are, and then the first again: threads whose numbers are below their leader's. They
-/// are found without a list, which this thread may not read. (If they take their time to come, the list is
-/// asked for, and the call fails: then another process tries.)
+/// After a tid wrap-around, threads have numbers below their leader's. They are found without a list, which this thread
+/// may not read. (If they arrive slowly, the library reads the list, and the call fails. Then another process tries.)
 #[test]
-fn ids_that_begin_anew() {
-    isolated_as_root("ids_that_begin_anew", WATCHDOG, || {
+fn ids_after_a_wrap_around() {
+    isolated_as_root("ids_after_a_wrap_around", WATCHDOG, || {
         if !unshared(libc::CLONE_NEWPID) {
             return;
         }
@@ -164,7 +163,7 @@ fn ids_that_begin_anew() {
                     filter(libc::SYS_getdents64, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
                     let done = set_slack(1001).is_ok();
                     assert!(!done || witnesses.iter().all(|witness| witness.slack() == 1001));
-                    // SAFETY: ends the process, which has nothing to tidy up.
+                    // SAFETY: the call ends the process, which has nothing to clean up.
                     unsafe { libc::_exit(if done { 0 } else { FAILED }) };
                 });
                 let status = libc::WEXITSTATUS(status);
@@ -176,10 +175,10 @@ fn ids_that_begin_anew() {
     });
 }
 
-/// A process that sleeps and has this number in our PID namespace.
+/// Makes a process that sleeps and has this number in this PID namespace.
 fn process_with_pid(pid: i32) -> i32 {
     let set = [pid];
-    // SAFETY: all zero means nothing asked for.
+    // SAFETY: a structure of zeros is valid and requests nothing.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = set.as_ptr() as u64;
@@ -197,7 +196,7 @@ fn process_with_pid(pid: i32) -> i32 {
     pid
 }
 
-/// Neither signal 33 nor SIGKILL does anything to process 1; the exit status tells.
+/// Signal 33 and SIGKILL have no effect on process 1. Its exit status shows the divergence.
 #[test]
 fn divergence_kills_process_1() {
     if skipped_without_root("divergence_kills_process_1") {
@@ -228,7 +227,7 @@ fn divergence_kills_process_1() {
     assert!(output.contains("EACCES"), "{output}");
 }
 
-/// Landlock that denies every file, /proc too, on every thread; and then another call.
+/// A Landlock domain denies every file, also /proc, to every thread. Then another call is made.
 #[test]
 fn landlock_that_hides_proc() {
     isolated("landlock_that_hides_proc", WATCHDOG, || {

@@ -1,5 +1,5 @@
-//! Where the list of threads is hard to get (P10, P5): the deadline holds, and what needs no probing of tids does
-//! none. Probes are counted, not timed.
+//! The list of threads is hard to get (P10, P5). The deadline holds, and no tids are probed if that is not necessary.
+//! The tests count probes; they do not measure time.
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
@@ -17,21 +17,21 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(100);
 
-/// From now on, counts how often this thread asks whether a tid is a thread.
+/// From now on, counts how often this thread probes whether a tid is a thread.
 fn count_probes() {
     emulate_trapped_calls();
     without_alternate_stack();
     install(&trapping(&[libc::SYS_tgkill, libc::SYS_tkill, libc::SYS_kill, libc::SYS_getpgid]));
 }
 
-/// No number but those of threads is asked for.
+/// Checks that only the numbers of threads were probed.
 fn few_probes(before: usize) {
     let probes = TRAPPED.load(SeqCst) - before;
     assert!(probes < 1000, "{probes} probes");
 }
 
-/// A deadline of 0.1 s, no /proc, no right to mount one: where all tids have to be asked for one by one, that
-/// takes many times as long.
+/// The deadline is 0.1 s, and there is no /proc and no right to mount one. Probing all tids one by one takes many times
+/// as long.
 #[test]
 fn a_deadline_where_tids_are_asked_for() {
     isolated_as_root("a_deadline_where_tids_are_asked_for", WATCHDOG, || {
@@ -42,7 +42,7 @@ fn a_deadline_where_tids_are_asked_for() {
         std::fs::create_dir_all(&path).unwrap();
         std::os::unix::fs::chroot(&path).unwrap();
         std::env::set_current_dir("/").unwrap();
-        // SAFETY: the ids are plain numbers.
+        // SAFETY: the ids are numbers.
         unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
         let before = slack_here();
         let args = [libc::PR_SET_TIMERSLACK as usize, 4321, 0, 0, 0, 0];
@@ -62,12 +62,12 @@ fn a_deadline_where_tids_are_asked_for() {
                 assert_eq!(slack_here(), before);
             }
         }
-        // Without a deadline inside the sweep it was more than ten seconds.
+        // Without a check of the deadline during the sweep, it took more than ten seconds.
         assert!(took < Duration::from_secs(5), "{took:?}");
     });
 }
 
-/// Landlock hides /proc: the directory cannot be read, but it still tells enough.
+/// Landlock hides /proc. The directory cannot be read, but its metadata is enough.
 #[test]
 fn landlock_costs_no_probes() {
     isolated("landlock_costs_no_probes", WATCHDOG, || {
@@ -96,10 +96,10 @@ fn landlock_costs_no_probes() {
     });
 }
 
-/// A filter refuses one of the calls by which a directory is looked at.
+/// A filter refuses one of the calls by which the library examines a directory.
 #[test]
-fn a_refused_look_at_the_directory() {
-    isolated("a_refused_look_at_the_directory", WATCHDOG, || {
+fn a_directory_that_cannot_be_examined() {
+    isolated("a_directory_that_cannot_be_examined", WATCHDOG, || {
         for call in [libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_newfstatat, libc::SYS_statfs] {
             for errno in [libc::EPERM, libc::ENOSYS] {
                 forked(|| {

@@ -1,4 +1,4 @@
-//! Where /proc cannot be used, every thread is still covered, or it is an error (P10).
+//! If /proc cannot be used, every thread is still covered, or the call fails (P10).
 #![allow(unsafe_code)]
 
 mod support;
@@ -11,7 +11,7 @@ use support::{
     witnesses,
 };
 
-/// Probing for every possible tid takes seconds.
+/// It takes seconds to probe every possible tid.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 fn enter_empty_root() {
@@ -37,7 +37,7 @@ fn empty_chroot_without_privilege() {
     isolated_as_root("empty_chroot_without_privilege", WATCHDOG, || {
         let witnesses = witnesses(6);
         enter_empty_root();
-        // SAFETY: the ids are plain numbers.
+        // SAFETY: the ids are numbers.
         unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
         covers(&witnesses, 1003);
     });
@@ -60,7 +60,7 @@ fn descriptor_table_full() {
     });
 }
 
-/// tgkill(2) of that thread is refused to the calling one, as by a security module.
+/// Refuses tgkill(2) of that thread to the calling thread, as a security module does.
 fn refuse_tgkill(tid: i32) {
     let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
     let equal = |jf, value| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, jf, value);
@@ -87,7 +87,7 @@ fn thread_that_cannot_be_asked_for() {
     });
 }
 
-/// In a PID namespace below that of /proc, where our own number there is another thread's.
+/// The process is in a PID namespace below that of /proc, where its own number belongs to another thread.
 #[test]
 fn proc_of_an_outer_namespace() {
     isolated_as_root("proc_of_an_outer_namespace", WATCHDOG, || {
@@ -111,7 +111,7 @@ fn proc_of_an_outer_namespace() {
     });
 }
 
-/// Where no thread can be asked for, that is an error, and no guess.
+/// If no thread can be probed, the call fails. The library does not guess.
 #[test]
 fn threads_that_cannot_be_listed() {
     isolated_as_root("threads_that_cannot_be_listed", WATCHDOG, || {

@@ -1,5 +1,5 @@
-//! Several calls in one stop (P11): no handler but that of SIGSYS runs between two of them, and a report names
-//! the call that it is about.
+//! Several calls in one stop (P11): between two of them only the handler of SIGSYS may run. A report names the call
+//! that it is about.
 #![allow(unsafe_code)]
 
 mod support;
@@ -34,8 +34,8 @@ fn the_call_in_which_a_thread_died() {
     });
 }
 
-/// Signals from outside, while transactions go from one value over another to a third one: a handler never sees
-/// the one in the middle.
+/// Another process sends signals while transactions change a value to an intermediate and then to a final one. A
+/// handler never sees the intermediate one.
 #[test]
 fn no_handler_runs_between_two_calls() {
     isolated("no_handler_runs_between_two_calls", WATCHDOG, || {
@@ -61,9 +61,9 @@ fn no_handler_runs_between_two_calls() {
                 if over.load(SeqCst) != 0 {
                     support::end(0);
                 }
-                // SAFETY: touches no memory.
+                // SAFETY: the call touches no memory.
                 unsafe { libc::kill(parent, signal) };
-                // SAFETY: touches no memory.
+                // SAFETY: the call touches no memory.
                 unsafe { libc::usleep(50) };
             }
         }

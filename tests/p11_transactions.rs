@@ -1,4 +1,4 @@
-//! Several calls in one stop (P11): all of them, or as many as the error says, in every thread.
+//! Several calls in one stop (P11): every thread performs all of them, or as many as the error says.
 #![allow(unsafe_code)]
 
 mod support;
@@ -30,12 +30,12 @@ fn slack(nanos: u64) -> Operation<'static> {
     set_timer_slack(Duration::from_nanos(nanos))
 }
 
-/// There is no such capability, whoever asks.
+/// An operation with a capability that does not exist, so it fails for every caller.
 fn failing() -> Operation<'static> {
     cap_ambient_lower(Capability::new(63).unwrap())
 }
 
-/// This thread and those that are asked have it.
+/// Checks the slack of this thread and of the threads in `asked`.
 fn all_slack(asked: &Asked, wanted: u64) {
     asked.all_answer(|| slack_here() as i64, wanted as i64);
 }
@@ -71,8 +71,8 @@ fn a_failing_call_at_each_position() {
 }
 
 #[test]
-fn alone_a_transaction_does_and_says_the_same() {
-    isolated("alone_a_transaction_does_and_says_the_same", WATCHDOG, || {
+fn a_single_thread_gets_the_same_results() {
+    isolated("a_single_thread_gets_the_same_results", WATCHDOG, || {
         support::forked(|| {
             let transaction = Transaction::new().with(slack(7)).with(failing()).with(slack(9));
             let Err(TransactionError::Partial(partial)) = transaction.execute() else { panic!() };
@@ -81,14 +81,14 @@ fn alone_a_transaction_does_and_says_the_same() {
     });
 }
 
-/// A signal that comes in the middle is handled when all calls are made.
+/// A signal that arrives between the calls is handled after all of them.
 #[test]
-fn alone_no_handler_runs_between_the_calls() {
+fn no_handler_runs_between_the_calls_of_a_single_thread() {
     static SEEN: AtomicUsize = AtomicUsize::new(0);
     extern "C" fn handler(_: i32) {
         SEEN.store(slack_here(), Ordering::SeqCst);
     }
-    isolated("alone_no_handler_runs_between_the_calls", WATCHDOG, || {
+    isolated("no_handler_runs_between_the_calls_of_a_single_thread", WATCHDOG, || {
         support::forked(|| {
             let handler = handler as extern "C" fn(i32);
             // SAFETY: the handler makes a system call.
@@ -96,23 +96,23 @@ fn alone_no_handler_runs_between_the_calls() {
             let pid = std::process::id() as usize;
             let raise = [pid, libc::SIGUSR1 as usize, 0, 0, 0, 0];
             let transaction = Transaction::new().with(slack(7));
-            // SAFETY: it takes numbers.
+            // SAFETY: the call takes only numbers.
             let transaction =
                 unsafe { transaction.with_call(libc::SYS_kill, raise, ResultCheck::SameResult) };
             transaction.with(slack(9)).execute().unwrap();
             assert_eq!(SEEN.load(Ordering::SeqCst), 9);
-            // And it is open again.
-            // SAFETY: as above.
+            // The signal is unblocked again.
+            // SAFETY: see the comment above.
             unsafe { libc::raise(libc::SIGUSR1) };
             slack(11).execute().unwrap();
-            // SAFETY: as above.
+            // SAFETY: see the comment above.
             unsafe { libc::raise(libc::SIGUSR1) };
             assert_eq!(SEEN.load(Ordering::SeqCst), 11);
         });
     });
 }
 
-/// Questions of which the later ones leave less room than the earlier ones need.
+/// The later questions leave less room than the earlier ones need.
 #[test]
 fn asked_twice() {
     isolated_as_root("asked_twice", WATCHDOG, || {
@@ -140,12 +140,12 @@ fn killed_rather_than_partial() {
         sleepers(2);
         let transaction = Transaction::new().with(slack(5)).with(failing());
         let done = transaction.on_partial_failure(PartialFailureAction::Kill).execute();
-        println!("went on: {done:?}");
+        println!("continued: {done:?}");
     });
     assert_eq!(status.signal(), Some(33), "{output}");
     assert!(output.contains("libpsx: call 1 of a transaction, prctl(0x2f, 0x3, 0x3f,"), "{output}");
     assert!(output.contains("returned -22 (EINVAL)"), "{output}");
-    assert!(!output.contains("went on"), "{output}");
+    assert!(!output.contains("continued"), "{output}");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn refused_before_anything_is_done() {
             refused(Transaction::new().with(everywhere).with(slack(1))),
             RefusalReason::NotLast
         );
-        // SAFETY: it is refused.
+        // SAFETY: the call is refused.
         let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], ResultCheck::SameResult) };
         assert_eq!(refused(exit), RefusalReason::EndsThread);
         assert_eq!(slack_here(), before);
@@ -171,7 +171,8 @@ fn refused_before_anything_is_done() {
     });
 }
 
-/// Room for as many calls as are appended; each is performed in its turn, wherever it lies, and in a copy too.
+/// A transaction has room for as many calls as are appended. Each is performed in its turn, wherever it is stored, and
+/// in a copy too.
 #[test]
 fn any_number_of_calls() {
     isolated("any_number_of_calls", WATCHDOG, || {
@@ -196,7 +197,7 @@ fn any_number_of_calls() {
     });
 }
 
-/// What is asked takes no number: an error and a report count the calls that were appended.
+/// Questions have no number: an error and a report count only the calls that were appended.
 #[test]
 fn questions_take_no_number() {
     isolated_as_root("questions_take_no_number", WATCHDOG, || {
@@ -208,7 +209,7 @@ fn questions_take_no_number() {
         let report = asked_in_the_middle().execute_with_report().unwrap();
         assert!(report.results().iter().all(|result| result.call() == 1), "{report:?}");
         assert_eq!(report.identities().count(), 5);
-        // One thread cannot say which user its files are opened as.
+        // The filter refuses setfsuid(2), so one thread cannot report its file-access user ID.
         let told = report.identities().filter(|one| one.uids().is_some()).count();
         assert_eq!(told, 4);
 
@@ -241,7 +242,7 @@ fn questions_take_no_number() {
     });
 }
 
-/// The error says how many calls there was no memory for; nothing is performed.
+/// The error says for how many calls there was no memory. Nothing is performed.
 #[test]
 fn no_memory_for_the_calls() {
     isolated("no_memory_for_the_calls", WATCHDOG, || {
@@ -258,7 +259,7 @@ fn no_memory_for_the_calls() {
             (Transaction::new().with(slack(6)).query_identities(0).execute(), 137),
         ];
         let sixteen = Transaction::new().with_all((0..16).map(|_| slack(8))).execute();
-        // The test itself needs memory to look at them.
+        // The test itself needs memory to check the results.
         let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, ..none };
         // SAFETY: the kernel reads the limit.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &all) }, 0);
@@ -279,7 +280,7 @@ fn no_memory_for_the_calls() {
     });
 }
 
-/// A thread that sees one of the changes sees all of them, the one by the kernel too.
+/// A thread that sees one of the changes sees all of them, also the change that the kernel makes.
 #[test]
 fn no_thread_runs_in_an_intermediate_state() {
     static SEEN: AtomicUsize = AtomicUsize::new(0);
@@ -298,7 +299,7 @@ fn no_thread_runs_in_an_intermediate_state() {
                     std::thread::spawn(|| {
                         loop {
                             let (filtered, slack) = (filters(), slack_here());
-                            // Asked for after the other: what is new stays new.
+                            // A thread that has read the new slack reads the filter after that, and must have it.
                             let between = (filtered && slack == 1) || (slack != 1 && !filters());
                             BETWEEN.fetch_add(usize::from(between), Ordering::SeqCst);
                             SEEN.fetch_add(1, Ordering::SeqCst);
@@ -349,7 +350,7 @@ fn the_kernel_cannot_synchronise() {
     });
 }
 
-/// Questions may follow a filter that the kernel gives to all threads: each thread answers, and has the filter once.
+/// Questions may follow a filter that the kernel gives to all threads. Each thread answers, and has the filter once.
 #[test]
 fn questions_after_a_synchronised_filter() {
     isolated("questions_after_a_synchronised_filter", WATCHDOG, || {
@@ -374,7 +375,7 @@ fn questions_after_a_synchronised_filter() {
         );
         all_have("Seccomp_filters", "1");
         all_slack(&asked, 4242);
-        // Any other call is refused there.
+        // Any other call after the filter is refused.
         let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
         match Transaction::new().with(filter).with(slack(1)).execute() {
             Err(TransactionError::NothingChanged(Error::Refused(RefusalReason::NotLast))) => {}
@@ -385,7 +386,7 @@ fn questions_after_a_synchronised_filter() {
     });
 }
 
-/// With no_new_privs in the calling thread, no_new_privs and a filter for all threads need no stop: the kernel gives
+/// If the calling thread has no_new_privs, no_new_privs and a filter for all threads need no stop. The kernel gives
 /// both to every thread, or neither.
 #[test]
 fn no_new_privs_and_a_synchronised_filter() {
@@ -425,8 +426,8 @@ fn no_new_privs_and_a_filter_reach_every_thread() {
     });
 }
 
-/// The caller's own filter kills it for the call that comes last: the others have performed those before it, and
-/// go on.
+/// The caller's own filter kills it for the last call. The other threads have performed the calls before it, and
+/// continue.
 #[test]
 fn the_caller_dies_in_the_last_call() {
     isolated("the_caller_dies_in_the_last_call", WATCHDOG, || {
@@ -443,12 +444,12 @@ fn the_caller_dies_in_the_last_call() {
         all_slack(&asked, 4321);
         slack(1234).execute().unwrap();
         all_slack(&asked, 1234);
-        // It never says that it is over.
+        // The dead thread never reports its end.
         std::mem::forget(caller);
     });
 }
 
-/// The thread that differs performs nothing after that, and the others all.
+/// The thread that differs performs no later call, and the other threads perform all of them.
 #[test]
 fn a_thread_differs_at_one_of_the_calls() {
     isolated_as_root("a_thread_differs_at_one_of_the_calls", WATCHDOG, || {
@@ -474,7 +475,7 @@ fn a_thread_differs_at_one_of_the_calls() {
     });
 }
 
-/// What a daemon does when it has started.
+/// The calls of a daemon that has started.
 #[test]
 fn dropping_root() {
     isolated_as_root("dropping_root", WATCHDOG, || {
@@ -511,7 +512,7 @@ fn dropping_root() {
             let bits = u64::from_str_radix(text, 16).unwrap();
             assert_eq!(bits & 1 << 19, 0);
         }
-        // And nobody comes back.
+        // No thread can become root again.
         let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).execute() else { panic!() };
         assert_eq!(errno.raw_os_error(), libc::EPERM);
     });

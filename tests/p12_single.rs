@@ -1,4 +1,4 @@
-//! A process of one thread pays for the call and for asking whether it is alone (P12).
+//! In a process of one thread, a call costs the call itself and the check for other threads (P12).
 #![allow(unsafe_code)]
 
 mod support;
@@ -9,7 +9,7 @@ use support::{filter, isolated, proc, set_slack, slack_here};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
-/// A call that nothing else makes here: it stands before and after what is counted.
+/// A call that nothing else makes here. It marks the begin and the end of what is counted.
 const MARK: i64 = libc::SYS_getpgid;
 
 fn mark() {
@@ -17,13 +17,13 @@ fn mark() {
     unsafe { libc::syscall(MARK, 0) };
 }
 
-/// ptrace(2) with plain numbers, or memory that the kernel writes `address` bytes to.
+/// Makes ptrace(2) requests with numbers, or with memory that the kernel writes `address` bytes to.
 fn ptrace(request: u32, pid: i32, address: usize, data: usize) -> bool {
-    // SAFETY: whatever is written is as long as said.
+    // SAFETY: the memory is as large as the kernel writes.
     unsafe { libc::ptrace(request, pid, address, data) >= 0 }
 }
 
-/// The next stop of the child: its status as waitpid(2) gives it.
+/// Waits for the next stop of the child. Returns its status as waitpid(2) does.
 fn wait(pid: i32) -> i32 {
     let mut status = 0;
     // SAFETY: the kernel writes the status.
@@ -31,8 +31,9 @@ fn wait(pid: i32) -> i32 {
     status
 }
 
-/// The numbers of the calls that a child (of one thread, as children of fork are) makes between two
-/// marks, and its exit status. None: it may not be traced.
+/// Returns the numbers of the calls that a child makes between two marks, and its exit status. A child of fork has one
+/// thread.
+/// Returns `None` if the child may not be traced.
 fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
     // SAFETY: the child takes no lock that another thread could own.
     let pid = unsafe { libc::fork() };
@@ -40,7 +41,7 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
         if !ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
             support::end(100);
         }
-        // SAFETY: stops this process for its tracer.
+        // SAFETY: the signal stops this process for its tracer.
         unsafe { libc::raise(libc::SIGSTOP) };
         support::end(body());
     }
@@ -59,7 +60,7 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
             break;
         }
         assert_eq!(libc::WSTOPSIG(status), libc::SIGTRAP | 0x80, "{status:#x}");
-        // `struct ptrace_syscall_info`: what kind of stop it is, and where; the number of the call.
+        // `struct ptrace_syscall_info`: the kind of the stop, its place, and the number of the call.
         let mut info = [0u64; 11];
         let at = info.as_mut_ptr() as usize;
         assert!(ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), at));
@@ -76,13 +77,13 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
     Some((calls, libc::WEXITSTATUS(status)))
 }
 
-/// Whether a handler for signal 33 is installed.
+/// Returns whether a handler for signal 33 is installed.
 fn handler_installed() -> bool {
     let caught = proc::status(std::process::id() as i32).remove("SigCgt").unwrap();
     u64::from_str_radix(&caught, 16).unwrap() & 1 << (33 - 1) != 0
 }
 
-/// A C library that has made a thread, before this process was forked, has left its handler.
+/// Removes the handler of a C library that created a thread before this process was forked.
 fn no_handler() {
     let default = [0usize; 4];
     let (old, size) = (std::ptr::null_mut::<usize>(), 8usize);
@@ -114,8 +115,8 @@ fn one_thread_makes_two_calls() {
 }
 
 #[test]
-fn so_does_the_plain_function_and_a_call_that_fails() {
-    isolated("so_does_the_plain_function_and_a_call_that_fails", WATCHDOG, || {
+fn plain_function_and_failing_call_make_two_calls() {
+    isolated("plain_function_and_failing_call_make_two_calls", WATCHDOG, || {
         let child = || {
             no_handler();
             mark();
@@ -131,11 +132,11 @@ fn so_does_the_plain_function_and_a_call_that_fails() {
     });
 }
 
-/// A process that has called with company, and forks: the child is alone again, and looks at
-/// nothing that its parent was doing.
+/// A process has made calls with several threads, and forks. The child has one thread, and must not depend on what its
+/// parent was doing.
 #[test]
-fn so_does_a_child_of_a_process_with_threads() {
-    isolated("so_does_a_child_of_a_process_with_threads", WATCHDOG, || {
+fn child_of_a_process_with_threads_makes_two_calls() {
+    isolated("child_of_a_process_with_threads_makes_two_calls", WATCHDOG, || {
         std::thread::spawn(|| {
             for value in 1.. {
                 set_slack(value).unwrap();
@@ -155,10 +156,10 @@ fn so_does_a_child_of_a_process_with_threads() {
     });
 }
 
-/// Some filters (a container's) refuse unshare: the threads are counted, and that is all.
+/// Some filters (a container's) refuse unshare. The library then counts the threads, and does nothing else.
 #[test]
-fn one_thread_that_may_not_ask_so_counts() {
-    isolated("one_thread_that_may_not_ask_so_counts", WATCHDOG, || {
+fn one_thread_without_unshare_counts_threads() {
+    isolated("one_thread_without_unshare_counts_threads", WATCHDOG, || {
         let child = || {
             no_handler();
             filter(libc::SYS_unshare, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);

@@ -1,4 +1,4 @@
-//! The typed calls, each seen in every thread: in /proc, or by asking in the thread.
+//! Tests the typed calls. Each result is checked in every thread, in /proc or by a question to the thread.
 #![allow(unsafe_code)]
 
 mod support;
@@ -13,7 +13,7 @@ use support::{Asked, all_have, forked, isolated, isolated_as_root, proc, slack_h
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// One case: a process with threads of the C library, of std, and made by raw clone(2).
+/// Prepares one case: a process with threads of the C library, of std, and made by raw clone(2).
 #[must_use]
 fn threads() -> Asked {
     sleepers(2);
@@ -25,7 +25,7 @@ fn threads() -> Asked {
 fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> i32 {
     match result {
         Err(Error::Call(errno)) => errno.raw_os_error(),
-        other => panic!("not refused by the kernel: {other:?}"),
+        other => panic!("not an error of the kernel: {other:?}"),
     }
 }
 
@@ -47,7 +47,7 @@ fn gid(raw: u32) -> Gid {
 }
 
 #[test]
-fn the_number_for_unchanged_is_no_id() {
+fn the_number_for_unchanged_is_invalid() {
     let user = Uid::new(u32::MAX).unwrap_err();
     let group = Gid::try_from(u32::MAX).unwrap_err();
     assert_eq!(user, group);
@@ -172,7 +172,7 @@ fn capabilities_of_another_thread() {
         let asked = threads();
         let own = CapabilitySets::current().unwrap();
         let sent = asked.0[0].0.send(|| {
-            // As capset(2) of this thread alone.
+            // capset(2) in this thread only.
             let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
             // SAFETY: the kernel reads both.
             unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
@@ -233,7 +233,7 @@ fn new_privileges_and_a_filter() {
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
-        // The filters of the broadcast are each thread's own: the kernel finds no common one.
+        // With the broadcast, each thread has its own filter, and the kernel finds no common one.
         match seccomp(&program, Synchronization::Kernel, SeccompFlags::EMPTY).execute() {
             Err(Error::TsyncConflict { tid }) => assert!(proc::tids().contains(&tid)),
             other => panic!("{other:?}"),
@@ -268,7 +268,7 @@ fn flags_of_a_filter() {
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
-        // Now each thread has a filter of its own, and the kernel says only that it cannot synchronise.
+        // Now each thread has its own filter, and the kernel says only that it cannot synchronise.
         let everywhere = seccomp(&program, Synchronization::Kernel, SeccompFlags::TSYNC_ESRCH);
         assert_eq!(errno(everywhere.execute()), libc::ESRCH);
         let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute();
@@ -285,13 +285,13 @@ fn supervise(listener: OwnedFd, value: i64) {
     loop {
         let mut notification = [0u64; 10];
         let at = notification.as_mut_ptr();
-        // SAFETY: `struct seccomp_notif` has 80 bytes, and must be zero before.
+        // SAFETY: `struct seccomp_notif` has 80 bytes, and must be zero before the call.
         if unsafe { libc::ioctl(fd, RECEIVE, at) } != 0 {
             continue;
         }
         // `struct seccomp_notif_resp`: id, value, error and flags.
         let answer = [notification[0], value as u64, 0];
-        // SAFETY: it has 24 bytes.
+        // SAFETY: the kernel reads 24 bytes.
         unsafe { libc::ioctl(fd, SEND, answer.as_ptr()) };
     }
 }
@@ -313,14 +313,14 @@ fn a_filter_with_a_listener() {
                 };
                 assert_eq!(listener.fd().as_raw_fd(), listener.as_fd().as_raw_fd());
                 all_have("Seccomp_filters", "1");
-                // SAFETY: it asks for the flags of a descriptor.
+                // SAFETY: the call reads the flags of a descriptor.
                 let flags = unsafe { libc::fcntl(listener.fd().as_raw_fd(), libc::F_GETFD) };
                 assert_eq!(flags, libc::FD_CLOEXEC);
                 let descriptor = OwnedFd::from(listener);
                 std::thread::spawn(move || supervise(descriptor, 4242));
                 // SAFETY: getppid touches no memory.
                 asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, 4242);
-                // A second listener is one too many.
+                // A second listener is not allowed.
                 let again = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute();
                 assert_eq!(errno(again), libc::EBUSY);
                 set_timer_slack(Duration::from_nanos(77)).execute().unwrap();
@@ -333,14 +333,14 @@ fn a_filter_with_a_listener() {
 #[test]
 fn landlock() {
     isolated("landlock", WATCHDOG, || {
-        // SAFETY: with no ruleset it only says which version there is.
+        // SAFETY: without a ruleset the call only returns the version.
         let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
         if version < 1 {
-            support::skipped("no Landlock in this kernel");
+            support::skipped("this kernel has no Landlock");
             return;
         }
         let asked = threads();
-        // LANDLOCK_ACCESS_FS_MAKE_DIR, of which nothing is allowed.
+        // LANDLOCK_ACCESS_FS_MAKE_DIR; the ruleset allows it nowhere.
         let handled: u64 = 1 << 7;
         // SAFETY: the kernel reads the eight bytes.
         let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &handled, 8, 0) };
@@ -376,9 +376,9 @@ fn landlock() {
         }
         let make_directory = || {
             let name = c"/tmp/made-by-a-test-of-landlock".as_ptr();
-            // SAFETY: a string.
+            // SAFETY: the argument is a string.
             let made = unsafe { libc::mkdir(name, 0o700) };
-            // SAFETY: as above.
+            // SAFETY: see the comment above.
             unsafe { libc::rmdir(name) };
             made.into()
         };
@@ -398,7 +398,7 @@ fn new_namespaces() {
         let names = ["net", "uts", "ipc", "cgroup"];
         let before = names.map(|name| namespaces(name)[0].clone());
         unshare(Namespace::Uts).unwrap();
-        assert!(namespaces("uts").iter().all(|link| *link == before[1]), "nobody has joined it");
+        assert!(namespaces("uts").iter().all(|link| *link == before[1]), "a thread has joined it");
         unshare_all(&Namespace::ALL).unwrap();
         for (name, before) in names.iter().zip(&before) {
             let now = namespaces(name);
@@ -411,10 +411,10 @@ fn new_namespaces() {
         unshare_all(&[Namespace::Uts; 5]).unwrap();
 
         let now = namespaces("net");
-        // Made by every thread, it would be as many namespaces; alone it is nobody's business but ours.
+        // If every thread made the call, there would be as many namespaces. A single thread affects only itself.
         let plain = || {
             let flags = [libc::CLONE_NEWNET as usize, 0, 0, 0, 0, 0];
-            // SAFETY: it touches no memory.
+            // SAFETY: the call touches no memory.
             unsafe { libpsx::Broadcast::new(libc::SYS_unshare, flags).execute() }
         };
         assert!(matches!(plain(), Err(Error::Refused(RefusalReason::CreatesNamespace))));
@@ -441,7 +441,7 @@ fn scheduling() {
         all_stat(19, "9");
         sched_setscheduler(SchedPolicy::Idle).execute().unwrap();
         all_stat(41, "5");
-        // SAFETY: it only asks.
+        // SAFETY: the call only reads a value.
         let policy = || unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
         const RESET_ON_FORK: i64 = 0x4000_0000;
         // Without root, a thread may not leave SCHED_IDLE.
@@ -472,7 +472,7 @@ fn scheduling() {
                 assert_eq!(errno(sched_setattr(large).execute()), libc::EINVAL);
             }
             Err(Error::Call(errno)) if errno.raw_os_error() == libc::EOPNOTSUPP => {
-                support::skipped("no utilization clamping in this kernel");
+                support::skipped("this kernel has no utilization clamping");
             }
             other => panic!("{other:?}"),
         }
@@ -483,10 +483,10 @@ fn scheduling() {
         assert_eq!(errno(sched_setaffinity(&[0]).execute()), libc::EINVAL);
 
         ioprio_set(IoPriority::BestEffort(6)).execute().unwrap();
-        // SAFETY: it takes numbers.
+        // SAFETY: the call takes only numbers.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 2 << 13 | 6);
         ioprio_set(IoPriority::Idle).execute().unwrap();
-        // SAFETY: it takes numbers.
+        // SAFETY: the call takes only numbers.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 3 << 13);
         assert_eq!(errno(ioprio_set(IoPriority::BestEffort(8)).execute()), libc::EINVAL);
 
@@ -495,7 +495,7 @@ fn scheduling() {
 
         const ADDR_NO_RANDOMIZE: u32 = 0x0040000;
         assert_eq!(personality(ADDR_NO_RANDOMIZE).execute().unwrap(), 0);
-        // SAFETY: it only asks.
+        // SAFETY: the call only reads a value.
         asked.all_answer(|| unsafe { libc::personality(u32::MAX.into()) }.into(), 0x0040000);
 
         match set_mempolicy(MemoryPolicy::Bind, &[1]).execute() {
@@ -510,7 +510,7 @@ fn scheduling() {
                 2,
             ),
             Err(Error::Call(errno)) if errno.raw_os_error() == libc::ENOSYS => {
-                support::skipped("no memory policies in this kernel");
+                support::skipped("this kernel has no memory policies");
             }
             other => panic!("{other:?}"),
         }
@@ -533,7 +533,7 @@ fn prctls_of_each_thread() {
         set_parent_process_death_signal(0).execute().unwrap();
         asked.all_answer(signal, 0);
 
-        // SAFETY: it only asks.
+        // SAFETY: the call only reads a value.
         let policy = || unsafe { libc::prctl(34, 0, 0, 0, 0) }.into();
         for (wanted, kill) in [(1, MceKill::Early), (0, MceKill::Late), (2, MceKill::Default)] {
             set_mce_kill(kill).execute().unwrap();
@@ -547,7 +547,7 @@ fn prctls_of_each_thread() {
             support::skipped("PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE");
             assert_eq!(errno(set_io_flusher(true).execute()), libc::EPERM);
         } else {
-            // SAFETY: it only asks.
+            // SAFETY: the call only reads a value.
             let flusher = || unsafe { libc::prctl(58, 0, 0, 0, 0) }.into();
             for wanted in [true, false] {
                 set_io_flusher(wanted).execute().unwrap();
@@ -571,7 +571,7 @@ fn the_time_stamp_counter() {
             mode.into()
         };
         asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
-        // Until it is on again, nothing here may ask for the time.
+        // Until it is on again, no code here may read the time.
         set_tsc(Tsc::Sigsegv).execute().unwrap();
         asked.all_answer(mode, libc::PR_TSC_SIGSEGV.into());
         set_tsc(Tsc::Enable).execute().unwrap();
@@ -579,7 +579,7 @@ fn the_time_stamp_counter() {
     });
 }
 
-/// A thread has turned user dispatch on, and lets calls through. After it is off, the selector means nothing.
+/// A thread has turned user dispatch on, and allows calls. Once it is off, the selector has no effect.
 #[test]
 fn user_dispatch_off() {
     static SELECTOR: AtomicU8 = AtomicU8::new(0);
@@ -595,7 +595,7 @@ fn user_dispatch_off() {
         match asked.0[0].1.recv().unwrap() {
             0 => {}
             other => {
-                support::skipped(format!("no syscall user dispatch in this kernel: {other}"));
+                support::skipped(format!("this kernel has no syscall user dispatch: {other}"));
                 return;
             }
         }
@@ -606,7 +606,8 @@ fn user_dispatch_off() {
     });
 }
 
-/// What the table says of the options that need no broadcast: one thread sets it, and all have it.
+/// Tests the options that need no broadcast according to the table: one thread sets the option, and all threads have
+/// it.
 #[test]
 fn prctls_of_the_whole_process() {
     isolated("prctls_of_the_whole_process", WATCHDOG, || {
@@ -626,7 +627,7 @@ fn prctls_of_the_whole_process() {
                 other => panic!("prctl({option}): {other}"),
             }
         };
-        // SAFETY: it only asks.
+        // SAFETY: the call only reads a value.
         let dumpable = || unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }.into();
         assert!(in_another_thread(libc::PR_SET_DUMPABLE, 0));
         asked.all_answer(dumpable, 0);
@@ -642,29 +643,29 @@ fn prctls_of_the_whole_process() {
         asked.all_answer(subreaper, 1);
         const PR_SET_THP_DISABLE: i32 = 41;
         if in_another_thread(PR_SET_THP_DISABLE, 1) {
-            // SAFETY: it only asks.
+            // SAFETY: the call only reads a value.
             asked.all_answer(|| unsafe { libc::prctl(42, 0, 0, 0, 0) }.into(), 1);
         }
         const PR_SET_MEMORY_MERGE: i32 = 67;
         if in_another_thread(PR_SET_MEMORY_MERGE, 1) {
-            // SAFETY: it only asks.
+            // SAFETY: the call only reads a value.
             asked.all_answer(|| unsafe { libc::prctl(68, 0, 0, 0, 0) }.into(), 1);
         }
         const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
         if in_another_thread(PR_TIMER_CREATE_RESTORE_IDS, 1) {
-            // SAFETY: it only asks.
+            // SAFETY: the call only reads a value.
             asked.all_answer(|| unsafe { libc::prctl(77, 2, 0, 0, 0) }.into(), 1);
         }
-        // Last, because it is for good.
+        // The last option, because it cannot be undone.
         const PR_SET_MDWE: i32 = 65;
         if in_another_thread(PR_SET_MDWE, 1) {
-            // SAFETY: it only asks.
+            // SAFETY: the call only reads a value.
             asked.all_answer(|| unsafe { libc::prctl(66, 0, 0, 0, 0) }.into(), 1);
         }
     });
 }
 
-/// The answer of a kernel without these modules, and of one that has the module but not the label.
+/// Accepts the errors of a kernel without these modules, and of a kernel that has the module but not the label.
 #[test]
 fn labels_of_security_modules() {
     isolated("labels_of_security_modules", WATCHDOG, || {
@@ -676,8 +677,8 @@ fn labels_of_security_modules() {
                 let context = LsmContext::new(module, label).unwrap();
                 let result = lsm_set_self_attr(LsmAttribute::Exec, &context).execute();
                 match errno(result) {
-                    libc::ENOSYS => support::skipped("no lsm_set_self_attr(2) in this kernel"),
-                    libc::EOPNOTSUPP => support::skipped(format!("no {module:?} in this kernel")),
+                    libc::ENOSYS => support::skipped("this kernel has no lsm_set_self_attr(2)"),
+                    libc::EOPNOTSUPP => support::skipped(format!("this kernel has no {module:?}")),
                     other => assert!(
                         [libc::EINVAL, libc::EACCES, libc::EPERM, libc::ENOENT].contains(&other),
                         "{module:?}: {other}"
@@ -697,7 +698,7 @@ fn speculation_control() {
         match set_speculation_ctrl(SpeculationFeature::StoreBypass, SpeculationControl::Disable)
             .execute()
         {
-            // SAFETY: it only asks.
+            // SAFETY: the call only reads a value.
             Ok(_) => asked.all_answer(|| unsafe { libc::prctl(52, 0, 0, 0, 0) }.into(), 0b101),
             Err(Error::Call(errno))
                 if [libc::ENXIO, libc::ENODEV].contains(&errno.raw_os_error()) =>
@@ -714,7 +715,7 @@ fn a_session_keyring() {
     isolated("a_session_keyring", WATCHDOG, || {
         let asked = threads();
         // keyctl(2): KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING.
-        // SAFETY: it only asks.
+        // SAFETY: the call only reads a value.
         let session = || unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) };
         let before = session();
         match new_session_keyring(c"libpsx-test") {
@@ -726,7 +727,7 @@ fn a_session_keyring() {
                 asked.all_answer(session, joined as i64);
             }
             Err(Error::Call(errno)) if errno.raw_os_error() == libc::ENOSYS => {
-                support::skipped("no keyrings in this kernel");
+                support::skipped("this kernel has no keyrings");
             }
             other => panic!("{other:?}"),
         }
@@ -736,8 +737,8 @@ fn a_session_keyring() {
 
 /// One operation of each kind that points to memory, in one transaction that has been moved.
 #[test]
-fn arguments_travel_with_the_transaction() {
-    isolated_as_root("arguments_travel_with_the_transaction", WATCHDOG, || {
+fn arguments_move_with_the_transaction() {
+    isolated_as_root("arguments_move_with_the_transaction", WATCHDOG, || {
         let _asked = threads();
         let allow = [Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
         let groups = [gid(5)];
@@ -758,7 +759,7 @@ fn arguments_travel_with_the_transaction() {
     });
 }
 
-/// What the threads say of themselves is what /proc says of them, the one that differs too.
+/// The identities that the threads report are those of /proc, also for a thread that differs.
 #[test]
 fn identities_of_threads_that_differ() {
     isolated_as_root("identities_of_threads_that_differ", WATCHDOG, || {
@@ -768,11 +769,11 @@ fn identities_of_threads_that_differ() {
         setresgid(gid(4), gid(5), gid(6)).execute().unwrap();
         capbset_drop(Capability::SYS_BOOT).execute().unwrap();
         let sent = asked.0[0].0.send(|| {
-            // SAFETY: it takes numbers, and changes this thread.
+            // SAFETY: the call takes only numbers, and changes only this thread.
             unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };
-            // SAFETY: as above.
+            // SAFETY: see the comment above.
             unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-            // SAFETY: as above.
+            // SAFETY: see the comment above.
             unsafe { libc::syscall(libc::SYS_setresuid, 7, 8, 9) }
         });
         sent.unwrap();

@@ -1,4 +1,4 @@
-//! Making a namespace for all threads, beside what else may happen then.
+//! Tests a new namespace for all threads, beside other activity.
 #![allow(unsafe_code)]
 
 mod support;
@@ -19,10 +19,10 @@ fn links(name: &str) -> Vec<std::path::PathBuf> {
     proc::tids().into_iter().map(link).collect()
 }
 
-/// Another thread moves all of them while one makes a namespace: that one comes along.
+/// Another thread moves all threads while a thread creates a namespace. That thread moves too.
 #[test]
-fn while_another_thread_moves_all() {
-    isolated_as_root("while_another_thread_moves_all", WATCHDOG, || {
+fn while_another_thread_moves_all_threads() {
+    isolated_as_root("while_another_thread_moves_all_threads", WATCHDOG, || {
         static OVER: AtomicBool = AtomicBool::new(false);
         let mut state = seed();
         let first = std::fs::File::open("/proc/self/ns/uts").unwrap();
@@ -61,11 +61,11 @@ fn while_another_thread_moves_all() {
     });
 }
 
-/// The namespace that a process is in belongs to a user namespace in which it may do nothing: it could not go
-/// back, and does not leave.
+/// The namespace of a process belongs to a user namespace in which the process has no privileges. It could not return,
+/// so it does not leave.
 #[test]
-fn where_there_is_no_way_back() {
-    isolated_as_root("where_there_is_no_way_back", WATCHDOG, || {
+fn without_the_right_to_return() {
+    isolated_as_root("without_the_right_to_return", WATCHDOG, || {
         forked(|| {
             if !support::unshared(libc::CLONE_NEWUSER) {
                 return;

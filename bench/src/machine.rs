@@ -123,8 +123,8 @@ fn ticks() -> Result<Ticks> {
 /// Returns the CPU time of this program and of the children that it has waited for, in seconds.
 fn own() -> Result<f64> {
     let mut sum = 0.0;
-    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
-        let usage = getrusage(who)?;
+    for subject in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+        let usage = getrusage(subject)?;
         for time in [usage.user_time(), usage.system_time()] {
             sum += time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
         }

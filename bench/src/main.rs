@@ -2,9 +2,8 @@
 //!
 //! Each engine is a separate program (`bench/engines`), and all have the same command line. This program has the plan
 //! and the tables. In a row, every engine runs once in a fresh process, and then every engine runs again. A drift of
-//! the
-//! machine therefore affects all engines alike, and the ratio is what counts. An engine that is not available here is
-//! reported as SKIPPED, with the reason.
+//! the machine therefore affects all engines alike, and the ratio is what counts. An engine that is not available here
+//! is reported as SKIPPED, with the reason.
 //!
 //! Standard output, and the directory that `--out` names, get the results: report.md, results.csv,
 //! raw.txt (what the engines printed), and plots.

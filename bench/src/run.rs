@@ -32,8 +32,7 @@ pub(crate) fn all(plan: &Plan, built: &Built, raw: &Path) -> Result<Results> {
 }
 
 /// Runs every engine in turn, once per round. The order is reversed in every second round, so that no engine always
-/// runs
-/// after the same other engine.
+/// runs after the same other engine.
 fn rounds(
     row: &Row,
     cells: &mut [Cell],

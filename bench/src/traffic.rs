@@ -36,8 +36,7 @@ pub(crate) struct Served {
     /// Nanoseconds of each call or drop.
     pub(crate) ns: Vec<u64>,
     /// Delays, in nanoseconds, of threads that wake every millisecond: the largest of several threads for each call;
-    /// and
-    /// the largest of each thread.
+    /// and the largest of each thread.
     pub(crate) delays: Vec<u64>,
     pub(crate) threads: Vec<u64>,
     /// The number of drops after which a thread had the old state, or a thread in the old state served a request.
@@ -199,13 +198,13 @@ fn once(served: &mut Served, beside_recent: bool, plan: &Traffic) -> Result<()> 
 
 pub(crate) fn all(plan: &Traffic, built: &Built) -> Result<Vec<Served>> {
     let root = nix::unistd::geteuid().is_root();
-    let calls = CALLERS.map(|who| (who, "calls"));
-    let drops = DROPPERS.map(|who| (who, "drop"));
+    let calls = CALLERS.map(|engine| (engine, "calls"));
+    let drops = DROPPERS.map(|engine| (engine, "drop"));
     let no_wrk = watch(Command::new("wrk").arg("-v"), Duration::from_secs(10)).is_err();
     let mut all: Vec<(Served, bool)> = calls
         .into_iter()
         .chain(drops)
-        .filter(|(who, _)| *who != BASELINE || built.contains_key("baseline-server"))
+        .filter(|(engine, _)| *engine != BASELINE || built.contains_key("baseline-server"))
         .map(|((engine, beside_recent), what)| {
             let missing = beside_recent.then(|| built.get("libpsx")).flatten();
             let without = if no_wrk {

@@ -1,5 +1,5 @@
-// churn: threads of Go and of C come and go, compute, and take signals, while every call through package psx
-// reaches all of them. What they have is asked of the kernel: in /proc, from outside the package.
+// churn: threads of Go and of C are created and end, compute, and take signals, while every call through package psx
+// reaches all of them. The program checks the result in /proc, outside the package.
 package main
 
 /*
@@ -13,7 +13,7 @@ static void *nothing(void *unused) {
 	return unused;
 }
 
-// A thread of C that makes others, one after the other.
+// A thread of C that creates other threads, one after the other.
 static void *maker(void *unused) {
 	pthread_t thread;
 	while (!over) {
@@ -58,7 +58,7 @@ func fail(format string, arguments ...any) {
 	os.Exit(1)
 }
 
-// count says how many threads there are, and how many have this line in their status.
+// count returns the number of threads, and the number of threads that have this line in their status.
 func count(line string) (all, having int) {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -66,7 +66,7 @@ func count(line string) (all, having int) {
 	}
 	for _, task := range tasks {
 		status, err := os.ReadFile("/proc/self/task/" + task.Name() + "/status")
-		// A thread that is gone, or going: it will execute nothing more.
+		// The thread has ended or is ending, and executes nothing more.
 		if err != nil || strings.Contains(string(status), "State:\tZ") || strings.Contains(string(status), "State:\tX") {
 			continue
 		}
@@ -100,7 +100,7 @@ func main() {
 		go func() {
 			for !over.Load() {
 				done := make(chan bool)
-				// The thread dies with the goroutine that it is locked to.
+				// The thread ends with the goroutine that is locked to it.
 				go func() {
 					runtime.LockOSThread()
 					died.Add(1)
@@ -117,7 +117,7 @@ func main() {
 	if _, _, errno := psx.Syscall6(syscall.SYS_PRCTL, setNoNewPrivs, 1, 0, 0, 0, 0); errno != 0 {
 		fail("no_new_privs: %v", errno)
 	}
-	// Each thread counts its filters: none may have one more, or one less.
+	// Each thread counts its filters. All threads must have the same number.
 	most := 0
 	for calls := 1; calls <= 100; calls++ {
 		if errno := install(setSeccomp, modeFilter, &program); errno != 0 {
@@ -132,7 +132,7 @@ func main() {
 	over.Store(true)
 	C.stop()
 	if died.Load() == 0 || computed.Load() == 0 || caught.Load() == 0 {
-		fail("nothing went on beside the calls")
+		fail("no thread ran beside the calls")
 	}
 	fmt.Printf("100 calls, up to %d threads, %d died, %d signals\n", most, died.Load(), caught.Load())
 }

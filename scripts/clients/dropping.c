@@ -1,5 +1,6 @@
-/* dropping STEP: a program with threads drops something through libcap, and prints what /proc then says of its
-   threads: how many have which state. */
+/* dropping STEP: a program with threads drops a privilege through libcap. It prints the states that /proc then shows
+   for
+   its threads, and the number of threads in each state. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <pthread.h>
@@ -15,7 +16,7 @@ static void *sleep_for_ever(void *unused) {
     return unused;
 }
 
-/* The lines of a status file that tell what the thread may do. */
+/* Reads the lines of a status file that contain the privileges of the thread. */
 static void state_of(const char *tid, char *state, size_t size) {
     static const char *const fields[] = {"Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:"};
     char path[300], line[1000];

@@ -1,5 +1,5 @@
-// landlocked [alone]: go-landlock forbids this process the directory /etc. Threads of C and of Go say whether they
-// can still read it. With "alone", the system calls are made in one thread instead, past package psx.
+// landlocked [alone]: go-landlock denies this process the directory /etc. Threads of C and of Go report whether they
+// can still read it. With "alone", the program makes the system calls in one thread only, without package psx.
 package main
 
 /*
@@ -25,7 +25,7 @@ static int start(void) {
 	return pipe(asked) || pipe(answered) || pthread_create(&made, NULL, thread, NULL);
 }
 
-// Whether the thread of C, made before, can open the file.
+// Returns whether the thread of C, which was created before, can open the file.
 static int can_open(void) {
 	char byte = 0;
 	if (write(asked[1], &byte, 1) != 1 || read(answered[0], &byte, 1) != 1) return -1;
@@ -49,7 +49,7 @@ func fail(why any) {
 	os.Exit(1)
 }
 
-// readers are goroutines with a thread each, which say whether they can open the file.
+// readers starts goroutines that are locked to a thread and report whether they can open the file.
 func readers(count int) (chan<- bool, <-chan bool) {
 	ask, answer := make(chan bool), make(chan bool)
 	ready := make(chan bool)
@@ -70,7 +70,7 @@ func readers(count int) (chan<- bool, <-chan bool) {
 	return ask, answer
 }
 
-// alone does what go-landlock does, in this thread only.
+// alone does what go-landlock does, but only in the calling thread.
 func alone() error {
 	const handled = uint64(1 << 2) // LANDLOCK_ACCESS_FS_READ_FILE
 	attribute := handled
@@ -105,7 +105,7 @@ func main() {
 		return able
 	}
 	if able := can(); able != count+1 {
-		fail(fmt.Sprintf("%d could before", able))
+		fail(fmt.Sprintf("only %d threads could read the file before", able))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "alone" {
 		if err := alone(); err != nil {

@@ -36,13 +36,13 @@ use program::{CALLER_DIED, DONE, HEALED, Kind, PARTIAL, State, UNCHANGED};
 use sandbox::{Action, On, Sandbox};
 use tracer::{End, Fault, Phase, Plan, Role, When, watchdog};
 
-/// How long a run may take. In a full sweep the time is longer, so that only hangs reach it, not slow runs.
+/// The time limit of a run. A full sweep has a longer one, so that only hangs reach it, not slow runs.
 const WATCHDOG: Duration = Duration::from_secs(8);
 const FULL_WATCHDOG: Duration = Duration::from_secs(30);
-/// After so many forbidden outcomes of a program and a call, the other runs of the two are left out. Hangs take
-/// time, and mostly have one cause.
+/// After this many forbidden outcomes of a program and a call, their other runs are left out. Hangs take time, and
+/// mostly have one cause.
 const ENOUGH: u32 = 4;
-/// How long libpsx may try to stop the threads.
+/// The time in which libpsx may try to stop the threads.
 const DEADLINE: Duration = Duration::from_millis(300);
 
 const LATER: &str = "a later call fails";
@@ -166,14 +166,14 @@ struct Told {
     seconds: f64,
     /// If nothing was refused: the calls that libpsx made.
     made: BTreeSet<(Role, Phase, String)>,
-    /// The outcome is no fault of libpsx. Either the time was over before the program called libpsx: its set-up makes
-    /// threads and waits for them, which takes long on a machine under load. Or a call was refused in the last step
-    /// too, as far as libpsx can tell ([`tracer::Run::late`]); libpsx also remembers for a while that a thread's filter
-    /// refuses gettid(2), since a filter cannot be taken away.
+    /// The outcome is not a fault of libpsx. Either the time was over before the program called libpsx: its set-up
+    /// creates threads and waits for them, which takes long on a machine under load. Or a call was refused in the last
+    /// step too, as far as libpsx can tell ([`tracer::Run::late`]). libpsx also remembers for a while that a thread's
+    /// filter refuses gettid(2), because a filter cannot be removed.
     again: bool,
 }
 
-/// How often a run begins again that tells nothing ([`Told::again`]).
+/// The number of attempts for a run that shows nothing ([`Told::again`]).
 const ATTEMPTS: u32 = 4;
 
 /// Performs the run of a row. It needs a process with one thread.
@@ -200,7 +200,7 @@ fn run_once(row: Row) -> Told {
     let time = watchdog(if full() { FULL_WATCHDOG } else { WATCHDOG });
     let plan = Plan { fault, healed: HEALED, asked, watchdog: time, traced };
     let deadline = watchdog(DEADLINE);
-    // A filter is there in the last step too, unless it was that of a caller that has died.
+    // A filter still exists in the last step, unless it belonged to a caller that has died.
     let lasting = sandbox
         .is_some_and(|sandbox| sandbox.on != On::Caller || sandbox.action != Action::KillThread);
     let mut expected = State::of(std::process::id() as i32).expect("this process");
@@ -229,7 +229,7 @@ fn run_once(row: Row) -> Told {
                 let all = right + other;
                 let threads = statuses_of(pid);
                 wrong = Some(format!(
-                    "step {step}: {other} of {all} threads are not as the result says; {result}; {threads}"
+                    "step {step}: {other} of {all} threads are not in the state that the result states; {result}; {threads}"
                 ));
             } else if last && code == UNCHANGED && !lasting {
                 wrong = Some(format!("{LATER}: {result}"));
@@ -245,11 +245,11 @@ fn run_once(row: Row) -> Told {
     let announced = run.complaint.contains("libpsx: ");
     let kills =
         matches!(sandbox, Some(Sandbox { action: Action::KillProcess | Action::KillThread, .. }));
-    // Each of them may be what the line needs.
+    // The line may need each of these calls.
     let writes = |call: &str| LINE.split('+').any(|needed| call.split('+').any(|c| c == needed));
     let refuses_line = fault.is_some_and(|fault| writes(fault.call))
         || sandbox.is_some_and(|sandbox| writes(sandbox.call));
-    // The timer may be faster than a traced process.
+    // The timer may expire before a traced process has finished.
     let timed = run.made.keys().any(|made| made.call == "timer_settime");
     let divergence = row.kind == Kind::Divergence;
     let (outcome, detail) = match (wrong, run.end) {
@@ -260,7 +260,8 @@ fn run_once(row: Row) -> Told {
         (None, End::Hung) => {
             let texts = texts.join("; ");
             let (steps, time) = (codes.len(), plan.watchdog);
-            let part = if run.began { "" } else { " (in the set-up, before libpsx is called)" };
+            let part =
+                if run.began { "" } else { " (in the set-up, before the first call of libpsx)" };
             let hung = &run.hung;
             let detail = format!("not over after {time:.0?}, {steps} steps{part}; {texts}; {hung}");
             (Outcome::Forbidden, detail)
@@ -281,9 +282,10 @@ fn run_once(row: Row) -> Told {
         (None, End::Killed(signal)) => {
             (Outcome::Forbidden, format!("killed by signal {signal} after {} steps", codes.len()))
         }
-        (None, End::Exited(0)) if divergence && codes.contains(&DONE) => {
-            (Outcome::Forbidden, "a thread's result differs, and the process lives".to_owned())
-        }
+        (None, End::Exited(0)) if divergence && codes.contains(&DONE) => (
+            Outcome::Forbidden,
+            "a thread's result differs, and the process is still alive".to_owned(),
+        ),
         (None, End::Exited(0)) if fault.is_some() && run.hits == 0 => {
             (Outcome::NotReached, String::new())
         }
@@ -332,11 +334,11 @@ fn statuses_of(pid: i32) -> String {
 fn run_all(rows: &[Row]) -> Vec<Told> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(rows.len());
     let next = tracer::shared_memory(size_of::<AtomicUsize>()) as *const AtomicUsize;
-    // SAFETY: zeroed, and never given back.
+    // SAFETY: the memory is zeroed and stays mapped.
     let next = unsafe { &*next };
-    // Forbidden outcomes of a program and a call are counted at the place of their first row.
+    // Forbidden outcomes of a program and a call are counted in the word of their first row.
     let counts = tracer::shared_memory(rows.len() * size_of::<AtomicU32>()) as *const AtomicU32;
-    // SAFETY: as many words, zeroed, and never given back.
+    // SAFETY: the memory has this many zeroed words and stays mapped.
     let counts = unsafe { std::slice::from_raw_parts(counts, rows.len()) };
     let mut first = BTreeMap::new();
     let key =
@@ -352,7 +354,7 @@ fn run_all(rows: &[Row]) -> Vec<Told> {
         let mut pipe = [0; 2];
         // SAFETY: the kernel writes two descriptors.
         assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-        // SAFETY: both are this function's own.
+        // SAFETY: only this function owns the two descriptors.
         let [read, mut write] = pipe.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) });
         pids.push(tracer::alone(|| {
             loop {
@@ -433,8 +435,8 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
         let usual = matches!(kind, Kind::Threads | Kind::ZombieLeader | Kind::OneThread);
         let mut always = BTreeSet::new();
         for (role, phase, call) in calls {
-            // Without rt_sigreturn no handler of any program returns. Before it is killed, a program whose
-            // threads differ is like any other.
+            // Without rt_sigreturn no handler of any program returns. Until it is killed, a program whose threads
+            // differ behaves like any other.
             let same = kind == Kind::Divergence && *phase != Phase::Kill;
             if call == "rt_sigreturn" || same {
                 continue;
@@ -464,7 +466,7 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
             }
         }
         if kind == Kind::Threads {
-            // One of them can stand in for another.
+            // Another call of the group can replace a refused one.
             for (role, calls) in
                 [(Role::Caller, COUNTS), (Role::Caller, "futex"), (Role::Held, "futex")]
             {
@@ -472,7 +474,7 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
             }
         }
         if kind == Kind::Divergence {
-            // libpsx has several ways to kill the process. The later ones are taken if the first ones fail.
+            // libpsx has several ways to kill the process. It uses the later ones if the first ones fail.
             let timer = "timer_create+timer_settime";
             for call in
                 [timer, LINE, "tgkill+kill", "getpid+gettid", "rt_sigaction+rt_sigprocmask", ENDS]
@@ -481,7 +483,7 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
             }
         }
     }
-    // These filters look at the call's number, not at its operation.
+    // These filters check the number of the call, not its operation.
     let calls: BTreeSet<&str> = made.values().flatten().map(|(.., call)| call.as_str()).collect();
     let calls = calls.into_iter().filter_map(|call| call.split(' ').next());
     let calls: BTreeSet<String> = calls.map(str::to_owned).collect();
@@ -514,7 +516,7 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
 
 /// Every call that the line on standard error may need.
 const LINE: &str = "pwritev2+fstat+fstatfs+ioctl+ppoll+write";
-/// Every call that tells how many threads there are.
+/// Every call that can tell the number of threads.
 const COUNTS: &str = "newfstatat+statx+fstat";
 /// Every call that ends a process.
 const ENDS: &str = "tgkill+kill+exit_group";
@@ -538,7 +540,7 @@ fn table(rows: &[Row], told: &[Told]) -> String {
     text
 }
 
-/// Returns whether all errors and more occurrences are wanted.
+/// Returns whether all errors and more occurrences are requested.
 fn full() -> bool {
     std::env::var_os("PSX_FAULTS_FULL").is_some()
 }

@@ -1,7 +1,7 @@
 //! The programs whose calls are refused, and the states that an observer expects in their threads.
 //!
-//! Each program makes three changes, and then a fourth one when nothing is refused any more. The observer looks
-//! at every thread after each change.
+//! Each program makes three changes while calls are refused, and a fourth one afterwards. The observer reads the state
+//! of every thread after each change.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -13,12 +13,12 @@ use libpsx::{Broadcast, Error, ResultCheck, Sensitivity, Transaction, Transactio
 use crate::sandbox::{self, Action, On, Sandbox};
 use crate::tracer::{self, Board, statuses};
 
-/// What the process consists of.
+/// The threads and the environment of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// The caller alone.
+    /// Only the caller.
     OneThread,
-    /// Threads that sleep, and one that computes.
+    /// Threads that sleep, and a thread that computes.
     Threads,
     /// The leader has exited and is a zombie; the ids of the threads are far apart.
     ZombieLeader,
@@ -46,7 +46,7 @@ impl Kind {
 /// The first step in which nothing is refused.
 pub const HEALED: u32 = 4;
 
-/// The calls that the steps ask libpsx for.
+/// The calls that the steps request from libpsx.
 pub const ASKED: &[i64] =
     &[libc::SYS_setgroups, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_prctl];
 
@@ -64,7 +64,7 @@ pub static EMPTY: OnceLock<PathBuf> = OnceLock::new();
 const SLEEPERS: u32 = 7;
 const GROUPS: [u32; 2] = [4711, 4712];
 const GROUP: usize = 4242;
-/// Only the real id is set: a process that may not mount a /proc takes seconds for a call if it has none.
+/// Only the real id is set. Without /proc, a call takes seconds in a process that may not mount one.
 const USER: usize = 4343;
 
 /// The lines of /proc/PID/status that the steps change.
@@ -112,7 +112,7 @@ impl State {
         new
     }
 
-    /// Returns how many living threads are in this state, and how many are in another.
+    /// Returns the number of living threads that are in this state, and of those that are in another.
     pub fn count(&self, pid: i32) -> (usize, usize) {
         let threads = statuses(pid);
         let living = threads.into_values().filter(|fields| !is_dead(fields));
@@ -146,7 +146,7 @@ pub fn program(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, dead
                 go(board, kind, sandbox, deadline);
                 tracer::end(0);
             });
-            // SAFETY: ends this thread alone.
+            // SAFETY: the call ends only this thread.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         }
     }
@@ -160,7 +160,7 @@ fn wait_for_the_leader() {
     }
 }
 
-/// Takes the alternate stack away. std's has no room for a handler of SIGSYS above that of signal 33.
+/// Removes the alternate stack. The one of std has no room for a handler of SIGSYS above the handler of signal 33.
 fn without_alternate_stack() {
     let none =
         libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -175,7 +175,7 @@ fn sleeper(board: &'static Board, prepare: Option<Box<dyn FnOnce() + Send>>) {
         prepare.into_iter().for_each(|prepare| prepare());
         board.ready.fetch_add(1, SeqCst);
         loop {
-            // SAFETY: touches no memory.
+            // SAFETY: the call touches no memory.
             unsafe { libc::pause() };
         }
     });
@@ -191,7 +191,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     let others = if kind == Kind::OneThread { 0 } else { SLEEPERS };
     for number in 0..others {
         if kind == Kind::ZombieLeader {
-            // The threads between take ids that libpsx could guess.
+            // The threads in between use ids that libpsx could guess.
             (0..12 + number).for_each(|_| drop(std::thread::spawn(|| ()).join()));
         }
         let own = sandbox.filter(|sandbox| number == 3 && sandbox.on == On::OneHeld);
@@ -218,7 +218,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
         let tid = Arc::new(AtomicU32::new(0));
         let told = tid.clone();
         std::thread::spawn(move || {
-            // SAFETY: touches no memory.
+            // SAFETY: the call touches no memory.
             told.store(unsafe { libc::gettid() } as u32, SeqCst);
             sandbox.into_iter().for_each(Sandbox::install);
             three_steps(board, kind, deadline);
@@ -228,7 +228,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
             }
         });
         let (pid, died) = (std::process::id(), || board.ready.load(SeqCst) != 0);
-        // SAFETY: asks whether the thread is there.
+        // SAFETY: signal 0 only tests whether the thread exists.
         let lives = |tid: u32| unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) } == 0;
         while died() && (tid.load(SeqCst) == 0 || lives(tid.load(SeqCst))) {
             std::thread::sleep(Duration::from_millis(1));
@@ -249,7 +249,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     }
     let arguments = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     let last = Broadcast::new(libc::SYS_prctl, arguments).sensitivity(Sensitivity::Error);
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     single(board, || unsafe { last.deadline(deadline * 10).execute().map(drop) });
     stop.store(true, SeqCst);
 }
@@ -267,9 +267,9 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     let group = [GROUP, GROUP, GROUP, 0, 0, 0];
     let both = Transaction::new();
     let same = ResultCheck::SameResult;
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     let both = unsafe { both.with_call(libc::SYS_setresgid, group, same) };
-    // SAFETY: reads no memory for no groups.
+    // SAFETY: with zero groups the call reads no memory.
     let both = unsafe { both.with_call(libc::SYS_setgroups, [0; 6], same) };
     board.enter();
     let done = both.deadline(deadline).execute_with_report().map(drop);
@@ -284,7 +284,7 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     }
 
     let set_user = Broadcast::new(libc::SYS_setresuid, [USER, 0, 0, 0, 0, 0]);
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     single(board, || unsafe { set_user.deadline(deadline).execute_with_report().map(drop) });
 }
 

@@ -14,11 +14,11 @@ pub enum On {
     OneHeld,
 }
 
-/// What the filter does to the call.
+/// What the filter does with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     Errno(i32),
-    /// It sends SIGSYS, whose handler makes the call in the program's place.
+    /// The filter sends SIGSYS. The handler makes the call in place of the program.
     Trap,
     KillThread,
     KillProcess,
@@ -31,7 +31,7 @@ pub struct Sandbox {
     pub call: &'static str,
 }
 
-// The handler of SIGSYS makes the call here, where the filter allows it.
+// The SIGSYS handler makes the call at this address, where the filter allows it.
 global_asm!(
     ".globl psx_faults_emulate",
     "psx_faults_emulate:",
@@ -92,7 +92,7 @@ pub fn answer_traps(sandbox: Sandbox) {
     if sandbox.action != Action::Trap {
         return;
     }
-    // SAFETY: all its fields are integers.
+    // SAFETY: all fields of the structure are integers.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_trap as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
@@ -101,17 +101,17 @@ pub fn answer_traps(sandbox: Sandbox) {
 }
 
 extern "C" fn on_trap(_: i32, info: *const libc::siginfo_t, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel's.
+    // SAFETY: the kernel passes a valid context.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
     // In the kernel's siginfo_t of SIGSYS the number follows an address.
-    // SAFETY: within the structure.
+    // SAFETY: the result is within the structure.
     let at = unsafe { info.cast::<i32>().add(6) };
     // SAFETY: the kernel has written it.
     let nr = unsafe { *at };
     let arguments =
         [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9]
             .map(|register| registers[register as usize]);
-    // SAFETY: it is the call that the interrupted code wanted to make.
+    // SAFETY: this is the call that the interrupted code intended to make.
     registers[libc::REG_RAX as usize] =
         unsafe { psx_faults_emulate(i64::from(nr), arguments.as_ptr()) };
 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 fn main() {
-    // What a runner asks that wants the names of tests.
+    // A test runner passes this argument to get the names of tests.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }

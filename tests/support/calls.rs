@@ -1,4 +1,4 @@
-//! Calls that every test makes, and threads that they are made on.
+//! Calls that every test makes, and threads for these calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,25 +12,25 @@ use super::{proc, watchdog};
 /// The deadline of a call that has to succeed, before `PSX_WATCHDOG_FACTOR`.
 pub const LONG: Duration = Duration::from_secs(30);
 
-/// The timer slack of this thread, the harmless per-thread value that most tests set.
+/// Returns the timer slack of this thread, the harmless per-thread value that most tests set.
 pub fn slack_here() -> usize {
     // SAFETY: PR_GET_TIMERSLACK touches no memory.
     unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) as usize }
 }
 
-/// The call that sets it.
+/// Returns the call that sets the timer slack.
 pub fn slack(value: usize) -> Broadcast {
     let set = libc::PR_SET_TIMERSLACK as usize;
     Broadcast::new(libc::SYS_prctl, [set, value, 0, 0, 0, 0])
 }
 
-/// Sets it in every thread.
+/// Sets the timer slack in every thread.
 pub fn set_slack(value: usize) -> Result<Report, Error> {
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
     unsafe { slack(value).deadline(watchdog(LONG)).execute_with_report() }
 }
 
-/// Threads that sleep for good.
+/// Starts threads that sleep until the process ends.
 pub fn sleepers(count: usize) {
     for _ in 0..count {
         std::thread::spawn(|| {
@@ -41,7 +41,7 @@ pub fn sleepers(count: usize) {
     }
 }
 
-/// Threads that compute until the process ends.
+/// Starts threads that compute until the process ends.
 pub fn computing(count: usize) {
     for _ in 0..count {
         std::thread::spawn(|| {
@@ -52,8 +52,8 @@ pub fn computing(count: usize) {
     }
 }
 
-/// Threads that sleep in pause(2), and count how often a signal has woken them: pause(2) is not restarted,
-/// so each thread that a call held counts one more when it has left. Each prepares itself with its index.
+/// Starts threads that sleep in pause(2), and count how often a signal has woken them. pause(2) is not restarted, so
+/// each thread that a call held counts one more when it has left. Each thread prepares itself with its index.
 pub fn counting(
     count: usize,
     prepare: impl Fn(usize) + Send + Clone + 'static,
@@ -76,7 +76,7 @@ pub fn counting(
     while ready.load(Ordering::SeqCst) < count {
         std::thread::yield_now();
     }
-    // Each of them sleeps soon.
+    // The threads fall asleep soon after they have started.
     std::thread::sleep(Duration::from_millis(20));
     counters
 }
@@ -88,11 +88,11 @@ pub fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Has the calling thread run on this CPU alone.
+/// Restricts the calling thread to this CPU.
 pub fn on_cpu(cpu: usize) {
-    // SAFETY: a set of CPUs is plain data.
+    // SAFETY: all fields of the structure are integers.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: checked against the bounds of the set.
+    // SAFETY: CPU_SET checks the number against the bounds of the set.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the kernel reads the set.
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
@@ -105,23 +105,23 @@ pub fn scheduler(policy: i32, priority: i32) -> bool {
     unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
 }
 
-/// Memory that is shared with children of fork, all zero.
+/// Returns zeroed memory that children of fork share.
 pub fn shared_word() -> &'static AtomicUsize {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: the call creates a new mapping.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
-    // SAFETY: zeroed memory, never unmapped.
+    // SAFETY: the memory is zeroed, and never unmapped.
     unsafe { &*at.cast() }
 }
 
-/// One instruction of a seccomp program.
+/// Returns one instruction of a seccomp program.
 pub fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// A program that does `listed` to these calls and `others` to the rest.
+/// Returns a program that applies `listed` to these calls and `others` to the rest.
 pub fn program(calls: &[i64], listed: u32, others: u32) -> Vec<libc::sock_filter> {
     let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -133,12 +133,12 @@ pub fn program(calls: &[i64], listed: u32, others: u32) -> Vec<libc::sock_filter
     program
 }
 
-/// What seccomp(2) wants to know of a program, which must outlive it.
+/// Returns seccomp(2)'s description of a program. The program must outlive it.
 pub fn header(program: &[libc::sock_filter]) -> libc::sock_fprog {
     libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() }
 }
 
-/// Puts a filter on the calling thread.
+/// Installs a filter in the calling thread.
 pub fn install(program: &[libc::sock_filter]) {
     let program = header(program);
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
@@ -148,7 +148,7 @@ pub fn install(program: &[libc::sock_filter]) {
     assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, 0, &program) }, 0);
 }
 
-/// Puts a filter on every thread of the process.
+/// Installs a filter in every thread of the process.
 pub fn install_everywhere(program: &[libc::sock_filter]) {
     let program = header(program);
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
@@ -158,18 +158,18 @@ pub fn install_everywhere(program: &[libc::sock_filter]) {
     assert_eq!(unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &program) }, 0);
 }
 
-/// A filter for this thread that does `action` to the call `nr`, and allows the rest.
+/// Installs a filter in this thread that applies `action` to the call `nr`, and allows the rest.
 pub fn filter(nr: i64, action: u32) {
     install(&program(&[nr], action, libc::SECCOMP_RET_ALLOW));
 }
 
-/// The futex(2) operation, on memory of this process alone.
+/// Returns the futex(2) operation on memory of this process only.
 pub fn private(operation: libc::c_int) -> u32 {
     (operation | libc::FUTEX_PRIVATE_FLAG) as u32
 }
 
-/// A filter for this thread that does `action` to this operation of futex(2), if the address is that of
-/// a word, and allows the rest.
+/// Installs a filter in this thread that applies `action` to this operation of futex(2) if the address is that of a
+/// word, and allows the rest.
 pub fn filter_futex(operation: u32, action: u32) {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -189,8 +189,8 @@ pub fn filter_futex(operation: u32, action: u32) {
     ]);
 }
 
-/// Beside a thread that nobody can reach, one whose filter kills it in the moment in which it falls
-/// asleep, and not before: it does not make up for the other, which the call fails for.
+/// One thread cannot be reached. The filter of another thread kills it at the moment when it falls asleep. The dead
+/// thread must not hide the unreachable one, and the call fails.
 pub fn killed_asleep_beside_a_thread_that_blocks_the_signal() {
     prepared(block_all);
     prepared(|| filter_futex(private(libc::FUTEX_WAIT), libc::SECCOMP_RET_KILL_THREAD));
@@ -200,14 +200,14 @@ pub fn killed_asleep_beside_a_thread_that_blocks_the_signal() {
     assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
 }
 
-/// A thread that prepares itself, has done so when this returns, and sleeps for good: in pause(2),
-/// which a filter may allow where it allows little else.
+/// Starts a thread that prepares itself and then sleeps until the process ends. It has prepared itself when this
+/// function returns. It sleeps in pause(2), which a filter may allow although it allows little else.
 pub fn prepared(prepare: impl FnOnce() + Send + 'static) {
     let ready = Arc::new(AtomicBool::new(false));
     let is_ready = ready.clone();
     std::thread::spawn(move || {
         prepare();
-        // No system call, for there may be a filter by now.
+        // Not a system call, because the thread may have a filter by now.
         ready.store(true, Ordering::SeqCst);
         loop {
             // SAFETY: pause touches no memory.
@@ -225,8 +225,8 @@ pub fn no_new_privs() -> Result<Report, Error> {
     unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(watchdog(LONG)).execute_with_report() }
 }
 
-/// Adds a filter that allows everything. It is not idempotent: each thread counts its filters. It
-/// wants no_new_privs. The deadline is multiplied by `PSX_WATCHDOG_FACTOR`.
+/// Adds a filter that allows everything. It is not idempotent: each thread counts its filters. It requires
+/// no_new_privs. The deadline is multiplied by `PSX_WATCHDOG_FACTOR`.
 pub fn add_filter(deadline: Duration) -> Result<Report, Error> {
     let allow = [step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)];
     let program = header(&allow);
@@ -238,7 +238,7 @@ pub fn add_filter(deadline: Duration) -> Result<Report, Error> {
     }
 }
 
-/// Every thread shows this in its status.
+/// Checks that every thread shows this value in its status.
 pub fn all_have(field: &str, wanted: &str) {
     let seen = proc::field_in_every_thread(field);
     assert!(seen.values().all(|value| value == wanted), "{field}: not {wanted}: {seen:?}");
@@ -248,12 +248,12 @@ pub fn all_have_filters(count: usize) {
     all_have("Seccomp_filters", &count.to_string());
 }
 
-/// Blocks every signal in this thread, past the C library, which would leave signal 33 out.
+/// Blocks every signal in this thread by the raw call. The C library would leave signal 33 out.
 pub fn block_all() {
     set_mask(!0);
 }
 
-/// Sets this thread's mask, past the C library.
+/// Sets this thread's mask by the raw call.
 pub fn set_mask(mask: u64) {
     let set = libc::SIG_SETMASK;
     let at = &raw const mask;
@@ -261,8 +261,7 @@ pub fn set_mask(mask: u64) {
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, set, at, 0usize, 8usize) };
 }
 
-/// A sleeping thread that says what its slack is when it is asked: where nobody can look at it from
-/// outside.
+/// A sleeping thread that returns its slack on request, for cases in which /proc cannot be read.
 pub struct Witness {
     ask: Sender<()>,
     answer: Receiver<usize>,
@@ -290,7 +289,7 @@ pub fn witnesses(count: usize) -> Vec<Witness> {
     (0..count).map(|_| Witness::new()).collect()
 }
 
-/// Sets the slack of every thread, and lets each witness tell its own.
+/// Sets the slack of every thread, and checks it in each witness.
 pub fn covers(witnesses: &[Witness], value: usize) -> Report {
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
     let report =
@@ -302,7 +301,7 @@ pub fn covers(witnesses: &[Witness], value: usize) -> Report {
     report
 }
 
-/// What is asked in a thread.
+/// A question that a thread answers about itself.
 pub type Question = fn() -> i64;
 
 /// Threads that answer questions about themselves.
@@ -323,7 +322,7 @@ impl Asked {
         )
     }
 
-    /// This thread and the others all answer so.
+    /// Checks that this thread and all others give this answer.
     pub fn all_answer(&self, question: Question, wanted: i64) {
         assert_eq!(question(), wanted);
         for (ask, answered) in &self.0 {

@@ -26,10 +26,10 @@ unsafe extern "C" {
     fn after_emulated_call();
 }
 
-/// How many calls the handler has answered.
+/// The number of calls that the handler has answered.
 pub static TRAPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// After so many answers the handler answers `-EPERM`.
+/// After this many answers the handler returns `-EPERM`.
 pub static EMULATED_CALLS: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// The latest trapped call.
@@ -54,7 +54,7 @@ extern "C" fn emulate(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
         };
 }
 
-/// Has the handler answer for the kernel from now on.
+/// Makes the handler emulate the kernel from now on.
 pub fn emulate_trapped_calls() {
     on_sigsys(emulate);
 }
@@ -69,7 +69,7 @@ pub fn on_sigsys(handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_
     assert_eq!(unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) }, 0);
 }
 
-/// A filter that traps these calls, except the emulator's own.
+/// Returns a filter that traps these calls, except those of the emulator.
 pub fn trapping(calls: &[i64]) -> Vec<libc::sock_filter> {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -90,7 +90,7 @@ pub fn trapping(calls: &[i64]) -> Vec<libc::sock_filter> {
     program
 }
 
-/// Two handlers and their frames need more than the alternate stack that std has made for one.
+/// Removes the alternate stack: two handlers and their frames need more space than std's has.
 pub fn without_alternate_stack() {
     let none =
         libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -98,15 +98,15 @@ pub fn without_alternate_stack() {
     assert_eq!(unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) }, 0);
 }
 
-/// From within a handler: the interrupted code does not go on. The thread goes to `place` on a new
-/// stack, with no signal blocked, as by siglongjmp(3).
+/// Called in a handler. The interrupted code does not continue: the thread continues at `place` on a new stack, with no
+/// signal blocked, as after siglongjmp(3).
 pub fn leave_by_jump(context: *mut libc::c_void, place: extern "C" fn() -> !) {
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel has written the frame.
     let context = unsafe { &mut *context };
     let stack = super::raw::memory(256 << 10) + (256 << 10);
     context.uc_mcontext.gregs[libc::REG_RIP as usize] = place as *const () as i64;
-    // As after a call instruction.
+    // The stack pointer is as after a call instruction.
     context.uc_mcontext.gregs[libc::REG_RSP as usize] = (stack - 64 - 8) as i64;
     // SAFETY: all-zero is the empty set.
     context.uc_sigmask = unsafe { std::mem::zeroed() };

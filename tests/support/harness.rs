@@ -1,4 +1,4 @@
-//! What the tests of every package of this workspace share: the note that a test is skipped, and the factor on
+//! Code that the tests of every package of this workspace share: the note that a test is skipped, and the factor for
 //! watchdogs. It contains no unsafe code, and each package's support module includes it by its path.
 
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub const CASE: &str = "PSX_CASE";
 const NOTE: &str = "SKIPPED: ";
 
-/// Notes why a test, or a part of it, cannot run here.
+/// Records why a test, or a part of it, cannot run here.
 pub fn skipped(why: impl Display) {
     let thread = std::thread::current();
     let case = std::env::var(CASE);
@@ -27,7 +27,7 @@ pub fn repeat_notes(output: &str) {
     notes.for_each(|line| note(line, false));
 }
 
-/// Cargo captures what `print!` and `eprint!` write, and nothing else. So the line is seen at once. The test target
+/// Cargo captures only what `print!` and `eprint!` write. A direct write shows the line at once. The test target
 /// `skipped`, which cargo runs last, prints it again. A child leaves that to its parent.
 fn note(line: &str, child: bool) {
     let line = format!("{line}\n");
@@ -38,19 +38,19 @@ fn note(line: &str, child: bool) {
     }
 }
 
-/// The notes of the test programs that one process, which is cargo, has started.
+/// Returns the file with the notes of all test programs that one process, which is cargo, has started.
 pub fn list() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("skipped-{}", parent_id()))
 }
 
-/// Counts from 0 to `most`, and ends sooner if a third of the watchdog's time is over: how long a round takes depends on
-/// what else runs on the machine, and that must not fail a test.
+/// Counts from 0 to `most`, and stops earlier if a third of the watchdog's time is over. The time of a round depends on
+/// the load of the machine, and that must not fail a test.
 pub fn repeated(most: usize, limit: Duration) -> impl Iterator<Item = usize> {
     let (started, limit) = (Instant::now(), watchdog(limit) / 3);
     (0..most).take_while(move |_| started.elapsed() < limit)
 }
 
-/// A time limit whose only purpose is that a hang ends, multiplied by `PSX_WATCHDOG_FACTOR`.
+/// Returns a time limit that only ends hangs, multiplied by `PSX_WATCHDOG_FACTOR`.
 pub fn watchdog(limit: Duration) -> Duration {
     let Ok(text) = std::env::var("PSX_WATCHDOG_FACTOR") else { return limit };
     let factor = text.parse().ok().filter(|factor: &f64| factor.is_normal() && *factor > 0.0);

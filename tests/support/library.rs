@@ -1,24 +1,24 @@
-//! Functions of a C library that may not be here.
+//! Functions of a C library that may not be installed.
 
 use std::ffi::{CStr, c_void};
 
-/// A loaded library, for good.
+/// A library that is loaded until the process ends.
 #[derive(Clone, Copy)]
 pub struct Library(*mut c_void);
 
 impl Library {
-    /// None, and a note, if it is not here.
+    /// Loads the library. Returns `None`, and records a skipped test, if it is not installed.
     pub fn load(name: &CStr) -> Option<Self> {
-        // SAFETY: what tests load may be loaded at any time.
+        // SAFETY: the libraries that tests load may be loaded at any time.
         let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
         if library.is_null() {
-            super::skipped(format!("no {} here", name.to_string_lossy()));
+            super::skipped(format!("{} is not installed", name.to_string_lossy()));
             return None;
         }
         Some(Self(library))
     }
 
-    /// A function of it.
+    /// Returns a function of the library.
     ///
     /// # Safety
     /// `F` is the type of a pointer to that function.
@@ -27,7 +27,7 @@ impl Library {
         // SAFETY: the name is a string.
         let at = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         assert!(!at.is_null(), "{name:?}");
-        // SAFETY: as large, and such a pointer.
+        // SAFETY: the caller guarantees that `F` is a pointer to this function, so it has the size of an address.
         unsafe { std::mem::transmute_copy(&at) }
     }
 }

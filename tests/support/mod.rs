@@ -1,5 +1,5 @@
-//! What every integration test stands on: a child process of its own for each case, with a
-//! watchdog, and eyes that look from outside.
+//! The base of every integration test: a separate child process for each case, with a watchdog, and observation from
+//! outside.
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod calls;
@@ -24,15 +24,15 @@ pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;
 pub use namespaces::{private_mounts, unshared, user_namespaces};
 
-/// Runs `body` in a child process of its own, which is this very test run again. Panics if the
-/// child fails, or is not done when the watchdog's time is over. The time is multiplied by `PSX_WATCHDOG_FACTOR`.
+/// Runs `body` in a separate child process, which executes this same test again. Panics if the child fails, or if it
+/// has not ended when the watchdog's time is over. The time is multiplied by `PSX_WATCHDOG_FACTOR`.
 pub fn isolated(name: &str, watchdog: Duration, body: fn()) {
     let (status, output) = isolated_status(name, watchdog, body);
     print!("{output}");
     assert!(status.success(), "{name}: the child ended with {status}");
 }
 
-/// Like [`isolated`], for a child that is meant to die: gives how it ended and what it wrote.
+/// Like [`isolated`], for a child that is meant to die. Returns how it ended and what it wrote.
 pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, String) {
     if std::env::var(CASE).as_deref() == Ok(name) {
         body();
@@ -71,7 +71,7 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
         }
         if hung.is_none() && started.elapsed() > limit {
             hung = Some(threads_of(child.id()));
-            // SAFETY: kill(2) of the process group that was made for this child.
+            // SAFETY: the process group was made for this child.
             unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -85,22 +85,22 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
     (status, output)
 }
 
-/// Ends this process as it stands. `std::process::exit` will not do while another thread makes
-/// broadcasts: see `libpsx::docs::limitations`, "Signals".
+/// Ends this process at once. `std::process::exit` is not suitable while another thread makes broadcasts: see
+/// `libpsx::docs::limitations`, "Signals".
 pub fn end(code: i32) -> ! {
     let _ = std::io::stdout().flush();
     // SAFETY: _exit(2) touches no memory.
     unsafe { libc::_exit(code) }
 }
 
-/// Like [`isolated`], or a note that it has to be left out.
+/// Like [`isolated`]. Records a skipped test if the process is not root.
 pub fn isolated_as_root(name: &str, watchdog: Duration, body: fn()) {
     if !skipped_without_root(name) {
         isolated(name, watchdog, body);
     }
 }
 
-/// Whether a case that needs root has to be left out; says so.
+/// Returns whether a case has to be left out because it needs root. Records that.
 pub fn skipped_without_root(name: &str) -> bool {
     // SAFETY: geteuid touches no memory.
     let other = unsafe { libc::geteuid() } != 0;
@@ -115,9 +115,9 @@ pub fn forked(body: impl FnOnce()) {
     assert_eq!(forked_status(body), 0);
 }
 
-/// Like [`forked`], for a child that ends in its own way: gives the status as waitpid(2) does.
+/// Like [`forked`], for a child that ends in its own way. Returns the status as waitpid(2) does.
 pub fn forked_status(body: impl FnOnce()) -> i32 {
-    // SAFETY: glibc allows its child everything that the tests do.
+    // SAFETY: glibc allows everything that the tests do in a child.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
@@ -126,7 +126,7 @@ pub fn forked_status(body: impl FnOnce()) -> i32 {
     reap(pid)
 }
 
-/// Waits for a child, or for what is traced, and gives its status as waitpid(2) does.
+/// Waits for a child or a tracee. Returns its status as waitpid(2) does.
 pub fn reap(pid: i32) -> i32 {
     let mut status = 0;
     // SAFETY: the kernel writes the status.
@@ -134,7 +134,7 @@ pub fn reap(pid: i32) -> i32 {
     status
 }
 
-/// Where the threads of a process that hangs are.
+/// Returns where the threads of a process that hangs are.
 fn threads_of(pid: u32) -> String {
     let mut text = String::new();
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return text };
@@ -150,7 +150,7 @@ fn threads_of(pid: u32) -> String {
     text
 }
 
-/// What a random test begins with: another each time, printed; PSX_SEED has it begin with that.
+/// Returns the seed of a random test and prints it. It differs each time, unless PSX_SEED sets it.
 pub fn seed() -> u64 {
     let given = std::env::var("PSX_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
@@ -158,7 +158,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// xorshift64*.
+/// Returns the next number of xorshift64*.
 pub fn random(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;
@@ -166,13 +166,13 @@ pub fn random(state: &mut u64) -> u64 {
     state.wrapping_mul(0x2545_f491_4f6c_dd1d)
 }
 
-/// The supplementary groups of this process.
+/// Returns the supplementary groups of this process.
 pub fn own_groups() -> Vec<u32> {
     let groups = proc::status(std::process::id() as i32).remove("Groups").unwrap_or_default();
     groups.split_whitespace().map(|raw| raw.parse().unwrap()).collect()
 }
 
-/// What the kernel says of the threads of this process.
+/// What the kernel reports of the threads of this process.
 pub mod proc {
     use super::BTreeMap;
 
@@ -190,7 +190,7 @@ pub mod proc {
             .collect()
     }
 
-    /// One field of every thread; a thread that vanishes meanwhile is left out.
+    /// Returns one field of every thread. A thread that ends meanwhile is left out.
     pub fn field_in_every_thread(field: &str) -> BTreeMap<i32, String> {
         tids().into_iter().filter_map(|tid| Some((tid, status(tid).remove(field)?))).collect()
     }

@@ -1,10 +1,10 @@
-//! Namespaces for a test. Where they are refused, as in a container or in a plain chroot, the test is skipped.
+//! Namespaces for a test. If they are refused, as in a container or in a plain chroot, the test is skipped.
 
 use super::{forked_status, skipped};
 
-/// Moves this process to new namespaces. Notes it and returns false if the kernel or a sandbox refuses that.
+/// Moves this process to new namespaces. If the kernel or a sandbox refuses that, records a skipped test and returns false.
 pub fn unshared(flags: i32) -> bool {
-    // SAFETY: it takes flags.
+    // SAFETY: the call takes only flags.
     if unsafe { libc::syscall(libc::SYS_unshare, flags) } == 0 {
         return true;
     }
@@ -13,14 +13,14 @@ pub fn unshared(flags: i32) -> bool {
     false
 }
 
-/// Gives this process a mount namespace whose mounts no other process sees. Notes it and returns false if that is
-/// refused: if the root directory is not a mount point, nothing can be said of how its mounts spread.
+/// Moves this process to a mount namespace whose mounts no other process sees. If that is refused, records a skipped test
+/// and returns false. If the root directory is not a mount point, the propagation of its mounts cannot be set.
 pub fn private_mounts() -> bool {
     if !unshared(libc::CLONE_NEWNS) {
         return false;
     }
     let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
-    // SAFETY: the path is a string, and there is nothing else to read.
+    // SAFETY: the path is a string, and the kernel reads nothing else.
     if unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) } == 0 {
         return true;
     }
@@ -28,7 +28,7 @@ pub fn private_mounts() -> bool {
     false
 }
 
-/// Whether a child can make a user namespace; notes it if not.
+/// Returns whether a child can create a user namespace. Records a skipped test otherwise.
 pub fn user_namespaces() -> bool {
     forked_status(|| {
         if !unshared(libc::CLONE_NEWUSER) {

@@ -1,20 +1,20 @@
-//! Threads that no C library has made: by clone(2) itself.
+//! Creates threads that no C library knows, by clone(2) itself.
 
 use std::arch::asm;
 
 pub const STACK: usize = 16 << 10;
 
-/// Zeroed memory, mapped but not there before it is used.
+/// Returns zeroed memory. It is mapped, but takes no pages before it is used.
 pub fn memory(bytes: usize) -> usize {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: the call creates a new mapping.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     at as usize
 }
 
-/// A system call that does not touch errno.
+/// Makes a system call that does not change errno.
 pub fn pause() {
     // SAFETY: pause touches no memory.
     unsafe { asm!("syscall", inlateout("rax") libc::SYS_pause => _, out("rcx") _, out("r11") _) };
@@ -26,8 +26,8 @@ pub extern "C" fn sleep_for_ever() -> ! {
     }
 }
 
-/// A new thread with the thread pointer of this one, or another; `body` knows of no TLS. Gives its
-/// tid, or the negative error number.
+/// Creates a thread with the thread pointer of this thread, or another one. `body` must not use TLS. Returns the tid,
+/// or the negative error number.
 pub fn raw_thread(stack: usize, thread_pointer: Option<usize>, body: extern "C" fn() -> !) -> i32 {
     let flags = libc::CLONE_VM
         | libc::CLONE_THREAD
@@ -37,7 +37,7 @@ pub fn raw_thread(stack: usize, thread_pointer: Option<usize>, body: extern "C" 
         | libc::CLONE_SYSVSEM
         | if thread_pointer.is_some() { libc::CLONE_SETTLS } else { 0 };
     let tid: isize;
-    // SAFETY: the new thread begins on a stack of its own, calls `body` there and never returns.
+    // SAFETY: the new thread begins on its own stack, calls `body` there and never returns.
     unsafe {
         asm!(
             "syscall",
@@ -61,7 +61,7 @@ pub fn raw_thread(stack: usize, thread_pointer: Option<usize>, body: extern "C" 
     tid as i32
 }
 
-/// Threads that share this one's TLS, and threads whose TLS is all zero.
+/// Creates threads that share this thread's TLS, and threads whose TLS is all zero.
 pub fn raw_threads(pairs: usize) {
     for _ in 0..pairs {
         assert!(raw_thread(memory(STACK), None, sleep_for_ever) > 0);

@@ -1,10 +1,10 @@
-//! Runs a program in a child process and watches, by ptrace(2), the kernel calls that libpsx makes in
-//! it. The program's own calls are left alone: a thread is watched from a marker to the next one
-//! (the caller), or from the delivery of signal 33 to rt_sigreturn(2) (a held thread).
+//! Runs a program in a child process and watches, by ptrace(2), the kernel calls that libpsx makes in it. The tracer
+//! ignores the program's own calls: it watches a thread from a marker to the next one (the caller), or from the
+//! delivery of signal 33 to rt_sigreturn(2) (a held thread).
 //!
-//! A watched call can be refused with an error: the tracer has the kernel skip the call, and writes
-//! the error number where the result belongs. The program cannot tell this from a seccomp filter
-//! that returns the error (seccomp(2), SECCOMP_RET_ERRNO), but a single occurrence can be refused.
+//! A watched call can be refused with an error: the tracer makes the kernel skip the call, and writes the error number
+//! in place of the result. The program cannot distinguish this from a seccomp filter that returns the error
+//! (seccomp(2), SECCOMP_RET_ERRNO). Other than a filter, the tracer can refuse a single occurrence.
 //!
 //! [`run`] must be called in a process of its own with one thread ([`alone`]): it waits for all children.
 #![allow(dead_code, unreachable_pub, unsafe_code)]
@@ -15,9 +15,9 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// How often the tracer looks at the watchdog.
+/// The interval at which the tracer checks the watchdog.
 const TICK_MICROS: i64 = 10_000;
-/// After so many tgkill(2) of signal 0 in a row, the tracer samples the thread's calls: it may make millions.
+/// After this many tgkill(2) of signal 0 in a row, the tracer samples the thread's calls: it may make millions.
 const FLOOD: u32 = 200;
 /// The number of ticks between two samples.
 const SAMPLE: u32 = 10;
@@ -33,18 +33,18 @@ pub struct Board {
     marker: AtomicU32,
     /// The latest marker at which the observer has looked at the process.
     looked: AtomicU32,
-    /// How the step ended: the program's own number, and a text.
+    /// How the step ended: a number that the program defines, and a text.
     pub code: AtomicU32,
     length: AtomicUsize,
     text: [std::sync::atomic::AtomicU8; 512],
-    /// How many threads are ready. Only the program uses it.
+    /// The number of threads that are ready. Only the program uses it.
     pub ready: AtomicU32,
 }
 
 impl Board {
     fn new() -> &'static Self {
         let at = shared_memory(size_of::<Self>());
-        // SAFETY: zeroed, as large as a board, never given back; all fields are atomics.
+        // SAFETY: the memory is zeroed, as large as a board, and stays mapped; all fields are atomics.
         unsafe { &*(at as *const Self) }
     }
 
@@ -53,13 +53,13 @@ impl Board {
         self.mark(0);
     }
 
-    /// Ends libpsx's call, which has returned `code`. Until `tell`, the caller drops what it got.
+    /// Ends libpsx's call, which has returned `code`. Until `tell`, the caller drops the result.
     pub fn leave(&self, code: u32) {
         self.code.store(code, SeqCst);
         self.mark(1);
     }
 
-    /// Ends a step, and has the observer look at the process. `text` says what was returned.
+    /// Ends a step, and lets the observer read the state of the process. `text` says what was returned.
     pub fn tell(&self, text: std::fmt::Arguments) {
         self.length.store(0, SeqCst);
         let _ = (&mut &*self).write_fmt(text);
@@ -71,7 +71,7 @@ impl Board {
         let marker = before - before % 4 + kind + if kind == 0 { 4 } else { 0 };
         self.marker.store(marker, SeqCst);
         if self.traced.load(SeqCst) != 0 {
-            // SAFETY: the tracer takes the signal away.
+            // SAFETY: the tracer removes the signal.
             unsafe { asm!("int3") };
         }
         while kind == 2 && self.looked.load(SeqCst) != marker {
@@ -91,7 +91,7 @@ impl Board {
     }
 }
 
-/// Writes without an allocator: a filter may forbid what that needs.
+/// Writes without an allocator, because a filter may forbid its calls.
 impl Write for &Board {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         for byte in text.bytes() {
@@ -108,7 +108,7 @@ impl Write for &Board {
 pub fn shared_memory(bytes: usize) -> usize {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: the call creates a new mapping.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     at as usize
@@ -142,9 +142,9 @@ pub enum Phase {
     Gather,
     /// Before the return to the caller.
     Commit,
-    /// After a timer was made that kills the process, or a line was written to standard error.
+    /// After a timer was created that kills the process, or a line was written to standard error.
     Kill,
-    /// After the return, when the caller drops what it got.
+    /// After the return, while the caller drops the result.
     Report,
 }
 
@@ -197,7 +197,7 @@ pub struct Plan {
     pub fault: Option<Fault>,
     /// The first step in which no call is refused.
     pub healed: u32,
-    /// The calls that the program asks libpsx for. They are not libpsx's own.
+    /// The calls that the program requests from libpsx. They are not libpsx's own.
     pub asked: &'static [i64],
     pub watchdog: Duration,
     pub traced: bool,
@@ -213,7 +213,7 @@ pub enum End {
 pub struct Run {
     pub end: End,
     pub made: BTreeMap<Made, u32>,
-    /// How many calls were refused.
+    /// The number of calls that were refused.
     pub hits: u32,
     /// A held thread whose call was refused was still in the handler when the first step without refusals began.
     pub late: bool,
@@ -227,7 +227,7 @@ pub struct Run {
     pub complaint: String,
 }
 
-/// The name of a call that is not in the list below: this, and its number.
+/// The name of a call that is not in the list below begins with this and ends with its number.
 const UNNAMED: &str = "call-";
 
 macro_rules! names {
@@ -239,7 +239,7 @@ macro_rules! names {
             }
         }
 
-        /// Returns the number of a call, whose name may have an operation behind it.
+        /// Returns the number of a call, whose name may be followed by an operation.
         pub fn number(name: &str) -> i64 {
             match name.split(' ').next() {
                 $(Some(stringify!($name)) => libc::$call,)*
@@ -280,7 +280,7 @@ names! {
     SYS_getresuid getresuid SYS_getresgid getresgid SYS_getgroups getgroups SYS_setfsuid setfsuid SYS_setfsgid setfsgid
 }
 
-/// Returns the name of a call. The names of futex(2), fcntl(2) and prctl(2) have the operation behind them.
+/// Returns the name of a call. For futex(2), fcntl(2) and prctl(2), the operation follows the name.
 pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
     let operation = args[1] as i32 & libc::FUTEX_CMD_MASK;
     match (nr, operation, args[0] as i32, args[1] as i32) {
@@ -330,16 +330,16 @@ const INTERRUPT: u32 = 0x4207;
 const LISTEN: u32 = 0x4208;
 const GET_SYSCALL_INFO: u32 = 0x420e;
 
-// Its answers: the thread enters a call, or comes out of one.
+// Answers of ptrace(2): the thread enters a call, or leaves one.
 const ENTRY: u8 = 1;
 const EXIT: u8 = 2;
 
 #[derive(Default)]
 struct Thread {
     caller: bool,
-    /// How many signal frames there are: that of signal 33, and those above it.
+    /// The number of signal frames: that of signal 33, and those above it.
     frames: u32,
-    /// The step in which the first of them was made.
+    /// The step in which the first of these frames was made.
     step: u32,
     /// The error to return from the call that the kernel was made to skip.
     skipped: Option<i32>,
@@ -372,13 +372,13 @@ struct Tracer<'a> {
 }
 
 fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
-    // SAFETY: callers pass memory that is as large as the request wants.
+    // SAFETY: callers pass memory that is as large as the request requires.
     unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
 }
 
 /// Runs `body` in a child of fork(2), which has one thread. Returns the child's pid.
 pub fn alone(body: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: glibc allows its child everything that `body` does.
+    // SAFETY: glibc allows everything that `body` does in a child.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
@@ -390,7 +390,7 @@ pub fn alone(body: impl FnOnce() -> i32) -> i32 {
 pub fn end(code: i32) -> ! {
     use std::io::Write;
     let _ = std::io::stdout().flush();
-    // SAFETY: ends the process.
+    // SAFETY: the call ends the process.
     unsafe { libc::_exit(code) }
 }
 
@@ -413,16 +413,16 @@ pub fn run(
 ) -> Run {
     let board = Board::new();
     board.traced.store(u32::from(plan.traced), SeqCst);
-    // SAFETY: makes a descriptor of its own.
+    // SAFETY: the call creates a descriptor.
     let complaints = unsafe { libc::memfd_create(c"complaints".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(complaints >= 0);
-    // SAFETY: as in `alone`.
+    // SAFETY: glibc allows everything that the program does in a child.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
-        // SAFETY: concerns this process's descriptors alone.
+        // SAFETY: the call changes only this process's descriptors.
         unsafe { libc::dup2(complaints, 2) };
-        // SAFETY: touches no memory.
+        // SAFETY: the call touches no memory.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         // A thread that panics would leave the others waiting for it.
         std::panic::set_hook(Box::new(|panic| {
@@ -435,18 +435,18 @@ pub fn run(
         program(board);
         end(0);
     }
-    // A process group of its own, with one other process in it that nothing may happen to.
-    // SAFETY: touches no memory.
+    // The child has its own process group. Another process is in that group, and must stay unharmed.
+    // SAFETY: the call touches no memory.
     assert_eq!(unsafe { libc::setpgid(pid, pid) }, 0);
     let bystander = alone(|| {
-        // SAFETY: touches no memory.
+        // SAFETY: the call touches no memory.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         loop {
-            // SAFETY: touches no memory.
+            // SAFETY: the call touches no memory.
             unsafe { libc::pause() };
         }
     });
-    // SAFETY: touches no memory.
+    // SAFETY: the call touches no memory.
     assert_eq!(unsafe { libc::setpgid(bystander, pid) }, 0);
     let mut tracer = Tracer {
         bystander,
@@ -465,21 +465,21 @@ pub fn run(
     let (end, hung) = if plan.traced { tracer.follow(look) } else { tracer.observe(look) };
     let mut bystander_killed = tracer.bystander_killed;
     if !bystander_killed {
-        // SAFETY: the status is not asked for.
+        // SAFETY: a null pointer requests no status.
         let waited = unsafe { libc::waitpid(bystander, std::ptr::null_mut(), libc::WNOHANG) };
         bystander_killed = waited == bystander;
     }
     if !bystander_killed {
         kill(bystander);
-        // SAFETY: the status is not asked for.
+        // SAFETY: a null pointer requests no status.
         unsafe { libc::waitpid(bystander, std::ptr::null_mut(), 0) };
     }
     let began = board.step() > 0;
     let complaint = std::fs::read_to_string(format!("/proc/self/fd/{complaints}"));
-    // SAFETY: this function's own.
+    // SAFETY: only this function uses the descriptor.
     unsafe { libc::close(complaints) };
     let board = std::ptr::from_ref(board).cast_mut().cast();
-    // SAFETY: `look` has not kept it.
+    // SAFETY: `look` has not kept the board.
     unsafe { libc::munmap(board, size_of::<Board>()) };
     let complaint = complaint.unwrap_or_default();
     let Tracer { made, hits, late, .. } = tracer;
@@ -527,8 +527,8 @@ impl Tracer<'_> {
         let (mut hung, mut text, mut ticks) = (false, String::new(), 0u32);
         let mut stops = VecDeque::new();
         let end = loop {
-            // The kernel tells of the first child that has stopped. If that one were resumed at once and
-            // stopped again, the tracer would never hear of the others: take what there is first.
+            // The kernel reports the first child that has stopped. If the tracer resumed that child at once and it
+            // stopped again, the tracer would never learn of the others. So it collects all reports first.
             if stops.is_empty() {
                 let mut options = libc::__WALL;
                 loop {
@@ -577,7 +577,7 @@ impl Tracer<'_> {
         // The kernel may report other threads after the leader.
         loop {
             let options = libc::__WALL | libc::WNOHANG;
-            // SAFETY: the status is not asked for.
+            // SAFETY: a null pointer requests no status.
             let tid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), options) };
             self.bystander_killed |= tid == self.bystander;
             if tid <= 0 {
@@ -606,14 +606,14 @@ impl Tracer<'_> {
             }
         } else if event == 0 {
             deliver = signal;
-            // The caller kills the process by a signal that has no handler any more.
+            // The caller kills the process by a signal that has no handler by then.
             let handled = !(thread.caller && self.phase == Phase::Kill);
             if handled && (signal == 33 || thread.frames > 0) {
                 if thread.frames == 0 {
                     thread.step = self.board.step();
                 }
                 thread.frames += 1;
-                // The calls of a flooding caller are not seen.
+                // While a caller floods, its calls are not seen.
                 let signalled = !thread.caller && self.phase == Phase::Open;
                 if signalled && self.threads.values().any(|thread| thread.flooding) {
                     self.phase = Phase::Gather;
@@ -682,7 +682,7 @@ impl Tracer<'_> {
         let probe = nr == libc::SYS_tgkill && args[2] == 0;
         thread.probes = if probe { thread.probes + 1 } else { 0 };
         thread.flooding = thread.probes > FLOOD && role == Role::Caller;
-        // Threads that are asked who they are answer this one, but not before another thread is signalled.
+        // A thread that is asked for its identity makes this call itself, but not before another thread is signalled.
         let own = call == "prctl PR_GET_SECCOMP"
             || call == "prctl PR_GET_NO_NEW_PRIVS" && self.phase == Phase::Open;
         if self.plan.asked.contains(&nr) && !own {
@@ -695,7 +695,7 @@ impl Tracer<'_> {
         if signals_another && self.phase == Phase::Open {
             self.phase = Phase::Gather;
         }
-        // A timer bounds the way to a death; a warning begins with the line.
+        // A timer limits the time until the process is killed. A warning begins with the line.
         let complains = match nr {
             libc::SYS_timer_create => true,
             libc::SYS_pwritev2 | libc::SYS_write => args[0] == 2,
@@ -704,11 +704,11 @@ impl Tracer<'_> {
         if complains && role == Role::Caller {
             self.phase = Phase::Kill;
         }
-        // Held threads may leave when the caller has returned, or makes the next call.
+        // Held threads may leave when the caller has returned, or makes its next call.
         let late = matches!(self.phase, Phase::Report | Phase::Kill) || self.board.step() != step;
         let phase = match (role, self.phase) {
             (Role::Held, _) if late => Phase::Commit,
-            // Another caller holds the thread, or it has sent the signal to itself.
+            // Another caller holds the thread, or the thread has sent the signal to itself.
             (Role::Held, Phase::Open) => Phase::Gather,
             (_, phase) => phase,
         };
@@ -738,7 +738,7 @@ impl Tracer<'_> {
 }
 
 fn change_registers(tid: i32, change: impl FnOnce(&mut libc::user_regs_struct)) {
-    // SAFETY: all its fields are integers.
+    // SAFETY: all fields of the structure are integers.
     let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
     let at = &raw mut registers as usize;
     if ptrace(GETREGS, tid, 0, at) == 0 {
@@ -756,13 +756,13 @@ fn ended(status: i32) -> End {
 }
 
 fn kill(pid: i32) {
-    // SAFETY: a child of this process that was not waited for.
+    // SAFETY: the process is a child that was not waited for.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Has a timer interrupt waitpid(2) at intervals; 0 stops the timer.
+/// Makes a timer interrupt waitpid(2) at intervals; 0 stops the timer.
 fn ticking(micros: i64) {
-    // SAFETY: all its fields are integers.
+    // SAFETY: all fields of the structure are integers.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = tick as *const () as usize;
     let time = libc::timeval { tv_sec: 0, tv_usec: micros };

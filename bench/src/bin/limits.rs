@@ -164,7 +164,7 @@ const SITUATIONS: [Situation; 12] = [
         set_up: |_| {
             std::thread::spawn(|| {
                 loop {
-                    // SAFETY: -1 leaves every id as it is.
+                    // SAFETY: -1 leaves every id unchanged.
                     unsafe { libc::setresuid(u32::MAX, u32::MAX, u32::MAX) };
                 }
             });
@@ -230,7 +230,7 @@ const SITUATIONS: [Situation; 12] = [
         ..EASY
     },
     Situation {
-        name: "a thread waits for pages that another thread serves by userfaultfd, 30 ms a page",
+        name: "a thread waits for pages that another one serves by userfaultfd, 30 ms a page",
         go: Go::Argument(c"pages"),
         calls: 10,
         set_up: |_| serve_pages(),
@@ -352,8 +352,7 @@ fn become_program(program: &File, argument: &CStr, out: &UnixStream) {
 }
 
 /// Runs `body` in a child process. If `inner` is set, the child is the first process of a PID namespace. Returns what
-/// the
-/// child wrote, and how many of its threads had the new id then.
+/// the child wrote, and how many of its threads had the new id then.
 fn watched(inner: bool, patience: Duration, body: impl FnOnce(UnixStream)) -> String {
     let (here, there) = UnixStream::pair().expect("a pair");
     let child = fork(move || {

@@ -2,8 +2,7 @@
 //!
 //! `server ENGINE IDLE` runs hyper on tokio and IDLE more threads, which do nothing. It prints its port. Each line of
 //! input is a command. "calls" makes a call every ten milliseconds until the next line. "drop" drops the privileges
-//! after
-//! the server has served some requests. At the next line, the server prints the number of failed calls and the
+//! after the server has served some requests. At the next line, the server prints the number of failed calls and the
 //! nanoseconds of each call. After a bar follows the longest delay of any watcher in each window (from one call to the
 //! next), and after another bar the longest delay of each watcher. A watcher is a thread that wakes at fixed times and
 //! measures how late it is. The response to a request is the user id of the thread that serves it.
@@ -80,10 +79,10 @@ impl Engine {
             Self::Baseline(perform, _) => unsafe {
                 perform(libc::SYS_setresuid, [-1, -1, -1].as_ptr()) == 0
             },
-            // SAFETY: -1 leaves every id as it is.
+            // SAFETY: -1 leaves every id unchanged.
             Self::Glibc => unsafe { libc::setresuid(NONE, NONE, NONE) == 0 },
             Self::Libpsx(psx) | Self::Mixed(psx) => {
-                // SAFETY: as above.
+                // SAFETY: see the comment above.
                 unsafe { psx(libc::SYS_setresuid, -1, -1, -1, 0, 0, 0) == 0 }
             }
         }
@@ -175,8 +174,7 @@ fn libpsx_of_c() -> Result<Psx> {
 }
 
 /// Loads the library that `bench/engines/build baseline-server` builds. The driver starts this program in the root of
-/// the
-/// project.
+/// the project.
 fn baseline() -> Result<Engine> {
     let library = c"target/bench/engines/baseline.so";
     let perform = symbol(library, c"perform")?;

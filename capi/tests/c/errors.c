@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 
 static char text[400];
-static volatile pid_t deaf[2];
+static volatile pid_t blocking[2];
 static pthread_barrier_t both;
 
 static int says(const char *part) {
@@ -74,13 +74,13 @@ int main(void) {
 
     /* Threads that cannot be stopped. */
     pthread_barrier_init(&both, NULL, 3);
-    CHECK(pthread_create(&thread, NULL, block_everything, (void *)&deaf[0]) == 0);
-    CHECK(pthread_create(&thread, NULL, block_everything, (void *)&deaf[1]) == 0);
+    CHECK(pthread_create(&thread, NULL, block_everything, (void *)&blocking[0]) == 0);
+    CHECK(pthread_create(&thread, NULL, block_everything, (void *)&blocking[1]) == 0);
     pthread_barrier_wait(&both);
     CHECK(psx_syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1) == -1 && errno == ETIMEDOUT);
     CHECK(all_have("NoNewPrivs", "0", 5));
     CHECK(psx_strerror(text, sizeof text, tids, 3) == 2);
-    CHECK((tids[0] == deaf[0] && tids[1] == deaf[1]) || (tids[0] == deaf[1] && tids[1] == deaf[0]));
+    CHECK((tids[0] == blocking[0] && tids[1] == blocking[1]) || (tids[0] == blocking[1] && tids[1] == blocking[0]));
     CHECK(tids[2] == -7);
     CHECK(strstr(text, "2 threads could not be stopped within 10 s") != NULL);
     CHECK(strstr(text, "blocks signal 33") != NULL);
