@@ -75,6 +75,83 @@
 //! | `Nice=`, `CPUSchedulingPolicy=`, `IOSchedulingClass=`, `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result in each thread |
 //! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | the result in each thread |
 //!
+//! # Every setting
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use privileges::file::{self, FileCapabilities, ParseFileCapabilitiesError};
+//! use privileges::{Applied, Capability, Groups, Iab, Id, Mode, ParseIabError, Plan, Privileges, Problem};
+//! use privileges::{IoPriority, LandlockFlags, Mismatch, Namespace, Securebits};
+//!
+//! # fn filter() -> Vec<privileges::seccompiler::sock_filter> { unimplemented!() }
+//! # fn ruleset() -> privileges::landlock::RulesetCreated { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let user: Id = "daemon".into();
+//! let groups: Groups = ["adm", "ssl-cert"].into();
+//! let daemon = Privileges::new()
+//!     .user(user)
+//!     .group("daemon")
+//!     .groups(groups)
+//!     .keep(Capability::NET_BIND_SERVICE)
+//!     .inheritable(Capability::NET_BIND_SERVICE)
+//!     .ambient(Capability::NET_BIND_SERVICE)
+//!     .bounding(Capability::NET_BIND_SERVICE)
+//!     .securebits(Securebits::NOROOT | Securebits::NOROOT_LOCKED)
+//!     .no_new_privs()
+//!     .landlock(ruleset())
+//!     .landlock_flags(LandlockFlags::LOG_NEW_EXEC_ON)
+//!     .seccomp(&filter())
+//!     .chroot("/var/empty")
+//!     .chdir("/")
+//!     .limit(7, 1024, 1024) // RLIMIT_NOFILE
+//!     .umask(0o077)
+//!     .new_session_keyring()
+//!     .dumpable()
+//!     .parent_death_signal(15) // SIGTERM
+//!     .new_namespace(Namespace::Network)
+//!     .nice(5)
+//!     .io_priority(IoPriority::BestEffort(6))
+//!     .cpus([0, 1])
+//!     .timer_slack(Duration::from_millis(1))
+//!     .deadline(Duration::from_secs(2))
+//!     .report_failure();
+//! let plan: Plan = daemon.plan()?;
+//! println!("{plan}");
+//! match plan.apply() {
+//!     Ok(applied) => {
+//!         let applied: Applied = applied;
+//!         println!("verified {} threads in /proc", applied.verified);
+//!     }
+//!     // Only with `report_failure`: otherwise the process is dead by now.
+//!     Err(privileges::Error::NotDropped(list)) => list.iter().for_each(|one: &Mismatch| println!("{one}")),
+//!     Err(error) => return Err(error.into()),
+//! }
+//!
+//! // Some settings replace others: libcap's modes and its text of three sets.
+//! let iab: Result<Iab, ParseIabError> = "!cap_chown,^cap_setuid".parse();
+//! let helper = Privileges::new().stay_root().keep_groups().mode(Mode::NoPriv);
+//! let caps = Privileges::new().user("nobody").iab(iab?).seccomp_program(Vec::new());
+//! if let Err(privileges::Error::Plan(problems)) = helper.plan().and(caps.plan()) {
+//!     problems.iter().for_each(|problem: &Problem| println!("{problem}"));
+//! }
+//!
+//! // The state of other processes, and of files.
+//! println!("{:?} {}", Mode::current()?, Iab::of_pid(1)?);
+//! if let Some(capabilities) = file::get("/usr/bin/ping")? {
+//!     let bytes = capabilities.to_bytes();
+//!     let read: Result<FileCapabilities, ParseFileCapabilitiesError> = FileCapabilities::from_bytes(&bytes);
+//!     assert_eq!(read?, capabilities);
+//!     let copy = std::fs::File::open("/tmp/ping")?;
+//!     file::set_fd(&copy, capabilities)?;
+//!     println!("{:?}", file::get_fd(&copy)?);
+//!     file::remove_fd(&copy)?;
+//!     file::remove("/tmp/ping")?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What the kernel does not show
 //!
 //! - The Landlock domain of a thread, and its securebits, are not in /proc. A thread with a seccomp filter of its own
@@ -88,12 +165,6 @@
 //!
 //! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
 //! these crates make, and the crates are exported again under their names.
-
-/// The programs in README.md and in docs/daemons.md are compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-#[doc = include_str!("../../docs/daemons.md")]
-struct Readme;
 
 mod context;
 mod current;

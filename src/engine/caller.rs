@@ -160,6 +160,7 @@ impl<'a> Stop<'a> {
         self.pid = sys::process_id().map_err(refused)?;
         self.tid = sys::thread_id().map_err(refused)?;
         let (requirement, errno) = (Requirement::ExclusiveMemory, Errno::PERM);
+        // P8: a process that shares the memory and is no thread of this one does not use it.
         self.shared.claim(self.pid).then_some(()).ok_or(Error::Environment { requirement, errno })
     }
 
@@ -193,6 +194,7 @@ impl<'a> Stop<'a> {
         loop {
             self.read_own_ids()?;
             let me = self.tid as u32;
+            // P7: callers take turns.
             let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(()) };
             if owner == me || self.is_held() {
                 return Err(Error::Reentered);
@@ -206,6 +208,7 @@ impl<'a> Stop<'a> {
                 looked = now;
             } else if sys::difference(now, looked) >= OWNER_CHECK_INTERVAL {
                 looked = now;
+                // P7: an owner that is dead leaves its lock.
                 if sys::is_gone(self.pid, owner) && rendezvous.inherit_lock(owner, me) {
                     self.end_stop_of_dead_owner();
                     return Ok(());
@@ -258,6 +261,7 @@ impl<'a> Stop<'a> {
         // space, and wait for one that is.
         let expected = count.unwrap_or(0).max(known).max(self.wanted_capacity);
         let capacity = expected.saturating_add(expected / 4).saturating_add(8);
+        // P4: no memory is mapped between here and the release.
         threads.reserve(capacity).map_err(memory)?;
         if report.is_some()
             && self.buffers.as_ref().is_none_or(|buffers| buffers.capacity < capacity)
@@ -284,6 +288,7 @@ impl<'a> Stop<'a> {
                 self.wanted_capacity = held as usize;
                 (self.give_up_round(epoch, opened), None)
             }
+            // P3: the caller acts only when all threads are held.
             Ok(Gathered::All(held)) => match self.first_unshared_resource(calls, &tasks, epoch) {
                 Some(error) => (self.give_up_round(epoch, opened), Some(error)),
                 None => {
@@ -311,6 +316,7 @@ impl<'a> Stop<'a> {
             return Err(error.into());
         }
         let certain = unreachable::is_certain(shared, epoch);
+        // P5: another round, until the deadline.
         if !certain && self.clock()? < self.until {
             return Ok(Round::GivenUp { held_for });
         }
@@ -337,7 +343,8 @@ impl<'a> Stop<'a> {
         held as usize <= buffers.capacity && exempt.count() <= buffers.capacity
     }
 
-    /// P2: a call that would act on something else in one of the threads is not made. All threads are held.
+    // P2: a call that would act on something else in one of the threads is not made.
+    /// Returns the error if a held thread does not share what the calls act on. All threads are held.
     fn first_unshared_resource(&self, calls: &[Call], tasks: &Tasks, epoch: u32) -> Option<Error> {
         let files = calls.iter().any(|call| call.shares.files);
         let fs = calls.iter().any(|call| call.shares.fs);
@@ -404,6 +411,7 @@ impl<'a> Stop<'a> {
         let mut published = false;
         let mut result = Ok(0);
         let mut divergent = 0;
+        // P11: one stop for all calls.
         for Segment { calls: these, alone } in segments(calls) {
             result = execute_calls(calls, these.clone(), slot, settings, performed);
             if calls.iter().take(these.end).skip(these.start).any(Call::installs_filter) {
@@ -431,6 +439,7 @@ impl<'a> Stop<'a> {
                 handler::await_reports(shared, self.pid, epoch, resignal);
                 let before = core::mem::replace(&mut divergent, self.divergent());
                 if divergent > before {
+                    // P3: judged before any thread leaves.
                     divergence::judge(settings.sensitivity, plan, shared.threads.iter());
                 }
             }

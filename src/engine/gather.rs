@@ -161,6 +161,7 @@ impl<'a> Gather<'a> {
                 progress = sys::clock()?;
                 continue;
             }
+            // P5: without progress the round ends, and the threads run.
             let timeout = if pass.obstructed { NO_PROGRESS_LIMIT } else { CPU_WAIT_LIMIT };
             if sys::difference(sys::clock()?, progress) > timeout {
                 return Ok(Gathered::GivenUp);
@@ -170,6 +171,7 @@ impl<'a> Gather<'a> {
 
     /// The O(1) proof: one look at the number of threads finds as many as are held, and the caller.
     fn prove(&self) -> bool {
+        // P1: if there is no other thread, none is missed.
         let held = self.shared.rendezvous.held() as usize;
         self.tasks.count() == held.checked_add(1)
     }
@@ -378,6 +380,7 @@ impl<'a> Gather<'a> {
             Ok(())
         })?;
         let all = held.saturating_add(exempt).saturating_add(1);
+        // P1: every listed task is held or exempt, and the count knows no other.
         pass.proof = complete && seen_self && count == all && same == exempt;
         Ok(pass)
     }
@@ -433,6 +436,7 @@ impl<'a> Gather<'a> {
         let (found, listed) = self.sweep_by_tid()?;
         pass.found = found;
         if !found && listed == held.saturating_add(exempt as u32) {
+            // P10: without a list or a count, two passes in a row must find no new thread.
             let (again, listed) = self.sweep_by_tid()?;
             pass.found = again;
             // A thread may be marked as held, and be stopped just before it is counted: both must agree.

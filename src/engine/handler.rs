@@ -36,6 +36,7 @@ fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
     if info.code != sys::SI_QUEUE {
         return false;
     }
+    // P4: from here on only raw system calls and atomics.
     let Some(shared) = Shared::get() else { return false };
     if shared.take_own_signal(info.value) {
         return true;
@@ -138,6 +139,7 @@ impl Thread for Held<'_> {
     #[inline(never)]
     fn take_over(&self, caller: u32) {
         let (shared, rendezvous) = (self.shared, &self.shared.rendezvous);
+        // P7: a later thread with the tid of the dead caller finds no lock of its own.
         if !rendezvous.inherit_lock(caller, self.tid as u32) {
             return;
         }
@@ -168,6 +170,7 @@ pub(super) const REPORT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, resignal: Option<u32>) {
     let rendezvous = &shared.rendezvous;
     let mut waits = 0u32;
+    // P5: it ends when the calls end. A dead thread is written off, and a lost wake-up is repeated.
     while !rendezvous.await_reports(Some(REPORT_CHECK_INTERVAL)) {
         rendezvous.wake_again();
         waits = waits.saturating_add(1);

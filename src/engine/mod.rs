@@ -116,6 +116,7 @@ pub(crate) unsafe fn execute(
     settings: &Settings,
     mut report: Option<&mut Report>,
 ) -> Result<usize, TransactionError> {
+    // P2: nothing has been done yet.
     check_refusals(calls)?;
     let alone = || sys::is_single_threaded().unwrap_or_else(|| Tasks::count_threads() == Some(1));
     let first_for_all = calls.first().is_none_or(Call::is_synchronized_by_kernel);
@@ -125,6 +126,7 @@ pub(crate) unsafe fn execute(
     if let Some(filter) = only_tsync_filter_remains(calls) {
         return run_in_this_thread(filter, settings, report);
     }
+    // P12: a thread that is alone takes no lock and installs no handler.
     if alone() {
         // A handler that runs between two calls could leave a child, or a thread, in the state between them.
         let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };

@@ -414,6 +414,7 @@ impl Rendezvous {
 
     /// Ends the stop: every held thread goes on. The caller wakes one of them, and each wakes a few more.
     pub(crate) fn release(&self) {
+        // P3: from here on threads leave. All have performed the calls, or none has.
         let state = self.close();
         if state.phase == Phase::Committing {
             self.exit.fetch_add(1, SeqCst);
@@ -566,6 +567,7 @@ impl Rendezvous {
                 Phase::Committing => return true,
                 Phase::Gathering | Phase::Full => {}
             }
+            // P5: a watchdog wakes and looks whether the caller is alive.
             if !futex::wait(&self.gate, gate, is_watchdog.then_some(WATCHDOG_INTERVAL)) {
                 let state = self.state();
                 match state.phase {

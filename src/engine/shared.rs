@@ -148,6 +148,7 @@ impl Shared {
         let me = pid as u32;
         let claim =
             |from| self.owner.compare_exchange(from, me, Ordering::AcqRel, Ordering::Acquire);
+        // P8: the memory reads zero in a child of fork, so a child claims it anew.
         match claim(0) {
             // A child of vfork, say, which is over.
             Err(other) if other != me => {

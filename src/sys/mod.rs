@@ -507,6 +507,7 @@ impl Fd {
     }
 
     fn open_at(directory: i32, path: &CStr, flags: u32) -> Result<Self, Errno> {
+        // P9: no descriptor leaks into a program that is executed meanwhile.
         let flags = (flags | k::O_RDONLY | k::O_CLOEXEC) as usize;
         let args = [directory as usize, path.as_ptr() as usize, flags, 0, 0, 0];
         call(k::__NR_openat, args).map(|fd| Self(fd as i32))

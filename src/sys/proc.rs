@@ -252,6 +252,7 @@ impl Tasks {
     /// Looks whether the list is in the numbers of an outer PID namespace, in which the calling
     /// thread's own number may be another thread's. Only the columns of NSpid tell.
     pub(crate) fn check_numbers(&mut self) {
+        // P10: the /proc of another PID namespace is not believed.
         self.foreign |= self.ids(self.tid).is_ok_and(|(_, foreign)| foreign);
     }
 

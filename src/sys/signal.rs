@@ -52,7 +52,8 @@ pub(crate) trait SignalHandler {
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 
-/// The flags that a handler above ours must have for P9.
+// P9: an interrupted call is restarted, and an alternate stack is used.
+/// The flags that a handler above ours must have.
 const FLAGS: usize = (k::SA_SIGINFO | k::SA_RESTART | k::SA_ONSTACK) as usize;
 
 /// What our handler blocks: everything but SIGSYS, so that SIGSYS stays as the interrupted thread has
@@ -273,6 +274,7 @@ extern "C" fn on_signal<V: SignalHandler>(signal: c_int, info: *mut SigInfo, con
 /// Does what the kernel would have done with the action that ours has replaced.
 #[inline(never)]
 fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: Mask) {
+    // P6: the signal arrives as it was sent, with the mask and flags of the action that it was meant for.
     let list = ptr::from_ref(&FIRST_ACTIONS) as usize;
     // Without a free pair, more copies of this crate chain to each other than have room.
     let Some((place, stamp)) = info.progress(list) else { return };
