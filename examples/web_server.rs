@@ -153,7 +153,7 @@ const HEAD: &str = r#"<!doctype html>
 <style>
 :root { color-scheme: light dark; --line: #8885; --bad: #b3261e; --good: #1b6e3c }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #7bd69a } }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; padding: 0 1rem; max-width: 52rem }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; padding: 0 1rem; max-width: 62rem }
 h1 { font-size: 1.35rem; margin: 0 0 .3rem }
 div { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; white-space: nowrap }

@@ -33,13 +33,20 @@ fn made(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The command psx. Notes it if cargo has not built it.
+fn psx() -> Option<PathBuf> {
+    let psx = Path::new(env!("CARGO_BIN_EXE_web_server")).with_file_name("psx");
+    if psx.exists() {
+        return Some(psx);
+    }
+    skipped("no psx: cargo build builds it");
+    None
+}
+
 /// Lets `psx audit` look at the process: each thread is nobody, with nothing left.
 fn audit(daemon: &Daemon) {
     const EXPECTED: &str = "uid=nobody,gid=nogroup,groups=none,caps=none,nnp=1";
-    let psx = Path::new(env!("CARGO_BIN_EXE_web_server")).with_file_name("psx");
-    if !psx.exists() {
-        return skipped("no psx: cargo build builds it");
-    }
+    let Some(psx) = psx() else { return };
     let pid = daemon.process.id().to_string();
     let output = Command::new(psx).args(["audit", &pid, "--expect", EXPECTED]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::support::daemon::Daemon;
 use crate::support::{isolated_as_root, skipped, watchdog};
-use crate::{WATCHDOG, audit};
+use crate::{WATCHDOG, audit, psx};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/psx-example.service");
 
@@ -35,6 +35,36 @@ fn is_ready_when_it_is_nobody() {
         TcpStream::connect(address).unwrap().read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "hello\n");
         audit(&daemon);
+    });
+}
+
+/// With the capabilities that the unit leaves it, and in a mount namespace of its own, as systemd starts it, the daemon
+/// becomes what the unit promises: `psx audit --unit` says so.
+#[test]
+fn keeps_what_the_unit_promises() {
+    isolated_as_root("notify::keeps_what_the_unit_promises", WATCHDOG, || {
+        let Some(psx) = psx() else { return };
+        let unit = std::fs::read_to_string(UNIT).unwrap();
+        let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+        let capabilities = line.unwrap().to_lowercase().replace("cap_", "+").replace(' ', ",");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "setpriv", &format!("--bounding-set=-all,{capabilities}")]);
+        let mut daemon = Daemon::start(command.args([env!("CARGO_BIN_EXE_notify"), "127.0.0.1:0"]));
+        let Some(line) = daemon.line() else {
+            return skipped("no unshare(1) or setpriv(1) of util-linux, or no mount namespace");
+        };
+        assert!(line.starts_with("nobody in "), "{line}");
+        assert!(daemon.is_dropped());
+        let bounding = daemon.field("CapBnd");
+        assert!(bounding.iter().all(|set| set == "00000000000004c0"), "{bounding:?}");
+        audit(&daemon);
+        let help = Command::new(&psx).args(["audit", "--help"]).output().unwrap();
+        if !String::from_utf8_lossy(&help.stdout).contains("--unit") {
+            return skipped("this psx audit has no --unit");
+        }
+        let pid = daemon.process.id().to_string();
+        let output = Command::new(&psx).args(["audit", &pid, "--unit", UNIT]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     });
 }
 
