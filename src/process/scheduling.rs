@@ -141,6 +141,36 @@ impl SchedAttr {
         self
     }
 
+    /// Returns the policy with its parameter; `None` for [`keep`](Self::keep).
+    ///
+    /// ```
+    /// use libpsx::process::{SchedAttr, Scheduler};
+    ///
+    /// assert_eq!(SchedAttr::new(Scheduler::Fifo(10)).scheduler(), Some(Scheduler::Fifo(10)));
+    /// assert_eq!(SchedAttr::keep().scheduler(), None);
+    /// ```
+    pub const fn scheduler(&self) -> Option<Scheduler> {
+        if self.flags & k::SCHED_FLAG_KEEP_ALL == k::SCHED_FLAG_KEEP_ALL {
+            return None;
+        }
+        Some(match self.policy {
+            k::SCHED_BATCH => Scheduler::Batch(self.nice),
+            k::SCHED_IDLE => Scheduler::Idle,
+            k::SCHED_FIFO => Scheduler::Fifo(self.priority),
+            k::SCHED_RR => Scheduler::RoundRobin(self.priority),
+            _ => Scheduler::Other(self.nice),
+        })
+    }
+
+    /// Returns the least and the most that a CPU counts as used by the thread, as far as they are set.
+    pub const fn utilization(&self) -> [Option<u32>; 2] {
+        let [min, max] = self.utilization;
+        [
+            if self.flags & k::SCHED_FLAG_UTIL_CLAMP_MIN != 0 { Some(min) } else { None },
+            if self.flags & k::SCHED_FLAG_UTIL_CLAMP_MAX != 0 { Some(max) } else { None },
+        ]
+    }
+
     /// The value that stands for the system's default.
     pub const RESET_UTILIZATION: u32 = u32::MAX;
 }
