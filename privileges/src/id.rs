@@ -58,6 +58,8 @@ pub enum Groups {
     OfUser,
     /// The listed groups.
     These(Vec<Id>),
+    /// Those that the database gives the user, and the listed ones besides.
+    OfUserAnd(Vec<Id>),
 }
 
 impl Groups {
