@@ -14,7 +14,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libpsx::process::{Capabilities, CapabilitySet, IoPriority, Scheduler, Securebits, Uid};
+use libpsx::process::{CapabilitySets, CapabilitySet, IoPriority, SchedPolicy, Securebits, Uid};
 
 use crate::names;
 use crate::plan::{Now, Plan, keyring_name};
@@ -38,7 +38,7 @@ struct After {
     users: [u32; 3],
     groups: [u32; 3],
     supplementary: Vec<u32>,
-    sets: Capabilities,
+    sets: CapabilitySets,
     ambient: CapabilitySet,
     bounding: CapabilitySet,
     no_new_privs: bool,
@@ -52,15 +52,15 @@ impl After {
         let one = |id: u32| [id; 3];
         // The saved ids become the effective ones.
         let executed = |[real, effective, _]: [u32; 3]| [real, effective, effective];
-        let users = executed(expected.uid.map_or(now.users, |uid| one(uid.raw())));
-        let groups = executed(expected.gid.map_or(now.groups, |gid| one(gid.raw())));
+        let users = executed(expected.uid.map_or(now.users, |uid| one(uid.as_raw())));
+        let groups = executed(expected.gid.map_or(now.groups, |gid| one(gid.as_raw())));
         let supplementary = match &expected.groups {
-            Some(groups) => groups.iter().map(|gid| gid.raw()).collect(),
+            Some(groups) => groups.iter().map(|gid| gid.as_raw()).collect(),
             None => now.supplementary.clone(),
         };
         let Expected { sets, ambient, bounding, no_new_privs, .. } = *expected;
         let [real, effective, _] = users;
-        let root = Uid::ROOT.raw();
+        let root = Uid::ROOT.as_raw();
         let is_root = !expected.securebits.contains(Securebits::NOROOT)
             && (real == root || effective == root);
         let mut permitted = ambient;
@@ -69,7 +69,7 @@ impl After {
             permitted = if no_new_privs { full & sets.permitted } else { full };
         }
         let all_effective = is_root && effective == root;
-        let sets = Capabilities {
+        let sets = CapabilitySets {
             permitted,
             effective: if all_effective { permitted } else { ambient },
             inheritable: sets.inheritable,
@@ -311,12 +311,12 @@ fn check_step(
             compare("nice value", value.to_string(), nice_of(raw).map(|nice| nice.to_string()))
         }
         Step::Scheduling(attributes) => {
-            let Some(asked) = attributes.scheduler() else { return };
+            let Some(asked) = attributes.policy() else { return };
             let (policy, priority) = match asked {
-                Scheduler::Batch(_) => (libc::SCHED_BATCH, 0),
-                Scheduler::Idle => (libc::SCHED_IDLE, 0),
-                Scheduler::Fifo(priority) => (libc::SCHED_FIFO, priority),
-                Scheduler::RoundRobin(priority) => (libc::SCHED_RR, priority),
+                SchedPolicy::Batch(_) => (libc::SCHED_BATCH, 0),
+                SchedPolicy::Idle => (libc::SCHED_IDLE, 0),
+                SchedPolicy::Fifo(priority) => (libc::SCHED_FIFO, priority),
+                SchedPolicy::RoundRobin(priority) => (libc::SCHED_RR, priority),
                 _ => (libc::SCHED_OTHER, 0),
             };
             // SAFETY: it takes a number.
@@ -332,7 +332,7 @@ fn check_step(
                 priority.to_string(),
                 told.then(|| parameter.sched_priority.to_string()),
             );
-            if let Scheduler::Other(nice) | Scheduler::Batch(nice) = asked {
+            if let SchedPolicy::Other(nice) | SchedPolicy::Batch(nice) = asked {
                 compare("nice value", nice.to_string(), nice_of(raw).map(|nice| nice.to_string()));
             }
         }

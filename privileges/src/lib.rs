@@ -92,9 +92,10 @@
 //! - `serde`: the directives of a unit are read from a table of any format. It brings `unit`.
 //! - `toml`: `Privileges::from_toml` reads such a table from TOML. It brings `serde`.
 
-/// The programs in README.md are compiled.
+/// The programs in README.md and in docs/daemons.md are compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../docs/daemons.md")]
 struct Readme;
 
 mod error;
@@ -125,7 +126,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{Error, Problem};
-pub use iab::{BadIab, Iab};
+pub use iab::{Iab, ParseIabError};
 pub use id::{Groups, Id, IntoCapabilitySet};
 #[cfg(feature = "landlock")]
 pub use landlock;
@@ -133,8 +134,8 @@ pub use landlock;
 use landlock::RulesetCreated;
 pub use launch::{Launch, LaunchError};
 pub use libpsx::process::{
-    Capabilities, Capability, CapabilitySet, Gid, Instruction, IoPriority, LandlockFlags,
-    Namespace, SchedAttr, Scheduler, Securebits, Uid,
+    Capability, CapabilitySet, CapabilitySets, Gid, Instruction, IoPriority, LandlockFlags,
+    Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
 use plan::Purpose;
 pub use plan::{Applied, Plan};
@@ -246,7 +247,7 @@ impl Privileges {
         self.once("group", group.into(), |all| &mut all.group)
     }
 
-    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::OfUser`].
+    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::FromUser`].
     pub fn groups(self, groups: impl Into<Groups>) -> Self {
         self.once("groups", groups.into(), |all| &mut all.groups)
     }
@@ -421,9 +422,9 @@ impl Privileges {
     /// Sets the scheduling policy with its attributes, sched_setattr(2).
     ///
     /// ```
-    /// use privileges::{Privileges, SchedAttr, Scheduler};
+    /// use privileges::{Privileges, SchedAttr, SchedPolicy};
     ///
-    /// let settings = Privileges::new().scheduling(SchedAttr::new(Scheduler::Batch(5)).reset_on_fork());
+    /// let settings = Privileges::new().scheduling(SchedAttr::new(SchedPolicy::Batch(5)).reset_on_fork());
     /// ```
     pub fn scheduling(self, attributes: SchedAttr) -> Self {
         self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
@@ -485,15 +486,15 @@ impl Privileges {
     ///     "#,
     /// )?;
     /// # let _ = settings;
-    /// # Ok::<(), privileges::unit::BadUnit>(())
+    /// # Ok::<(), privileges::unit::UnitError>(())
     /// ```
     ///
     /// # Errors
     /// The text is not TOML; a name is not one of systemd.exec(5) (the nearest one is named), or is not supported; a value
     /// is not one of its directive; a file that one names cannot be opened.
     #[cfg(feature = "toml")]
-    pub fn from_toml(text: &str) -> Result<Self, unit::BadUnit> {
-        toml::from_str::<unit::Directives>(text).map_err(unit::BadUnit::of_table)?.privileges()
+    pub fn from_toml(text: &str) -> Result<Self, unit::UnitError> {
+        toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?.privileges()
     }
 
     /// Looks up and checks everything.
@@ -530,7 +531,7 @@ impl Privileges {
     /// Settings that cannot both be meant.
     fn find_contradictions(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> =
-            self.twice.iter().map(|name| Problem::TwoSettings(name, name)).collect();
+            self.twice.iter().map(|name| Problem::ConflictingSettings(name, name)).collect();
         let iab = self.iab.is_some();
         let around = &self.surroundings;
         let both_namespaces =
@@ -545,7 +546,7 @@ impl Privileges {
             (both_namespaces, "new_namespace", "join_namespace"),
         ] {
             if both {
-                found.push(Problem::TwoSettings(first, second));
+                found.push(Problem::ConflictingSettings(first, second));
             }
         }
         found
@@ -553,7 +554,7 @@ impl Privileges {
 }
 
 fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
-    *place = Some(place.unwrap_or_default() | more.into_set());
+    *place = Some(place.unwrap_or_default() | more.into_capability_set());
 }
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away

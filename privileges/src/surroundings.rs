@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libpsx::process::{
-    self, Capability, CapabilitySet, IoPriority, Namespace, NewNamespace, SchedAttr, Scheduler,
+    self, Capability, CapabilitySet, IoPriority, Namespace, NewNamespace, SchedAttr, SchedPolicy,
     SessionKeyring,
 };
 
@@ -76,14 +76,14 @@ impl Surroundings {
             let (value, from, to) = nice_range(nice);
             range("the nice value", value, from, to);
         }
-        let policy = self.scheduling.and_then(|attributes| attributes.scheduler());
+        let policy = self.scheduling.and_then(|attributes| attributes.policy());
         match policy {
-            Some(Scheduler::Other(value) | Scheduler::Batch(value)) => {
+            Some(SchedPolicy::Other(value) | SchedPolicy::Batch(value)) => {
                 nice = Some(value);
                 let (value, from, to) = nice_range(value);
                 range("the nice value", value, from, to);
             }
-            Some(Scheduler::Fifo(value) | Scheduler::RoundRobin(value)) => {
+            Some(SchedPolicy::Fifo(value) | SchedPolicy::RoundRobin(value)) => {
                 priority = Some(value);
                 range("the real-time priority", value.into(), 1, 99);
             }
@@ -91,7 +91,7 @@ impl Surroundings {
         }
         let utilization = self.scheduling.map_or([None; 2], |attributes| attributes.utilization());
         let [min, max] =
-            utilization.map(|value| value.filter(|value| *value != SchedAttr::RESET_UTILIZATION));
+            utilization.map(|value| value.filter(|value| *value != SchedAttr::UTIL_RESET));
         for (what, value) in [("the least utilization", min), ("the most utilization", max)] {
             if let Some(value) = value {
                 range(what, value.into(), 0, 1024);
@@ -108,7 +108,7 @@ impl Surroundings {
         }
         let mut needs = |needed: bool, what, capability| {
             if needed && !held.contains(capability) {
-                found.push(Problem::Needs { what, capability });
+                found.push(Problem::MissingCapability { what, capability });
             }
         };
         // setpriority(2), sched_setattr(2): a lower nice value and a real-time policy are possible within a limit.

@@ -1,15 +1,15 @@
 //! Filters of system calls by name and group, as `SystemCallFilter=` of systemd.exec(5) writes them.
 //!
 //! ```
-//! use privileges::bpf::{Action, Call, Program};
+//! use privileges::bpf::{Action, Program, SeccompData};
 //! use privileges::system_calls::SystemCallFilter;
 //!
 //! let mut filter = SystemCallFilter::new();
 //! filter.add("@system-service")?;
 //! filter.add("~@privileged:EPERM")?;
 //! let program = filter.program()?;
-//! let chroot = Call::native(libc::SYS_chroot as u32, [0; 6]);
-//! assert_eq!(Program::new(&program)?.run(&chroot), Action::Errno(libc::EPERM as u16));
+//! let chroot = SeccompData::native(libc::SYS_chroot as u32, [0; 6]);
+//! assert_eq!(Program::new(&program)?.evaluate(&chroot), Action::Errno(libc::EPERM as u16));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -72,12 +72,12 @@ enum Verdict {
 
 /// Not a filter of system calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadFilter {
+pub struct ParseFilterError {
     word: String,
     why: String,
 }
 
-impl fmt::Display for BadFilter {
+impl fmt::Display for ParseFilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.word.is_empty() {
             f.write_str(&self.why)
@@ -87,9 +87,9 @@ impl fmt::Display for BadFilter {
     }
 }
 
-impl std::error::Error for BadFilter {}
+impl std::error::Error for ParseFilterError {}
 
-impl BadFilter {
+impl ParseFilterError {
     fn new(word: &str, why: impl Into<String>) -> Self {
         Self { word: word.to_owned(), why: why.into() }
     }
@@ -112,7 +112,7 @@ impl SystemCallFilter {
     ///
     /// # Errors
     /// A word is not known, or what is after its colon. The filter has not changed.
-    pub fn add(&mut self, assignment: &str) -> Result<(), BadFilter> {
+    pub fn add(&mut self, assignment: &str) -> Result<(), ParseFilterError> {
         let (denies, words) = match assignment.strip_prefix('~') {
             Some(words) => (true, words),
             None => (false, assignment),
@@ -136,13 +136,13 @@ impl SystemCallFilter {
                     Some(
                         denial
                             .parse()
-                            .map_err(|why: BadDenial| BadFilter::new(word, why.to_string()))?,
+                            .map_err(|why: ParseDenialError| ParseFilterError::new(word, why.to_string()))?,
                     ),
                 ),
                 None => (word, None),
             };
             if denial.is_some() && !denies {
-                return Err(BadFilter::new(
+                return Err(ParseFilterError::new(
                     word,
                     "an error number stands only in a list that begins with ~",
                 ));
@@ -173,11 +173,11 @@ impl SystemCallFilter {
         }
     }
 
-    fn list(&mut self, name: &str, verdict: Verdict) -> Result<(), BadFilter> {
+    fn list(&mut self, name: &str, verdict: Verdict) -> Result<(), ParseFilterError> {
         if name.starts_with('@') {
             let members = group(name).ok_or_else(|| {
                 let near = nearest(name, groups().map(|(name, _)| name));
-                BadFilter::new(name, format!("no such group{}", hint(near)))
+                ParseFilterError::new(name, format!("no such group{}", hint(near)))
             })?;
             // A group holds groups, and the file has no group that holds itself.
             return members.split_whitespace().try_for_each(|member| self.list(member, verdict));
@@ -190,7 +190,7 @@ impl SystemCallFilter {
             Err(_) if is_known(name) => Ok(()),
             Err(_) => {
                 let near = nearest(name, known());
-                Err(BadFilter::new(name, format!("no such system call{}", hint(near))))
+                Err(ParseFilterError::new(name, format!("no such system call{}", hint(near))))
             }
         }
     }
@@ -201,11 +201,11 @@ impl SystemCallFilter {
     ///
     /// # Errors
     /// Nothing was added; or the convention of this CPU is not known here.
-    pub fn program(&self) -> Result<Vec<Instruction>, BadFilter> {
+    pub fn program(&self) -> Result<Vec<Instruction>, ParseFilterError> {
         let native = bpf::NATIVE
-            .ok_or_else(|| BadFilter::new("", "the system calls of this CPU are not known here"))?;
+            .ok_or_else(|| ParseFilterError::new("", "the system calls of this CPU are not known here"))?;
         let kind =
-            self.kind.ok_or_else(|| BadFilter::new("", "the filter lists no system call"))?;
+            self.kind.ok_or_else(|| ParseFilterError::new("", "the filter lists no system call"))?;
         let value = |denial: Option<Denial>| match denial {
             None => ALLOW,
             Some(Denial::Kill) => KILL_PROCESS,
@@ -256,13 +256,13 @@ const X32: u32 = 0x4000_0000;
 /// Not the name of an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither the name of an error, nor a number from 0 to 4095, nor \"kill\"")]
-pub struct BadDenial(String);
+pub struct ParseDenialError(String);
 
 impl std::str::FromStr for Denial {
-    type Err = BadDenial;
+    type Err = ParseDenialError;
 
     /// `kill`, `EPERM`, or a number.
-    fn from_str(text: &str) -> Result<Self, BadDenial> {
+    fn from_str(text: &str) -> Result<Self, ParseDenialError> {
         if text == "kill" {
             return Ok(Self::Kill);
         }
@@ -273,7 +273,7 @@ impl std::str::FromStr for Denial {
             text.starts_with('E').then(|| (1..=MOST_ERRNO).find(called)).flatten()
         };
         let number = text.parse::<u16>().ok().filter(|number| *number <= MOST_ERRNO).or_else(named);
-        number.map(Self::Errno).ok_or_else(|| BadDenial(text.to_owned()))
+        number.map(Self::Errno).ok_or_else(|| ParseDenialError(text.to_owned()))
     }
 }
 

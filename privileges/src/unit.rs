@@ -14,7 +14,7 @@
 //! assert_eq!(unit.directives().no_new_privileges, Some(true));
 //! let privileges = unit.privileges()?;
 //! # let _ = privileges;
-//! # Ok::<(), privileges::unit::BadUnit>(())
+//! # Ok::<(), privileges::unit::UnitError>(())
 //! ```
 //!
 //! The same directives can come from a table of any format that serde reads ([`Directives`], feature `serde`), and from
@@ -58,7 +58,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use libpsx::process::{Capabilities, Namespace};
+use libpsx::process::{CapabilitySets, Namespace};
 
 pub use directives::{Directives, KeyringMode, WorkingDirectory, supported};
 
@@ -107,9 +107,9 @@ fn shortened(value: &str) -> String {
 
 /// Why a unit cannot be used. These are all of its problems. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadUnit(Vec<UnitProblem>);
+pub struct UnitError(Vec<UnitProblem>);
 
-impl BadUnit {
+impl UnitError {
     #[cfg(feature = "toml")]
     pub(crate) fn of_table(error: toml::de::Error) -> Self {
         let (directive, value) = Default::default();
@@ -129,7 +129,7 @@ impl BadUnit {
     }
 }
 
-impl fmt::Display for BadUnit {
+impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
             [one] => write!(f, "the unit cannot be used: {one}"),
@@ -141,9 +141,9 @@ impl fmt::Display for BadUnit {
     }
 }
 
-impl std::error::Error for BadUnit {}
+impl std::error::Error for UnitError {}
 
-impl From<UnitProblem> for BadUnit {
+impl From<UnitProblem> for UnitError {
     fn from(problem: UnitProblem) -> Self {
         Self(vec![problem])
     }
@@ -185,8 +185,8 @@ impl Unit {
     /// Reads the text of a unit file.
     ///
     /// # Errors
-    /// [`BadUnit`]: a line is none of systemd.syntax(7), a name is not known, or a value is not one of its directive.
-    pub fn parse(text: &str) -> Result<Self, BadUnit> {
+    /// [`UnitError`]: a line is none of systemd.syntax(7), a name is not known, or a value is not one of its directive.
+    pub fn parse(text: &str) -> Result<Self, UnitError> {
         let mut unit = Self::default();
         unit.add(text)?;
         Ok(unit)
@@ -196,7 +196,7 @@ impl Unit {
     ///
     /// # Errors
     /// As [`parse`](Self::parse). The unit has not changed.
-    pub fn add(&mut self, text: &str) -> Result<(), BadUnit> {
+    pub fn add(&mut self, text: &str) -> Result<(), UnitError> {
         self.add_from(None, text)
     }
 
@@ -204,7 +204,7 @@ impl Unit {
     ///
     /// # Errors
     /// As [`parse`](Self::parse); a file that cannot be read, or is not UTF-8.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, BadUnit> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, UnitError> {
         let path = path.as_ref();
         let mut directory = path.as_os_str().to_owned();
         directory.push(".d");
@@ -218,7 +218,7 @@ impl Unit {
     ///
     /// # Errors
     /// As [`read`](Self::read); there is no such unit, or it is masked.
-    pub fn find(name: &str) -> Result<Self, BadUnit> {
+    pub fn find(name: &str) -> Result<Self, UnitError> {
         Self::find_in(name, &PLACES.map(Path::new))
     }
 
@@ -226,9 +226,9 @@ impl Unit {
     ///
     /// # Errors
     /// As [`find`](Self::find).
-    pub fn find_in(name: &str, places: &[&Path]) -> Result<Self, BadUnit> {
+    pub fn find_in(name: &str, places: &[&Path]) -> Result<Self, UnitError> {
         let problem = |why: String| {
-            BadUnit::from(UnitProblem {
+            UnitError::from(UnitProblem {
                 file: None,
                 line: 0,
                 directive: String::new(),
@@ -264,7 +264,7 @@ impl Unit {
         Self::of_files(&file, drop_ins)
     }
 
-    fn of_files(path: &Path, mut drop_ins: Vec<PathBuf>) -> Result<Self, BadUnit> {
+    fn of_files(path: &Path, mut drop_ins: Vec<PathBuf>) -> Result<Self, UnitError> {
         // The sort is stable, so the directory of the highest precedence comes first.
         drop_ins.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         drop_ins.dedup_by(|a, b| a.file_name() == b.file_name());
@@ -321,7 +321,7 @@ impl Unit {
     ///
     /// # Errors
     /// A directive is not supported, or two contradict each other, or a file that one names cannot be opened.
-    pub fn privileges(&self) -> Result<Privileges, BadUnit> {
+    pub fn privileges(&self) -> Result<Privileges, UnitError> {
         if !self.unsupported.is_empty() {
             let why = "it is not supported here, so the process would have more than the unit says";
             let problem = |one: &Unsupported| UnitProblem {
@@ -331,12 +331,12 @@ impl Unit {
                 value: one.value.clone(),
                 why: why.to_owned(),
             };
-            return Err(BadUnit(self.unsupported.iter().map(problem).collect()));
+            return Err(UnitError(self.unsupported.iter().map(problem).collect()));
         }
         self.directives.privileges()
     }
 
-    fn add_from(&mut self, file: Option<&Path>, text: &str) -> Result<(), BadUnit> {
+    fn add_from(&mut self, file: Option<&Path>, text: &str) -> Result<(), UnitError> {
         let mut next = self.clone();
         let mut problems = Vec::new();
         let owned = |file: Option<&Path>| file.map(Path::to_owned);
@@ -373,7 +373,7 @@ impl Unit {
             problems.push(UnitProblem { file: owned(file), line, directive: name, value, why });
         }
         if !problems.is_empty() {
-            return Err(BadUnit(problems));
+            return Err(UnitError(problems));
         }
         *self = next;
         Ok(())
@@ -391,7 +391,7 @@ impl Directives {
     ///
     /// # Errors
     /// Two directives contradict each other, or a file that one names cannot be opened.
-    pub fn privileges(&self) -> Result<Privileges, BadUnit> {
+    pub fn privileges(&self) -> Result<Privileges, UnitError> {
         let mut problems = Vec::new();
         let mut problem = |directive: &str, value: String, why: String| {
             problems.push(UnitProblem {
@@ -411,13 +411,13 @@ impl Directives {
         let ambient = self.ambient_capabilities.unwrap_or_default();
         match &self.user {
             Some(user) => {
-                settings = settings.user(user.clone()).groups(Groups::OfUserAnd(more));
+                settings = settings.user(user.clone()).groups(Groups::FromUserAnd(more));
             }
-            None => settings = settings.stay_root().groups(Groups::These(more)),
+            None => settings = settings.stay_root().groups(Groups::Explicit(more)),
         }
         if self.user.as_ref().is_none_or(root) {
             // execve(2) gives root what is in the bounding set. Until then it has no less.
-            let now = Capabilities::of_this_thread().map(|now| now.permitted).unwrap_or_default();
+            let now = CapabilitySets::current().map(|now| now.permitted).unwrap_or_default();
             let bounding = self.capability_bounding_set.unwrap_or(now);
             settings = settings.keep(now & bounding | ambient);
         } else {
@@ -501,6 +501,6 @@ impl Directives {
                 None => {}
             }
         }
-        if problems.is_empty() { Ok(settings) } else { Err(BadUnit(problems)) }
+        if problems.is_empty() { Ok(settings) } else { Err(UnitError(problems)) }
     }
 }

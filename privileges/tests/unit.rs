@@ -9,16 +9,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use privileges::bpf::{Action, Call, Program};
+use privileges::bpf::{Action, Program, SeccompData};
 use privileges::system_calls::{self, Denial, SystemCallFilter};
-use privileges::unit::{BadUnit, Directives, KeyringMode, Unit, WorkingDirectory, supported};
+use privileges::unit::{UnitError, Directives, KeyringMode, Unit, WorkingDirectory, supported};
 use privileges::{Capability as C, CapabilitySet, Id, Privileges, Securebits};
 use proptest::prelude::*;
 use support::{isolated_as_root, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-fn service(lines: &str) -> Result<Unit, BadUnit> {
+fn service(lines: &str) -> Result<Unit, UnitError> {
     Unit::parse(&format!("[Unit]\nDescription=a test\n\n[Service]\n{lines}\n"))
 }
 
@@ -235,7 +235,7 @@ fn contradictions_are_found_before_anything_changes() {
 
 fn verdict(filter: &SystemCallFilter, number: i64) -> Action {
     let program = filter.program().unwrap();
-    Program::new(&program).unwrap().run(&Call::native(number as u32, [0; 6]))
+    Program::new(&program).unwrap().evaluate(&SeccompData::native(number as u32, [0; 6]))
 }
 
 #[test]
@@ -265,14 +265,14 @@ fn filters_allow_and_deny_what_they_list() {
     // Another convention than the CPU's, and a cancelled call.
     let program = only.program().unwrap();
     let program = Program::new(&program).unwrap();
-    let foreign = Call { architecture: 0x4000_0003, ..Call::native(libc::SYS_read as u32, [0; 6]) };
-    assert_eq!(program.run(&foreign), Action::KillProcess);
+    let foreign = SeccompData { arch: 0x4000_0003, ..SeccompData::native(libc::SYS_read as u32, [0; 6]) };
+    assert_eq!(program.evaluate(&foreign), Action::KillProcess);
     let denies = without.program().unwrap();
     let denies = Program::new(&denies).unwrap();
     if cfg!(target_arch = "x86_64") {
-        let x32 = Call::native(libc::SYS_mount as u32 | 0x4000_0000, [0; 6]);
-        assert_eq!(denies.run(&x32), Action::KillProcess);
-        assert_eq!(denies.run(&Call::native(u32::MAX, [0; 6])), Action::Allow);
+        let x32 = SeccompData::native(libc::SYS_mount as u32 | 0x4000_0000, [0; 6]);
+        assert_eq!(denies.evaluate(&x32), Action::KillProcess);
+        assert_eq!(denies.evaluate(&SeccompData::native(u32::MAX, [0; 6])), Action::Allow);
     }
     // For each call the program says what the filter says.
     for number in 0..600 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use libpsx::process::{CapabilitySet, IoPriority, SchedAttr, Scheduler, Securebits};
+use libpsx::process::{CapabilitySet, IoPriority, SchedAttr, SchedPolicy, Securebits};
 use nix::unistd::User;
 
 use super::values::{self, LIMITS, Why};
@@ -426,12 +426,12 @@ impl Directives {
         // systemd.exec(5): the lowest real-time priority is the default.
         let priority = self.cpu_scheduling_priority.unwrap_or(1);
         let policy = match (name, self.nice) {
-            ("other", nice) => Scheduler::Other(nice.unwrap_or(0)),
-            ("batch", nice) => Scheduler::Batch(nice.unwrap_or(0)),
+            ("other", nice) => SchedPolicy::Other(nice.unwrap_or(0)),
+            ("batch", nice) => SchedPolicy::Batch(nice.unwrap_or(0)),
             (name, Some(_)) => return Err(format!("Nice= has no meaning for the policy {name}")),
-            ("idle", None) => Scheduler::Idle,
-            ("fifo", None) => Scheduler::Fifo(priority),
-            (_, None) => Scheduler::RoundRobin(priority),
+            ("idle", None) => SchedPolicy::Idle,
+            ("fifo", None) => SchedPolicy::Fifo(priority),
+            (_, None) => SchedPolicy::RoundRobin(priority),
         };
         let attributes = SchedAttr::new(policy);
         Ok((Some(if reset { attributes.reset_on_fork() } else { attributes }), None))
