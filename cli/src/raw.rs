@@ -26,6 +26,13 @@ use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
 
+/// Has the kernel stop the program at the end of execve(2), for this process to look at it (ptrace(2)).
+pub(crate) fn trace_me(command: &mut std::process::Command) {
+    let hook = || nix::sys::ptrace::traceme().map_err(io::Error::from);
+    // SAFETY: the hook makes one system call.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
+}
+
 /// Room for the signal frame, whatever the CPU's registers take (11 KiB with AMX), and a handler.
 const STACK: usize = 64 * 1024;
 

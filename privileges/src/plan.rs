@@ -687,8 +687,9 @@ impl Plan {
             steps.split_at_checked(steps.len().saturating_sub(filters)).unwrap_or_default();
         let mut before = 0;
         for part in [first, filter] {
-            let mut calls =
-                Calls::new().on_partial_failure(PartialFailureAction::Report).sensitivity(Sensitivity::Ignore);
+            let mut calls = Calls::new()
+                .on_partial_failure(PartialFailureAction::Report)
+                .sensitivity(Sensitivity::Ignore);
             for step in part {
                 calls = step.add(calls, &made);
             }

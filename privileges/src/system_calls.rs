@@ -133,11 +133,9 @@ impl SystemCallFilter {
             let (name, denial) = match word.split_once(':') {
                 Some((name, denial)) => (
                     name,
-                    Some(
-                        denial
-                            .parse()
-                            .map_err(|why: ParseDenialError| ParseFilterError::new(word, why.to_string()))?,
-                    ),
+                    Some(denial.parse().map_err(|why: ParseDenialError| {
+                        ParseFilterError::new(word, why.to_string())
+                    })?),
                 ),
                 None => (word, None),
             };
@@ -202,10 +200,12 @@ impl SystemCallFilter {
     /// # Errors
     /// Nothing was added; or the convention of this CPU is not known here.
     pub fn program(&self) -> Result<Vec<Instruction>, ParseFilterError> {
-        let native = bpf::NATIVE
-            .ok_or_else(|| ParseFilterError::new("", "the system calls of this CPU are not known here"))?;
-        let kind =
-            self.kind.ok_or_else(|| ParseFilterError::new("", "the filter lists no system call"))?;
+        let native = bpf::NATIVE.ok_or_else(|| {
+            ParseFilterError::new("", "the system calls of this CPU are not known here")
+        })?;
+        let kind = self
+            .kind
+            .ok_or_else(|| ParseFilterError::new("", "the filter lists no system call"))?;
         let value = |denial: Option<Denial>| match denial {
             None => ALLOW,
             Some(Denial::Kill) => KILL_PROCESS,
