@@ -27,6 +27,19 @@ use crate::verify::{self, Expected, Joined, Mismatch, field, place_of};
 /// A plan for a program that is executed, made by [`Privileges::plan_launch`](crate::Privileges::plan_launch).
 ///
 /// It shows the calls, and what the program has after execve(2), which gives and takes capabilities (capabilities(7)).
+///
+/// ```no_run
+/// use std::process::Command;
+/// use privileges::{Launch, LaunchError, Privileges};
+///
+/// let launch: Launch = Privileges::new().user("nobody").no_new_privs().plan_launch()?;
+/// match launch.spawn(Command::new("worker")) {
+///     Ok(child) => println!("as planned: {}", launch.check(child.id())?.is_empty()),
+///     Err(LaunchError::Call { call, error }) => eprintln!("{call}: {error}"),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a plan does nothing until a program is started"]
 pub struct Launch {

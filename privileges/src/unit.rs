@@ -17,6 +17,45 @@
 //! # Ok::<(), privileges::unit::UnitError>(())
 //! ```
 //!
+//! A program can look at a unit, and at what it cannot express:
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use privileges::Privileges;
+//! use privileges::unit::{
+//!     Directives, KeyringMode, Unit, UnitError, UnitProblem, Unsupported, WorkingDirectory, restrictions, supported,
+//! };
+//!
+//! fn settings(unit: &Unit) -> Result<Privileges, UnitError> {
+//!     for Unsupported { directive, value, .. } in unit.unsupported() {
+//!         println!("not supported: {directive}={value}");
+//!     }
+//!     println!("{:?} of {:?}", unit.exec_start(), unit.files());
+//!     let directives: &Directives = unit.directives();
+//!     println!("a keyring of its own: {}", directives.keyring_mode == Some(KeyringMode::Private));
+//!     println!("at home: {}", directives.working_directory == Some(WorkingDirectory::Home));
+//!     println!("{:?}, {:?}", directives.working_directory(), directives.filter());
+//!     unit.refuse_unsupported()?;
+//!     // Without what `unit.privileges()` says of a unit without a user.
+//!     directives.add_to(Privileges::new().stay_root().keep_groups())
+//! }
+//!
+//! let mut unit = Unit::find("nginx")?;
+//! unit.set("NoNewPrivileges", "yes")?;
+//! unit.add("[Service]\nUMask=0077")?;
+//! if let Err(error) = settings(&unit.without(["PrivateTmp"])) {
+//!     for UnitProblem { directive, why, .. } in error.problems() {
+//!         eprintln!("{directive}: {why}");
+//!     }
+//! }
+//! // Files that systemd does not know of.
+//! let own = Unit::read("/opt/server/server.service")?;
+//! let other = Unit::find_in("server", &[Path::new("/opt/server")])?;
+//! println!("{} directives, without {}", supported().count(), restrictions().count());
+//! # let _ = (own, other);
+//! # Ok::<(), UnitError>(())
+//! ```
+//!
 //! The same directives can come from a table of any format that serde reads ([`Directives`], feature `serde`), and from
 //! TOML (`Privileges::from_toml`, feature `toml`).
 //!

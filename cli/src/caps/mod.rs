@@ -124,11 +124,15 @@ pub(crate) fn set(text: &str) -> Result<CapabilitySet, String> {
     }
 }
 
-/// `none`, `all`, or the names.
+/// `none`, `all`, the names, or those that are missing if they are fewer.
 fn shown(set: CapabilitySet) -> String {
+    let (all, missing) = (CapabilitySet::all(), CapabilitySet::all() - set);
     match set {
         set if set.is_empty() => "none".to_owned(),
-        set if set == CapabilitySet::all() => "all".to_owned(),
+        set if set == all => "all".to_owned(),
+        set if all.is_superset(set) && missing.iter().count() < set.iter().count() => {
+            format!("all but {missing}")
+        }
         set => set.to_string(),
     }
 }

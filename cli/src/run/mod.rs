@@ -127,7 +127,7 @@ pub(crate) struct Arguments {
     /// The directives of a unit of systemd: a file, or the name of a unit of this system
     #[arg(long, value_name = "UNIT", help_heading = UNIT)]
     pub(crate) from_unit: Option<OsString>,
-    /// A directive of the unit that this program cannot express, and that is to be passed over
+    /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
     #[arg(long, value_name = "DIRECTIVE,...", value_delimiter = ',', requires = "from_unit", help_heading = UNIT)]
     pub(crate) without: Vec<String>,
     /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes
@@ -143,7 +143,7 @@ pub(crate) struct Arguments {
 
     /// The program with its arguments
     #[arg(value_name = "COMMAND", required_unless_present = "dry_run", trailing_var_arg = true,
-          allow_hyphen_values = true, value_hint = clap::ValueHint::CommandWithArguments)]
+          value_hint = clap::ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
 }
 
@@ -224,7 +224,7 @@ impl Arguments {
     }
 
     fn go(self) -> Result<u8> {
-        let launch = self.settings()?.plan_launch()?;
+        let launch = self.settings()?.plan_launch().map_err(in_options)?;
         if self.dry_run {
             println!("{launch}");
             return Ok(0);
@@ -263,7 +263,12 @@ impl Arguments {
                     Some(name) if !name.contains('/') && !path.is_file() => Unit::find(name),
                     _ => Unit::read(path),
                 };
-                unit?.without(self.without.iter().map(String::as_str))
+                let unit = unit?;
+                let all = self.without.iter().any(|name| name == "all");
+                let every: Vec<_> =
+                    unit.unsupported().iter().map(|one| one.directive.clone()).collect();
+                let names = if all { &every } else { &self.without };
+                unit.without(names.iter().map(String::as_str))
             }
         };
         for property in &self.property {
@@ -415,6 +420,21 @@ impl Arguments {
         }
         Ok(settings)
     }
+}
+
+/// The problems of a plan name methods of a library; here they are options.
+fn in_options(error: privileges::Error) -> anyhow::Error {
+    const OPTIONS: [(&str, &str); 7] = [
+        (".user(...)", "--user"),
+        (".stay_root()", "--stay-root"),
+        (".groups(Groups::NONE)", "--groups none"),
+        (".groups(...)", "--groups"),
+        (".keep_groups()", "--keep-groups"),
+        (".group(...)", "--group"),
+        ("; nothing changed in any thread", "; the program was not started"),
+    ];
+    let text = error.to_string();
+    anyhow::Error::msg(OPTIONS.iter().fold(text, |text, (from, to)| text.replace(from, to)))
 }
 
 /// Names or numbers with commas between them, or `none`.
