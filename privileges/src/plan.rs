@@ -364,6 +364,12 @@ impl Plan {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
             }
+            let raised = own_limits(resource).is_some_and(|[_, now]| hard > now);
+            if raised && !can(Capability::SYS_RESOURCE) {
+                let what = names::resource(resource);
+                let capability = Capability::SYS_RESOURCE;
+                problems.push(Problem::RaisedLimit { resource: what, hard, capability });
+            }
         }
 
         let root = settings.root.as_ref().and_then(|path| take(&mut problems, directory(path)));
@@ -733,6 +739,16 @@ pub(crate) fn keyring_name() -> CString {
 /// How many filters the calling thread has.
 fn own_filters(tasks: &mut Tasks) -> Option<usize> {
     verify::filters(&tasks.own_status().ok()?)
+}
+
+/// The soft and the hard limit of this process; `None` if there is no such resource.
+fn own_limits(resource: u32) -> Option<[u64; 2]> {
+    // SAFETY: it is a structure of integers.
+    let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
+    let none = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes the structure.
+    let told = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &mut found) } == 0;
+    told.then_some([found.rlim_cur, found.rlim_max])
 }
 
 /// As initgroups(3).

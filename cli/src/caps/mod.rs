@@ -124,6 +124,11 @@ pub(crate) fn set(text: &str) -> Result<CapabilitySet, String> {
     }
 }
 
+/// The text of sets without the clause that clears all, which getcap(8) leaves out.
+fn short(text: &str) -> &str {
+    text.strip_prefix("= ").unwrap_or(text)
+}
+
 /// `none`, `all`, the names, or those that are missing if they are fewer.
 fn shown(set: CapabilitySet) -> String {
     let (all, missing) = (CapabilitySet::all(), CapabilitySet::all() - set);
@@ -215,7 +220,9 @@ fn of_files(command: OfFile, text: &mut String) -> Result<bool> {
         let done = match &command {
             OfFile::Get { .. } => file::get(path).map(|found| match found {
                 // As getcap(8), which prints nothing for a file without.
-                Some(capabilities) => *text += &format!("{name} {capabilities}\n"),
+                Some(capabilities) => {
+                    *text += &format!("{name} {}\n", short(&capabilities.to_string()))
+                }
                 None => {
                     eprintln!("psx: {name}: it has no capabilities");
                     all = false;
@@ -253,7 +260,7 @@ fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
                         let tids: Vec<_> = tids.iter().map(i32::to_string).collect();
                         *text += &format!(" threads {}\n", tids.join(" "));
                     }
-                    *text += &format!("  text         {}\n", own.sets);
+                    *text += &format!("  text         {}\n", short(&own.sets.to_string()));
                     for (what, set) in [
                         ("permitted", own.sets.permitted),
                         ("effective", own.sets.effective),

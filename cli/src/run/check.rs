@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::ptrace;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -30,9 +30,8 @@ pub(super) fn run(launch: &Launch, mut command: Command) -> Result<u8> {
     let mut waited = SigSet::empty();
     waited.add(Signal::SIGCHLD);
     PASSED_ON.into_iter().for_each(|signal| waited.add(signal));
-    // The new process has an empty mask again.
-    waited.thread_block().context("blocking signals")?;
-    raw::trace_me(&mut command);
+    let mask = waited.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
+    raw::trace_me(&mut command, mask);
     let child = launch.spawn(command)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).context("its number")?);
     match waitpid(pid, None).context("waiting for the program")? {
