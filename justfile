@@ -15,3 +15,19 @@ test:
 # Everything that has to hold before a change lands
 ci:
     .ci/run
+
+# The book, with its links and programs checked
+book:
+    scripts/book
+
+# The crates as they would be published, installed in a clean folder
+package:
+    scripts/package
+
+# The Debian packages (root, some minutes)
+deb:
+    scripts/deb
+
+# Everything for a release but the upload
+release *arguments:
+    scripts/release {{arguments}}

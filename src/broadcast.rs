@@ -1,9 +1,8 @@
-//! The public entry: one system call, performed by every thread of the process.
+//! The untyped entry: one system call, performed by every thread of the process.
 
 // # Safety
 //
-// The functions here pass a system call on. What the call does to memory is its caller's business
-// and is asked of them in each `# Safety` section.
+// The functions here pass a system call on. The `# Safety` section of each says what its caller must ensure.
 #![allow(unsafe_code)]
 
 use core::ffi::c_long;
@@ -11,26 +10,33 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
-use crate::engine::answers::Form;
+use crate::engine::answers::AnswerLayout;
 use crate::engine::call::{Call, ResultCheck};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
 use crate::error::Error;
 use crate::report::Report;
 
-/// How long threads are waited for, unless it is set.
+/// The deadline, unless it is set.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 static SENSITIVITY: AtomicU8 = AtomicU8::new(Sensitivity::Error as u8);
 
-/// Sets what happens, from the next call on, when a thread's result differs from the caller's.
-/// It holds for the whole process; the default is [`Sensitivity::Error`].
+/// Sets what happens from the next call on if the result of a thread differs from the caller's. The setting holds for
+/// the whole process. The default is [`Sensitivity::Error`].
+///
+/// ```
+/// use libpsx::{Sensitivity, sensitivity, set_sensitivity};
+///
+/// set_sensitivity(Sensitivity::Warning);
+/// assert_eq!(sensitivity(), Sensitivity::Warning);
+/// ```
 pub fn set_sensitivity(level: Sensitivity) {
     // Relaxed: a setting on its own, with nothing published beside it.
     SENSITIVITY.store(level as u8, Ordering::Relaxed);
 }
 
-/// The process-wide setting made by [`set_sensitivity`].
+/// Returns the setting of [`set_sensitivity`].
 pub fn sensitivity() -> Sensitivity {
     match SENSITIVITY.load(Ordering::Relaxed) {
         0 => Sensitivity::Ignore,
@@ -41,15 +47,20 @@ pub fn sensitivity() -> Sensitivity {
 
 /// Performs a system call of up to three arguments on every thread of the process.
 ///
-/// The calling thread performs the call first, when every other thread is held. If the kernel
-/// refuses it, [`Error::Call`] says why, and no other thread attempts it. If it succeeds, every
-/// other thread performs it too before it runs another user instruction; the value is the calling
-/// thread's. `nr` is what `libc::SYS_*` gives.
+/// `nr` is one of `libc::SYS_*`. When every other thread is held, the calling thread performs the call. If the kernel
+/// refuses it, no other thread attempts it. If it succeeds, every other thread performs it too before any thread runs
+/// another user instruction. The value is what the call returned in the calling thread.
 ///
-/// A call that only reads state needs none of this.
+/// A call that only reads state needs no broadcast.
+///
+/// ```
+/// // SAFETY: PR_SET_KEEPCAPS takes no pointer.
+/// unsafe { libpsx::syscall3(libc::SYS_prctl, libc::PR_SET_KEEPCAPS as usize, 0, 0) }?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 ///
 /// # Errors
-/// Any [`Error`] means that nothing changed in any thread.
+/// Any [`Error`] means that nothing has changed in any thread. [`Error::Call`] has the kernel's error number.
 ///
 /// # Safety
 /// See [`syscall6`].
@@ -60,15 +71,25 @@ pub unsafe fn syscall3(nr: c_long, a1: usize, a2: usize, a3: usize) -> Result<us
 
 /// Performs a system call of up to six arguments on every thread of the process; see [`syscall3`].
 ///
+/// ```
+/// // SAFETY: PR_SET_KEEPCAPS takes no pointer.
+/// unsafe { libpsx::syscall6(libc::SYS_prctl, libc::PR_SET_KEEPCAPS as usize, 0, 0, 0, 0, 0) }?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`syscall3`].
+///
 /// # Safety
-/// The call must be sound when *every* thread makes it, with these very arguments, at any point of
-/// its execution:
-/// - What its pointers point to stays valid, and unchanged by others, until this function returns;
-///   if the kernel writes through them, each thread writes.
-/// - A call that takes effect each time it is made (`nice`, `keyctl`, `close`, a seek) takes effect
-///   once per thread. Calls that end, replace or unhinge a thread are refused.
-/// - While it runs, the other threads are held: a call that waits for one of them never returns.
-/// - Code of this process may rely on privilege or on resources that the call takes away.
+/// The call must be sound if *every* thread makes it with these arguments, at any point of its execution:
+/// - The memory that its pointers point to stays valid, and is not changed by other code, until this function returns.
+///   If the kernel writes through a pointer, each thread writes.
+/// - A call that takes effect each time it is made (`nice`, `keyctl`, `close`, a seek) takes effect once for each
+///   thread. Calls that end a thread, or that take away what it needs to go on, are refused.
+/// - While the call runs, the other threads are held. A call that waits for one of them never returns.
+/// - Other code of this process may rely on privilege or on resources that the call takes away.
+/// - If an argument is a descriptor or a path, every thread must share its descriptor table, and its root and working
+///   directory, with the calling thread. Otherwise the call acts on something else in that thread.
 pub unsafe fn syscall6(
     nr: c_long,
     a1: usize,
@@ -85,19 +106,20 @@ pub unsafe fn syscall6(
 /// One system call with settings of its own.
 ///
 /// ```
-/// use libpsx::{Broadcast, Sensitivity};
+/// use libpsx::{Broadcast, ResultCheck, Sensitivity};
 /// use std::time::Duration;
 ///
 /// let keep_caps = Broadcast::new(libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 1, 0, 0, 0, 0])
 ///     .deadline(Duration::from_secs(2))
 ///     .sensitivity(Sensitivity::Warning);
+/// let keep_caps = keep_caps.result_check(ResultCheck::SameResult);
 /// // SAFETY: PR_SET_KEEPCAPS takes no pointer and touches no memory.
 /// let report = unsafe { keep_caps.execute_with_report() }?;
 /// println!("{} threads keep their capabilities", report.threads());
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 #[derive(Clone, Copy)]
-#[must_use = "a broadcast does nothing until it is run"]
+#[must_use = "a broadcast does nothing until it is executed"]
 pub struct Broadcast {
     call: Call,
     deadline: Duration,
@@ -115,7 +137,7 @@ impl fmt::Debug for Broadcast {
     }
 }
 
-/// A call as C would write it, for `Debug`.
+/// Formats a call as C would write it, for `Debug`.
 pub(crate) struct Named<'a>(pub(crate) &'a Call);
 
 impl fmt::Debug for Named<'_> {
@@ -130,8 +152,8 @@ impl fmt::Debug for Named<'_> {
 }
 
 impl Broadcast {
-    /// The call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the
-    /// process-wide sensitivity, and [`ResultCheck::SameResult`].
+    /// Describes the call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the process-wide
+    /// sensitivity, and [`ResultCheck::SameResult`].
     pub const fn new(nr: c_long, args: [usize; 6]) -> Self {
         Self::of(Call::new(nr as usize, args))
     }
@@ -140,61 +162,59 @@ impl Broadcast {
         Self { call, deadline: DEADLINE, sensitivity: None }
     }
 
-    /// How long to try to bring all threads to a stop. It does not cover the call itself, once it
-    /// has begun.
+    /// Sets how long to try to stop all threads. It does not cover the call itself.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// The sensitivity for this call alone.
+    /// Sets the sensitivity for this call alone.
     pub const fn sensitivity(mut self, level: Sensitivity) -> Self {
         self.sensitivity = Some(level);
         self
     }
 
-    /// What counts as the same result in the other threads.
+    /// Sets what counts as the same result in the other threads.
     pub const fn result_check(mut self, result_check: ResultCheck) -> Self {
         self.call.result_check = result_check;
         self
     }
 
-    /// Performs the call on every thread, and reports. See [`syscall3`] for what happens and in
-    /// which order.
+    /// Performs the call on every thread as [`syscall3`] does, and returns a report.
     ///
     /// # Errors
-    /// Any [`Error`] means that nothing changed in any thread.
+    /// Any [`Error`] means that nothing has changed in any thread.
     ///
     /// # Safety
     /// See [`syscall6`].
     pub unsafe fn execute_with_report(&self) -> Result<Report, Error> {
         let mut report = Report::new();
-        // SAFETY: the caller's promise is the one asked for here.
+        // SAFETY: the caller has promised it.
         let value =
-            unsafe { engine::perform(&mut [self.call], &self.settings(), Some(&mut report)) };
-        value.map_err(Error::of_a_single_call)?;
+            unsafe { engine::execute(&mut [self.call], &self.settings(), Some(&mut report)) };
+        value.map_err(Error::from_single_call)?;
         Ok(report)
     }
 
-    /// As [`execute_with_report`](Self::execute_with_report), for the value alone: no report is kept.
+    /// Performs the call on every thread, and returns what it returned in the calling thread.
     ///
     /// # Errors
-    /// Any [`Error`] means that nothing changed in any thread.
+    /// Any [`Error`] means that nothing has changed in any thread.
     ///
     /// # Safety
     /// See [`syscall6`].
     pub unsafe fn execute(&self) -> Result<usize, Error> {
         // SAFETY: the caller's promise is the one asked for here.
-        let value = unsafe { engine::perform(&mut [self.call], &self.settings(), None) };
-        value.map_err(Error::of_a_single_call)
+        let value = unsafe { engine::execute(&mut [self.call], &self.settings(), None) };
+        value.map_err(Error::from_single_call)
     }
 
     fn settings(&self) -> Settings {
         Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
-            whole_or_dead: false,
-            form: Form::default(),
+            kill_on_partial_failure: false,
+            layout: AnswerLayout::default(),
         }
     }
 }

@@ -7,7 +7,19 @@ use linux_raw_sys::errno;
 
 use crate::sys::names;
 
-/// An error number of the kernel, `errno(3)`.
+/// An error number of the kernel (errno(3)).
+///
+/// ```
+/// use libpsx::Error;
+/// use libpsx::process::setpriority;
+///
+/// match setpriority(-30).execute() {
+///     Err(Error::Call(errno)) => assert_eq!(errno.raw_os_error(), libc::EACCES),
+///     Err(error) => return Err(error),
+///     Ok(_) => println!("this process may raise its priority"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 
@@ -25,8 +37,7 @@ impl Errno {
     pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);
     pub(crate) const TIMEDOUT: Self = Self(errno::ETIMEDOUT as i32);
 
-    /// The value a raw system call returned, taken apart: `-4095..=-1` is an error number
-    /// (syscall(2), "Return value").
+    /// Splits the value of a raw system call: `-4095..=-1` is an error number (syscall(2), "Return value").
     pub(crate) const fn check(raw: isize) -> Result<usize, Self> {
         if raw < 0 && raw >= -4095 {
             Err(Self(raw.wrapping_neg() as i32))
@@ -35,12 +46,12 @@ impl Errno {
         }
     }
 
-    /// The symbolic name, for a message.
+    /// Returns the symbolic name, for a message.
     pub(crate) fn name(self) -> Option<&'static str> {
         names::error(self.0).map(|(name, _)| name)
     }
 
-    /// The number, as `libc::E*` spells it.
+    /// Returns the number, as in `libc::E*`.
     pub const fn raw_os_error(self) -> i32 {
         self.0
     }

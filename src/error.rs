@@ -1,22 +1,50 @@
-//! What can go wrong, told apart by type. Every [`Error`] means the same thing for the process:
-//! **nothing changed, in any thread**. The one way to end in between is a [`PartialFailure`] transaction.
-//! (A thread whose result differs from its caller's is no `Error`: that is divergence, and
-//! [`Sensitivity`](crate::Sensitivity) judges it.)
+//! The errors. Every [`Error`] means that **nothing has changed in any thread**. Only a transaction that fails after its
+//! first call ends in between: [`PartialFailure`]. If the result of a thread differs from the caller's, there is no
+//! error value: the [`Sensitivity`](crate::Sensitivity) decides what follows.
 
 use core::fmt;
 use core::time::Duration;
 
-use crate::engine::records::Records;
+use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
 
-/// Why a broadcast did not happen. Nothing has changed in any thread, whichever variant it is.
+/// The reason why a broadcast was not performed. Nothing has changed in any thread, whichever variant it is.
+///
+/// ```
+/// use libpsx::process::{CapabilitySets, capset};
+/// use libpsx::{Error, RefusalReason, Requirement, SharedResource, UnreachableReason};
+/// use libpsx::{UnreachableThread, UnreachableThreads};
+///
+/// match capset(CapabilitySets::EMPTY).execute() {
+///     Ok(_) => println!("no thread has a capability"),
+///     Err(Error::Unreachable(threads)) => {
+///         let threads: UnreachableThreads = threads;
+///         println!("{} threads could not be stopped", threads.total());
+///         let named: &[UnreachableThread] = threads.threads();
+///         for thread in named {
+///             println!("{} ({}, state {})", thread.tid(), thread.name(), thread.state());
+///             if thread.reason() == UnreachableReason::Traced {
+///                 println!("detach the debugger from it");
+///             }
+///         }
+///     }
+///     Err(Error::Refused(RefusalReason::NotLast)) => unreachable!("it is the only call"),
+///     Err(Error::NotShared { tid, resource: SharedResource::Descriptors }) => {
+///         println!("thread {tid} has a descriptor table of its own");
+///     }
+///     Err(Error::Environment { requirement: Requirement::Memory, errno }) => {
+///         println!("no memory: error number {}", errno.raw_os_error());
+///     }
+///     Err(error) => println!("{error} (error number {})", error.raw_os_error()),
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel refused the calling thread's own call; no other thread attempted it.
     Call(Errno),
-    /// The kernel could not synchronise the threads by itself, because this one has a seccomp
-    /// filter that the calling thread has not (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
+    /// The kernel could not put the filter on all threads, because this thread has a seccomp filter that the calling
+    /// thread does not have (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
     TsyncConflict {
         /// The first such thread.
         tid: i32,
@@ -31,33 +59,39 @@ pub enum Error {
         /// The thread whose broadcast is under way.
         tid: i32,
     },
-    /// A thread does not share something with the calling thread that the call stands on: in that thread the call would
+    /// A thread does not share its descriptors or its directories with the calling thread. In that thread the call would
     /// act on something else.
     NotShared {
         /// The first such thread.
         tid: i32,
-        /// What it has for itself.
+        /// What the thread has for itself.
         resource: SharedResource,
     },
-    /// The calling thread is in the middle of a broadcast already, its own or as one of those that
-    /// are held, and a signal handler that interrupted it called again.
+    /// The call comes from a signal handler that has interrupted a broadcast of this thread, or that runs while this
+    /// thread is held for one.
     Reentered,
-    /// We do not make this call on every thread, because no thread could go on after it.
+    /// The call is not made on every thread, because the threads could not go on after it.
     Refused(RefusalReason),
-    /// The kernel did not give what a broadcast needs.
+    /// The kernel refused something that a broadcast needs.
     Environment {
-        /// What was asked for.
+        /// What the broadcast needs.
         requirement: Requirement,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: Errno,
     },
 }
 
 impl Error {
-    /// The error number a C caller would find in `errno`: the call's own for [`Error::Call`];
-    /// ETIMEDOUT for [`Error::Unreachable`] and [`Error::Busy`]; EAGAIN, EDEADLK and EINVAL for a
-    /// full signal queue, re-entry and a refused call; ESRCH for [`Error::TsyncConflict`]; the kernel's
-    /// own for [`Error::Environment`].
+    /// Returns the error number that a C caller finds in `errno`.
+    ///
+    /// | error | number |
+    /// |---|---|
+    /// | [`Call`](Self::Call), [`Environment`](Self::Environment) | the kernel's |
+    /// | [`Unreachable`](Self::Unreachable), [`Busy`](Self::Busy) | ETIMEDOUT |
+    /// | [`SignalQueueFull`](Self::SignalQueueFull) | EAGAIN |
+    /// | [`Reentered`](Self::Reentered) | EDEADLK |
+    /// | [`Refused`](Self::Refused), [`NotShared`](Self::NotShared) | EINVAL |
+    /// | [`TsyncConflict`](Self::TsyncConflict) | ESRCH |
     pub const fn raw_os_error(&self) -> i32 {
         match self {
             Self::Call(errno) | Self::Environment { errno, .. } => errno.raw_os_error(),
@@ -75,7 +109,7 @@ impl fmt::Display for Error {
         match self {
             Self::Call(errno) => write!(f, "the kernel refused the call: {errno}"),
             Self::TsyncConflict { tid } => {
-                write!(f, "thread {tid} has a seccomp filter that the calling thread has not")
+                write!(f, "thread {tid} has a seccomp filter that the calling thread does not have")
             }
             Self::Unreachable(threads) => write!(f, "{threads}"),
             Self::SignalQueueFull => {
@@ -95,7 +129,7 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// The kind is that of the error number; the [`Error`] is inside (`io::Error::get_ref`).
+/// The `ErrorKind` is that of the error number. `io::Error::get_ref` returns the [`Error`].
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
@@ -103,7 +137,7 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// The kind is that of the error number; the [`TransactionError`] is inside (`io::Error::get_ref`).
+/// The `ErrorKind` is that of the error number. `io::Error::get_ref` returns the [`TransactionError`].
 #[cfg(feature = "std")]
 impl From<TransactionError> for std::io::Error {
     fn from(error: TransactionError) -> Self {
@@ -111,9 +145,9 @@ impl From<TransactionError> for std::io::Error {
     }
 }
 
-/// Why a [`Transaction`](crate::Transaction) did not do all of what it was to do.
+/// The reason why a [`Transaction`](crate::Transaction) did not perform all of its calls.
 ///
-/// `?` makes a `TransactionError` of an [`Error`], because "nothing has changed" is one of its cases. The other
+/// `?` converts an [`Error`] to a `TransactionError`, because "nothing has changed" is one of its cases. The other
 /// direction would lose [`PartialFailure`], the one case in which something has changed, so it has no conversion. A function
 /// that makes single calls and transactions returns `TransactionError`:
 ///
@@ -130,13 +164,34 @@ impl From<TransactionError> for std::io::Error {
 /// ```
 #[derive(Debug)]
 pub enum TransactionError {
-    /// Nothing has changed in any thread. ([`Error::Call`]: it was the first call.)
+    /// Nothing has changed in any thread. [`Error::Call`] means that the first call failed.
     NothingChanged(Error),
     /// Every thread has performed the calls before one that failed. The process is consistent.
     Partial(PartialFailure),
 }
 
-/// Which call of a transaction failed after others had been performed.
+/// The call of a transaction that failed after others had been performed.
+///
+/// ```
+/// use libpsx::process::{Gid, Uid, set_all_gids, set_all_uids};
+/// use libpsx::{Transaction, TransactionError};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (uid, gid) = (65534, 65534);
+/// let drop = Transaction::new().with(set_all_gids(Gid::new(gid)?)).with(set_all_uids(Uid::new(uid)?));
+/// # if false {
+/// if let Err(TransactionError::Partial(failure)) = drop.execute() {
+///     // Every thread has performed the calls before this one.
+///     eprintln!("call {} failed with error number {}", failure.index(), failure.raw_os_error());
+///     if let Some(tid) = failure.tsync_conflict() {
+///         eprintln!("thread {tid} has a seccomp filter of its own");
+///     }
+///     std::process::abort();
+/// }
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialFailure {
     pub(crate) index: usize,
@@ -144,7 +199,7 @@ pub struct PartialFailure {
     pub(crate) why: CallFailure,
 }
 
-/// How a call of the calling thread failed.
+/// The way in which a call of the calling thread failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallFailure {
     Errno(Errno),
@@ -152,8 +207,8 @@ pub(crate) enum CallFailure {
 }
 
 impl Error {
-    /// The first call of all is the only one.
-    pub(crate) fn of_a_single_call(error: TransactionError) -> Self {
+    /// Converts the error of a transaction that had one call.
+    pub(crate) fn from_single_call(error: TransactionError) -> Self {
         match error {
             TransactionError::NothingChanged(error) => error,
             TransactionError::Partial(partial) => partial.why.into(),
@@ -171,17 +226,17 @@ impl From<CallFailure> for Error {
 }
 
 impl PartialFailure {
-    /// The same, by the number that the caller of a transaction knows the call by.
+    /// Replaces the index by the number under which the caller of the transaction knows the call.
     pub(crate) const fn at(self, index: usize) -> Self {
         Self { index, ..self }
     }
 
-    /// The failed call, counted from 0: so many calls every thread has performed.
+    /// Returns the number of the failed call, counted from 0. Every thread has performed that many calls.
     pub const fn index(&self) -> usize {
         self.index
     }
 
-    /// What the kernel said; see [`Error::raw_os_error`].
+    /// Returns the kernel's error number; see [`Error::raw_os_error`].
     pub const fn raw_os_error(&self) -> i32 {
         match self.why {
             CallFailure::Errno(errno) => errno.raw_os_error(),
@@ -189,7 +244,7 @@ impl PartialFailure {
         }
     }
 
-    /// The first thread with a seccomp filter that the calling thread has not, if that is why.
+    /// Returns the first thread with a seccomp filter that the calling thread does not have, if that is the reason.
     pub const fn tsync_conflict(&self) -> Option<i32> {
         match self.why {
             CallFailure::Errno(_) => None,
@@ -213,7 +268,7 @@ impl fmt::Display for PartialFailure {
 }
 
 impl TransactionError {
-    /// The error number; see [`Error::raw_os_error`].
+    /// Returns the error number; see [`Error::raw_os_error`].
     pub const fn raw_os_error(&self) -> i32 {
         match self {
             Self::NothingChanged(error) => error.raw_os_error(),
@@ -239,53 +294,60 @@ impl fmt::Display for TransactionError {
 
 impl core::error::Error for TransactionError {}
 
-/// Why a call is refused before anything is done. The number is compared as the kernel reads it:
-/// the upper half of the register and the x32 bit do not count.
+/// The reason why a call is refused before anything is done. The number of the call is compared as the kernel reads it:
+/// the upper half of the register and the x32 bit are ignored.
+///
+/// ```
+/// use libpsx::{Error, RefusalReason, syscall3};
+///
+/// // SAFETY: the call is refused.
+/// let refused = unsafe { syscall3(libc::SYS_exit, 0, 0, 0) };
+/// assert!(matches!(refused, Err(Error::Refused(RefusalReason::EndsThread))));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// It makes a process or a thread (fork, vfork, clone, clone3): each thread would make its own.
+    /// It creates a process or a thread (fork, vfork, clone, clone3). Each thread would create one of its own.
     CreatesTask,
-    /// It ends the thread or the process, or puts another program in its place.
+    /// It ends the thread or the process, or replaces the program (exit, execve).
     EndsThread,
-    /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall), or kills it
-    /// there, because it is for the kernel's own code (uretprobe, uprobe).
+    /// It takes a held thread out of the signal handler (rt_sigreturn, restart_syscall), or kills it there, because only
+    /// the kernel's own code may make it (uretprobe, uprobe).
     LeavesHandler,
-    /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33). A call that
-    /// takes a mask for as long as it waits is one of these (ppoll, pselect6, epoll_pwait, io_pgetevents,
-    /// io_uring_enter).
+    /// It changes the signal state that a broadcast needs (masks, alternate stacks, signal 33). A call that sets a mask
+    /// for as long as it waits is one of these (ppoll, pselect6, epoll_pwait, io_pgetevents, io_uring_enter).
     ChangesSignalState,
-    /// It takes away what the thread's own run-time stands on (FS and GS bases, shadow stack,
-    /// rseq, robust list, clear_child_tid).
+    /// It replaces what the thread's run-time needs (FS and GS bases, shadow stack, rseq, robust list,
+    /// clear_child_tid).
     ReplacesThreadState,
-    /// It would forbid the thread the calls it needs to go on (strict seccomp, user dispatch).
+    /// It forbids the calls that a thread needs to go on (strict seccomp, syscall user dispatch).
     ForbidsCalls,
     /// It waits for a signal, and all are blocked (pause, rt_sigsuspend; rt_sigtimedwait without a
     /// timeout; poll, ppoll, select and pselect6 without a descriptor and without a timeout).
     WaitsForSignal,
-    /// It is unshare(2) of a namespace, in a process of several threads: each would make one of its
-    /// own. [`process::unshare`](crate::process::unshare) makes one for all of them. (Of user and time
-    /// namespaces the kernel allows neither, and of PID and mount namespaces it makes no sense; see
+    /// It is unshare(2) of a namespace, in a process of several threads: each would make a namespace of its own.
+    /// [`process::unshare`](crate::process::unshare) makes one for all threads. (For user and time namespaces the kernel
+    /// allows neither, and for PID and mount namespaces it would be useless; see
     /// [`Namespace`](crate::process::Namespace).)
     CreatesNamespace,
-    /// It is setns(2) of a PID namespace, in a process of several threads. After it no thread could create
-    /// another thread: a thread whose children belong into another PID namespace than itself may not
-    /// (clone(2), EINVAL). Join the namespace in a process of one thread, or in a child.
+    /// It is setns(2) of a PID namespace, in a process of several threads. After it no thread could create another
+    /// thread, because the children of such a thread belong to another PID namespace than the thread itself (clone(2),
+    /// EINVAL). Join the namespace in a process of one thread, or in a child.
     JoinsPidNamespace,
-    /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
-    /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
+    /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC). In a
+    /// transaction only the last call may do that.
     NotLast,
 }
 
 impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::CreatesTask => "every thread would make a process or thread of its own",
+            Self::CreatesTask => "every thread would create a process or thread of its own",
             Self::EndsThread => "it ends or replaces the thread that makes it",
-            Self::LeavesHandler => "it takes a thread out of the handler it is held in, or kills it there",
-            Self::ChangesSignalState => "it changes the signal state that the broadcast stands on",
-            Self::ReplacesThreadState => "it replaces state that the thread's run-time stands on",
-            Self::ForbidsCalls => "it would forbid the calls a thread needs to go on",
+            Self::LeavesHandler => "it takes a held thread out of the signal handler, or kills it there",
+            Self::ChangesSignalState => "it changes the signal state that a broadcast needs",
+            Self::ReplacesThreadState => "it replaces state that the thread's run-time needs",
+            Self::ForbidsCalls => "it forbids the calls that a thread needs to go on",
             Self::WaitsForSignal => "it waits for a signal while all are blocked",
             Self::CreatesNamespace => "every thread would make a namespace of its own",
             Self::JoinsPidNamespace => {
@@ -299,11 +361,11 @@ impl fmt::Display for RefusalReason {
     }
 }
 
-/// What a thread can have for itself though it belongs to the process (unshare(2), clone(2)).
+/// A table that threads normally share, and that a thread can have for itself (unshare(2), clone(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SharedResource {
-    /// The table of descriptors: the same number may be another file there (CLONE_FILES).
+    /// The table of descriptors (CLONE_FILES). The same number may be another file in that thread.
     Descriptors,
     /// The root directory, the working directory and the umask (CLONE_FS).
     Directories,
@@ -318,32 +380,31 @@ impl fmt::Display for SharedResource {
     }
 }
 
-/// What a broadcast asks of the kernel before it can begin.
+/// What a broadcast needs from the kernel before it can begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Requirement {
     /// Memory for the list of threads (mmap(2), madvise(2)).
     Memory,
-    /// The list of threads (getdents64(2), or tgkill(2) for every number; mmap(2) to keep it in).
+    /// The list of threads (getdents64(2), or tgkill(2) for every tid; mmap(2) for the memory of the list).
     ThreadList,
     /// A handler for signal 33 (rt_sigaction(2)).
     SignalHandler,
-    /// To send signal 33 to a thread (rt_tgsigqueueinfo(2)), which a filter refuses for every thread.
+    /// Sending signal 33 to a thread (rt_tgsigqueueinfo(2)). A filter refuses it for every thread.
     SendSignal,
-    /// The ids of this process and thread (getpid(2), gettid(2)), which a filter refuses.
+    /// The ids of this process and thread (getpid(2), gettid(2)). A filter refuses them.
     ThreadId,
-    /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
+    /// A signal mask that blocks signals for the time of the call (rt_sigprocmask(2)).
     SignalMask,
-    /// The time (clock_gettime(2)), without which no wait would end.
+    /// The time (clock_gettime(2)). Without it no wait would end.
     Clock,
-    /// A process of its own: this one shares its memory with another that is using it
-    /// (CLONE_VM without CLONE_THREAD).
+    /// Memory that no other process uses for broadcasts. Another one does (CLONE_VM without CLONE_THREAD).
     ExclusiveMemory,
-    /// A namespace of this thread (/proc/thread-self/ns).
+    /// The namespace of this thread (/proc/thread-self/ns).
     Namespace,
-    /// Whether a thread shares descriptors or directories with this one (kcmp(2), or /proc/self/task).
+    /// The comparison of the threads' descriptor tables or directories (kcmp(2), or /proc/self/task).
     SharingCheck,
-    /// Memory for so many calls of a transaction, those that ask included (mmap(2)).
+    /// Memory for so many calls of a transaction, the questions included (mmap(2)).
     TransactionMemory(usize),
 }
 
@@ -353,10 +414,12 @@ impl fmt::Display for Requirement {
             Self::Memory => "no memory for the list of threads",
             Self::ThreadList => "the threads could not be listed",
             Self::SignalHandler => "no handler could be installed for signal 33",
-            Self::SendSignal => "no thread can be signalled: rt_tgsigqueueinfo(2) is refused",
+            Self::SendSignal => {
+                "no thread can be signalled, because rt_tgsigqueueinfo(2) is refused"
+            }
             Self::ThreadId => "getpid(2) or gettid(2) is refused",
             Self::SignalMask => "the signal mask could not be changed",
-            Self::Clock => "the time could not be told",
+            Self::Clock => "the time could not be read",
             Self::ExclusiveMemory => "another process that shares this memory uses it",
             Self::Namespace => "the thread's namespace could not be opened",
             Self::SharingCheck => "the threads' descriptor tables could not be compared",
@@ -373,18 +436,18 @@ impl fmt::Display for Requirement {
 pub struct UnreachableThreads {
     pub(crate) deadline: Duration,
     pub(crate) total: usize,
-    pub(crate) threads: Records<UnreachableThread>,
+    pub(crate) threads: ReportBuffer<UnreachableThread>,
 }
 
 impl UnreachableThreads {
-    /// Returns how many there were. 0: each of them was gone when it was to be named, time after time, because threads
-    /// come and go faster than they can be stopped; or the deadline passed while the threads were looked for.
+    /// Returns how many threads there were. 0 means that each of them was gone when it was to be named, because threads
+    /// come and go faster than they can be stopped; or that the deadline passed while the threads were looked for.
     pub const fn total(&self) -> usize {
         self.total
     }
 
-    /// Each of them, as it was found when the last attempt ended. (Empty, with a `total`, only if
-    /// the kernel had no memory for the list.)
+    /// Returns the threads, as they were found when the last attempt ended. The list is empty, with a `total` above 0,
+    /// only if the kernel had no memory for it.
     pub fn threads(&self) -> &[UnreachableThread] {
         self.threads.as_slice()
     }
@@ -406,7 +469,7 @@ impl fmt::Display for UnreachableThreads {
     }
 }
 
-/// `10 s`, `0.25 s`. (Duration's own Debug can panic as far as a linker can tell.)
+/// Formats as `10 s` or `0.250 s`. (The linker cannot rule out that Duration's own Debug panics.)
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {
@@ -428,13 +491,13 @@ pub struct UnreachableThread {
 }
 
 impl UnreachableThread {
-    /// Its thread id, gettid(2).
+    /// Returns its thread id (gettid(2)).
     pub const fn tid(&self) -> i32 {
         self.tid
     }
 
-    /// Its name (PR_SET_NAME(2const)) up to the first byte that is not UTF-8; empty where /proc
-    /// could not be read.
+    /// Returns its name (PR_SET_NAME(2const)), up to the first byte that is not UTF-8. The name is empty if /proc could
+    /// not be read.
     pub fn name(&self) -> &str {
         let bytes = self.name_bytes();
         match core::str::from_utf8(bytes) {
@@ -446,18 +509,17 @@ impl UnreachableThread {
         }
     }
 
-    /// The name up to its end.
+    /// Returns the name without the zeros that follow it.
     fn name_bytes(&self) -> &[u8] {
         self.name.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
-    /// Its state as proc_pid_stat(5) spells it (`R`, `S`, `D`, `T`, `t` ...); `?` where /proc
-    /// could not be read.
+    /// Returns its state as in proc_pid_stat(5) (`R`, `S`, `D`, `T`, `t` ...), or `?` if /proc could not be read.
     pub const fn state(&self) -> char {
         self.state as char
     }
 
-    /// Why it could not be stopped.
+    /// Returns why it could not be stopped.
     pub const fn reason(&self) -> UnreachableReason {
         self.reason
     }
@@ -487,7 +549,7 @@ impl fmt::Display for UnreachableThread {
     }
 }
 
-/// Why a thread could not be stopped.
+/// The reason why a thread could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnreachableReason {
@@ -507,11 +569,11 @@ pub enum UnreachableReason {
     Uninterruptible,
     /// The kernel, or a security module, did not let us signal it.
     Forbidden,
-    /// Its seccomp filter refuses gettid(2), without which it cannot tell whether a signal is meant for it.
+    /// Its seccomp filter refuses gettid(2). The thread needs gettid(2) to tell whether a signal is meant for it.
     Filtered,
-    /// It has the signal and did not get to it: starved of CPU time, most likely.
+    /// It has the signal and did not run the handler. Most likely it got no CPU time.
     Unresponsive,
-    /// Nothing could be learnt of it, because /proc cannot be read.
+    /// The reason is not known, because /proc cannot be read.
     Unknown,
 }
 

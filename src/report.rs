@@ -1,4 +1,4 @@
-//! What a broadcast that happened tells about itself, readable when the stop is over.
+//! The report of a broadcast that was performed.
 
 #![forbid(unsafe_code)]
 
@@ -6,14 +6,44 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::engine::answers::Answers;
-use crate::engine::records::Records;
+use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
 
-/// What a broadcast did. Returned by [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report).
+/// What a broadcast did: the result of each thread, the tasks that were skipped, and how long the threads were held.
+///
+/// [`Operation::execute_with_report`](crate::process::Operation::execute_with_report),
+/// [`Transaction::execute_with_report`](crate::Transaction::execute_with_report) and
+/// [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report) return it.
+///
+/// ```
+/// use libpsx::process::set_no_new_privs;
+/// use libpsx::{CallOutcome, SkipReason, SkippedTask, ThreadResult};
+///
+/// let report = set_no_new_privs().execute_with_report()?;
+/// println!("returned {} in {} threads", report.value(), report.threads());
+/// println!("{} attempts, at most {:?} each", report.attempts(), report.max_pause());
+/// assert_eq!(report.divergent(), 0);
+/// let results: &[ThreadResult] = report.results();
+/// for result in results {
+///     match result.outcome() {
+///         CallOutcome::Returned(_) => {}
+///         other => println!("thread {}, call {}: {other}", result.tid(), result.call()),
+///     }
+/// }
+/// let skipped: &[SkippedTask] = report.skipped();
+/// for task in skipped {
+///     println!("task {} was skipped: {:?}", task.tid(), task.reason());
+///     assert_ne!(task.reason(), SkipReason::UserWorker);
+/// }
+/// if report.sqpoll() > 0 {
+///     println!("close the io_uring first: its thread keeps the old privilege");
+/// }
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub struct Report {
     pub(crate) value: usize,
-    pub(crate) results: Records<ThreadResult>,
-    pub(crate) skipped: Records<SkippedTask>,
+    pub(crate) results: ReportBuffer<ThreadResult>,
+    pub(crate) skipped: ReportBuffer<SkippedTask>,
     pub(crate) divergent: usize,
     pub(crate) attempts: u32,
     pub(crate) max_pause: Duration,
@@ -25,63 +55,64 @@ impl Report {
     pub(crate) const fn new() -> Self {
         Self {
             value: 0,
-            results: Records::EMPTY,
-            skipped: Records::EMPTY,
+            results: ReportBuffer::EMPTY,
+            skipped: ReportBuffer::EMPTY,
             divergent: 0,
             attempts: 0,
             max_pause: Duration::ZERO,
-            answers: Answers::none(),
+            answers: Answers::empty(),
             first_question: 0,
         }
     }
 
-    /// What the call returned in the calling thread.
+    /// Returns what the call returned in the calling thread.
     pub const fn value(&self) -> usize {
         self.value
     }
 
-    /// How many threads performed the call, the calling one included.
+    /// Returns how many threads performed the call, the calling thread included.
     pub fn threads(&self) -> usize {
         self.results().len().saturating_add(1)
     }
 
-    /// Every other thread that took part, and what the call returned there.
+    /// Returns the result of every other thread that took part.
     pub fn results(&self) -> &[ThreadResult] {
         self.results.as_slice()
     }
 
-    /// The tasks that took no part because they can run no user code.
+    /// Returns the tasks that took no part because they can run no user code.
     pub fn skipped(&self) -> &[SkippedTask] {
         self.skipped.as_slice()
     }
 
-    /// How many results did not agree with the caller's, as [`ResultCheck`](crate::ResultCheck) has it.
+    /// Returns how many results did not agree with the caller's, by the rule of [`ResultCheck`](crate::ResultCheck).
     pub const fn divergent(&self) -> usize {
         self.divergent
     }
 
-    /// **Warning**: how many io_uring SQPOLL threads live on in this process, at most. (Their names prove nothing,
-    /// because any thread of the process can change them. A worker that is certainly an io-wq worker does not count.) Such a thread goes
-    /// on performing the operations of its ring with the credentials that the ring was created
-    /// with (io_uring_setup(2), IORING_SETUP_SQPOLL), and nothing can change them from outside. If
-    /// this is not 0, privilege that was dropped is still at work until those rings are closed.
+    /// Returns how many io_uring SQPOLL threads may be in this process.
+    ///
+    /// **Warning**: if this is not 0, dropped privilege is still in use until those rings are closed. A SQPOLL thread
+    /// performs the operations of its ring with the credentials with which the ring was created (io_uring_setup(2),
+    /// IORING_SETUP_SQPOLL), and no call from outside can change them. Every io_uring worker counts that is not certainly
+    /// an io-wq worker: names prove nothing, because any thread of the process can change them.
     pub fn sqpoll(&self) -> usize {
         self.skipped().iter().filter(|e| e.reason == SkipReason::SqPoll).count()
     }
 
-    /// What was asked: each thread's tid, the values of the calls that asked, and what they wrote.
+    /// Returns the answers: each thread's tid, the values of the calls that asked, and what they wrote.
     pub(crate) fn answers(&self) -> impl Iterator<Item = (i32, &[isize], &[u8])> {
         self.answers.iter().filter_map(|(tid, values, bytes)| {
             Some((tid, values.get(self.first_question..)?, bytes))
         })
     }
 
-    /// How many times the threads were gathered before all of them were held at once.
+    /// Returns how many rounds it took until all threads were held at once.
     pub const fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The longest time for which threads were held, over all rounds.
+    /// Returns the longest time for which threads were held, over all rounds.
     pub const fn max_pause(&self) -> Duration {
         self.max_pause
     }
@@ -100,7 +131,7 @@ impl fmt::Debug for Report {
     }
 }
 
-/// What the call did in one other thread.
+/// The result of the call in one other thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadResult {
     pub(crate) tid: i32,
@@ -109,25 +140,25 @@ pub struct ThreadResult {
 }
 
 impl ThreadResult {
-    /// The thread, gettid(2).
+    /// Returns the id of the thread (gettid(2)).
     pub const fn tid(&self) -> i32 {
         self.tid
     }
 
-    /// Which call of a transaction this is about, counted from 0: the first whose result differs, or
-    /// the last of all. If the last of all is a question of
-    /// [`Transaction::query_identities`](crate::Transaction::query_identities), this is the number of the transaction's calls, which no call has.
+    /// Returns the number of the call in its transaction, counted from 0: the first call whose result differs, or the
+    /// last of all. For a question of [`Transaction::query_identities`](crate::Transaction::query_identities) it is the
+    /// number of the transaction's calls.
     pub const fn call(&self) -> usize {
         self.call
     }
 
-    /// What that call returned there.
+    /// Returns what that call returned in the thread.
     pub const fn outcome(&self) -> CallOutcome {
         self.outcome
     }
 }
 
-/// What one thread's call came to.
+/// The outcome of a call in one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     /// It returned this value.
@@ -136,7 +167,7 @@ pub enum CallOutcome {
     Failed(Errno),
     /// The thread died in the call (a seccomp filter with SECCOMP_RET_KILL_THREAD, seccomp(2)).
     Died,
-    /// The program's handler for SIGSYS left the call by siglongjmp(3): what the call did is unknown.
+    /// The program's handler of SIGSYS left the call by siglongjmp(3). It is not known what the call did.
     Siglongjmp,
 }
 
@@ -146,12 +177,12 @@ impl fmt::Display for CallOutcome {
             Self::Returned(value) => write!(f, "{value:#x}"),
             Self::Failed(errno) => write!(f, "{errno:?}"),
             Self::Died => f.write_str("died"),
-            Self::Siglongjmp => f.write_str("left by a jump"),
+            Self::Siglongjmp => f.write_str("left by siglongjmp"),
         }
     }
 }
 
-/// A task of the process that took no part, and may not have to.
+/// A task of the process that took no part because it can run no user code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkippedTask {
     pub(crate) tid: i32,
@@ -159,41 +190,41 @@ pub struct SkippedTask {
 }
 
 impl SkippedTask {
-    /// The task's id.
+    /// Returns the id of the task.
     pub const fn tid(&self) -> i32 {
         self.tid
     }
 
-    /// Why it cannot run user code.
+    /// Returns why it cannot run user code.
     pub const fn reason(&self) -> SkipReason {
         self.reason
     }
 }
 
-/// Why a task cannot run user code.
+/// The reason why a task cannot run user code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {
     /// It is dead or dying: state Z or X, or PF_EXITING (proc_pid_stat(5), `flags`).
     Exiting,
-    /// An io-wq worker of an io_uring, for certain: it waits for work in the kernel's io_wq_worker.
+    /// It is certainly an io-wq worker of an io_uring: it waits for work in the kernel's io_wq_worker.
     IoWorker,
-    /// The submission-queue thread of an io_uring, or a worker that could be one; see [`Report::sqpoll`].
+    /// It is the submission-queue thread of an io_uring, or a worker that could be one; see [`Report::sqpoll`].
     SqPoll,
-    /// Another kernel worker that lives in this process (vhost).
+    /// It is another worker of the kernel in this process (vhost).
     UserWorker,
 }
 
 impl SkipReason {
     const ALL: [Self; 4] = [Self::Exiting, Self::IoWorker, Self::SqPoll, Self::UserWorker];
 
-    /// The reason and when the task started, in one word.
+    /// Packs the reason and the start time of the task into one word.
     pub(crate) fn with_start(self, start: usize) -> usize {
         let code = Self::ALL.iter().position(|&reason| reason == self).unwrap_or(0);
         start << 2 | code
     }
 
-    /// Whether two such words are about the same task. The reason may change: a worker may be busy or idle.
+    /// Returns whether two such words are about the same task. The reason may change: a worker is busy or idle.
     pub(crate) const fn is_same_task(a: usize, b: usize) -> bool {
         a >> 2 == b >> 2
     }

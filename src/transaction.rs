@@ -1,8 +1,8 @@
-//! Several calls in one stop.
+//! Transactions: several calls in one stop.
 
 // # Safety
 //
-// A transaction hands to the kernel what its operations were made of; see `operation`.
+// A transaction passes the arguments of its operations to the kernel; see `operation`.
 #![allow(unsafe_code)]
 
 use core::ffi::c_long;
@@ -10,7 +10,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::broadcast::{DEADLINE, sensitivity};
-use crate::engine::answers::Form;
+use crate::engine::answers::AnswerLayout;
 use crate::engine::call::{Call, ResultCheck};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
@@ -20,27 +20,26 @@ use crate::list::List;
 use crate::process::{Operation, QUESTIONS, question};
 use crate::report::Report;
 
-/// What is done when a call fails after others have been performed.
+/// What happens if a call fails after others have been performed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PartialFailureAction {
-    /// Every thread performs the calls before it, and [`TransactionError::Partial`] tells.
+    /// Every thread performs the calls before the failed one, and the transaction returns
+    /// [`TransactionError::Partial`].
     #[default]
     Report,
-    /// The process is killed by signal 33, with a line on standard error, before any other thread
-    /// goes on.
+    /// The process is killed by signal 33, with a line on standard error, before any other thread runs.
     Kill,
 }
 
-/// Several calls, performed by every thread in one stop: no thread runs in a state between them.
+/// Several calls that every thread performs in one stop. No thread runs in a state between two of them.
 ///
-/// A transaction has room for any number of calls. The first sixteen lie in the value itself, more of them in memory
-/// that is mapped for them (mmap(2)) as they are appended, before any thread is stopped.
+/// A transaction has room for any number of calls. The first sixteen are in the value itself. More are in memory that is
+/// mapped (mmap(2)) as they are appended, before any thread is stopped.
 ///
-/// The calling thread performs the calls one after the other, when all other threads are held. If the first
-/// call fails, nothing has changed. If a later one fails, every thread performs those before it, and the
-/// error says which call it was ([`PartialFailureAction`] can have the process killed instead). A thread whose
-/// result differs performs no further call, and is judged as a
-/// [`Broadcast`](crate::Broadcast)'s.
+/// When all other threads are held, the calling thread performs the calls one after the other. If the first call fails,
+/// nothing has changed. If a later one fails, every thread performs the calls before it, and the error says which call
+/// failed ([`PartialFailureAction`] can kill the process instead). A thread whose result differs performs no further
+/// call; the [`Sensitivity`] decides what follows.
 ///
 /// ```
 /// use libpsx::Transaction;
@@ -56,36 +55,57 @@ pub enum PartialFailureAction {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a transaction does nothing until it is performed"]
+#[must_use = "a transaction does nothing until it is executed"]
 pub struct Transaction<'a> {
     operations: List<Operation<'a>>,
-    /// An operation could not be appended: how many there would have been, and why.
-    lacks: Option<(usize, Errno)>,
+    /// If an operation could not be appended: how many there would have been, and the error.
+    append_error: Option<(usize, Errno)>,
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
     on_partial_failure: PartialFailureAction,
-    asked: Option<Asked>,
+    identity_query: Option<IdentityQuery>,
 }
 
 /// The questions of [`Transaction::query_identities`]. They are not stored: [`Transaction::execute`] writes them between the calls.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
-    /// How many operations come before them.
+pub(crate) struct IdentityQuery {
+    /// The number of operations before the questions.
     pub(crate) at: usize,
-    /// How many supplementary groups there is room for.
+    /// The number of supplementary groups for which there is room.
     pub(crate) groups: usize,
 }
 
 impl<'a> Transaction<'a> {
-    /// No call yet, a deadline of 10 seconds, the process-wide sensitivity, [`PartialFailureAction::Report`].
+    /// Makes a transaction without calls, with a deadline of 10 seconds, the process-wide sensitivity, and
+    /// [`PartialFailureAction::Report`].
+    ///
+    /// ```
+    /// use libpsx::process::set_no_new_privs;
+    /// use libpsx::{PartialFailureAction, ResultCheck, Sensitivity, Transaction};
+    /// use std::time::Duration;
+    ///
+    /// let mut transaction = Transaction::new()
+    ///     .deadline(Duration::from_secs(1))
+    ///     .sensitivity(Sensitivity::Error)
+    ///     .on_partial_failure(PartialFailureAction::Kill)
+    ///     .with(set_no_new_privs());
+    /// // SAFETY: PR_SET_KEEPCAPS takes no pointer.
+    /// transaction = unsafe {
+    ///     let args = [libc::PR_SET_KEEPCAPS as usize, 0, 0, 0, 0, 0];
+    ///     transaction.with_call(libc::SYS_prctl, args, ResultCheck::SameResult)
+    /// };
+    /// assert_eq!((transaction.len(), transaction.is_empty()), (2, false));
+    /// transaction.execute()?;
+    /// # Ok::<(), libpsx::TransactionError>(())
+    /// ```
     pub const fn new() -> Self {
         Self {
             operations: List::new(Operation::NOTHING),
-            lacks: None,
+            append_error: None,
             deadline: DEADLINE,
             sensitivity: None,
             on_partial_failure: PartialFailureAction::Report,
-            asked: None,
+            identity_query: None,
         }
     }
 
@@ -113,99 +133,101 @@ impl<'a> Transaction<'a> {
     }
 
     fn append(&mut self, operation: Operation<'a>) {
-        if self.lacks.is_none() {
+        if self.append_error.is_none() {
             let appended = self.operations.push(operation);
             let count = self.operations.len().saturating_add(1);
-            self.lacks = appended.err().map(|errno| (count, errno));
+            self.append_error = appended.err().map(|errno| (count, errno));
         }
     }
 
     /// Appends any system call.
     ///
     /// # Safety
-    /// See [`syscall6`](crate::syscall6): until the transaction is over.
+    /// The conditions of [`syscall6`](crate::syscall6) must hold until the transaction is over.
     pub unsafe fn with_call(self, nr: c_long, args: [usize; 6], result_check: ResultCheck) -> Self {
         self.with(Operation::of(Call { result_check, ..Call::new(nr as usize, args) }))
     }
 
-    /// After the operations of now, each thread is asked; see `query_identities`.
-    pub(crate) fn asking(mut self, groups: usize) -> Self {
-        self.asked = Some(Asked { at: self.operations.len(), groups });
+    /// Asks each thread after the operations that were appended so far; see `query_identities`.
+    pub(crate) fn with_identity_query(mut self, groups: usize) -> Self {
+        self.identity_query = Some(IdentityQuery { at: self.operations.len(), groups });
         self
     }
 
-    /// How long to try to bring all threads to a stop.
+    /// Sets how long to try to stop all threads. It does not cover the calls themselves.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// The sensitivity for this transaction alone.
+    /// Sets the sensitivity for this transaction alone.
     pub const fn sensitivity(mut self, level: Sensitivity) -> Self {
         self.sensitivity = Some(level);
         self
     }
 
-    /// What is done when a call fails after others have been performed.
+    /// Sets what happens if a call fails after others have been performed.
     pub const fn on_partial_failure(mut self, what: PartialFailureAction) -> Self {
         self.on_partial_failure = what;
         self
     }
 
-    /// Returns how many calls it has. The questions of [`query_identities`](Self::query_identities) do not count, here and in the numbers of
-    /// errors and reports.
+    /// Returns the number of calls. The questions of [`query_identities`](Self::query_identities) do not count, neither
+    /// here nor in the numbers of errors and reports.
     pub const fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Returns whether it has no call.
+    /// Returns whether the transaction has no call.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Performs the calls on every thread. Returns what the last one returned in the calling thread.
+    /// Performs the calls on every thread. Returns what the last call returned in the calling thread.
     ///
     /// # Errors
-    /// [`TransactionError::NothingChanged`]: nothing has changed in any thread.
-    /// [`TransactionError::Partial`]: every thread has performed the calls before the failed one.
+    /// | error | state of the process |
+    /// |---|---|
+    /// | [`TransactionError::NothingChanged`] | nothing has changed in any thread |
+    /// | [`TransactionError::Partial`] | every thread has performed the calls before the failed one |
     pub fn execute(&self) -> Result<usize, TransactionError> {
-        self.go(None)
+        self.execute_into(None)
     }
 
-    /// Performs the calls as [`execute`](Self::execute) does, and reports.
+    /// Performs the calls as [`execute`](Self::execute) does, and returns a report.
     ///
     /// # Errors
-    /// As [`execute`](Self::execute).
+    /// Those of [`execute`](Self::execute).
     pub fn execute_with_report(&self) -> Result<Report, TransactionError> {
         let mut report = Report::new();
-        self.go(Some(&mut report))?;
-        report.first_question = self.asked.map_or(0, |asked| asked.at);
+        self.execute_into(Some(&mut report))?;
+        report.first_question = self.identity_query.map_or(0, |asked| asked.at);
         for result in report.results.as_mut_slice() {
             result.call = self.number(result.call);
         }
         Ok(report)
     }
 
-    fn go(&self, report: Option<&mut Report>) -> Result<usize, TransactionError> {
-        let lacks = |(count, errno)| Error::Environment {
+    fn execute_into(&self, report: Option<&mut Report>) -> Result<usize, TransactionError> {
+        let append_error = |(count, errno)| Error::Environment {
             requirement: Requirement::TransactionMemory(count),
             errno,
         };
-        if let Some(lack) = self.lacks {
-            return Err(lacks(lack).into());
+        if let Some(lack) = self.append_error {
+            return Err(append_error(lack).into());
         }
         let mut calls = List::new(Call::new(0, [0; 6]));
-        let questions = self.asked.map_or(0, |_| QUESTIONS);
+        let questions = self.identity_query.map_or(0, |_| QUESTIONS);
         let count = self.operations.len().saturating_add(questions);
-        self.write_calls(count, &mut calls).map_err(|errno| lacks((count, errno)))?;
+        self.write_calls(count, &mut calls).map_err(|errno| append_error((count, errno)))?;
         let settings = Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
-            whole_or_dead: self.on_partial_failure == PartialFailureAction::Kill,
-            form: self.asked.map_or(Form::default(), Asked::form),
+            kill_on_partial_failure: self.on_partial_failure == PartialFailureAction::Kill,
+            layout: self.identity_query.map_or(AnswerLayout::default(), IdentityQuery::layout),
         };
-        // SAFETY: those who made the operations have promised it; `self` keeps their memory.
-        let done = unsafe { engine::perform(calls.as_mut_slice(), &settings, report) };
+        // SAFETY: each operation was made by a safe function, or its maker has promised it; `self` keeps their memory.
+        let done = unsafe { engine::execute(calls.as_mut_slice(), &settings, report) };
         done.map_err(|error| match error {
             TransactionError::Partial(partial) => {
                 TransactionError::Partial(partial.at(self.number(partial.index())))
@@ -214,21 +236,21 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// The calls as the engine performs them, with the questions where they were asked.
+    /// Writes the calls as the engine performs them, with the questions where they were asked.
     fn write_calls(&self, count: usize, calls: &mut List<Call>) -> Result<(), Errno> {
         calls.reserve(count)?;
-        let at = self.asked.map_or(0, |asked| asked.at);
+        let at = self.identity_query.map_or(0, |asked| asked.at);
         let (before, after) = self.operations.as_slice().split_at_checked(at).unwrap_or_default();
         before.iter().try_for_each(|operation| calls.push(operation.call()))?;
-        if let Some(asked) = self.asked {
+        if let Some(asked) = self.identity_query {
             (0..QUESTIONS).try_for_each(|number| calls.push(question(number, asked.groups)))?;
         }
         after.iter().try_for_each(|operation| calls.push(operation.call()))
     }
 
-    /// The number that the caller knows a call of the engine by. A question has the one after all calls.
+    /// Returns the number under which the user knows a call of the engine. A question has the number after all calls.
     fn number(&self, call: usize) -> usize {
-        let Some(Asked { at, .. }) = self.asked else { return call };
+        let Some(IdentityQuery { at, .. }) = self.identity_query else { return call };
         match call.checked_sub(at) {
             None => call,
             Some(from) if from < QUESTIONS => self.len(),
@@ -238,13 +260,13 @@ impl<'a> Transaction<'a> {
 }
 
 impl Clone for Transaction<'_> {
-    /// If the kernel has no memory for the copy, the copy says so when it is performed.
+    /// Copies the calls. If the kernel has no memory for the copy, `execute` of the copy returns the error.
     fn clone(&self) -> Self {
-        let (operations, lacks) = match self.operations.copy() {
-            Ok(operations) => (operations, self.lacks),
+        let (operations, append_error) = match self.operations.copy() {
+            Ok(operations) => (operations, self.append_error),
             Err(errno) => (List::new(Operation::NOTHING), Some((self.operations.len(), errno))),
         };
-        Self { operations, lacks, ..*self }
+        Self { operations, append_error, ..*self }
     }
 }
 
@@ -252,7 +274,7 @@ impl fmt::Debug for Transaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction")
             .field("operations", &self.operations.as_slice())
-            .field("asks", &self.asked.is_some())
+            .field("asks", &self.identity_query.is_some())
             .field("deadline", &self.deadline)
             .field("sensitivity", &self.sensitivity)
             .field("on_partial_failure", &self.on_partial_failure)

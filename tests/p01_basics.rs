@@ -43,8 +43,8 @@ fn every_thread_has_no_new_privs() {
 }
 
 #[test]
-fn failing_call_touches_nobody() {
-    isolated("failing_call_touches_nobody", WATCHDOG, || {
+fn failing_call_changes_no_thread() {
+    isolated("failing_call_changes_no_thread", WATCHDOG, || {
         sleepers(20);
         // SAFETY: prctl with an option that does not exist touches no memory.
         let error = unsafe { libpsx::syscall3(libc::SYS_prctl, 0x7fff_ffff, 1, 0) }.unwrap_err();

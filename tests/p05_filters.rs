@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Requirement, Sensitivity};
 use support::{
-    filter, filter_futex, forked, header, install, isolated, killed_asleep_beside_a_deaf_thread,
-    no_new_privs, prepared, private, program, set_slack, sleepers,
+    filter, filter_futex, forked, header, install, isolated,
+    killed_asleep_beside_a_thread_that_blocks_the_signal, no_new_privs, prepared, private, program,
+    set_slack, sleepers,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -116,6 +117,6 @@ fn without_requeue_the_dead_are_found_all_the_same() {
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
         filter_futex(private(libc::FUTEX_REQUEUE), refuse);
         assert!(set_slack(4321).unwrap().threads() > 3);
-        killed_asleep_beside_a_deaf_thread();
+        killed_asleep_beside_a_thread_that_blocks_the_signal();
     });
 }

@@ -93,7 +93,7 @@ extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     }
 }
 
-fn company() {
+fn spawn_another_thread() {
     std::thread::spawn(|| {
         loop {
             std::thread::park();
@@ -104,7 +104,7 @@ fn company() {
 #[test]
 fn owner_gets_its_siginfo_and_mask() {
     isolated("owner_gets_its_siginfo_and_mask", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         let usr1 = 1u64 << (libc::SIGUSR1 - 1);
         install(owner as *const () as usize, libc::SA_SIGINFO, usr1);
         call();
@@ -134,7 +134,7 @@ fn owner_gets_its_siginfo_and_mask() {
 #[test]
 fn nodefer_is_honoured() {
     isolated("nodefer_is_honoured", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_NODEFER, 0);
         call();
         send();
@@ -145,7 +145,7 @@ fn nodefer_is_honoured() {
 #[test]
 fn ignored_stays_ignored() {
     isolated("ignored_stays_ignored", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(libc::SIG_IGN, 0, 0);
         call();
         send();
@@ -156,7 +156,7 @@ fn ignored_stays_ignored() {
 #[test]
 fn default_action_kills() {
     let (status, _) = isolated_status("default_action_kills", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(libc::SIG_DFL, 0, 0);
         call();
         send();
@@ -167,7 +167,7 @@ fn default_action_kills() {
 #[test]
 fn resethand_is_for_once() {
     let (status, output) = isolated_status("resethand_is_for_once", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_RESETHAND, 0);
         call();
         send();
@@ -183,7 +183,7 @@ fn resethand_is_for_once() {
 #[test]
 fn another_library_above() {
     isolated("another_library_above", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO, 0);
         call();
         let flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
@@ -235,7 +235,7 @@ fn installed_in_the_same_moment() {
                 install(handler as usize, 0, 0);
                 DONE.store(round, Ordering::SeqCst);
             }
-            company();
+            spawn_another_thread();
         });
         for round in 1..=ROUNDS {
             ROUND.store(round, Ordering::SeqCst);

@@ -2,9 +2,10 @@
 
        ENGINE SCENARIO CALL THREADS MILLISECONDS CALLS
 
-   It starts threads, makes one call that is not counted among the others (it has the engine's handlers installed and
-   its memory mapped), one more to warm up, and then calls until the time is over or there were so many. (One that
-   takes many times the time is the only one, and counts.) What it prints, a line each, is for the driver: a word, and what belongs to it.
+   The program starts threads and makes one call that is counted separately: in it, the engine installs handlers and
+   maps memory. It makes a second call to warm up, and then calls until the time is over or the number of calls is
+   reached. If the first call takes many times the time, it is the only one, and is counted. The program prints lines
+   for the driver. Each line is a word and its values:
 
        SKIPPED why
        first NANOSECONDS
@@ -13,29 +14,38 @@
        failed COUNT
        usage NANOSECONDS VOLUNTARY INVOLUNTARY     of the process, in the calls of the line ns
        peak BYTES
-       born COUNT                      threads that came and went
+       born COUNT                      threads that were created and ended
        changed COUNT OF                threads that /proc shows with the new state, after a drop
        control NANOSECONDS ...         as ns, in windows of the same length without a call
        threads NANOSECONDS ...         the largest value of each thread in the windows with a call
        control_threads NANOSECONDS ... the same in the windows without a call
        unseen COUNT                    calls that are left out because a thread did not see its sleep interrupted
 
-   SCENARIO: asleep; busy (all compute); half (every second one); churn (two threads that start and await others,
-   besides); fifo (a SCHED_FIFO thread that computes, besides); fifos (a SCHED_FIFO thread per CPU, asleep); fifo-pair (two SCHED_FIFO threads of one priority compute, and every thread
-   has the same one CPU); fail (the kernel refuses the call); drop. CALL: setresuid or prctl, the engine's own, or for
-   drop the way.
+   SCENARIO is one of these:
 
-   In four more scenarios the line ns does not contain the length of a call, but what the other threads see of it. A
-   window with a call is followed by one without (the caller sleeps as long as the call took): the control.
+       asleep       all threads sleep
+       busy         all threads compute
+       half         every second thread computes
+       churn        two more threads start other threads and wait for them
+       fifo         one more thread computes with SCHED_FIFO
+       fifos        one more SCHED_FIFO thread per CPU sleeps
+       fifo-pair    two SCHED_FIFO threads of one priority compute, and all threads may use only one CPU
+       fail         the kernel refuses the call
+       drop         the process drops its privileges
+
+   CALL is setresuid, prctl or the engine's own call. For drop, it is the way in which the engine drops privileges.
+
+   In four more scenarios, the line ns contains what the other threads see of a call, not its length. A window with a
+   call is followed by a window without one, in which the caller sleeps as long as the call took. This is the control.
 
        freeze       each thread wakes at fixed times. A sample is the longest delay of any thread behind its time.
-       freeze-busy  each thread looks at the clock all the time. A sample is the longest gap between two looks of any
+       freeze-busy  each thread reads the clock all the time. A sample is the longest gap between two reads of any
                     thread.
        last         each thread sleeps in clock_nanosleep(2), which any handler interrupts. A sample is the time from
-                    the return of the call until the last thread has looked at the clock after its sleep.
-       last-busy    each thread looks at the clock all the time, and at the stack below its own, which only a handler
-                    writes to. A sample is the time from the return of the call until the last thread has looked at
-                    the clock after its handler. In these two there is no control: without a call, no handler runs. */
+                    the return of the call until the last thread has read the clock after its sleep.
+       last-busy    each thread reads the clock all the time, and the stack below its own part, which only a handler
+                    writes to. A sample is the time from the return of the call until the last thread has read the
+                    clock after its handler. These two have no control: without a call, no handler runs. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -59,12 +69,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* If the first call takes so many times the time there is, it has to do. */
+/* If the first call takes more than this many times the time limit, it is the only call. */
 enum { ENDLESS = 20 };
 
-/* The threads of "freeze" wake so seldom that all of them together do not fill a CPU. */
+/* The threads of "freeze" wake so seldom that all of them together leave a CPU partly idle. */
 enum { PERIOD_PER_THREAD = 20000, SHORTEST_PERIOD = 200000 };
-/* How long the caller waits for the looks of all threads, nanoseconds. */
+/* The caller waits at most this long until all threads have read the clock, in nanoseconds. */
 static const int64_t LOOKS_WITHIN = 5000000000;
 
 enum { STACK = 64 << 10, MOST_SAMPLES = 100000, NOBODY = 65534, REFUSED = 4242 };
@@ -76,13 +86,13 @@ static _Atomic unsigned missing, begun, born;
 static const char *scenario, *call_name;
 static int64_t samples[MOST_SAMPLES], controls[MOST_SAMPLES];
 
-/* What a thread tells the caller about its looks at the clock. Each thread writes to its own cache line. */
+/* What a thread publishes about its reads of the clock. Each thread writes to its own cache line. */
 struct seen {
     _Alignas(64) _Atomic int64_t worst; /* the largest value since the caller has set it to 0 */
-    _Atomic int64_t left;               /* the first look after a handler, or 0 */
+    _Atomic int64_t left;               /* the first read after a handler, or 0 */
     _Atomic unsigned looks;
-    /* The caller's: the number of looks at the end of a window, and the largest values of all windows without a call
-       and with one. */
+    /* Only the caller uses these: the number of reads at the end of a window, and the largest values of all windows
+       without a call and with one. */
     unsigned looks_before;
     int64_t largest[2];
 };
@@ -178,7 +188,7 @@ static void look(struct seen *me, int64_t value) {
     atomic_fetch_add(&me->looks, 1);
 }
 
-/* The threads' times are spread evenly over the period. */
+/* The wake-up times of the threads are spread evenly over the period. */
 __attribute__((noreturn)) static void wake_often(struct seen *me) {
     int64_t due = now() + period() / thread_count * (me - seen);
     for (;;) {
@@ -198,7 +208,7 @@ __attribute__((noreturn)) static void look_always(struct seen *me) {
     }
 }
 
-/* Below the stack of the calling function, where its own calls do not reach, but the frame of a signal does. */
+/* A part of the stack below the calling function. Its own calls do not reach it, but the frame of a signal does. */
 enum { UNTOUCHED = 1 << 10, WATCHED = 8 << 10, STEP = 64 / sizeof(uint64_t) };
 static const uint64_t PATTERN = 0x5eed0fca11ab1e5eULL;
 
@@ -225,7 +235,7 @@ __attribute__((noreturn)) static void sleep_and_look(struct seen *me) {
     }
 }
 
-/* Nobody begins before everybody is there: threads that compute would keep others from being born. */
+/* A thread begins only when all threads exist. Threads that compute would delay the creation of others. */
 static void *one_thread(void *place) {
     pid_t *tid = place;
     long number = tid - tids;
@@ -246,7 +256,7 @@ static void start_threads(void) {
     seen = aligned_alloc(sizeof *seen, sizeof *seen * (thread_count + 1));
     if (seen == NULL) end("aligned_alloc");
     memset(seen, 0, sizeof *seen * (thread_count + 1));
-    if (is("freeze")) prctl(PR_SET_TIMERSLACK, 1); /* for the threads to come */
+    if (is("freeze")) prctl(PR_SET_TIMERSLACK, 1); /* the threads inherit it */
     tids = calloc(thread_count + 1, sizeof *tids);
     atomic_store(&missing, thread_count);
     for (int i = 0; i < thread_count; i++) start(one_thread, &tids[i]);
@@ -268,7 +278,7 @@ static void *come_and_go(void *unused) {
 static void *real_time(void *unused) {
     static _Atomic unsigned never;
     struct sched_param priority = {.sched_priority = 1};
-    /* By itself: musl's sched_setscheduler(3) does nothing. */
+    /* The raw call, because musl's sched_setscheduler(3) does nothing. */
     if (syscall(SYS_sched_setscheduler, 0, SCHED_FIFO, &priority) != 0) skip("SCHED_FIFO needs CAP_SYS_NICE");
     if (atomic_fetch_sub(&missing, 1) == 1) futex_wake(&missing);
     if (is("fifo")) compute();
@@ -278,7 +288,7 @@ static void *real_time(void *unused) {
 
 static void start_real_time(unsigned count) {
     unsigned left;
-    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) skip("one CPU, which the SCHED_FIFO thread would keep");
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) skip("there is only one CPU, and the SCHED_FIFO thread would occupy it");
     atomic_store(&missing, count);
     for (unsigned i = 0; i < count; i++) start(real_time, NULL);
     while ((left = atomic_load(&missing)) != 0) futex_wait(&missing, left);
@@ -295,16 +305,16 @@ static void *one_of_the_pair(void *tid) {
     return NULL;
 }
 
-/* Everything that this program starts from now on has the caller's CPU. */
+/* Restricts all threads that this program creates from now on to the caller's CPU. */
 static void stay_on_one_cpu(void) {
     cpu_set_t one;
-    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) skip("one CPU, which the SCHED_FIFO threads would keep");
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) skip("there is only one CPU, and the SCHED_FIFO threads would occupy it");
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
     if (sched_setaffinity(0, sizeof one, &one) != 0) end("sched_setaffinity");
 }
 
-/* The caller gives them their policy while they are asleep: the first would keep the CPU from the second. */
+/* The caller sets their policy while they sleep: the first one would keep the CPU from the second one. */
 static void start_pair(void) {
     struct sched_param priority = {.sched_priority = 1};
     unsigned left;
@@ -328,7 +338,7 @@ static void start_company(void) {
     if (is("fifos")) start_real_time((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-/* Root, but nobody who may set ids. Before there are threads. */
+/* Stays root, but gives up CAP_SETUID. Called before there are threads. */
 static void give_up_setuid(void) {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct sets[2];
@@ -347,11 +357,11 @@ static void chosen_call(long *nr, long args[3]) {
     } else if (strcmp(call_name, "prctl") == 0) {
         *nr = SYS_prctl;
         args[0] = PR_SET_KEEPCAPS;
-        args[1] = fails ? 2 : 0; /* there are 0 and 1 */
+        args[1] = fails ? 2 : 0; /* 0 and 1 are valid, 2 is not */
     }
 }
 
-/* Bytes mapped, and given out by malloc. No buffer of ours may count. */
+/* Returns the bytes that are mapped and that malloc has given out. It uses no stdio buffer, which would count. */
 static void memory(long *mapped, long *allocated) {
     char text[200] = "";
     int statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
@@ -365,7 +375,7 @@ static void memory(long *mapped, long *allocated) {
 #endif
 }
 
-/* The most memory that this program had. ru_maxrss would be that of whoever started it, too. */
+/* Returns the peak memory of this program. ru_maxrss would include the peak of the program that started it. */
 static long peak(void) {
     char line[200];
     long kilobytes = 0;
@@ -385,7 +395,7 @@ static int64_t timed(long nr, const long args[3]) {
     int64_t start = now();
     int error = perform(nr, args);
     int64_t took = now() - start;
-    if (error == ENOSYS) skip("not a call of this engine");
+    if (error == ENOSYS) skip("the engine does not have this call");
     if ((error != 0) != is("fail")) failed++;
     return took;
 }
@@ -404,7 +414,7 @@ static void measure(int64_t budget, long most) {
     printf("first %lld\n", (long long)first);
     printf("memory %ld %ld\n", mapped[1] - mapped[0], allocated[1] - allocated[0]);
     if (first < budget) timed(nr, args);
-    memset(samples, 0, sizeof samples[0] * most); /* their pages are there */
+    memset(samples, 0, sizeof samples[0] * most); /* touches the pages before the measurement */
     if (first > ENDLESS * budget) {
         samples[count++] = first;
     } else {
@@ -422,8 +432,9 @@ static void measure(int64_t budget, long most) {
     printf("born %u\n", atomic_load(&born));
 }
 
-/* Waits until every thread has looked twice from now on: the first of these looks may have begun before. Returns 0 if
-   one has not in time. */
+/* Waits until every thread has read the clock twice from now on: the first of these reads may have begun before.
+   Returns
+   0 if a thread has not done so in time. */
 static int await_looks(void) {
     int64_t over = now() + LOOKS_WITHIN;
     for (int i = 0; i < thread_count; i++) seen[i].looks_before = atomic_load(&seen[i].looks);
@@ -435,7 +446,7 @@ static int await_looks(void) {
     return 1;
 }
 
-/* The same for "last" and "last-busy": until every thread has left the handler. */
+/* Waits in the same way until every thread has left the handler, in "last" and "last-busy". */
 static int await_left(void) {
     int64_t over = now() + LOOKS_WITHIN;
     for (int i = 0; i < thread_count; i++)
@@ -446,7 +457,7 @@ static int await_left(void) {
     return 1;
 }
 
-/* One window, with a call or as long as the last one took. Returns the sample, or -1 if there is none. */
+/* Runs one window, with a call or as long as the last call took. Returns the sample, or -1 if there is none. */
 static int64_t window(int calls, int64_t *took, long nr, const long args[3]) {
     int freezes = is("freeze") || is("freeze-busy");
     int64_t largest = 0, returned;
@@ -464,7 +475,7 @@ static int64_t window(int calls, int64_t *took, long nr, const long args[3]) {
         if (value > seen[i].largest[calls]) seen[i].largest[calls] = value;
         if (value > largest) largest = value;
     }
-    /* In "last": until all are asleep again. */
+    /* In "last", wait until all threads sleep again. */
     if (is("last")) sleep_for(1000000 + 20000LL * thread_count);
     return largest;
 }
@@ -475,7 +486,7 @@ static void print_all(const char *word, const int64_t *values, long count) {
     putchar('\n');
 }
 
-/* What the other threads see of calls. */
+/* Measures what the other threads see of the calls. */
 static void watch_threads(int64_t budget, long most) {
     long nr, args[3], count = 0, controlled = 0, unseen = 0;
     int64_t took, over;
@@ -507,11 +518,11 @@ static int is_watched(void) {
     return is("freeze") || is("freeze-busy") || is("last") || is("last-busy");
 }
 
-/* A ruleset that forbids to make block devices: it is there, and in nobody's way. */
+/* Creates a ruleset that forbids only the creation of block devices. It has no effect on this program. */
 static int ruleset(void) {
     struct landlock_ruleset_attr attr = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
     int made = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0);
-    if (made < 0) skip("no Landlock in this kernel");
+    if (made < 0) skip("this kernel has no Landlock");
     return made;
 }
 
@@ -521,7 +532,7 @@ static void count_changed(void) {
     struct dirent *task;
     while (tasks != NULL && (task = readdir(tasks)) != NULL) {
         char path[300], line[200];
-        int wished = 0;
+        int matches = 0;
         FILE *status;
         unsigned id;
         unsigned long long permitted;
@@ -531,12 +542,12 @@ static void count_changed(void) {
         if (status == NULL) continue;
         all++;
         while (fgets(line, sizeof line, status) != NULL) {
-            if (sscanf(line, "Uid: %u", &id) == 1 || sscanf(line, "Gid: %u", &id) == 1) wished += id == NOBODY;
-            if (sscanf(line, "CapPrm: %llx", &permitted) == 1) wished += permitted == 0;
-            if (sscanf(line, "NoNewPrivs: %u", &id) == 1) wished += id == 1;
+            if (sscanf(line, "Uid: %u", &id) == 1 || sscanf(line, "Gid: %u", &id) == 1) matches += id == NOBODY;
+            if (sscanf(line, "CapPrm: %llx", &permitted) == 1) matches += permitted == 0;
+            if (sscanf(line, "NoNewPrivs: %u", &id) == 1) matches += id == 1;
         }
         fclose(status);
-        changed += wished == 4;
+        changed += matches == 4;
     }
     printf("changed %d %d\n", changed, all);
 }
@@ -551,7 +562,7 @@ static void drop(void) {
     error = drop_privileges(call_name, landlock);
     took = now() - start;
     getrusage(RUSAGE_SELF, &after);
-    if (error == ENOSYS) skip("no way of this engine");
+    if (error == ENOSYS) skip("the engine cannot drop privileges in this way");
     printf("ns %lld\nfailed %d\n", (long long)took, error != 0);
     printf("usage %lld %ld %ld\n", (long long)(cpu(&after) - cpu(&before)), after.ru_nvcsw - before.ru_nvcsw,
            after.ru_nivcsw - before.ru_nivcsw);
@@ -567,7 +578,7 @@ int main(int argc, char **argv) {
     scenario = argv[1];
     call_name = argv[2];
     thread_count = atoi(argv[3]);
-    /* Whoever measures may die: this program does not stay behind computing. */
+    /* If the driver dies, this program must not continue to compute. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (is("drop") && geteuid() != 0) skip("only root has privileges to drop");
     if (is("fail") && strcmp(call_name, "setresuid") == 0) give_up_setuid();

@@ -1,31 +1,31 @@
-/* engine.h: what an engine in C tells bench.c, and what it may know. */
+/* engine.h: the functions that an engine in C provides for bench.c, and what it may use. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
 #include <stdatomic.h>
 #include <sys/types.h>
 
-/* Performs a call on every thread. Returns 0, or an error number. The engines whose call is not a matter of
-   choice get nr = 0. */
+/* Performs a call on every thread. Returns 0 or an error number. An engine that always makes the same call gets
+   nr = 0. */
 int perform(long nr, const long args[3]);
 
-/* What an engine need not have. */
+/* The rest of the engine's functions are optional. */
 
-/* Before the first call, and once all threads are there: returns NULL, or why it cannot be done here. `call` is the
-   name from the command line. */
+/* Called before the first call, when all threads exist. Returns NULL, or the reason why the engine cannot run here.
+   `call` is the name from the command line. */
 const char *prepare(const char *call);
-/* The six calls of a drop of privileges, in the way that is named. Returns 0, or an error number. */
+/* Performs the six calls of a drop of privileges in the named way. Returns 0 or an error number. */
 int drop_privileges(const char *way, int ruleset);
-/* How many calls a process can make. */
+/* The maximum number of calls of a process. */
 extern long most_calls;
-/* What a thread does that has nothing to do; it never returns. */
+/* What an idle thread does. The function never returns. */
 void rest(void);
 
-/* The threads that were started, without the calling one, and those that come and go. */
+/* The threads that were started. The calling thread and the threads of "churn" are not included. */
 extern int thread_count;
 extern pid_t *tids;
 
-/* A handler with everything blocked. */
+/* Installs a handler that runs with all signals blocked. */
 void handle(int signal, void (*handler)(int));
 
 void futex_wait(_Atomic unsigned *word, unsigned seen);

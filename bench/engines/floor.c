@@ -1,12 +1,13 @@
-/* floor.c: what a stop costs at the least that holds everybody before the first execution: a signal to each thread
-   known by heart, one futex to sleep on, one wake for all, the calls. It checks nothing, so it is nothing to use; it
-   says how much of the cost is the kernel's. Two experiments are the same with one thing changed:
+/* floor.c: the minimal cost of a stop that holds all threads before the first one executes the call. It sends a signal
+   to each thread of a fixed list, lets all sleep on one futex, wakes all at once, and makes the calls. It checks nothing,
+   so it cannot be used in practice. It shows how much of the cost is the kernel's. Two experiments change one thing:
 
-       YIELDS   held threads stay awake for a while, by sched_yield(2), and so does the caller
+       YIELDS   held threads stay awake for a while by sched_yield(2), and so does the caller
        SPREAD   each held thread sends a signal to another thread before it sleeps
 
-   A drop is "one" stop, or "first": one with what the first of a process has to do besides, whoever makes it: a
-   handler, memory that a child of fork does not share, the task directory, and how many threads it counts before and
+   A drop is "one" stop or "first". "first" is one stop and the work that any implementation has to do in the first stop
+   of a process: it installs a handler, maps memory that a child of fork does not share, opens the task directory, and
+   counts the threads before and after they are held. */
    after they are held. */
 #define _GNU_SOURCE
 #include "engine.h"
@@ -21,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* As often as ours; yields take as long. */
+/* SPINS is as in this project's library. The yields take as long as the spins. */
 enum { SIGNAL = 40, SPINS = 3000, YIELDED = 60 };
 
 #ifdef __x86_64__
@@ -32,18 +33,18 @@ enum { SIGNAL = 40, SPINS = 3000, YIELDED = 60 };
 #define SPIN_UNTIL(done) for (int i = 0; i < SPINS && !(done); i++) PAUSE()
 #define YIELD_UNTIL(done) for (int i = 0; i < YIELDED && !(done); i++) sched_yield()
 
-/* Rises by one with each stop: what the held threads sleep on. */
+/* The held threads sleep on this word. Each stop increments it. */
 static _Atomic unsigned gate;
-/* Threads that have not arrived, and then threads that have not reported. */
+/* The number of threads that have not arrived, and later of those that have not reported. */
 static _Atomic unsigned missing;
-/* Whether the caller has to be woken. */
+/* Whether the caller sleeps and must be woken. */
 static _Atomic int asleep;
-/* Threads that have been sent a signal. */
+/* The number of threads that were sent a signal. */
 static _Atomic int sent;
 static struct call calls[DROP];
 static int call_count;
 static pid_t pid;
-/* The task directory, in a first stop. */
+/* The task directory, open during a first stop. */
 static int tasks = -1;
 
 static int make_calls(void) {
@@ -104,7 +105,7 @@ static int count_tasks(void) {
     return fstat(tasks, &status) == 0 ? (int)status.st_nlink - 2 : -1;
 }
 
-/* Returns how many threads there are. */
+/* Returns the number of threads. */
 static int begin(void) {
     enum { MEMORY = 3 << 12 };
     void *memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);

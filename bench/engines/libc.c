@@ -1,4 +1,4 @@
-/* libc.c: setresuid(2) as the C library makes it, for the process: glibc's setxid, musl's __synccall. */
+/* libc.c: setresuid(2) of the C library, which acts on the process: glibc's setxid, musl's __synccall. */
 #define _GNU_SOURCE
 #include "engine.h"
 

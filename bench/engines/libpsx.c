@@ -1,5 +1,6 @@
-/* libpsx.c: C's libpsx. A drop is made of six calls of its own ("six"), or of glibc's calls where there are some
-   ("mixed"), as programs do that only need libpsx for the rest. */
+/* libpsx.c: C's libpsx. A drop is six of its calls ("six"), or glibc's calls and libpsx for the rest ("mixed").
+   Programs
+   that only need libpsx for the rest use the second way. */
 #define _GNU_SOURCE
 #include "engine.h"
 #include "drop.h"

@@ -1,5 +1,5 @@
-/* one_by_one.c: the naive broadcast: a signal to one thread, its answer, the next one; the list is read again until
-   it has nobody new. Browsers put their filters on every thread like this. */
+/* one_by_one.c: the naive broadcast. It sends a signal to one thread, waits for its answer, and goes on to the next. It
+   reads the list again until the list has no new thread. Browsers install their filters on every thread in this way. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -16,7 +16,7 @@ enum { SIGNAL = 40, TIDS = 1 << 22 };
 
 static _Atomic unsigned answered;
 static long call_nr, call_args[3];
-/* The call in which a thread has answered, by its tid. */
+/* The number of the call that a thread has answered last, by its tid. */
 static unsigned done[TIDS], this_call;
 
 static void on_signal(int signal) {
@@ -34,7 +34,7 @@ const char *prepare(const char *call) {
     return NULL;
 }
 
-/* Returns when the thread has answered, or is dead. */
+/* Returns when the thread has answered or is dead. */
 static void ask(pid_t pid, pid_t tid) {
     const struct timespec a_while = {.tv_nsec = 1000000};
     atomic_store(&answered, 0);

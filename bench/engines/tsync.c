@@ -1,5 +1,5 @@
-/* tsync.c: what the kernel does for all threads by itself: it wakes none of them. Each call adds a filter, or a
-   domain, so a process makes few. */
+/* tsync.c: calls that the kernel itself performs for all threads. It wakes none of them. Each call adds a filter or a
+   domain, so a process can make only a few. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* A thread can be in 16 domains. */
+/* A thread can be in at most 16 domains. */
 long most_calls = 16;
 
 enum { RESTRICT_SELF_TSYNC = 1 << 3, TSYNC_SINCE = 8 };
@@ -25,7 +25,7 @@ const char *prepare(const char *call) {
     if (landlock) {
         struct landlock_ruleset_attr attr = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
         if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < TSYNC_SINCE)
-            return "no Landlock ABI 8 in this kernel, which has LANDLOCK_RESTRICT_SELF_TSYNC (Linux 7.0)";
+            return "this kernel has no Landlock ABI 8, which has LANDLOCK_RESTRICT_SELF_TSYNC (Linux 7.0)";
         ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0);
     }
     return NULL;
@@ -39,6 +39,6 @@ int perform(long nr, const long args[3]) {
     if (nr != 0) return ENOSYS;
     if (landlock) result = syscall(SYS_landlock_restrict_self, ruleset, RESTRICT_SELF_TSYNC);
     else result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    /* TSYNC fails with the id of a thread, too. */
+    /* TSYNC can also fail with the id of a thread. */
     return result == 0 ? 0 : result < 0 ? errno : EAGAIN;
 }

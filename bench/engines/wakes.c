@@ -1,6 +1,6 @@
-/* wakes.c: what the kernel takes to wake every thread with one futex(2) and have it go back to sleep, once or twice:
-   no signal, no call. Whatever stops threads first and wakes each twice cannot be faster than twice; whatever
-   wakes each once, not than once. */
+/* wakes.c: the time in which the kernel wakes every thread by one futex(2) and the threads go back to sleep, once or
+   twice. There is no signal and no call. A method that stops threads first and wakes each twice cannot be faster than
+   "twice". A method that wakes each thread once cannot be faster than "once". */
 #define _GNU_SOURCE
 #include "engine.h"
 

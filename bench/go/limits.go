@@ -1,5 +1,5 @@
-// The part of limits.rs for Go's AllThreadsSyscall: see there. Without a situation's name, or with "call", the program
-// makes one call and says how it ended. With "look" and "children", it counts over many calls.
+// The part of limits.rs for Go's AllThreadsSyscall: see limits.rs. Without the name of a situation, or with "call", the
+// program makes one call and prints how it ended. With "look" and "children", it counts over many calls.
 package main
 
 import (

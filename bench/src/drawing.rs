@@ -1,4 +1,4 @@
-//! The plots, as SVG.
+//! Draws the plots, as SVG.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::results::Results;
 
 const SIZE: (u32, u32) = (1000, 620);
 
-/// Curves of microseconds over numbers of threads.
+/// Curves of microseconds over the number of threads.
 struct Curves {
     file: &'static str,
     title: &'static str,
@@ -38,7 +38,7 @@ const CURVES: [Curves; 2] = [
     },
     Curves {
         file: "drop.svg",
-        title: "Six calls that drop privilege, N sleeping threads: median, microseconds",
+        title: "Six calls that drop privileges, N sleeping threads: median, microseconds",
         scenario: "drop",
         columns: &[
             plan::DROP_ONE,
@@ -52,7 +52,7 @@ const CURVES: [Curves; 2] = [
     },
 ];
 
-/// Draws what there are results for; the names of the files, with their titles.
+/// Draws a plot for each scenario that has results. Returns the names of the files and their titles.
 pub(crate) fn all(results: &Results, out: &Path) -> Result<Vec<(&'static str, &'static str)>> {
     let mut drawn = Vec::new();
     for curves in &CURVES {
@@ -65,7 +65,7 @@ pub(crate) fn all(results: &Results, out: &Path) -> Result<Vec<(&'static str, &'
 
 type Point = (f64, f64);
 
-/// Points of one column; without threads there is no place on a logarithmic scale.
+/// Returns the points of one column. N = 0 is left out, because a logarithmic scale has no place for it.
 fn points(results: &Results, scenario: &str, column: Column) -> Vec<Point> {
     let sizes = results.sizes(scenario).into_iter().filter(|&threads| threads > 0);
     sizes.filter_map(|n| Some((n as f64, results.median(scenario, n, column)? / 1e3))).collect()

@@ -1,4 +1,4 @@
-//! The programs: built by `bench/engines/build`, run under a watchdog.
+//! Builds the programs by `bench/engines/build`, and runs them under a watchdog.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// What became of each program: built, or why it cannot be had here.
+/// For each program: it is built, or the reason why it is not available here.
 pub(crate) type Built = BTreeMap<&'static str, Result<(), String>>;
 
 pub(crate) const BESIDE_RECENT: &str = "scripts/with-recent-libcap";
 
-/// What a command prints, trimmed; None if it fails.
+/// Returns the trimmed output of a command, or `None` if it fails.
 pub(crate) fn output_of(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success().then_some(text)
 }
 
-/// Status of `bench/engines/build`: what the engine needs cannot be had.
+/// The exit status of `bench/engines/build` if something that the engine needs is not available.
 const NOT_TO_BE_HAD: i32 = 77;
 
-/// The programs that are built from a git revision, which the build needs to be told.
+/// The programs that are built from a git revision, which is an argument of the build.
 const OF_A_REVISION: [&str; 2] = ["baseline", "baseline-server"];
 
 fn build_one(program: &str, baseline: Option<&str>) -> Result<Result<(), String>> {
@@ -57,7 +57,7 @@ pub(crate) fn build(programs: &[&'static str], baseline: Option<&str>) -> Result
     Ok(built)
 }
 
-/// What a program printed, or that it did not end.
+/// The output of a program that ended, or the fact that it did not end.
 #[derive(Debug)]
 pub(crate) enum Ended {
     Well(String),
@@ -65,7 +65,7 @@ pub(crate) enum Ended {
     Hung,
 }
 
-/// Runs it to its end, or kills it when the time is over.
+/// Runs the command to its end, or kills it when the time is over.
 pub(crate) fn watch(command: &mut Command, limit: Duration) -> Result<Ended> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
@@ -74,7 +74,7 @@ pub(crate) fn watch(command: &mut Command, limit: Duration) -> Result<Ended> {
     let (over, is_over) = channel();
     let printed = std::thread::spawn(move || {
         let mut text = String::new();
-        // Cut short, the text lacks lines that are asked for.
+        // A truncated text lacks lines that the parser requires, so the error shows there.
         let _ = out.read_to_string(&mut text);
         let _ = over.send(());
         text

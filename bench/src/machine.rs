@@ -1,4 +1,4 @@
-//! What it ran on: for the head of the report. And room for many threads, where root may make it.
+//! Describes the machine for the head of the report. Raises the limits for many threads if root may do that.
 
 use std::fs;
 use std::time::Instant;
@@ -74,7 +74,7 @@ fn recent() -> Option<String> {
     Some(format!("of sid {glibc}, {}", output_of("sh", &["-c", libpsx])?))
 }
 
-/// Raises what stands in the way of so many threads, or says that it could not.
+/// Raises the limits that prevent this many threads. Returns a note for each limit, with an error if it failed.
 pub(crate) fn make_room(threads: usize) -> Vec<String> {
     let needed = threads as u64 + 2000;
     let mut notes = Vec::new();
@@ -98,7 +98,7 @@ pub(crate) fn make_room(threads: usize) -> Vec<String> {
     notes
 }
 
-/// How much of the machine others used meanwhile.
+/// Measures how much CPU time other programs use meanwhile.
 pub(crate) struct Load {
     before: Ticks,
     own: f64,
@@ -120,7 +120,7 @@ fn ticks() -> Result<Ticks> {
     Ok(Ticks { busy: of(&[0, 1, 2]), stolen: of(&[7]) })
 }
 
-/// CPU time of this program and of those that it has waited for, in seconds.
+/// Returns the CPU time of this program and of the children that it has waited for, in seconds.
 fn own() -> Result<f64> {
     let mut sum = 0.0;
     for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {

@@ -1,9 +1,10 @@
-//! One call on many threads, by us and by others, side by side.
+//! Compares one call on many threads in this library and in others, side by side.
 //!
-//! Each engine is a program of its own (`bench/engines`), all with the same command line; this one
-//! owns the plan and the tables. Of a row, every engine runs in turn, in a fresh process, and then
-//! every one again: so a drift of the machine hits all alike, and what counts is the ratio. What
-//! cannot be had here says SKIPPED, and why.
+//! Each engine is a separate program (`bench/engines`), and all have the same command line. This program has the plan
+//! and the tables. In a row, every engine runs once in a fresh process, and then every engine runs again. A drift of
+//! the
+//! machine therefore affects all engines alike, and the ratio is what counts. An engine that is not available here is
+//! reported as SKIPPED, with the reason.
 //!
 //! Standard output, and the directory that `--out` names, get the results: report.md, results.csv,
 //! raw.txt (what the engines printed), and plots.
@@ -30,36 +31,36 @@ use clap::Parser;
 use plan::Extent;
 
 #[derive(Parser)]
-#[command(name = "bench", about = "One call on many threads, by us and by others, side by side")]
+#[command(name = "bench", about = "Compare one call on many threads in this library and in others")]
 struct Cli {
-    /// A little of everything, in less than five minutes (what is done if nothing else is said)
+    /// Run a little of everything in less than five minutes (the default)
     #[arg(long, group = "extent")]
     quick: bool,
-    /// Many rounds, all sizes: about three quarters of an hour
+    /// Run many rounds and all sizes: about three quarters of an hour
     #[arg(long, group = "extent")]
     full: bool,
-    /// Only whether it all still runs
+    /// Only check that everything still runs
     #[arg(long, group = "extent")]
     smoke: bool,
-    /// Only these scenarios
+    /// Run only these scenarios
     #[arg(long, value_name = "SCENARIO", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these engines, by the names of their programs
+    /// Run only these engines, by the names of their programs
     #[arg(long, value_name = "ENGINE", value_delimiter = ',')]
     engines: Vec<String>,
-    /// Only these numbers of threads
+    /// Run only these numbers of threads
     #[arg(long, value_name = "N", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// How often each engine takes its turn
+    /// Number of turns of each engine
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// How often all rounds of a scenario are run, each time with a median of its own
+    /// Number of times that all rounds of a scenario are run, each with its own median
     #[arg(long, value_name = "COUNT")]
     repeats: Option<usize>,
     /// Also measure this library as it was in a git revision: an engine "baseline"
     #[arg(long, value_name = "REVISION")]
     baseline: Option<String>,
-    /// Where the results go
+    /// Directory for the results
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
 }
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// False if one of our own programs died or hung, lost a request, or left a thread its privilege.
+/// Returns false if one of this project's programs died or hung, lost a request, or left a thread its privileges.
 fn measure(cli: &Cli) -> Result<bool> {
     let extent = match (cli.full, cli.smoke) {
         (true, _) => Extent::Full,
@@ -95,7 +96,7 @@ fn measure(cli: &Cli) -> Result<bool> {
     }
     plan.keep(&cli.only, &cli.engines, &cli.threads, cli.rounds, cli.repeats);
     let threads = plan.most_threads();
-    eprintln!("engines are built ...");
+    eprintln!("building the engines ...");
     let mut built = engines::build(&plan.programs(), baseline)?;
     let limits = machine::make_room(threads);
     let load = machine::Load::begin()?;
@@ -118,7 +119,7 @@ fn measure(cli: &Cli) -> Result<bool> {
     std::fs::write(out.join("report.md"), &text)?;
     std::fs::write(out.join("results.csv"), report::csv(&head, &results))?;
     print!("{text}");
-    eprintln!("written to {}", out.display());
+    eprintln!("results are in {}", out.display());
     Ok(results.sound())
 }
 

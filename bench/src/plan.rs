@@ -1,19 +1,19 @@
-//! What is measured: who, in which situation, with how many threads, for how long.
+//! Defines what is measured: which engine, in which situation, with how many threads, for how long.
 
 use std::time::Duration;
 
-/// Who makes which call: a column of the tables.
+/// An engine and the call that it makes: a column of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Column {
-    /// As the tables call it.
+    /// The name in the tables.
     pub(crate) name: &'static str,
-    /// The program.
+    /// The name of the program.
     pub(crate) program: &'static str,
-    /// The call, as on its command line.
+    /// The call, as the program's argument.
     pub(crate) call: &'static str,
-    /// Whether it runs with the C library and the libpsx of Debian sid.
+    /// Whether the program runs with the C library and the libpsx of Debian sid.
     pub(crate) beside_recent: bool,
-    /// Whether its threads are asleep and nothing else, whatever the row's scenario: the row's measure.
+    /// Whether all threads only sleep, whatever the row's scenario is. This column is the row's reference.
     pub(crate) measure: bool,
 }
 
@@ -58,7 +58,7 @@ pub(crate) const DROP_GO_PSX: Column = column("Go psx (cgo), six calls", "go-psx
 pub(crate) const DROP_FLOOR: Column = column("floor, one stop", "floor", "one");
 pub(crate) const DROP_FIRST: Column = column("floor, the first stop", "floor", "first");
 
-/// Everybody; those that know their threads by heart are only there for threads that stay.
+/// All engines. The ones with a fixed list of threads run only in scenarios in which no thread is created or ends.
 const ALL: &[Column] = &[
     OURS,
     LIBPSX,
@@ -86,25 +86,25 @@ const FAILING: &[Column] =
 const DROPS: &[Column] =
     &[DROP_ONE, DROP_SIX, DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX, DROP_FLOOR, DROP_FIRST];
 
-/// Ours and those that it is compared with: whole libraries, and the floor.
+/// This library and the engines that it is compared with: whole libraries, and the floor.
 const PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL, FLOOR];
 /// Without musl, which takes too long beside 64 threads that compute.
 const BUSY_PEERS: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, FLOOR];
 const PAIR: &[Column] = &[OURS, LIBPSX, GLIBC, GO, GO_PSX, MUSL];
 
-/// One scenario with one number of threads: every column in turn, and all that so many times.
+/// One scenario with one number of threads: every column in turn, repeated for each round.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) scenario: &'static str,
     pub(crate) threads: usize,
     pub(crate) columns: Vec<Column>,
     pub(crate) rounds: usize,
-    /// How often all rounds of the scenario are run: each time gives a median of its own.
+    /// The number of times that all rounds of the scenario are run. Each repeat has its own median.
     pub(crate) repeats: usize,
-    /// How long a process may take, and whether it counts as an error of ours if it takes longer.
+    /// The time limit of a process, and whether exceeding it counts as an error of this project's engine.
     pub(crate) limit: Duration,
     pub(crate) may_hang: bool,
-    /// How long each calls, and how often at the most.
+    /// The time that each process makes calls, and the maximum number of calls.
     pub(crate) budget: Duration,
     pub(crate) calls: usize,
 }
@@ -114,7 +114,7 @@ pub(crate) struct Row {
 pub(crate) struct Traffic {
     pub(crate) rounds: usize,
     pub(crate) lasts: Duration,
-    /// Threads that have nothing to do, besides those that serve.
+    /// The number of threads that do nothing, beside those that serve.
     pub(crate) idle: usize,
 }
 
@@ -131,12 +131,15 @@ pub(crate) enum Extent {
     Full,
 }
 
-/// The name of a scenario, and what its threads do.
+/// The name of each scenario, and what its threads do.
 pub(crate) const SCENARIOS: [(&str, &str); 14] = [
     ("asleep", "N threads asleep"),
     ("busy", "N threads that compute"),
     ("half", "N threads, every second one computes"),
-    ("churn", "N threads asleep, beside two that start and await others all the time"),
+    (
+        "churn",
+        "N threads asleep, beside two that start other threads and wait for them all the time",
+    ),
     ("fifo", "N threads asleep, and a SCHED_FIFO thread that computes"),
     ("fifos", "N threads asleep, and a SCHED_FIFO thread per CPU, asleep too"),
     (
@@ -146,7 +149,7 @@ pub(crate) const SCENARIOS: [(&str, &str); 14] = [
     ("freeze", "N threads that wake often: the longest delay of any of them, per call"),
     (
         "freeze-busy",
-        "N threads that look at the clock all the time: the longest gap between two looks, per call",
+        "N threads that read the clock all the time: the longest gap between two reads, per call",
     ),
     (
         "last",
@@ -159,15 +162,15 @@ pub(crate) const SCENARIOS: [(&str, &str); 14] = [
     ("fail", "N threads asleep; the kernel refuses the call"),
     (
         "drop",
-        "six calls that drop privilege: setgroups, setresgid, setresuid, capset, no_new_privs, Landlock; N threads asleep",
+        "six calls that drop privileges: setgroups, setresgid, setresuid, capset, no_new_privs, Landlock; N threads asleep",
     ),
     ("traffic", "a server under load"),
 ];
 
-/// Scenarios in which a sample is not the length of a call, but what the other threads see of it.
+/// Scenarios in which a sample is what the other threads see of a call, not its length.
 pub(crate) const WATCHED: [&str; 4] = ["freeze", "freeze-busy", "last", "last-busy"];
 
-/// Longer than ten thousand threads need, with the slowest engine that gets there at all.
+/// Longer than the slowest engine that ends at all needs for ten thousand threads.
 const HANGS: Duration = Duration::from_secs(90);
 
 impl Extent {
@@ -187,9 +190,9 @@ pub(crate) fn of(extent: Extent) -> Plan {
             scenario,
             threads,
             columns: columns.to_vec(),
-            // Ten thousand threads take a while to be born, and one libpsx call takes seconds.
+            // It takes a while to create ten thousand threads, and one libpsx call takes seconds.
             rounds: if threads >= 10_000 { extent.choose(1, 1, 5) } else { rounds },
-            // What is aimed at for a drop is close to what is measured: one run does not decide it.
+            // The target of a drop is close to the measured value, so that one run does not decide it.
             repeats: if scenario == "drop" { extent.choose(2, 1, 5) } else { 1 },
             limit: if scenario == "fifo-pair" {
                 Duration::from_secs(extent.choose(2, 5, 10))
@@ -209,7 +212,7 @@ pub(crate) fn of(extent: Extent) -> Plan {
     add("asleep", ALL, sizes, extent.choose(1, 5, 15), extent.choose(5, 60, 250), 20_000);
     let few: &[usize] = extent.choose(&[2], &[2, 8], &[1, 2, 8, 64]);
     add("busy", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
-    // In little time, without those that take longest.
+    // If the time is short, leave out the engines that take longest.
     let many: &[usize] = extent.choose(&[], &[64], &[]);
     add("busy", BUSY_PEERS, many, 2, 150, 1000);
     add("half", REAL, few, extent.choose(1, 3, 7), extent.choose(20, 150, 1000), 1000);
@@ -224,7 +227,7 @@ pub(crate) fn of(extent: Extent) -> Plan {
     let sizes: &[usize] = extent.choose(&[8], &[8, 64, 512], &[8, 64, 512]);
     add("freeze", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 200, 1000), 10_000);
     add("last", PEERS, sizes, extent.choose(1, 3, 5), extent.choose(20, 150, 1000), 10_000);
-    // One computing thread has a CPU of its own, if there are two: its gaps are what the call alone does to it.
+    // If there are two CPUs, one computing thread has its own CPU. Its gaps then come from the call alone.
     let few: &[usize] = extent.choose(&[1], &[1, 8, 64], &[1, 8, 64]);
     add(
         "freeze-busy",
@@ -248,7 +251,7 @@ pub(crate) fn of(extent: Extent) -> Plan {
 }
 
 impl Plan {
-    /// Leaves out what is not asked for; empty lists ask for everything.
+    /// Keeps only the selected rows. An empty list selects everything.
     pub(crate) fn keep(
         &mut self,
         scenarios: &[String],
@@ -272,7 +275,7 @@ impl Plan {
         }
     }
 
-    /// Adds the baseline engine to each row, beside the engine of this revision.
+    /// Adds the baseline engine to each row in which this revision's engine is.
     pub(crate) fn add_baseline(&mut self) {
         for row in &mut self.rows {
             for (ours, baseline) in [(OURS, BASELINE), (DROP_ONE, DROP_BASELINE)] {
@@ -287,7 +290,7 @@ impl Plan {
         self.rows.iter().map(|row| row.threads).max().unwrap_or(0)
     }
 
-    /// The programs that it takes.
+    /// Returns the programs that the plan needs.
     pub(crate) fn programs(&self) -> Vec<&'static str> {
         let all = self.rows.iter().flat_map(|row| &row.columns).map(|column| column.program);
         let mut programs: Vec<_> = all.collect();

@@ -1,4 +1,4 @@
-//! The results as Markdown and as CSV.
+//! Writes the results as Markdown and as CSV.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::plan::{self, Column, SCENARIOS};
 use crate::results::{Cell, Results, Seen};
 use crate::targets;
 
-/// Three digits, in the unit that fits.
+/// Formats a time with three digits, in a suitable unit.
 fn time(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 999.5 => (ns, "ns"),
@@ -28,7 +28,7 @@ fn whole(ns: Option<u64>) -> String {
 }
 
 fn ratio(value: Option<f64>) -> String {
-    // A median may be 0, in "last".
+    // In "last", a median may be 0.
     let value = value.filter(|value| value.is_finite());
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }
@@ -60,8 +60,9 @@ pub(crate) fn markdown(
         }
     }
     text.push_str(
-        "\nMedians are those of the rounds' medians; p99 and the maximum are of all calls. A call is setresuid(-1, -1, \
-         -1), or prctl(PR_SET_KEEPCAPS) where that is said. In freeze and last, a value is what the other threads see.\n",
+        "\nMedians are the medians of the rounds' medians; p99 and the maximum are of all calls. A call is \
+         setresuid(-1, -1, -1), or prctl(PR_SET_KEEPCAPS) if the name says so. In freeze and last, a value is what the \
+         other threads see.\n",
     );
     for (file, title) in drawings {
         let _ = write!(text, "\n![{title}]({file})\n");
@@ -88,17 +89,17 @@ pub(crate) fn markdown(
     delays(&mut text, results);
     if !sizes.is_empty() {
         text.push_str("\n## Size of libpsx.so, stripped, bytes\n\n");
-        heading(&mut text, &["", "file", "code", "all that is only read", "data", "bss"]);
+        heading(&mut text, &["", "file", "code", "all read-only", "data", "bss"]);
         sizes.iter().for_each(|line| text.extend([line, "\n"]));
     }
     aims(&mut text, results);
     text
 }
 
-/// Scenarios in which a single call may take very much longer than the median.
+/// Scenarios in which a single call may take much longer than the median.
 const TAILED: [&str; 4] = ["busy", "half", "last", "last-busy"];
 
-/// The 99th percentile and the maximum, of each engine.
+/// Writes the 99th percentile and the maximum of each engine.
 fn tails(text: &mut String, results: &Results, scenario: &str) {
     let columns = results.columns(scenario);
     text.push_str("\np99 / maximum\n\n");
@@ -115,7 +116,7 @@ fn tails(text: &mut String, results: &Results, scenario: &str) {
     }
 }
 
-/// Each run of all rounds has a median of its own: their lowest and highest.
+/// Writes the lowest and the highest median of the repeats. Each repeat runs all rounds and has its own median.
 fn repeats(text: &mut String, results: &Results, scenario: &str) {
     let cells = || results.cells.iter().filter(|cell| cell.scenario == scenario);
     let count = cells().map(Cell::repeats).max().unwrap_or(0);
@@ -142,10 +143,10 @@ fn repeats(text: &mut String, results: &Results, scenario: &str) {
     }
 }
 
-/// What the other threads see of a call, beside what they see without one.
+/// Writes what the other threads see of a call, beside what they see without one.
 fn seen(text: &mut String, results: &Results, scenario: &str) {
     text.push_str(
-        "\n\"Per call\" is the largest value of any thread in the window of a call; \"of a thread\" is the largest value \
+        "\n\"Per call\" is the largest value of any thread in the window of a call; \"per thread\" is the largest value \
          that a thread had in all windows of its process. \"Without\" is the same in the windows without a call.\n\n",
     );
     let names = [
@@ -158,7 +159,7 @@ fn seen(text: &mut String, results: &Results, scenario: &str) {
         "without: median",
         "p99",
         "max",
-        "of a thread: median",
+        "per thread: median",
         "max",
         "without: median",
         "max",
@@ -217,8 +218,8 @@ fn medians(text: &mut String, results: &Results, scenario: &str) {
     reasons.iter().for_each(|reason| text.extend(["- ", reason, "\n"]));
 }
 
-/// Ours by each of the others, the same call: by the medians, and by the best round of each, which
-/// the load of others disturbs least.
+/// Writes the ratios of this library to the others, for the same call. One table uses the medians. The other uses the
+/// best round of each engine, which other load disturbs least.
 fn ratios(text: &mut String, results: &Results, scenario: &str) {
     let columns = results.columns(scenario);
     let one = if scenario == "drop" { plan::DROP_ONE } else { plan::OURS };
@@ -264,7 +265,7 @@ fn details(text: &mut String, results: &Results, scenario: &str) {
         "switches/call, voluntary",
         "and not",
         "peak KiB",
-        "mapped, malloc by the first",
+        "mapped, malloc in the first call",
     ];
     heading(text, &names);
     for cell in results.cells.iter().filter(|cell| cell.scenario == scenario) {
@@ -320,7 +321,7 @@ fn traffic(text: &mut String, results: &Results) {
     }
     text.push_str(
         "\n## traffic: a server (hyper on tokio, 4 workers, 60 idle threads) under wrk's load, 16 connections\n\n\
-         \"calls\": one every 10 ms meanwhile. \"drop\": six calls that drop privilege, once, in the middle.\n\n",
+         \"calls\": one call every 10 ms. \"drop\": six calls that drop privileges, once, in the middle.\n\n",
     );
     let names = [
         "what",
@@ -330,10 +331,10 @@ fn traffic(text: &mut String, results: &Results) {
         "late (2 s)",
         "p50",
         "p99",
-        "p99 - nothing's",
+        "p99 - p99 of \"nothing\"",
         "median of a call",
         "calls that failed",
-        "drops that left a thread behind",
+        "drops that did not change every thread",
     ];
     heading(text, &names);
     let middle = |of: &[u64]| crate::results::median(of.iter().copied()).map(|us| us as f64 * 1e3);
@@ -368,16 +369,19 @@ fn traffic(text: &mut String, results: &Results) {
     }
 }
 
-/// How long threads of the server stand still.
+/// Writes how long threads of the server stand still.
 fn delays(text: &mut String, results: &Results) {
     if results.traffic.iter().all(|served| served.delays.is_empty()) {
         return;
     }
     text.push_str(
-        "\nFour more threads of the server wake every millisecond. How late they were: the latest of the four for each \
-         call, and each of the four in each process. \"nothing\" makes no calls: it is the control.\n\n",
+        "\nFour more threads of the server wake every millisecond. The table shows how late they were: the latest of the \
+         four for each call, and each of the four in each process. \"nothing\" makes no calls and is the control.\n\n",
     );
-    heading(text, &["what", "by", "per call: median", "p99", "max", "of a thread: median", "max"]);
+    heading(
+        text,
+        &["what", "engine", "per call: median", "p99", "max", "per thread: median", "max"],
+    );
     for served in results.traffic.iter().filter(|served| !served.delays.is_empty()) {
         let of = |values: &[u64], percents: &[usize]| -> Vec<String> {
             let mut values = values.to_vec();
@@ -396,7 +400,7 @@ fn aims(text: &mut String, results: &Results) {
     if targets.is_empty() {
         return;
     }
-    text.push_str("\n## What is aimed at\n\n");
+    text.push_str("\n## Targets\n\n");
     heading(text, &["", "measured", "the floor", "at most", ""]);
     for target in targets {
         let [mut ours, floor] = [Some(target.measured), target.floor].map(ratio);
@@ -408,7 +412,7 @@ fn aims(text: &mut String, results: &Results) {
     }
 }
 
-/// A line per engine, scenario and number of threads; times in nanoseconds.
+/// Writes one line per engine, scenario and number of threads. Times are in nanoseconds.
 pub(crate) fn csv(head: &[String], results: &Results) -> String {
     let mut text = String::new();
     head.iter().for_each(|line| text.extend(["# ", line, "\n"]));

@@ -1,11 +1,11 @@
-//! What was measured, and the numbers that are made of it.
+//! The measured values, and the numbers that are computed from them.
 
 use anyhow::{Context, Result};
 
 use crate::plan::{Column, Row};
 use crate::traffic::Served;
 
-/// What one process printed; bench/engines/bench.c says what the words mean.
+/// The output of one process. bench/engines/bench.c documents the words.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) ns: Vec<u64>,
@@ -16,12 +16,12 @@ pub(crate) struct Run {
     pub(crate) switches: [u64; 2],
     pub(crate) peak: u64,
     pub(crate) changed: Option<[u64; 2]>,
-    /// What is measured in windows without a call; and each thread's largest value, with and without.
+    /// The values of windows without a call; and each thread's largest value, with a call and without.
     pub(crate) control: Vec<u64>,
     pub(crate) threads: Vec<u64>,
     pub(crate) control_threads: Vec<u64>,
     pub(crate) unseen: u64,
-    /// Which of the repeats it belongs to.
+    /// The index of the repeat that the process belongs to.
     pub(crate) repeat: usize,
 }
 
@@ -68,7 +68,7 @@ impl Run {
                 "born" => Some(()),
                 _ => None,
             };
-            understood.with_context(|| format!("a line that means nothing: {line:.80}"))?;
+            understood.with_context(|| format!("invalid line: {line:.80}"))?;
         }
         anyhow::ensure!(!run.ns.is_empty(), "no measurement");
         Ok(run)
@@ -82,25 +82,25 @@ pub(crate) struct Cell {
     pub(crate) threads: usize,
     pub(crate) column: Column,
     pub(crate) runs: Vec<Run>,
-    /// Why there are no runs, or no further ones.
+    /// The reason why there are no runs, or no further ones.
     pub(crate) without: Option<String>,
-    /// Whether a process that takes too long is a result, and not an error.
+    /// Whether a process that exceeds its time limit is a result and not an error.
     may_hang: bool,
 }
 
-/// The values of a cell that the tables of what other threads see are made of.
+/// The kinds of values in the tables of what other threads see.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Seen {
     /// Per call: the largest value of any thread.
     Calls,
-    /// The same, without a call.
+    /// The same in a window without a call.
     Control,
     /// Per thread: its largest value in a process.
     Threads,
     ControlThreads,
 }
 
-/// The value below which a share of the sorted values lies.
+/// Returns the value below which a share of the sorted values lies.
 pub(crate) fn at(sorted: &[u64], percent: usize) -> Option<u64> {
     sorted.get(sorted.len().checked_sub(1)? * percent / 100).copied()
 }
@@ -121,7 +121,7 @@ impl Cell {
         self.runs.iter().map(|run| run.ns.len()).sum()
     }
 
-    /// All values of a kind, in ascending order.
+    /// Returns all values of a kind, in ascending order.
     pub(crate) fn seen(&self, what: Seen) -> Vec<u64> {
         let of = |run: &'_ Run| match what {
             Seen::Calls => run.ns.clone(),
@@ -146,18 +146,19 @@ impl Cell {
         self.runs.iter().map(|run| run.repeat + 1).max().unwrap_or(0)
     }
 
-    /// The median of the rounds' medians of one repeat: a round in which more calls found time weighs no more.
+    /// Returns the median of the rounds' medians of one repeat. A round that had time for more calls has no more
+    /// weight.
     pub(crate) fn median_of(&self, repeat: usize) -> Option<u64> {
         let runs = self.runs.iter().filter(|run| run.repeat == repeat);
         median(runs.filter_map(|run| median(run.ns.iter().copied())))
     }
 
-    /// The median of the repeats' medians.
+    /// Returns the median of the repeats' medians.
     pub(crate) fn median(&self) -> Option<u64> {
         median((0..self.repeats()).filter_map(|repeat| self.median_of(repeat)))
     }
 
-    /// The lowest and the highest of the rounds' medians.
+    /// Returns the lowest and the highest of the rounds' medians.
     pub(crate) fn spread(&self) -> Option<(u64, u64)> {
         Some((self.medians().min()?, self.medians().max()?))
     }
@@ -193,19 +194,19 @@ impl Cell {
         self.runs.iter().map(|run| run.peak).max()
     }
 
-    /// Bytes that the first call had mapped, and that it had of malloc.
+    /// Returns the bytes that the first call mapped, and the bytes that it got from malloc.
     pub(crate) fn memory(&self) -> Option<[i64; 2]> {
         self.runs.iter().filter_map(|run| run.memory).max()
     }
 
-    /// Whether no process died or hung, and each drop reached every thread.
+    /// Returns whether no process died or hung, and each drop reached every thread.
     fn sound(&self) -> bool {
         let hung = |why: &str| why.starts_with("not over") && self.may_hang;
         let well = |why: &String| why.starts_with("SKIPPED") || hung(why);
         !self.incomplete() && self.without.as_ref().is_none_or(well)
     }
 
-    /// Whether a drop left a thread as it was.
+    /// Returns whether a drop left a thread unchanged.
     pub(crate) fn incomplete(&self) -> bool {
         self.runs.iter().filter_map(|run| run.changed).any(|[changed, all]| changed != all)
     }
@@ -228,7 +229,7 @@ impl Results {
         Some(self.cell(scenario, threads, column)?.median()? as f64)
     }
 
-    /// How many times one's median is another's.
+    /// Returns the median of one column divided by the median of another.
     pub(crate) fn ratio(
         &self,
         scenario: &str,
@@ -239,7 +240,7 @@ impl Results {
         Some(self.median(scenario, threads, one)? / self.median(scenario, threads, other)?)
     }
 
-    /// How many times one's median is that of the best of some others, in each repeat.
+    /// Returns, for each repeat, the median of one column divided by the lowest median of some others.
     pub(crate) fn ratios_to_the_best(
         &self,
         scenario: &str,
@@ -257,7 +258,7 @@ impl Results {
         (0..one.repeats()).filter_map(ratio).collect()
     }
 
-    /// The numbers of threads that a scenario had.
+    /// Returns the numbers of threads that a scenario was run with.
     pub(crate) fn sizes(&self, scenario: &str) -> Vec<usize> {
         let of_it = self.cells.iter().filter(|cell| cell.scenario == scenario);
         let mut sizes: Vec<usize> = of_it.map(|cell| cell.threads).collect();
@@ -266,7 +267,7 @@ impl Results {
         sizes
     }
 
-    /// The engines that a scenario had, in their order.
+    /// Returns the engines that a scenario was run with, in their order.
     pub(crate) fn columns(&self, scenario: &str) -> Vec<Column> {
         let mut columns = Vec::new();
         for cell in self.cells.iter().filter(|cell| cell.scenario == scenario) {
@@ -277,8 +278,8 @@ impl Results {
         columns
     }
 
-    /// The exponent `b` of the power law `a * N^b` that fits the medians of a column best from 64
-    /// sleeping threads on: least squares on the logarithms. Two points make a line, not a fit.
+    /// Returns the exponent `b` of the power law `a * N^b` that best fits the medians of a column from 64 sleeping
+    /// threads on, by least squares on the logarithms. Two points are not enough for a fit.
     pub(crate) fn growth(&self, column: Column) -> Option<f64> {
         let sizes = self.sizes("asleep").into_iter().filter(|&threads| threads >= 64);
         let points: Vec<(f64, f64)> = sizes
@@ -290,7 +291,7 @@ impl Results {
         exponent(&points)
     }
 
-    /// Whether ours did all that it was to do; how fast is no question here, and others may fail.
+    /// Returns whether this project's programs did everything. Speed does not matter here, and other engines may fail.
     pub(crate) fn sound(&self) -> bool {
         let mut ours = self.cells.iter().filter(|cell| cell.column.program == "ours");
         ours.all(Cell::sound) && self.traffic.iter().all(Served::sound)
@@ -314,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_engine_prints_is_understood() {
+    fn parses_the_output_of_an_engine() {
         let text = "first 7\nmemory 4096 0\nns 3 1 2\nfailed 0\nusage 9 4 2\nborn 0\npeak 4096\n";
         let run = Run::parse(text).unwrap();
         assert_eq!((run.ns.as_slice(), run.first), ([3, 1, 2].as_slice(), Some(7)));
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exponent_is_that_of_the_power_law() {
+    fn fits_the_exponent_of_a_power_law() {
         let points = |power: f64| {
             [64.0_f64, 512.0, 2000.0, 10_000.0].map(|n| (n.ln(), (7.0 * n.powf(power)).ln()))
         };

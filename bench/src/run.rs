@@ -1,4 +1,4 @@
-//! The rows, one engine after the other, round by round.
+//! Runs the rows: one engine after the other, round by round.
 
 use std::fs::File;
 use std::io::Write;
@@ -31,8 +31,9 @@ pub(crate) fn all(plan: &Plan, built: &Built, raw: &Path) -> Result<Results> {
     Ok(results)
 }
 
-/// Every engine takes its turn, and then every one again. The order is reversed each time, so that no engine always
-/// runs after the same other one.
+/// Runs every engine in turn, once per round. The order is reversed in every second round, so that no engine always
+/// runs
+/// after the same other engine.
 fn rounds(
     row: &Row,
     cells: &mut [Cell],
@@ -67,7 +68,7 @@ fn command(row: &Row, column: Column) -> Command {
     command
 }
 
-/// One process: what it measured goes to the cell, or why there is nothing.
+/// Runs one process and adds its values to the cell, or the reason why there are none.
 fn once(
     row: &Row,
     cell: &mut Cell,

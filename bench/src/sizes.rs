@@ -1,8 +1,8 @@
-//! How large libpsx.so is, beside the original.
+//! Measures the size of libpsx.so, beside the original.
 
 use crate::engines::output_of;
 
-/// A line per library: the size of its file, stripped, and of the code in it.
+/// Returns a line per library: the size of its stripped file, and of the code in it.
 pub(crate) fn of_libraries() -> Vec<String> {
     let mut lines = Vec::new();
     let built = output_of("cargo", &["build", "-q", "--release", "-p", "libpsx-capi"]);

@@ -1,4 +1,4 @@
-//! What is aimed at, and whether it was reached: ratios within one run.
+//! The targets, and whether they were reached: ratios within one run.
 
 use crate::plan::{
     BASELINE, Column, DROP_FIRST, DROP_GO, DROP_GO_PSX, DROP_LIBPSX, DROP_MIXED, DROP_ONE, FLOOR,
@@ -6,13 +6,13 @@ use crate::plan::{
 };
 use crate::results::Results;
 
-/// One aim, measured.
+/// One target and its measured value.
 pub(crate) struct Target {
     pub(crate) what: String,
     pub(crate) measured: f64,
     /// The lowest and the highest of several runs, of which `measured` is the median.
     pub(crate) spread: Option<(f64, f64)>,
-    /// What the floor comes to in our place, where it is a ratio to a peer.
+    /// The value of the floor in place of this library, if the target is a ratio to a peer.
     pub(crate) floor: Option<f64>,
     pub(crate) at_most: f64,
 }
@@ -22,7 +22,7 @@ impl Target {
         let met = |value| value <= self.at_most;
         match self.floor {
             _ if met(self.measured) => "met",
-            Some(floor) if !met(floor) => "MISSED, by the floor too",
+            Some(floor) if !met(floor) => "MISSED, also by the floor",
             _ => "MISSED",
         }
     }
@@ -34,7 +34,7 @@ fn median_and_spread(mut values: Vec<f64>) -> (Option<f64>, Option<(f64, f64)>) 
     (values.get(values.len().saturating_sub(1) / 2).copied(), spread.filter(|_| values.len() > 1))
 }
 
-/// Ours by the better of some others.
+/// Returns this library's value divided by that of the best of some others.
 fn to_the_best(
     results: &Results,
     scenario: &str,
@@ -46,7 +46,7 @@ fn to_the_best(
     ratios.reduce(f64::max)
 }
 
-/// Bytes mapped for each thread, without what is mapped for the first one.
+/// Returns the bytes mapped per thread, without those that are mapped for the first one.
 fn memory_per_thread(results: &Results) -> Option<(f64, i64)> {
     let sizes = results.sizes("asleep");
     let at = |threads| results.cell("asleep", threads, OURS)?.memory();
@@ -117,17 +117,12 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
     add("growth: exponent of ours, N >= 64".to_owned(), results.growth(OURS), None, 1.1);
     let memory = memory_per_thread(results);
     add("bytes mapped per thread".to_owned(), memory.map(|(mapped, _)| mapped), None, 64.0);
-    add(
-        "bytes of malloc, all in all".to_owned(),
-        memory.map(|(_, malloc)| malloc as f64),
-        None,
-        0.0,
-    );
+    add("bytes of malloc, in total".to_owned(), memory.map(|(_, malloc)| malloc as f64), None, 0.0);
     targets.extend(drops(results));
     targets
 }
 
-/// Ours by the best peer: the median of all runs.
+/// Computes this library's drop divided by that of the best peer, as the median of all runs.
 fn drops(results: &Results) -> Vec<Target> {
     let others = [DROP_LIBPSX, DROP_MIXED, DROP_GO, DROP_GO_PSX];
     let mut targets = Vec::new();

@@ -1,5 +1,5 @@
-//! A server under load (`bin/server.rs`; the load is wrk(1)'s, on the loopback interface): what its
-//! requests wait while calls are made, and whether any is lost when it drops its privilege.
+//! Puts a server (`bin/server.rs`) under load by wrk(1), on the loopback interface. It measures how long requests take
+//! while calls are made, and whether a request is lost when the server drops its privileges.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -12,40 +12,41 @@ use crate::engines::{BESIDE_RECENT, Built, Ended, watch};
 use crate::plan::Traffic;
 use crate::results::median;
 
-/// Who, and whether beside Debian sid's libraries.
-const NOBODY: (&str, bool) = ("nothing", false);
+/// The engine's name, and whether it runs with the libraries of Debian sid.
+const NO_ENGINE: (&str, bool) = ("nothing", false);
 const BASELINE: (&str, bool) = ("baseline", false);
 const CALLERS: [(&str, bool); 5] =
-    [NOBODY, ("ours", false), BASELINE, ("glibc", false), ("libpsx", true)];
+    [NO_ENGINE, ("ours", false), BASELINE, ("glibc", false), ("libpsx", true)];
 const DROPPERS: [(&str, bool); 4] = [("ours", false), BASELINE, ("libpsx", true), ("mixed", true)];
 
-/// What a server went through.
+/// The results of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
     pub(crate) engine: &'static str,
     pub(crate) what: &'static str,
-    /// Microseconds, of each round.
+    /// Microseconds, one value per round.
     pub(crate) p50: Vec<u64>,
     pub(crate) p99: Vec<u64>,
     pub(crate) requests: u64,
-    /// Requests that failed, as the client counts them; and those that it waited for more than two seconds.
+    /// Requests that failed, as the client counts them; and requests that it waited for more than two seconds.
     pub(crate) errors: u64,
     pub(crate) late: u64,
-    /// Calls, or drops, that failed.
+    /// The number of calls or drops that failed.
     pub(crate) failed: u64,
-    /// Nanoseconds of each call, or drop.
+    /// Nanoseconds of each call or drop.
     pub(crate) ns: Vec<u64>,
-    /// How late a thread that wakes every millisecond was, nanoseconds: the latest of several, for each call; and
-    /// each of them, at its latest.
+    /// Delays, in nanoseconds, of threads that wake every millisecond: the largest of several threads for each call;
+    /// and
+    /// the largest of each thread.
     pub(crate) delays: Vec<u64>,
     pub(crate) threads: Vec<u64>,
-    /// Drops after which a thread had the old state, or a request was answered in it.
+    /// The number of drops after which a thread had the old state, or a thread in the old state served a request.
     pub(crate) incomplete: u64,
     pub(crate) without: Option<String>,
 }
 
 impl Served {
-    /// Whether ours lost nothing. What others lose is theirs.
+    /// Returns whether this library's server lost nothing. Losses of other engines do not count.
     pub(crate) fn sound(&self) -> bool {
         let skipped = self.without.as_ref().is_none_or(|why| why.starts_with("SKIPPED"));
         self.engine != "ours" || skipped && self.errors + self.failed + self.incomplete == 0
@@ -94,7 +95,7 @@ impl Server {
         Ok(writeln!(self.say, "{what}")?)
     }
 
-    /// Who answers a request now.
+    /// Returns the user id of the thread that serves a request now.
     fn identity(&self) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -104,7 +105,7 @@ impl Server {
         Ok(text.lines().last().unwrap_or_default().to_owned())
     }
 
-    /// Threads whose user ids are not all these, as /proc shows them.
+    /// Counts the threads that /proc shows with another user id.
     fn others_than(&self, uid: u32) -> Result<usize> {
         let mut others = 0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -136,13 +137,13 @@ fn load(port: u16, lasts: Duration, served: &mut Served) -> Result<()> {
         let time = line(word)?.split_whitespace().nth(1)?;
         microseconds(time)
     };
-    served.p50.push(percentile("50%").context("wrk tells no median")?);
-    served.p99.push(percentile("99%").context("wrk tells no 99th percentile")?);
+    served.p50.push(percentile("50%").context("wrk printed no median")?);
+    served.p99.push(percentile("99%").context("wrk printed no 99th percentile")?);
     let total =
-        text.lines().find(|line| line.contains(" requests in ")).context("wrk: no total")?;
+        text.lines().find(|line| line.contains(" requests in ")).context("wrk printed no total")?;
     let total = total.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-    served.requests += total.context("wrk tells no number of requests")?;
-    // "Socket errors: connect 0, read 0, write 0, timeout 0", where there were any.
+    served.requests += total.context("wrk printed no number of requests")?;
+    // wrk prints "Socket errors: connect 0, read 0, write 0, timeout 0" only if there were errors.
     let errors = line("Socket errors:").unwrap_or_default();
     for count in errors.trim_start().trim_start_matches("Socket errors:").split(',') {
         let mut words = count.split_whitespace();
@@ -173,7 +174,7 @@ fn microseconds(text: &str) -> Option<u64> {
     Some((number.parse::<f64>().ok()? * factor) as u64)
 }
 
-/// One round. The server makes its calls while the load lasts, and tells when asked how long they took.
+/// Runs one round. The server makes its calls while the load lasts, and prints on request how long they took.
 fn once(served: &mut Served, beside_recent: bool, plan: &Traffic) -> Result<()> {
     let mut server = Server::start(served.engine, beside_recent, plan.idle)?;
     server.say(served.what)?;
@@ -187,7 +188,7 @@ fn once(served: &mut Served, beside_recent: bool, plan: &Traffic) -> Result<()> 
     served.failed += numbers.next().context("no answer")?;
     served.ns.extend(numbers);
     served.delays.extend(parts.next().context("no delays")?);
-    served.threads.extend(parts.next().context("no delays of threads")?);
+    served.threads.extend(parts.next().context("the server printed no delays of threads")?);
     if served.what == "drop" {
         let answered = server.identity()?;
         let kept = server.others_than(65534)?;
@@ -237,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrk_tells_times_in_units() {
+    fn parses_the_units_of_wrk() {
         let told = ["632.00us", "1.50ms", "2.00s", "3", "4parsecs"].map(microseconds);
         assert_eq!(told, [Some(632), Some(1500), Some(2_000_000), None, None]);
     }

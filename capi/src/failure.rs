@@ -1,14 +1,14 @@
-//! Why a thread's latest call failed, for `psx_strerror`. What errno is too narrow for is kept here,
-//! for as long as no [`SLOTS`] later failures have taken its place.
+//! Keeps the reasons of recent failures for `psx_strerror`: errno cannot express them. A failure is kept until
+//! [`SLOTS`] later failures have replaced it.
 //!
-//! A slot is taken by the thread whose failure is in it, to tell it, and by one that has a failure to
-//! put there; nobody else, so those who ask do not get into each other's way. Whoever finds it taken
-//! goes on without it: nobody waits, so a signal handler may fail in the middle of it, and fork at any
-//! time costs a child one slot.
+//! Two kinds of threads take a slot: the thread whose failure the slot contains, to read it, and a thread that
+//! stores a new failure. No other thread takes it, so threads that read do not block each other. A thread that
+//! finds a slot taken continues without it. No thread waits, so a signal handler may fail while its thread has a
+//! slot. A fork(2) at any time costs the child at most one slot.
 
 // # Safety
 //
-// What is in a slot is touched by the one who has taken it.
+// Only the thread that has taken a slot accesses its content.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -21,19 +21,19 @@ use libpsx::Error;
 
 const SLOTS: usize = 8;
 
-/// A thread's name for itself. The address is there for the day when the kernel gives its id to another.
+/// Identifies a thread. The address of errno is a second mark, because the kernel may reuse the tid.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thread {
     pub(crate) tid: usize,
-    /// Where its errno lies.
+    /// The address of the thread's errno.
     pub(crate) errno: usize,
 }
 
 pub(crate) enum Why {
     Broadcast(Error),
-    /// `__psx_syscall` was given a number of arguments that no call has.
+    /// `__psx_syscall` got an invalid number of arguments.
     Arguments,
-    /// There is no such sensitivity.
+    /// `psx_set_sensitivity` got an invalid level.
     Level,
 }
 
@@ -44,26 +44,26 @@ impl fmt::Display for Why {
             Self::Arguments => {
                 f.write_str("a call has up to six arguments; nothing changed in any thread")
             }
-            Self::Level => f.write_str("there is no such sensitivity; it is as before"),
+            Self::Level => f.write_str("invalid sensitivity level; the level is unchanged"),
         }
     }
 }
 
 struct Failure {
-    whose: Thread,
+    thread: Thread,
     number: usize,
     why: Why,
 }
 
 struct Slot {
     taken: AtomicBool,
-    /// The tid in `latest`, 0 if there is none: for threads to know whether to look. Relaxed, because
-    /// a thread's own is never new to it, and who has taken the slot makes sure.
+    /// The tid in `latest`, or 0 if there is none. Threads read it to decide whether to take the slot. Relaxed is
+    /// enough: a thread always sees its own stores, and the check is repeated once the slot is taken.
     tid: AtomicUsize,
     latest: UnsafeCell<Option<Failure>>,
 }
 
-// SAFETY: see `look`, the only one who touches what is inside.
+// SAFETY: only `look` accesses the content, and it does so only while it has the slot.
 unsafe impl Sync for Slot {}
 
 static LATEST: [Slot; SLOTS] = [const {
@@ -73,53 +73,53 @@ static LATEST: [Slot; SLOTS] = [const {
 static FAILURES: AtomicUsize = AtomicUsize::new(0);
 
 impl Slot {
-    /// None if somebody else has taken it.
+    /// Returns `None` if another thread has taken the slot.
     fn look<R>(&self, what: impl FnOnce(&mut Option<Failure>) -> R) -> Option<R> {
         if self.taken.swap(true, Ordering::Acquire) {
             return None;
         }
-        // SAFETY: it was not taken, and now it is.
+        // SAFETY: the exchange above has just taken the slot for this thread.
         let result = what(unsafe { &mut *self.latest.get() });
         self.taken.store(false, Ordering::Release);
         Some(result)
     }
 
-    /// Looks at the thread's own failure, if it is that.
-    fn own<R>(&self, whose: Thread, what: impl FnOnce(&Failure) -> R) -> Option<R> {
-        if self.tid.load(Ordering::Relaxed) != whose.tid {
+    /// Calls `what` with the failure in this slot, if it is the failure of `thread`.
+    fn own<R>(&self, thread: Thread, what: impl FnOnce(&Failure) -> R) -> Option<R> {
+        if self.tid.load(Ordering::Relaxed) != thread.tid {
             return None;
         }
-        self.look(|failure| failure.as_ref().filter(|f| f.whose == whose).map(what)).flatten()
+        self.look(|failure| failure.as_ref().filter(|f| f.thread == thread).map(what)).flatten()
     }
 }
 
-pub(crate) fn remember(whose: Thread, why: Why) {
+pub(crate) fn remember(thread: Thread, why: Why) {
     let number = FAILURES.fetch_add(1, Ordering::Relaxed);
-    let mut failure = Some(Failure { whose, number, why });
+    let mut failure = Some(Failure { thread, number, why });
     for slot in LATEST.iter().cycle().skip(number % SLOTS).take(SLOTS) {
         let exchanged = slot.look(|latest| {
-            slot.tid.store(whose.tid, Ordering::Relaxed);
+            slot.tid.store(thread.tid, Ordering::Relaxed);
             core::mem::swap(latest, &mut failure);
         });
-        // What was there before is given back here, when nobody can find the slot taken for it.
+        // The old failure is dropped here, after the slot is free again.
         if exchanged.is_some() {
             return;
         }
     }
 }
 
-/// Writes what is known of this thread's latest failure: a text with a zero at its end, cut to fit,
-/// and the ids of the threads that could not be stopped. Returns how many those were.
+/// Writes the explanation of this thread's most recent failure as a null-terminated text, truncated to fit, and
+/// the ids of the threads that could not be stopped. Returns the number of those threads.
 pub(crate) fn explain(
-    whose: Thread,
+    thread: Thread,
     text: &mut [MaybeUninit<u8>],
     tids: &mut [MaybeUninit<c_int>],
 ) -> usize {
-    let number = |slot: &&Slot| slot.own(whose, |failure| failure.number);
+    let number = |slot: &&Slot| slot.own(thread, |failure| failure.number);
     let latest = LATEST.iter().max_by_key(number);
     let mut text = Text { rest: text };
     let told = latest.and_then(|slot| {
-        slot.own(whose, |failure| {
+        slot.own(thread, |failure| {
             let _ = write!(text, "{}", failure.why);
             let Why::Broadcast(Error::Unreachable(threads)) = &failure.why else { return 0 };
             for (place, thread) in tids.iter_mut().zip(threads.threads()) {
@@ -129,20 +129,20 @@ pub(crate) fn explain(
         })
     });
     if told.is_none() {
-        let _ = text.write_str("nothing is known of a failure in this thread");
+        let _ = text.write_str("no recent failure of this thread is recorded");
     }
     text.end();
     told.unwrap_or(0)
 }
 
-/// What is left to be written of a C string.
+/// The rest of the buffer for a C string.
 struct Text<'a> {
     rest: &'a mut [MaybeUninit<u8>],
 }
 
 impl Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // One place is kept for the zero.
+        // One byte is reserved for the terminating zero.
         let room = self.rest.len().saturating_sub(1).min(text.len());
         let Some((places, rest)) = core::mem::take(&mut self.rest).split_at_mut_checked(room)
         else {

@@ -1,4 +1,4 @@
-//! What the functions do with their arguments, and what they say.
+//! Tests how the functions treat their arguments, and what they report.
 
 mod support;
 

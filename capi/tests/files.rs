@@ -1,4 +1,4 @@
-//! What is in libpsx.so.2, in libpsx.a, and around them.
+//! Tests the content of libpsx.so.2 and libpsx.a, and of the files that are installed with them.
 
 mod support;
 
@@ -23,8 +23,8 @@ const PUBLIC: [&str; 7] = [
     "psx_syscall6",
 ];
 
-/// What we ask of the C library. thrd_create and __real_pthread_create stand for pthread_create. No
-/// abort(3), which a panic would call.
+/// The functions that the library uses of the C library. thrd_create and __real_pthread_create belong to
+/// pthread_create. abort(3), which a panic would call, is not among them.
 const ASKED: [&str; 9] = [
     "__errno_location",
     "__real_pthread_create",
@@ -37,7 +37,7 @@ const ASKED: [&str; 9] = [
     "thrd_create",
 ];
 
-/// What the C compiler's own crtbeginS.o brings into every shared library.
+/// The symbols that the C compiler's crtbeginS.o adds to every shared library.
 const START_FILES: [&str; 4] = [
     "_ITM_deregisterTMCloneTable",
     "_ITM_registerTMCloneTable",
@@ -79,7 +79,7 @@ fn the_archive_has_the_public_symbols_and_no_other() {
     assert!(asked.is_subset(&set(&[&ASKED])), "{asked:?}");
 }
 
-/// The header is the list: what it declares is there.
+/// The library has every function that the header declares.
 #[test]
 fn the_header_declares_the_public_symbols() {
     let header = fs::read_to_string(capi().join("include/sys/psx_syscall.h")).unwrap();
@@ -88,13 +88,13 @@ fn the_header_declares_the_public_symbols() {
     assert_eq!(missing, ["__wrap_pthread_create"]);
 }
 
-/// The machinery of panics is what a panic would need. The file that cargo leaves has all symbols.
+/// A panic would link the panic machinery. The file that cargo builds still has all symbols, so they can be checked.
 #[test]
 fn nothing_can_panic() {
     let bytes = fs::read(built().join("libpsx.so")).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let all = names(file.symbols().flat_map(|symbol| symbol.name()));
-    assert!(all.iter().any(|name| name.contains("libpsx")), "the symbols are not there");
+    assert!(all.iter().any(|name| name.contains("libpsx")), "the file has no symbols");
     let panics: Vec<_> =
         all.iter().filter(|name| name.contains("panic") || name.contains("_fail")).collect();
     assert!(panics.is_empty(), "{panics:?}");
@@ -110,12 +110,12 @@ fn limit_of_size() -> usize {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     let number: [u32; 2] = [numbers.next().unwrap(), numbers.next().unwrap()];
     println!("{}: compiled by {}", installed().so().display(), version.trim());
-    // Since 1.90 lld is the linker of x86_64-unknown-linux-gnu.
+    // Since Rust 1.90, lld is the linker of x86_64-unknown-linux-gnu.
     if number >= [1, 90] { 80 << 10 } else { 92 << 10 }
 }
 
 #[test]
-fn it_is_small() {
+fn the_library_is_small() {
     let path = installed().so();
     let bytes = fs::read(&path).unwrap();
     let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
@@ -133,11 +133,11 @@ fn it_is_small() {
     );
     assert!(bytes.len() < limit_of_size(), "{} bytes", bytes.len());
     let symbols = sections.iter().any(|section| section.sh_type(endian) == elf::SHT_SYMTAB);
-    assert!(!symbols, "it is not stripped");
+    assert!(!symbols, "libpsx.so.2 is not stripped");
 }
 
 #[test]
-fn the_loader_is_told_what_it_must_know() {
+fn the_dynamic_section_is_correct() {
     let bytes = fs::read(installed().so()).unwrap();
     let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
     let endian = header.endian().unwrap();
@@ -152,25 +152,29 @@ fn the_loader_is_told_what_it_must_know() {
     assert_eq!(all(elf::DT_SONAME).map(text).collect::<Vec<_>>(), ["libpsx.so.2"]);
     assert_eq!(all(elf::DT_NEEDED).map(text).collect::<Vec<_>>(), ["libc.so.6"]);
     let flags = value(elf::DT_FLAGS_1);
-    assert_ne!(flags & u64::from(elf::DF_1_NODELETE), 0, "dlclose would take the handler away");
-    // Else the first call of memcpy would enter the loader, in a held thread.
+    assert_ne!(flags & u64::from(elf::DF_1_NODELETE), 0, "dlclose would unmap the handler");
+    // Otherwise the first call of memcpy would enter the loader, in a held thread.
     assert_ne!(flags & u64::from(elf::DF_1_NOW), 0);
     assert_eq!(all(elf::DT_TEXTREL).count(), 0);
     let stack = header.program_headers(endian, &*bytes).unwrap();
     let stack = stack.iter().find(|header| header.p_type.get(endian) == elf::PT_GNU_STACK).unwrap();
-    assert_eq!(stack.p_flags.get(endian) & elf::PF_X, 0, "it wants an executable stack");
+    assert_eq!(
+        stack.p_flags.get(endian) & elf::PF_X,
+        0,
+        "the library requires an executable stack"
+    );
     for tag in [elf::DT_RPATH, elf::DT_RUNPATH] {
         assert_eq!(all(tag).count(), 0);
     }
     let segments = || header.program_headers(endian, &*bytes).unwrap().iter();
-    // The pointers that calls go through are read-only when the library is loaded.
+    // After loading, the pointers through which the library calls functions are read-only.
     assert_eq!(segments().filter(|s| s.p_type.get(endian) == elf::PT_GNU_RELRO).count(), 1);
     assert_eq!(segments().filter(|s| s.p_type.get(endian) == elf::PT_TLS).count(), 0);
     let both = elf::PF_W | elf::PF_X;
     assert_eq!(segments().filter(|s| s.p_flags.get(endian) & both == both).count(), 0);
 }
 
-/// Each argument is evaluated once, and one too many is an error of compilation.
+/// The macro evaluates each argument once, and too many arguments are a compile error.
 #[test]
 fn the_macro() {
     let program = compile("cc", "macro.c", "macro", &[&libdir(), "-lpsx", "-lpthread"]);
@@ -195,9 +199,9 @@ fn the_macro() {
     }
 }
 
-/// Where the original says what it is when it is executed.
+/// The original prints a description of itself if it is executed.
 #[test]
-fn it_is_no_program() {
+fn the_library_is_not_executable() {
     let bytes = fs::read(installed().so()).unwrap();
     let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
     assert_eq!(header.e_entry.get(header.endian().unwrap()), 0);
@@ -232,7 +236,7 @@ fn the_header_in_every_dialect() {
           psx_load_syscalls(&f, &g);\n\
           return f(1, 2, 3, 4) + g(1, 2, 3, 4, 5, 6, 7) + psx_set_sensitivity(PSX_ERROR);\n\
         }\n";
-    // Seen as a program's own header, not as the system's, which are spared warnings.
+    // As the program's own header (-I) and not as a system header, for which the compiler suppresses warnings.
     let include = format!("-I{}", capi().join("include").display());
     let source = place("dialects.c");
     fs::write(&source, USES).unwrap();
@@ -256,7 +260,7 @@ fn the_header_in_every_dialect() {
 }
 
 #[test]
-fn installed_where_it_was_told() {
+fn installs_into_the_given_directories() {
     let has = |path: &str| {
         let path = installed().file(path);
         assert!(path.exists(), "{}", path.display());
@@ -283,9 +287,9 @@ fn installed_where_it_was_told() {
     assert!(said.contains("not understood: --prefix=relative"), "{said}");
 }
 
-/// Twice to the same place, whose name is not for sed, by somebody who keeps files to himself.
+/// Installs twice into the same directory. Its name has characters that are special to sed, and the umask is 077.
 #[test]
-fn installed_again() {
+fn installs_twice() {
     const PREFIX: &str = "/opt/a&b|c";
     let root = place("installed-again");
     let _ = fs::remove_dir_all(&root);
@@ -313,7 +317,7 @@ fn installed_again() {
 #[test]
 fn the_manual_page_is_well_formed() {
     if Command::new("groff").arg("--version").output().is_err() {
-        support::skipped("there is no groff here");
+        support::skipped("groff is not installed");
         return;
     }
     let page = installed().file("usr/share/man/man3/libpsx.3");
@@ -322,8 +326,8 @@ fn the_manual_page_is_well_formed() {
     assert!(shown.get_output().stderr.is_empty(), "{shown}");
 }
 
-/// pkg-config gives what a program is linked with that uses libcap alone: the library must be
-/// there though nothing refers to it.
+/// A program that uses only libcap is linked with the options that pkg-config prints. The library must be loaded
+/// although nothing refers to it.
 #[test]
 fn pkg_config() {
     let mut command = Command::new("pkg-config");
@@ -331,7 +335,7 @@ fn pkg_config() {
     command.env("PKG_CONFIG_SYSROOT_DIR", installed().file(""));
     command.args(["--cflags", "--libs", "libpsx >= 2.72"]);
     if Command::new("pkg-config").arg("--version").output().is_err() {
-        support::skipped("there is no pkg-config here");
+        support::skipped("pkg-config is not installed");
         return;
     }
     let flags = finish(&mut command).success();

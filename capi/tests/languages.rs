@@ -1,4 +1,4 @@
-//! Programs in other languages that have threads of their own kind.
+//! Tests programs in other languages, whose runtimes create threads of their own.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn cxx_and_openmp() {
 #[test]
 fn python() {
     if Command::new("python3").arg("--version").output().is_err() {
-        support::skipped("there is no python3 here");
+        support::skipped("python3 is not installed");
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/threads.py");
@@ -29,7 +29,7 @@ fn python() {
     run(Path::new("python3"), &arguments).success().stdout("all 5\n");
 }
 
-/// A pool of Java's threads, and those that the Java machine has for itself.
+/// Tests a pool of Java threads, and the internal threads of the Java virtual machine.
 #[test]
 fn java() {
     if !has("javac") || !has("java") {
@@ -39,7 +39,7 @@ fn java() {
     let home = Command::new("sh").args(["-c", home]).output().unwrap();
     let include = Path::new(String::from_utf8(home.stdout).unwrap().trim()).join("include");
     if !include.join("jni.h").exists() {
-        support::skipped("there is no jni.h beside javac");
+        support::skipped("the JDK of javac has no jni.h");
         return;
     }
     let include = include.display();

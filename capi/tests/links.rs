@@ -1,4 +1,4 @@
-//! Every way in which a program gets the library.
+//! Tests every way in which a program is linked with the library.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use support::{built, compile, installed, libdir, run};
 
-/// The linker has nothing to complain of (an executable stack, relocations in the text).
+/// Makes linker warnings errors (an executable stack, relocations in the text).
 const STRICT: [&str; 2] = ["-Wl,--fatal-warnings", "-Wl,-z,text"];
 
 fn all_four(compiler: &str, name: &str, options: &[&str]) {
@@ -20,7 +20,8 @@ fn shared() {
     all_four("cc", "shared-wrap", &[&libdir(), "-Wl,--wrap=pthread_create", "-lpsx", "-lpthread"]);
 }
 
-/// The installed archive, and the one that cargo leaves: plainly, whole, and as old programs do.
+/// Links the installed archive and the one that cargo builds: plainly, as a whole archive, and with --wrap as old
+/// programs do.
 #[test]
 fn archive() {
     for (kind, archive) in

@@ -1,4 +1,4 @@
-//! The library comes late, is sent away, and comes twice.
+//! Tests a library that is loaded late, unloaded, or loaded twice.
 
 mod support;
 
@@ -25,7 +25,8 @@ fn two_copies() {
     print!("{}", String::from_utf8_lossy(&told.get_output().stdout));
 }
 
-/// A Rust cdylib that contains the crate, linked with and without what `libpsx::docs::limitations` asks for.
+/// Tests a Rust cdylib that contains the crate, linked with and without the option that `libpsx::docs::limitations`
+/// requires.
 #[test]
 fn a_rust_library() {
     fn plugin(name: &str, option: &str) -> PathBuf {
@@ -39,7 +40,7 @@ fn a_rust_library() {
     let stays = plugin("plugin-stays", "link-arg=-Wl,-z,nodelete");
     let arguments = [stays.to_str().unwrap(), "no_new_privs"];
     run(&program, &arguments).success().stdout("still here\n");
-    // The next use of signal 33 finds no handler where the kernel was told that there is one.
+    // The next signal 33 runs no handler: the kernel still has its address, but it is no longer mapped.
     let goes = plugin("plugin-goes", "link-arg=-Wl,-z,lazy");
     let ended = run(&program, &[goes.to_str().unwrap(), "no_new_privs"]).failure();
     assert_eq!(ended.get_output().status.signal(), Some(11));

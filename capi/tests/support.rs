@@ -1,4 +1,4 @@
-//! The library as it is installed, C programs, and their end.
+//! Installs the library, compiles C programs, and runs them with a time limit.
 #![allow(dead_code, unreachable_pub)]
 
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub fn capi() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// A place for what a test makes.
+/// A directory for the files that a test creates.
 pub fn place(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
@@ -43,7 +43,7 @@ impl Installed {
     }
 }
 
-/// What `capi/install` makes, once per test program.
+/// Runs `capi/install`, once per test program.
 pub fn installed() -> &'static Installed {
     static INSTALLED: OnceLock<Installed> = OnceLock::new();
     INSTALLED.get_or_init(|| {
@@ -57,37 +57,37 @@ pub fn installed() -> &'static Installed {
     })
 }
 
-/// Where `cargo build --release` leaves libpsx.so and libpsx.a.
+/// The directory where `cargo build --release` puts libpsx.so and libpsx.a.
 pub fn built() -> PathBuf {
     installed();
     place("..").join("release")
 }
 
-/// Runs it to its end, which must come in time: that of a release build, on a slow machine too.
+/// Runs the command until it ends. The time limit is that of a release build, on a slow machine too.
 pub fn finish(command: &mut Command) -> Assert {
     let mut command =
         assert_cmd::Command::from_std(std::mem::replace(command, Command::new("true")));
     command.timeout(watchdog(Duration::from_secs(900))).assert()
 }
 
-/// Runs a program with our libpsx.so.2 in its way.
+/// Runs a program that finds this library's libpsx.so.2.
 pub fn run(program: &Path, arguments: &[&str]) -> Assert {
     let library = &installed().library;
     let mut command = assert_cmd::Command::new(program);
     command.args(arguments).env("LD_LIBRARY_PATH", library).timeout(watchdog(WATCHDOG)).assert()
 }
 
-/// Whether there is such a compiler here; says so if not.
+/// Returns whether this compiler is installed. Reports a skipped test otherwise.
 pub fn has(compiler: &str) -> bool {
     let works = Command::new(compiler).arg("--version").output();
     let works = works.is_ok_and(|output| output.status.success());
     if !works {
-        skipped(format!("there is no {compiler} here"));
+        skipped(format!("{compiler} is not installed"));
     }
     works
 }
 
-/// Compiles `c/SOURCE` to a program of that name.
+/// Compiles `c/SOURCE` to a program of this name.
 pub fn compile(compiler: &str, source: &str, name: &str, options: &[&str]) -> PathBuf {
     let program = place(name);
     let mut command = Command::new(compiler);

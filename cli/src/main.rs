@@ -5,9 +5,9 @@
 
 mod audit;
 mod caps;
-mod census;
 mod complete;
 mod demo;
+mod demo_threads;
 mod doctor;
 mod generate;
 mod raw;
@@ -17,7 +17,7 @@ mod steps;
 mod tasks;
 mod terminal;
 mod text;
-mod zoo;
+mod thread_counts;
 
 use std::process::ExitCode;
 

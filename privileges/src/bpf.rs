@@ -100,7 +100,15 @@ pub enum Action {
 }
 
 impl Action {
-    /// What the kernel makes of the value that a program returns.
+    /// Returns the action for the value that a program returns.
+    ///
+    /// ```
+    /// use privileges::bpf::Action;
+    ///
+    /// let action = Action::from_return_value(0x0005_0001);
+    /// assert_eq!(action, Action::Errno(1));
+    /// assert!(!action.allows() && !action.kills());
+    /// ```
     pub fn from_return_value(value: u32) -> Self {
         match value & 0xffff_0000 {
             0x0000_0000 => Self::KillThread,
@@ -114,18 +122,18 @@ impl Action {
         }
     }
 
-    /// Whether the kernel makes the call.
+    /// Returns whether the kernel makes the call.
     pub fn allows(self) -> bool {
         matches!(self, Self::Allow | Self::Log)
     }
 
-    /// Whether the thread or the process dies, unless it handles SIGSYS in the case of [`Trap`](Self::Trap).
+    /// Returns whether the thread or the process dies. With [`Trap`](Self::Trap) it dies unless it handles SIGSYS.
     pub fn kills(self) -> bool {
         matches!(self, Self::KillProcess | Self::KillThread | Self::Trap)
     }
 }
 
-/// A program that the kernel does not take.
+/// The reason why the kernel refuses a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidProgram {

@@ -1,4 +1,4 @@
-//! What can go wrong: what a plan finds, and what becomes of applying it.
+//! The errors of making and of applying a plan.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,22 +9,22 @@ use libpsx::{PartialFailure, SharedResource, TransactionError};
 use crate::bpf::InvalidProgram;
 use crate::{Mismatch, Mode, names};
 
-/// Why privileges were not dropped. Nothing has changed in any thread, but for [`Error::Partial`] and
+/// The reason why privileges were not dropped. Nothing has changed in any thread, but for [`Error::Partial`] and
 /// [`Error::NotDropped`].
 ///
 /// `Debug` shows the same text as `Display`, because `fn main() -> Result<(), Error>` shows `Debug`.
 #[non_exhaustive]
 pub enum Error {
-    /// The plan cannot be carried out. These are all of its problems.
+    /// The plan is not possible. The list has all of its problems.
     Plan(Vec<Problem>),
-    /// The kernel did not answer what the calling thread may do.
+    /// The privileges of the calling thread could not be read.
     ReadPrivileges(std::io::Error),
-    /// A thread has a descriptor table of its own, in which the plan's descriptors are something else.
+    /// A thread has a descriptor table of its own, in which the numbers of the plan's descriptors mean something else.
     DescriptorsNotShared {
         /// The thread.
         tid: i32,
     },
-    /// A thread has a root or working directory of its own, so that a new root directory would not be the process's.
+    /// A thread has a root or working directory of its own, so a new root directory would not hold for it.
     DirectoriesNotShared {
         /// The thread.
         tid: i32,
@@ -35,17 +35,17 @@ pub enum Error {
     Refused {
         /// The call, as the plan shows it.
         call: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: libpsx::Error,
     },
     /// The kernel refused a later call. Every thread has performed the calls before it.
     Partial {
         /// The call, as the plan shows it.
         call: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: PartialFailure,
     },
-    /// Every call was performed, and something does not hold.
+    /// Every call was performed, and the verification has found differences.
     NotDropped(Vec<Mismatch>),
 }
 
@@ -113,7 +113,7 @@ impl std::error::Error for Error {
 }
 
 impl Error {
-    /// What a stop ended with; `call` shows the call with this number, counted from 0.
+    /// Converts the error of a stop; `call` shows the call with this number, counted from 0.
     pub(crate) fn of(error: TransactionError, call: impl Fn(usize) -> String) -> Self {
         match error {
             TransactionError::NothingChanged(error @ libpsx::Error::Call(_)) => {
@@ -139,7 +139,7 @@ impl From<Vec<Problem>> for Error {
     }
 }
 
-/// Something that a plan cannot be made with.
+/// A problem that makes a plan impossible.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -179,13 +179,13 @@ pub enum Problem {
     /// The running kernel does not know these capabilities.
     #[error("the running kernel has no capability {0}: leave it out")]
     UnknownCapabilities(CapabilitySet),
-    /// Capabilities are to be kept that the calling thread does not have.
+    /// The plan keeps capabilities that the calling thread does not have.
     #[error(
         "{0} cannot be kept: the calling thread is not permitted it; start the program as root, or with it \
              in the ambient set or in the file's permitted set"
     )]
     NotPermitted(CapabilitySet),
-    /// Ambient capabilities have to be kept.
+    /// A capability cannot be ambient if it is not kept.
     #[error("{0} cannot be ambient: it is not kept; add it to .keep(...)")]
     AmbientNotKept(CapabilitySet),
     /// An inheritable capability has to be in the bounding set, and permitted unless CAP_SETPCAP is.
@@ -193,7 +193,7 @@ pub enum Problem {
         "{0} cannot be inheritable: it is not permitted, or not in the bounding set; start the program with it"
     )]
     NotInheritable(CapabilitySet),
-    /// Securebits are locked (capabilities(7)) that would have to change, or that forbid what is asked for.
+    /// Securebits that would have to change are locked (capabilities(7)), or they forbid a setting.
     #[error("{what} is not possible: the securebits {} are set; start the program without them", names::securebits(*.bits))]
     SecurebitsLocked {
         /// What is asked for.
@@ -215,8 +215,8 @@ pub enum Problem {
         /// The capability.
         capability: Capability,
     },
-    /// The kernel takes no such seccomp program.
-    #[error("the seccomp filter is none that the kernel takes: {0}")]
+    /// The kernel refuses such a seccomp program.
+    #[error("the kernel refuses the seccomp filter: {0}")]
     InvalidFilter(#[from] InvalidProgram),
     /// The filter denies calls that come after it. Each would kill the process, or leave a thread stuck.
     #[error("the seccomp filter denies calls that come after it: {}; allow these calls", .0.join(", "))]
@@ -232,7 +232,7 @@ pub enum Problem {
     OpenDirectory {
         /// The directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         error: std::io::Error,
     },
@@ -289,9 +289,9 @@ pub enum Problem {
     /// A namespace could not be made.
     #[error("no {kind:?} namespace could be made: {error}")]
     CreateNamespace {
-        /// Which one.
+        /// Its kind.
         kind: Namespace,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         error: libpsx::Error,
     },

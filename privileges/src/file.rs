@@ -1,7 +1,7 @@
-//! Capabilities of files, capabilities(7): what execve(2) of the file gives a program.
+//! Capabilities of files (capabilities(7)), which execve(2) of the file gives to a program.
 //!
-//! They lie in the extended attribute `security.capability`. Reading it needs no privilege, setting it needs
-//! CAP_SETFCAP. None of this is about threads: a file's capabilities are the same for all of them.
+//! They are in the extended attribute `security.capability`. Reading it needs no privilege, setting it needs
+//! CAP_SETFCAP. They belong to the file, so no broadcast is needed.
 //!
 //! ```no_run
 //! use privileges::file::{self, FileCapabilities};
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 const NAME: &str = "security.capability";
 
-/// What execve(2) of a file gives.
+/// The capabilities that execve(2) of a file gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileCapabilities {
     /// Capabilities that the program gets, as far as the bounding set allows.
@@ -66,10 +66,10 @@ impl FileCapabilities {
         words.into_iter().chain(owner).flat_map(u32::to_le_bytes).collect()
     }
 
-    /// What a value of the attribute says, of version 1, 2 or 3.
+    /// Reads a value of the attribute, of version 1, 2 or 3.
     ///
     /// # Errors
-    /// [`ParseFileCapabilitiesError`]: it is none that the kernel takes.
+    /// [`ParseFileCapabilitiesError`] if the kernel would refuse the value.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseFileCapabilitiesError> {
         let word = |number: usize| {
             let bytes = bytes.get(4 * number..).and_then(<[u8]>::first_chunk);
@@ -105,7 +105,7 @@ const VERSION_2: u32 = 0x0200_0000;
 const VERSION_3: u32 = 0x0300_0000;
 const EFFECTIVE: u32 = 1;
 
-/// Not the capabilities of a file.
+/// The value or the text does not describe the capabilities of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseFileCapabilitiesError {
@@ -158,7 +158,7 @@ impl TryFrom<CapabilitySets> for FileCapabilities {
 impl FromStr for FileCapabilities {
     type Err = ParseFileCapabilitiesError;
 
-    /// As setcap(8) takes it: `cap_net_raw,cap_net_admin=ep`.
+    /// Parses the text of setcap(8): `cap_net_raw,cap_net_admin=ep`.
     fn from_str(text: &str) -> Result<Self, ParseFileCapabilitiesError> {
         text.parse::<CapabilitySets>()?.try_into()
     }
@@ -189,17 +189,17 @@ fn value(length: Result<usize, Errno>, bytes: &[u8]) -> io::Result<Option<FileCa
 /// Returns the capabilities of a file, or `None` if it has none. A symbolic link is followed.
 ///
 /// # Errors
-/// What getxattr(2) says: EOVERFLOW if the capabilities are those of a user namespace that is not one of this one's
+/// The error of getxattr(2): EOVERFLOW if the capabilities are those of a user namespace that is not one of this one's
 /// descendants. [`ParseFileCapabilitiesError`].
 pub fn get(path: impl AsRef<Path>) -> io::Result<Option<FileCapabilities>> {
     let mut bytes = [0; LONGEST];
     value(rustix::fs::getxattr(path.as_ref(), NAME, &mut bytes), &bytes)
 }
 
-/// Returns the capabilities of an open file, as [`get`].
+/// Returns the capabilities of an open file.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub fn get_fd(file: impl AsFd) -> io::Result<Option<FileCapabilities>> {
     let mut bytes = [0; LONGEST];
     value(rustix::fs::fgetxattr(file, NAME, &mut bytes), &bytes)
@@ -210,10 +210,10 @@ fn regular(is_file: bool) -> io::Result<()> {
     is_file.then_some(()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
-/// Gives a regular file capabilities, in the place of those it has. A symbolic link is not followed, and is an error.
+/// Replaces the capabilities of a regular file. A symbolic link is not followed, and is an error.
 ///
 /// # Errors
-/// What setxattr(2) says: EPERM without CAP_SETFCAP, or for a user that this user namespace does not have.
+/// The error of setxattr(2): EPERM without CAP_SETFCAP, or for a user that this user namespace does not have.
 /// `InvalidInput` if it is not a regular file. Nothing has changed.
 pub fn set(path: impl AsRef<Path>, capabilities: FileCapabilities) -> io::Result<()> {
     let path = path.as_ref();
@@ -222,10 +222,10 @@ pub fn set(path: impl AsRef<Path>, capabilities: FileCapabilities) -> io::Result
     Ok(rustix::fs::lsetxattr(path, NAME, &bytes, XattrFlags::empty())?)
 }
 
-/// Gives an open file capabilities, as [`set`].
+/// Replaces the capabilities of an open file.
 ///
 /// # Errors
-/// As [`set`].
+/// Those of [`set`].
 pub fn set_fd(file: impl AsFd, capabilities: FileCapabilities) -> io::Result<()> {
     let status = rustix::fs::fstat(file.as_fd())?;
     regular(rustix::fs::FileType::from_raw_mode(status.st_mode).is_file())?;
@@ -233,25 +233,25 @@ pub fn set_fd(file: impl AsFd, capabilities: FileCapabilities) -> io::Result<()>
     Ok(rustix::fs::fsetxattr(file, NAME, &bytes, XattrFlags::empty())?)
 }
 
-fn gone(result: Result<(), Errno>) -> io::Result<()> {
+fn ignore_missing_attribute(result: Result<(), Errno>) -> io::Result<()> {
     match result {
         Ok(()) | Err(Errno::NODATA) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Takes the capabilities of a file away. A file without any is fine. A symbolic link is not followed.
+/// Removes the capabilities of a file. A file without capabilities is no error. A symbolic link is not followed.
 ///
 /// # Errors
-/// What removexattr(2) says: EPERM without CAP_SETFCAP.
+/// The error of removexattr(2): EPERM without CAP_SETFCAP.
 pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
-    gone(rustix::fs::lremovexattr(path.as_ref(), NAME))
+    ignore_missing_attribute(rustix::fs::lremovexattr(path.as_ref(), NAME))
 }
 
-/// Takes the capabilities of an open file away, as [`remove`].
+/// Removes the capabilities of an open file, as [`remove`] does.
 ///
 /// # Errors
 /// As [`remove`].
 pub fn remove_fd(file: impl AsFd) -> io::Result<()> {
-    gone(rustix::fs::fremovexattr(file, NAME))
+    ignore_missing_attribute(rustix::fs::fremovexattr(file, NAME))
 }

@@ -1,20 +1,20 @@
-//! Which system calls come after a filter, and whether the filter lets them pass.
+//! The system calls that come after a filter, and whether the filter allows them.
 //!
 //! The caller installs the filter while every other thread is held. After that the held threads leave the stop, and
-//! the caller verifies. [`NEEDED`] lists their calls; a filter that does not let them pass would kill the process, or
-//! leave a thread stuck, with no message.
+//! the caller verifies. [`NEEDED`] lists their calls. A filter that denies one of them would kill the process, or leave a
+//! thread stuck, without a message.
 
 use libpsx::process::Instruction;
 
 use crate::bpf::{Action, Program, SeccompData};
 use crate::plan::Purpose;
 
-/// What a refused call comes to.
+/// The consequence of a refused call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refused {
-    /// Neither an error nor death: the process could not go on.
+    /// The process could not go on if the call failed or killed.
     Fatal,
-    /// An error has no consequence.
+    /// The call may fail. It must not kill.
     ErrorIsFine,
 }
 
@@ -30,7 +30,7 @@ struct Needed {
 #[derive(Clone, Copy)]
 enum Argument {
     Is(u64),
-    /// The address of something.
+    /// An address.
     Address,
 }
 
@@ -116,7 +116,7 @@ const NEEDED: &[Needed] = &[
         CALLER,
         ErrorIsFine,
     ),
-    // Rust's standard library asks for the flags of a descriptor before it closes it, in a build with debug assertions.
+    // With debug assertions, Rust's standard library reads the flags of a descriptor before it closes it.
     #[cfg(debug_assertions)]
     needed(
         "fcntl",
@@ -142,7 +142,7 @@ const NEEDED: &[Needed] = &[
     ),
 ];
 
-/// The calls by which this process asks the one that reads /proc for it, and waits for its end.
+/// The calls by which this process asks the child that reads /proc, and waits for its end.
 const OUTSIDE: [Needed; 3] = [
     needed(
         "futex",
@@ -196,8 +196,8 @@ const EXECUTION: [Needed; 1] = [needed(
     Fatal,
 )];
 
-/// The calls of the table that a filter does not let pass, each with what the filter does instead. Nothing on a CPU
-/// whose convention is not known here, and nothing for a program that the kernel does not take.
+/// Returns the calls of the table that a filter denies, each with the action of the filter. The list is empty for a program
+/// that the kernel refuses.
 pub(crate) fn denied(program: &[Instruction], purpose: Purpose) -> Vec<String> {
     let Some(program) = checked(program) else { return Vec::new() };
     let emulated = handles_sigsys();
@@ -213,7 +213,7 @@ pub(crate) fn denied(program: &[Instruction], purpose: Purpose) -> Vec<String> {
         .collect()
 }
 
-/// Whether a filter lets pass what [`OUTSIDE`] lists.
+/// Returns whether a filter allows the calls of [`OUTSIDE`].
 pub(crate) fn needed_outside(program: &[Instruction]) -> bool {
     checked(program).is_some_and(|program| OUTSIDE.iter().all(|call| call.judge(&program).allows()))
 }
@@ -223,7 +223,7 @@ fn checked(program: &[Instruction]) -> Option<Program<'_>> {
     Program::new(program).ok()
 }
 
-/// Whether the program has a handler for SIGSYS, which may make a trapped call in the kernel's place.
+/// Returns whether the program has a handler of SIGSYS, which may make a trapped call itself.
 #[allow(unsafe_code)]
 fn handles_sigsys() -> bool {
     // SAFETY: it is a structure of integers and addresses.

@@ -5,18 +5,18 @@ use std::str::FromStr;
 
 use libpsx::process::{Capability, CapabilitySet, ParseCapabilitiesError};
 
-/// What cap_iab_from_text(3) makes of a text.
+/// The three sets of a text that cap_iab_from_text(3) reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Iab {
     /// The inheritable set.
     pub inheritable: CapabilitySet,
     /// The ambient set, which is inheritable as well.
     pub ambient: CapabilitySet,
-    /// What the bounding set loses.
+    /// The capabilities that the bounding set loses.
     pub blocked: CapabilitySet,
 }
 
-/// Not the text of an IAB.
+/// The text is not an IAB (cap_iab(3)).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{clause:?}: {why}")]
 pub struct ParseIabError {

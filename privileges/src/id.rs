@@ -8,9 +8,9 @@ use libpsx::process::{Capability, CapabilitySet, Gid, Uid};
 /// chown(1) takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Id {
-    /// As the user database has it (getpwnam(3), getgrnam(3)), or a number in digits.
+    /// A name of the user database (getpwnam(3), getgrnam(3)), or a number in digits.
     Name(String),
-    /// The number.
+    /// A number.
     Number(u32),
 }
 
@@ -53,7 +53,7 @@ impl From<Gid> for Id {
 /// The supplementary groups.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Groups {
-    /// Those that the database gives the user, as initgroups(3); none if no user is set.
+    /// The groups of the user in the database, as for initgroups(3). There is none if no user is set.
     #[default]
     FromUser,
     /// The listed groups.
@@ -79,7 +79,7 @@ impl<I: Into<Id>> From<Vec<I>> for Groups {
     }
 }
 
-/// One capability, several, or a set of them.
+/// One capability, several capabilities, or a set.
 ///
 /// ```
 /// use privileges::{Capability, CapabilitySet, Privileges};
@@ -89,7 +89,7 @@ impl<I: Into<Id>> From<Vec<I>> for Groups {
 /// let set = Privileges::new().keep(CapabilitySet::from_slice(&[Capability::CHOWN]));
 /// ```
 pub trait IntoCapabilitySet {
-    /// The set.
+    /// Returns the set.
     fn into_capability_set(self) -> CapabilitySet;
 }
 

@@ -1,23 +1,23 @@
-//! The end of a process that has not dropped its privileges. Nothing here waits: neither for a reader of standard
-//! error, nor for a lock, nor for a handler.
+//! Kills a process that has not dropped its privileges. Nothing here waits: neither for a reader of standard error, nor
+//! for a lock, nor for a handler.
 
 // # Safety
 //
 // Each block makes one call, with numbers or with memory of this function.
 #![allow(unsafe_code)]
 
-/// The signal by which the engine kills a process, too.
+/// The signal by which the engine kills a process.
 const SIGNAL: libc::c_int = 33;
-/// `PIPE_BUF`: what a pipe with room takes at once.
+/// `PIPE_BUF`: the number of bytes that a pipe with room takes at once.
 const PIECE: usize = 4096;
-/// What a terminal with room takes at once.
+/// The number of bytes that a terminal with room takes at once.
 const SMALL_PIECE: usize = 128;
 
 const END: &str = "; process killed\n";
 
-/// Writes a line to standard error, with what becomes of the process, as far as that has room for it, and kills the process.
+/// Writes a line to standard error, as far as there is room, and kills the process.
 pub(crate) fn kill(line: &str) -> ! {
-    // No handler of the program runs in this thread from here on.
+    // From here on no handler of the program runs in this thread.
     mask(u64::MAX);
     let mut length = line.len().min(PIECE.saturating_sub(END.len()));
     while !line.is_char_boundary(length) {
@@ -73,7 +73,7 @@ fn complain(line: &[u8]) {
     }
 }
 
-/// Whether it is a file, which takes what it gets, if its disk does.
+/// Returns whether the descriptor is a file, which accepts every write.
 fn is_regular(fd: libc::c_int) -> bool {
     // SAFETY: it is a structure of integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
@@ -88,8 +88,8 @@ fn has_room(fd: libc::c_int) -> bool {
     unsafe { libc::poll(&mut poll, 1, 0) == 1 && poll.revents & libc::POLLOUT != 0 }
 }
 
-/// Ends the process: by the signal, by SIGKILL, by exit_group(2), and by an instruction that is none. As process 1 of
-/// a PID namespace it does not die of the first two.
+/// Ends the process: by the signal, by SIGKILL, by exit_group(2), and by an invalid instruction. Process 1 of a PID
+/// namespace does not die of the first two.
 fn die() -> ! {
     // `struct sigaction` as the kernel has it, and longer on no CPU: SIG_DFL, no flags, no mask.
     let default = [0u64; 8];

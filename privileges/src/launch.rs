@@ -18,10 +18,10 @@ use rustix::pipe::PipeFlags;
 
 use libpsx::process::{CapabilitySet, CapabilitySets, IoPriority, SchedPolicy, Securebits, Uid};
 
+use crate::context::words_to_numbers;
 use crate::names;
 use crate::plan::{Now, Plan, keyring_name};
 use crate::step::Step;
-use crate::surroundings::words_to_numbers;
 use crate::verify::{self, Expected, Joined, Mismatch, field, place_of};
 
 /// A plan for a program that is executed, made by [`Privileges::plan_launch`](crate::Privileges::plan_launch).

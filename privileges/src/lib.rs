@@ -82,6 +82,83 @@
 //! What `psx run` starts, and what [`Launch`] starts, is verified by the results of the calls; `psx run --check` and
 //! [`Launch::check`] compare the program with the plan from outside as well.
 //!
+//! # Every setting
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use privileges::file::{self, FileCapabilities, ParseFileCapabilitiesError};
+//! use privileges::{Applied, Capability, Groups, Iab, Id, Mode, ParseIabError, Plan, Privileges, Problem};
+//! use privileges::{IoPriority, LandlockFlags, Mismatch, Namespace, Securebits};
+//!
+//! # fn filter() -> Vec<privileges::seccompiler::sock_filter> { unimplemented!() }
+//! # fn ruleset() -> privileges::landlock::RulesetCreated { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let user: Id = "daemon".into();
+//! let groups: Groups = ["adm", "ssl-cert"].into();
+//! let daemon = Privileges::new()
+//!     .user(user)
+//!     .group("daemon")
+//!     .groups(groups)
+//!     .keep(Capability::NET_BIND_SERVICE)
+//!     .inheritable(Capability::NET_BIND_SERVICE)
+//!     .ambient(Capability::NET_BIND_SERVICE)
+//!     .bounding(Capability::NET_BIND_SERVICE)
+//!     .securebits(Securebits::NOROOT | Securebits::NOROOT_LOCKED)
+//!     .no_new_privs()
+//!     .landlock(ruleset())
+//!     .landlock_flags(LandlockFlags::LOG_NEW_EXEC_ON)
+//!     .seccomp(&filter())
+//!     .chroot("/var/empty")
+//!     .chdir("/")
+//!     .limit(7, 1024, 1024) // RLIMIT_NOFILE
+//!     .umask(0o077)
+//!     .new_session_keyring()
+//!     .dumpable()
+//!     .parent_death_signal(15) // SIGTERM
+//!     .new_namespace(Namespace::Network)
+//!     .nice(5)
+//!     .io_priority(IoPriority::BestEffort(6))
+//!     .cpus([0, 1])
+//!     .timer_slack(Duration::from_millis(1))
+//!     .deadline(Duration::from_secs(2))
+//!     .report_failure();
+//! let plan: Plan = daemon.plan()?;
+//! println!("{plan}");
+//! match plan.apply() {
+//!     Ok(applied) => {
+//!         let applied: Applied = applied;
+//!         println!("verified {} threads in /proc", applied.verified);
+//!     }
+//!     // Only with `report_failure`: otherwise the process is dead by now.
+//!     Err(privileges::Error::NotDropped(list)) => list.iter().for_each(|one: &Mismatch| println!("{one}")),
+//!     Err(error) => return Err(error.into()),
+//! }
+//!
+//! // Some settings replace others: libcap's modes and its text of three sets.
+//! let iab: Result<Iab, ParseIabError> = "!cap_chown,^cap_setuid".parse();
+//! let helper = Privileges::new().stay_root().keep_groups().mode(Mode::NoPriv);
+//! let caps = Privileges::new().user("nobody").iab(iab?).seccomp_program(Vec::new());
+//! if let Err(privileges::Error::Plan(problems)) = helper.plan().and(caps.plan()) {
+//!     problems.iter().for_each(|problem: &Problem| println!("{problem}"));
+//! }
+//!
+//! // The state of other processes, and of files.
+//! println!("{:?} {}", Mode::current()?, Iab::of_pid(1)?);
+//! if let Some(capabilities) = file::get("/usr/bin/ping")? {
+//!     let bytes = capabilities.to_bytes();
+//!     let read: Result<FileCapabilities, ParseFileCapabilitiesError> = FileCapabilities::from_bytes(&bytes);
+//!     assert_eq!(read?, capabilities);
+//!     let copy = std::fs::File::open("/tmp/ping")?;
+//!     file::set_fd(&copy, capabilities)?;
+//!     println!("{:?}", file::get_fd(&copy)?);
+//!     file::remove_fd(&copy)?;
+//!     file::remove("/tmp/ping")?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What the kernel does not show
 //!
 //! - The Landlock domain of a thread, and its securebits, are not in /proc. A thread with a seccomp filter of its own
@@ -99,12 +176,8 @@
 //! - `serde`: the directives of a unit are read from a table of any format. It brings `unit`.
 //! - `toml`: `Privileges::from_toml` reads such a table from TOML. It brings `serde`.
 
-/// The programs in README.md and in docs/daemons.md are compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-#[doc = include_str!("../../docs/daemons.md")]
-struct Readme;
-
+mod context;
+mod current;
 mod error;
 mod filter;
 mod iab;
@@ -113,12 +186,10 @@ mod kill;
 mod launch;
 mod names;
 mod plan;
-mod present;
 mod step;
-mod surroundings;
+mod target;
 mod tasks;
 mod verify;
-mod wanted;
 
 pub mod bpf;
 pub mod file;
@@ -132,6 +203,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use context::ExecutionContext;
+pub use current::capabilities_of;
 pub use error::{Error, Problem};
 pub use iab::{Iab, ParseIabError};
 pub use id::{Groups, Id, IntoCapabilitySet};
@@ -146,10 +219,8 @@ pub use libpsx::process::{
 };
 use plan::Purpose;
 pub use plan::{Applied, Plan};
-pub use present::capabilities_of;
 #[cfg(feature = "seccompiler")]
 pub use seccompiler;
-use surroundings::Surroundings;
 pub use verify::Mismatch;
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
@@ -198,7 +269,7 @@ pub struct Privileges {
     new_session_keyring: bool,
     dumpable: bool,
     parent_death_signal: Option<i32>,
-    surroundings: Surroundings,
+    context: ExecutionContext,
     deadline: Option<Duration>,
     report_failure: bool,
     /// Settings that were made twice with different values.
@@ -400,7 +471,7 @@ impl Privileges {
 
     /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same one.
     pub fn new_namespace(mut self, kind: Namespace) -> Self {
-        let new = &mut self.surroundings.new_namespaces;
+        let new = &mut self.context.new_namespaces;
         if !new.contains(&kind) {
             new.push(kind);
         }
@@ -419,10 +490,10 @@ impl Privileges {
     /// # }
     /// ```
     pub fn join_namespace(mut self, kind: Namespace, namespace: impl Into<OwnedFd>) -> Self {
-        if self.surroundings.joined.iter().any(|(other, _)| *other == kind) {
+        if self.context.joined.iter().any(|(other, _)| *other == kind) {
             self.twice.push("join_namespace");
         }
-        self.surroundings.joined.push((kind, Arc::new(namespace.into())));
+        self.context.joined.push((kind, Arc::new(namespace.into())));
         self
     }
 
@@ -434,17 +505,17 @@ impl Privileges {
     /// let settings = Privileges::new().scheduling(SchedAttr::new(SchedPolicy::Batch(5)).reset_on_fork());
     /// ```
     pub fn scheduling(self, attributes: SchedAttr) -> Self {
-        self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
+        self.once("scheduling", attributes, |all| &mut all.context.scheduling)
     }
 
     /// Sets the nice value and leaves the policy, setpriority(2): from -20 (the most CPU time) to 19.
     pub fn nice(self, value: i32) -> Self {
-        self.once("nice", value, |all| &mut all.surroundings.nice)
+        self.once("nice", value, |all| &mut all.context.nice)
     }
 
     /// Sets the priority of input and output, ioprio_set(2).
     pub fn io_priority(self, priority: IoPriority) -> Self {
-        self.once("io_priority", priority, |all| &mut all.surroundings.io_priority)
+        self.once("io_priority", priority, |all| &mut all.context.io_priority)
     }
 
     /// Sets the CPUs that the threads may run on, by their numbers, sched_setaffinity(2).
@@ -459,12 +530,12 @@ impl Privileges {
                 *word |= 1 << bit;
             }
         }
-        self.once("cpus", words, |all| &mut all.surroundings.cpus)
+        self.once("cpus", words, |all| &mut all.context.cpus)
     }
 
     /// Sets how late the kernel may let a thread's timers expire, PR_SET_TIMERSLACK(2const).
     pub fn timer_slack(self, slack: Duration) -> Self {
-        self.once("timer_slack", slack, |all| &mut all.surroundings.timer_slack)
+        self.once("timer_slack", slack, |all| &mut all.context.timer_slack)
     }
 
     /// Sets how long to try to bring all threads to a stop; 10 seconds if it is not set.
@@ -540,16 +611,16 @@ impl Privileges {
         let mut found: Vec<Problem> =
             self.twice.iter().map(|name| Problem::ConflictingSettings(name, name)).collect();
         let iab = self.iab.is_some();
-        let around = &self.surroundings;
+        let context = &self.context;
         let both_namespaces =
-            around.joined.iter().any(|(kind, _)| around.new_namespaces.contains(kind));
+            context.joined.iter().any(|(kind, _)| context.new_namespaces.contains(kind));
         for (both, first, second) in [
             (self.user.is_some() && self.stay_root, "user", "stay_root"),
             (self.groups.is_some() && self.keep_groups, "groups", "keep_groups"),
             (iab && self.inheritable.is_some(), "iab", "inheritable"),
             (iab && self.ambient.is_some(), "iab", "ambient"),
             (iab && self.bounding.is_some(), "iab", "bounding"),
-            (around.scheduling.is_some() && around.nice.is_some(), "scheduling", "nice"),
+            (context.scheduling.is_some() && context.nice.is_some(), "scheduling", "nice"),
             (both_namespaces, "new_namespace", "join_namespace"),
         ] {
             if both {

@@ -1,9 +1,9 @@
-//! Values in words.
+//! Formats values by their names.
 
 use libpsx::process::{Capability, CapabilitySet, CapabilitySets, Securebits};
 
-/// `none`, `all`, the names with commas between them, or those that are missing if most are there. `all` is what the
-/// kernel knows: asking for it is a system call, which a filter may forbid by then.
+/// Formats a set as `none`, as `all`, by names with commas between them, or by the missing names if most are there. `all`
+/// needs a system call (which capabilities the kernel knows), and a filter may forbid it by then.
 pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
     let missing = all - set;
     match () {
@@ -16,7 +16,7 @@ pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
     }
 }
 
-/// The three sets.
+/// Formats the three sets.
 pub(crate) fn sets(sets: CapabilitySets, all: CapabilitySet) -> String {
     let [effective, permitted, inheritable] =
         [sets.effective, sets.permitted, sets.inheritable].map(|one| set(one, all));
@@ -28,7 +28,7 @@ pub(crate) fn list(set: CapabilitySet) -> String {
     names.join(",")
 }
 
-/// As capabilities(7) names them, without `SECBIT_`.
+/// Formats securebits by their names in capabilities(7), without `SECBIT_`.
 pub(crate) fn securebits(bits: Securebits) -> String {
     const NAMES: [&str; 8] = [
         "noroot",

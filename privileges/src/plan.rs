@@ -31,12 +31,12 @@ use libpsx::{PartialFailureAction, Sensitivity, TransactionError};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
+use crate::context::{PrepareError, Prepared};
 use crate::launch::Launch;
 use crate::step::{Calls, Step, WATCHED};
-use crate::surroundings::{Made, NotMade};
+use crate::target::{TargetState, target_state};
 use crate::tasks::{self, Tasks};
 use crate::verify::{self, Expected, Verification};
-use crate::wanted::{Wanted, wanted};
 use crate::{Error, Groups, Id, Mode, Privileges, Problem, bpf, filter, kill, names};
 
 /// What will be done.
@@ -298,8 +298,8 @@ impl Plan {
         let settings = settings;
 
         let Ids { uid, gid, groups } = ids(&settings, &ids_now, &mut problems);
-        let Wanted { sets, ambient, bounding, securebits } =
-            wanted(&settings, now, bounding_now, &mut problems);
+        let TargetState { sets, ambient, bounding, securebits } =
+            target_state(&settings, now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
             take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
             let denied = filter::denied(program, purpose);
@@ -352,14 +352,14 @@ impl Plan {
         needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
         needs(new_bits, "changing the securebits", Capability::SETPCAP);
         needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
-        let namespaces: Vec<_> = settings.surroundings.kinds().collect();
+        let namespaces: Vec<_> = settings.context.kinds().collect();
         needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
         needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
         let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.as_raw()));
         needs(other_gid, "changing the group ids", Capability::SETGID);
         let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
         needs(other_uid, "changing the user ids", Capability::SETUID);
-        problems.extend(settings.surroundings.problems(now.permitted));
+        problems.extend(settings.context.problems(now.permitted));
         for &(resource, [soft, hard]) in &settings.limits {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
@@ -409,9 +409,9 @@ impl Plan {
         if first != now {
             steps.push(Step::Capabilities(first));
         }
-        let scheduled = settings.surroundings.is_scheduled();
-        let joined = settings.surroundings.expected();
-        steps.extend(settings.surroundings.steps());
+        let scheduled = settings.context.is_scheduled();
+        let joined = settings.context.expected();
+        steps.extend(settings.context.steps());
         let place = |file: &File| verify::place_at(file.as_raw_fd(), c"");
         let root_place = root.as_ref().and_then(place);
         let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
@@ -609,7 +609,7 @@ impl Plan {
             false => (PartialFailureAction::Kill, Sensitivity::Error),
         };
         let name = keyring_name();
-        let made = Made::new(&self.steps, &name).map_err(|NotMade { kind, error }| {
+        let made = Prepared::new(&self.steps, &name).map_err(|PrepareError { kind, error }| {
             Error::Plan(vec![match kind {
                 Some(kind) => Problem::CreateNamespace { kind, error },
                 None => Problem::CreateKeyring(error),
@@ -682,7 +682,7 @@ impl Plan {
     /// transaction.
     pub(crate) fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
-        let made = Made::new(steps, name);
+        let made = Prepared::new(steps, name);
         let made = made.map_err(|failed| {
             let place = steps.iter().position(|step| step.is_made(failed.kind));
             (place.unwrap_or_default(), error(failed.error.raw_os_error()))

@@ -20,8 +20,9 @@ use libpsx::process::{
 use libpsx::process::{Capability, CapabilitySets, Gid, Instruction, Securebits, Uid};
 use libpsx::{ResultCheck, Transaction};
 
+use crate::context::Prepared;
+use crate::context::words_to_numbers;
 use crate::names;
-use crate::surroundings::{Made, words_to_numbers};
 
 /// The calls of a plan.
 pub(crate) type Calls<'a> = Transaction<'a>;
@@ -73,7 +74,7 @@ impl Step {
         }
     }
 
-    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Made<'a>) -> Calls<'a> {
+    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Prepared<'a>) -> Calls<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::DropBounding(capability) => process::capbset_drop(*capability),

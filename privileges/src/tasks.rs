@@ -1,7 +1,7 @@
-//! What /proc shows of the threads of this process: read here, or by a process outside.
+//! Reads what /proc shows of the threads of this process, here or in a child process.
 //!
 //! A descriptor of /proc leads out of a new root directory, and a child that another thread forks inherits it. A
-//! Landlock domain or a seccomp filter may forbid to read /proc at all. If the plan brings one of these, a child
+//! Landlock domain or a seccomp filter may forbid reading /proc. If the plan has one of these, a child
 //! process reads /proc ([`Observer`]). It has a copy of the descriptor table, in which the descriptor of /proc stays
 //! open; this process closes its own before any thread is changed.
 
@@ -25,17 +25,17 @@ use crate::verify::field;
 
 /// `PROC_SUPER_MAGIC` (include/uapi/linux/magic.h).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-/// How long the child process may take to answer.
+/// The time in which the child process must answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How much is read at a time.
+/// The number of bytes that are read at a time.
 const DATA: usize = 32 << 10;
 
 /// The directory of this process's tasks in /proc.
 pub(crate) struct Tasks {
     reader: Reader,
-    /// The directory has other thread ids than gettid(2), those of an outer PID namespace.
+    /// The names in the directory are the thread ids of an outer PID namespace, and not those of gettid(2).
     foreign: bool,
-    /// The name of the thread that has opened it.
+    /// The name of the thread that has opened the directory.
     own: i32,
 }
 
@@ -44,7 +44,7 @@ enum Reader {
     Outside(Observer),
 }
 
-/// The directory, and the file in it that is open.
+/// The directory, and the open file in it.
 struct Hand {
     tasks: OwnedFd,
     file: Option<OwnedFd>,
@@ -62,7 +62,7 @@ enum Step {
     Open,
     /// Reads from the open file into the data.
     Read,
-    /// Writes device and inode number of the named file, or of what the named link leads to, into the data.
+    /// Writes device and inode number of the named file, or of the target of the named link, into the data.
     Identify,
 }
 
@@ -70,7 +70,7 @@ enum Step {
 pub(crate) type Place = (u64, u64);
 
 impl Tasks {
-    /// Opens the directory, and sees that it is the kernel's and that of this process. `None`: there is none.
+    /// Opens the directory, and checks that it belongs to procfs and to this process. Returns `None` if there is none.
     pub(crate) fn open() -> Option<Self> {
         let tasks = OwnedFd::from(File::open("/proc/self/task").ok()?);
         // SAFETY: it is a structure of integers.
@@ -98,22 +98,22 @@ impl Tasks {
         None
     }
 
-    /// A directory of a test's own.
+    /// Opens a directory that a test has made.
     #[cfg(test)]
     pub(crate) fn of_directory(path: &std::path::Path, own: i32) -> Self {
         let tasks = File::open(path).unwrap().into();
         Self { reader: Reader::Here(Hand { tasks, file: None }), foreign: false, own }
     }
 
-    /// Has a child process read from now on. `None`: no child process could be made.
+    /// Lets a child process read from now on. Returns `None` if no child process could be made.
     pub(crate) fn outside(self) -> Option<Self> {
         let Reader::Here(hand) = self.reader else { return Some(self) };
         let observer = Observer::start(&hand.tasks)?;
         Some(Self { reader: Reader::Outside(observer), ..self })
     }
 
-    /// The names of the threads: their ids in the PID namespace of the mount. A thread may be missing that was
-    /// there all the time, if another one ended meanwhile.
+    /// Returns the names of the threads, which are their ids in the PID namespace of the mount. If a thread ends meanwhile,
+    /// another living thread may be missing.
     pub(crate) fn list(&mut self) -> io::Result<Vec<i32>> {
         self.step(Step::Rewind, "", &mut |_| ())?;
         let mut names = Vec::new();
@@ -121,7 +121,7 @@ impl Tasks {
         Ok(names)
     }
 
-    /// The thread's file `status`.
+    /// Returns the file `status` of a thread.
     pub(crate) fn status(&mut self, name: i32) -> io::Result<Vec<u8>> {
         self.step(Step::Open, &format!("{name}/status"), &mut |_| ())?;
         let mut text = Vec::new();
@@ -129,12 +129,12 @@ impl Tasks {
         Ok(text)
     }
 
-    /// The file `status` of the calling thread.
+    /// Returns the file `status` of the calling thread.
     pub(crate) fn own_status(&mut self) -> io::Result<Vec<u8>> {
         self.status(self.own)
     }
 
-    /// Where the link of a thread leads, `root` or `cwd`.
+    /// Returns the target of a thread's link `root` or `cwd`.
     pub(crate) fn place(&mut self, name: i32, link: &str) -> io::Result<Place> {
         let mut place = (0, 0);
         self.step(Step::Identify, &format!("{name}/{link}"), &mut |read| {
@@ -147,21 +147,21 @@ impl Tasks {
         Ok(place)
     }
 
-    /// The name of the calling thread.
+    /// Returns the name of the calling thread.
     pub(crate) fn own(&self) -> i32 {
         self.own
     }
 
-    /// Whether names are other numbers than gettid(2) returns.
+    /// Returns whether the names are other numbers than those of gettid(2).
     pub(crate) fn foreign(&self) -> bool {
         self.foreign
     }
 
-    /// Makes one step, and gives what it has read. Returns how much that was.
+    /// Makes one step and passes the data on. Returns the number of bytes.
     fn step(&mut self, step: Step, name: &str, use_it: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
         let name = CString::new(name)?;
         if let (Step::Open, Reader::Here(hand)) = (step, &mut self.reader) {
-            // The table may have no room for one more.
+            // The descriptor table may be full.
             hand.file = None;
         }
         let mut buffer;
@@ -188,14 +188,14 @@ impl Tasks {
     }
 }
 
-/// The thread's id in its own PID namespace: the last column (proc_pid_status(5)).
+/// Returns the thread's id in its own PID namespace: the last column (proc_pid_status(5)).
 pub(crate) fn own_number(status: &[u8], column: &[u8]) -> Option<i32> {
     let numbers = field(status, column)?;
     let last = numbers.split(u8::is_ascii_whitespace).next_back()?;
     std::str::from_utf8(last).ok()?.parse().ok()
 }
 
-/// Takes the names that are numbers from what getdents64(2) has written.
+/// Returns the names that are numbers from the records of getdents64(2).
 fn collect_names(mut records: &[u8], names: &mut Vec<i32>) {
     const LENGTH: usize = 16;
     const NAME: usize = 19;
@@ -209,11 +209,11 @@ fn collect_names(mut records: &[u8], names: &mut Vec<i32>) {
     }
 }
 
-/// An argument of a full word.
+/// Converts an argument to a full word.
 const NONE: c_long = 0;
 
-/// Performs one step, with async-signal-safe calls. Returns what the system call returned, an error as a negative
-/// number: how much was read, or a descriptor. `Identify` returns how much it has written.
+/// Performs one step with async-signal-safe calls. Returns the result of the system call: the number of bytes read, a
+/// descriptor, or an error as a negative number. `Identify` returns the number of bytes that it has written.
 ///
 /// # Safety
 /// `name` is a string, and `data` has room for [`DATA`] bytes.
@@ -252,19 +252,19 @@ unsafe fn perform(
         }
     };
     if value < 0 {
-        // It reads errno, and does no more.
+        // This only reads errno.
         let number = io::Error::last_os_error().raw_os_error().unwrap_or(0);
         return -c_long::from(number.max(1));
     }
     value
 }
 
-/// Whose turn it is.
+/// Which of the two processes may use the page.
 const REST: u32 = 0;
 const ASKED: u32 = 1;
 const END: u32 = 2;
 
-/// What the two processes share.
+/// The memory that the two processes share.
 #[repr(C)]
 struct Page {
     turn: AtomicU32,
@@ -281,13 +281,13 @@ struct Content {
 
 /// A child process that reads /proc for this one.
 ///
-/// It is made by clone(2) with no signal at its end: the program gets no SIGCHLD, and its own wait(2) does not see
-/// this child. It keeps the credentials of before, outside of the new root directory, until it is told to end,
-/// the calling thread ends, or the process is killed (PR_SET_PDEATHSIG(2const)).
+/// clone(2) makes it without an exit signal: the program gets no SIGCHLD, and its own wait(2) does not see this child.
+/// The child keeps the credentials of before, outside of the new root directory. It ends when it is told to, when the
+/// calling thread ends, or when the process is killed (PR_SET_PDEATHSIG(2const)).
 struct Observer {
     page: NonNull<Page>,
     pid: i32,
-    /// It has stopped to answer.
+    /// The child no longer answers.
     lost: bool,
 }
 
@@ -309,7 +309,7 @@ impl Observer {
         // SAFETY: both are sets.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) };
         let parent = std::process::id() as i32;
-        // As fork(2), but for the signal at the end.
+        // Like fork(2), without an exit signal.
         // SAFETY: the child goes on on a copy of this stack, and never returns from `serve`.
         let pid = unsafe { libc::syscall(libc::SYS_clone, NONE, NONE, NONE, NONE, NONE) } as i32;
         if pid == 0 {
@@ -325,7 +325,7 @@ impl Observer {
         (pid > 0).then_some(observer)
     }
 
-    /// Has the child make a step. Gives the result of the call, and the data.
+    /// Lets the child make a step. Returns the result of the call, and the data.
     fn ask(&mut self, step: Step, name: &[u8]) -> io::Result<(c_long, &[u8])> {
         let lost = || io::Error::other("the process that reads /proc does not answer");
         if self.lost {
@@ -364,7 +364,7 @@ impl Drop for Observer {
         wake(&page.turn);
         if self.pid > 0 && !self.lost {
             let mut status = 0;
-            // It fails if a thread of the program has waited for every kind of child.
+            // This fails if another thread has waited for all kinds of children.
             // SAFETY: the kernel writes the status.
             unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, libc::__WALL, NONE) };
         }
@@ -373,7 +373,7 @@ impl Drop for Observer {
     }
 }
 
-/// What the child process does until it ends.
+/// Serves requests in the child process until it is told to end.
 ///
 /// # Safety
 /// This is the child, and `page` the mapping that it shares with its parent.
@@ -386,7 +386,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
     if now != parent && now != 0 {
         end();
     }
-    // The descriptors of the program are none of this process's.
+    // This process needs no other descriptor of the program.
     if tasks > 0 {
         // SAFETY: it takes numbers.
         unsafe { libc::syscall(libc::SYS_close_range, 0, tasks.wrapping_sub(1), 0) };
@@ -456,7 +456,7 @@ fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1, 0, 0, 0) };
 }
 
-/// Whether a program's filter lets this process ask the child and wait for its end.
+/// Returns whether a filter allows the calls by which this process asks the child and waits for its end.
 pub(crate) fn may_ask_under(program: &[libpsx::process::Instruction]) -> bool {
     needed_outside(program)
 }

@@ -11,11 +11,11 @@ use libpsx::{CallOutcome, Report};
 use crate::names;
 use crate::tasks::{Place, Tasks, own_number};
 
-/// What has to hold for every thread.
+/// The state that every thread must have.
 #[derive(Debug)]
 pub(crate) struct Expected {
     pub(crate) uid: Option<Uid>,
-    /// No user was named, and none of the ids may be root's.
+    /// No user was named, and no id may be 0.
     pub(crate) no_root: bool,
     pub(crate) gid: Option<Gid>,
     pub(crate) groups: Option<Vec<Gid>>,
@@ -29,18 +29,18 @@ pub(crate) struct Expected {
     pub(crate) directory: Option<Place>,
     /// The capabilities that the kernel knows.
     pub(crate) known: CapabilitySet,
-    /// The directories were compared by the calls, in the stop itself.
+    /// The calls have compared the directories while the threads were held.
     pub(crate) compared: bool,
-    /// The namespaces that change: a link of /proc, and what it leads to.
+    /// The namespaces that change: the link in /proc, and its target.
     pub(crate) namespaces: Vec<(&'static str, Joined)>,
 }
 
-/// The namespace that the threads are in at last.
+/// The namespace in which the threads are after the plan.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Joined {
-    /// This one. `None`: the kernel does not tell.
+    /// This namespace, or `None` if the kernel does not show it.
     This(Option<Place>),
-    /// A new one, and not the one of before.
+    /// A new namespace, which is not the one of before.
     New(Option<Place>),
 }
 
@@ -51,12 +51,12 @@ impl Expected {
     }
 }
 
-/// Something that does not hold.
+/// A difference between the plan and what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     /// The thread; 0 for the process.
     pub tid: i32,
-    /// What was looked at: a field of proc_pid_status(5), or a call of the plan.
+    /// What was compared: a field of proc_pid_status(5), or a call of the plan.
     pub what: String,
     /// What was expected.
     pub expected: String,
@@ -107,25 +107,25 @@ fn four_times(raw: u32) -> String {
     four(Ids { real: raw, effective: raw, saved: raw, filesystem: raw })
 }
 
-/// The value of a line of /proc/PID/status, without white space around it.
+/// Returns the value of a line of /proc/PID/status, without white space around it.
 pub(crate) fn field<'t>(status: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
     let lines = status.split(|&byte| byte == b'\n');
     let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
     values.next().map(<[u8]>::trim_ascii)
 }
 
-/// How many seccomp filters a thread has, if its status tells (since Linux 5.9).
+/// Returns how many seccomp filters a thread has, if its status shows it (since Linux 5.9).
 pub(crate) fn filters(status: &[u8]) -> Option<usize> {
     std::str::from_utf8(field(status, b"Seccomp_filters")?).ok()?.parse().ok()
 }
 
-/// Collects what does not hold.
+/// Collects the differences.
 pub(crate) struct Verification<'a> {
     expected: &'a Expected,
     report: &'a Report,
-    /// How many seccomp filters every thread has at least.
+    /// The number of seccomp filters that every thread has at least.
     filters: Option<usize>,
-    /// Where links of the calling thread to its namespaces lead: those of every thread have to.
+    /// The targets of the calling thread's links to its namespaces. Those of every thread must be the same.
     namespaces: Vec<(&'static str, Place)>,
     wrong: Vec<Mismatch>,
 }
@@ -135,8 +135,8 @@ impl<'a> Verification<'a> {
         Self { expected, report, filters, namespaces: Vec::new(), wrong: Vec::new() }
     }
 
-    /// Looks at everything. The transaction began with calls that are named so. Returns what does not hold, and of
-    /// how many threads /proc was read.
+    /// Verifies everything. `calls` are the names of the transaction's first calls. Returns the differences, and the
+    /// number of threads that were read in /proc.
     pub(crate) fn run(
         mut self,
         tasks: Option<Tasks>,
@@ -169,13 +169,13 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// Threads whose calls did not return what the caller's did: they have performed no further one.
+    /// Finds the threads whose calls returned something else than the caller's. They have performed no further call.
     fn compare_results(&mut self, call: impl Fn(usize) -> Option<String>) {
         if self.report.divergent() == 0 {
             return;
         }
         for result in self.report.results() {
-            // A thread that agreed has made the last call of all, a question.
+            // The last call of all is a question. A thread that agreed has made it.
             let Some(what) = call(result.call()) else { continue };
             let (what, found) = match result.outcome() {
                 CallOutcome::Died => ("thread".to_owned(), "died".to_owned()),
@@ -185,7 +185,7 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// By what each thread answers.
+    /// Verifies the answers of each thread.
     fn compare_answers(&mut self) {
         let (expected, report) = (self.expected, self.report);
         let mut asked = 0;
@@ -221,8 +221,8 @@ impl<'a> Verification<'a> {
         self.note(0, "number of threads asked", threads, Some(asked), |count| count.to_string());
     }
 
-    /// By what the kernel shows of each thread in /proc. What cannot be read is a mismatch, unless the thread is gone.
-    /// Returns of how many threads it was read.
+    /// Verifies what the kernel shows of each thread in /proc. What cannot be read is a mismatch, unless the thread is
+    /// gone. Returns the number of threads that were read.
     fn read(&mut self, tasks: &mut Tasks) -> usize {
         // A mount option (hidepid, proc(5)) may hide this process from the one that reads for it.
         let hidden = |error: &io::Error| {
@@ -248,7 +248,7 @@ impl<'a> Verification<'a> {
         names.into_iter().filter(|&name| self.read_one(tasks, name)).count()
     }
 
-    /// The namespaces of the calling thread, as far as the process that reads may follow the links.
+    /// Returns the namespaces of the calling thread, as far as the reading process may follow the links.
     fn compare_namespaces(&mut self, tasks: &mut Tasks) {
         for &(link, joined) in &self.expected.namespaces {
             let Ok(found) = tasks.place(tasks.own(), link) else { continue };
@@ -342,7 +342,7 @@ impl<'a> Verification<'a> {
         true
     }
 
-    /// Where a thread's root or working directory is, or what namespace it is in.
+    /// Returns the root directory, the working directory or the namespace of a thread.
     fn check_place(
         &mut self,
         tasks: &mut Tasks,
@@ -364,14 +364,14 @@ impl<'a> Verification<'a> {
             }
             Err(error) => return self.add(tid, link, "readable", error.to_string()),
         };
-        // The working directory belongs to the process, which may have gone on to another one meanwhile.
+        // The working directory belongs to the process, which may have changed it meanwhile.
         let moved = || link == "cwd" && here() == Some(found);
         if found != expected && !moved() {
             self.add(tid, link, shown(expected), shown(found));
         }
     }
 
-    /// Tries to make this thread root again, where nothing but a mistake would let it succeed. Not under a filter,
+    /// Tries to make this thread root again, if only a mistake could let that succeed. It does not try under a filter,
     /// which may kill for it.
     fn try_to_return(&mut self) {
         let may = self.expected.sets.permitted.contains(process::Capability::SETUID);
@@ -400,7 +400,7 @@ fn filtered() -> bool {
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
-/// setresuid(2) past the C library, which would have all threads make it.
+/// Makes setresuid(2) without the C library, which would make it in all threads.
 #[allow(unsafe_code)]
 fn set_this_thread(uid: Uid) -> bool {
     let raw = uid.as_raw();
@@ -413,12 +413,12 @@ pub(crate) fn place_of(path: &str) -> Option<Place> {
     place_at(libc::AT_FDCWD, &std::ffi::CString::new(path).ok()?)
 }
 
-/// The working directory of this thread.
+/// Returns the working directory of this thread.
 fn here() -> Option<Place> {
     place_at(libc::AT_FDCWD, c".")
 }
 
-/// Device and inode number of what is at a path.
+/// Returns device and inode number of the file at a path.
 #[allow(unsafe_code)]
 pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place> {
     // SAFETY: it is a structure of integers.

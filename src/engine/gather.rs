@@ -8,41 +8,32 @@
 // The scratch belongs to the owner of the lock, which is the only thread that gathers.
 #![allow(unsafe_code)]
 
-use core::ptr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use super::entry::{Entry, Mark};
+use super::entry::{Entry, ThreadState};
+use super::sender::{Sender, Signalled};
 use super::shared::Shared;
 use crate::errno::Errno;
-use crate::sys::proc::{FIRST_AGAIN, Look, TID_LIMIT, Tasks};
+use crate::sys::proc::{FIRST_AGAIN, TID_LIMIT, TaskStatus, Tasks};
 use crate::sys::{self, futex, sync};
 
 /// How long no thread may arrive before the round is looked into, and before it is given up.
-const SLICE: Duration = Duration::from_micros(200);
-const QUIET: Duration = Duration::from_millis(4);
+const WAIT_SLICE: Duration = Duration::from_micros(200);
+const NO_PROGRESS_LIMIT: Duration = Duration::from_millis(4);
 /// How long threads that only wait for a CPU may keep the others waiting.
-const STARVED: Duration = Duration::from_millis(60);
-/// How often the caller asks whether all threads sleep before it sleeps itself: one question takes 0.2 us.
-const ASKS: u32 = 50;
+const CPU_WAIT_LIMIT: Duration = Duration::from_millis(60);
+/// How often the caller checks whether all threads sleep before it sleeps itself: one question takes 0.2 us.
+const ASLEEP_CHECKS: u32 = 50;
 
 /// Beside an entry whose thread could not be signalled, because EPERM said so.
-pub(super) const FORBIDDEN: usize = 1 << 17;
+pub(super) const NOT_PERMITTED: usize = 1 << 17;
 
 /// One round: signalling threads until all are held.
 pub(super) struct Gather<'a> {
-    shared: &'static Shared,
+    sender: Sender,
     tasks: &'a mut Tasks,
-    pid: i32,
-    tid: i32,
     until: Duration,
-    epoch: u32,
-    /// A signal found no place in the queue.
-    queue_full: bool,
-    /// The table has no room for another thread.
-    no_room: bool,
-    /// The kernel, or a filter, refuses to signal any thread.
-    refused: Option<Errno>,
 }
 
 /// How a gather ended.
@@ -51,7 +42,7 @@ pub(super) enum Gathered {
     All(u32),
     GivenUp,
     /// There are more threads than the memory was made for.
-    NoRoom,
+    CapacityExceeded,
     /// No thread can be signalled, and waiting does not change that.
     Refused(Errno),
 }
@@ -75,16 +66,15 @@ impl<'a> Gather<'a> {
         tid: i32,
         until: Duration,
     ) -> Self {
-        let (queue_full, no_room, refused) = (false, false, None);
-        Self { shared, tasks, pid, tid, until, epoch: 0, queue_full, no_room, refused }
+        Self { sender: Sender::new(shared, pid, tid), tasks, until }
     }
 
     pub(super) const fn epoch(&self) -> u32 {
-        self.epoch
+        self.sender.epoch
     }
 
     pub(super) const fn queue_is_full(&self) -> bool {
-        self.queue_full
+        self.sender.queue_full
     }
 
     /// How many threads the process has, as far as the kernel tells.
@@ -95,8 +85,8 @@ impl<'a> Gather<'a> {
     /// Where the list of threads cannot be read, finds them while they still run: asking for every possible tid takes
     /// more than a second. If the last call knew the threads and a count will prove it, nothing is asked. Returns how
     /// many threads are known.
-    pub(super) fn look_ahead(&mut self) -> Result<usize, Errno> {
-        let (shared, me) = (self.shared, self.tid);
+    pub(super) fn find_threads_before_round(&mut self) -> Result<usize, Errno> {
+        let (shared, me) = (self.sender.shared, self.sender.tid);
         let known = || shared.threads.iter().filter(|entry| entry.tid() != 0).count();
         if self.tasks.is_readable() {
             return Ok(0);
@@ -107,7 +97,7 @@ impl<'a> Gather<'a> {
                 if task.tid != me && shared.threads.find(task.tid as u32).is_none() {
                     let len = shared.threads.len();
                     shared.threads.reserve(len.saturating_add(1))?;
-                    shared.threads.enlist(task.tid as u32).ok_or(Errno::AGAIN)?;
+                    shared.threads.insert(task.tid as u32).ok_or(Errno::AGAIN)?;
                 }
                 Ok(())
             })?;
@@ -116,11 +106,11 @@ impl<'a> Gather<'a> {
     }
 
     /// Opens the gate and signals every thread. If there are `guess` threads, their ids may be guessed first.
-    /// Ends: each turn either holds another thread or uses up QUIET (or STARVED, while a thread only waits for a
+    /// Ends: each turn either holds another thread or uses up NO_PROGRESS_LIMIT (or CPU_WAIT_LIMIT, while a thread only waits for a
     /// CPU); a list has a time limit of its own, and a clock that fails ends it.
     pub(super) fn run(&mut self, guess: usize) -> Result<Gathered, Errno> {
-        let rendezvous = &self.shared.rendezvous;
-        self.epoch = rendezvous.open(self.tid as u32);
+        let rendezvous = &self.sender.shared.rendezvous;
+        self.sender.epoch = rendezvous.open(self.sender.tid as u32);
         let mut progress = sys::clock()?;
         let mut held = 0;
         let mut guessed = self.guess(guess);
@@ -130,14 +120,14 @@ impl<'a> Gather<'a> {
                 None if self.tasks.is_readable() => self.sweep()?,
                 None => self.signal_known(),
             };
-            if let Some(errno) = self.refused {
+            if let Some(errno) = self.sender.refused {
                 return Ok(Gathered::Refused(errno));
             }
-            if self.no_room {
-                return Ok(Gathered::NoRoom);
+            if self.sender.capacity_exceeded {
+                return Ok(Gathered::CapacityExceeded);
             }
             rendezvous.wake_leavers();
-            let now_held = rendezvous.await_arrivals(due, SLICE);
+            let now_held = rendezvous.await_arrivals(due, WAIT_SLICE);
             let pass = if self.prove() {
                 Pass { proof: true, ..Pass::default() }
             } else if now_held > held {
@@ -151,8 +141,8 @@ impl<'a> Gather<'a> {
             };
             if pass.proof {
                 let count = rendezvous.held();
-                if rendezvous.close_gate(self.epoch, count) {
-                    let live = self.all_live(count)?;
+                if rendezvous.close_gate(self.sender.epoch, count) {
+                    let live = self.all_held_are_alive(count)?;
                     return Ok(if live { Gathered::All(count) } else { Gathered::GivenUp });
                 }
                 continue;
@@ -161,8 +151,9 @@ impl<'a> Gather<'a> {
                 progress = sys::clock()?;
                 continue;
             }
-            let patience = if pass.obstructed { QUIET } else { STARVED };
-            if sys::difference(sys::clock()?, progress) > patience {
+            // P5: without progress the round ends, and the threads run.
+            let timeout = if pass.obstructed { NO_PROGRESS_LIMIT } else { CPU_WAIT_LIMIT };
+            if sys::difference(sys::clock()?, progress) > timeout {
                 return Ok(Gathered::GivenUp);
             }
         }
@@ -170,7 +161,8 @@ impl<'a> Gather<'a> {
 
     /// The O(1) proof: one look at the number of threads finds as many as are held, and the caller.
     fn prove(&self) -> bool {
-        let held = self.shared.rendezvous.held() as usize;
+        // P1: if there is no other thread, none is missed.
+        let held = self.sender.shared.rendezvous.held() as usize;
         self.tasks.count() == held.checked_add(1)
     }
 
@@ -178,37 +170,38 @@ impl<'a> Gather<'a> {
     /// killed since it arrived (by a filter) would offset a thread that never arrived; and a thread whose handler of
     /// SIGSYS runs is not stopped. As a rule all are asleep, which is one question. A thread that is on its way to
     /// sleep gets some time.
-    fn all_live(&self, count: u32) -> Result<bool, Errno> {
-        let rendezvous = &self.shared.rendezvous;
-        let gone = || {
-            let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(self.epoch));
-            held.any(|entry| sys::is_gone(self.pid, entry.tid()))
+    fn all_held_are_alive(&self, count: u32) -> Result<bool, Errno> {
+        let rendezvous = &self.sender.shared.rendezvous;
+        let any_dead = || {
+            let mut held =
+                self.sender.shared.threads.iter().filter(|entry| entry.is_held(self.sender.epoch));
+            held.any(|entry| sys::is_gone(self.sender.pid, entry.tid()))
         };
         if rendezvous.all_asleep(count) == Some(true) {
             return Ok(true);
         }
         // A thread that is alone with the caller stays awake.
         if count > 1 {
-            let mut asks = 0u32;
+            let mut checks = 0u32;
             let mut since = None;
             let never = sync::AtomicU32::new(0);
-            // Ends: QUIET passes.
+            // Ends: NO_PROGRESS_LIMIT passes.
             while rendezvous.all_asleep(count).is_some_and(|asleep| !asleep) {
-                asks = asks.saturating_add(1);
-                if asks < ASKS {
+                checks = checks.saturating_add(1);
+                if checks < ASLEEP_CHECKS {
                     continue;
                 }
                 let now = sys::clock()?;
-                if sys::difference(now, *since.get_or_insert(now)) > QUIET {
-                    return Ok(!gone() && !sys::sigsys_is_handled());
+                if sys::difference(now, *since.get_or_insert(now)) > NO_PROGRESS_LIMIT {
+                    return Ok(!any_dead() && !sys::sigsys_is_handled());
                 }
-                futex::wait(&never, 0, Some(SLICE));
+                futex::wait(&never, 0, Some(WAIT_SLICE));
             }
             if rendezvous.all_asleep(count) == Some(true) {
                 return Ok(true);
             }
         }
-        Ok(!gone())
+        Ok(!any_dead())
     }
 
     /// Signals the ids that follow the leader's, and those with which the kernel begins anew: they are the threads'
@@ -216,34 +209,34 @@ impl<'a> Gather<'a> {
     /// Returns how many, if these are all of `count` threads but the caller, and the directory that was counted
     /// contains the caller. The sweep finds what this misses.
     fn guess(&mut self, count: usize) -> Option<u32> {
-        let (shared, others) = (self.shared, count.saturating_sub(1));
+        let (shared, others) = (self.sender.shared, count.saturating_sub(1));
         if others == 0
             || !shared.threads.is_empty()
-            || shared.scattered.load(Ordering::Relaxed) != 0
+            || shared.guess_failed.load(Ordering::Relaxed) != 0
         {
             return None;
         }
         let mut due = 0u32;
-        let me = self.tid;
-        for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
-            let mut strangers = 0usize;
+        let me = self.sender.tid;
+        for ids in [self.sender.pid..TID_LIMIT, FIRST_AGAIN..self.sender.pid] {
+            let mut misses = 0usize;
             for tid in ids.filter(|&tid| tid != me) {
-                if due as usize == others || strangers > count {
+                if due as usize == others || misses > count {
                     break;
                 }
-                match self.enlist_and_signal(None, tid) {
-                    Signalled::Due => due = due.saturating_add(1),
-                    Signalled::Gone => {
-                        shared.threads.withdraw();
-                        strangers = strangers.saturating_add(1);
+                match self.sender.insert_and_signal(None, tid) {
+                    Signalled::Expected => due = due.saturating_add(1),
+                    Signalled::NoSuchThread => {
+                        shared.threads.remove_last();
+                        misses = misses.saturating_add(1);
                     }
-                    Signalled::Not => return None,
+                    Signalled::Skipped => return None,
                 }
             }
         }
         let guessed = due as usize;
         if guessed < others / 2 {
-            shared.scattered.store(1, Ordering::Relaxed);
+            shared.guess_failed.store(1, Ordering::Relaxed);
         }
         (guessed == others && self.tasks.lists_self()).then_some(due)
     }
@@ -254,29 +247,28 @@ impl<'a> Gather<'a> {
         for _ in 0..3 {
             let mut due = 0u32;
             let mut seen_self = false;
-            let (shared, me) = (self.shared, self.tid);
+            let (shared, me) = (self.sender.shared, self.sender.tid);
             // SAFETY: this thread owns the lock, and this is the only slice of the scratch.
             let scratch = unsafe { shared.scratch() };
             let fresh = shared.threads.is_empty();
-            self.queue_full = false;
+            self.sender.queue_full = false;
             let tasks = &*self.tasks;
-            let mut sender = Sender::of(self);
+            let sender = &mut self.sender;
             tasks.sweep(scratch, None, &mut |task| {
                 if task.tid == me {
                     seen_self = true;
                     return Ok(());
                 }
                 let known = if fresh { None } else { shared.threads.find(task.tid as u32) };
-                if let Signalled::Due = sender.enlist_and_signal(known, task.tid) {
+                if let Signalled::Expected = sender.insert_and_signal(known, task.tid) {
                     due = due.saturating_add(1);
                 }
                 Ok(())
             })?;
-            self.note(&sender);
             if seen_self {
                 return Ok(due);
             }
-            self.tasks.distrust();
+            self.tasks.reject_directory();
         }
         Ok(0)
     }
@@ -284,41 +276,27 @@ impl<'a> Gather<'a> {
     /// Signals every thread that is in the table already; see [`sweep`](Self::sweep).
     fn signal_known(&mut self) -> u32 {
         let mut due = 0u32;
-        self.queue_full = false;
-        for entry in self.shared.threads.iter().filter(|entry| entry.tid() != 0) {
-            match self.enlist_and_signal(Some(entry), entry.tid() as i32) {
-                Signalled::Due => due = due.saturating_add(1),
-                Signalled::Gone => entry.assign(0, Mark::Idle),
-                Signalled::Not => {}
+        self.sender.queue_full = false;
+        for entry in self.sender.shared.threads.iter().filter(|entry| entry.tid() != 0) {
+            match self.sender.insert_and_signal(Some(entry), entry.tid() as i32) {
+                Signalled::Expected => due = due.saturating_add(1),
+                Signalled::NoSuchThread => entry.assign(0, ThreadState::Idle),
+                Signalled::Skipped => {}
             }
         }
         due
     }
 
-    /// Takes over what a sender has found out.
-    const fn note(&mut self, sender: &Sender) {
-        self.queue_full = sender.queue_full;
-        self.no_room = sender.no_room;
-        self.refused = sender.refused;
-    }
-
-    fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
-        let mut sender = Sender::of(self);
-        let signalled = sender.enlist_and_signal(known, tid);
-        self.note(&sender);
-        signalled
-    }
-
     /// The proof that names every thread: list; count; then every listed thread is held, or was exempt before the
     /// count and is the same exempt task after it.
     fn full_pass(&mut self) -> Result<Pass, Errno> {
-        let (shared, me, epoch) = (self.shared, self.tid, self.epoch);
+        let (shared, me, epoch) = (self.sender.shared, self.sender.tid, self.sender.epoch);
         let tasks = &*self.tasks;
         let mut pass = Pass::default();
         let (mut complete, mut seen_self, mut exempt) = (true, false, 0usize);
         // SAFETY: this thread owns the lock, and this is the only slice of the scratch.
         let scratch = unsafe { shared.scratch() };
-        let mut no_room = false;
+        let mut capacity_exceeded = false;
         tasks.sweep(scratch, None, &mut |task| {
             if task.tid == me {
                 seen_self = true;
@@ -329,35 +307,35 @@ impl<'a> Gather<'a> {
             if known.is_some_and(|entry| entry.is_held(epoch)) {
                 return Ok(());
             }
-            let Some(entry) = known.or_else(|| shared.threads.enlist(id)) else {
-                (complete, no_room) = (false, true);
+            let Some(entry) = known.or_else(|| shared.threads.insert(id)) else {
+                (complete, capacity_exceeded) = (false, true);
                 return Ok(());
             };
-            match tasks.look(task) {
-                Look::Exempt { reason, start } => {
-                    entry.assign(id, Mark::exempt(epoch));
+            match tasks.status(task) {
+                TaskStatus::Exempt { reason, start } => {
+                    entry.assign(id, ThreadState::exempt(epoch));
                     entry.set_value(reason.with_start(start));
                     shared.threads.keep();
                     exempt = exempt.saturating_add(1);
                     return Ok(());
                 }
-                Look::Gone => {}
-                Look::Unknown => pass.obstructed = true,
-                Look::Living(living) => {
-                    if !living.signal_pending() {
+                TaskStatus::NotFound => {}
+                TaskStatus::Unknown => pass.obstructed = true,
+                TaskStatus::Live(live) => {
+                    if !live.has_signal_33_pending() {
                         // It was used up, or meant for an earlier thread with this tid: it is sent again.
-                        entry.exchange(id, Mark::Sent, Mark::Idle);
+                        entry.exchange(id, ThreadState::Sent, ThreadState::Idle);
                     }
-                    if let was @ Mark::Exempt(_) = entry.mark() {
-                        entry.exchange(id, was, Mark::Idle);
+                    if let was @ ThreadState::Exempt(_) = entry.state() {
+                        entry.exchange(id, was, ThreadState::Idle);
                     }
-                    pass.obstructed |= !living.wants_cpu();
+                    pass.obstructed |= !live.wants_cpu();
                 }
             }
             complete = false;
             Ok(())
         })?;
-        self.no_room |= no_room;
+        self.sender.capacity_exceeded |= capacity_exceeded;
         let tasks = &*self.tasks;
         // Read the held count before the link count: a thread that arrives in between must not offset a thread that
         // it created.
@@ -368,8 +346,9 @@ impl<'a> Gather<'a> {
         let scratch = unsafe { shared.scratch() };
         tasks.sweep(scratch, None, &mut |task| {
             let id = task.tid as u32;
-            let entry = shared.threads.find(id).filter(|e| e.mark() == Mark::exempt(epoch));
-            if let (Some(entry), Look::Exempt { reason, start }) = (entry, tasks.look(task)) {
+            let entry = shared.threads.find(id).filter(|e| e.state() == ThreadState::exempt(epoch));
+            if let (Some(entry), TaskStatus::Exempt { reason, start }) = (entry, tasks.status(task))
+            {
                 let now = reason.with_start(start);
                 let is_same = crate::report::SkipReason::is_same_task(entry.value(), now);
                 same = same.saturating_add(usize::from(is_same));
@@ -377,6 +356,7 @@ impl<'a> Gather<'a> {
             Ok(())
         })?;
         let all = held.saturating_add(exempt).saturating_add(1);
+        // P1: every listed task is held or exempt, and the count knows no other.
         pass.proof = complete && seen_self && count == all && same == exempt;
         Ok(pass)
     }
@@ -385,7 +365,7 @@ impl<'a> Gather<'a> {
     /// Then the count decides, if there is one. Otherwise all tids are asked for, twice in a row without a new
     /// thread: a single pass can miss one that creates its successor and exits.
     fn full_pass_by_tid(&mut self) -> Result<Pass, Errno> {
-        let (shared, epoch) = (self.shared, self.epoch);
+        let (shared, epoch) = (self.sender.shared, self.sender.epoch);
         let mut pass = Pass::default();
         let mut exempt = 0usize;
         for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
@@ -393,17 +373,17 @@ impl<'a> Gather<'a> {
             if entry.is_held(epoch) {
                 continue;
             }
-            match self.tasks.look_by_tid(id as i32) {
-                Look::Exempt { reason, start } => {
-                    entry.assign(id, Mark::exempt(epoch));
+            match self.tasks.status_by_tid(id as i32) {
+                TaskStatus::Exempt { reason, start } => {
+                    entry.assign(id, ThreadState::exempt(epoch));
                     entry.set_value(reason.with_start(start));
                     exempt = exempt.saturating_add(1);
                 }
-                Look::Gone => entry.assign(0, Mark::Idle),
+                TaskStatus::NotFound => entry.assign(0, ThreadState::Idle),
                 _ => {
                     // The tid was that of a dead thread when it was looked at before.
-                    if let was @ Mark::Exempt(_) = entry.mark() {
-                        entry.exchange(id, was, Mark::Idle);
+                    if let was @ ThreadState::Exempt(_) = entry.state() {
+                        entry.exchange(id, was, ThreadState::Idle);
                     }
                     pass.obstructed = true;
                 }
@@ -417,9 +397,10 @@ impl<'a> Gather<'a> {
             let all = (held as usize).saturating_add(exempt).saturating_add(1);
             // A dead thread that is still listed after the count was counted. One that has vanished may have offset a
             // thread that it created.
-            let mut exempt = shared.threads.iter().filter(|e| e.mark() == Mark::exempt(epoch));
+            let mut exempt =
+                shared.threads.iter().filter(|e| e.state() == ThreadState::exempt(epoch));
             let dead = |entry: &Entry| {
-                matches!(self.tasks.look_by_tid(entry.tid() as i32), Look::Exempt { .. })
+                matches!(self.tasks.status_by_tid(entry.tid() as i32), TaskStatus::Exempt { .. })
             };
             if count == all && self.tasks.lists_self() && exempt.all(dead) {
                 pass.proof = true;
@@ -431,6 +412,7 @@ impl<'a> Gather<'a> {
         let (found, listed) = self.sweep_by_tid()?;
         pass.found = found;
         if !found && listed == held.saturating_add(exempt as u32) {
+            // P10: without a list or a count, two passes in a row must find no new thread.
             let (again, listed) = self.sweep_by_tid()?;
             pass.found = again;
             // A thread may be marked as held, and be stopped just before it is counted: both must agree.
@@ -443,96 +425,21 @@ impl<'a> Gather<'a> {
     /// Asks for every possible tid, and signals the threads that were not known. Returns whether there were any, and
     /// how many tasks but the caller belong to the process.
     fn sweep_by_tid(&mut self) -> Result<(bool, u32), Errno> {
-        let (shared, me) = (self.shared, self.tid);
+        let (shared, me) = (self.sender.shared, self.sender.tid);
         let (mut found, mut listed) = (false, 0u32);
         let tasks = &*self.tasks;
         let until = self.until;
-        let mut sender = Sender::of(self);
+        let sender = &mut self.sender;
         tasks.sweep(&mut [], Some(until), &mut |task| {
             if task.tid != me {
                 listed = listed.saturating_add(1);
                 if shared.threads.find(task.tid as u32).is_none() {
                     found = true;
-                    sender.enlist_and_signal(None, task.tid);
+                    sender.insert_and_signal(None, task.tid);
                 }
             }
             Ok(())
         })?;
-        self.note(&sender);
         Ok((found, listed))
-    }
-}
-
-enum Signalled {
-    /// The thread is held, or will be.
-    Due,
-    /// There is no such thread.
-    Gone,
-    /// The thread is exempt, or could not be signalled.
-    Not,
-}
-
-/// What it takes to signal one thread, apart from the list that is being read.
-struct Sender {
-    shared: &'static Shared,
-    pid: i32,
-    tid: i32,
-    epoch: u32,
-    queue_full: bool,
-    no_room: bool,
-    refused: Option<Errno>,
-}
-
-impl Sender {
-    const fn of(gather: &Gather) -> Self {
-        let &Gather { shared, pid, tid, epoch, queue_full, no_room, refused, .. } = gather;
-        Self { shared, pid, tid, epoch, queue_full, no_room, refused }
-    }
-
-    fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
-        let id = tid as u32;
-        let Some(entry) = known.or_else(|| self.shared.threads.enlist(id)) else {
-            self.no_room = true;
-            return Signalled::Not;
-        };
-        let mark = entry.mark();
-        match mark {
-            Mark::Sent => return Signalled::Due,
-            Mark::Exempt(_) => return Signalled::Not,
-            _ if entry.is_held(self.epoch) => return Signalled::Due,
-            _ => {}
-        }
-        // P10: in a child that a handler of SIGSYS has forked, the memory is zero and the lock is free. The pid is the
-        // parent's there.
-        if !self.shared.rendezvous.is_locked_by(self.tid as u32) {
-            self.refused = Some(Errno::PERM);
-            return Signalled::Not;
-        }
-        if !entry.exchange(id, mark, Mark::Sent) {
-            // An earlier signal has brought it here at this moment.
-            return Signalled::Due;
-        }
-        let Err(errno) = sys::queue_signal(self.pid, tid, ptr::from_ref(entry) as usize) else {
-            return Signalled::Due;
-        };
-        entry.exchange(id, Mark::Sent, Mark::Idle);
-        match errno {
-            Errno::SRCH => return Signalled::Gone,
-            Errno::AGAIN => {
-                self.queue_full = true;
-                if sys::signal_queue_limit() == Some(0) {
-                    self.refused = Some(errno);
-                }
-            }
-            errno => {
-                entry.set_value(FORBIDDEN);
-                // A security module may protect this one thread. No module protects a thread from itself, so if
-                // that is refused too, a filter forbids the call.
-                if sys::may_queue_signal(self.pid, self.tid) == Err(errno) {
-                    self.refused = Some(errno);
-                }
-            }
-        }
-        Signalled::Not
     }
 }

@@ -1,7 +1,41 @@
-//! Capabilities, capabilities(7): the sets of a thread, the bounding and the ambient set, securebits.
+//! Capabilities ([capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html)): the sets of a thread, the
+//! bounding set, the ambient set, securebits.
 //!
-//! A [`Capability`] is a number, not one of a closed list: a kernel newer than this crate has some
-//! that have no name here, and they must be droppable all the same.
+//! A [`Capability`] is a number and not a variant of an enum. A kernel that is newer than this crate has capabilities
+//! without a name here, and a program must be able to drop them.
+//!
+//! ```no_run
+//! use libpsx::process::{
+//!     Capability, CapabilitySet, CapabilitySets, Securebits, ambient_set, bounding_set, cap_ambient_clear_all,
+//!     cap_ambient_lower, cap_ambient_raise, capbset_drop, capbset_read, capset, set_keepcaps, set_securebits,
+//! };
+//!
+//! // Keep one capability, also for programs that are executed, and drop all others.
+//! let kept = CapabilitySet::from_slice(&[Capability::NET_BIND_SERVICE]);
+//! assert!(CapabilitySet::all().is_superset(kept) && kept.contains(Capability::NET_BIND_SERVICE));
+//! for capability in bounding_set().iter().filter(|&capability| !kept.contains(capability)) {
+//!     capbset_drop(capability).execute()?;
+//! }
+//! capset(CapabilitySets { effective: kept, permitted: kept, inheritable: kept }).execute()?;
+//! cap_ambient_clear_all().execute()?;
+//! cap_ambient_raise(Capability::NET_BIND_SERVICE).execute()?;
+//! assert_eq!(ambient_set(), kept);
+//! assert_eq!(CapabilitySets::current()?.permitted, kept);
+//! assert_eq!(capbset_read(Capability::SYS_ADMIN), Some(false));
+//! println!("this kernel knows {} capabilities", Capability::last().number() + 1);
+//!
+//! // The same by bits, as in /proc/PID/status.
+//! assert_eq!(CapabilitySet::from_bits(1 << 10), kept);
+//! assert_eq!(kept.bits(), 1 << 10);
+//!
+//! // No privilege for user ID 0, and no way back.
+//! let bits = Securebits::from_bits(Securebits::current()?.bits()) | Securebits::NOROOT | Securebits::NOROOT_LOCKED;
+//! assert!(bits.contains(Securebits::NOROOT));
+//! set_securebits(bits).execute()?;
+//! set_keepcaps(false).execute()?;
+//! cap_ambient_lower(Capability::NET_BIND_SERVICE).execute()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use core::fmt;
 use core::ops::{BitAnd, BitOr, BitOrAssign, BitXor, Sub};
@@ -14,7 +48,7 @@ use crate::errno::Errno;
 use crate::process::operation::{debug_flags, pair};
 use crate::sys;
 
-/// One capability, by its number. `A | B` is a [`CapabilitySet`]. Its `Debug` is its name.
+/// One capability, by its number. `A | B` is a [`CapabilitySet`]. `Debug` prints the name.
 ///
 /// ```
 /// use libpsx::process::{Capability, CapabilitySet};
@@ -28,7 +62,7 @@ use crate::sys;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Capability(u8);
 
-/// The names as the header spells them.
+/// The names of include/uapi/linux/capability.h.
 impl Capability {
     /// `CAP_CHOWN`.
     pub const CHOWN: Self = Self(0);
@@ -113,32 +147,32 @@ impl Capability {
     /// `CAP_CHECKPOINT_RESTORE`.
     pub const CHECKPOINT_RESTORE: Self = Self(40);
 
-    /// The capability with this number; None from 64 on, which the kernel's sets have no room for.
+    /// Returns the capability with this number, or None from 64 on: the kernel's sets have no room for these.
     pub const fn new(number: u8) -> Option<Self> {
         if number < 64 { Some(Self(number)) } else { None }
     }
 
-    /// Its number.
+    /// Returns its number.
     pub const fn number(self) -> u8 {
         self.0
     }
 
-    /// The last one that the running kernel knows: what prctl(2), PR_CAPBSET_READ, does not refuse.
+    /// Returns the last capability that the running kernel knows (the last that PR_CAPBSET_READ does not refuse).
     pub fn last() -> Self {
         let known = |number: &u8| capbset_read(Self(*number)).is_some();
         Self((0..64).take_while(known).last().unwrap_or(0))
     }
 }
 
-/// Several capabilities. [`Capability`] has an example.
+/// A set of capabilities. [`Capability`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct CapabilitySet(u64);
 
 impl CapabilitySet {
-    /// None.
+    /// The empty set.
     pub const EMPTY: Self = Self(0);
 
-    /// These.
+    /// Makes a set of these capabilities.
     pub const fn from_slice(capabilities: &[Capability]) -> Self {
         let (mut bits, mut rest) = (0, capabilities);
         while let [first, others @ ..] = rest {
@@ -148,37 +182,37 @@ impl CapabilitySet {
         Self(bits)
     }
 
-    /// All that the running kernel knows.
+    /// Returns all capabilities that the running kernel knows.
     pub fn all() -> Self {
         Self(u64::MAX >> 63u32.saturating_sub(u32::from(Capability::last().0)))
     }
 
-    /// As the kernel has them: bit `n` is capability `n`.
+    /// Makes a set from the kernel's bits: bit `n` is capability `n`.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// As the kernel has them.
+    /// Returns the kernel's bits.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// Whether it is in the set.
+    /// Returns whether the capability is in the set.
     pub const fn contains(self, capability: Capability) -> bool {
         self.0 >> capability.0 & 1 != 0
     }
 
-    /// Whether all of `other` are in the set.
+    /// Returns whether all capabilities of `other` are in the set.
     pub const fn is_superset(self, other: Self) -> bool {
         other.0 & !self.0 == 0
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Each of them, by number.
+    /// Returns the capabilities, in the order of their numbers.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         (0..64).map(Capability).filter(move |&capability| self.contains(capability))
     }
@@ -282,29 +316,29 @@ impl fmt::Debug for CapabilitySet {
     }
 }
 
-/// The three sets of a thread that capset(2) changes. Its text is that of cap_from_text(3), both ways.
+/// The three sets of a thread that capset(2) changes. `FromStr` and `Display` use the text of cap_from_text(3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct CapabilitySets {
-    /// Those that count.
+    /// The capabilities that the kernel checks.
     pub effective: CapabilitySet,
-    /// Those that may be made effective.
+    /// The capabilities that may be made effective.
     pub permitted: CapabilitySet,
-    /// Those that execve(2) may keep.
+    /// The capabilities that execve(2) may keep.
     pub inheritable: CapabilitySet,
 }
 
 impl CapabilitySets {
-    /// None at all.
+    /// Three empty sets.
     pub const EMPTY: Self = Self {
         effective: CapabilitySet::EMPTY,
         permitted: CapabilitySet::EMPTY,
         inheritable: CapabilitySet::EMPTY,
     };
 
-    /// The sets of the calling thread, capget(2).
+    /// Returns the sets of the calling thread (capget(2)).
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error number. The call fails only if a seccomp filter refuses it.
     pub fn current() -> Result<Self, Errno> {
         let mut data = [0; 6];
         sys::capget(VERSION_3, &mut data)?;
@@ -375,7 +409,7 @@ impl CapabilitySets {
         form
     }
 
-    /// Reads the external form, as cap_copy_int(3). What follows it is not looked at. The form may have been written
+    /// Reads the external form, as cap_copy_int(3) does. Bytes after it are ignored. The form may have been written
     /// for a kernel with fewer or more capabilities.
     ///
     /// # Errors
@@ -413,7 +447,7 @@ impl fmt::Debug for CapabilitySets {
     }
 }
 
-/// How many bytes [`CapabilitySets::to_external`] writes: four that mark the form, the size of a set, and the sets byte
+/// The number of bytes that [`CapabilitySets::to_external`] writes: four that mark the form, the size of a set, and the sets byte
 /// by byte (libcap's cap_extint.c).
 pub const EXTERNAL_SIZE: usize = EXTERNAL_MAGIC.len() + 1 + SETS * BYTES;
 
@@ -425,10 +459,13 @@ const BYTES: usize = size_of::<u64>();
 /// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
 pub(super) const VERSION_3: u32 = 0x2008_0522;
 
-/// Sets the effective, permitted and inheritable set. capset(2): EPERM for a permitted capability
-/// that the thread has not, or an inheritable one that neither the bounding set nor it has.
+/// Sets the effective, permitted and inheritable set
+/// ([capset(2)](https://man7.org/linux/man-pages/man2/capset.2.html)). The kernel ignores capabilities that it does not know.
 ///
-/// What the kernel does not know is left out of the sets, as the kernel does.
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EPERM | a permitted capability is added; an effective one is not permitted; an inheritable one is neither permitted nor in the bounding set |
 pub const fn capset(sets: CapabilitySets) -> Operation<'static> {
     let CapabilitySets { effective: e, permitted: p, inheritable: i } = sets;
     // `struct __user_cap_header_struct`, and two of `struct __user_cap_data_struct`.
@@ -449,36 +486,48 @@ const fn prctl(option: u32, args: [usize; 4]) -> Operation<'static> {
     Operation::new(k::__NR_prctl, [option as usize, a, b, c, d, 0])
 }
 
-/// Takes a capability out of the bounding set, for good. PR_CAPBSET_DROP(2const): EINVAL if the
-/// kernel does not know it, EPERM without CAP_SETPCAP.
+/// Removes a capability from the bounding set. It cannot be added again. (PR_CAPBSET_DROP(2const))
+///
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EINVAL | the kernel does not know the capability |
+/// | EPERM | the thread has no CAP_SETPCAP |
 pub const fn capbset_drop(capability: Capability) -> Operation<'static> {
     prctl(p::PR_CAPBSET_DROP, [capability.0 as usize, 0, 0, 0])
 }
 
-/// Whether it is in the bounding set of the calling thread, PR_CAPBSET_READ(2const). None: the
-/// kernel does not know it.
+/// Returns whether the capability is in the bounding set of the calling thread, or None if the kernel does not know it.
+/// (PR_CAPBSET_READ(2const))
 pub fn capbset_read(capability: Capability) -> Option<bool> {
     sys::prctl(p::PR_CAPBSET_READ, [capability.0 as usize, 0, 0]).ok().map(|value| value != 0)
 }
 
-/// The bounding set of the calling thread.
+/// Returns the bounding set of the calling thread.
 pub fn bounding_set() -> CapabilitySet {
     (0..64).map(Capability).filter(|&one| capbset_read(one) == Some(true)).collect()
 }
 
-/// Puts a capability into the ambient set. PR_CAP_AMBIENT(2const), PR_CAP_AMBIENT_RAISE: EINVAL if
-/// the kernel does not know it; EPERM if it is not both permitted and inheritable, or
-/// [`Securebits::NO_CAP_AMBIENT_RAISE`] is set.
+/// Adds a capability to the ambient set. (PR_CAP_AMBIENT(2const), PR_CAP_AMBIENT_RAISE)
+///
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EINVAL | the kernel does not know the capability |
+/// | EPERM | the capability is not both permitted and inheritable, or [`Securebits::NO_CAP_AMBIENT_RAISE`] is set |
 pub const fn cap_ambient_raise(capability: Capability) -> Operation<'static> {
     ambient(p::PR_CAP_AMBIENT_RAISE, capability)
 }
 
-/// Takes a capability out of the ambient set. PR_CAP_AMBIENT_LOWER: EINVAL.
+/// Removes a capability from the ambient set. (PR_CAP_AMBIENT_LOWER)
+///
+/// # Errors
+/// EINVAL if the kernel does not know the capability.
 pub const fn cap_ambient_lower(capability: Capability) -> Operation<'static> {
     ambient(p::PR_CAP_AMBIENT_LOWER, capability)
 }
 
-/// Empties the ambient set. PR_CAP_AMBIENT_CLEAR_ALL.
+/// Empties the ambient set. (PR_CAP_AMBIENT_CLEAR_ALL)
 pub const fn cap_ambient_clear_all() -> Operation<'static> {
     prctl(p::PR_CAP_AMBIENT, [p::PR_CAP_AMBIENT_CLEAR_ALL as usize, 0, 0, 0])
 }
@@ -487,7 +536,7 @@ const fn ambient(action: u32, capability: Capability) -> Operation<'static> {
     prctl(p::PR_CAP_AMBIENT, [action as usize, capability.0 as usize, 0, 0])
 }
 
-/// The ambient set of the calling thread, PR_CAP_AMBIENT_IS_SET.
+/// Returns the ambient set of the calling thread. (PR_CAP_AMBIENT_IS_SET)
 pub fn ambient_set() -> CapabilitySet {
     let set = |one: &Capability| {
         let args = [p::PR_CAP_AMBIENT_IS_SET as usize, one.0 as usize, 0];
@@ -496,14 +545,16 @@ pub fn ambient_set() -> CapabilitySet {
     (0..64).map(Capability).filter(set).collect()
 }
 
-/// Whether the permitted set survives the change of all user ids from 0 to others.
-/// PR_SET_KEEPCAPS(2const): EPERM if [`Securebits::KEEP_CAPS_LOCKED`] is set. execve(2) clears it.
+/// Sets whether the permitted set survives a change of all user ids from 0 to others. execve(2) clears the setting.
+/// (PR_SET_KEEPCAPS(2const))
+///
+/// # Errors
+/// EPERM if [`Securebits::KEEP_CAPS_LOCKED`] is set.
 pub const fn set_keepcaps(keep: bool) -> Operation<'static> {
     prctl(p::PR_SET_KEEPCAPS, [keep as usize, 0, 0, 0])
 }
 
-/// Flags that take the superuser's special treatment away, capabilities(7), "The securebits flags". Combine them with
-/// `|`.
+/// Flags that end the special treatment of user ID 0 (capabilities(7), "The securebits flags"). Combine them with `|`.
 ///
 /// ```
 /// use libpsx::process::Securebits;
@@ -515,7 +566,7 @@ pub const fn set_keepcaps(keep: bool) -> Operation<'static> {
 pub struct Securebits(u32);
 
 impl Securebits {
-    /// None.
+    /// No flag.
     pub const EMPTY: Self = Self(0);
     /// `SECBIT_NOROOT`: user id 0 gives no capabilities at execve(2).
     pub const NOROOT: Self = Self(1 << 0);
@@ -525,7 +576,7 @@ impl Securebits {
     pub const NO_SETUID_FIXUP: Self = Self(1 << 2);
     /// `SECBIT_NO_SETUID_FIXUP_LOCKED`.
     pub const NO_SETUID_FIXUP_LOCKED: Self = Self(1 << 3);
-    /// `SECBIT_KEEP_CAPS`: what [`set_keepcaps`] sets.
+    /// `SECBIT_KEEP_CAPS`: the flag that [`set_keepcaps`] sets.
     pub const KEEP_CAPS: Self = Self(1 << 4);
     /// `SECBIT_KEEP_CAPS_LOCKED`.
     pub const KEEP_CAPS_LOCKED: Self = Self(1 << 5);
@@ -534,25 +585,25 @@ impl Securebits {
     /// `SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED`.
     pub const NO_CAP_AMBIENT_RAISE_LOCKED: Self = Self(1 << 7);
 
-    /// As the kernel has them.
+    /// Makes flags from the kernel's bits.
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 
-    /// As the kernel has them.
+    /// Returns the kernel's bits.
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// Whether all of `other` are set.
+    /// Returns whether all flags of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         other.0 & !self.0 == 0
     }
 
-    /// Those of the calling thread, PR_GET_SECUREBITS(2const).
+    /// Returns the flags of the calling thread. (PR_GET_SECUREBITS(2const))
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error number. The call fails only if a seccomp filter refuses it.
     pub fn current() -> Result<Self, Errno> {
         sys::prctl(p::PR_GET_SECUREBITS, [0; 3]).map(|bits| Self(bits as u32))
     }
@@ -582,8 +633,10 @@ impl BitOr for Securebits {
     }
 }
 
-/// Sets all of the securebits. PR_SET_SECUREBITS(2const): EPERM without CAP_SETPCAP, or to change a
-/// locked one.
+/// Sets all securebits. (PR_SET_SECUREBITS(2const))
+///
+/// # Errors
+/// EPERM if the thread has no CAP_SETPCAP, or if a locked flag would change.
 pub const fn set_securebits(bits: Securebits) -> Operation<'static> {
     prctl(p::PR_SET_SECUREBITS, [bits.0 as usize, 0, 0, 0])
 }

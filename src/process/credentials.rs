@@ -45,7 +45,7 @@ pub struct Gid(u32);
 pub struct InvalidId(u32);
 
 impl InvalidId {
-    /// Returns the number that is no ID.
+    /// Returns the number that cannot be an ID.
     pub const fn as_raw(self) -> u32 {
         self.0
     }
@@ -111,7 +111,7 @@ impl TryFrom<u32> for Gid {
     }
 }
 
-/// Stands in the place of an ID that a call leaves as it is.
+/// Takes the place of an ID that a call leaves as it is.
 ///
 /// ```no_run
 /// use libpsx::process::{Uid, Unchanged, setresuid};
@@ -176,15 +176,20 @@ fn group(id: impl Into<Change<Gid>>) -> usize {
     }
 }
 
-/// Makes this user the real, the effective and the saved one of every thread; the ID for file access follows the
-/// effective one. This is what a program that drops root means: no thread can return to the former user.
+/// Sets the real, the effective and the saved user ID of every thread. The ID for file access follows the effective
+/// one. No thread can return to the former user: use this to drop root. The kernel call is
+/// [setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html).
 ///
-/// Call [`set_all_gids`] and [`setgroups`] before it, because these need the privilege that it takes away.
-/// The kernel call is setresuid(2).
+/// Call [`set_all_gids`] and [`setgroups`] first, because they need the privilege that this call takes away.
 ///
-/// Errors: EPERM without CAP_SETUID, unless each thread already has this ID as its real, effective or saved one.
-/// EINVAL if the ID has no mapping in the user namespace. EAGAIN if the kernel had no memory.
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EPERM | the thread has no CAP_SETUID, and this is not its real, effective or saved ID already |
+/// | EINVAL | the ID has no mapping in the user namespace |
+/// | EAGAIN | the kernel has no memory |
 ///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Gid, Uid, set_all_gids, set_all_uids, setgroups};
 ///
@@ -198,19 +203,28 @@ pub const fn set_all_uids(uid: Uid) -> Operation<'static> {
     Operation::new(k::__NR_setresuid, [raw, raw, raw, 0, 0, 0])
 }
 
-/// Makes this group the real, the effective and the saved one of every thread; the ID for file access follows the
-/// effective one. The supplementary groups stay: see [`setgroups`]. The kernel call is setresgid(2).
+/// Sets the real, the effective and the saved group ID of every thread. The ID for file access follows the effective
+/// one. The supplementary groups stay: see [`setgroups`]. The kernel call is
+/// [setresgid(2)](https://man7.org/linux/man-pages/man2/setresgid.2.html). [`set_all_uids`] has an example.
 ///
-/// Errors: EPERM without CAP_SETGID, unless each thread already has this ID as its real, effective or saved one.
-/// EINVAL if the ID has no mapping in the user namespace. [`set_all_uids`] has an example.
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EPERM | the thread has no CAP_SETGID, and this is not its real, effective or saved ID already |
+/// | EINVAL | the ID has no mapping in the user namespace |
 pub const fn set_all_gids(gid: Gid) -> Operation<'static> {
     let raw = gid.0 as usize;
     Operation::new(k::__NR_setresgid, [raw, raw, raw, 0, 0, 0])
 }
 
-/// Sets the effective user ID; with CAP_SETUID also the real and the saved one. setuid(2): EAGAIN,
-/// EINVAL, EPERM. [`set_all_uids`] does not depend on the capability.
+/// Sets the effective user ID, and with CAP_SETUID also the real and the saved one
+/// ([setuid(2)](https://man7.org/linux/man-pages/man2/setuid.2.html)). [`set_all_uids`] does not depend on the
+/// capability.
 ///
+/// # Errors
+/// EPERM, EINVAL, EAGAIN, as for [`set_all_uids`].
+///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Uid, setuid};
 ///
@@ -221,9 +235,14 @@ pub const fn setuid(uid: Uid) -> Operation<'static> {
     Operation::new(k::__NR_setuid, [uid.0 as usize, 0, 0, 0, 0, 0])
 }
 
-/// Sets the effective group ID; with CAP_SETGID also the real and the saved one. setgid(2): EINVAL,
-/// EPERM. [`set_all_gids`] does not depend on the capability.
+/// Sets the effective group ID, and with CAP_SETGID also the real and the saved one
+/// ([setgid(2)](https://man7.org/linux/man-pages/man2/setgid.2.html)). [`set_all_gids`] does not depend on the
+/// capability.
 ///
+/// # Errors
+/// EPERM, EINVAL, as for [`set_all_gids`].
+///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Gid, setgid};
 ///
@@ -234,8 +253,13 @@ pub const fn setgid(gid: Gid) -> Operation<'static> {
     Operation::new(k::__NR_setgid, [gid.0 as usize, 0, 0, 0, 0, 0])
 }
 
-/// Sets the real and effective user IDs, and the saved one as setreuid(2) says. EAGAIN, EINVAL, EPERM.
+/// Sets the real and effective user IDs, and the saved one by the rules of
+/// [setreuid(2)](https://man7.org/linux/man-pages/man2/setreuid.2.html).
 ///
+/// # Errors
+/// EPERM, EINVAL, EAGAIN, as for [`set_all_uids`].
+///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Uid, Unchanged, setreuid};
 ///
@@ -249,8 +273,18 @@ pub fn setreuid(
     Operation::new(k::__NR_setreuid, [user(real), user(effective), 0, 0, 0, 0])
 }
 
-/// Sets the real and effective group IDs, and the saved one as setregid(2) says. EINVAL, EPERM.
-/// [`setreuid`] has an example.
+/// Sets the real and effective group IDs, and the saved one by the rules of
+/// [setregid(2)](https://man7.org/linux/man-pages/man2/setreuid.2.html).
+///
+/// ```no_run
+/// use libpsx::process::{Gid, Unchanged, setregid};
+///
+/// setregid(Unchanged, Gid::new(1000)?).execute()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// EPERM, EINVAL, as for [`set_all_gids`].
 pub fn setregid(
     real: impl Into<Change<Gid>>,
     effective: impl Into<Change<Gid>>,
@@ -258,8 +292,11 @@ pub fn setregid(
     Operation::new(k::__NR_setregid, [group(real), group(effective), 0, 0, 0, 0])
 }
 
-/// Sets the real, effective and saved user IDs. setresuid(2): EAGAIN, EINVAL, EPERM. [`Unchanged`] has an
-/// example. If all three are the same, [`set_all_uids`] is shorter.
+/// Sets the real, effective and saved user IDs ([setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html)).
+/// [`Unchanged`] has an example. If all three are the same, [`set_all_uids`] is shorter.
+///
+/// # Errors
+/// EPERM, EINVAL, EAGAIN, as for [`set_all_uids`].
 pub fn setresuid(
     real: impl Into<Change<Uid>>,
     effective: impl Into<Change<Uid>>,
@@ -268,8 +305,20 @@ pub fn setresuid(
     Operation::new(k::__NR_setresuid, [user(real), user(effective), user(saved), 0, 0, 0])
 }
 
-/// Sets the real, effective and saved group IDs. setresgid(2): EINVAL, EPERM. [`Unchanged`] has an example. If
-/// all three are the same, [`set_all_gids`] is shorter.
+/// Sets the real, effective and saved group IDs ([setresgid(2)](https://man7.org/linux/man-pages/man2/setresgid.2.html)).
+/// If all three are the same, [`set_all_gids`] is shorter.
+///
+/// ```no_run
+/// use libpsx::process::{Gid, Unchanged, setresgid};
+///
+/// // The real and the saved ID become 1000. The effective ID stays.
+/// let group = Gid::new(1000)?;
+/// setresgid(group, Unchanged, group).execute()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// EPERM, EINVAL, as for [`set_all_gids`].
 pub fn setresgid(
     real: impl Into<Change<Gid>>,
     effective: impl Into<Change<Gid>>,
@@ -278,10 +327,12 @@ pub fn setresgid(
     Operation::new(k::__NR_setresgid, [group(real), group(effective), group(saved), 0, 0, 0])
 }
 
-/// Sets the user ID that the kernel checks for file access. [`Unchanged`] only asks.
+/// Sets the user ID that the kernel checks for file access
+/// ([setfsuid(2)](https://man7.org/linux/man-pages/man2/setfsuid.2.html)). With [`Unchanged`] it returns the ID and changes
+/// nothing.
 ///
-/// setfsuid(2) has no errors: its value is the ID of before, whether or not the call has changed it. Without
-/// CAP_SETUID it accepts only the real, effective, saved or present one.
+/// The call has no errors: its value is the ID of before, whether or not the call has changed it. Without CAP_SETUID it
+/// accepts only the real, effective, saved or present ID.
 ///
 /// ```
 /// use libpsx::process::{Unchanged, setfsuid};
@@ -295,14 +346,30 @@ pub fn setfsuid(uid: impl Into<Change<Uid>>) -> Operation<'static> {
         .result_check(ResultCheck::AnySuccess)
 }
 
-/// Sets the group ID that the kernel checks for file access, as [`setfsuid`] does for the user ID. setfsgid(2).
+/// Sets the group ID that the kernel checks for file access, as [`setfsuid`] does for the user ID
+/// ([setfsgid(2)](https://man7.org/linux/man-pages/man2/setfsgid.2.html)).
+///
+/// ```
+/// use libpsx::process::{Unchanged, setfsgid};
+///
+/// println!("files are opened as group {}", setfsgid(Unchanged).execute()?);
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
     Operation::new(k::__NR_setfsgid, [group(gid), 0, 0, 0, 0, 0])
         .result_check(ResultCheck::AnySuccess)
 }
 
-/// Sets the supplementary groups, at most 65536. setgroups(2): EINVAL, ENOMEM, EPERM.
+/// Sets the supplementary groups ([setgroups(2)](https://man7.org/linux/man-pages/man2/setgroups.2.html)).
 ///
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EPERM | the thread has no CAP_SETGID, or setgroups is denied in this user namespace |
+/// | EINVAL | there are more than 65536 groups, or one has no mapping in the user namespace |
+/// | ENOMEM | the kernel has no memory |
+///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Gid, setgroups};
 ///

@@ -1,8 +1,8 @@
 //! Root and working directory, path_resolution(7).
 //!
-//! Threads share both, as a rule (CLONE_FS): then one thread's call would do, and the others repeat it without effect.
-//! A thread that has unshared them (unshare(2)) has its own, and is where a jail leaks. So these calls are made only if
-//! what they take means the same in every thread.
+//! Threads normally share both (CLONE_FS). Then the call of one thread is enough, and the other threads repeat it without
+//! effect. A thread that has unshared them (unshare(2)) has its own, and would stay outside of a jail. So these calls are
+//! made only if their argument means the same in every thread.
 #![forbid(unsafe_code)]
 
 use core::ffi::CStr;
@@ -27,7 +27,15 @@ pub fn fchdir<'fd>(directory: impl Into<Fd<'fd>>) -> Operation<'fd> {
     Operation::new(k::__NR_fchdir, [directory.into().arg(), 0, 0, 0, 0, 0]).sharing(Shares::FILES)
 }
 
-/// Sets the working directory of every thread. chdir(2): EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR.
+/// Sets the working directory of every thread (chdir(2)).
+///
+/// ```no_run
+/// libpsx::process::chdir(c"/").execute()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
+///
+/// # Errors
+/// EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, as in path_resolution(7).
 /// [`Error::NotShared`](crate::Error::NotShared) if a thread has a root or working directory of its own.
 pub fn chdir(path: &CStr) -> Operation<'_> {
     Operation::new(k::__NR_chdir, [path.as_ptr() as usize, 0, 0, 0, 0, 0]).sharing(Shares::FS)

@@ -1,4 +1,4 @@
-//! The identity of each thread, as the kernel tells it when the thread asks.
+//! Identities: the credentials that the kernel returns when a thread asks for its own.
 
 use core::fmt;
 
@@ -7,29 +7,47 @@ use linux_raw_sys::prctl as p;
 
 use super::capabilities::VERSION_3;
 use super::{Capability, CapabilitySet, CapabilitySets, Securebits};
-use crate::engine::answers::Form;
+use crate::engine::answers::AnswerLayout;
 use crate::engine::call::{Call, ResultCheck};
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::report::Report;
-use crate::transaction::{Asked, Transaction};
+use crate::transaction::{IdentityQuery, Transaction};
 
-/// Real, effective and saved id, and the one that counts for files.
+/// The four user IDs, or the four group IDs, of a thread (credentials(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ids {
-    /// The real one.
+    /// The real ID.
     pub real: u32,
-    /// The effective one.
+    /// The effective ID.
     pub effective: u32,
-    /// The saved one.
+    /// The saved set-ID.
     pub saved: u32,
-    /// The file system's.
+    /// The ID for file access (setfsuid(2)).
     pub filesystem: u32,
 }
 
-/// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2). None stands
-/// for what the kernel, or a filter, did not tell, and for a thread that was not asked because an earlier call
-/// of the transaction had another result there.
+/// The answers of one thread to getresuid(2), getresgid(2), getgroups(2), capget(2) and prctl(2). A value is None if the
+/// kernel or a filter refused the call, or if the thread was not asked because the result of an earlier call of the
+/// transaction differed in it.
+///
+/// ```
+/// use libpsx::process::{Identity, Ids, identities};
+///
+/// let report = identities(16)?;
+/// let root: Vec<i32> = report.identities().filter(is_root).map(|thread| thread.tid()).collect();
+/// println!("threads that are root: {root:?}");
+///
+/// fn is_root(thread: &Identity) -> bool {
+///     let is_zero = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem].contains(&0);
+///     thread.uids().is_none_or(is_zero)
+///         || thread.gids().is_none_or(is_zero)
+///         || thread.groups().is_none_or(|mut groups| groups.any(|group| group == 0))
+///         || thread.capabilities().is_none_or(|sets| !sets.permitted.is_empty())
+///         || thread.bounding().is_none() || thread.ambient().is_none() || thread.securebits().is_none()
+/// }
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Identity<'a> {
     tid: i32,
@@ -37,7 +55,7 @@ pub struct Identity<'a> {
     bytes: &'a [u8],
 }
 
-/// Values of the single calls, in this order, and then those of the bounding and of the ambient set.
+/// The order of the values: those of the single calls, then those of the bounding and of the ambient set.
 #[derive(Clone, Copy)]
 enum Question {
     Users,
@@ -52,10 +70,10 @@ enum Question {
 
 const SINGLE: usize = 8;
 const NUMBERS: usize = 64;
-/// How many calls it takes to ask a thread.
+/// The number of calls that it takes to ask a thread.
 pub(crate) const QUESTIONS: usize = SINGLE + 2 * NUMBERS;
 
-/// Where the answers lie that are written to memory, in bytes.
+/// The places of the answers that are written to memory, in bytes.
 const USERS: usize = 0;
 const GROUPS: usize = 12;
 const SETS: usize = 24;
@@ -65,10 +83,10 @@ const SUPPLEMENTARY: usize = 48;
 static HEADER: [u32; 2] = [VERSION_3, 0];
 
 impl Transaction<'_> {
-    /// Asks each thread for its identity, after it has performed the calls before this: [`Report::identities`] has the
-    /// [`Identity`] of each. Of at most `groups` supplementary groups the numbers are told.
+    /// Asks each thread for its identity, after it has performed the calls that were appended before.
+    /// [`Report::identities`] returns the answers. There is room for `groups` supplementary groups.
     ///
-    /// Each thread is asked once in a transaction. If this is called several times, the last time counts.
+    /// Each thread is asked once in a transaction. If this function is called several times, the last time counts.
     ///
     /// ```
     /// use libpsx::Transaction;
@@ -79,23 +97,23 @@ impl Transaction<'_> {
     /// # Ok::<(), libpsx::TransactionError>(())
     /// ```
     pub fn query_identities(self, groups: usize) -> Self {
-        // No thread has more, getgroups(2); and a larger number would not be the kernel's any more.
+        // No thread has more groups (getgroups(2)), and the kernel takes an int.
         const NGROUPS_MAX: usize = 65536;
-        self.asking(groups.min(NGROUPS_MAX))
+        self.with_identity_query(groups.min(NGROUPS_MAX))
     }
 }
 
-impl Asked {
-    /// How many calls, from the first of all, have a value that is kept, and how many bytes they write.
-    pub(crate) fn form(self) -> Form {
+impl IdentityQuery {
+    /// Returns how many calls, counted from the first of all, have a value that is kept, and how many bytes they write.
+    pub(crate) fn layout(self) -> AnswerLayout {
         let calls = self.at.saturating_add(QUESTIONS);
-        Form { calls, bytes: SUPPLEMENTARY.saturating_add(self.groups.saturating_mul(4)) }
+        AnswerLayout { calls, bytes: SUPPLEMENTARY.saturating_add(self.groups.saturating_mul(4)) }
     }
 }
 
 impl Report {
-    /// What each thread, the calling one first, said of itself when it was asked:
-    /// [`Transaction::query_identities`]. Empty if no thread was asked.
+    /// Returns the identity of each thread, the calling thread first ([`Transaction::query_identities`]). There is none if
+    /// no thread was asked.
     pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
         self.answers().map(|(tid, values, bytes)| Identity { tid, values, bytes })
     }
@@ -107,7 +125,7 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
         (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
     };
     let unchanged = u32::MAX as usize;
-    let (nr, args, own) = match number {
+    let (nr, args, slot_offsets) = match number {
         0 => (k::__NR_getresuid, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
         1 => (k::__NR_getresgid, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
         2 => (k::__NR_getgroups, [groups, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
@@ -125,7 +143,7 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
         }
     };
     let call = Call::new(nr as usize, args);
-    Call { own, asks: true, result_check: ResultCheck::AnyResult, ..call }
+    Call { slot_offsets, is_query: true, result_check: ResultCheck::AnyResult, ..call }
 }
 
 impl fmt::Debug for Identity<'_> {
@@ -154,29 +172,29 @@ impl fmt::Debug for Identity<'_> {
 }
 
 impl Identity<'_> {
-    /// The thread, gettid(2).
+    /// Returns the id of the thread (gettid(2)).
     pub const fn tid(&self) -> i32 {
         self.tid
     }
 
-    /// Its user ids.
+    /// Returns its user IDs.
     pub fn uids(&self) -> Option<Ids> {
         self.ids(Question::Users, USERS, Question::FilesUser)
     }
 
-    /// Its group ids.
+    /// Returns its group IDs.
     pub fn gids(&self) -> Option<Ids> {
         self.ids(Question::Groups, GROUPS, Question::FilesGroup)
     }
 
-    /// Its supplementary groups; None also if they are more than there was room for.
+    /// Returns its supplementary groups, or None also if there was not enough room for them.
     pub fn groups(&self) -> Option<impl Iterator<Item = u32>> {
         let count = usize::try_from(self.value(Question::Supplementary)?).ok()?;
         let known = count <= self.bytes.len().saturating_sub(SUPPLEMENTARY) / 4;
         known.then(|| (0..count).filter_map(|n| self.word(SUPPLEMENTARY + 4 * n)))
     }
 
-    /// Its effective, permitted and inheritable capabilities.
+    /// Returns its effective, permitted and inheritable capabilities.
     pub fn capabilities(&self) -> Option<CapabilitySets> {
         if self.value(Question::Capabilities)? != 0 {
             return None;
@@ -188,22 +206,22 @@ impl Identity<'_> {
         Some(CapabilitySets { effective: set(0)?, permitted: set(4)?, inheritable: set(8)? })
     }
 
-    /// Its bounding set.
+    /// Returns its bounding set.
     pub fn bounding(&self) -> Option<CapabilitySet> {
         self.set(SINGLE)
     }
 
-    /// Its ambient set.
+    /// Returns its ambient set.
     pub fn ambient(&self) -> Option<CapabilitySet> {
         self.set(SINGLE + NUMBERS)
     }
 
-    /// Whether execve(2) gives it no privilege.
+    /// Returns whether no_new_privs is set. False also stands for "not known".
     pub fn no_new_privs(&self) -> bool {
         self.value(Question::NoNewPrivs) == Some(1)
     }
 
-    /// Its securebits.
+    /// Returns its securebits.
     pub fn securebits(&self) -> Option<Securebits> {
         let bits = u32::try_from(self.value(Question::Securebits)?).ok()?;
         Some(Securebits::from_bits(bits))
@@ -226,7 +244,7 @@ impl Identity<'_> {
             real: self.word(at)?,
             effective: self.word(at + 4)?,
             saved: self.word(at + 8)?,
-            // The one before is its value, which is no error.
+            // The call before it returned the number of groups.
             filesystem: u32::try_from(self.value(filesystem)?).ok()?,
         })
     }
@@ -237,7 +255,7 @@ impl Identity<'_> {
             match *self.values.get(first + number)? {
                 1 => set |= Capability::new(number as u8)?.into(),
                 0 => {}
-                // The kernel does not know it; or else it did not tell.
+                // EINVAL: the kernel does not know the capability. Another error: the set is not known.
                 other => Errno::check(other).is_err_and(|e| e == Errno::INVAL).then_some(())?,
             }
         }
@@ -245,8 +263,8 @@ impl Identity<'_> {
     }
 }
 
-/// Asks every thread for its identity. Of at most `groups` supplementary groups the numbers are told. It changes nothing.
-/// [`Report::identities`] has the answers.
+/// Asks every thread for its identity, and changes nothing. There is room for `groups` supplementary groups.
+/// [`Report::identities`] returns the answers.
 ///
 /// ```
 /// let report = libpsx::process::identities(16)?;
@@ -257,11 +275,11 @@ impl Identity<'_> {
 /// ```
 ///
 /// # Errors
-/// As [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report).
+/// Those of [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report).
 pub fn identities(groups: usize) -> Result<Report, Error> {
     // A question that fails is an answer, so the transaction is never partial.
     Transaction::new()
         .query_identities(groups)
         .execute_with_report()
-        .map_err(Error::of_a_single_call)
+        .map_err(Error::from_single_call)
 }

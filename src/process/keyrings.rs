@@ -8,8 +8,8 @@ use super::Operation;
 use crate::error::Error;
 use crate::sys;
 
-/// A keyring that is no thread's session keyring yet, made by [`new_session_keyring`]. The kernel keeps it for as long
-/// as this value exists or a thread has joined it.
+/// A new keyring, made by [`new_session_keyring`], that threads can join. The kernel keeps it as long as this value exists
+/// or a thread has joined it.
 #[derive(Debug)]
 pub struct SessionKeyring<'a> {
     name: &'a CStr,
@@ -22,11 +22,14 @@ impl SessionKeyring<'_> {
         self.serial
     }
 
-    /// Makes it the session keyring of every thread. Children inherit it. keyctl(2), KEYCTL_JOIN_SESSION_KEYRING, whose
-    /// value is the serial number: EDQUOT, EKEYREVOKED, ENOMEM.
+    /// Makes it the session keyring of every thread. Children inherit it. The value is the serial number. (keyctl(2),
+    /// KEYCTL_JOIN_SESSION_KEYRING)
     ///
     /// A thread whose file-access user ID may not search the keyring gets a new keyring of the same name, so its result
     /// differs.
+    ///
+    /// # Errors
+    /// EDQUOT (the user's quota is used up), EKEYREVOKED, ENOMEM.
     pub fn join(&self) -> Operation<'_> {
         const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
         let args = [KEYCTL_JOIN_SESSION_KEYRING, self.name.as_ptr() as usize, 0, 0, 0, 0];
@@ -40,23 +43,29 @@ impl Drop for SessionKeyring<'_> {
     }
 }
 
-/// Makes a keyring that all threads of this user can find by its name. (If each thread asked for a session keyring by a
-/// new name, or by none, each would get one of its own.) add_key(2): EDQUOT; EPERM for a
-/// name that begins with a dot; ENOSYS if the kernel has no keyrings.
+/// Makes a keyring that all threads of this user can find by its name (add_key(2)). If each thread asked for a session
+/// keyring by a new name, or without a name, each would get a keyring of its own.
 ///
 /// ```no_run
-/// use libpsx::process::new_session_keyring;
+/// use libpsx::process::{SessionKeyring, new_session_keyring};
 ///
-/// let keyring = new_session_keyring(c"daemon")?;
+/// let keyring: SessionKeyring = new_session_keyring(c"daemon")?;
+/// println!("keyring {}", keyring.serial());
 /// keyring.join().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Call`]: nothing changed in any thread.
+/// [`Error::Call`]; nothing has changed in any thread.
+///
+/// | errno | cause |
+/// |---|---|
+/// | EDQUOT | the user's quota of keys is used up |
+/// | EPERM | the name begins with a dot |
+/// | ENOSYS | the kernel has no keyrings |
 pub fn new_session_keyring(name: &CStr) -> Result<SessionKeyring<'_>, Error> {
     let serial = sys::add_to_thread_keyring(name).map_err(Error::Call)?;
     let keyring = SessionKeyring { name, serial };
-    sys::let_user_search(serial).map_err(Error::Call)?;
+    sys::permit_user_to_search(serial).map_err(Error::Call)?;
     Ok(keyring)
 }

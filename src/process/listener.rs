@@ -11,15 +11,15 @@ use crate::error::{Error, TransactionError};
 use crate::sys::Fd as OwnFd;
 use crate::transaction::Transaction;
 
-/// A filter with a listener, not installed yet. [`seccomp_with_listener`] makes it.
+/// A filter with a listener that is not installed yet. [`seccomp_with_listener`] makes it.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a filter does nothing until it is installed"]
 pub struct FilterWithListener<'a> {
     operation: Operation<'a>,
 }
 
-/// The descriptor of a filter's notifications, closed when it is dropped. It is O_CLOEXEC. With the feature `std` it
-/// converts to an `OwnedFd`.
+/// The descriptor from which a supervisor reads the notifications of a filter. It is O_CLOEXEC, and is closed when this
+/// value is dropped. With the feature `std` it converts to an `OwnedFd`.
 ///
 /// When the last copy of the descriptor is closed, each call that the filter notifies of fails with ENOSYS.
 #[derive(Debug)]
@@ -36,17 +36,21 @@ pub struct Listener(OwnFd);
 /// **The filter must not notify of the calls that a broadcast makes** (docs/kernel-calls.md has the list, futex(2) is on it) if
 /// the supervisor is a thread of this process: while the threads are held, no thread can answer.
 ///
-/// Errors: as [`seccomp`](super::seccomp). ESRCH if another thread has a filter that the calling thread does not have.
+/// # Errors
+/// Those of [`seccomp`](super::seccomp). ESRCH if another thread has a filter that the calling thread does not have.
 /// EBUSY if one of the caller's filters has a listener already.
 ///
+/// # Example
 /// ```no_run
 /// use std::os::fd::OwnedFd;
 ///
+/// use libpsx::process::{FilterWithListener, Listener};
 /// use libpsx::process::{Instruction, SeccompFlags, set_no_new_privs, seccomp_with_listener};
 ///
 /// # let program: Vec<Instruction> = Vec::new();
 /// set_no_new_privs().execute()?;
-/// let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute()?;
+/// let filter: FilterWithListener = seccomp_with_listener(&program, SeccompFlags::EMPTY);
+/// let listener: Listener = filter.execute()?;
 /// let descriptor = OwnedFd::from(listener);
 /// # Ok::<(), libpsx::Error>(())
 /// ```
@@ -55,7 +59,7 @@ pub fn seccomp_with_listener(
     flags: SeccompFlags,
 ) -> FilterWithListener<'_> {
     use linux_raw_sys::ptrace as t;
-    // With a listener the value is its descriptor, so the kernel asks that a failure to synchronise is told as ESRCH.
+    // The value is the descriptor of the listener, so the kernel reports a failure to synchronise as ESRCH.
     let flags = flags.bits()
         | t::SECCOMP_FILTER_FLAG_TSYNC
         | t::SECCOMP_FILTER_FLAG_TSYNC_ESRCH
@@ -67,7 +71,7 @@ impl<'a> FilterWithListener<'a> {
     /// Installs the filter in every thread.
     ///
     /// # Errors
-    /// Any [`Error`] means that nothing changed in any thread.
+    /// Any [`Error`] means that nothing has changed in any thread.
     pub fn execute(&self) -> Result<Listener, Error> {
         self.operation.execute().map(Listener::of_value)
     }
@@ -86,7 +90,7 @@ impl<'a> FilterWithListener<'a> {
     /// ```
     ///
     /// # Errors
-    /// As [`Transaction::execute`].
+    /// Those of [`Transaction::execute`].
     pub fn execute_after(
         &self,
         transaction: Transaction<'a>,
@@ -96,7 +100,7 @@ impl<'a> FilterWithListener<'a> {
 }
 
 impl Listener {
-    /// The value of a call that made a listener.
+    /// Makes a listener of the value of the call.
     fn of_value(value: usize) -> Self {
         Self(OwnFd::from_raw(value as i32))
     }

@@ -106,13 +106,14 @@ impl fmt::Debug for LsmContext {
 /// Gives every thread a label. lsm_set_self_attr(2); security/lsm_syscalls.c. Linux 6.8. (Before it, each thread writes
 /// to /proc/thread-self/attr, which a broadcast cannot do for it.)
 ///
-/// Errors:
+/// # Errors
 /// - ENOSYS before Linux 6.8.
 /// - EOPNOTSUPP if the kernel does not run this module, or the module does not have this attribute.
 /// - EINVAL for a label that the module does not know; EACCES or EPERM if its policy does not allow the change. SELinux
 ///   lets a process of several threads change [`LsmAttribute::Current`] only to a context that is bounded by the old
 ///   one.
 ///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Lsm, LsmAttribute, LsmContext, lsm_set_self_attr};
 ///

@@ -1,8 +1,8 @@
-//! The calls that change what a process is, typed: one function per entry of the manual, safe,
-//! each made alone or as part of a [`Transaction`].
+//! Typed calls that change the privilege or the state of every thread. There is one safe function for each call of the
+//! manual pages. A call is performed alone, or as part of a [`Transaction`].
 //!
-//! A function here makes an [`Operation`]; [`Operation::execute`] performs it on every thread, as
-//! [`syscall6`](crate::syscall6) does, and [`Transaction::with`] puts it beside others.
+//! A function here makes an [`Operation`]. [`Operation::execute`] performs it on every thread, as
+//! [`syscall6`](crate::syscall6) does. [`Transaction::with`] appends it to a transaction.
 //!
 //! ```
 //! use libpsx::process::set_no_new_privs;
@@ -11,19 +11,19 @@
 //! # Ok::<(), libpsx::Error>(())
 //! ```
 //!
-//! What every operation has in common:
+//! All operations have this in common:
 //!
-//! - **Each thread** sees the change from the instruction on at which it was interrupted, and no
-//!   thread has run in the old state after another had the new one.
-//! - **Errors** are [`Error`], and mean that nothing changed. [`Error::Call`] has the error of the
-//!   calling thread's own call: those of the manual page that is named.
-//! - Memory that an argument refers to is part of the operation, or borrowed by it.
+//! - **Each thread** sees the change from the instruction on at which it was interrupted. No thread runs in the old state
+//!   after another thread has the new one.
+//! - **Errors** are [`Error`], and mean that nothing has changed. [`Error::Call`] has the error number of the calling
+//!   thread's own call: one of those that the function's page lists.
+//! - **Memory** that an argument points to is part of the operation, or is borrowed by it.
 //!
-//! # What a thread has of its own on Linux
+//! # What belongs to a thread on Linux
 //!
-//! *By each thread*: whether it makes sense that every thread makes the call. *Twice*: whether it is
-//! harmless if a thread makes it twice. *Inherited*: by new threads and by children (fork); execve(2)
-//! has rules of its own. *By the kernel*: what does it in all threads without us.
+//! *By each thread*: whether every thread can usefully make the call. *Twice*: whether it is harmless if a thread makes
+//! the call twice. *Inherited*: by new threads and by children (fork(2)); execve(2) has rules of its own. *By the
+//! kernel*: what does the same in all threads without this crate.
 //!
 //! | state | here | by each thread | twice | inherited | by the kernel |
 //! |---|---|---|---|---|---|

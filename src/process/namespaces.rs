@@ -80,7 +80,7 @@ pub fn setns<'fd>(namespace: impl Into<Fd<'fd>>, kind: Namespace) -> Operation<'
     Operation::new(k::__NR_setns, args).sharing(Shares::FILES)
 }
 
-/// A namespace that no thread is in yet, made by [`unshare`].
+/// A new namespace, made by [`unshare`], that threads can join.
 #[derive(Debug)]
 pub struct NewNamespace {
     fd: OwnFd,
@@ -88,7 +88,7 @@ pub struct NewNamespace {
 }
 
 impl NewNamespace {
-    /// Moves every thread there, as [`setns`].
+    /// Moves every thread into the namespace, as [`setns`] does.
     pub fn join(&self) -> Operation<'_> {
         // SAFETY: `self` keeps the descriptor open, and the operation borrows `self`.
         setns(unsafe { Fd::borrow_raw(self.fd.raw()) }, self.kind)
@@ -96,44 +96,50 @@ impl NewNamespace {
 }
 
 /// Makes a new namespace for every thread to join. (If every thread called unshare(2), each would make a namespace of
-/// its own.) EPERM without CAP_SYS_ADMIN, also in the user namespace that owns the present one; ENOSPC,
-/// ENOMEM; [`Requirement::Namespace`] if /proc cannot be read.
+/// its own.)
 ///
 /// The calling thread is in the new namespace for a moment. All its signals are blocked meanwhile, so it takes
 /// part in no broadcast. It is back in the old namespace when this function returns.
 ///
 /// ```no_run
-/// use libpsx::process::{Namespace, unshare};
+/// use libpsx::process::{Namespace, NewNamespace, unshare};
 ///
-/// let network = unshare(Namespace::Network)?;
+/// let network: NewNamespace = unshare(Namespace::Network)?;
 /// network.join().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 ///
 /// # Errors
-/// Any [`Error`] means that nothing changed in any thread.
+/// Any [`Error`] means that nothing has changed in any thread.
+///
+/// | error | cause |
+/// |---|---|
+/// | EPERM | the thread has no CAP_SYS_ADMIN, here or in the user namespace that owns the present namespace |
+/// | ENOSPC | there are too many namespaces |
+/// | ENOMEM | the kernel has no memory |
+/// | [`Requirement::Namespace`] | /proc cannot be read |
 pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
     let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
     let mask = sys::set_mask(sys::ALL).map_err(blocked)?;
-    // From here on no broadcast moves this thread: what is open is where it returns to. (SIGSYS as it was, for
-    // filters that emulate calls.)
+    // From here on no broadcast moves this thread, so it can return to the namespace that `make` opens. SIGSYS stays as
+    // it was, for filters that emulate calls.
     let _ = sys::set_mask(sys::ALL & (mask | !sys::bit(sys::SIGSYS)));
     let made = make(kind);
     let _ = sys::set_mask(mask);
     made.map(|fd| NewNamespace { fd, kind })
 }
 
-/// Goes into a new namespace and back, and gives what stands for it.
+/// Moves this thread into a new namespace and back, and returns a descriptor of the new namespace.
 fn make(kind: Namespace) -> Result<OwnFd, Error> {
     let environment = |errno| Error::Environment { requirement: Requirement::Namespace, errno };
     let open = || OwnFd::open(kind.path(), 0).map_err(environment);
     let old = open()?;
-    // Whether there would be a way back: the present one may belong to an outer user namespace.
+    // This fails if there is no way back: the present namespace may belong to an outer user namespace.
     sys::setns(old.raw(), kind.flag()).map_err(Error::Call)?;
     sys::unshare(kind.flag()).map_err(Error::Call)?;
     let new = open();
     if sys::setns(old.raw(), kind.flag()).is_err() {
-        divergence::lost("a thread could not leave its new namespace");
+        divergence::abort("a thread could not leave its new namespace");
     }
     new
 }
@@ -148,7 +154,7 @@ fn make(kind: Namespace) -> Result<OwnFd, Error> {
 /// ```
 ///
 /// # Errors
-/// [`TransactionError::NothingChanged`]: nothing changed in any thread. [`TransactionError::Partial`]: the threads are in
+/// [`TransactionError::NothingChanged`]: nothing has changed in any thread. [`TransactionError::Partial`]: the threads are in
 /// the new namespaces of the first kinds, in the order of [`Namespace::ALL`].
 pub fn unshare_all(kinds: &[Namespace]) -> Result<(), TransactionError> {
     let mut made = [const { None }; Namespace::ALL.len()];

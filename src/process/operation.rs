@@ -1,10 +1,10 @@
-//! One typed call, with what its arguments point to.
+//! An operation: one typed call, with the memory that its arguments point to.
 
 // # Safety
 //
-// The maker of an operation promises that every thread may perform its call: the functions of
-// `process`, which are safe for every argument, or the caller of `Transaction::with_call`. What its
-// arguments point to lies in the operation itself or is borrowed by it.
+// Every thread may perform the call of an operation. The functions of `process` ensure this for every argument;
+// for other calls the caller of `Transaction::with_call` promises it. The memory that arguments point to is in the
+// operation itself, or is borrowed by it.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -16,7 +16,15 @@ use crate::engine::call::{Call, ResultCheck, Shares};
 use crate::error::Error;
 use crate::report::Report;
 
-/// One typed call, not performed yet.
+/// One typed call that has not been performed yet. The functions of this module make it.
+///
+/// ```
+/// use libpsx::process::{Operation, set_no_new_privs};
+///
+/// let operation: Operation = set_no_new_privs();
+/// operation.execute()?;
+/// # Ok::<(), libpsx::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 #[must_use = "an operation does nothing until it is performed"]
 pub struct Operation<'a> {
@@ -66,19 +74,19 @@ impl Operation<'_> {
         self
     }
 
-    /// Performs it on every thread. Returns what it returned in the calling thread.
+    /// Performs the call on every thread. Returns what it returned in the calling thread.
     ///
     /// # Errors
-    /// Any [`Error`] means that nothing changed in any thread.
+    /// Any [`Error`] means that nothing has changed in any thread. [`Error::Call`] has the kernel's error number.
     pub fn execute(&self) -> Result<usize, Error> {
         // SAFETY: promised by its maker.
         unsafe { self.broadcast().execute() }
     }
 
-    /// As [`execute`](Self::execute), with a report.
+    /// Performs the call as [`execute`](Self::execute) does, and returns a report.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`execute`](Self::execute).
     pub fn execute_with_report(&self) -> Result<Report, Error> {
         // SAFETY: promised by its maker.
         unsafe { self.broadcast().execute_with_report() }

@@ -67,8 +67,10 @@ const fn prctl_of_two(option: u32, [first, second]: [usize; 2]) -> Operation<'st
 /// keeps the signal. New threads and children begin without one. A change of a thread's effective or file-access IDs,
 /// more permitted capabilities, and execve(2) of a set-user-ID program clear it: set it after the IDs.
 ///
-/// Errors: EINVAL if there is no such signal.
+/// # Errors
+/// EINVAL if there is no such signal.
 ///
+/// # Example
 /// ```
 /// use libpsx::process::set_parent_process_death_signal;
 ///
@@ -95,8 +97,10 @@ pub enum Tsc {
 /// With [`Tsc::Sigsegv`], clock_gettime(3) of the C library gets SIGSEGV too, unless the program has turned the vDSO
 /// off: the vDSO reads the counter.
 ///
-/// Errors: EINVAL on other CPUs than x86.
+/// # Errors
+/// EINVAL on other CPUs than x86.
 ///
+/// # Example
 /// ```
 /// use libpsx::process::{Tsc, set_tsc};
 ///
@@ -115,8 +119,10 @@ pub const fn set_tsc(mode: Tsc) -> Operation<'static> {
 /// that the kernel allocates for them does not wait for the device itself. PR_SET_IO_FLUSHER(2const); kernel/sys.c.
 /// Children inherit it. Linux 5.6.
 ///
-/// Errors: EPERM without CAP_SYS_RESOURCE. EINVAL before Linux 5.6.
+/// # Errors
+/// EPERM without CAP_SYS_RESOURCE. EINVAL before Linux 5.6.
 ///
+/// # Example
 /// ```no_run
 /// use libpsx::process::set_io_flusher;
 ///
@@ -160,8 +166,10 @@ pub const fn set_mce_kill(policy: MceKill) -> Operation<'static> {
 /// `PR_TAGGED_ADDR_ENABLE` and `PR_MTE_*`. PR_SET_TAGGED_ADDR_CTRL(2const); arch/arm64/kernel/process.c. Children
 /// inherit it.
 ///
-/// Errors: EINVAL on CPUs without tagged addresses, x86-64 among them, and for bits that the kernel does not know.
+/// # Errors
+/// EINVAL on CPUs without tagged addresses, x86-64 among them, and for bits that the kernel does not know.
 ///
+/// # Example
 /// ```
 /// use libpsx::process::set_tagged_addr_ctrl;
 ///
@@ -177,8 +185,10 @@ pub const fn set_tagged_addr_ctrl(bits: u32) -> Operation<'static> {
 /// PR_SET_SYSCALL_USER_DISPATCH(2const); kernel/entry/syscall_user_dispatch.c. (To turn it on by a broadcast is
 /// refused: held threads could not go on.)
 ///
-/// Errors: EINVAL before Linux 5.11.
+/// # Errors
+/// EINVAL before Linux 5.11.
 ///
+/// # Example
 /// ```no_run
 /// use libpsx::process::disable_syscall_user_dispatch;
 ///

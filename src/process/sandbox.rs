@@ -1,4 +1,4 @@
-//! Restrictions that cannot be taken back: no_new_privs, seccomp(2) filters, Landlock domains.
+//! Restrictions that no thread can undo: no_new_privs, seccomp(2) filters, Landlock domains.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -11,8 +11,8 @@ use super::{Fd, Operation};
 use crate::engine::call::Shares;
 use crate::sys;
 
-/// Makes execve(2) give no privilege any more: set-user-ID bits and file capabilities have no effect. No thread can
-/// take it back, and children inherit it. PR_SET_NO_NEW_PRIVS(2const): no errors.
+/// Sets no_new_privs: execve(2) gives no privilege any more, because set-user-ID bits and file capabilities have no
+/// effect. No thread can undo it, and children inherit it. The kernel reports no errors. (PR_SET_NO_NEW_PRIVS(2const))
 ///
 /// ```
 /// libpsx::process::set_no_new_privs().execute()?;
@@ -29,23 +29,23 @@ pub const fn set_no_new_privs() -> Operation<'static> {
 pub struct Instruction {
     /// The operation.
     pub code: u16,
-    /// How many instructions to skip if a comparison holds.
+    /// The number of instructions to skip if a comparison holds.
     pub jt: u8,
-    /// How many to skip if it does not.
+    /// The number of instructions to skip if it does not hold.
     pub jf: u8,
     /// The operand.
     pub k: u32,
 }
 
-/// How a filter, or a Landlock domain, gets to all threads.
+/// The way in which a filter or a Landlock domain reaches all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Synchronization {
     /// The kernel gives it to all threads: SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction
     /// such a call can only be the last.
     #[default]
     Kernel,
-    /// Each thread performs the call, as it does every other call. A thread that has filters of its own gets it too.
-    /// But from then on no two threads share their filters, so the kernel cannot synchronise them any more.
+    /// Each thread performs the call. This also works if a thread has filters of its own. But from then on no two
+    /// threads share their filters, so the kernel can no longer synchronise them.
     Broadcast,
 }
 
@@ -97,7 +97,13 @@ impl SeccompFlags {
         (Self::WAIT_KILLABLE_RECV, "WAIT_KILLABLE_RECV"),
     ];
 
-    /// Returns the flags as the kernel takes them.
+    /// Returns the kernel's bits.
+    ///
+    /// ```
+    /// use libpsx::process::SeccompFlags;
+    ///
+    /// assert_eq!((SeccompFlags::LOG | SeccompFlags::SPEC_ALLOW).bits(), 0b110);
+    /// ```
     pub const fn bits(self) -> u32 {
         self.0
     }
@@ -137,13 +143,13 @@ impl fmt::Debug for SeccompFlags {
     }
 }
 
-/// Adds a filter that the kernel asks about every later system call. Children inherit it. seccomp(2),
-/// SECCOMP_SET_MODE_FILTER; kernel/seccomp.c.
+/// Adds a filter that decides about every later system call of the thread. Children inherit it.
+/// ([seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html), SECCOMP_SET_MODE_FILTER; kernel/seccomp.c)
 ///
 /// By [`Synchronization::Kernel`], the kernel gives all threads the caller's filters, old and new, and no_new_privs
 /// with them. By [`Synchronization::Broadcast`], each thread adds the filter to its own.
 ///
-/// Errors:
+/// # Errors
 /// - EACCES without [`set_no_new_privs`] or CAP_SYS_ADMIN.
 /// - EINVAL for a flag or a program that the kernel does not take, an empty program, or one of more than 4096
 ///   instructions.
@@ -151,8 +157,8 @@ impl fmt::Debug for SeccompFlags {
 /// - [`Error::TsyncConflict`](crate::Error::TsyncConflict), with [`Synchronization::Kernel`]: it names a thread that has a
 ///   filter which the calling thread does not have.
 ///
-/// With [`Synchronization::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as [`docs::limitations`](crate::docs::limitations)
-/// says; and in a transaction the calls that come after it.
+/// With [`Synchronization::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask
+/// ([`docs::limitations`](crate::docs::limitations)), and in a transaction the calls that come after it.
 ///
 /// ```no_run
 /// use libpsx::process::{Instruction, SeccompFlags, Synchronization, set_no_new_privs, seccomp};
@@ -210,7 +216,13 @@ impl LandlockFlags {
         (Self::LOG_SUBDOMAINS_OFF, "LOG_SUBDOMAINS_OFF"),
     ];
 
-    /// Returns the flags as the kernel takes them.
+    /// Returns the kernel's bits.
+    ///
+    /// ```
+    /// use libpsx::process::LandlockFlags;
+    ///
+    /// assert_eq!(LandlockFlags::LOG_NEW_EXEC_ON.bits(), 0b10);
+    /// ```
     pub const fn bits(self) -> u32 {
         self.0
     }
@@ -253,10 +265,11 @@ impl fmt::Debug for LandlockFlags {
 /// `LANDLOCK_RESTRICT_SELF_TSYNC`.
 const LANDLOCK_TSYNC: usize = 1 << 3;
 
-/// Restricts every thread by a Landlock ruleset. Children inherit it. landlock_restrict_self(2);
-/// security/landlock/syscalls.c.
+/// Restricts every thread by a Landlock ruleset. Children inherit it.
+/// ([landlock_restrict_self(2)](https://man7.org/linux/man-pages/man2/landlock_restrict_self.2.html);
+/// security/landlock/syscalls.c)
 ///
-/// Errors:
+/// # Errors
 /// - EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN.
 /// - EBADFD if the descriptor is no ruleset.
 /// - E2BIG if the thread has 16 rulesets already.
@@ -298,9 +311,11 @@ pub fn landlock_restrict_self<'fd>(
 /// Turns off, for every thread, the log of the domains that it will be restricted by from now on. It restricts
 /// nothing: it is landlock_restrict_self(2) with [`LandlockFlags::LOG_SUBDOMAINS_OFF`] and no ruleset.
 ///
-/// Errors: EBADF before ABI 7 (Linux 6.15). EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN. EINVAL and ENOSYS as for
+/// # Errors
+/// EBADF before ABI 7 (Linux 6.15). EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN. EINVAL and ENOSYS as for
 /// [`landlock_restrict_self`].
 ///
+/// # Example
 /// ```no_run
 /// use libpsx::process::{Synchronization, landlock_log_subdomains_off, set_no_new_privs};
 ///

@@ -1,5 +1,4 @@
-//! Scheduling, and other state that a thread has of its own. A call here replaces the settings that other threads may
-//! have made for themselves.
+//! Scheduling, and other settings of a thread. A call here replaces settings that a thread may have made for itself.
 //!
 //! ```
 //! use std::time::Duration;
@@ -7,7 +6,7 @@
 //! use libpsx::Transaction;
 //! use libpsx::process::{IoPriority, SchedPolicy, ioprio_set, sched_setscheduler, set_timer_slack};
 //!
-//! // A program that gives way to others: one stop, all threads.
+//! // A background program: one stop for all threads.
 //! Transaction::new()
 //!     .with(sched_setscheduler(SchedPolicy::Batch(10)))
 //!     .with(ioprio_set(IoPriority::Idle))
@@ -25,19 +24,22 @@ use super::Operation;
 use crate::engine::call::ResultCheck;
 use crate::process::operation::pair;
 
-/// Sets how late the kernel may let a thread's timers expire, to the nanosecond. Zero stands for the default, which is
-/// the value that the thread began with. A thread with a real-time policy has no timer slack.
-/// PR_SET_TIMERSLACK(2const): no errors.
+/// Sets how late the timers of a thread may expire. The kernel's unit is the nanosecond. Zero stands for the default,
+/// which is the value that the thread began with. A thread with a real-time policy has no timer slack. The kernel reports
+/// no errors. (PR_SET_TIMERSLACK(2const))
 pub const fn set_timer_slack(slack: Duration) -> Operation<'static> {
     let nanos = slack.as_nanos();
     let nanos = if nanos > usize::MAX as u128 { usize::MAX } else { nanos as usize };
     Operation::new(k::__NR_prctl, [p::PR_SET_TIMERSLACK as usize, nanos, 0, 0, 0, 0])
 }
 
-/// Sets the nice value, from -20 (the most CPU time) to 19. The kernel takes a value beyond for the nearest one.
-/// setpriority(2) of the thread itself: EACCES for a lower value without CAP_SYS_NICE or room in
-/// RLIMIT_NICE.
+/// Sets the nice value, from -20 (the most CPU time) to 19. The kernel replaces a value outside of this range by the
+/// nearest one. (setpriority(2), PRIO_PROCESS, of the thread itself)
 ///
+/// # Errors
+/// EACCES if the value is lower than before, and the thread has neither CAP_SYS_NICE nor room in RLIMIT_NICE.
+///
+/// # Example
 /// ```
 /// libpsx::process::setpriority(10).execute()?;
 /// # Ok::<(), libpsx::Error>(())
@@ -47,8 +49,8 @@ pub const fn setpriority(value: i32) -> Operation<'static> {
     Operation::new(k::__NR_setpriority, [PRIO_PROCESS, 0, value as usize, 0, 0, 0])
 }
 
-/// A scheduling policy, sched(7). (SCHED_DEADLINE is not here: the kernel admits threads with it one by
-/// one, as long as their deadlines can be met.)
+/// A scheduling policy (sched(7)). SCHED_DEADLINE is missing on purpose: the kernel admits each thread on its own, as
+/// long as all deadlines can be met, so not all threads of a process would get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SchedPolicy {
@@ -64,9 +66,16 @@ pub enum SchedPolicy {
     RoundRobin(u32),
 }
 
-/// Sets the scheduling policy and its parameter. sched_setattr(2) of the thread itself: EINVAL for a
-/// priority out of range, EPERM. Children inherit it. [`sched_setattr`] can set more.
+/// Sets the scheduling policy and its parameter. Children inherit them. [`sched_setattr`] can set more. (The kernel call
+/// is sched_setattr(2), of the thread itself.)
 ///
+/// # Errors
+/// | errno | cause |
+/// |---|---|
+/// | EINVAL | the priority is out of range |
+/// | EPERM | the thread has neither CAP_SYS_NICE nor room in RLIMIT_RTPRIO or RLIMIT_NICE |
+///
+/// # Example
 /// ```
 /// use libpsx::process::{SchedPolicy, sched_setscheduler};
 ///
@@ -77,14 +86,16 @@ pub const fn sched_setscheduler(policy: SchedPolicy) -> Operation<'static> {
     sched_setattr(SchedAttr::new(policy))
 }
 
-/// What [`sched_setattr`] sets.
+/// The attributes that [`sched_setattr`] sets.
 ///
 /// ```no_run
 /// use libpsx::process::{SchedAttr, SchedPolicy, sched_setattr};
 ///
-/// // Real-time threads, whose children are not, on CPUs at half of their speed or more.
+/// // Real-time threads on CPUs at half of their speed or more. Their children are not real-time threads.
 /// let attr = SchedAttr::new(SchedPolicy::Fifo(10)).reset_on_fork().util_min(512);
 /// sched_setattr(attr).execute()?;
+/// // Only the upper clamp changes.
+/// sched_setattr(SchedAttr::keep_all().util_max(768)).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,7 +108,7 @@ pub struct SchedAttr {
 }
 
 impl SchedAttr {
-    /// A policy and its parameter, and nothing else.
+    /// Sets a policy and its parameter, and nothing else.
     pub const fn new(policy: SchedPolicy) -> Self {
         let (policy, nice, priority) = match policy {
             SchedPolicy::Other(nice) => (k::SCHED_NORMAL, nice, 0),
@@ -109,23 +120,22 @@ impl SchedAttr {
         Self { policy, flags: 0, nice, priority, utilization: [0; 2] }
     }
 
-    /// The policy and the parameter that each thread has, `SCHED_FLAG_KEEP_ALL`. Linux 5.3. Use it to set the
-    /// utilization alone; [`reset_on_fork`](Self::reset_on_fork) has no effect then.
+    /// Keeps the policy and the parameter of each thread (`SCHED_FLAG_KEEP_ALL`, Linux 5.3). Use it to set the utilization
+    /// clamp alone. [`reset_on_fork`](Self::reset_on_fork) has no effect then.
     pub const fn keep_all() -> Self {
         let Self { policy, nice, priority, utilization, .. } = Self::new(SchedPolicy::Other(0));
         Self { policy, flags: k::SCHED_FLAG_KEEP_ALL, nice, priority, utilization }
     }
 
-    /// Children and new threads begin with SCHED_OTHER and a nice value that is not negative,
-    /// `SCHED_FLAG_RESET_ON_FORK`. Only CAP_SYS_NICE takes it back.
+    /// Lets children and new threads begin with SCHED_OTHER and a nice value that is not negative
+    /// (`SCHED_FLAG_RESET_ON_FORK`). Only a thread with CAP_SYS_NICE can undo it.
     pub const fn reset_on_fork(mut self) -> Self {
         self.flags |= k::SCHED_FLAG_RESET_ON_FORK;
         self
     }
 
-    /// The least that a CPU counts as used by the thread, from 0 to 1024 (all of the largest CPU):
-    /// `SCHED_FLAG_UTIL_CLAMP_MIN`. Linux 5.3; [`UTIL_RESET`](Self::UTIL_RESET) for the default since
-    /// 5.11.
+    /// Sets the lower clamp of the thread's utilization, from 0 to 1024, where 1024 is all of the largest CPU
+    /// (`SCHED_FLAG_UTIL_CLAMP_MIN`, Linux 5.3). [`UTIL_RESET`](Self::UTIL_RESET) restores the default, since Linux 5.11.
     pub const fn util_min(mut self, value: u32) -> Self {
         self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MIN;
         let [_, max] = self.utilization;
@@ -133,7 +143,7 @@ impl SchedAttr {
         self
     }
 
-    /// The most that a CPU counts as used by the thread; as [`util_min`](Self::util_min).
+    /// Sets the upper clamp of the thread's utilization; see [`util_min`](Self::util_min).
     pub const fn util_max(mut self, value: u32) -> Self {
         self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MAX;
         let [min, _] = self.utilization;
@@ -172,14 +182,15 @@ impl SchedAttr {
         ]
     }
 
-    /// The value that stands for the system's default.
+    /// Stands for the system's default.
     pub const UTIL_RESET: u32 = u32::MAX;
 }
 
 /// Sets the scheduling policy with its attributes. sched_setattr(2) of the thread itself; kernel/sched/syscalls.c.
 /// Children inherit it, unless [`SchedAttr::reset_on_fork`] is set.
 ///
-/// Errors: EINVAL for a priority, nice value or utilization out of range. EPERM without CAP_SYS_NICE or room in
+/// # Errors
+/// EINVAL for a priority, nice value or utilization out of range. EPERM without CAP_SYS_NICE or room in
 /// RLIMIT_RTPRIO and RLIMIT_NICE. EOPNOTSUPP for utilization if the kernel is built without CONFIG_UCLAMP_TASK; E2BIG
 /// before Linux 5.3.
 pub const fn sched_setattr(attr: SchedAttr) -> Operation<'static> {

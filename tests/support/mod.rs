@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 mod calls;
+pub mod daemon;
 #[cfg(target_arch = "x86_64")]
 pub mod emulator;
 mod harness;

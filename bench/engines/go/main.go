@@ -1,5 +1,5 @@
-// The program around an engine in Go. Its command line, its scenarios and what it prints are bench.c's: see there.
-// Threads are goroutines that own one; Go has a few more, which its calls reach too.
+// The program around an engine in Go. It has the command line, the scenarios and the output of bench.c, which documents
+// them. Its threads are goroutines that are locked to a thread. Go has a few more threads, which its calls reach too.
 package main
 
 import (
@@ -43,7 +43,7 @@ type header struct {
 
 type sets struct{ effective, permitted, inheritable uint32 }
 
-// What a call's pointers point to must not be on a stack, which may move.
+// Memory that a call's pointers point to. It must not be on a stack, because Go may move a stack.
 var (
 	capHeader = header{version: capabilities}
 	capSets   [2]sets
@@ -66,7 +66,7 @@ func compute() {
 
 func asleep() { select {} }
 
-// start starts threads, none of which begins before all are there.
+// start starts threads. No thread begins before all of them exist.
 func start(count int, body func(int)) {
 	var ready = make(chan bool)
 	begin := make(chan bool)
@@ -86,7 +86,7 @@ func comeAndGo(int) {
 	over := make(chan bool)
 	for {
 		go func() {
-			// A goroutine that ends with its thread locked takes it along.
+			// If a goroutine ends while it is locked to its thread, the thread ends too.
 			runtime.LockOSThread()
 			born.Add(1)
 			over <- true
@@ -119,7 +119,7 @@ func chosenCall() (nr, a, b, c uintptr) {
 	case callName == "prctl":
 		return syscall.SYS_PRCTL, setKeepCaps, 0, 0
 	}
-	skip("not a call of this engine")
+	skip("the engine does not have this call")
 	return
 }
 
@@ -154,7 +154,7 @@ func measure(budget time.Duration, most int) {
 	most = min(most, mostSamples)
 	samples := make([]int64, most)
 	for i := range samples {
-		samples[i] = 0 // their pages are there
+		samples[i] = 0 // touches the pages before the measurement
 	}
 	count := 0
 	if time.Duration(first) > endless*budget {
@@ -207,12 +207,12 @@ func countChanged() {
 
 func drop() {
 	if callName != "six" {
-		skip("no way of this engine")
+		skip("the engine cannot drop privileges in this way")
 	}
 	handled := [1]uint64{makeBlock}
 	ruleset, _, e := syscall.Syscall(createSet, uintptr(unsafe.Pointer(&handled)), 8, 0)
 	if e != 0 {
-		skip("no Landlock in this kernel")
+		skip("this kernel has no Landlock")
 	}
 	capSets = [2]sets{}
 	calls := [6][4]uintptr{
@@ -255,7 +255,7 @@ func main() {
 	threads, _ := strconv.Atoi(os.Args[3])
 	milliseconds, _ := strconv.Atoi(os.Args[4])
 	most, _ := strconv.Atoi(os.Args[5])
-	// Whoever measures may die: this program does not stay behind computing.
+	// If the driver dies, this program must not continue to compute.
 	syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0)
 	debug.SetMaxThreads(threads + 1000)
 	debug.SetGCPercent(-1)
@@ -276,13 +276,13 @@ func main() {
 		asleep()
 	}
 	if scenario == "last-busy" {
-		skip("a goroutine that computes does not see that a handler has run")
+		skip("a goroutine that computes cannot see that a handler has run")
 	}
 	if isWatched() {
 		threadsSeen = make([]seen, threads)
 		body = watched
 	}
-	// Else Go would run no more of them than there are CPUs, and the others would be asleep.
+	// Otherwise Go would run only as many of them as there are CPUs, and the others would sleep.
 	if scenario == "busy" || scenario == "half" || strings.HasPrefix(scenario, "fifo") || isWatched() {
 		runtime.GOMAXPROCS(threads + 4)
 	}
@@ -297,7 +297,7 @@ func main() {
 		start(2, comeAndGo)
 	case "fifo", "fifos":
 		if runtime.NumCPU() < 2 {
-			skip("one CPU, which the SCHED_FIFO thread would keep")
+			skip("there is only one CPU, and the SCHED_FIFO thread would occupy it")
 		}
 		start(map[string]int{"fifo": 1, "fifos": runtime.NumCPU()}[scenario], realTime)
 	}

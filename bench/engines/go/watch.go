@@ -1,6 +1,6 @@
-// What the other threads see of calls: bench.c's scenarios freeze, freeze-busy and last, in Go. (Go's handlers run on a
-// stack of their own, so a goroutine that computes does not see that one has run: there is no last-busy.) And the two
-// SCHED_FIFO threads of fifo-pair.
+// What the other threads see of calls: the scenarios freeze, freeze-busy and last of bench.c, in Go. There is no
+// last-busy: Go's handlers run on a separate stack, so a goroutine that computes cannot see that one has run. This file
+// also has the two SCHED_FIFO threads of fifo-pair.
 package main
 
 import (
@@ -20,7 +20,7 @@ const (
 	timerSlack      = 29
 )
 
-// What a thread tells the caller about its looks at the clock.
+// What a thread publishes about its reads of the clock.
 type seen struct {
 	worst   atomic.Int64
 	left    atomic.Int64
@@ -102,7 +102,7 @@ func watched(number int) {
 	}
 }
 
-// await waits until every thread has done it. It is false if one has not in time.
+// await waits until `done` is true for every thread. It returns false if a thread is not done in time.
 func await(done func(*seen) bool) bool {
 	over := now() + int64(looksWithin)
 	for i := range threadsSeen {
@@ -116,7 +116,7 @@ func await(done func(*seen) bool) bool {
 	return true
 }
 
-// window is one window, with a call or as long as the last one took. It is -1 if there is no sample.
+// window runs one window, with a call or as long as the last call took. It returns the sample, or -1 if there is none.
 func window(calls int, took *int64, nr, a, b, c uintptr) (longest int64) {
 	freezes := strings.HasPrefix(scenario, "freeze")
 	for i := range threadsSeen {
@@ -150,7 +150,7 @@ func window(calls int, took *int64, nr, a, b, c uintptr) (longest int64) {
 		one.largest[calls] = max(one.largest[calls], value)
 		longest = max(longest, value)
 	}
-	// In "last": until all are asleep again.
+	// In "last", wait until all threads sleep again.
 	if scenario == "last" {
 		sleepUntil(now() + int64(time.Millisecond) + int64(periodPerThread)*int64(len(threadsSeen)))
 	}
@@ -214,10 +214,10 @@ func watchThreads(budget time.Duration, most int) {
 	fmt.Println("unseen", unseen)
 }
 
-// stayOnOneCPU leaves every thread of now, and those that they start, the caller's CPU.
+// stayOnOneCPU restricts all present threads, and the threads that they create, to the caller's CPU.
 func stayOnOneCPU() {
 	if runtime.NumCPU() < 2 {
-		skip("one CPU, which the SCHED_FIFO threads would keep")
+		skip("there is only one CPU, and the SCHED_FIFO threads would occupy it")
 	}
 	var allowed, mask [128]uint64
 	syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(allowed), uintptr(unsafe.Pointer(&allowed)))
@@ -235,8 +235,8 @@ func stayOnOneCPU() {
 	}
 }
 
-// startPair starts two that compute. They get their policy before they begin: the first would keep the CPU from the
-// second.
+// startPair starts two threads that compute. They get their policy before they begin: the first one would keep the CPU
+// from the second one.
 func startPair() {
 	tids, begin := make(chan uintptr), make(chan bool)
 	for range 2 {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const UID: u32 = 1234;
-/// Longer than an engine needs that ends at all.
+/// Longer than any engine needs that returns at all.
 const HANGS: Duration = Duration::from_secs(8);
 /// The same for the two rows that count over many calls.
 const COUNTING_HANGS: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ const ENGINES: [Engine; 3] = [
         call: ours,
         be_strict: || libpsx::set_sensitivity(libpsx::Sensitivity::Error),
     },
-    // glibc has one answer: it aborts.
+    // glibc has only one response: it aborts.
     Engine { name: "glibc setresuid", call: glibc, be_strict: || {} },
     Engine { name: "C libpsx", call: c_libpsx, be_strict: c_libpsx_be_strict },
 ];
@@ -102,13 +102,13 @@ fn c_libpsx_be_strict() {
     }
 }
 
-/// How the situation is set up in a Go program.
+/// How a Go program gets into the situation.
 enum Go {
-    /// It cannot be set up there.
+    /// The situation is not possible for a Go program.
     Never,
-    /// The set-up outlasts exec(2): it is made before the Go program is started.
+    /// The set-up survives exec(2), so it is made before the Go program is started.
     Inherits,
-    /// The Go program sets it up itself. This is its argument.
+    /// The Go program makes the set-up itself. This is its argument.
     Argument(&'static CStr),
 }
 
@@ -117,7 +117,7 @@ struct Situation {
     /// What a process of nine threads does before it calls.
     set_up: fn(&Engine),
     go: Go,
-    /// How many calls are made. If there are several, the row shows how long the longest took.
+    /// The number of calls. If there are several, the row shows how long the longest took.
     calls: u32,
 }
 
@@ -230,7 +230,7 @@ const SITUATIONS: [Situation; 12] = [
         ..EASY
     },
     Situation {
-        name: "a thread waits for pages that another one serves by userfaultfd, 30 ms a page",
+        name: "a thread waits for pages that another thread serves by userfaultfd, 30 ms a page",
         go: Go::Argument(c"pages"),
         calls: 10,
         set_up: |_| serve_pages(),
@@ -318,7 +318,7 @@ fn row(name: &str, cells: &[String], go: Option<String>) {
     println!("| {name} | {} | {} |", cells.join(" | "), go.as_deref().unwrap_or("-"));
 }
 
-/// Makes so many calls, the last of them with [`UID`], and says how they ended.
+/// Makes `count` calls, the last of them with [`UID`], and returns how they ended.
 fn calls(call: fn(u32) -> Result<(), String>, count: u32) -> String {
     let mut longest = Duration::ZERO;
     for uid in UID + 1 - count..=UID {
@@ -334,8 +334,7 @@ fn calls(call: fn(u32) -> Result<(), String>, count: u32) -> String {
     format!("Ok, the longest of {count} calls took {} ms", longest.as_millis())
 }
 
-/// Writes the process's pid, and then the outcome. The process stays, so that the parent can look
-/// at its threads.
+/// Writes the process's pid, and then the outcome. The process stays alive, so that the parent can look at its threads.
 fn say(mut out: UnixStream, outcome: impl FnOnce() -> String) {
     let pid = std::fs::read_link("/proc/self").unwrap_or_default();
     let _ = writeln!(out, "{}", pid.display());
@@ -352,8 +351,9 @@ fn become_program(program: &File, argument: &CStr, out: &UnixStream) {
     unsafe { libc::fexecve(program.as_raw_fd(), arguments.as_ptr(), environment.as_ptr()) };
 }
 
-/// Runs `body` in a child process. If `inner` is set, the child is the first process of a PID
-/// namespace. Returns what the child said, and how many of its threads had the new id then.
+/// Runs `body` in a child process. If `inner` is set, the child is the first process of a PID namespace. Returns what
+/// the
+/// child wrote, and how many of its threads had the new id then.
 fn watched(inner: bool, patience: Duration, body: impl FnOnce(UnixStream)) -> String {
     let (here, there) = UnixStream::pair().expect("a pair");
     let child = fork(move || {
@@ -369,7 +369,7 @@ fn watched(inner: bool, patience: Duration, body: impl FnOnce(UnixStream)) -> St
     let mut lines = BufReader::new(&here).lines();
     let pid = lines.next().and_then(|line| line.ok()?.parse().ok()).unwrap_or(child);
     let said = lines.next();
-    let (new, all) = census(pid);
+    let (new, all) = count_threads(pid);
     if said.is_some() {
         // SAFETY: the child has not been waited for, so that the pid is its own.
         unsafe { libc::kill(child, libc::SIGKILL) };
@@ -409,7 +409,7 @@ fn reap(pid: i32) -> i32 {
 
 /// Returns how many threads of a process have the new real user id, and how many there are.
 /// Zombies are not counted.
-fn census(pid: i32) -> (usize, usize) {
+fn count_threads(pid: i32) -> (usize, usize) {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return (0, 0) };
     let statuses = tasks.flatten().filter_map(|task| {
         let status = std::fs::read_to_string(task.path().join("status")).ok()?;
@@ -425,7 +425,7 @@ fn own_uid() -> u32 {
     unsafe { libc::getuid() }
 }
 
-/// The caller's status file. Other threads see by it which id the caller has.
+/// The caller's status file, in which other threads read the caller's id.
 fn callers_status() -> File {
     // SAFETY: gettid touches no memory.
     let caller = unsafe { libc::gettid() };
@@ -657,7 +657,7 @@ fn handle_traps(handler: SignalHandler) {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as libc::sighandler_t;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the handler has the type that SA_SIGINFO asks for.
+    // SAFETY: the handler has the type that SA_SIGINFO requires.
     unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) };
 }
 
@@ -772,7 +772,7 @@ fn fill_standard_error() {
     unsafe { libc::dup2(full.as_raw_fd(), 2) };
 }
 
-/// Creates a thread that no library knows of.
+/// Creates a thread that no library knows.
 fn raw_thread() {
     extern "C" fn sleep(_: *mut c_void) -> i32 {
         loop {

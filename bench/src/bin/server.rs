@@ -1,12 +1,12 @@
-//! A server that makes calls, or drops its privilege, while it serves.
+//! A server that makes calls, or drops its privileges, while it serves.
 //!
-//! `server ENGINE IDLE`: hyper on tokio, with so many threads besides that have nothing to do. It
-//! prints its port. A line of input says what it is to do: "calls", every ten milliseconds a call,
-//! until the next line; or "drop", its privilege, once it has served some requests. At that line it
-//! prints how many failed, and the nanoseconds of each; behind a bar, the longest delay of any
-//! watcher in each window (from one call to the next); behind another, the longest delay of each
-//! watcher. A watcher is a thread that wakes at fixed times, and looks how late it is. Each request is answered with the user id
-//! of the thread that answers.
+//! `server ENGINE IDLE` runs hyper on tokio and IDLE more threads, which do nothing. It prints its port. Each line of
+//! input is a command. "calls" makes a call every ten milliseconds until the next line. "drop" drops the privileges
+//! after
+//! the server has served some requests. At the next line, the server prints the number of failed calls and the
+//! nanoseconds of each call. After a bar follows the longest delay of any watcher in each window (from one call to the
+//! next), and after another bar the longest delay of each watcher. A watcher is a thread that wakes at fixed times and
+//! measures how late it is. The response to a request is the user id of the thread that serves it.
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
@@ -53,7 +53,7 @@ enum Engine {
     /// This library as it was in another revision.
     Baseline(Perform, Drop),
     Glibc,
-    /// All calls, or for a drop those that glibc has not.
+    /// C's libpsx for all calls, or in a drop for the calls that glibc does not have.
     Libpsx(Psx),
     Mixed(Psx),
 }
@@ -76,7 +76,7 @@ impl Engine {
         match self {
             Self::Nothing => true,
             Self::Ours => setresuid(Unchanged, Unchanged, Unchanged).execute().is_ok(),
-            // SAFETY: three numbers, of which -1 leaves every id as it is.
+            // SAFETY: the call gets three numbers, and -1 leaves every id as it is.
             Self::Baseline(perform, _) => unsafe {
                 perform(libc::SYS_setresuid, [-1, -1, -1].as_ptr()) == 0
             },
@@ -101,7 +101,7 @@ impl Engine {
                 if ruleset < 0 {
                     return false;
                 }
-                // SAFETY: it was just opened, and nothing closes it.
+                // SAFETY: the descriptor was just opened, and nothing closes it.
                 let ruleset = unsafe { Fd::borrow_raw(ruleset as c_int) };
                 Transaction::new()
                     .with(setgroups(&[]))
@@ -113,23 +113,23 @@ impl Engine {
                     .execute()
                     .is_ok()
             }
-            // SAFETY: a string, and a descriptor.
+            // SAFETY: the arguments are a string and an open descriptor.
             Self::Baseline(_, drop) => unsafe { drop(c"one".as_ptr(), ruleset as c_int) == 0 },
             Self::Libpsx(psx) => {
                 let id = c_long::from(NOBODY);
                 let ids = [libc::SYS_setresgid, libc::SYS_setresuid];
-                // SAFETY: it sets no groups, and reads none.
+                // SAFETY: the call sets no groups, so it reads no memory.
                 let groups = unsafe { psx(libc::SYS_setgroups, 0, 0, 0, 0, 0, 0) == 0 };
-                // SAFETY: numbers.
+                // SAFETY: the arguments are numbers.
                 let ids = ids.into_iter().all(|nr| unsafe { psx(nr, id, id, id, 0, 0, 0) == 0 });
                 groups && ids && rest_of_the_drop(*psx, ruleset)
             }
             Self::Mixed(psx) => {
-                // SAFETY: it sets no groups, and reads none.
+                // SAFETY: the call sets no groups, so it reads no memory.
                 let groups = unsafe { libc::setgroups(0, std::ptr::null()) == 0 };
-                // SAFETY: numbers.
+                // SAFETY: the arguments are numbers.
                 let group = unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) == 0 };
-                // SAFETY: numbers.
+                // SAFETY: the arguments are numbers.
                 let user = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 };
                 groups && group && user && rest_of_the_drop(*psx, ruleset)
             }
@@ -142,16 +142,16 @@ fn rest_of_the_drop(psx: Psx, ruleset: c_long) -> bool {
     static HEADER: [u32; 2] = [0x2008_0522, 0];
     static NONE: [u32; 6] = [0; 6];
     let (header, none) = (HEADER.as_ptr() as c_long, NONE.as_ptr() as c_long);
-    // SAFETY: the kernel reads both.
+    // SAFETY: the kernel reads the header and the sets, which are statics.
     let sets = unsafe { psx(libc::SYS_capset, header, none, 0, 0, 0, 0) == 0 };
     let no_new_privs = c_long::from(libc::PR_SET_NO_NEW_PRIVS);
-    // SAFETY: numbers.
+    // SAFETY: the arguments are numbers.
     let privs = unsafe { psx(libc::SYS_prctl, no_new_privs, 1, 0, 0, 0, 0) == 0 };
-    // SAFETY: numbers.
+    // SAFETY: the arguments are numbers.
     sets && privs && unsafe { psx(libc::SYS_landlock_restrict_self, ruleset, 0, 0, 0, 0, 0) == 0 }
 }
 
-/// A ruleset that forbids to make block devices: it is there, and in nobody's way.
+/// Creates a ruleset that forbids only the creation of block devices. It has no effect on this program.
 fn ruleset() -> c_long {
     static MAKE_BLOCK: u64 = 1 << 11;
     // SAFETY: the kernel reads eight bytes.
@@ -159,34 +159,36 @@ fn ruleset() -> c_long {
 }
 
 fn symbol(library: &CStr, name: &CStr) -> Result<*mut libc::c_void> {
-    // SAFETY: both libraries that are asked for may be loaded at any time.
+    // SAFETY: the two libraries that this program loads have no constructors with requirements.
     let loaded = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW) };
     ensure!(!loaded.is_null(), "{} cannot be loaded", library.to_string_lossy());
     // SAFETY: the name is a string.
     let symbol = unsafe { libc::dlsym(loaded, name.as_ptr()) };
-    ensure!(!symbol.is_null(), "no {} in it", name.to_string_lossy());
+    ensure!(!symbol.is_null(), "the library has no {}", name.to_string_lossy());
     Ok(symbol)
 }
 
 fn libpsx_of_c() -> Result<Psx> {
     let symbol = symbol(c"libpsx.so.2", c"psx_syscall6")?;
-    // SAFETY: sys/psx_syscall.h declares it like this.
+    // SAFETY: sys/psx_syscall.h declares the function with this type.
     Ok(unsafe { std::mem::transmute::<*mut libc::c_void, Psx>(symbol) })
 }
 
-/// As `bench/engines/build baseline-server` leaves it; the driver starts this program in the root of the project.
+/// Loads the library that `bench/engines/build baseline-server` builds. The driver starts this program in the root of
+/// the
+/// project.
 fn baseline() -> Result<Engine> {
     let library = c"target/bench/engines/baseline.so";
     let perform = symbol(library, c"perform")?;
-    // SAFETY: engine.h declares it like this.
+    // SAFETY: engine.h declares the function with this type.
     let perform = unsafe { std::mem::transmute::<*mut libc::c_void, Perform>(perform) };
     let drop = symbol(library, c"drop_privileges")?;
-    // SAFETY: engine.h declares it like this.
+    // SAFETY: engine.h declares the function with this type.
     let drop = unsafe { std::mem::transmute::<*mut libc::c_void, Drop>(drop) };
     Ok(Engine::Baseline(perform, drop))
 }
 
-/// Wakes at fixed times, and keeps the longest delay.
+/// Wakes at fixed times and records the longest delay.
 fn watch(delay: &AtomicU64) {
     let mut due = Instant::now();
     loop {
@@ -228,9 +230,9 @@ fn timed(what: impl FnOnce() -> bool, failed: &mut u64, times: &mut Vec<u128>) {
     *failed += u64::from(!done);
 }
 
-/// Does what it is told, beside those that serve.
+/// Executes the commands beside the threads that serve.
 fn obey(engine: &Engine, lines: &Receiver<String>) -> Result<()> {
-    let what = lines.recv().context("nothing to do")?;
+    let what = lines.recv().context("no command came")?;
     let (mut failed, mut times, mut delays) = (0, Vec::new(), Delays::default());
     delays.end();
     delays = Delays::default();
@@ -250,15 +252,15 @@ fn obey(engine: &Engine, lines: &Receiver<String>) -> Result<()> {
                     break true;
                 }
             };
-            ensure!(!over, "the load was over before there was any");
+            ensure!(!over, "the load was over before the first request");
             delays.end();
             delays = Delays::default();
             timed(|| engine.drop_privileges(), &mut failed, &mut times);
             std::thread::sleep(EVERY);
             delays.end();
-            lines.recv().context("not told when it is over")?;
+            lines.recv().context("no line came after the drop")?;
         }
-        _ => bail!("what is {what}?"),
+        _ => bail!("unknown command: {what}"),
     }
     println!(
         "{failed} {} | {} | {}",
@@ -281,7 +283,7 @@ async fn serve(listener: std::net::TcpListener) -> Result<()> {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("uid {uid}")))))
             });
             let http = hyper::server::conn::http1::Builder::new();
-            // A client that goes away is no concern of ours.
+            // It is no error if a client closes its connection.
             let _ = http.serve_connection(TokioIo::new(stream), answer).await;
         });
     }
@@ -290,7 +292,7 @@ async fn serve(listener: std::net::TcpListener) -> Result<()> {
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let engine = Engine::of(&args.next().context("which engine?")?)?;
-    let idle: usize = args.next().context("how many idle threads?")?.parse()?;
+    let idle: usize = args.next().context("the number of idle threads is missing")?.parse()?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?.port());
@@ -317,7 +319,7 @@ fn main() -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_io().build()?;
     runtime.spawn(serve(listener));
     obey(&engine, &lines)?;
-    // It goes on serving until it is killed.
+    // The server runs until it is killed.
     loop {
         std::thread::park();
     }

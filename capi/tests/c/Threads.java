@@ -1,17 +1,17 @@
-// Threads.java: a pool of the Java machine's own threads, and those that it has besides.
-// Each thread of the pool says what it may do, when the call has been made; so does /proc, of every thread.
+// Threads.java: tests a pool of Java threads, and the internal threads of the Java virtual machine.
+// After the call, each thread of the pool reports its own state. /proc shows the state of every thread.
 import java.nio.file.*;
 import java.util.*;
 import java.util.concurrent.*;
 
 public class Threads {
-    /** no_new_privs in every thread, by psx_syscall3(): 0, or -1. */
+    /** Sets no_new_privs in every thread by psx_syscall3(). Returns 0 or -1. */
     static native int noNewPrivs();
 
-    /** What prctl(2) says of the calling thread. */
+    /** Returns no_new_privs of the calling thread, as prctl(2) reports it. */
     static native int hasNoNewPrivs();
 
-    /** What /proc says of each thread. */
+    /** Counts the values of no_new_privs that /proc shows for the threads. */
     static Map<String, Integer> seen() throws Exception {
         Map<String, Integer> counts = new TreeMap<>();
         try (DirectoryStream<Path> tasks = Files.newDirectoryStream(Path.of("/proc/self/task"))) {
@@ -21,7 +21,7 @@ public class Threads {
                         if (line.startsWith("NoNewPrivs:")) counts.merge(line.split("\t")[1], 1, Integer::sum);
                     }
                 } catch (java.io.IOException over) {
-                    // It has ended since.
+                    // The thread has ended meanwhile.
                 }
             }
         }
@@ -50,7 +50,7 @@ public class Threads {
             Map<String, Integer> counts = seen();
             check(counts.keySet().equals(Set.of("" + expected)), counts);
             check(counts.get("" + expected) > count, counts);
-            // And while memory is cleaned up.
+            // Calls also work while the garbage collector runs.
             for (int n = 0; n < 200; n++) {
                 byte[] garbage = new byte[1 << 20];
                 if (n % 20 == 0) System.gc();

@@ -1,5 +1,5 @@
-/* A thread has an alternate signal stack of AT_MINSIGSTKSZ bytes, which is what a signal frame takes, with an
-   unmapped page below it. The call is made in that thread all the same. */
+/* A thread has an alternate signal stack of AT_MINSIGSTKSZ bytes, the size of one signal frame, and an unmapped page
+   below it. The call still works in that thread. */
 #include "threads.h"
 
 #include <signal.h>

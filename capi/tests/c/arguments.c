@@ -1,5 +1,5 @@
-/* How psx_syscall() brings its arguments to the kernel: as the original's header makes of it, a variadic call,
-   and (compiled with -DOURS) as ours does. */
+/* Tests how psx_syscall() passes its arguments to the kernel: as the variadic call of the original's header, and
+   (compiled with -DOURS) as this library's header does. */
 #include "threads.h"
 
 #include <errno.h>
@@ -31,18 +31,18 @@ int main(void) {
     CHECK(psx_syscall(SYS_getpgid, getpid()) == getpgid(0));
     CHECK(psx_syscall(SYS_getpgid, -1) == -1 && errno == ESRCH);
 
-    /* Two, and the kernel wants the other three to be zero. */
+    /* Two arguments; the kernel requires the other three to be zero. */
     CHECK(psx_syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1) == 0);
     CHECK(psx_syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 1) == -1 && errno == EINVAL);
-    /* Three, and then two. */
+    /* Three arguments, and then two. */
     CHECK(psx_syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, cap_chown) >= 0);
-    /* Four, and then one; and five. */
+    /* Four arguments, then one, then five. */
     CHECK(psx_syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, cap_chown, 0) >= 0);
     CHECK(psx_syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, cap_chown, 1) == -1);
     CHECK(psx_syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, cap_chown, 0, 0) >= 0);
     CHECK(psx_syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, cap_chown, 0, 1) == -1);
 
-    /* Five of six, and six: pointers among them, and the last must be zero. */
+    /* Five of six arguments, and then six. Some are pointers, and the last must be zero. */
     CHECK(psx_syscall(SYS_process_vm_readv, getpid(), &here, 1, &there, 1) == sizeof to);
     CHECK(strcmp(to, from) == 0);
     memset(to, 0, sizeof to);
@@ -50,7 +50,7 @@ int main(void) {
     CHECK(strcmp(to, from) == 0);
     CHECK(psx_syscall(SYS_process_vm_readv, getpid(), &here, 1, &there, 1, 1) == -1 && errno == EINVAL);
 
-    /* A number of arguments that nobody gives. */
+    /* An invalid number of arguments. */
     CHECK(__psx_syscall(SYS_getpid, 0L, 0L, 0L, 0L, 0L, 0L, 7L) == -1 && errno == EINVAL);
     CHECK(__psx_syscall(SYS_getpid, 0L, 0L, 0L, 0L, 0L, 0L, -1L) == -1 && errno == EINVAL);
     puts("as given");

@@ -1,4 +1,4 @@
-/* causes CASE: what a call comes to that the kernel leaves no room for, or that is made in the middle of another. */
+/* causes CASE: tests a call for which a resource is missing, and a call that is made inside another call. */
 #include "threads.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-/* How many threads there are. */
+/* The number of threads. */
 static int threads = 5;
 
 static int says(const char *part) {
@@ -21,7 +21,7 @@ static int says(const char *part) {
     return strstr(text, part) != NULL;
 }
 
-/* With none of that left the call fails, and changes nothing; when there is some again, it is made. */
+/* Without the resource, the call fails and changes nothing. When the resource is back, the call succeeds. */
 static void without(__rlimit_resource_t resource, rlim_t left, int error, const char *why) {
     struct rlimit before, none;
     long result;
@@ -41,7 +41,7 @@ static void without(__rlimit_resource_t resource, rlim_t left, int error, const 
     CHECK(all_have("NoNewPrivs", "1", threads));
 }
 
-/* A filter's SIGSYS interrupts the very call, and its handler makes another. */
+/* SIGSYS of a filter interrupts the call itself, and its handler makes another call. */
 static volatile sig_atomic_t other_nice, handled, inner, inner_errno, explained;
 static void on_sigsys(int signal) {
     (void)signal;
@@ -79,7 +79,7 @@ static void from_its_handler(void) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 2);
-    /* A few threads need no new memory. */
+    /* A few threads require no new memory. */
     if (strcmp(argv[1], "ENOMEM") == 0) threads = 301;
     sleepers(threads - 1);
     if (strcmp(argv[1], "ENOMEM") == 0) without(RLIMIT_AS, 0, ENOMEM, "ENOMEM");

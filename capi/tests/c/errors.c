@@ -1,4 +1,4 @@
-/* What errno and psx_strerror() say. */
+/* Tests what errno and psx_strerror() report. */
 #include "threads.h"
 
 #include <errno.h>
@@ -17,8 +17,8 @@ static int says(const char *part) {
     return unreachable == 0 && strstr(text, part) != NULL;
 }
 
-static void *nobody_failed_here(void *unused) {
-    CHECK(says("nothing is known"));
+static void *has_no_failure(void *unused) {
+    CHECK(says("no recent failure"));
     return unused;
 }
 
@@ -28,7 +28,7 @@ static void *fail_often(void *unused) {
     return unused;
 }
 
-/* As pthread_sigmask(3) does not let a program block signal 33. */
+/* Blocks all signals by the system call. pthread_sigmask(3) does not let a program block signal 33. */
 static void *block_everything(void *place) {
     unsigned long everything = ~0UL;
     CHECK(syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, NULL, 8) == 0);
@@ -40,7 +40,7 @@ static void *block_everything(void *place) {
 int main(void) {
     pthread_t thread;
     pid_t tids[3] = {-7, -7, -7};
-    CHECK(says("nothing is known"));
+    CHECK(says("no recent failure"));
     sleepers(2);
 
     CHECK(psx_syscall(SYS_setuid, -1) == -1 && errno == EINVAL);
@@ -49,10 +49,10 @@ int main(void) {
     CHECK(says("the call is refused: it ends"));
     CHECK(psx_syscall(SYS_setgroups, 1, NULL) == -1 && errno == (geteuid() == 0 ? EFAULT : EPERM));
     CHECK(says(geteuid() == 0 ? "EFAULT (Bad address)" : "EPERM"));
-    CHECK(pthread_create(&thread, NULL, nobody_failed_here, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, has_no_failure, NULL) == 0 && pthread_join(thread, NULL) == 0);
     CHECK(says(geteuid() == 0 ? "EFAULT" : "EPERM"));
 
-    /* Room for nothing, for the zero, for a part. */
+    /* No room; room for the zero only; room for a part of the text. */
     strcpy(text, "untouched");
     psx_strerror(text, 0, NULL, 0);
     CHECK(strcmp(text, "untouched") == 0);
@@ -63,9 +63,9 @@ int main(void) {
     CHECK(psx_strerror(NULL, 0, NULL, 0) == 0);
     CHECK(psx_strerror(NULL, 5, NULL, 5) == 0);
 
-    /* Eight later failures. */
+    /* Eight later failures replace this thread's failure. */
     CHECK(pthread_create(&thread, NULL, fail_often, NULL) == 0 && pthread_join(thread, NULL) == 0);
-    CHECK(says("nothing is known"));
+    CHECK(says("no recent failure"));
 
     CHECK(psx_set_sensitivity((psx_sensitivity_t)3) == -1 && errno == EINVAL);
     CHECK(psx_set_sensitivity((psx_sensitivity_t)-1) == -1 && errno == EINVAL);

@@ -1,4 +1,4 @@
-/* Whose failure psx_strerror() explains: that of the thread that asks, and its latest. */
+/* psx_strerror() explains the most recent failure of the thread that calls it. */
 #include "threads.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ static int says(const char *part) {
     return strstr(text, part) != NULL;
 }
 
-/* Calls that fail for a reason of their own each. */
+/* Calls that fail, each for a different reason. */
 static const struct {
     long nr;
     const char *why;
@@ -54,11 +54,11 @@ static void *fails_and_ends(void *unused) {
 }
 static void *asks(void *again) {
     *(int *)again = &errno == errno_of_the_dead;
-    CHECK(says("nothing is known"));
+    CHECK(says("no recent failure"));
     return NULL;
 }
 
-/* A new thread is given the stack, and errno's place with it, of one that failed and is no more. */
+/* A new thread gets the stack, and so the address of errno, of a thread that failed and has ended. */
 static void not_its_predecessors(void) {
     pthread_t thread;
     int again = 0, tries;
@@ -69,7 +69,7 @@ static void not_its_predecessors(void) {
     CHECK(again);
 }
 
-/* What these functions refuse by themselves is a failure too, and the latest then. */
+/* A call that these functions refuse themselves is a failure too, and replaces the earlier one. */
 static void its_latest(void) {
     CHECK(psx_syscall(SYS_close, -1) == -1 && errno == EBADF && says("EBADF"));
     CHECK(__psx_syscall(SYS_getpid, 0L, 0L, 0L, 0L, 0L, 0L, 7L) == -1 && errno == EINVAL);
@@ -79,7 +79,7 @@ static void its_latest(void) {
     CHECK(says("sensitivity"));
 }
 
-/* No end of the room is no room less. */
+/* A huge buffer size works like a sufficient one. */
 static void room_without_end(void) {
     char text[200];
     pid_t tid = -7;

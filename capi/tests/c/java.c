@@ -1,4 +1,4 @@
-/* What Threads.java calls. */
+/* The native methods of Threads.java. */
 #include <jni.h>
 #include <sys/prctl.h>
 #include <sys/psx_syscall.h>

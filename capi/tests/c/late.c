@@ -1,5 +1,5 @@
-/* late LIBRARY [SYMBOL]: the library comes into a program that has threads, and is sent away again. SYMBOL is a
-   function that sets no_new_privs; psx_syscall3 otherwise. */
+/* late LIBRARY [SYMBOL]: loads the library into a program that already has threads, and unloads it again. SYMBOL is
+   a function that sets no_new_privs. The default is psx_syscall3. */
 #include "threads.h"
 
 #include <dlfcn.h>
@@ -26,7 +26,7 @@ int main(int argc, char **argv) {
     sleepers(4);
     privileges(argv[1], argv[2]);
     CHECK(all_have("NoNewPrivs", "1", 5));
-    /* The C library's own call on every thread, by the same signal, and then once more ours. */
+    /* The C library's own call on every thread uses the same signal. After it, this library makes one more call. */
     CHECK(setresuid(-1, -1, -1) == 0);
     privileges(argv[1], argv[2]);
     puts("still here");

@@ -1,4 +1,4 @@
-/* psx_syscall() evaluates each argument once, whatever it makes of it. */
+/* psx_syscall() evaluates each argument exactly once. */
 #include "threads.h"
 
 #include <sys/psx_syscall.h>

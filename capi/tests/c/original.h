@@ -1,4 +1,4 @@
-/* The interface as programs were compiled with that use the original's header. */
+/* The interface of the original's header, as programs were compiled with it. */
 #ifndef ORIGINAL_H
 #define ORIGINAL_H
 

@@ -1,4 +1,4 @@
-// Threads that the languages' own libraries make: std::thread, and a pool of OpenMP.
+// Tests threads that language libraries create: std::thread, and a pool of OpenMP.
 #include "threads.h"
 
 #include <sys/prctl.h>

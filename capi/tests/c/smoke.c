@@ -1,4 +1,4 @@
-/* The least a program does: however it was linked, the call reaches its threads. */
+/* A minimal program: however it was linked, the call reaches its threads. */
 #include "threads.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Threads that sleep, and what the kernel says of every thread of the process. */
+/* Provides threads that sleep, and reads the kernel's view of every thread of the process. */
 #ifndef THREADS_H
 #define THREADS_H
 
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Says what does not hold, and ends the program. */
+/* If the condition is false, prints it and ends the program. */
 #define CHECK(condition)                                                               \
     do {                                                                               \
         if (!(condition)) {                                                            \
@@ -29,7 +29,7 @@ static inline void sleepers(int count) {
     while (count-- > 0) CHECK(pthread_create(&thread, NULL, sleep_for_ever, NULL) == 0);
 }
 
-/* In how many threads a line of /proc/self/task/TID/status is just "FIELD:\tVALUE". */
+/* Counts the threads whose /proc/self/task/TID/status has exactly the line "FIELD:\tVALUE". */
 static inline int threads_with(const char *field, const char *value, int *all) {
     DIR *tasks = opendir("/proc/self/task");
     struct dirent *task;
@@ -52,7 +52,7 @@ static inline int threads_with(const char *field, const char *value, int *all) {
     return count;
 }
 
-/* Whether `expected` threads are there, and all of them have that line. */
+/* Returns whether there are `expected` threads and all of them have that line. */
 static inline int all_have(const char *field, const char *value, int expected) {
     int all;
     int count = threads_with(field, value, &all);

@@ -1,4 +1,4 @@
-/* twice LIBRARY COPY: two copies in one process, in turn and at the same time. */
+/* twice LIBRARY COPY: uses two copies of the library in one process, in turn and at the same time. */
 #include "threads.h"
 
 #include <dlfcn.h>
@@ -24,7 +24,7 @@ static void *all_the_time(void *copy) {
     return (void *)calls;
 }
 
-/* What the kernel says of the timer slack of every thread. */
+/* Returns whether /proc shows this timer slack for every thread. */
 static int all_slack(long value) {
     DIR *tasks = opendir("/proc/self/task");
     struct dirent *task;

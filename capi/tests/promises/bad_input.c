@@ -1,4 +1,4 @@
-/* What is no call, or none that every thread could make. */
+/* Tests arguments that are not valid, and calls that not every thread could make. */
 #include "promises.h"
 #include <limits.h>
 
@@ -36,7 +36,7 @@ static void argument_counts(void) {
     all_have("NoNewPrivs", 0);
 }
 
-/* prctl(2) wants zero where psx_syscall3() has no argument for it. */
+/* prctl(2) requires zero in arguments that psx_syscall3() does not have. */
 static void unused_arguments(void) {
     sleepers(2);
     errno = 0;
@@ -58,7 +58,7 @@ static void numbers(void) {
         CHECK(psx_syscall3(none[i], 0, 0, 0) == -1);
         CHECK(errno == ENOSYS);
     }
-    /* The kernel looks at the lower half. */
+    /* The kernel uses only the lower half of the number. */
     CHECK(psx_syscall3(SYS_getpid | 1l << 32, 0, 0, 0) == getpid());
     CHECK(no_new_privs() == 0);
     all_have("NoNewPrivs", 1);
@@ -77,7 +77,8 @@ static void pointers(void) {
     all_have("NoNewPrivs", 1);
 }
 
-/* The call is refused, and everybody is as before. In a child: what follows may be anything. */
+/* The call is refused and no thread has changed. The test runs in a child, because a call that is made could do
+   anything. */
 static long nr, first, second;
 static void is_refused(void) {
     uint64_t before = 0, after = 0;
@@ -100,7 +101,7 @@ static void is_refused(void) {
 static void refused(long number, long a, long b) {
     nr = number, first = a, second = b;
     int status = in_child(is_refused);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) wrong("%s", "the process ended without a word");
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) wrong("%s", "the process ended and printed nothing");
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 42) wrong("the process: %s", ending(status));
 }
 static void refused_fork(void) { refused(SYS_fork, 0, 0); }
@@ -129,15 +130,15 @@ CASES({"null_pointers", "psx_load_syscalls(NULL, NULL)", null_pointers},
       {"macro_with_two", "the same by psx_syscall() with two arguments", macro_with_two},
       {"numbers", "call numbers that do not exist: ENOSYS", numbers},
       {"pointers", "null and wild pointers for the kernel: EFAULT", pointers},
-      {"fork", "fork for everybody: EINVAL", refused_fork},
+      {"fork", "fork in every thread: EINVAL", refused_fork},
       {"fork_wide", "fork with a bit above the lower half of its number: EINVAL", refused_wide},
-      {"vfork", "vfork for everybody: EINVAL", refused_vfork},
+      {"vfork", "vfork in every thread: EINVAL", refused_vfork},
       {"execve", "execve of a file that does not exist: EINVAL", refused_execve},
-      {"exit", "exit for everybody: EINVAL", refused_exit},
+      {"exit", "exit in every thread: EINVAL", refused_exit},
       {"exit_group", "exit_group: EINVAL", refused_exit_group},
       {"rt_sigreturn", "rt_sigreturn: EINVAL", refused_sigreturn},
       {"rt_sigprocmask", "rt_sigprocmask that blocks all signals: EINVAL", refused_sigprocmask},
-      {"pause", "pause for everybody: EINVAL", refused_pause},
+      {"pause", "pause in every thread: EINVAL", refused_pause},
       {"sigaltstack", "sigaltstack: EINVAL", refused_altstack},
       {"arch_prctl", "arch_prctl(ARCH_SET_FS, 0): EINVAL", refused_fs},
       {"strict", "prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT): EINVAL", refused_strict},

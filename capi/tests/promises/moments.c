@@ -1,4 +1,4 @@
-/* A call at an unusual moment of a process or a thread. */
+/* Tests a call at an unusual moment of a process or a thread. */
 #include "promises.h"
 
 static void covered(long id) {
@@ -55,7 +55,7 @@ __attribute__((destructor)) static void destructor(void) {
     if (strcmp(chosen, "destructor") == 0) calls_and_ends();
 }
 
-/* Another thread goes on calling while the process exits; the last handler waits for it to have. */
+/* Another thread continues to call while the process exits. The last exit handler waits until it has called again. */
 static atomic_long calls;
 static void *calls_for_ever(void *unused) {
     threads_begun++;
@@ -168,7 +168,7 @@ CASES({"constructor", "before main, from a constructor", before_main},
       {"atexit_before_first", "from an exit handler that was registered before the first call", atexit_before_first},
       {"atexit_after_first", "from an exit handler that was registered after the first call", atexit_after_first},
       {"destructor", "after main, from a destructor", destructor_case},
-      {"thread_after_main", "another thread goes on calling while the process exits", thread_after_main},
+      {"thread_after_main", "another thread continues to call while the process exits", thread_after_main},
       {"cancel_deferred", "the calling thread is cancelled (deferred), 100 times", cancel_deferred},
       {"cancel_asynchronous", "the calling thread is cancelled (asynchronously), 100 times", cancel_asynchronous},
       {"cancel_waiting_deferred", "the same (deferred) while it waits for other callers", cancel_waiting_deferred},

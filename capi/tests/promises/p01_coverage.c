@@ -1,4 +1,4 @@
-/* P1, coverage: every thread performs the call, whoever made it, and once. */
+/* P1, coverage: every thread performs the call once, however the thread was created. */
 #include "promises.h"
 #include <sys/mount.h>
 
@@ -41,7 +41,7 @@ static void raw_null_tls_fails(void) {
     CHECK(uid_here() == 1001);
 }
 
-/* A caller without any libc of its own. */
+/* The caller is a thread that libc does not know. */
 static atomic_long raw_result = 1;
 static void raw_calls(void) {
     raw_result = no_new_privs();
@@ -62,7 +62,7 @@ static void many(void) {
     all_have("Uid", 1001);
 }
 
-/* Makes threads that end at once, and now and then one that stays. */
+/* Creates threads that end at once, and sometimes a thread that stays. */
 static void *ends_at_once(void *unused) { return unused; }
 static void *makes_threads(void *unused) {
     threads_begun++;
@@ -83,7 +83,7 @@ static void churn(void) {
     }
 }
 
-/* Each raw thread makes its successor and ends: a single thread that is never where one looked. */
+/* Each raw thread creates its successor and ends. The thread therefore always has another tid than a moment ago. */
 static atomic_int hops;
 enum { HOPPER_STACKS = 64 };
 static char *hopper_stacks;
@@ -93,7 +93,7 @@ static void hopper(void) {
     int n = ++hops % HOPPER_STACKS;
     char *top = hopper_stacks + (n + 1) * RAW_STACK;
     if (over) raw_sleeper();
-    /* An ancestor that got no CPU since may not be gone from there. */
+    /* An earlier thread that got no CPU since then may still be on this stack. */
     while (hopper_lives[n]) RAW(SYS_sched_yield);
     hopper_lives[n] = 1;
     while (raw_thread(THREAD_FLAGS | CLONE_CHILD_CLEARTID, top, NULL, (int *)&hopper_lives[n], hopper) < 0) {}
@@ -107,7 +107,7 @@ static void hopping(void) {
         int before = hops;
         CHECK(set_uid(id) == 0);
         all_have("Uid", id);
-        /* It has run on, in the new state. */
+        /* The thread has continued, in the new state. */
         while (hops == before) sched_yield();
     }
 }
@@ -135,7 +135,7 @@ static void once_beside_churn(void) {
     all_have("Seccomp_filters", before + 100);
 }
 
-/* The kernel gives a filter to all threads by itself, if it is asked to; once is enough. */
+/* If a filter is installed with TSYNC, the kernel gives it to all threads. The call must then be made once. */
 static void once_by_the_kernel(void) {
     sleepers(3);
     CHECK(no_new_privs() == 0);
@@ -146,7 +146,7 @@ static void once_by_the_kernel(void) {
     }
 }
 
-/* The next task of this PID namespace gets this number. */
+/* Makes the next task of this PID namespace get this number. */
 static int next_tid(int tid) {
     char text[16];
     int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
@@ -188,14 +188,14 @@ static void sparse_tids(void) {
 
 CASES({"pthreads", "20 pthreads", pthreads},
       {"raw_without_tls", "threads by clone(2) that share their maker's thread pointer", raw_without_tls},
+      {"raw_without_tls", "threads by clone(2) that share their creator's thread pointer", raw_without_tls},
       {"raw_with_tls", "threads by clone(2) with a thread pointer of their own", raw_with_tls},
-      {"raw_null_tls", "threads by clone(2) whose thread pointer is null", raw_null_tls},
       {"raw_null_tls_fails", "the call fails in a thread whose thread pointer is null", raw_null_tls_fails},
       {"raw_caller", "the caller is a thread by clone(2)", raw_caller},
       {"many", "2000 threads", many},
-      {"churn", "threads are made and end during 200 calls", churn},
-      {"hopping", "a thread that makes its successor and ends, for ever; 200 calls", hopping},
+      {"churn", "threads are created and end during 200 calls", churn},
+      {"hopping", "a thread that creates its successor and ends, for ever; 200 calls", hopping},
       {"once", "30 seccomp filters: each thread has 30", once},
-      {"once_beside_churn", "100 filters while threads are made: each thread has 100", once_beside_churn},
+      {"once_beside_churn", "100 filters while threads are created: each thread has 100", once_beside_churn},
       {"once_by_the_kernel", "5 filters with SECCOMP_FILTER_FLAG_TSYNC: each thread has 5", once_by_the_kernel},
       {"sparse_tids", "100 threads whose tids lie far apart: memory taken by 10 calls", sparse_tids})

@@ -1,4 +1,4 @@
-/* P2, nothing on failure: after an error all is as it was, in every thread. */
+/* P2, nothing on failure: after an error, the state of every thread is unchanged. */
 #include "promises.h"
 
 static void *calls_without_capabilities(void *unused) {
@@ -62,14 +62,14 @@ static void blocked_thread(void) {
     all_have("Uid", 1002);
 }
 
-/* While the call waits for a thread, has another one performed it already? */
+/* Checks that no other thread has performed the call while the call still waits for a thread. */
 static void *watches(void *unused) {
     threads_begun++;
     while (uid_here() == 0) sleep_ms(1);
-    wrong("a thread is changed while another one cannot be");
+    wrong("a thread is changed while another thread cannot be");
     return unused;
 }
-static void nobody_before_all(void) {
+static void unchanged_while_waiting(void) {
     need_root();
     sleepers(4);
     thread(watches, NULL);
@@ -89,7 +89,7 @@ static void no_such_call(void) {
     all_have("NoNewPrivs", 1);
 }
 
-/* The kernel itself cannot give a filter to a thread that has one of its own. It names that thread. */
+/* The kernel itself cannot give a filter to a thread that has its own filter. It returns that thread's tid. */
 static void *has_a_filter(void *unused) {
     CHECK(RAW(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &allows_all) == 0);
     return sleeper(unused);
@@ -113,6 +113,7 @@ static void out_of_sync(void) {
 CASES({"caller_fails", "the call fails in the caller and would succeed in the others", caller_fails},
       {"queue_full", "no signal can be queued (RLIMIT_SIGPENDING 0)", queue_full},
       {"blocked_thread", "a thread blocks all signals; later it does not", blocked_thread},
-      {"nobody_before_all", "a thread blocks all signals: what the others see meanwhile", nobody_before_all},
+      {"unchanged_while_waiting", "a thread blocks all signals: what the others see meanwhile",
+       unchanged_while_waiting},
       {"no_such_call", "a call that fails everywhere", no_such_call},
-      {"out_of_sync", "a filter with SECCOMP_FILTER_FLAG_TSYNC, and a thread has one of its own: ESRCH", out_of_sync})
+      {"out_of_sync", "a filter with SECCOMP_FILTER_FLAG_TSYNC, and a thread has its own filter: ESRCH", out_of_sync})

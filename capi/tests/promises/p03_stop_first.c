@@ -1,8 +1,8 @@
 /*
- * P3, stop first: nobody runs in the old state once any thread has the new one. The id only rises. A worker asks
- * the kernel for the id that the caller has at that moment, and then for its own, which must not be lower; nor
- * may that of a child be which it forks then. A library that keeps the threads it has changed until all are
- * changed hides what goes on meanwhile from them, but not from those it has not reached.
+ * P3, stop first: no thread runs in the old state once any thread has the new state. The id only rises. A worker
+ * asks the kernel for the id that the caller has at that moment, and then for its own id, which must not be lower.
+ * The id of a child that it forks then must not be lower either. A library could hold the threads that it has
+ * changed until all are changed. That would hide the interval from those threads, but not from unchanged ones.
  */
 #include "promises.h"
 
@@ -10,7 +10,7 @@
 static atomic_long looks, behind, forks, old_children;
 static char caller[16];
 
-/* What the caller has now, by a file of /proc that is read again. */
+/* Returns the caller's present id. It reads the same open file of /proc again. */
 static long id_of_caller(int status) {
     char text[1024];
     long n = RAW(SYS_pread64, status, text, sizeof text - 1, 0);
@@ -83,7 +83,7 @@ static void forkers(void) {
     over = 1;
 }
 
-/* Without the library: the observers do notice a caller that is alone with its change. */
+/* Without the library: the observers notice if only the caller has changed. */
 static void observers(void) {
     begin();
     for (int i = 0; i < 2; i++) thread(i ? worker : forker, NULL);

@@ -1,4 +1,4 @@
-/* P4: a thread may be stopped with any lock of libc in its hands; the call waits for none. */
+/* P4: a thread may be stopped while it owns any lock of libc. The call waits for no such lock. */
 #include "promises.h"
 #include <dlfcn.h>
 #include <malloc.h>
@@ -18,7 +18,7 @@ static void beside(int threads, void *(*body)(void *), int calls) {
     for (int n = 1; n <= calls; n++) CHECK(set_uid(1000 + n) == 0);
     all_have("Uid", 1000 + calls);
 }
-/* A process that has not called yet has everything to allocate still. */
+/* In a process that has not called yet, the library would still have to allocate everything. */
 static void first_calls(void) {
     for (int i = 0; i < 8; i++) thread(allocates, NULL);
     await(8);
@@ -46,7 +46,7 @@ static void stdio(void) {
     beside(100, prints, 20);
 }
 
-/* The library has to speak, while others hold the lock of the stream. */
+/* The library has to print a warning while other threads own the lock of the stream. */
 static void *prints_without_capabilities(void *unused) {
     drop_own_capabilities();
     return prints(unused);
@@ -74,7 +74,7 @@ static void loader(void) {
     beside(20, loads, 100);
 }
 
-/* The child of such a pthread_create waits, all signals blocked, for its maker. */
+/* The child of such a pthread_create blocks all signals and waits for the thread that creates it. */
 static void *nothing(void *unused) { return unused; }
 static void *makes_with_affinity(void *unused) {
     cpu_set_t cpus;

@@ -1,15 +1,15 @@
-/* P5, it ends: with an error and nothing changed, if a thread cannot be stopped. */
+/* P5, it ends: if a thread cannot be stopped, the call ends with an error and nothing has changed. */
 #include "promises.h"
 #include <sys/ptrace.h>
 
 static pid_t tracer;
 
-/* An end is what is promised; then all or none. */
+/* The promise is that the call ends, and that all threads or none have changed. */
 static void ends(void) {
     errno = 0;
     long result = set_uid(1001);
     int error = errno, all;
-    /* A process does not end before its tracer has been told. */
+    /* A traced process ends only after its tracer has been told. */
     if (tracer != 0) kill(tracer, SIGKILL);
     int old = lacking("Uid", "1001", &all), new = lacking("Uid", "0", &all);
     if (result == 0 && old == 0) ok("%s", "");
@@ -66,7 +66,8 @@ static void vfork_for(int seconds) {
 static void vfork_short(void) { vfork_for(1); }
 static void vfork_long(void) { vfork_for(3600); }
 
-/* All on one CPU, the caller with a real-time priority: who spins keeps the others from answering. */
+/* All threads are on one CPU and the caller has a real-time priority. A caller that spins keeps the others from
+   answering. */
 static void real_time(void) {
     need_root();
     cpu_set_t one;

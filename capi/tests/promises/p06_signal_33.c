@@ -1,4 +1,4 @@
-/* P6: whoever else uses signal 33 gets what was sent to him, as he asked for it. */
+/* P6: other code that uses signal 33 gets the signals that were sent to it, in the way that it requested. */
 #include "promises.h"
 
 static atomic_long value, code, calls;
@@ -33,7 +33,7 @@ static void arrives(void) {
         CHECK(calls == 1);
         CHECK(value == number);
         CHECK(code == SI_QUEUE);
-        if (mask != wanted) wrong("its handler ran with the mask %lx, not %lx", (long)mask, (long)wanted);
+        if (mask != wanted) wrong("the handler ran with the mask %lx, not %lx", (long)mask, (long)wanted);
     }
     RAW(SYS_rt_sigprocmask, SIG_BLOCK, 0, &after, sizeof after);
     CHECK(before == after);
@@ -69,7 +69,7 @@ static void ignored(void) {
     signal_self();
 }
 
-/* No pthreads here: the first of them makes glibc take the signal. */
+/* No pthreads here: glibc takes the signal when the first one is created. */
 static void dies_of_it(void) {
     raw_threads(3, 0, NULL, raw_sleeper);
     CHECK(no_new_privs() == 0);
@@ -79,7 +79,7 @@ static void dies_of_it(void) {
 static void by_default(void) {
     int status = in_child(dies_of_it);
     if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGNAL)
-        wrong("a signal 33 of the program's own: %s, not killed by signal 33", ending(status));
+        wrong("a signal 33 that is the program's own: %s, not killed by signal 33", ending(status));
 }
 
 static void reset_once(void) {
@@ -96,7 +96,7 @@ static void reset_hand(void) {
         wrong("the second signal to an SA_RESETHAND handler: %s, not killed by signal 33", ending(status));
 }
 
-/* Values sent to a thread while calls are made: each comes once. */
+/* Values are sent to a thread while calls are made. Each value arrives once. */
 #define SENT 2000
 static atomic_int received[SENT];
 static void counts(int signal, siginfo_t *info, void *context) {
@@ -138,16 +138,16 @@ static void libc_setresuid(void) {
     while (!done) CHECK(set_uid(++id) == 0);
     CHECK(set_uid(++id) == 0);
     all_have("Uid", id);
-    /* The saved id is what libc changes; read it in this thread and in status. */
+    /* libc changes the saved id. It is read in this thread and in the status files. */
     unsigned ids[3];
     RAW(SYS_getresuid, &ids[0], &ids[1], &ids[2]);
     CHECK(ids[2] == GLIBC_CALLS);
 }
 
-CASES({"before", "a handler of the program from before the first call", before},
-      {"after", "a handler of the program from after the first call", after},
+CASES({"before", "the program installs a handler before the first call", before},
+      {"after", "the program installs a handler after the first call", after},
       {"ignored", "the program ignores the signal", ignored},
-      {"by_default", "the program has left the signal alone (SIG_DFL)", by_default},
+      {"by_default", "the program has left the signal at SIG_DFL", by_default},
       {"reset_hand", "a handler with SA_RESETHAND", reset_hand},
       {"beside_calls", "2000 values sent while calls are made", beside_calls},
       {"libc_setresuid", "glibc's setresuid in one thread, calls in another", libc_setresuid})

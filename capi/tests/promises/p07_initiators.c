@@ -1,4 +1,4 @@
-/* P7: several initiators take turns, and a handler that interrupts a call never hangs. */
+/* P7: several callers take turns, and a handler that interrupts a call never hangs. */
 #include "promises.h"
 
 static void *initiator(void *number) {
@@ -18,7 +18,7 @@ static void eight(void) {
     all_have("Uid", 999);
 }
 
-/* Calls of a handler: made, or EDEADLK. */
+/* Calls that a handler makes succeed or fail with EDEADLK. */
 static atomic_int made, refused;
 static void calls_in_handler(int signal) {
     (void)signal;
@@ -54,7 +54,7 @@ static void handler_in_held(void) {
     handler_of(thread(sleeper, NULL));
 }
 
-/* SIGSYS of a filter interrupts the very call, and its handler makes another. */
+/* SIGSYS of a filter interrupts the call itself, and its handler makes another call. */
 static atomic_long inner = 1;
 static atomic_int inner_errno;
 static void on_sigsys(int signal) {
@@ -81,7 +81,7 @@ static void in_its_own_call(void) {
     all_have("Uid", inner == 0 ? 1001 : 0);
 }
 
-/* Killed by its own filter in the middle of its call. */
+/* The thread's own filter kills it during its call. */
 static void *is_killed(void *unused) {
     struct sock_filter kills[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -107,5 +107,5 @@ static void killed_caller(void) {
 CASES({"eight", "8 threads make 100 calls each", eight},
       {"handler_in_caller", "a signal handler that calls interrupts the caller, 200 times", handler_in_caller},
       {"handler_in_held", "a signal handler that calls interrupts another thread, 200 times", handler_in_held},
-      {"in_its_own_call", "a SIGSYS handler that calls interrupts the very call", in_its_own_call},
+      {"in_its_own_call", "a SIGSYS handler that calls interrupts the call itself", in_its_own_call},
       {"killed_caller", "another caller was killed in its call by a seccomp filter", killed_caller})

@@ -1,7 +1,7 @@
-/* P8: a child can call at any time, and what it does is not done to its parent. */
+/* P8: a child process can call at any time, and its calls do not affect its parent. */
 #include "promises.h"
 
-/* In a child, which has one thread: alone, then with a second one. */
+/* In a child, which has one thread: calls with one thread, then with two. */
 static void child_calls(void) {
     if (set_uid(60001) != 0) RAW(SYS_exit_group, 1);
     if (uid_here() != 60001) RAW(SYS_exit_group, 2);
@@ -50,7 +50,7 @@ static void fork_beside_calls(void) { forks_beside_calls(plain_fork); }
 static void _Fork_beside_calls(void) { forks_beside_calls(underscore_fork); }
 static void clone_beside_calls(void) { forks_beside_calls(raw_fork); }
 
-/* The parent has called before, and does nothing meanwhile: has a child's call reached its threads? */
+/* The parent has called before and does nothing meanwhile. Checks that the child's call does not reach its threads. */
 static void leaves_parent_alone(long (*make)(void)) {
     need_root();
     sleepers(4);
@@ -88,7 +88,7 @@ static void vfork_idle(void) {
     all_have("Uid", 1002);
 }
 
-/* A child of a child, and one that is forked in a handler that interrupts a call. */
+/* A child of a child, and a child that a handler forks while the handler interrupts a call. */
 static void in_a_handler(int signal) {
     (void)signal;
     int before = errno;

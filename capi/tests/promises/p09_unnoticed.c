@@ -1,4 +1,4 @@
-/* P9: who is interrupted notices nothing but what any signal with SA_RESTART does. */
+/* P9: an interrupted thread notices nothing but the effects of any signal with SA_RESTART. */
 #include "promises.h"
 #include <sys/socket.h>
 
@@ -45,10 +45,10 @@ static void blocked_calls(void) {
     thread(in_wait, NULL);
     await(4);
     many_calls();
-    if (noticed != 0) wrong("system call %d did not go on after the signal", noticed);
+    if (noticed != 0) wrong("system call %d did not continue after the signal", noticed);
 }
 
-/* The call fails in a thread without capabilities. Whose errno is that? */
+/* The call fails in a thread without capabilities. Tests whether that thread's errno changes. */
 static void *keeps_errno(void *unused) {
     errno = 4321;
     threads_begun++;
@@ -91,7 +91,7 @@ static void errno_of_caller(void) {
     CHECK(errno == 4321);
 }
 
-/* The first to close it can, the others cannot; nor may they close what has its number by then. */
+/* Only the first thread can close the descriptor. The others must not close a descriptor that got the same number. */
 static void close_for_all(void) {
     sleepers(5);
     for (int n = 0; n < 300; n++) {
@@ -104,7 +104,7 @@ static void close_for_all(void) {
     all_have("NoNewPrivs", 1);
 }
 
-/* What a program would inherit that another thread starts meanwhile. */
+/* Counts the descriptors that a program inherits if another thread starts it during the calls. */
 static atomic_int inherited;
 static void *starts_programs(void *unused) {
     threads_begun++;
@@ -135,7 +135,7 @@ static void descriptors(void) {
     if (inherited > 0) wrong("%d of %d programs would inherit a descriptor of the library", inherited, noticed);
 }
 
-/* A thread with little stack, and an alternate one for signals, as goroutines have. */
+/* A thread with a small stack and an alternate signal stack, like the threads of Go. */
 static void on_small_stack(void) {
     stack_t alternate = {.ss_sp = memory(64 << 10), .ss_size = 64 << 10};
     CHECK(RAW(SYS_sigaltstack, &alternate, 0) == 0);
@@ -146,7 +146,7 @@ static void small_stack(void) {
     sleepers(2);
     char *guarded = memory(2 * 4096);
     CHECK(mprotect(guarded, 4096, PROT_NONE) == 0);
-    /* What is left of a page is smaller than the signal frame. */
+    /* The rest of the page is smaller than the signal frame. */
     CHECK(raw_thread(THREAD_FLAGS, guarded + 4096 + 1024, NULL, NULL, on_small_stack) > 0);
     await(3);
     many_calls();
@@ -177,10 +177,11 @@ static void signal_masks(void) {
 }
 
 CASES({"blocked_calls", "threads in read, recv, futex and wait4; 300 calls", blocked_calls},
-      {"errno_of_others", "the call fails in other pthreads: their errno", errno_of_others},
+      {"errno_of_others", "the call fails in other pthreads: the errno of those threads", errno_of_others},
       {"errno_shared", "the call fails in raw threads that share a thread pointer: its errno", errno_shared},
       {"errno_of_caller", "errno of the caller after a success", errno_of_caller},
-      {"close_for_all", "close of a descriptor, which only one thread can: no other is closed", close_for_all},
+      {"close_for_all", "close of a descriptor, which only one thread can: no other descriptor is closed",
+       close_for_all},
       {"descriptors", "programs started by another thread meanwhile: what they inherit", descriptors},
       {"small_stack", "a thread with 1 KiB of stack and an alternate stack", small_stack},
       {"signal_masks", "the signal masks of threads and caller", signal_masks})

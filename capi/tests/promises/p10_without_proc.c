@@ -1,4 +1,4 @@
-/* P10: every thread is covered where /proc cannot be used. Each thread tells its own id. */
+/* P10: every thread is covered if /proc cannot be used. Each thread reports its own id. */
 #include "promises.h"
 #include <sys/mount.h>
 
@@ -34,7 +34,7 @@ static void enter_empty_root(void) {
     char path[] = "/tmp/promises-XXXXXX";
     CHECK(mkdtemp(path) != NULL);
     CHECK(chdir(path) == 0 && rmdir(path) == 0);
-    /* An empty directory that is no more: nothing can be made in it. */
+    /* The directory has been removed, so that no file can be created in it. */
     CHECK(chroot(".") == 0);
 }
 
@@ -56,7 +56,7 @@ static void chroot_and_drop(void) {
     witnesses();
     enter_empty_root();
     check(psx_syscall3(SYS_setresuid, 1001, 1002, 1003), 1001);
-    /* Without any capability now. */
+    /* The process has no capabilities now. */
     check(psx_syscall3(SYS_setresuid, 1002, -1, -1), 1002);
 }
 

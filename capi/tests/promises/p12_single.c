@@ -1,4 +1,4 @@
-/* P12: a process of one thread pays about two plain system calls, and has no handler afterwards. */
+/* P12: in a process of one thread, a call costs about two plain system calls, and leaves no handler. */
 #include "promises.h"
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -12,7 +12,7 @@ static void handler_left_alone(void) {
     CHECK(own("NoNewPrivs") == 1);
 }
 
-/* Counted by a tracer between two calls of getppid. */
+/* A tracer counts the system calls between two calls of getppid. */
 static void traced_child(int calls_before) {
     ptrace(PTRACE_TRACEME, 0, 0, 0);
     raise(SIGSTOP);
@@ -27,7 +27,7 @@ static void count(int calls_before) {
     pid_t pid = fork();
     if (pid == 0) traced_child(calls_before);
     CHECK(waitpid(pid, &status, 0) == pid);
-    if (!WIFSTOPPED(status)) skipped("%s", "no tracing here");
+    if (!WIFSTOPPED(status)) skipped("%s", "the child cannot be traced here");
     ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
     while (marks < 2) {
         struct user_regs_struct registers;

@@ -1,11 +1,11 @@
 /*
- * promises.h: what the programs of this directory share. Each is a list of cases:
+ * promises.h: code that all programs of this directory share. Each program is a list of cases:
  *
- *   PROGRAM         prints them, a line each: name, tab, what it is
- *   PROGRAM CASE    runs one, which says `ok`, `wrong: why` or `SKIPPED: why` on standard output
+ *   PROGRAM         prints the cases, one per line: name, tab, description
+ *   PROGRAM CASE    runs one case, which prints `ok`, `wrong: why` or `SKIPPED: why` on standard output
  *
- * What the threads have come to is read from the kernel, or asked in each of them; never taken from the
- * library's word. Raw calls, because libc's own belong to the process, and a raw thread has no errno.
+ * The state of the threads is read from the kernel or asked in each thread. The library's own word is never used.
+ * The programs make raw system calls: libc's wrappers act on the whole process, and a raw thread has no errno.
  */
 #ifndef PROMISES_H
 #define PROMISES_H
@@ -42,7 +42,7 @@
 
 struct test_case {
     const char *name, *what;
-    void (*body)(void); /* ends in ok(), wrong() or skipped(); returning is ok() */
+    void (*body)(void); /* ends in ok(), wrong() or skipped(); a return means ok() */
 };
 
 UNUSED static long raw(long nr, ...) {
@@ -60,7 +60,7 @@ UNUSED static long raw(long nr, ...) {
                      : "rcx", "r11", "memory");
     return result;
 }
-/* Always six, so that nothing is read which was not given. */
+/* Always passes six arguments, so that the kernel reads only values that were given. */
 #define RAW6(nr, a, b, c, d, e, f, ...) \
     raw((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 #define RAW(...) RAW6(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
@@ -87,7 +87,7 @@ VERDICT(ok, 0, "ok")
 VERDICT(wrong, 1, "wrong: ")
 VERDICT(skipped, 77, "SKIPPED: ")
 
-/* What ours knows of the latest failure; the original has no such function. */
+/* This library's explanation of the most recent failure. The original has no such function. */
 extern size_t psx_strerror(char *text, size_t size, pid_t *tids, size_t count) __attribute__((weak));
 UNUSED static const char *detail(void) {
     static __thread char text[300];
@@ -95,7 +95,7 @@ UNUSED static const char *detail(void) {
     return text;
 }
 
-/* What the case itself needs, and what is promised. */
+/* Checks both what the case itself requires and what is promised. */
 #define CHECK(condition)                                                                              \
     ((condition) ? (void)0                                                                            \
                  : wrong("%s (errno %d, %s:%d) %s", #condition, errno, __FILE__, __LINE__, detail()))
@@ -128,7 +128,8 @@ UNUSED static void need_root(void) {
 UNUSED static atomic_int threads_begun;
 UNUSED static atomic_bool over;
 
-/* Until an instant: what nanosleep(2) says is left has the timer slack in it each time it is interrupted. */
+/* Sleeps until a fixed time. The remaining time that nanosleep(2) returns includes the timer slack at each
+   interruption. */
 UNUSED static void sleep_ms(long ms) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -149,7 +150,7 @@ UNUSED static pthread_t thread(void *(*body)(void *), void *arg) {
     return thread;
 }
 
-/* Until so many threads have counted themselves in. */
+/* Waits until this many threads have counted themselves. */
 UNUSED static void await(int count) {
     while (atomic_load(&threads_begun) < count) sched_yield();
 }
@@ -177,13 +178,13 @@ UNUSED static char *memory(size_t size) {
 }
 
 /*
- * A thread by clone(2) on a stack that ends at `top`. With CLONE_SETTLS among the flags its thread pointer is
- * `tls`, without it is that of the calling thread. With CLONE_CHILD_CLEARTID the kernel sets `*alive` to 0 when
+ * Creates a thread by clone(2) on a stack that ends at `top`. With CLONE_SETTLS among the flags, its thread pointer
+ * is `tls`; otherwise it is that of the calling thread. With CLONE_CHILD_CLEARTID, the kernel sets `*alive` to 0 when
  * the thread has ended. `body` must not return.
  */
 UNUSED static long raw_thread(long flags, char *top, void *tls, int *alive, void (*body)(void)) {
     long result;
-    void **stack = (void **)((uintptr_t)top & ~15ul) - 1; /* a call finds it aligned as the ABI wants */
+    void **stack = (void **)((uintptr_t)top & ~15ul) - 1; /* a function call finds the stack aligned as in the ABI */
     stack[0] = (void *)body;
     register void *r8 __asm__("r8") = tls;
     register int *r10 __asm__("r10") = alive;
@@ -199,7 +200,7 @@ UNUSED static void raw_sleeper(void) {
     for (;;) RAW(SYS_pause);
 }
 
-/* A block that a thread pointer may point into: room before it, itself at its beginning. */
+/* A block that a thread pointer may point into. It has free space before it and begins with its own address. */
 UNUSED static void *own_tls(void) {
     char *tls = memory(32 << 10) + (16 << 10);
     *(void **)tls = tls;
@@ -218,7 +219,8 @@ UNUSED static void raw_threads(int count, long flags, void *tls, void (*body)(vo
 
 /* ---- what the kernel says of the threads ---- */
 
-/* The value of a field of /proc/self/task/TID/status, up to a tab or its end; false: no such task. */
+/* Reads the value of a field of /proc/self/task/TID/status, up to a tab or its end. Returns 0 if there is no such task.
+   */
 UNUSED static int status_of(const char *tid, const char *field, char *value, size_t size) {
     char path[64], text[4096], key[64];
     snprintf(path, sizeof path, "/proc/self/task/%s/status", tid);
@@ -237,7 +239,8 @@ UNUSED static int status_of(const char *tid, const char *field, char *value, siz
     return 1;
 }
 
-/* How many living threads lack that value (a dead leader keeps its old one); *all: how many live. */
+/* Returns how many living threads lack the value (a dead leader keeps its old value). Sets *all to the number of living
+   threads. */
 UNUSED static int lacking(const char *field, const char *wanted, int *all) {
     DIR *tasks = opendir("/proc/self/task");
     CHECK(tasks != NULL);
@@ -280,7 +283,7 @@ UNUSED static long own(const char *field) {
 
 UNUSED static long no_new_privs(void) { return psx_syscall6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); }
 
-/* Only the real user id, so that it can be done again and again. "Uid" in status begins with it. */
+/* Sets only the real user id, so that the call can be repeated. "Uid" in the status file begins with it. */
 UNUSED static long set_uid(long id) { return psx_syscall3(SYS_setresuid, id, -1, -1); }
 
 UNUSED static long uid_here(void) {
@@ -289,7 +292,7 @@ UNUSED static long uid_here(void) {
     return ids[0];
 }
 
-/* A filter that allows everything; how many a thread has is "Seccomp_filters" in its status. */
+/* A filter that allows everything. "Seccomp_filters" in a thread's status file is its number of filters. */
 static struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
 static struct sock_fprog allows_all = {1, allow};
 UNUSED static long add_filter_by(long flags) {
@@ -297,14 +300,14 @@ UNUSED static long add_filter_by(long flags) {
 }
 UNUSED static long add_filter(void) { return add_filter_by(0); }
 
-/* Takes the capabilities of the calling thread away: it may no longer change ids. */
+/* Drops the capabilities of the calling thread. It can then no longer change ids. */
 UNUSED static void drop_own_capabilities(void) {
     struct { uint32_t version; int pid; } header = {0x20080522, 0};
     uint32_t none[6] = {0};
     RAW(SYS_capset, &header, none);
 }
 
-/* In these two the call fails. */
+/* In the next two threads the call fails. */
 UNUSED static void *sleeps_without_capabilities(void *unused) {
     drop_own_capabilities();
     return sleeper(unused);
@@ -324,7 +327,7 @@ UNUSED static void unblock_all_signals(void) {
     RAW(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
 }
 
-/* rt_sigaction(2) as the kernel has it: libc does not let a program see signal 33. */
+/* rt_sigaction(2) as the kernel defines it: libc hides signal 33 from a program. */
 struct raw_action {
     void *handler;
     unsigned long flags;
@@ -341,7 +344,7 @@ UNUSED static void set_action(void *handler, unsigned long flags, uint64_t mask)
 
 /* ---- processes ---- */
 
-/* What becomes of a child that runs `body`: its status. It is killed if this process is. */
+/* Runs `body` in a child and returns its wait status. The child is killed if this process is killed. */
 UNUSED static int in_child(void (*body)(void)) {
     pid_t pid = fork();
     CHECK(pid >= 0);
@@ -354,7 +357,7 @@ UNUSED static int in_child(void (*body)(void)) {
     return status;
 }
 
-/* Shared with children of fork. */
+/* Memory that children of fork share. */
 UNUSED static void *shared_memory(size_t size) {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(at != MAP_FAILED);

@@ -1,4 +1,4 @@
-/* What becomes of a result that differs: a thread without capabilities cannot change its ids. */
+/* Tests what happens if a result differs: a thread without capabilities cannot change its ids. */
 #include "promises.h"
 
 static atomic_long *new_id_seen, *ran_on;
@@ -24,7 +24,7 @@ static void divergent_threads(void) {
     await(4);
 }
 
-/* Everything that is written to standard error by `body`, and how the child ended. */
+/* Collects what `body` writes to standard error, and returns how the child ended. */
 static char written[4096];
 static int observed(void (*body)(void)) {
     need_root();
@@ -85,7 +85,7 @@ static void error(void) {
     CHECK(written[0] != 0);
     ok(": killed by signal %d", WTERMSIG(status));
 }
-/* The same, where the process that dies shares two numbers with this one. */
+/* The same test. The process that is killed shares two numbers with this process. */
 static atomic_long *numbers;
 static void error_level_shared(void) {
     CHECK(psx_set_sensitivity(PSX_ERROR) == 0);
@@ -103,7 +103,7 @@ static void error_before_they_go_on(void) {
         numbers[0] = numbers[1] = 0;
         int status = observed(error_level_shared);
         CHECK(WIFSIGNALED(status));
-        if (numbers[1] > 0) wrong("%s", "a thread went on in the old state after another had the new one");
+        if (numbers[1] > 0) wrong("%s", "a thread continued in the old state after another had the new state");
     }
 }
 static void agreement(void) {
@@ -114,9 +114,9 @@ static void agreement(void) {
     all_have("Uid", 1001);
 }
 
-CASES({"ignore", "the default: success, and not a word", by_default},
+CASES({"ignore", "the default: success, and no output", by_default},
       {"warning", "PSX_WARNING: success, and the call is named on standard error", warning},
       {"error", "PSX_ERROR: the process is killed", error},
-      {"error_before_they_go_on", "PSX_ERROR: it is killed before a differing thread goes on",
+      {"error_before_they_go_on", "PSX_ERROR: the process is killed before a differing thread continues",
        error_before_they_go_on},
       {"agreement", "PSX_ERROR, and all results agree", agreement})

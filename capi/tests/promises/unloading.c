@@ -1,4 +1,4 @@
-/* The library in a program that is not linked with it. */
+/* Tests the library in a program that is not linked with it. */
 #include "promises.h"
 #include <dlfcn.h>
 
@@ -20,7 +20,7 @@ static void loaded(void) {
     all_have("Uid", 1001);
 }
 
-/* glibc's setresuid sends signal 33, whose handler was in the library. */
+/* glibc's setresuid sends signal 33. The handler for it was in the unloaded library. */
 static void after_dlclose(void) {
     need_root();
     sleepers(4);

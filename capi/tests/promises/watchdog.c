@@ -1,7 +1,7 @@
 /*
  * watchdog SECONDS PROGRAM ARGUMENT...
- * Runs one case in a process group of its own, and prints what became of it as one line: what the case says, or
- * `killed by signal N`, `hangs`. Kills what is left of the group. The seconds are multiplied by PSX_WATCHDOG_FACTOR.
+ * Runs one case in its own process group and prints one line: the result that the case printed, `killed by signal N`
+ * or `hangs`. Then kills the rest of the group. PSX_WATCHDOG_FACTOR multiplies the seconds.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The time limit in milliseconds. */
+/* Returns the time limit in milliseconds. */
 static int limit(const char *seconds) {
     const char *text = getenv("PSX_WATCHDOG_FACTOR");
     double factor = text ? atof(text) : 1, limit = atof(seconds) * 1000 * factor;
@@ -44,14 +44,14 @@ int main(int argc, char **argv) {
     int hangs = poll(&ended, 1, limit(argv[1])) == 0;
     kill(-child, SIGKILL);
     if (waitpid(child, &status, 0) != child) return 2;
-    /* Whoever still has the other end is killed, or out of reach: no waiting for it. */
+    /* A process that still has the other end is killed or cannot be reached. Do not wait for it. */
     struct pollfd readable = {said[0], POLLIN, 0};
     ssize_t n = poll(&readable, 1, 0) == 1 ? read(said[0], text, sizeof text - 1) : 0;
     text[n > 0 ? n : 0] = 0;
     text[strcspn(text, "\n")] = 0;
     if (hangs) puts("hangs");
     else if (WIFSIGNALED(status)) printf("killed by signal %d\n", WTERMSIG(status));
-    else if (text[0] == 0) printf("wrong: exit code %d, without a word\n", WEXITSTATUS(status));
+    else if (text[0] == 0) printf("wrong: exit code %d, and no output\n", WEXITSTATUS(status));
     else puts(text);
     return 0;
 }

@@ -1,9 +1,9 @@
-//! This library as an engine: the functions that `engine.h` declares, by the crate's public names.
+//! This library as an engine: the functions that `engine.h` declares, implemented with the crate's public names.
 //! An error's text goes to standard error.
 
 // # Safety
 //
-// `bench.c` passes what `engine.h` says: three numbers, a string.
+// `bench.c` passes what `engine.h` requires: three numbers and a string.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_long};
@@ -23,31 +23,31 @@ fn number(error: &Error) -> c_int {
 /// See engine.h.
 ///
 /// # Safety
-/// `args` are three numbers, with which every thread may make the call.
+/// `args` points to three numbers, and every thread may make the call with them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn perform(nr: c_long, args: *const c_long) -> c_int {
     if nr == 0 {
         return libc::ENOSYS;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees that `args` points to three numbers.
     let [a, b, c] = unsafe { args.cast::<[c_long; 3]>().read() }.map(|arg| arg as usize);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees that every thread may make the call.
     let result = unsafe { libpsx::syscall3(nr, a, b, c) };
     result.map_or_else(|error| number(&error), |_| 0)
 }
 
-/// See engine.h: "one" transaction, or "six" stops.
+/// See engine.h. `way` is "one" (one transaction) or "six" (six stops).
 ///
 /// # Safety
-/// `way` is a string, and `ruleset` an open descriptor.
+/// `way` is a null-terminated string, and `ruleset` an open descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees that `way` is a null-terminated string.
     let way = unsafe { CStr::from_ptr(way) };
     let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
         return libc::EINVAL;
     };
-    // SAFETY: the caller keeps its ruleset open.
+    // SAFETY: the caller keeps the descriptor open.
     let ruleset = unsafe { Fd::borrow_raw(ruleset) };
     let operations: [Operation<'_>; 6] = [
         setgroups(&[]),

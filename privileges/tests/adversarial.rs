@@ -1,0 +1,550 @@
+//! What would deceive the verification, lead out of the new root directory, or keep the process alive.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use landlock::{ABI, Access, AccessFs, RestrictSelfAttr, Ruleset, RulesetAttr, RulesetCreatedAttr};
+use privileges::{Error, Groups, LandlockFlags, Mismatch, Privileges};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+use support::{
+    filter, install, isolated_as_root, isolated_status, prepared, proc, program, sleepers,
+};
+
+const NOTHING: *const u8 = std::ptr::null();
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// What becomes `nobody`, or root without capabilities.
+fn nobody() -> Privileges {
+    Privileges::new().user(65534).group(65534).groups(Groups::NONE).report_failure()
+}
+
+fn rooted() -> Privileges {
+    Privileges::new().stay_root().keep_groups().report_failure()
+}
+
+fn not_dropped(privileges: Privileges) -> Vec<Mismatch> {
+    match privileges.plan().unwrap().apply() {
+        Err(Error::NotDropped(wrong)) => wrong,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An empty directory.
+fn jail() -> PathBuf {
+    let jail = std::env::temp_dir().join(format!("privileges-jail-{}", std::process::id()));
+    std::fs::create_dir_all(&jail).unwrap();
+    jail
+}
+
+/// In this thread these calls succeed without effect.
+fn pretend(calls: &[i64]) {
+    install(&program(calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
+}
+
+fn allow_all() -> Vec<seccompiler::sock_filter> {
+    vec![seccompiler::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }]
+}
+
+fn ruleset() -> landlock::RulesetCreated {
+    Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap().create().unwrap()
+}
+
+#[test]
+fn a_name_that_is_not_utf_8() {
+    isolated_as_root("a_name_that_is_not_utf_8", WATCHDOG, || {
+        prepared(|| {
+            // SAFETY: the kernel reads a string.
+            unsafe { libc::prctl(libc::PR_SET_NAME, c"Schlussabf\xc3\xbchr\xc3".as_ptr()) };
+            pretend(&[libc::SYS_capset, libc::SYS_capget]);
+        });
+        let wrong = not_dropped(rooted());
+        let shown = |one: &Mismatch| one.what == "CapPrm" && one.found != "none";
+        assert!(wrong.iter().any(shown), "{wrong:?}");
+    });
+}
+
+/// What hides a thread from this process does not hide it from the one outside.
+#[test]
+fn under_a_new_filter_or_domain() {
+    isolated_as_root("under_a_new_filter_or_domain", WATCHDOG, || {
+        let program = allow_all();
+        for settings in [
+            rooted().landlock(ruleset()),
+            rooted().seccomp(&program),
+            rooted().landlock(ruleset()).seccomp(&program),
+        ] {
+            support::forked(|| {
+                sleepers(2);
+                let plan = settings.plan().unwrap();
+                let filtered = plan.to_string().contains("seccomp");
+                let applied = plan.apply().unwrap();
+                assert_eq!((applied.threads, applied.verified), (3, 3));
+                // SAFETY: it touches no memory.
+                assert_eq!(unsafe { libc::prctl(libc::PR_GET_SECCOMP) } == 2, filtered);
+            });
+        }
+        prepared(|| pretend(&[libc::SYS_capset, libc::SYS_capget]));
+        let wrong = not_dropped(rooted().landlock(ruleset()));
+        assert!(wrong.iter().any(|one| one.what == "CapPrm"), "{wrong:?}");
+    });
+}
+
+/// The new root directory is pretended by a thread with a root directory of its own.
+#[test]
+fn a_thread_with_another_root_directory() {
+    isolated_as_root("a_thread_with_another_root_directory", WATCHDOG, || {
+        let jail = jail();
+        for calls in [&[libc::SYS_chroot][..], &[libc::SYS_chroot, libc::SYS_inotify_add_watch]] {
+            support::forked(|| {
+                let calls = calls.to_vec();
+                prepared(move || {
+                    // SAFETY: it takes a number.
+                    assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+                    pretend(&calls);
+                });
+                // As in a container: whether the threads share their directories is not told.
+                filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+                let wrong = not_dropped(nobody().chroot(&jail));
+                let named = |what: &str| wrong.iter().any(|one| one.what.contains(what));
+                assert!(named("root") && named("inotify_add_watch"), "{wrong:?}");
+            });
+        }
+        // A thread whose root directory is its own is told, and nothing changes. If that is not known, it performs the
+        // calls as well.
+        prepared(|| {
+            // SAFETY: it takes a number.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+        });
+        let before = proc::field_in_every_thread("Uid");
+        match nobody().chroot(&jail).plan().unwrap().apply() {
+            Err(Error::DirectoriesNotShared { tid }) => assert!(proc::tids().contains(&tid)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(proc::field_in_every_thread("Uid"), before);
+        filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+        let threads = proc::tids().len();
+        let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+    });
+}
+
+/// A thread in whose own descriptor table the plan's numbers are other directories, or nothing.
+#[test]
+fn a_thread_with_other_descriptors() {
+    isolated_as_root("a_thread_with_other_descriptors", WATCHDOG, || {
+        let jail = jail();
+        for other in [true, false] {
+            support::forked(|| {
+                static PLANNED: AtomicBool = AtomicBool::new(false);
+                prepared(move || {
+                    // SAFETY: it takes a number.
+                    assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+                    if other {
+                        // SAFETY: a string.
+                        let root = unsafe { libc::open(c"/".as_ptr(), libc::O_PATH) };
+                        for number in (3..20).filter(|&number| number != root) {
+                            // SAFETY: descriptors of this thread.
+                            unsafe { libc::dup2(root, number) };
+                        }
+                    }
+                    PLANNED.store(true, Ordering::SeqCst);
+                });
+                let before = proc::field_in_every_thread("Uid");
+                match nobody().chroot(&jail).plan().unwrap().apply() {
+                    Err(Error::DescriptorsNotShared { tid }) => {
+                        assert!(proc::tids().contains(&tid))
+                    }
+                    other => panic!("{other:?}"),
+                }
+                assert_eq!(proc::field_in_every_thread("Uid"), before);
+                // A plan without descriptors has nothing to do with it.
+                nobody().plan().unwrap().apply().unwrap();
+            });
+        }
+    });
+}
+
+/// Threads that end while the descriptor tables are compared have none any more.
+#[test]
+fn threads_that_end_are_not_taken_for_others() {
+    isolated_as_root("threads_that_end_are_not_taken_for_others", WATCHDOG, || {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let jail = jail();
+        let spawning = std::thread::spawn(|| {
+            while !STOP.load(Ordering::SeqCst) {
+                let some: Vec<_> = (0..8).map(|_| std::thread::spawn(|| ())).collect();
+                some.into_iter().for_each(|thread| thread.join().unwrap());
+            }
+        });
+        for _ in 0..20 {
+            rooted()
+                .keep(privileges::CapabilitySet::all() & permitted())
+                .chdir(&jail)
+                .plan()
+                .unwrap()
+                .apply()
+                .unwrap();
+        }
+        STOP.store(true, Ordering::SeqCst);
+        spawning.join().unwrap();
+    });
+}
+
+fn permitted() -> privileges::CapabilitySet {
+    privileges::CapabilitySets::current().unwrap().permitted
+}
+
+/// Children that are forked just after the stop: what their descriptors lead to.
+#[test]
+fn no_child_leaves_the_new_root() {
+    isolated_as_root("no_child_leaves_the_new_root", WATCHDOG, || {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let counts = shared_words();
+        let jail = jail();
+        let forking = || {
+            let counts = shared_words_at(counts.as_ptr().addr());
+            while !STOP.load(Ordering::SeqCst) {
+                // SAFETY: the child makes system calls only.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    try_to_leave_the_root(counts);
+                }
+                // SAFETY: it takes numbers.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(forking);
+            scope.spawn(forking);
+            sleepers(100);
+            while counts[2].load(Ordering::SeqCst) < 10 {
+                std::thread::yield_now();
+            }
+            let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
+            assert_eq!(applied.verified, applied.threads);
+            while counts[0].load(Ordering::SeqCst) < 20 {
+                std::thread::yield_now();
+            }
+            STOP.store(true, Ordering::SeqCst);
+        });
+        let (children, out) = (counts[0].load(Ordering::SeqCst), counts[1].load(Ordering::SeqCst));
+        println!("{children} children in the new state");
+        assert_eq!(out, 0);
+    });
+}
+
+fn shared_words() -> &'static [AtomicU32] {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    shared_words_at(at.addr())
+}
+
+fn shared_words_at(at: usize) -> &'static [AtomicU32] {
+    // SAFETY: it is the mapping from above, zeroed, and never given back.
+    unsafe { std::slice::from_raw_parts(at as *const AtomicU32, 3) }
+}
+
+fn try_to_leave_the_root(counts: &[AtomicU32]) -> ! {
+    counts[2].fetch_add(1, Ordering::SeqCst);
+    // SAFETY: it touches no memory.
+    if unsafe { libc::getuid() } == 65534 {
+        for number in 3..64 {
+            // SAFETY: it takes a number.
+            if unsafe { libc::fchdir(number) } != 0 {
+                continue;
+            }
+            let out =
+                [c"../../../../../../etc/passwd", c"self/root/etc/passwd"].iter().any(|path| {
+                    // SAFETY: the path is a string.
+                    unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+                });
+            counts[1].fetch_add(u32::from(out), Ordering::SeqCst);
+        }
+        counts[0].fetch_add(1, Ordering::SeqCst);
+    }
+    support::end(0)
+}
+
+/// The child process that reads /proc is none of the program's children, and is over afterwards.
+#[test]
+fn no_child_process_is_left() {
+    isolated_as_root("no_child_process_is_left", WATCHDOG, || {
+        static SIGNALS: AtomicU32 = AtomicU32::new(0);
+        extern "C" fn count(_: i32) {
+            SIGNALS.fetch_add(1, Ordering::SeqCst);
+        }
+        // SAFETY: the handler adds to a number.
+        unsafe { libc::signal(libc::SIGCHLD, count as *const () as usize) };
+        sleepers(2);
+        let children = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        for _ in 0..5 {
+            rooted().keep(permitted()).seccomp(&allow_all()).plan().unwrap().apply().unwrap();
+            assert_eq!(children(), "");
+        }
+        // SAFETY: it takes numbers.
+        let waited =
+            unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+        assert_eq!(waited, -1);
+        assert_eq!(SIGNALS.load(Ordering::SeqCst), 0);
+    });
+}
+
+/// The descriptor of /proc is number 0, where standard input was.
+#[test]
+fn without_standard_input() {
+    isolated_as_root("without_standard_input", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        let plan = nobody().chroot(jail()).plan().unwrap();
+        // SAFETY: it takes a number.
+        unsafe { libc::close(0) };
+        let applied = plan.apply().unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+    });
+}
+
+/// Where a mount option hides this process from the one that reads for it, the threads are asked alone.
+#[test]
+fn hidden_from_the_process_outside() {
+    isolated_as_root("hidden_from_the_process_outside", WATCHDOG, || {
+        for options in [c"hidepid=1,gid=4242", c"hidepid=2,gid=4242"] {
+            support::forked(|| {
+                private_mounts();
+                let proc = c"proc".as_ptr();
+                // SAFETY: strings.
+                let made = unsafe {
+                    libc::mount(proc, c"/proc".as_ptr(), proc, 0, options.as_ptr().cast())
+                };
+                if made != 0 {
+                    support::skipped(format!(
+                        "no mount of proc: {}",
+                        std::io::Error::last_os_error()
+                    ));
+                    return;
+                }
+                sleepers(2);
+                let ptrace = privileges::Capability::SYS_PTRACE.into();
+                rooted().keep(permitted() - ptrace).plan().unwrap().apply().unwrap();
+                let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+                assert_eq!((applied.threads, applied.verified), (3, 0));
+            });
+        }
+    });
+}
+
+/// Mounts of this process are its own from now on.
+fn private_mounts() {
+    // SAFETY: it takes a number, and is of this thread.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS) }, 0);
+    let none = std::ptr::null::<libc::c_char>();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: strings, or nothing.
+    let made = unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) };
+    assert_eq!(made, 0);
+}
+
+/// As in a container: the process outside may not follow the links of a process that has changed its user.
+#[test]
+fn without_cap_sys_ptrace() {
+    isolated_as_root("without_cap_sys_ptrace", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        let ptrace = privileges::Capability::SYS_PTRACE.into();
+        rooted().keep(permitted() - ptrace).plan().unwrap().apply().unwrap();
+        let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+    });
+}
+
+/// Something else is mounted at /proc, or another process's tasks are.
+#[test]
+fn a_proc_that_is_none() {
+    isolated_as_root("a_proc_that_is_none", WATCHDOG, || {
+        for tasks in [true, false] {
+            support::forked(|| {
+                private_mounts();
+                let none = std::ptr::null::<libc::c_char>();
+                if tasks {
+                    let own = format!("/proc/{}/task", std::process::id());
+                    let own = std::ffi::CString::new(own).unwrap();
+                    let bind = libc::MS_BIND;
+                    // SAFETY: strings.
+                    let made = unsafe {
+                        libc::mount(c"/proc/1/task".as_ptr(), own.as_ptr(), none, bind, none.cast())
+                    };
+                    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+                } else {
+                    // A copy of the present state, which says nothing of the one to come.
+                    let status = std::fs::read("/proc/thread-self/status").unwrap();
+                    let tmpfs = c"tmpfs".as_ptr();
+                    // SAFETY: strings.
+                    let made =
+                        unsafe { libc::mount(tmpfs, c"/proc".as_ptr(), tmpfs, 0, none.cast()) };
+                    assert_eq!(made, 0);
+                    let own = format!("/proc/self/task/{}", std::process::id());
+                    std::fs::create_dir_all(&own).unwrap();
+                    std::fs::write(own + "/status", status).unwrap();
+                }
+                let applied = nobody().plan().unwrap().apply().unwrap();
+                assert_eq!((applied.threads, applied.verified), (1, 0));
+            });
+        }
+    });
+}
+
+#[test]
+fn landlock_brings_no_new_privs_without_landlock() {
+    isolated_as_root("landlock_brings_no_new_privs_without_landlock", WATCHDOG, || {
+        sleepers(2);
+        // The answer of a kernel without Landlock, in this thread alone.
+        let none = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let ruleset = std::thread::spawn(move || {
+            filter(libc::SYS_landlock_create_ruleset, none);
+            ruleset()
+        });
+        let plan = nobody().landlock(ruleset.join().unwrap()).plan().unwrap();
+        assert!(plan.to_string().contains("the kernel does not support the ruleset"), "{plan}");
+        plan.apply().unwrap();
+        support::all_have("NoNewPrivs", "1");
+    });
+}
+
+/// The flags of the ruleset reach the kernel, and a setting replaces them.
+#[test]
+fn landlock_flags_are_carried() {
+    isolated_as_root("landlock_flags_are_carried", WATCHDOG, || {
+        // SAFETY: it asks for the version.
+        let version =
+            unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, NOTHING, 0usize, 1) };
+        if version < 7 {
+            support::skipped(format!(
+                "this kernel's Landlock, version {version}, has no such flags"
+            ));
+            return;
+        }
+        let quiet = || ruleset().log_same_exec(false).unwrap().log_new_exec(true).unwrap();
+        let plan = rooted().landlock(quiet().log_subdomains(false).unwrap()).plan().unwrap();
+        let shown = plan.to_string();
+        let all = "landlock_restrict_self, LandlockFlags(LOG_SAME_EXEC_OFF | LOG_NEW_EXEC_ON | LOG_SUBDOMAINS_OFF)";
+        assert!(shown.contains(all), "{shown}");
+        let none = rooted().landlock(quiet()).landlock_flags(LandlockFlags::EMPTY).plan().unwrap();
+        assert!(!none.to_string().contains("LandlockFlags"), "{none}");
+        support::forked(|| rooted().landlock(quiet()).plan().unwrap().apply().map(|_| ()).unwrap());
+        // A filter of the calling thread sees what the kernel would get.
+        let all = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 7).unwrap();
+        let rule = SeccompRule::new(vec![all]).unwrap();
+        let rules = [(libc::SYS_landlock_restrict_self, vec![rule])].into();
+        let (other, match_it) = (SeccompAction::Allow, SeccompAction::Errno(libc::EXDEV as u32));
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let program = SeccompFilter::new(rules, other, match_it, arch).unwrap();
+        let program: BpfProgram = program.try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+        match plan.apply() {
+            Err(Error::Partial { error, .. }) => assert_eq!(error.raw_os_error(), libc::EXDEV),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// Standard error is a full pipe, with a reader or without: the process ends, before a thread has done anything.
+#[test]
+fn killed_though_standard_error_is_full() {
+    let case = "killed_though_standard_error_is_full";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        let mut ends = [0; 2];
+        // SAFETY: the kernel writes two descriptors.
+        assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK) }, 0);
+        let bytes = [b'.'; 4096];
+        // SAFETY: the bytes are as many as said.
+        while unsafe { libc::write(ends[1], bytes.as_ptr().cast(), bytes.len()) } > 0 {}
+        // SAFETY: it takes numbers. Writing waits from now on.
+        unsafe { libc::fcntl(ends[1], libc::F_SETFL, 0) };
+        // SAFETY: both are open.
+        unsafe { libc::dup2(ends[1], 2) };
+        prepared(|| pretend(&[libc::SYS_setresuid]));
+        let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+        println!("went on");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(!output.contains("went on"), "{output}");
+}
+
+/// However many findings there are, the line on a pipe ends with what becomes of the process.
+#[test]
+fn a_long_line_has_its_end() {
+    let case = "a_long_line_has_its_end";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        for _ in 0..200 {
+            prepared(|| pretend(&[libc::SYS_setresuid]));
+        }
+        let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(output.ends_with("; process killed\n") && output.len() > 4000, "{output}");
+}
+
+/// Handlers for every signal do not keep the process alive.
+#[test]
+fn killed_though_every_signal_is_handled() {
+    let case = "killed_though_every_signal_is_handled";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        extern "C" fn go_on(_: i32) {}
+        for signal in 1..65 {
+            // SAFETY: the handler does nothing.
+            unsafe { libc::signal(signal, go_on as *const () as usize) };
+        }
+        prepared(|| pretend(&[libc::SYS_setresuid]));
+        let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+        println!("went on");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(
+        output.contains("privileges: not dropped: thread ") && !output.contains("went on"),
+        "{output}"
+    );
+}
+
+/// A filter of before that lets nothing pass by which a process may end.
+#[test]
+fn killed_though_a_filter_forbids_it() {
+    let case = "killed_though_a_filter_forbids_it";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        let calls =
+            [libc::SYS_tgkill, libc::SYS_kill, libc::SYS_exit_group, libc::SYS_rt_sigaction];
+        prepared(|| pretend(&[libc::SYS_setresuid]));
+        let plan = Privileges::new().user("nobody").plan().unwrap();
+        // The handler of signal 33 is there already.
+        libpsx::process::identities(0).unwrap();
+        install(&program(&calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
+        let _ = plan.apply();
+        println!("went on");
+        // SAFETY: it takes a number.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    });
+    assert!(status.signal().is_some(), "{status} {output}");
+    assert!(!output.contains("went on"), "{output}");
+}

@@ -1,0 +1,141 @@
+//! In a user namespace and without any /proc, looked at from outside.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use privileges::{Capability, Privileges};
+use support::{isolated_as_root, proc, reap, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+const FIELDS: [&str; 9] =
+    ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"];
+
+fn fields(status: &str) -> BTreeMap<String, String> {
+    let lines = status.lines().filter_map(|line| line.split_once(':'));
+    let wanted = lines.filter(|(key, _)| FIELDS.contains(key));
+    wanted.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// A word that parent and child both see: how far they are.
+fn shared_word() -> &'static AtomicU32 {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: makes a mapping of its own.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    // SAFETY: zeroed, and never given back.
+    unsafe { &*at.cast::<AtomicU32>() }
+}
+
+fn await_step(word: &AtomicU32, step: u32) {
+    while word.load(Ordering::SeqCst) < step {
+        std::thread::yield_now();
+    }
+}
+
+fn dropping(step: &AtomicU32) {
+    // SAFETY: it takes flags; the process has one thread.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
+    step.store(1, Ordering::SeqCst);
+    await_step(step, 2);
+    // Root in here, which it was not before.
+    // SAFETY: it takes a number.
+    assert_eq!(unsafe { libc::setgid(0) }, 0);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setuid(0) }, 0);
+    sleepers(3);
+    let wanted = Command::new("setpriv")
+        .args(["--reuid=daemon", "--regid=daemon", "--init-groups", "--inh-caps=-all"])
+        .args(["--no-new-privs", "cat", "/proc/self/status"])
+        .output()
+        .unwrap();
+    assert!(wanted.status.success(), "{wanted:?}");
+    let wanted = fields(&String::from_utf8(wanted.stdout).unwrap());
+    assert_eq!(wanted.len(), FIELDS.len());
+    let applied = Privileges::new().user("daemon").no_new_privs().plan().unwrap().apply().unwrap();
+    assert_eq!((applied.threads, applied.verified), (4, 4));
+    for (field, value) in &wanted {
+        support::all_have(field, value);
+    }
+    step.store(3, Ordering::SeqCst);
+    await_step(step, 4);
+}
+
+/// A child that drops in a user namespace with many ids, and what its parent, outside, sees of all threads.
+#[test]
+fn in_a_user_namespace_of_many_ids() {
+    isolated_as_root("in_a_user_namespace_of_many_ids", WATCHDOG, || {
+        if !support::user_namespaces() {
+            return;
+        }
+        let step = shared_word();
+        // SAFETY: glibc allows its child everything that is done here.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let done = std::panic::catch_unwind(|| dropping(step));
+            support::end(if done.is_ok() { 0 } else { 101 });
+        }
+        await_step(step, 1);
+        std::fs::write(format!("/proc/{pid}/uid_map"), "0 100000 65536\n").unwrap();
+        std::fs::write(format!("/proc/{pid}/gid_map"), "0 100000 65536\n").unwrap();
+        step.store(2, Ordering::SeqCst);
+        let mut died = 0;
+        while step.load(Ordering::SeqCst) < 3 {
+            // SAFETY: the kernel writes the status.
+            let ended = unsafe { libc::waitpid(pid, &mut died, libc::WNOHANG) };
+            assert_eq!(ended, 0, "the child ended with {died:#x}");
+            std::thread::yield_now();
+        }
+        let mut seen = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+            let status = fields(&status);
+            assert_eq!(status["Uid"], "100001\t100001\t100001\t100001");
+            assert_eq!(status["Gid"], "100001\t100001\t100001\t100001");
+            assert_eq!(status["CapPrm"], "0000000000000000");
+            assert_eq!(status["NoNewPrivs"], "1");
+            seen += 1;
+        }
+        assert_eq!(seen, 4);
+        step.store(4, Ordering::SeqCst);
+        assert_eq!(reap(pid), 0);
+    });
+}
+
+/// There is no /proc any more; the test looks through a descriptor from before.
+#[test]
+fn without_any_proc() {
+    isolated_as_root("without_any_proc", WATCHDOG, || {
+        sleepers(3);
+        let listed = proc::tids();
+        // A mount namespace is of those threads that share root and working directory.
+        if !support::private_mounts() {
+            return;
+        }
+        let tasks = std::fs::File::open("/proc/self/task").unwrap();
+        // SAFETY: a string.
+        assert_eq!(unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH) }, 0);
+        assert!(std::fs::File::open("/proc/self/status").is_err());
+        let settings = Privileges::new().user("nobody").keep(Capability::CHOWN);
+        let applied = settings.plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.verified), (listed.len(), 0));
+        for tid in listed {
+            let name = std::ffi::CString::new(format!("{tid}/status")).unwrap();
+            // SAFETY: a string.
+            let fd = unsafe { libc::openat(tasks.as_raw_fd(), name.as_ptr(), libc::O_RDONLY) };
+            assert!(fd >= 0);
+            // SAFETY: it was just opened.
+            let file: std::fs::File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+            let status = fields(&std::io::read_to_string(file).unwrap());
+            assert_eq!(status["Uid"], "65534\t65534\t65534\t65534");
+            assert_eq!(status["CapPrm"], "0000000000000001");
+        }
+    });
+}

@@ -1,0 +1,264 @@
+//! What is found out, and what becomes of it: threads that disagree, ids that nobody thinks of, the kernel's own
+//! threads, a standard error that takes nothing.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use libpsx::Sensitivity;
+use libpsx::process::{CapabilitySets, capset, set_keepcaps, set_securebits, setfsuid, setresuid};
+use privileges::{Capability, CapabilitySet, Error, Mode, Privileges, Problem, Securebits, Uid};
+use support::{
+    Asked, all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc, sleepers,
+};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// What stays root, with its groups.
+fn rooted() -> Privileges {
+    Privileges::new().stay_root().keep_groups()
+}
+
+fn allow_all() -> Vec<seccompiler::sock_filter> {
+    vec![seccompiler::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }]
+}
+
+/// A thread that has given up all but one of its capabilities, behind the others' backs.
+fn with_less() {
+    prepared(|| {
+        let header = [0x2008_0522u32, 0];
+        let data = [1u32 << 12, 1 << 12, 0, 0, 0, 0];
+        // SAFETY: the kernel reads both.
+        let set = unsafe { libc::syscall(libc::SYS_capset, &header, &data) };
+        assert_eq!(set, 0);
+    });
+}
+
+#[test]
+fn a_ring_that_the_kernel_polls() {
+    isolated_as_root("a_ring_that_the_kernel_polls", WATCHDOG, || {
+        sleepers(2);
+        // `struct io_uring_params`: flags are its third word, and the idle time its fifth.
+        const IORING_SETUP_SQPOLL: u32 = 1 << 1;
+        let mut params = [0u32; 30];
+        params[2] = IORING_SETUP_SQPOLL;
+        params[4] = 60_000;
+        // SAFETY: the kernel writes to them.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
+        if ring < 0 {
+            support::skipped(format!("no io_uring here: {}", std::io::Error::last_os_error()));
+            return;
+        }
+        let listed = proc::tids().len();
+        let applied = Privileges::new().user("nobody").plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.sqpoll), (listed - 1, 1));
+        let old: Vec<_> = proc::field_in_every_thread("Uid").into_values().collect();
+        assert_eq!(old.iter().filter(|ids| ids.starts_with("0\t")).count(), 1, "{old:?}");
+    });
+}
+
+#[test]
+fn a_thread_that_disagrees_kills_the_process() {
+    if support::skipped_without_root("a_thread_that_disagrees_kills_the_process") {
+        return;
+    }
+    let case = "a_thread_that_disagrees_kills_the_process";
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        with_less();
+        // What the program says of its own calls does not count here.
+        libpsx::set_sensitivity(Sensitivity::Ignore);
+        let settings = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
+        let done = settings.plan().unwrap().apply();
+        println!("went on: {done:?}");
+    });
+    assert_eq!(status.signal(), Some(33), "{output}");
+    assert!(output.contains("libpsx: prctl(0x18, "), "{output}");
+    assert!(!output.contains("went on"), "{output}");
+}
+
+#[test]
+fn or_is_reported() {
+    isolated_as_root("or_is_reported", WATCHDOG, || {
+        with_less();
+        let has_less: Vec<i32> = proc::field_in_every_thread("CapPrm")
+            .into_iter()
+            .filter_map(|(tid, sets)| (sets == "0000000000001000").then_some(tid))
+            .collect();
+        let settings = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
+        let settings = settings.report_failure();
+        let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else { panic!("Ok") };
+        println!("{wrong:?}");
+        assert!(wrong.iter().all(|one| has_less.contains(&one.tid)), "{wrong:?}");
+        assert!(wrong.iter().any(|one| one.what.contains("PR_CAPBSET_DROP")), "{wrong:?}");
+    });
+}
+
+/// Its own filter kills it in one of the calls; what is to be the filter of all is not there yet.
+#[test]
+fn a_thread_that_dies_in_the_middle() {
+    isolated_as_root("a_thread_that_dies_in_the_middle", WATCHDOG, || {
+        sleepers(1);
+        prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_KILL_THREAD));
+        let settings = Privileges::new().user("nobody").seccomp(&allow_all()).report_failure();
+        let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else { panic!("Ok") };
+        assert!(wrong.iter().any(|one| one.found == "died"), "{wrong:?}");
+        all_have("Seccomp_filters", "1");
+        all_have("CapPrm", "0000000000000000");
+    });
+}
+
+#[test]
+fn killed_though_standard_error_takes_nothing() {
+    let case = "killed_though_standard_error_takes_nothing";
+    if support::skipped_without_root(case) {
+        return;
+    }
+    let (status, output) = isolated_status(case, WATCHDOG, || {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        // SAFETY: both are open.
+        unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&full), 2) };
+        let dropping = std::thread::spawn(|| {
+            prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO));
+            let _ = Privileges::new().user("nobody").plan().unwrap().apply();
+        });
+        let _ = dropping.join();
+        println!("went on");
+    });
+    assert!(status.signal().is_some() && !output.contains("went on"), "{status} {output}");
+}
+
+#[test]
+fn the_file_system_s_user_comes_along() {
+    isolated_as_root("the_file_system_s_user_comes_along", WATCHDOG, || {
+        sleepers(2);
+        let user = Uid::new(1234).unwrap();
+        set_keepcaps(true).execute().unwrap();
+        setresuid(user, user, user).execute().unwrap();
+        let few = CapabilitySet::from_slice(&[Capability::SETUID, Capability::SETGID]);
+        let sets = CapabilitySets { effective: few, permitted: few, ..CapabilitySets::EMPTY };
+        capset(sets).execute().unwrap();
+        setfsuid(Uid::ROOT).execute().unwrap();
+        capset(CapabilitySets::EMPTY).execute().unwrap();
+        all_have("Uid", "1234\t1234\t1234\t0");
+        let gid = 0;
+        let groups = support::own_groups();
+        let groups =
+            privileges::Groups::Explicit(groups.into_iter().map(privileges::Id::from).collect());
+        let settings = Privileges::new().user(1234).group(gid).groups(groups);
+        settings.plan().unwrap().apply().unwrap();
+        all_have("Uid", "1234\t1234\t1234\t1234");
+    });
+}
+
+/// As a set-user-id program whose owner is not root goes back to who has started it.
+#[test]
+fn one_of_several_users_without_a_capability() {
+    isolated_as_root("one_of_several_users_without_a_capability", WATCHDOG, || {
+        sleepers(2);
+        let (owner, starter) = (Uid::new(1001).unwrap(), Uid::new(1000).unwrap());
+        setresuid(starter, owner, owner).execute().unwrap();
+        let groups = support::own_groups();
+        let groups =
+            privileges::Groups::Explicit(groups.into_iter().map(privileges::Id::from).collect());
+        let settings = Privileges::new().user(1000).group(0).groups(groups);
+        settings.plan().unwrap().apply().unwrap();
+        all_have("Uid", "1000\t1000\t1000\t1000");
+    });
+}
+
+/// An earlier filter kills for an attempt to become root, which must not be made then.
+#[test]
+fn no_attempt_under_an_earlier_filter() {
+    isolated_as_root("no_attempt_under_an_earlier_filter", WATCHDOG, || {
+        sleepers(1);
+        let settings = || {
+            let groups = privileges::Groups::Explicit(vec![]);
+            Privileges::new().user(1234).group(1234).groups(groups)
+        };
+        settings().plan().unwrap().apply().unwrap();
+        // setresuid(2) with 0 for the real user.
+        let step = support::step;
+        support::install(&[
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, libc::SYS_setresuid as u32),
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 16),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ]);
+        settings().plan().unwrap().apply().unwrap();
+    });
+}
+
+#[test]
+fn locked_keepcaps_stay() {
+    isolated_as_root("locked_keepcaps_stay", WATCHDOG, || {
+        sleepers(1);
+        let bits = Securebits::KEEP_CAPS | Securebits::KEEP_CAPS_LOCKED;
+        set_securebits(bits).execute().unwrap();
+        let kept = Capability::CHOWN;
+        Privileges::new().user("nobody").keep(kept).plan().unwrap().apply().unwrap();
+        all_have("CapEff", "0000000000000001");
+        assert_eq!(Securebits::current().unwrap(), bits);
+    });
+}
+
+/// What nobody may make inheritable is refused before anything has changed.
+#[test]
+fn inheritable_beyond_the_bounding_set() {
+    isolated_as_root("inheritable_beyond_the_bounding_set", WATCHDOG, || {
+        libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
+        let settings = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
+        let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
+        let kill = CapabilitySet::from(Capability::KILL);
+        assert!(matches!(problems[..], [Problem::NotInheritable(set)] if set == kill));
+    });
+}
+
+#[test]
+fn filters_that_are_none() {
+    isolated("filters_that_are_none", WATCHDOG, || {
+        for length in [0, 4097] {
+            let program = vec![allow_all()[0].clone(); length];
+            let settings = rooted().seccomp(&program);
+            let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
+            let wanted = privileges::bpf::InvalidProgram::Length(length);
+            assert!(matches!(problems[..], [Problem::InvalidFilter(found)] if found == wanted));
+        }
+    });
+}
+
+#[test]
+fn hybrid_leaves_the_ambient_set() {
+    isolated_as_root("hybrid_leaves_the_ambient_set", WATCHDOG, || {
+        sleepers(1);
+        let chown = CapabilitySet::from(Capability::CHOWN);
+        let all = CapabilitySets::current().unwrap();
+        rooted().keep(all.permitted).ambient(chown).plan().unwrap().apply().unwrap();
+        rooted().mode(Mode::Hybrid).plan().unwrap().apply().unwrap();
+        all_have("CapAmb", "0000000000000001");
+        rooted().mode(Mode::Pure1e).plan().unwrap().apply().unwrap();
+        all_have("CapAmb", "0000000000000000");
+    });
+}
+
+/// Threads that are asked say what they are; a thread that was not says nothing.
+#[test]
+fn what_was_not_asked_is_not_told() {
+    isolated_as_root("what_was_not_asked_is_not_told", WATCHDOG, || {
+        let _asked = Asked::new(1);
+        with_less();
+        let all = CapabilitySets::current().unwrap();
+        let first = capset(CapabilitySets { effective: all.permitted, ..all });
+        let transaction = libpsx::Transaction::new().with(first).query_identities(0);
+        let report = transaction.sensitivity(Sensitivity::Ignore).execute_with_report().unwrap();
+        let differs = report.results().iter().find(|one| one.call() == 0).unwrap().tid();
+        let one = report.identities().find(|one| one.tid() == differs).unwrap();
+        assert!(one.uids().is_none() && one.gids().is_none() && one.groups().is_none());
+        assert!(one.capabilities().is_none() && one.securebits().is_none());
+        assert!(one.bounding().is_none() && one.ambient().is_none());
+    });
+}
