@@ -4,12 +4,15 @@
 //! failed, 2 for a command line that makes no sense, or a process to audit that cannot be read.
 
 mod audit;
+mod caps;
+mod complete;
 mod demo;
 mod demo_threads;
 mod doctor;
 mod generate;
 mod raw;
 mod report;
+mod run;
 mod steps;
 mod tasks;
 mod terminal;
@@ -38,6 +41,9 @@ them by a plain system call keeps them in its other threads. See it happen, and 
   psx audit PID --expect uid=nobody,caps=none,nnp=1
                               exit status 1, and the first thread for which it is not so
   psx doctor                  whether libpsx works on this machine, in this container
+  psx run --user nobody -- COMMAND
+                              a program with the privileges that the options say
+  psx caps explain net_admin  what a capability allows
 
 Each command has its own --help. Set it up:
 
@@ -50,6 +56,10 @@ enum Command {
     Audit(audit::Arguments),
     /// Say whether libpsx works here, and what this kernel, C library and sandbox give
     Doctor(doctor::Arguments),
+    /// Execute a program with the privileges that the options say, and no others
+    Run(Box<run::Arguments>),
+    /// Explain capabilities, and show or change those of files and processes
+    Caps(caps::Arguments),
     /// Drop privilege in a program of many threads: by a plain call, then by libpsx
     Demo(demo::Demo),
     /// Print what makes a shell complete this command's arguments
@@ -64,8 +74,19 @@ fn main() -> ExitCode {
     if copy {
         return status(demo::DemoPlain::parse_from(std::env::args_os().skip(1)).run(), 1);
     }
-    // clap ends the process itself for a bad command line, with status 2.
-    match Cli::parse().command {
+    clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
+    // clap ends the process itself for a bad command line, with status 2; `run` has 125 for it, as env(1).
+    let parsed = Cli::try_parse().unwrap_or_else(|error| {
+        let run = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+        if run && error.use_stderr() {
+            let _ = error.print();
+            std::process::exit(run::FAILED.into());
+        }
+        error.exit()
+    });
+    match parsed.command {
+        Command::Run(run) => ExitCode::from(run.run()),
+        Command::Caps(caps) => status(caps.run(), 1),
         Command::Audit(audit) => status(audit.run(), 2),
         Command::Doctor(doctor) => status(doctor.run(), 1),
         Command::Demo(demo) => status(demo.run(), 1),

@@ -54,26 +54,33 @@
 //!
 //! # Where the settings come from
 //!
-//! | systemd.exec(5) | setpriv(1) | capsh(1) | here | verified how |
-//! |---|---|---|---|---|
-//! | `User=` | `--reuid`, `--ruid`, `--euid` | `--user`, `--uid` | [`user`](Privileges::user) | asked, /proc, an attempt to return |
-//! | `Group=` | `--regid` | `--gid` | [`group`](Privileges::group) | asked, /proc |
-//! | `SupplementaryGroups=` | `--groups`, `--init-groups`, `--clear-groups`, `--keep-groups` | `--groups` | [`groups`](Privileges::groups), [`keep_groups`](Privileges::keep_groups) | asked, /proc |
-//! | `AmbientCapabilities=` | `--ambient-caps`, `--inh-caps` | `--addamb`, `--iab` | [`ambient`](Privileges::ambient), [`inheritable`](Privileges::inheritable), [`iab`](Privileges::iab) | asked, /proc |
-//! | `CapabilityBoundingSet=` | `--bounding-set` | `--drop`, `--iab` | [`bounding`](Privileges::bounding) | asked, /proc |
-//! | (a started program has what its file and the ambient set give) | the same | `--caps` | [`keep`](Privileges::keep) | asked, /proc |
-//! | `SecureBits=` | `--securebits` | `--secbits`, `--mode` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | asked |
-//! | `NoNewPrivileges=` | `--no-new-privs` | `--no-new-privs` | [`no_new_privs`](Privileges::no_new_privs) | asked, /proc |
-//! | `SystemCallFilter=` | `--seccomp-filter` | none | [`seccomp`](Privileges::seccomp) | /proc: mode and number of filters |
-//! | none | `--landlock-access`, `--landlock-rule` | none | [`landlock`](Privileges::landlock) | the result in each thread |
-//! | `RootDirectory=` | none | `--chroot` | [`chroot`](Privileges::chroot) | compared in each thread, /proc |
-//! | `WorkingDirectory=` | none | none | [`chdir`](Privileges::chdir) | compared in each thread, /proc |
-//! | `UMask=` | none | none | [`umask`](Privileges::umask) | the result of the call |
-//! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | the result of the call |
-//! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | the result in each thread |
-//! | `PrivateNetwork=`, `PrivateIPC=`, `NetworkNamespacePath=` | none | none | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | the result in each thread, /proc |
-//! | `Nice=`, `CPUSchedulingPolicy=`, `IOSchedulingClass=`, `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result in each thread |
-//! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | the result in each thread |
+//! | systemd.exec(5) | setpriv(1) | capsh(1) | here | `psx run` | verified how |
+//! |---|---|---|---|---|---|
+//! | `User=` | `--reuid`, `--ruid`, `--euid` | `--user`, `--uid` | [`user`](Privileges::user), [`stay_root`](Privileges::stay_root) | `--user`, `--stay-root` | asked, /proc, an attempt to return |
+//! | `Group=` | `--regid` | `--gid` | [`group`](Privileges::group) | `--group` | asked, /proc |
+//! | `SupplementaryGroups=` | `--groups`, `--init-groups`, `--clear-groups`, `--keep-groups` | `--groups` | [`groups`](Privileges::groups), [`keep_groups`](Privileges::keep_groups) | `--groups`, `--keep-groups` | asked, /proc |
+//! | `AmbientCapabilities=` | `--ambient-caps`, `--inh-caps` | `--addamb`, `--iab` | [`ambient`](Privileges::ambient), [`inheritable`](Privileges::inheritable), [`iab`](Privileges::iab) | `--ambient`, `--inheritable`, `--iab` | asked, /proc |
+//! | `CapabilityBoundingSet=` | `--bounding-set` | `--drop`, `--iab` | [`bounding`](Privileges::bounding) | `--bounding` | asked, /proc |
+//! | (a started program has what its file and the ambient set give) | the same | `--caps` | [`keep`](Privileges::keep) | the same as systemd | asked, /proc |
+//! | `SecureBits=` | `--securebits` | `--secbits`, `--mode` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | `--securebits`, `--mode` | asked |
+//! | `NoNewPrivileges=` | `--no-new-privs` | `--no-new-privs` | [`no_new_privs`](Privileges::no_new_privs) | `--no-new-privs` | asked, /proc |
+//! | `SystemCallFilter=`, `SystemCallErrorNumber=`, `SystemCallArchitectures=native` | `--seccomp-filter` | none | [`seccomp`](Privileges::seccomp), `system_calls::SystemCallFilter` | `--seccomp`, `--seccomp-error` | /proc: mode and number of filters |
+//! | none | `--landlock-access`, `--landlock-rule` | none | [`landlock`](Privileges::landlock) | `--landlock-ro`, `--landlock-rw` | the result in each thread |
+//! | `RootDirectory=` | none | `--chroot` | [`chroot`](Privileges::chroot) | `--chroot` | compared in each thread, /proc |
+//! | `WorkingDirectory=` | none | none | [`chdir`](Privileges::chdir) | `--chdir` | compared in each thread, /proc |
+//! | `UMask=` | none | none | [`umask`](Privileges::umask) | `--umask` | the result of the call |
+//! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | `--limit` | the result of the call |
+//! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | `--new-session-keyring` | the result in each thread |
+//! | `PrivateNetwork=`, `PrivateIPC=`, `NetworkNamespacePath=`, `IPCNamespacePath=` | none | none | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | `--new-namespace`, `--join-namespace` | the result in each thread, /proc |
+//! | `Nice=`, `CPUSchedulingPolicy=`, `CPUSchedulingPriority=`, `CPUSchedulingResetOnFork=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling) | `--nice`, `--scheduling` | values by the plan; the result in each thread |
+//! | `IOSchedulingClass=`, `IOSchedulingPriority=` | none | none | [`io_priority`](Privileges::io_priority) | `--io-priority` | values by the plan; the result in each thread |
+//! | `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | `--cpus`, `--timer-slack` | CPUs by the plan; the result in each thread |
+//! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | `--pdeathsig` | the result in each thread |
+//! | every other directive that restricts | none | none | refused: `unit::Unit::unsupported` lists them | refused, unless `--without` names it | |
+//! | a unit file, with its drop-ins | none | none | `unit::Unit` | `--from-unit`, `--property` | as its directives |
+//!
+//! What `psx run` starts, and what [`Launch`] starts, is verified by the results of the calls; `psx run --check` and
+//! [`Launch::check`] compare the program with the plan from outside as well.
 //!
 //! # Every setting
 //!
@@ -163,8 +170,11 @@
 //!
 //! # Features
 //!
-//! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
-//! these crates make, and the crates are exported again under their names.
+//! - `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
+//!   these crates make, and the crates are exported again under their names.
+//! - `unit`: `privileges::unit` reads unit files of systemd, and `privileges::system_calls` its filters of system calls.
+//! - `serde`: the directives of a unit are read from a table of any format. It brings `unit`.
+//! - `toml`: `Privileges::from_toml` reads such a table from TOML. It brings `serde`.
 
 mod context;
 mod current;
@@ -173,6 +183,7 @@ mod filter;
 mod iab;
 mod id;
 mod kill;
+mod launch;
 mod names;
 mod plan;
 mod step;
@@ -182,6 +193,10 @@ mod verify;
 
 pub mod bpf;
 pub mod file;
+#[cfg(feature = "unit")]
+pub mod system_calls;
+#[cfg(feature = "unit")]
+pub mod unit;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -197,10 +212,12 @@ pub use id::{Groups, Id, IntoCapabilitySet};
 pub use landlock;
 #[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
+pub use launch::{Launch, LaunchError};
 pub use libpsx::process::{
     Capability, CapabilitySet, CapabilitySets, Gid, Instruction, IoPriority, LandlockFlags,
     Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
+use plan::Purpose;
 pub use plan::{Applied, Plan};
 #[cfg(feature = "seccompiler")]
 pub use seccompiler;
@@ -532,12 +549,61 @@ impl Privileges {
         self
     }
 
+    /// Reads settings from TOML: directives of systemd.exec(5), each with a value or a list of values, as [`unit`] reads
+    /// them from a unit file.
+    ///
+    /// ```
+    /// use privileges::Privileges;
+    ///
+    /// let settings = Privileges::from_toml(
+    ///     r#"
+    ///     User = "nobody"
+    ///     CapabilityBoundingSet = ["CAP_NET_BIND_SERVICE", "CAP_CHOWN"]
+    ///     NoNewPrivileges = true
+    ///     LimitNOFILE = "1024:4096"
+    ///     "#,
+    /// )?;
+    /// # let _ = settings;
+    /// # Ok::<(), privileges::unit::UnitError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The text is not TOML; a name is not one of systemd.exec(5) (the nearest one is named), or is not supported; a value
+    /// is not one of its directive; a file that one names cannot be opened.
+    #[cfg(feature = "toml")]
+    pub fn from_toml(text: &str) -> Result<Self, unit::UnitError> {
+        toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?.privileges()
+    }
+
     /// Looks up and checks everything.
     ///
     /// # Errors
     /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
     pub fn plan(self) -> Result<Plan, Error> {
-        Plan::of(self)
+        Plan::of(self, Purpose::Process)
+    }
+
+    /// Looks up and checks everything for a program that is executed, in the place of this process or in a child.
+    ///
+    /// It differs from [`plan`](Self::plan) in this: a filter need not allow the calls of a stop, but has to allow
+    /// execve(2); [`ambient`](Self::ambient) brings [`keep`](Self::keep); and a process that stays root keeps what it has
+    /// until execve(2), which gives root the bounding set again.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use privileges::{Capability, Privileges};
+    ///
+    /// let launch = Privileges::new().user("www-data").ambient(Capability::NET_BIND_SERVICE).plan_launch()?;
+    /// println!("{launch}");
+    /// // It returns only if it fails.
+    /// launch.exec(Command::new("/usr/local/bin/server"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
+    pub fn plan_launch(self) -> Result<Launch, Error> {
+        Plan::of_program(self)
     }
 
     /// Settings that cannot both be meant.
@@ -571,7 +637,7 @@ fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
 /// without them, and shows them in `Debug` alone. TSYNC is not among them: the plan decides how the ruleset gets to all
-/// threads. `None`: there is a flag that is not known here.
+/// threads. `None`: this version of the crate does not show them.
 #[cfg(feature = "landlock")]
 fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
     const TSYNC: u32 = 1 << 3;
@@ -579,12 +645,5 @@ fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
     let (_, rest) = shown.split_once(" actual_restrict_self_flags: ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     let bits = digits.parse::<u32>().ok()? & !TSYNC;
-    let known = [
-        LandlockFlags::LOG_SAME_EXEC_OFF,
-        LandlockFlags::LOG_NEW_EXEC_ON,
-        LandlockFlags::LOG_SUBDOMAINS_OFF,
-    ];
-    let set = known.into_iter().filter(|flag| bits & flag.bits() != 0);
-    let flags = set.fold(LandlockFlags::EMPTY, |all, flag| all | flag);
-    (flags.bits() == bits).then_some(flags)
+    Some(LandlockFlags::from_bits(bits))
 }

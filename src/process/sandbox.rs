@@ -107,6 +107,25 @@ impl SeccompFlags {
     pub const fn bits(self) -> u32 {
         self.0
     }
+
+    /// Makes flags of the bits that the kernel takes. Bits without a name here stay: a newer kernel may know them, and any
+    /// other refuses them with EINVAL.
+    ///
+    /// ```
+    /// use libpsx::process::{LandlockFlags, SeccompFlags};
+    ///
+    /// let logged = LandlockFlags::LOG_NEW_EXEC_ON;
+    /// assert_eq!(LandlockFlags::from_bits(logged.bits()), logged);
+    /// assert!(SeccompFlags::from_bits(0b110).contains(SeccompFlags::LOG));
+    /// ```
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Returns whether all of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
 }
 
 impl BitOr for SeccompFlags {
@@ -206,6 +225,25 @@ impl LandlockFlags {
     /// ```
     pub const fn bits(self) -> u32 {
         self.0
+    }
+
+    /// Makes flags of the bits that the kernel takes. Bits without a name here stay: a newer kernel may know them, and any
+    /// other refuses them with EINVAL.
+    ///
+    /// ```
+    /// use libpsx::process::{LandlockFlags, SeccompFlags};
+    ///
+    /// let logged = LandlockFlags::LOG_NEW_EXEC_ON;
+    /// assert_eq!(LandlockFlags::from_bits(logged.bits()), logged);
+    /// assert!(SeccompFlags::from_bits(0b110).contains(SeccompFlags::LOG));
+    /// ```
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Returns whether all of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
     }
 }
 
