@@ -1,8 +1,8 @@
 //! One system call, performed by every thread of a Linux process at once: all threads or none.
 #![no_std]
-#![cfg_attr(not(target_os = "linux"), allow(unused))]
+#![cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(unused))]
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 compile_error!("libpsx is for Linux: other kernels keep credentials per process");
 
 #[cfg(feature = "std")]

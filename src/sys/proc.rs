@@ -15,7 +15,7 @@ use linux_raw_sys::general::O_DIRECTORY;
 use crate::errno::Errno;
 use crate::error::Obstacle;
 use crate::report::ExemptReason;
-use crate::sys::{self, Fd, Mask, SIGNAL, bit};
+use crate::sys::{self, Fd, Mask, SIGNAL, arch, bit};
 
 /// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
 pub(crate) const TID_LIMIT: i32 = 1 << 22;
@@ -342,9 +342,8 @@ impl Tasks {
         use linux_raw_sys::general as k;
         match nr {
             Some(k::__NR_execve | k::__NR_execveat) => Obstacle::Exec,
-            Some(k::__NR_vfork | k::__NR_clone | k::__NR_clone3) if living.state == b'D' => {
-                Obstacle::Vfork
-            }
+            Some(k::__NR_clone | k::__NR_clone3) if living.state == b'D' => Obstacle::Vfork,
+            Some(nr) if living.state == b'D' && arch::FORKS.contains(&nr) => Obstacle::Vfork,
             _ if living.blocked & bit(SIGNAL) != 0 => Obstacle::SignalBlocked,
             _ if living.state == b'D' => Obstacle::Uninterruptible,
             _ => Obstacle::Unresponsive,
@@ -468,7 +467,7 @@ impl Look {
 fn kernel_worker(flags: u32, blocked: Mask) -> Option<ExemptReason> {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000;
-    const KILL_AND_STOP: Mask = bit(9) | bit(19);
+    const KILL_AND_STOP: Mask = bit(9) | bit(sys::SIGSTOP);
     if blocked | KILL_AND_STOP != sys::ALL {
         return None;
     }
@@ -500,7 +499,8 @@ impl<'b> Stat<'b> {
         let state = *fields.next()?.first()?;
         // `state` is field 3, `flags` is field 9, `starttime` field 22.
         let flags = parse(fields.nth(5)?)?;
-        let start = parse(fields.nth(12)?)?;
+        // A word is enough to tell two tasks apart.
+        let start = parse::<u64>(fields.nth(12)?)? as usize;
         Some(Self { name, state, flags, start })
     }
 
