@@ -24,7 +24,7 @@ fn reason(entry: &Entry) -> usize {
 
 /// The threads could not be listed within the deadline, so none can be named.
 pub(super) const fn unknown(deadline: Duration) -> Unreachable {
-    Unreachable { deadline, total: 0, threads: Records::EMPTY }
+    Unreachable { deadline, total: 0, threads: Records::EMPTY, emulated: false }
 }
 
 /// The threads that were not held when the last round ended, and still would not be; none if all of them are gone.
@@ -87,5 +87,5 @@ fn name_those(
         threads.push(Straggler { tid: task.tid, name, state, obstacle });
         Ok(())
     });
-    Unreachable { deadline, total, threads }
+    Unreachable { deadline, total, threads, emulated: tasks.is_emulated() }
 }

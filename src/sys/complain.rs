@@ -76,7 +76,8 @@ fn kill_after(time: [i64; 2]) -> Result<(), Errno> {
     const REST: usize = (64 - size_of::<usize>()) / size_of::<i32>() - 2;
     const _: () = assert!(size_of::<Event>() == size_of::<k::sigevent>());
     const SIGKILL: i32 = 9;
-    let event = Event { value: 0, signal: SIGKILL, notify: k::SIGEV_SIGNAL as i32, rest: [0; REST] };
+    let event =
+        Event { value: 0, signal: SIGKILL, notify: k::SIGEV_SIGNAL as i32, rest: [0; REST] };
     let mut timer = 0i32;
     let (event, at) = (ptr::from_ref(&event) as usize, ptr::from_mut(&mut timer) as usize);
     call(k::__NR_timer_create, [k::CLOCK_MONOTONIC as usize, event, at, 0, 0, 0])?;

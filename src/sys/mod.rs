@@ -190,8 +190,10 @@ pub(crate) fn kernel_version() -> Option<(u32, u32)> {
     call(k::__NR_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]).ok()?;
     // SAFETY: all its fields are arrays of characters.
     let release = unsafe { names.assume_init() }.release;
-    let mut numbers = release.split(|c| !(*c as u8).is_ascii_digit()).map(|digits| {
-        digits.iter().fold(0u32, |n, c| n.wrapping_mul(10).wrapping_add(u32::from(*c as u8 - b'0')))
+    // A character is an i8 or an u8, as the CPU's C has it.
+    let release = release.map(|c| u8::from_ne_bytes(c.to_ne_bytes()));
+    let mut numbers = release.split(|c| !c.is_ascii_digit()).map(|digits| {
+        digits.iter().fold(0u32, |n, c| n.wrapping_mul(10).wrapping_add(u32::from(*c - b'0')))
     });
     Some((numbers.next()?, numbers.next()?))
 }
@@ -509,15 +511,27 @@ impl SigInfo {
     /// 48 or earlier, and what it delivers is zero from there on (copy_siginfo_to_user, kernel/signal.c).
     const FREE: core::ops::Range<usize> = Self::REST - 64 / Self::WORD..Self::REST;
 
-    /// The pair that begins with `owner`, or a free one: its place and its second word, which is 0 in a
-    /// free pair. None if all pairs belong to others.
+    /// What the second word of a pair has in its upper bits while the pair is in use. (An emulator may leave in these
+    /// words what was on the stack, where the kernel writes zeroes.)
+    const IN_USE: usize = 0xb5 << (usize::BITS - 8);
+
+    /// A stamp must be less than this.
+    pub(crate) const STAMPS: usize = 1 << (usize::BITS - 8);
+
+    /// The pair that belongs to `owner`, or a free one: its place and its stamp, which is 0 in a free pair. None if all
+    /// pairs belong to others.
     pub(crate) fn progress(&self, owner: usize) -> Option<(usize, usize)> {
         let pair = |at: usize| Some((*self.rest.get(at)?, *self.rest.get(at.wrapping_add(1))?));
-        let find = |wanted: usize| {
-            let mut pairs = Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
-            pairs.find(|&(_, (first, _))| first == wanted).map(|(at, (_, second))| (at, second))
-        };
-        find(owner).or_else(|| find(0).map(|(at, _)| (at, 0)))
+        let pairs = || Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
+        let is_used = |second: usize| second & !(Self::STAMPS - 1) == Self::IN_USE;
+        let mut own = pairs().filter(|&(_, (first, second))| first == owner && is_used(second));
+        let free = || pairs().find(|&(_, (_, second))| !is_used(second)).map(|(at, _)| (at, 0));
+        own.next().map(|(at, (_, second))| (at, second & (Self::STAMPS - 1))).or_else(free)
+    }
+
+    /// What a pair of an owner contains.
+    pub(crate) const fn pair(owner: usize, stamp: usize) -> (usize, usize) {
+        (owner, Self::IN_USE | stamp)
     }
 
     /// Writes a pair, and returns what was there.

@@ -317,6 +317,32 @@ impl Tasks {
         })
     }
 
+    /// Whether an emulator of this CPU runs the program: the kernel executes a file for another CPU in this process.
+    /// (/proc/self/exe is what an emulator shows to its program. It does not know this name of the same file.)
+    pub(crate) fn is_emulated(&self) -> bool {
+        /// From the class to the machine, which is the last (elf(5)).
+        const HEADER: usize = 20;
+        let mut header = [0; HEADER];
+        if self.foreign || !self.readable {
+            return false;
+        }
+        let Ok(&[0x7f, b'E', b'L', b'F', class, order, .., a, b]) =
+            self.read(self.tid, c"exe", &mut header)
+        else {
+            return false;
+        };
+        const BIG_ENDIAN: u8 = 2;
+        let bytes = [a, b];
+        let machine =
+            if order == BIG_ENDIAN { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+        let ours = (
+            size_of::<usize>() as u8 / 4,
+            1 + u8::from(cfg!(target_endian = "big")),
+            arch::ELF_MACHINE,
+        );
+        (class, order, machine) != ours
+    }
+
     /// Why a living thread did not arrive.
     pub(crate) fn obstacle(&self, task: Task, living: &Living) -> Obstacle {
         match living.state {

@@ -9,7 +9,7 @@
 //! # The list
 //!
 //! An [`Action`] carries a stamp. A larger stamp is a later action; stamp 0 is a free place. Every
-//! stamp is used once. A 64-bit count of them does not run out; a 32-bit count could, after two thousand
+//! stamp is used once. A count of 56 bits does not run out; on a 32-bit CPU a count of 24 bits does after eight
 //! million changes of the action, and then [`reserve`] refuses.
 //!
 //! - **An action is added** under the lock of the broadcast: it is written into a free place, and its
@@ -23,8 +23,8 @@
 //!   stamps of one delivery fall, so a chain ends, whatever the list becomes meanwhile.
 //!
 //! How far a delivery has come is written in its siginfo_t for as long as the chained handler runs: the
-//! address of our list and the stamp, in a pair of words that the kernel leaves zero. A handler has no
-//! other memory of its own.
+//! address of our list and the stamp, with a mark, in a pair of words that the kernel leaves zero. A handler
+//! has no other memory of its own.
 
 // # Safety
 //
@@ -163,7 +163,7 @@ fn actions() -> impl Iterator<Item = &'static Action> {
 /// Makes sure that `count` places, at most two, are free, and as many stamps.
 fn reserve(count: usize) -> Result<(), Errno> {
     let latest = actions().map(|action| action.stamp.load(SeqCst)).max();
-    if latest.unwrap_or(0) > usize::MAX - 2 * 2 {
+    if latest.unwrap_or(0) >= SigInfo::STAMPS - 3 * 2 {
         return Err(Errno::AGAIN);
     }
     if actions().filter(|action| action.is_free()).count() >= count {
@@ -290,7 +290,7 @@ fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: M
     let own = if action.flags & k::SA_NODEFER as usize != 0 { 0 } else { bit(SIGNAL) };
     // SIGSYS is as the interrupted code has it, unless the owner asked for it to be blocked.
     let mask = interrupted | action.mask | own;
-    let others = info.mark_progress(place, (list, stamp));
+    let others = info.mark_progress(place, SigInfo::pair(list, stamp));
     let inside = sys::set_mask(mask);
     // SAFETY: the owner gave it to the kernel as the handler of this signal. A handler without
     // SA_SIGINFO ignores what it is given beyond the number.

@@ -6,13 +6,13 @@ use linux_raw_sys::general as k;
 
 use super::Timed;
 
+pub(crate) use k::{__NR_fstat64 as FSTAT, __NR_fstatat64 as FSTATAT, __NR_mmap2 as MMAP};
 pub(crate) use k::{
     __NR_getgroups32 as GETGROUPS, __NR_getresgid32 as GETRESGID, __NR_getresuid32 as GETRESUID,
     __NR_setfsgid32 as SETFSGID, __NR_setfsuid32 as SETFSUID, __NR_setgid32 as SETGID,
     __NR_setgroups32 as SETGROUPS, __NR_setregid32 as SETREGID, __NR_setresgid32 as SETRESGID,
     __NR_setresuid32 as SETRESUID, __NR_setreuid32 as SETREUID, __NR_setuid32 as SETUID,
 };
-pub(crate) use k::{__NR_fstat64 as FSTAT, __NR_fstatat64 as FSTATAT, __NR_mmap2 as MMAP};
 
 /// What [`FSTAT`] and [`FSTATAT`] write.
 pub(crate) type Stat = k::stat64;

@@ -5,13 +5,13 @@ use linux_raw_sys::general as k;
 
 use super::Timed;
 
+pub(crate) use k::{__NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_newfstatat as FSTATAT};
 pub(crate) use k::{
     __NR_getgroups as GETGROUPS, __NR_getresgid as GETRESGID, __NR_getresuid as GETRESUID,
     __NR_setfsgid as SETFSGID, __NR_setfsuid as SETFSUID, __NR_setgid as SETGID,
     __NR_setgroups as SETGROUPS, __NR_setregid as SETREGID, __NR_setresgid as SETRESGID,
     __NR_setresuid as SETRESUID, __NR_setreuid as SETREUID, __NR_setuid as SETUID,
 };
-pub(crate) use k::{__NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_newfstatat as FSTATAT};
 
 /// What [`FSTAT`] and [`FSTATAT`] write.
 pub(crate) type Stat = k::stat;

@@ -2,6 +2,7 @@
 //!
 //! | name | meaning |
 //! |---|---|
+//! | `ELF_MACHINE` | what a program for this CPU is marked by |
 //! | `syscall6` | the instruction of a system call, and the registers that the kernel does not keep |
 //! | `call_number` | the part of the number that the kernel reads |
 //! | `Restorer`, `restorer` | whether `sigaction` has a field for it, and what is written there |
@@ -126,9 +127,10 @@ const _: () = {
     assert!(size_of::<KernelMask>() == 8);
     assert!(size_of::<KernelMask>() == size_of::<k::kernel_sigset_t>());
     assert!(align_of::<KernelMask>() == align_of::<k::kernel_sigset_t>());
-    assert!(size_of::<KernelSigaction>() == SIGACTION_SIZE);
     assert!(size_of::<KernelSigaction>() == size_of::<k::kernel_sigaction>());
-    assert!(offset_of!(KernelSigaction, handler) == offset_of!(k::kernel_sigaction, sa_handler_kernel));
+    assert!(
+        offset_of!(KernelSigaction, handler) == offset_of!(k::kernel_sigaction, sa_handler_kernel)
+    );
     assert!(offset_of!(KernelSigaction, flags) == offset_of!(k::kernel_sigaction, sa_flags));
     assert!(offset_of!(KernelSigaction, mask) == offset_of!(k::kernel_sigaction, sa_mask));
 };

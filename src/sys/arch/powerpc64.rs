@@ -7,7 +7,10 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::Ucontext;
+use super::{KernelSigaction, Ucontext};
+
+/// `e_machine` of programs for this CPU (include/uapi/linux/elf-em.h).
+pub(crate) const ELF_MACHINE: u16 = 21;
 
 /// Any system call, and what the kernel returned (Documentation/arch/powerpc/syscall64-abi.rst). An error is a positive
 /// number with the summary overflow bit set in cr0; it is given as a negative number here, as on other CPUs.
@@ -56,7 +59,8 @@ pub(crate) const fn is_other_abi(_nr: usize) -> bool {
 }
 
 /// arch/powerpc/include/uapi/asm/signal.h.
-pub(super) const SIGACTION_SIZE: usize = 32;
+const _: () = assert!(size_of::<KernelSigaction>() == 32);
+
 pub(super) type Restorer = usize;
 pub(super) const NO_RESTORER: Restorer = 0;
 
@@ -93,6 +97,5 @@ pub(crate) const SELECT: Option<u32> = Some(k::__NR__newselect);
 
 /// Returns whether the call replaces what the thread's run-time stands on: the byte order.
 pub(crate) fn replaces_thread_state(number: u32, [option, ..]: [usize; 6]) -> bool {
-    number == k::__NR_switch_endian
-        || number == k::__NR_prctl && option as u32 == p::PR_SET_ENDIAN
+    number == k::__NR_switch_endian || number == k::__NR_prctl && option as u32 == p::PR_SET_ENDIAN
 }

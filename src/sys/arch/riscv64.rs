@@ -5,7 +5,10 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::Ucontext;
+use super::{KernelSigaction, Ucontext};
+
+/// `e_machine` of programs for this CPU (include/uapi/linux/elf-em.h).
+pub(crate) const ELF_MACHINE: u16 = 243;
 
 /// Any system call, and what the kernel returned (syscall(2), "Architecture calling conventions").
 ///
@@ -45,7 +48,8 @@ pub(crate) const fn call_number(nr: usize) -> u32 {
 }
 
 /// include/uapi/asm-generic/signal.h, without SA_RESTORER.
-pub(super) const SIGACTION_SIZE: usize = 24;
+const _: () = assert!(size_of::<KernelSigaction>() == 24);
+
 pub(super) type Restorer = [usize; 0];
 pub(super) const NO_RESTORER: Restorer = [];
 

@@ -4,7 +4,10 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use super::Ucontext;
+use super::{KernelSigaction, Ucontext};
+
+/// `e_machine` of programs for this CPU (include/uapi/linux/elf-em.h).
+pub(crate) const ELF_MACHINE: u16 = 3;
 
 /// Any system call, and what the kernel returned (syscall(2), "Architecture calling conventions").
 ///
@@ -46,7 +49,8 @@ pub(crate) const fn is_other_abi(_nr: usize) -> bool {
 }
 
 /// include/linux/signal_types.h. (The structure in arch/x86/include/uapi/asm/signal.h is that of sigaction(2).)
-pub(super) const SIGACTION_SIZE: usize = 20;
+const _: () = assert!(size_of::<KernelSigaction>() == 20);
+
 pub(super) type Restorer = usize;
 pub(super) const NO_RESTORER: Restorer = 0;
 
