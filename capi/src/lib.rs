@@ -281,6 +281,17 @@ libpsx::__without_std! {
         "rust_eh_personality:"
     );
 
+    // The unwind tables of arm mention these. No code of ours unwinds, and a shared library is linked without libgcc.
+    #[cfg(target_arch = "arm")]
+    core::arch::global_asm!(
+        ".weak __aeabi_unwind_cpp_pr0",
+        ".weak __aeabi_unwind_cpp_pr1",
+        ".hidden __aeabi_unwind_cpp_pr0",
+        ".hidden __aeabi_unwind_cpp_pr1",
+        "__aeabi_unwind_cpp_pr0:",
+        "__aeabi_unwind_cpp_pr1:"
+    );
+
     #[panic_handler]
     fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
         unsafe extern "C" {

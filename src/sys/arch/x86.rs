@@ -75,10 +75,10 @@ pub(super) fn restorer() -> (usize, Restorer) {
             ".popsection",
             "call 3f",
             "3:",
-            "pop {0}",
-            "lea {0}, [{0} + (2b - 3b)]",
+            "popl {0}",
+            "addl $2b - 3b, {0}",
             out(reg) address,
-            options(pure, nomem, preserves_flags),
+            options(pure, nomem, att_syntax),
         );
     }
     (k::SA_RESTORER as usize, address)
