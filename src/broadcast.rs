@@ -11,7 +11,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
-use crate::engine::answers::Form;
+use crate::engine::answers::AnswerLayout;
 use crate::engine::call::{Call, ResultCheck};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
@@ -171,8 +171,8 @@ impl Broadcast {
         let mut report = Report::new();
         // SAFETY: the caller's promise is the one asked for here.
         let value =
-            unsafe { engine::perform(&mut [self.call], &self.settings(), Some(&mut report)) };
-        value.map_err(Error::of_a_single_call)?;
+            unsafe { engine::execute(&mut [self.call], &self.settings(), Some(&mut report)) };
+        value.map_err(Error::from_single_call)?;
         Ok(report)
     }
 
@@ -185,16 +185,16 @@ impl Broadcast {
     /// See [`syscall6`].
     pub unsafe fn execute(&self) -> Result<usize, Error> {
         // SAFETY: the caller's promise is the one asked for here.
-        let value = unsafe { engine::perform(&mut [self.call], &self.settings(), None) };
-        value.map_err(Error::of_a_single_call)
+        let value = unsafe { engine::execute(&mut [self.call], &self.settings(), None) };
+        value.map_err(Error::from_single_call)
     }
 
     fn settings(&self) -> Settings {
         Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
-            whole_or_dead: false,
-            form: Form::default(),
+            kill_on_partial_failure: false,
+            layout: AnswerLayout::default(),
         }
     }
 }

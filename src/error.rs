@@ -6,7 +6,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::engine::records::Records;
+use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
 
 /// Why a broadcast did not happen. Nothing has changed in any thread, whichever variant it is.
@@ -153,7 +153,7 @@ pub(crate) enum CallFailure {
 
 impl Error {
     /// The first call of all is the only one.
-    pub(crate) fn of_a_single_call(error: TransactionError) -> Self {
+    pub(crate) fn from_single_call(error: TransactionError) -> Self {
         match error {
             TransactionError::NothingChanged(error) => error,
             TransactionError::Partial(partial) => partial.why.into(),
@@ -373,7 +373,7 @@ impl fmt::Display for Requirement {
 pub struct UnreachableThreads {
     pub(crate) deadline: Duration,
     pub(crate) total: usize,
-    pub(crate) threads: Records<UnreachableThread>,
+    pub(crate) threads: ReportBuffer<UnreachableThread>,
     pub(crate) emulated: bool,
 }
 

@@ -14,11 +14,11 @@ use crate::errno::Errno;
 use crate::sys;
 
 /// How many items need no mapping.
-const HERE: usize = 16;
+const INLINE: usize = 16;
 
 pub(crate) struct List<T: Copy> {
-    here: [T; HERE],
-    elsewhere: Option<NonNull<T>>,
+    inline: [T; INLINE],
+    mapped: Option<NonNull<T>>,
     capacity: usize,
     len: usize,
 }
@@ -31,7 +31,7 @@ unsafe impl<T: Copy + Sync> Sync for List<T> {}
 impl<T: Copy> List<T> {
     /// Makes an empty list. `unused` lies in the places that no item has taken yet.
     pub(crate) const fn new(unused: T) -> Self {
-        Self { here: [unused; HERE], elsewhere: None, capacity: HERE, len: 0 }
+        Self { inline: [unused; INLINE], mapped: None, capacity: INLINE, len: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -52,7 +52,7 @@ impl<T: Copy> List<T> {
             unsafe { place.write(item) };
         }
         self.give_back();
-        (self.elsewhere, self.capacity) = (Some(memory), capacity);
+        (self.mapped, self.capacity) = (Some(memory), capacity);
         Ok(())
     }
 
@@ -61,7 +61,7 @@ impl<T: Copy> List<T> {
         if self.len == self.capacity {
             self.reserve(self.capacity.saturating_mul(2))?;
         }
-        match self.elsewhere {
+        match self.mapped {
             Some(memory) => {
                 // SAFETY: `len` is below the capacity of the mapping.
                 let place = unsafe { memory.add(self.len) };
@@ -69,7 +69,7 @@ impl<T: Copy> List<T> {
                 unsafe { place.write(item) };
             }
             None => {
-                if let Some(place) = self.here.get_mut(self.len) {
+                if let Some(place) = self.inline.get_mut(self.len) {
                     *place = item;
                 }
             }
@@ -79,26 +79,26 @@ impl<T: Copy> List<T> {
     }
 
     pub(crate) fn as_slice(&self) -> &[T] {
-        match self.elsewhere {
+        match self.mapped {
             // SAFETY: the first `len` items were written, and the mapping is ours.
             Some(memory) => unsafe { core::slice::from_raw_parts(memory.as_ptr(), self.len) },
-            None => self.here.get(..self.len).unwrap_or_default(),
+            None => self.inline.get(..self.len).unwrap_or_default(),
         }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        match self.elsewhere {
+        match self.mapped {
             // SAFETY: as above, and `self` is borrowed for as long as the slice.
             Some(memory) => unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), self.len) },
-            None => self.here.get_mut(..self.len).unwrap_or_default(),
+            None => self.inline.get_mut(..self.len).unwrap_or_default(),
         }
     }
 
     /// Copies the list.
     pub(crate) fn copy(&self) -> Result<Self, Errno> {
         let mut copy =
-            Self { here: self.here, elsewhere: None, capacity: HERE, len: self.len.min(HERE) };
-        if self.elsewhere.is_some() {
+            Self { inline: self.inline, mapped: None, capacity: INLINE, len: self.len.min(INLINE) };
+        if self.mapped.is_some() {
             copy.len = 0;
             copy.reserve(self.len)?;
             self.as_slice().iter().try_for_each(|&item| copy.push(item))?;
@@ -107,11 +107,11 @@ impl<T: Copy> List<T> {
     }
 
     fn give_back(&mut self) {
-        if let Some(memory) = self.elsewhere.take() {
+        if let Some(memory) = self.mapped.take() {
             let bytes = self.capacity.wrapping_mul(size_of::<T>());
             // SAFETY: the mapping is ours, and nothing borrows from it.
             unsafe { sys::unmap(memory.cast(), bytes) };
-            self.capacity = HERE;
+            self.capacity = INLINE;
         }
     }
 }

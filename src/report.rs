@@ -6,14 +6,14 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::engine::answers::Answers;
-use crate::engine::records::Records;
+use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
 
 /// What a broadcast did. Returned by [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report).
 pub struct Report {
     pub(crate) value: usize,
-    pub(crate) results: Records<ThreadResult>,
-    pub(crate) skipped: Records<SkippedTask>,
+    pub(crate) results: ReportBuffer<ThreadResult>,
+    pub(crate) skipped: ReportBuffer<SkippedTask>,
     pub(crate) divergent: usize,
     pub(crate) attempts: u32,
     pub(crate) max_pause: Duration,
@@ -25,12 +25,12 @@ impl Report {
     pub(crate) const fn new() -> Self {
         Self {
             value: 0,
-            results: Records::EMPTY,
-            skipped: Records::EMPTY,
+            results: ReportBuffer::EMPTY,
+            skipped: ReportBuffer::EMPTY,
             divergent: 0,
             attempts: 0,
             max_pause: Duration::ZERO,
-            answers: Answers::none(),
+            answers: Answers::empty(),
             first_question: 0,
         }
     }

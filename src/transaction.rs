@@ -10,7 +10,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::broadcast::{DEADLINE, sensitivity};
-use crate::engine::answers::Form;
+use crate::engine::answers::AnswerLayout;
 use crate::engine::call::{Call, ResultCheck};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
@@ -60,16 +60,16 @@ pub enum PartialFailureAction {
 pub struct Transaction<'a> {
     operations: List<Operation<'a>>,
     /// An operation could not be appended: how many there would have been, and why.
-    lacks: Option<(usize, Errno)>,
+    append_error: Option<(usize, Errno)>,
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
     on_partial_failure: PartialFailureAction,
-    asked: Option<Asked>,
+    identity_query: Option<IdentityQuery>,
 }
 
 /// The questions of [`Transaction::query_identities`]. They are not stored: [`Transaction::execute`] writes them between the calls.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct IdentityQuery {
     /// How many operations come before them.
     pub(crate) at: usize,
     /// How many supplementary groups there is room for.
@@ -81,11 +81,11 @@ impl<'a> Transaction<'a> {
     pub const fn new() -> Self {
         Self {
             operations: List::new(Operation::NOTHING),
-            lacks: None,
+            append_error: None,
             deadline: DEADLINE,
             sensitivity: None,
             on_partial_failure: PartialFailureAction::Report,
-            asked: None,
+            identity_query: None,
         }
     }
 
@@ -113,10 +113,10 @@ impl<'a> Transaction<'a> {
     }
 
     fn append(&mut self, operation: Operation<'a>) {
-        if self.lacks.is_none() {
+        if self.append_error.is_none() {
             let appended = self.operations.push(operation);
             let count = self.operations.len().saturating_add(1);
-            self.lacks = appended.err().map(|errno| (count, errno));
+            self.append_error = appended.err().map(|errno| (count, errno));
         }
     }
 
@@ -129,8 +129,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// After the operations of now, each thread is asked; see `query_identities`.
-    pub(crate) fn asking(mut self, groups: usize) -> Self {
-        self.asked = Some(Asked { at: self.operations.len(), groups });
+    pub(crate) fn with_identity_query(mut self, groups: usize) -> Self {
+        self.identity_query = Some(IdentityQuery { at: self.operations.len(), groups });
         self
     }
 
@@ -169,7 +169,7 @@ impl<'a> Transaction<'a> {
     /// [`TransactionError::NothingChanged`]: nothing has changed in any thread.
     /// [`TransactionError::Partial`]: every thread has performed the calls before the failed one.
     pub fn execute(&self) -> Result<usize, TransactionError> {
-        self.go(None)
+        self.execute_into(None)
     }
 
     /// Performs the calls as [`execute`](Self::execute) does, and reports.
@@ -178,34 +178,34 @@ impl<'a> Transaction<'a> {
     /// As [`execute`](Self::execute).
     pub fn execute_with_report(&self) -> Result<Report, TransactionError> {
         let mut report = Report::new();
-        self.go(Some(&mut report))?;
-        report.first_question = self.asked.map_or(0, |asked| asked.at);
+        self.execute_into(Some(&mut report))?;
+        report.first_question = self.identity_query.map_or(0, |asked| asked.at);
         for result in report.results.as_mut_slice() {
             result.call = self.number(result.call);
         }
         Ok(report)
     }
 
-    fn go(&self, report: Option<&mut Report>) -> Result<usize, TransactionError> {
-        let lacks = |(count, errno)| Error::Environment {
+    fn execute_into(&self, report: Option<&mut Report>) -> Result<usize, TransactionError> {
+        let append_error = |(count, errno)| Error::Environment {
             requirement: Requirement::TransactionMemory(count),
             errno,
         };
-        if let Some(lack) = self.lacks {
-            return Err(lacks(lack).into());
+        if let Some(lack) = self.append_error {
+            return Err(append_error(lack).into());
         }
         let mut calls = List::new(Call::new(0, [0; 6]));
-        let questions = self.asked.map_or(0, |_| QUESTIONS);
+        let questions = self.identity_query.map_or(0, |_| QUESTIONS);
         let count = self.operations.len().saturating_add(questions);
-        self.write_calls(count, &mut calls).map_err(|errno| lacks((count, errno)))?;
+        self.write_calls(count, &mut calls).map_err(|errno| append_error((count, errno)))?;
         let settings = Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
-            whole_or_dead: self.on_partial_failure == PartialFailureAction::Kill,
-            form: self.asked.map_or(Form::default(), Asked::form),
+            kill_on_partial_failure: self.on_partial_failure == PartialFailureAction::Kill,
+            layout: self.identity_query.map_or(AnswerLayout::default(), IdentityQuery::layout),
         };
         // SAFETY: those who made the operations have promised it; `self` keeps their memory.
-        let done = unsafe { engine::perform(calls.as_mut_slice(), &settings, report) };
+        let done = unsafe { engine::execute(calls.as_mut_slice(), &settings, report) };
         done.map_err(|error| match error {
             TransactionError::Partial(partial) => {
                 TransactionError::Partial(partial.at(self.number(partial.index())))
@@ -217,10 +217,10 @@ impl<'a> Transaction<'a> {
     /// The calls as the engine performs them, with the questions where they were asked.
     fn write_calls(&self, count: usize, calls: &mut List<Call>) -> Result<(), Errno> {
         calls.reserve(count)?;
-        let at = self.asked.map_or(0, |asked| asked.at);
+        let at = self.identity_query.map_or(0, |asked| asked.at);
         let (before, after) = self.operations.as_slice().split_at_checked(at).unwrap_or_default();
         before.iter().try_for_each(|operation| calls.push(operation.call()))?;
-        if let Some(asked) = self.asked {
+        if let Some(asked) = self.identity_query {
             (0..QUESTIONS).try_for_each(|number| calls.push(question(number, asked.groups)))?;
         }
         after.iter().try_for_each(|operation| calls.push(operation.call()))
@@ -228,7 +228,7 @@ impl<'a> Transaction<'a> {
 
     /// The number that the caller knows a call of the engine by. A question has the one after all calls.
     fn number(&self, call: usize) -> usize {
-        let Some(Asked { at, .. }) = self.asked else { return call };
+        let Some(IdentityQuery { at, .. }) = self.identity_query else { return call };
         match call.checked_sub(at) {
             None => call,
             Some(from) if from < QUESTIONS => self.len(),
@@ -240,11 +240,11 @@ impl<'a> Transaction<'a> {
 impl Clone for Transaction<'_> {
     /// If the kernel has no memory for the copy, the copy says so when it is performed.
     fn clone(&self) -> Self {
-        let (operations, lacks) = match self.operations.copy() {
-            Ok(operations) => (operations, self.lacks),
+        let (operations, append_error) = match self.operations.copy() {
+            Ok(operations) => (operations, self.append_error),
             Err(errno) => (List::new(Operation::NOTHING), Some((self.operations.len(), errno))),
         };
-        Self { operations, lacks, ..*self }
+        Self { operations, append_error, ..*self }
     }
 }
 
@@ -252,7 +252,7 @@ impl fmt::Debug for Transaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction")
             .field("operations", &self.operations.as_slice())
-            .field("asks", &self.asked.is_some())
+            .field("asks", &self.identity_query.is_some())
             .field("deadline", &self.deadline)
             .field("sensitivity", &self.sensitivity)
             .field("on_partial_failure", &self.on_partial_failure)

@@ -12,7 +12,7 @@ use support::{LONG, add_filter, all_have, isolated, no_new_privs, proc, set_slac
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// Threads asleep in every usual way, and busy ones, in place when this returns.
-fn zoo() -> usize {
+fn spawn_threads_of_all_kinds() -> usize {
     static BORN: AtomicUsize = AtomicUsize::new(0);
     static NEVER: AtomicUsize = AtomicUsize::new(0);
     let mut pipe = [0; 2];
@@ -60,7 +60,7 @@ fn zoo() -> usize {
 #[test]
 fn blocked_and_busy_threads() {
     isolated("blocked_and_busy_threads", WATCHDOG, || {
-        let count = zoo();
+        let count = spawn_threads_of_all_kinds();
         let report = no_new_privs().unwrap();
         assert!(report.threads() > count);
         all_have("NoNewPrivs", "1");
@@ -69,10 +69,10 @@ fn blocked_and_busy_threads() {
 
 /// seccomp(2) is not idempotent: each call adds a filter.
 #[test]
-fn exactly_once_beside_births_and_deaths() {
-    isolated("exactly_once_beside_births_and_deaths", WATCHDOG, || {
+fn exactly_once_beside_thread_creation_and_exit() {
+    isolated("exactly_once_beside_thread_creation_and_exit", WATCHDOG, || {
         static STOP: AtomicBool = AtomicBool::new(false);
-        zoo();
+        spawn_threads_of_all_kinds();
         let makers: Vec<_> = (0..2)
             .map(|_| {
                 std::thread::spawn(|| {
@@ -125,7 +125,7 @@ fn io_uring_workers_are_exempt() {
             support::skipped(format!("io_uring: {}", std::io::Error::last_os_error()));
             return;
         }
-        zoo();
+        spawn_threads_of_all_kinds();
         for value in 1..50 {
             let report = set_slack(value).unwrap();
             assert_eq!(report.sqpoll(), 1, "{report:?}");

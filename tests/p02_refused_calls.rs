@@ -213,8 +213,8 @@ fn own(name: &str) -> File {
 }
 
 #[test]
-fn every_flag_in_company() {
-    isolated("every_flag_in_company", WATCHDOG, || {
+fn every_flag_among_several_threads() {
+    isolated("every_flag_among_several_threads", WATCHDOG, || {
         sleepers(1);
         for bit in 0..64 {
             let flag = 1usize << bit;
@@ -243,8 +243,8 @@ fn every_flag_in_company() {
 }
 
 #[test]
-fn every_descriptor_of_setns_in_company() {
-    isolated("every_descriptor_of_setns_in_company", WATCHDOG, || {
+fn every_descriptor_of_setns_among_several_threads() {
+    isolated("every_descriptor_of_setns_among_several_threads", WATCHDOG, || {
         sleepers(1);
         for name in ["cgroup", "ipc", "mnt", "net", "time", "user", "uts"] {
             match File::open(format!("/proc/self/ns/{name}")) {

@@ -58,8 +58,8 @@ fn observers_notice_a_call_on_one_thread() {
 }
 
 #[test]
-fn nobody_runs_in_the_old_state() {
-    isolated("nobody_runs_in_the_old_state", WATCHDOG, || {
+fn no_thread_runs_in_the_old_state() {
+    isolated("no_thread_runs_in_the_old_state", WATCHDOG, || {
         set_slack(FIRST).unwrap();
         observers(4);
         sleepers(20);
@@ -75,8 +75,8 @@ fn nobody_runs_in_the_old_state() {
 }
 
 #[test]
-fn a_refused_call_is_seen_by_nobody() {
-    isolated("a_refused_call_is_seen_by_nobody", WATCHDOG, || {
+fn no_thread_sees_a_refused_call() {
+    isolated("no_thread_sees_a_refused_call", WATCHDOG, || {
         set_slack(FIRST).unwrap();
         observers(4);
         for _ in repeated(CALLS / 2, WATCHDOG) {
@@ -93,8 +93,8 @@ fn a_refused_call_is_seen_by_nobody() {
 
 /// A child keeps what its parent's thread had when it was forked, for good.
 #[test]
-fn nobody_forks_from_the_old_state() {
-    isolated("nobody_forks_from_the_old_state", WATCHDOG, || {
+fn no_thread_forks_from_the_old_state() {
+    isolated("no_thread_forks_from_the_old_state", WATCHDOG, || {
         set_slack(FIRST).unwrap();
         sleepers(8);
         let forkers: Vec<_> = (0..2)

@@ -23,13 +23,13 @@ fn no_new_privs() -> Broadcast {
 }
 
 /// A thread that blocks every signal, 33 too, from BLOCK to OPEN, and sleeps.
-fn deaf_thread() {
-    spawn_deaf();
-    wait_until_deaf();
+fn start_thread_that_blocks_the_signal() {
+    spawn_thread_that_blocks_the_signal();
+    wait_until_the_signal_is_blocked();
 }
 
-fn spawn_deaf() {
-    let builder = std::thread::Builder::new().name("deaf".into());
+fn spawn_thread_that_blocks_the_signal() {
+    let builder = std::thread::Builder::new().name("blocker".into());
     let run = || {
         while !BLOCK.load(Ordering::SeqCst) {
             std::thread::park();
@@ -53,7 +53,7 @@ fn tell(what: &AtomicBool) {
     DEAF.get().unwrap().unpark();
 }
 
-fn wait_until_deaf() {
+fn wait_until_the_signal_is_blocked() {
     let asleep = |tid| proc::status(tid).get("State").is_some_and(|state| state.starts_with('S'));
     while TID.load(Ordering::SeqCst) == 0 || !asleep(TID.load(Ordering::SeqCst)) {
         std::thread::yield_now();
@@ -61,10 +61,10 @@ fn wait_until_deaf() {
 }
 
 /// The one thread that could not be stopped, and is named.
-fn deaf_is_named(error: &Error) {
+fn assert_blocking_thread_is_named(error: &Error) {
     let Error::Unreachable(threads) = error else { panic!("{error}") };
     let [thread] = threads.threads() else { panic!("{error}") };
-    assert_eq!((thread.tid(), thread.name()), (TID.load(Ordering::SeqCst), "deaf"), "{error}");
+    assert_eq!((thread.tid(), thread.name()), (TID.load(Ordering::SeqCst), "blocker"), "{error}");
     assert_eq!(thread.reason(), UnreachableReason::SignalBlocked, "{error}");
 }
 
@@ -73,16 +73,16 @@ fn deaf_is_named(error: &Error) {
 fn what_a_thread_returned_before_is_no_obstacle() {
     isolated("what_a_thread_returned_before_is_no_obstacle", WATCHDOG, || {
         BLOCK.store(false, Ordering::SeqCst);
-        spawn_deaf();
+        spawn_thread_that_blocks_the_signal();
         let dumpable =
             Broadcast::new(libc::SYS_prctl, [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]);
         // SAFETY: PR_GET_DUMPABLE touches no memory.
         assert_eq!(unsafe { dumpable.execute() }.unwrap(), 1);
         tell(&BLOCK);
-        wait_until_deaf();
+        wait_until_the_signal_is_blocked();
         let call = no_new_privs().deadline(Duration::from_millis(40));
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        deaf_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
+        assert_blocking_thread_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
     });
 }
 
@@ -102,8 +102,8 @@ fn busy_process() -> i32 {
 
 /// Threads that nobody but a busy machine keeps from answering.
 #[test]
-fn who_only_waits_for_a_cpu_is_not_blamed() {
-    isolated("who_only_waits_for_a_cpu_is_not_blamed", WATCHDOG, || {
+fn thread_that_only_waits_for_a_cpu_is_not_named() {
+    isolated("thread_that_only_waits_for_a_cpu_is_not_named", WATCHDOG, || {
         let cpus = std::thread::available_parallelism().unwrap().get();
         let busy: Vec<i32> = (0..2 * cpus).map(|_| busy_process()).collect();
         for _ in 0..20 {
@@ -113,11 +113,11 @@ fn who_only_waits_for_a_cpu_is_not_blamed() {
                 unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
             });
         }
-        deaf_thread();
+        start_thread_that_blocks_the_signal();
         for _ in 0..5 {
             let call = no_new_privs().deadline(Duration::from_millis(100));
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-            deaf_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
+            assert_blocking_thread_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
         }
         for pid in busy {
             // SAFETY: a child of ours, not waited for yet.
@@ -141,14 +141,14 @@ fn thread_that_blocks_the_signal_is_named() {
         if !own {
             support::skipped("counting the signals of a user of our own needs root");
         }
-        deaf_thread();
+        start_thread_that_blocks_the_signal();
         let before = queued_signals();
         for _ in 0..20 {
             let call = no_new_privs().deadline(Duration::from_millis(40));
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
             let error = unsafe { call.execute_with_report() }.unwrap_err();
             assert_eq!(error.raw_os_error(), libc::ETIMEDOUT);
-            deaf_is_named(&error);
+            assert_blocking_thread_is_named(&error);
         }
         let queued = queued_signals();
         assert!(!own || queued <= before + 1, "signals add up: {before}, {queued}");
@@ -163,7 +163,7 @@ fn thread_that_blocks_the_signal_is_named() {
 #[test]
 fn thread_that_opens_the_signal_in_time() {
     isolated("thread_that_opens_the_signal_in_time", WATCHDOG, || {
-        deaf_thread();
+        start_thread_that_blocks_the_signal();
         std::thread::spawn(|| {
             std::thread::sleep(Duration::from_secs(2));
             tell(&OPEN);

@@ -48,8 +48,8 @@ fn the_clock_fails_in_the_middle() {
 
 /// Threads appear faster than room for them was reserved.
 #[test]
-fn a_storm_of_new_threads() {
-    isolated("a_storm_of_new_threads", WATCHDOG, || {
+fn many_threads_that_are_created_and_exit() {
+    isolated("many_threads_that_are_created_and_exit", WATCHDOG, || {
         const EACH: usize = 700;
         static STORMY: AtomicBool = AtomicBool::new(false);
         static MADE: AtomicUsize = AtomicUsize::new(0);

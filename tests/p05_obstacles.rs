@@ -198,7 +198,7 @@ fn thread_stopped_by_a_tracer_as_it_exits() {
 static CHILD: AtomicI32 = AtomicI32::new(0);
 
 /// A child in this memory, as vfork(2) makes it but on a stack of its own, that only waits.
-fn vfork_a_sleeper() {
+fn vfork_a_sleeping_child() {
     extern "C" fn child(_: *mut libc::c_void) -> i32 {
         // SAFETY: it touches no memory. Should the test fail, the child ends with it.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
@@ -223,7 +223,7 @@ fn thread_in_vfork() {
     isolated("thread_in_vfork", WATCHDOG, || {
         no_new_privs().unwrap();
         sleepers(3);
-        let tid = target(vfork_a_sleeper);
+        let tid = target(vfork_a_sleeping_child);
         // Before, it may be in this state for a moment for other reasons.
         while CHILD.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();

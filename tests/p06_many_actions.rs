@@ -60,7 +60,7 @@ fn call() {
     assert!(set_slack(5).unwrap().threads() >= 2);
 }
 
-fn company() {
+fn spawn_another_thread() {
     prepared(|| {});
 }
 
@@ -130,7 +130,7 @@ fn reaches_once(wanted: u64) {
 }
 
 fn masks(changes: usize) {
-    company();
+    spawn_another_thread();
     for number in 1..=changes {
         install(owner as *const () as usize, mask(number));
         call();
@@ -160,7 +160,7 @@ fn masks_5000() {
 #[test]
 fn functions_5000() {
     isolated("functions_5000", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         for (number, handler) in handlers(5000, owner).into_iter().enumerate() {
             install(handler, mask(number));
             call();
@@ -182,7 +182,7 @@ fn chain_of_100() {
             libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
         // SAFETY: no signal of a stack overflow is on its way.
         assert_eq!(unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) }, 0);
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, mask(1));
         call();
         OURS.store(exchange(None).handler, SeqCst);
@@ -238,7 +238,7 @@ fn signals_while_actions_change() {
 #[test]
 fn the_handler_leaves_sigsys_open() {
     isolated("the_handler_leaves_sigsys_open", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         call();
         let wanted = !(SIGSYS | UNBLOCKABLE);
         let ours = exchange(None);

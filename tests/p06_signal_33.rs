@@ -18,10 +18,24 @@ const SIGNAL: usize = 33;
 struct Action {
     handler: usize,
     flags: usize,
+    #[cfg(not(any(target_arch = "riscv64", target_arch = "loongarch64")))]
     restorer: usize,
-    mask: u64,
+    mask: [usize; 8 / size_of::<usize>()],
 }
 
+impl Action {
+    const fn new(handler: usize, flags: usize) -> Self {
+        Self {
+            handler,
+            flags,
+            #[cfg(not(any(target_arch = "riscv64", target_arch = "loongarch64")))]
+            restorer: 0,
+            mask: [0; 8 / size_of::<usize>()],
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 unsafe extern "C" {
     fn restore_for_test();
 }
@@ -29,12 +43,20 @@ unsafe extern "C" {
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!("restore_for_test: mov $15, %rax", "syscall", options(att_syntax));
 
-/// Installs an action by the raw call, as libraries do that share the signal; gives the old one.
+/// Installs an action by the raw call, as libraries do that share the signal; gives the old one. On other CPUs than x86-64
+/// the kernel brings the way back from a handler.
 fn install(handler: usize, flags: i32, mask: u64) -> Action {
-    const SA_RESTORER: usize = 0x0400_0000;
-    let restorer = restore_for_test as *const () as usize;
-    let new = Action { handler, flags: flags as u32 as usize | SA_RESTORER, restorer, mask };
-    let mut old = Action { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let mut new = Action::new(handler, flags as u32 as usize);
+    #[cfg(target_arch = "x86_64")]
+    {
+        const SA_RESTORER: usize = 0x0400_0000;
+        new.flags |= SA_RESTORER;
+        new.restorer = restore_for_test as *const () as usize;
+    }
+    for (index, word) in new.mask.iter_mut().enumerate() {
+        *word = (mask >> (index as u32 * usize::BITS)) as usize;
+    }
+    let mut old = Action::new(0, 0);
     // SAFETY: the handlers of this file make raw calls and store to atomics.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, &new, &mut old, 8) };
     assert_eq!(done, 0);
@@ -93,7 +115,7 @@ extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     }
 }
 
-fn company() {
+fn spawn_another_thread() {
     std::thread::spawn(|| {
         loop {
             std::thread::park();
@@ -104,7 +126,7 @@ fn company() {
 #[test]
 fn owner_gets_its_siginfo_and_mask() {
     isolated("owner_gets_its_siginfo_and_mask", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         let usr1 = 1u64 << (libc::SIGUSR1 - 1);
         install(owner as *const () as usize, libc::SA_SIGINFO, usr1);
         call();
@@ -134,7 +156,7 @@ fn owner_gets_its_siginfo_and_mask() {
 #[test]
 fn nodefer_is_honoured() {
     isolated("nodefer_is_honoured", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_NODEFER, 0);
         call();
         send();
@@ -145,7 +167,7 @@ fn nodefer_is_honoured() {
 #[test]
 fn ignored_stays_ignored() {
     isolated("ignored_stays_ignored", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(libc::SIG_IGN, 0, 0);
         call();
         send();
@@ -156,7 +178,7 @@ fn ignored_stays_ignored() {
 #[test]
 fn default_action_kills() {
     let (status, _) = isolated_status("default_action_kills", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(libc::SIG_DFL, 0, 0);
         call();
         send();
@@ -167,7 +189,7 @@ fn default_action_kills() {
 #[test]
 fn resethand_is_for_once() {
     let (status, output) = isolated_status("resethand_is_for_once", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO | libc::SA_RESETHAND, 0);
         call();
         send();
@@ -183,7 +205,7 @@ fn resethand_is_for_once() {
 #[test]
 fn another_library_above() {
     isolated("another_library_above", WATCHDOG, || {
-        company();
+        spawn_another_thread();
         install(owner as *const () as usize, libc::SA_SIGINFO, 0);
         call();
         let flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
@@ -235,7 +257,7 @@ fn installed_in_the_same_moment() {
                 install(handler as usize, 0, 0);
                 DONE.store(round, Ordering::SeqCst);
             }
-            company();
+            spawn_another_thread();
         });
         for round in 1..=ROUNDS {
             ROUND.store(round, Ordering::SeqCst);

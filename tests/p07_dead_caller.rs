@@ -177,8 +177,8 @@ fn in_the_judgement_the_process_dies() {
 }
 
 #[test]
-fn in_the_judgement_the_threads_go_free() {
-    isolated("in_the_judgement_the_threads_go_free", WATCHDOG, || {
+fn caller_dies_in_the_judgement_and_the_threads_are_released() {
+    isolated("caller_dies_in_the_judgement_and_the_threads_are_released", WATCHDOG, || {
         for sensitivity in [Sensitivity::Warning, Sensitivity::Ignore] {
             for call in OF_THE_JUDGEMENT {
                 let status = dies_in_the_judgement(call, sensitivity);

@@ -30,7 +30,7 @@ fn call_and_end() -> ! {
 }
 
 /// A child that shares this memory and makes a thread of its own is told that it may not.
-extern "C" fn call_with_company(_: *mut libc::c_void) -> i32 {
+extern "C" fn call_among_several_threads(_: *mut libc::c_void) -> i32 {
     let made = raw_thread(memory(STACK), None, sleep_for_ever) > 0;
     let told = matches!(
         no_new_privs(),
@@ -72,7 +72,7 @@ fn children_of_every_kind() {
         || sharing_child(0, call_alone),
         || sharing_child(libc::CLONE_SIGHAND, call_alone),
         || sharing_child(libc::CLONE_VFORK, call_alone),
-        || sharing_child(0, call_with_company),
+        || sharing_child(0, call_among_several_threads),
         child_of_raw_clone,
         child_of_fork_without_handlers,
     ];

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, CallOutcome, Error, Sensitivity};
 use support::{
-    block_all, filter, forked, isolated, killed_asleep_beside_a_deaf_thread, prepared, proc, reap,
-    set_slack, slack, sleepers,
+    block_all, filter, forked, isolated, killed_asleep_beside_a_thread_that_blocks_the_signal,
+    prepared, proc, reap, set_slack, slack, sleepers,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -168,10 +168,10 @@ fn held_thread_killed_by_its_filter() {
 /// A thread that its filter kills as it falls asleep among the held ones does not make up for one
 /// that never comes.
 #[test]
-fn killed_while_held_beside_a_deaf_thread() {
-    isolated("killed_while_held_beside_a_deaf_thread", WATCHDOG, || {
+fn killed_while_held_beside_a_thread_that_blocks_the_signal() {
+    isolated("killed_while_held_beside_a_thread_that_blocks_the_signal", WATCHDOG, || {
         sleepers(2);
-        killed_asleep_beside_a_deaf_thread();
+        killed_asleep_beside_a_thread_that_blocks_the_signal();
     });
 }
 

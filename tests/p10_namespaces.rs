@@ -113,7 +113,7 @@ fn task_directory_of_another_process() {
 }
 
 /// Process 1 of a PID namespace sees the outer one's /proc; and where the outer number of one of
-/// its threads is the inner number of a stranger, the stranger is left alone.
+/// its threads is the inner number of a foreign process, that process is left alone.
 #[test]
 fn proc_of_the_outer_pid_namespace() {
     isolated_as_root("proc_of_the_outer_pid_namespace", WATCHDOG, || {
@@ -125,7 +125,7 @@ fn proc_of_the_outer_pid_namespace() {
             let witnesses = witnesses(5);
             let outer = proc::tids();
             assert!(outer.iter().all(|&tid| tid > 10), "{outer:?}");
-            let strangers: Vec<i32> = outer.iter().map(|&tid| stranger(tid)).collect();
+            let strangers: Vec<i32> = outer.iter().map(|&tid| process_with_pid(tid)).collect();
             for value in 1001..1050 {
                 covers_all(&witnesses, value);
             }
@@ -133,7 +133,7 @@ fn proc_of_the_outer_pid_namespace() {
                 let mut status = 0;
                 // SAFETY: the kernel writes the status.
                 let dead = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
-                assert_eq!(dead, 0, "the stranger {pid} was signalled");
+                assert_eq!(dead, 0, "the process_with_pid {pid} was signalled");
             }
         });
     });
@@ -177,7 +177,7 @@ fn ids_that_begin_anew() {
 }
 
 /// A process that sleeps and has this number in our PID namespace.
-fn stranger(pid: i32) -> i32 {
+fn process_with_pid(pid: i32) -> i32 {
     let set = [pid];
     // SAFETY: all zero means nothing asked for.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };

@@ -281,14 +281,14 @@ fn no_memory_for_the_calls() {
 
 /// A thread that sees one of the changes sees all of them, the one by the kernel too.
 #[test]
-fn no_state_in_between_is_run_in() {
+fn no_thread_runs_in_an_intermediate_state() {
     static SEEN: AtomicUsize = AtomicUsize::new(0);
     static BETWEEN: AtomicUsize = AtomicUsize::new(0);
     fn filters() -> bool {
         // SAFETY: PR_GET_SECCOMP touches no memory.
         unsafe { libc::prctl(libc::PR_GET_SECCOMP) == 2 }
     }
-    isolated("no_state_in_between_is_run_in", WATCHDOG, || {
+    isolated("no_thread_runs_in_an_intermediate_state", WATCHDOG, || {
         for by_kernel in [true, false] {
             support::forked(|| {
                 let asked = Asked::new(2);

@@ -96,8 +96,8 @@ fn two_calls(calls: &[i64]) {
 }
 
 #[test]
-fn one_thread_pays_for_two_calls() {
-    isolated("one_thread_pays_for_two_calls", WATCHDOG, || {
+fn one_thread_makes_two_calls() {
+    isolated("one_thread_makes_two_calls", WATCHDOG, || {
         let child = || {
             no_handler();
             mark();

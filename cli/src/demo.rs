@@ -18,7 +18,7 @@ use crate::report::{Everywhere, Pids, Plain, Report, micros};
 use crate::steps::Goal;
 use crate::terminal::{ColorChoice, Progress};
 use crate::text::render;
-use crate::{census, raw, zoo};
+use crate::{demo_threads, raw, thread_counts};
 
 const THREADS: std::ops::RangeInclusive<i64> = 1..=20_000;
 
@@ -64,7 +64,7 @@ impl Demo {
         if !self.hold {
             copy.end()?;
         }
-        zoo::start(workers, &mut progress)?;
+        demo_threads::start(workers, &mut progress)?;
         progress.tick(|| "calling through libpsx".to_owned());
         let all = everywhere(&goal)?;
         drop(progress);
@@ -89,16 +89,16 @@ impl Demo {
     }
 }
 
-/// Makes the calls through libpsx, between two censuses.
+/// Makes the calls through libpsx, between two counts.
 fn everywhere(goal: &Goal) -> Result<Everywhere> {
-    let before = census::take(goal)?;
+    let before = thread_counts::count(goal)?;
     let mut reports = Vec::new();
     let start = Instant::now();
     for step in goal.steps() {
         reports.push(raw::everywhere(step).with_context(|| step.name())?);
     }
     let elapsed = start.elapsed();
-    let after = census::take(goal)?;
+    let after = thread_counts::count(goal)?;
     Ok(Everywhere {
         before,
         after,
@@ -158,13 +158,13 @@ impl DemoPlain {
     pub(crate) fn run(self) -> Result<bool> {
         let goal = Goal::for_this_process()?;
         // Quiet: the parent shows the progress of both.
-        zoo::start(usize::from(self.threads), &mut Progress::silent())?;
+        demo_threads::start(usize::from(self.threads), &mut Progress::silent())?;
         let start = Instant::now();
         for step in goal.steps() {
             raw::plain(step).with_context(|| step.name())?;
         }
         let elapsed_us = micros(start.elapsed());
-        let found = Plain { elapsed_us, after: census::take(&goal)? };
+        let found = Plain { elapsed_us, after: thread_counts::count(&goal)? };
         println!("{}", serde_json::to_string(&found)?);
         std::io::stdin().read_to_end(&mut Vec::new()).context("waiting for the end")?;
         Ok(true)

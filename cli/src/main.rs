@@ -4,8 +4,8 @@
 //! failed, 2 for a command line that makes no sense, or a process to audit that cannot be read.
 
 mod audit;
-mod census;
 mod demo;
+mod demo_threads;
 mod doctor;
 mod generate;
 mod raw;
@@ -14,7 +14,7 @@ mod steps;
 mod tasks;
 mod terminal;
 mod text;
-mod zoo;
+mod thread_counts;
 
 use std::process::ExitCode;
 

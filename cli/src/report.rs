@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::census::{self, Census, Count, Kind};
 use crate::steps::Goal;
+use crate::thread_counts::{self, Count, Kind, ThreadCounts};
 
 /// The number of the JSON's shape. Fields may be added under the same number; a field that
 /// changes its meaning, or goes, takes the next one.
@@ -15,14 +15,14 @@ pub(crate) const SCHEMA: u32 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plain {
     pub(crate) elapsed_us: u64,
-    pub(crate) after: Census,
+    pub(crate) after: ThreadCounts,
 }
 
 /// The same for the process that did it through libpsx.
 #[derive(Debug)]
 pub(crate) struct Everywhere {
-    pub(crate) before: Census,
-    pub(crate) after: Census,
+    pub(crate) before: ThreadCounts,
+    pub(crate) after: ThreadCounts,
     pub(crate) elapsed: Duration,
     pub(crate) max_pause: Duration,
     /// The most threads that performed one of the calls.
@@ -89,9 +89,9 @@ pub(crate) struct Counts {
 impl Report {
     pub(crate) fn new(goal: Goal, workers: usize, plain: &Plain, all: &Everywhere) -> Self {
         let total = Counts {
-            before: census::total(&all.before),
-            plain: census::total(&plain.after),
-            libpsx: census::total(&all.after),
+            before: thread_counts::total(&all.before),
+            plain: thread_counts::total(&plain.after),
+            libpsx: thread_counts::total(&all.after),
         };
         Self {
             schema: SCHEMA,
@@ -111,12 +111,12 @@ impl Report {
     }
 }
 
-fn groups(before: &Census, plain: &Census, libpsx: &Census) -> Vec<Group> {
+fn groups(before: &ThreadCounts, plain: &ThreadCounts, libpsx: &ThreadCounts) -> Vec<Group> {
     let mut kinds: Vec<Kind> =
         [before, plain, libpsx].iter().flat_map(|c| c.keys()).copied().collect();
     kinds.sort_unstable();
     kinds.dedup();
-    let of = |census: &Census, kind| census.get(&kind).copied().unwrap_or_default();
+    let of = |counts: &ThreadCounts, kind| counts.get(&kind).copied().unwrap_or_default();
     let counts = |kind| Counts {
         before: of(before, kind),
         plain: of(plain, kind),

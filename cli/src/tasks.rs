@@ -2,7 +2,7 @@
 //!
 //! A process is opened once, as a directory, and so is each task in it; everything is read through
 //! those descriptors. A number that is used again meanwhile therefore deceives nobody: what is read is
-//! of the one task, or an error that [`gone`] knows.
+//! of the one task, or an error that [`is_no_such_process`] knows.
 //!
 //! Only the lines that are needed are parsed, as bytes: a name may be anything but a 0.
 
@@ -79,7 +79,7 @@ pub(crate) struct Credentials {
 }
 
 /// Whether the task or process is not there any more.
-pub(crate) fn gone(error: Errno) -> bool {
+pub(crate) fn is_no_such_process(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::ESRCH)
 }
 

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 
-use crate::census::Count;
 use crate::report::{Counts, Report};
 use crate::steps::Goal;
+use crate::thread_counts::Count;
 
 /// The whole of the demo's text.
 pub(crate) fn render(report: &Report, colored: bool) -> String {

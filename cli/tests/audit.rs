@@ -223,7 +223,7 @@ fn a_dead_leader_is_noted_and_not_compared() {
 }
 
 #[test]
-fn a_zombie_is_noted_and_meets_no_expectation() {
+fn a_zombie_is_reported_and_fails_no_expectation() {
     let subject = Subject::new(|stage| {
         stage.ready(&[]);
         // SAFETY: ends the process; its parent does not ask.

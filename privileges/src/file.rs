@@ -233,7 +233,7 @@ pub fn set_fd(file: impl AsFd, capabilities: FileCapabilities) -> io::Result<()>
     Ok(rustix::fs::fsetxattr(file, NAME, &bytes, XattrFlags::empty())?)
 }
 
-fn gone(result: Result<(), Errno>) -> io::Result<()> {
+fn ignore_missing_attribute(result: Result<(), Errno>) -> io::Result<()> {
     match result {
         Ok(()) | Err(Errno::NODATA) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -245,7 +245,7 @@ fn gone(result: Result<(), Errno>) -> io::Result<()> {
 /// # Errors
 /// What removexattr(2) says: EPERM without CAP_SETFCAP.
 pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
-    gone(rustix::fs::lremovexattr(path.as_ref(), NAME))
+    ignore_missing_attribute(rustix::fs::lremovexattr(path.as_ref(), NAME))
 }
 
 /// Takes the capabilities of an open file away, as [`remove`].
@@ -253,5 +253,5 @@ pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
 /// # Errors
 /// As [`remove`].
 pub fn remove_fd(file: impl AsFd) -> io::Result<()> {
-    gone(rustix::fs::fremovexattr(file, NAME))
+    ignore_missing_attribute(rustix::fs::fremovexattr(file, NAME))
 }

@@ -95,6 +95,8 @@
 #[doc = include_str!("../../docs/daemons.md")]
 struct Readme;
 
+mod context;
+mod current;
 mod error;
 mod filter;
 mod iab;
@@ -102,12 +104,10 @@ mod id;
 mod kill;
 mod names;
 mod plan;
-mod present;
 mod step;
-mod surroundings;
+mod target;
 mod tasks;
 mod verify;
-mod wanted;
 
 pub mod bpf;
 pub mod file;
@@ -117,6 +117,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use context::ExecutionContext;
+pub use current::capabilities_of;
 pub use error::{Error, Problem};
 pub use iab::{Iab, ParseIabError};
 pub use id::{Groups, Id, IntoCapabilitySet};
@@ -129,10 +131,8 @@ pub use libpsx::process::{
     Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
-pub use present::capabilities_of;
 #[cfg(feature = "seccompiler")]
 pub use seccompiler;
-use surroundings::Surroundings;
 pub use verify::Mismatch;
 
 /// The modes of libcap, cap_set_mode(3), with its meaning.
@@ -181,7 +181,7 @@ pub struct Privileges {
     new_session_keyring: bool,
     dumpable: bool,
     parent_death_signal: Option<i32>,
-    surroundings: Surroundings,
+    context: ExecutionContext,
     deadline: Option<Duration>,
     report_failure: bool,
     /// Settings that were made twice with different values.
@@ -383,7 +383,7 @@ impl Privileges {
 
     /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same one.
     pub fn new_namespace(mut self, kind: Namespace) -> Self {
-        let new = &mut self.surroundings.new_namespaces;
+        let new = &mut self.context.new_namespaces;
         if !new.contains(&kind) {
             new.push(kind);
         }
@@ -402,10 +402,10 @@ impl Privileges {
     /// # }
     /// ```
     pub fn join_namespace(mut self, kind: Namespace, namespace: impl Into<OwnedFd>) -> Self {
-        if self.surroundings.joined.iter().any(|(other, _)| *other == kind) {
+        if self.context.joined.iter().any(|(other, _)| *other == kind) {
             self.twice.push("join_namespace");
         }
-        self.surroundings.joined.push((kind, Arc::new(namespace.into())));
+        self.context.joined.push((kind, Arc::new(namespace.into())));
         self
     }
 
@@ -417,17 +417,17 @@ impl Privileges {
     /// let settings = Privileges::new().scheduling(SchedAttr::new(SchedPolicy::Batch(5)).reset_on_fork());
     /// ```
     pub fn scheduling(self, attributes: SchedAttr) -> Self {
-        self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
+        self.once("scheduling", attributes, |all| &mut all.context.scheduling)
     }
 
     /// Sets the nice value and leaves the policy, setpriority(2): from -20 (the most CPU time) to 19.
     pub fn nice(self, value: i32) -> Self {
-        self.once("nice", value, |all| &mut all.surroundings.nice)
+        self.once("nice", value, |all| &mut all.context.nice)
     }
 
     /// Sets the priority of input and output, ioprio_set(2).
     pub fn io_priority(self, priority: IoPriority) -> Self {
-        self.once("io_priority", priority, |all| &mut all.surroundings.io_priority)
+        self.once("io_priority", priority, |all| &mut all.context.io_priority)
     }
 
     /// Sets the CPUs that the threads may run on, by their numbers, sched_setaffinity(2).
@@ -442,12 +442,12 @@ impl Privileges {
                 *word |= 1 << bit;
             }
         }
-        self.once("cpus", words, |all| &mut all.surroundings.cpus)
+        self.once("cpus", words, |all| &mut all.context.cpus)
     }
 
     /// Sets how late the kernel may let a thread's timers expire, PR_SET_TIMERSLACK(2const).
     pub fn timer_slack(self, slack: Duration) -> Self {
-        self.once("timer_slack", slack, |all| &mut all.surroundings.timer_slack)
+        self.once("timer_slack", slack, |all| &mut all.context.timer_slack)
     }
 
     /// Sets how long to try to bring all threads to a stop; 10 seconds if it is not set.
@@ -474,16 +474,16 @@ impl Privileges {
         let mut found: Vec<Problem> =
             self.twice.iter().map(|name| Problem::ConflictingSettings(name, name)).collect();
         let iab = self.iab.is_some();
-        let around = &self.surroundings;
+        let context = &self.context;
         let both_namespaces =
-            around.joined.iter().any(|(kind, _)| around.new_namespaces.contains(kind));
+            context.joined.iter().any(|(kind, _)| context.new_namespaces.contains(kind));
         for (both, first, second) in [
             (self.user.is_some() && self.stay_root, "user", "stay_root"),
             (self.groups.is_some() && self.keep_groups, "groups", "keep_groups"),
             (iab && self.inheritable.is_some(), "iab", "inheritable"),
             (iab && self.ambient.is_some(), "iab", "ambient"),
             (iab && self.bounding.is_some(), "iab", "bounding"),
-            (around.scheduling.is_some() && around.nice.is_some(), "scheduling", "nice"),
+            (context.scheduling.is_some() && context.nice.is_some(), "scheduling", "nice"),
             (both_namespaces, "new_namespace", "join_namespace"),
         ] {
             if both {

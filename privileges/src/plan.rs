@@ -31,11 +31,11 @@ use libpsx::{PartialFailureAction, Sensitivity};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
+use crate::context::{PrepareError, Prepared};
 use crate::step::{Calls, Step, WATCHED};
-use crate::surroundings::{Made, NotMade};
+use crate::target::{TargetState, target_state};
 use crate::tasks::{self, Tasks};
 use crate::verify::{self, Expected, Verification};
-use crate::wanted::{Wanted, wanted};
 use crate::{Error, Groups, Id, Mode, Privileges, Problem, bpf, filter, kill, names};
 
 /// What will be done.
@@ -261,8 +261,8 @@ impl Plan {
         let settings = settings;
 
         let Ids { uid, gid, groups } = ids(&settings, &ids_now, &mut problems);
-        let Wanted { sets, ambient, bounding, securebits } =
-            wanted(&settings, now, bounding_now, &mut problems);
+        let TargetState { sets, ambient, bounding, securebits } =
+            target_state(&settings, now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
             take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
             let denied = filter::denied(program);
@@ -315,7 +315,7 @@ impl Plan {
         needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
         needs(new_bits, "changing the securebits", Capability::SETPCAP);
         needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
-        let namespaces: Vec<_> = settings.surroundings.kinds().collect();
+        let namespaces: Vec<_> = settings.context.kinds().collect();
         needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
         needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
         let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.as_raw()));
@@ -360,9 +360,9 @@ impl Plan {
         if first != now {
             steps.push(Step::Capabilities(first));
         }
-        let scheduled = settings.surroundings.is_scheduled();
-        let joined = settings.surroundings.expected();
-        steps.extend(settings.surroundings.steps());
+        let scheduled = settings.context.is_scheduled();
+        let joined = settings.context.expected();
+        steps.extend(settings.context.steps());
         let place = |file: &File| verify::place_at(file.as_raw_fd(), c"");
         let root_place = root.as_ref().and_then(place);
         let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
@@ -560,7 +560,7 @@ impl Plan {
             false => (PartialFailureAction::Kill, Sensitivity::Error),
         };
         let name = keyring_name();
-        let made = Made::new(&self.steps, &name).map_err(|NotMade { kind, error }| {
+        let made = Prepared::new(&self.steps, &name).map_err(|PrepareError { kind, error }| {
             Error::Plan(vec![match kind {
                 Some(kind) => Problem::CreateNamespace { kind, error },
                 None => Problem::CreateKeyring(error),
@@ -629,7 +629,7 @@ impl Plan {
     /// Performs the calls in a process of one thread, a child of fork(2). It does not allocate.
     fn perform_in_child(&self, name: &CStr) -> io::Result<()> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
-        let made = Made::new(&self.steps, name);
+        let made = Prepared::new(&self.steps, name);
         let made = made.map_err(|failed| error(failed.error.raw_os_error()))?;
         let mut calls = Calls::new()
             .on_partial_failure(PartialFailureAction::Report)

@@ -20,8 +20,8 @@ use libpsx::process::{
 use libpsx::process::{Capability, CapabilitySets, Gid, Instruction, Securebits, Uid};
 use libpsx::{ResultCheck, Transaction};
 
+use crate::context::Prepared;
 use crate::names;
-use crate::surroundings::Made;
 
 /// The calls of a plan.
 pub(crate) type Calls<'a> = Transaction<'a>;
@@ -64,7 +64,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Made<'a>) -> Calls<'a> {
+    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Prepared<'a>) -> Calls<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::DropBounding(capability) => process::capbset_drop(*capability),

@@ -1,4 +1,4 @@
-//! The same wish put to libcap, cap_set_mode(3) and cap_iab_set_proc(3), and to us: from random states, what
+//! The same settings put to libcap, cap_set_mode(3) and cap_iab_set_proc(3), and to us: from random states, what
 //! /proc says of one process and of every thread of the other.
 #![allow(unsafe_code)]
 
@@ -212,8 +212,8 @@ fn iab() {
                 prepare(&mut begun);
                 sleepers(2);
                 let keep = CapabilitySets::current().unwrap().permitted;
-                let wish = Privileges::new().stay_root().keep_groups().keep(keep).iab(iab);
-                wish.plan().is_ok_and(|plan| plan.apply().is_ok())
+                let settings = Privileges::new().stay_root().keep_groups().keep(keep).iab(iab);
+                settings.plan().is_ok_and(|plan| plan.apply().is_ok())
             });
             random(&mut state);
             if theirs.is_some() {

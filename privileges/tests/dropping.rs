@@ -1,4 +1,4 @@
-//! Dropping for good: what /proc says of every thread, beside what setpriv(1) and capsh(1) make of the same wish.
+//! Dropping for good: what /proc says of every thread, beside what setpriv(1) and capsh(1) make of the same settings.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -127,8 +127,8 @@ fn groups_by_name_and_number() {
             STATUS,
         ]);
         let groups = vec![Id::from(2), Id::from("users"), Id::from("daemon")];
-        let wish = Privileges::new().user(65534).group(7).groups(Groups::Explicit(groups));
-        wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user(65534).group(7).groups(Groups::Explicit(groups));
+        settings.plan().unwrap().apply().unwrap();
         all_are(&wanted);
     });
 }
@@ -151,10 +151,10 @@ fn ambient_capabilities_as_setpriv_makes_them() {
         // setpriv leaves to the program that it executes what that inherits: net_raw alone.
         assert_eq!(wanted["CapPrm"], "0000000000002000");
         let two = CapabilitySet::from_slice(&[Capability::NET_RAW, Capability::CHOWN]);
-        let wish =
+        let settings =
             Privileges::new().user("nobody").group("nogroup").groups(Groups::Explicit(vec![]));
-        let wish = wish.keep(two).ambient(Capability::NET_RAW).bounding(two);
-        let plan = wish.plan().unwrap();
+        let settings = settings.keep(two).ambient(Capability::NET_RAW).bounding(two);
+        let plan = settings.plan().unwrap();
         let shown = plan.to_string();
         plan.apply().unwrap();
         for field in ["CapPrm", "CapEff"] {
@@ -255,8 +255,8 @@ fn another_root_directory() {
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("inside")).unwrap();
         std::os::unix::fs::symlink("/inside", root.join("link")).unwrap();
-        let wish = Privileges::new().user("nobody").chroot(&root).chdir("link/../../inside");
-        wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user("nobody").chroot(&root).chdir("link/../../inside");
+        settings.plan().unwrap().apply().unwrap();
         assert!(std::fs::metadata("/etc").is_err());
         assert_eq!(std::env::current_dir().unwrap(), std::path::Path::new("/inside"));
         // No /proc here: each thread says it.
@@ -266,8 +266,8 @@ fn another_root_directory() {
 }
 
 #[test]
-fn sandboxed_at_last() {
-    isolated_as_root("sandboxed_at_last", WATCHDOG, || {
+fn sandboxed_finally() {
+    isolated_as_root("sandboxed_finally", WATCHDOG, || {
         threads();
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap();
         let ruleset = ruleset.create().unwrap();
@@ -287,8 +287,8 @@ fn sandboxed_at_last() {
             .collect();
         let tasks = proc::tids().len();
         let before = std::fs::File::open("/proc/self/status").unwrap();
-        let wish = Privileges::new().user("nobody").landlock(ruleset).seccomp(&program);
-        let applied = wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user("nobody").landlock(ruleset).seccomp(&program);
+        let applied = settings.plan().unwrap().apply().unwrap();
         assert_eq!(applied.threads, tasks);
         assert!(std::fs::read_dir("/").is_err());
         let status = std::io::read_to_string(before).unwrap();
@@ -298,10 +298,10 @@ fn sandboxed_at_last() {
     });
 }
 
-/// The wish is refused, and every thread is as before.
-fn refused(wish: Privileges, check: impl FnOnce(&Problem) -> bool) {
+/// The settings are refused, and every thread is as before.
+fn refused(settings: Privileges, check: impl FnOnce(&Problem) -> bool) {
     let before = FIELDS.map(proc::field_in_every_thread);
-    let error = wish.plan().expect_err("it is refused");
+    let error = settings.plan().expect_err("it is refused");
     let Error::Plan(problems) = &error else { panic!("{error:?}") };
     assert!(problems.len() == 1 && check(&problems[0]), "{problems:?}");
     assert_eq!(FIELDS.map(proc::field_in_every_thread), before);
@@ -359,9 +359,9 @@ fn without_privilege() {
         let uid = if uid == 0 { 65534 } else { uid };
         let gid = if gid == 0 { 65534 } else { gid };
         let has = nix_groups();
-        let wish =
+        let settings =
             Privileges::new().user(uid).group(gid).groups(Groups::Explicit(has)).no_new_privs();
-        let applied = wish.plan().unwrap().apply().unwrap();
+        let applied = settings.plan().unwrap().apply().unwrap();
         assert_eq!(applied.threads, proc::tids().len());
         all_have("NoNewPrivs", "1");
         all_have("CapPrm", "0000000000000000");
@@ -374,18 +374,20 @@ fn nix_groups() -> Vec<Id> {
 }
 
 /// A thread whose filter pretends that it has changed: the kernel says otherwise.
-fn one_that_lies(report: bool) -> Result<(), Error> {
+fn gives_false_answers(report: bool) -> Result<(), Error> {
     threads();
     prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO));
-    let wish = Privileges::new().user("nobody");
-    let wish = if report { wish.report_failure() } else { wish };
-    wish.plan().unwrap().apply().map(|_| ())
+    let settings = Privileges::new().user("nobody");
+    let settings = if report { settings.report_failure() } else { settings };
+    settings.plan().unwrap().apply().map(|_| ())
 }
 
 #[test]
-fn a_thread_that_lies_is_found_out() {
-    isolated_as_root("a_thread_that_lies_is_found_out", WATCHDOG, || {
-        let Err(Error::NotDropped(wrong)) = one_that_lies(true) else { panic!("it was believed") };
+fn false_answers_of_a_thread_are_detected() {
+    isolated_as_root("false_answers_of_a_thread_are_detected", WATCHDOG, || {
+        let Err(Error::NotDropped(wrong)) = gives_false_answers(true) else {
+            panic!("it was believed")
+        };
         let uids: Vec<_> = wrong.iter().filter(|one| one.what == "Uid").collect();
         assert!(!uids.is_empty() && uids.iter().all(|one| one.found == "0 0 0 0"), "{wrong:?}");
     });
@@ -397,7 +399,7 @@ fn or_the_process_is_killed() {
         return;
     }
     let (status, output) = isolated_status("or_the_process_is_killed", WATCHDOG, || {
-        let done = one_that_lies(false);
+        let done = gives_false_answers(false);
         println!("went on: {done:?}");
     });
     assert!(!status.success(), "{output}");
@@ -417,8 +419,8 @@ fn in_a_user_namespace() {
             std::fs::write("/proc/self/gid_map", "0 0 1\n").unwrap();
             threads();
             // Nobody else is there to become.
-            let wish = Privileges::new().user(1234).group(0).groups(Groups::Explicit(vec![]));
-            match wish.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
+            let settings = Privileges::new().user(1234).group(0).groups(Groups::Explicit(vec![]));
+            match settings.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
                 Err(Error::Partial { .. } | Error::Refused { .. }) => {}
                 other => panic!("{other:?}"),
             }

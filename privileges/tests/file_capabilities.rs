@@ -123,8 +123,8 @@ fn attribute(path: &Path) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn as_libcap_has_it() {
-    isolated_as_root("as_libcap_has_it", WATCHDOG, || {
+fn file_capabilities_match_libcap() {
+    isolated_as_root("file_capabilities_match_libcap", WATCHDOG, || {
         let Some(libcap) = Libcap::load() else { return };
         let directory = directory();
         let [ours, theirs] = ["ours", "theirs"].map(|name| directory.join(name));

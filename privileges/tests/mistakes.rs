@@ -86,8 +86,8 @@ fn no_thread_stays_root() {
         assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) }, 0);
         // SAFETY: it takes numbers, and is of this thread alone.
         assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) }, 0);
-        let wish = Privileges::new().no_new_privs().report_failure();
-        let Err(Error::NotDropped(wrong)) = wish.clone().plan().unwrap().apply() else {
+        let settings = Privileges::new().no_new_privs().report_failure();
+        let Err(Error::NotDropped(wrong)) = settings.clone().plan().unwrap().apply() else {
             panic!("Ok")
         };
         assert!(wrong.iter().any(|one| one.expected == "no id of root"), "{wrong:?}");
@@ -97,7 +97,7 @@ fn no_thread_stays_root() {
 #[test]
 fn every_problem_at_once() {
     isolated_as_root("every_problem_at_once", WATCHDOG, || {
-        let wish = Privileges::new()
+        let settings = Privileges::new()
             .user("no such user")
             .group(u32::MAX)
             .groups(["no such group", "nor this"])
@@ -108,7 +108,7 @@ fn every_problem_at_once() {
             .chroot("/no/such/root")
             .chdir("inside")
             .seccomp(&[]);
-        let error = wish.plan().unwrap_err();
+        let error = settings.plan().unwrap_err();
         let shown = error.to_string();
         println!("{shown}");
         assert_eq!(format!("{error:?}"), shown);
@@ -159,9 +159,9 @@ fn names_of_all_kinds() {
         for groups in [Groups::from(["adm", "4", "65533"]), Groups::from(vec![4, 65533])] {
             support::forked(|| {
                 sleepers(1);
-                let wish =
+                let settings =
                     Privileges::new().user(String::from("65534")).group("65533").groups(groups);
-                wish.plan().unwrap().apply().unwrap();
+                settings.plan().unwrap().apply().unwrap();
                 all_have("Uid", "65534\t65534\t65534\t65534");
                 all_have("Gid", "65533\t65533\t65533\t65533");
                 let groups = proc::status(std::process::id() as i32)["Groups"].clone();
@@ -222,9 +222,10 @@ fn a_deadline() {
     isolated("a_deadline", WATCHDOG, || {
         prepared(support::block_all);
         let begun = Instant::now();
-        let wish = Privileges::new().stay_root().keep_groups().deadline(Duration::from_millis(100));
-        let wish = wish.no_new_privs().report_failure();
-        let error = wish.plan().unwrap().apply().unwrap_err();
+        let settings =
+            Privileges::new().stay_root().keep_groups().deadline(Duration::from_millis(100));
+        let settings = settings.no_new_privs().report_failure();
+        let error = settings.plan().unwrap().apply().unwrap_err();
         assert!(matches!(error, Error::NotApplied(libpsx::Error::Unreachable(_))), "{error:?}");
         // Without it, it takes 10 seconds.
         assert!(begun.elapsed() < Duration::from_secs(8));
@@ -268,12 +269,13 @@ fn filters_that_deny_what_comes_next() {
             ("mmap", libc::SYS_mmap, libc::SECCOMP_RET_TRAP, true),
             ("setresuid", libc::SYS_setresuid, kill, false),
         ] {
-            let wish = Privileges::new().stay_root().keep_groups().seccomp(&denying(call, action));
+            let settings =
+                Privileges::new().stay_root().keep_groups().seccomp(&denying(call, action));
             if !refused {
-                let _ = wish.plan().unwrap();
+                let _ = settings.plan().unwrap();
                 continue;
             }
-            only(wish.plan(), |problem| match problem {
+            only(settings.plan(), |problem| match problem {
                 Problem::FilterDeniesCalls(calls) => calls.iter().all(|one| one.starts_with(name)),
                 _ => false,
             });
@@ -326,7 +328,7 @@ fn a_filter_that_allows_what_is_needed() {
 }
 
 /// A key in root's session keyring, once the ids have changed.
-fn key_is_readable(wish: Privileges) -> bool {
+fn key_is_readable(settings: Privileges) -> bool {
     sleepers(1);
     let none: *const u8 = std::ptr::null();
     // SAFETY: no name.
@@ -338,7 +340,7 @@ fn key_is_readable(wish: Privileges) -> bool {
     // SAFETY: strings, and their length. The keyring is that of the session.
     let key = unsafe { libc::syscall(libc::SYS_add_key, kind, name, secret, 7, -3i64) };
     assert!(key > 0);
-    wish.plan().unwrap().apply().unwrap();
+    settings.plan().unwrap().apply().unwrap();
     let mut read = [0u8; 32];
     // SAFETY: the kernel writes as much as there is room.
     unsafe { libc::syscall(libc::SYS_keyctl, 11, key, read.as_mut_ptr(), read.len()) == 7 }
@@ -376,9 +378,9 @@ fn what_the_kernel_clears() {
         });
         support::forked(|| {
             sleepers(1);
-            let wish = nobody().dumpable().parent_death_signal(libc::SIGUSR1).umask(0o027);
+            let settings = nobody().dumpable().parent_death_signal(libc::SIGUSR1).umask(0o027);
             let files = libc::RLIMIT_NOFILE;
-            let plan = wish.limit(files, 100, 200).plan().unwrap();
+            let plan = settings.limit(files, 100, 200).plan().unwrap();
             assert!(!plan.to_string().contains("; umask"), "{plan}");
             plan.apply().unwrap();
             assert_eq!(state(), (1, libc::SIGUSR1));

@@ -1,11 +1,11 @@
-//! What each thread answers to calls that ask something: a place of its own for every thread that takes
+//! What each thread answers to calls that ask something: a slot of its own for every thread that takes
 //! part, for the values of the calls and for what the kernel writes.
 //!
-//! The memory is there before the first thread performs a call. Each thread takes the next place, by counting.
+//! The memory is there before the first thread performs a call. Each thread takes the next slot, by counting.
 
 // # Safety
 //
-// `Answers` owns its mapping. A place belongs to the thread that has taken its number, until that reports;
+// `Answers` owns its mapping. A slot belongs to the thread that has taken its number, until that reports;
 // the caller reads when all have.
 #![allow(unsafe_code)]
 
@@ -17,12 +17,12 @@ use crate::sys;
 
 /// What is asked: so many calls, whose arguments point to so many bytes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Form {
+pub(crate) struct AnswerLayout {
     pub(crate) calls: usize,
     pub(crate) bytes: usize,
 }
 
-impl Form {
+impl AnswerLayout {
     /// Values of the calls first, then what they write. Places are whole words.
     const fn size(self) -> usize {
         let words = self.bytes.div_ceil(WORD);
@@ -33,88 +33,88 @@ impl Form {
 const WORD: usize = size_of::<usize>();
 
 /// The last page of all addresses, which belongs to no process: EFAULT.
-const NOWHERE: usize = !0xfff;
+const INVALID_ADDRESS: usize = !0xfff;
 
 /// The value of a call that was not made. No call returns it.
-const NOT_MADE: isize = isize::MIN;
+const NOT_EXECUTED: isize = isize::MIN;
 
 #[derive(Debug)]
 pub(crate) struct Answers {
     memory: Option<NonNull<u8>>,
     bytes: usize,
-    form: Form,
+    layout: AnswerLayout,
     capacity: usize,
     taken: AtomicUsize,
 }
 
 // SAFETY: it owns its mapping; nothing in it belongs to a thread for longer than a stop.
 unsafe impl Send for Answers {}
-// SAFETY: shared access reads, or takes a place by an atomic count.
+// SAFETY: shared access reads, or takes a slot by an atomic count.
 unsafe impl Sync for Answers {}
 
 /// Where one thread answers: its memory, and how many calls are asked. A null one takes nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct AnswerSlot {
     at: *mut u8,
     calls: usize,
 }
 
-impl Place {
+impl AnswerSlot {
     pub(crate) const NONE: Self = Self { at: core::ptr::null_mut(), calls: 0 };
 
     /// Where the kernel is to write to.
-    pub(crate) fn bytes(self) -> usize {
+    pub(crate) fn buffer_address(self) -> usize {
         if self.at.is_null() {
-            return NOWHERE;
+            return INVALID_ADDRESS;
         }
         (self.at as usize).wrapping_add(WORD.wrapping_mul(self.calls.wrapping_add(1)))
     }
 
     /// Keeps the value of a call.
-    pub(crate) fn keep(self, call: usize, value: isize) {
+    pub(crate) fn store(self, call: usize, value: isize) {
         if !self.at.is_null() && call < self.calls {
-            // SAFETY: within the place, which is this thread's.
+            // SAFETY: within the slot, which is this thread's.
             let word = unsafe { self.at.cast::<isize>().add(call.wrapping_add(1)) };
-            // SAFETY: places are whole words in a mapping.
+            // SAFETY: slots are whole words in a mapping.
             unsafe { word.write(value) };
         }
     }
 }
 
 impl Answers {
-    pub(crate) const fn none() -> Self {
-        let form = Form { calls: 0, bytes: 0 };
-        Self { memory: None, bytes: 0, form, capacity: 0, taken: AtomicUsize::new(0) }
+    pub(crate) const fn empty() -> Self {
+        let layout = AnswerLayout { calls: 0, bytes: 0 };
+        Self { memory: None, bytes: 0, layout, capacity: 0, taken: AtomicUsize::new(0) }
     }
 
     /// Room for so many threads.
-    pub(crate) fn new(form: Form, threads: usize) -> Result<Self, Errno> {
-        let bytes = form.size().saturating_mul(threads);
+    pub(crate) fn new(layout: AnswerLayout, threads: usize) -> Result<Self, Errno> {
+        let bytes = layout.size().saturating_mul(threads);
         let memory = Some(sys::map_anonymous(bytes)?);
-        Ok(Self { memory, bytes, form, capacity: threads, taken: AtomicUsize::new(0) })
+        Ok(Self { memory, bytes, layout, capacity: threads, taken: AtomicUsize::new(0) })
     }
 
-    /// The next place, for this thread.
-    pub(crate) fn take(&self, tid: i32) -> Place {
-        let Some(memory) = self.memory else { return Place::NONE };
+    /// The next slot, for this thread.
+    pub(crate) fn claim_slot(&self, tid: i32) -> AnswerSlot {
+        let Some(memory) = self.memory else { return AnswerSlot::NONE };
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
         if number >= self.capacity {
-            return Place::NONE;
+            return AnswerSlot::NONE;
         }
-        // SAFETY: the mapping has `capacity` places.
-        let at = unsafe { memory.add(self.form.size().wrapping_mul(number)) };
-        // SAFETY: a place begins with a word of its own.
+        // SAFETY: the mapping has `capacity` slots.
+        let at = unsafe { memory.add(self.layout.size().wrapping_mul(number)) };
+        // SAFETY: a slot begins with a word of its own.
         unsafe { at.cast::<usize>().write(tid as usize) };
-        let place = Place { at: at.as_ptr(), calls: self.form.calls };
+        let slot = AnswerSlot { at: at.as_ptr(), calls: self.layout.calls };
         // A thread that is not asked, because an earlier call differs, has not answered 0.
-        (0..self.form.calls).for_each(|call| place.keep(call, NOT_MADE));
-        place
+        (0..self.layout.calls).for_each(|call| slot.store(call, NOT_EXECUTED));
+        slot
     }
 
     /// Each thread's tid, the values of its calls, and what they wrote.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i32, &[isize], &[u8])> {
         let count = self.taken.load(Ordering::Acquire).min(self.capacity);
-        let size = self.form.size();
+        let size = self.layout.size();
         (0..count).filter_map(move |number| {
             // SAFETY: within the mapping.
             let at = unsafe { self.memory?.add(size.wrapping_mul(number)) };
@@ -122,10 +122,10 @@ impl Answers {
             let words =
                 unsafe { core::slice::from_raw_parts(at.cast::<isize>().as_ptr(), size / WORD) };
             let (tid, rest) = words.split_first()?;
-            let (values, written) = rest.split_at_checked(self.form.calls)?;
+            let (values, written) = rest.split_at_checked(self.layout.calls)?;
             // SAFETY: the same memory, as bytes.
             let bytes =
-                unsafe { core::slice::from_raw_parts(written.as_ptr().cast(), self.form.bytes) };
+                unsafe { core::slice::from_raw_parts(written.as_ptr().cast(), self.layout.bytes) };
             Some((*tid as i32, values, bytes))
         })
     }

@@ -27,11 +27,11 @@ pub enum ResultCheck {
 pub(crate) struct Call {
     pub(crate) nr: usize,
     pub(crate) args: [usize; 6],
-    /// The arguments that are offsets into the thread's own place for answers: bit `n` stands for
+    /// The arguments that are offsets into the thread's own slot for answers: bit `n` stands for
     /// argument `n`.
-    pub(crate) own: u8,
+    pub(crate) slot_offsets: u8,
     /// The call only asks something, and an error is an answer.
-    pub(crate) asks: bool,
+    pub(crate) is_query: bool,
     /// What the threads must share with the caller, so that the call means the same in each.
     pub(crate) shares: Shares,
     pub(crate) result_check: ResultCheck,
@@ -57,15 +57,15 @@ impl Shares {
 impl Call {
     pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
         let (shares, result_check) = (Shares::NOTHING, ResultCheck::SameResult);
-        Self { nr, args, own: 0, asks: false, shares, result_check, expected: 0 }
+        Self { nr, args, slot_offsets: 0, is_query: false, shares, result_check, expected: 0 }
     }
 
-    /// Returns the arguments for a thread whose place for answers is at `place`.
-    pub(crate) fn args_at(&self, place: usize) -> [usize; 6] {
+    /// Returns the arguments for a thread whose slot for answers is at `slot`.
+    pub(crate) fn args_for(&self, slot: usize) -> [usize; 6] {
         let mut args = self.args;
         for (index, arg) in args.iter_mut().enumerate() {
-            if self.own >> index & 1 != 0 {
-                *arg = arg.wrapping_add(place);
+            if self.slot_offsets >> index & 1 != 0 {
+                *arg = arg.wrapping_add(slot);
             }
         }
         args
@@ -93,7 +93,7 @@ impl Call {
     /// Returns whether the kernel performs the call in all threads when one thread makes it:
     /// SECCOMP_FILTER_FLAG_TSYNC (seccomp(2)), LANDLOCK_RESTRICT_SELF_TSYNC
     /// (landlock_restrict_self(2), since Linux 7.0).
-    pub(crate) fn synchronises(&self) -> bool {
+    pub(crate) fn is_synchronized_by_kernel(&self) -> bool {
         const LANDLOCK_RESTRICT_SELF_TSYNC: u32 = 1 << 3;
         let [operation, flags, ..] = self.args;
         match self.number() {
@@ -107,8 +107,8 @@ impl Call {
     }
 
     /// Returns whether it is a seccomp filter that the kernel gives to all threads.
-    pub(crate) fn is_synchronised_filter(&self) -> bool {
-        self.number() == k::__NR_seccomp && self.synchronises()
+    pub(crate) fn is_tsync_filter(&self) -> bool {
+        self.number() == k::__NR_seccomp && self.is_synchronized_by_kernel()
     }
 
     /// Returns whether it is prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).
@@ -122,18 +122,18 @@ impl Call {
 
     /// Returns whether a result other than 0 is the tid of a thread. (With
     /// SECCOMP_FILTER_FLAG_TSYNC_ESRCH such a result is a descriptor.)
-    fn tells_offender(&self) -> bool {
+    fn returns_conflicting_tid(&self) -> bool {
         let [_, flags, ..] = self.args;
         let esrch = flags as u32 & SECCOMP_FILTER_FLAG_TSYNC_ESRCH != 0;
-        self.number() == k::__NR_seccomp && self.synchronises() && !esrch
+        self.number() == k::__NR_seccomp && self.is_synchronized_by_kernel() && !esrch
     }
 
     /// Returns the result in the calling thread, or why the call failed there.
-    pub(crate) fn outcome(&self) -> Result<usize, CallFailure> {
+    pub(crate) fn caller_result(&self) -> Result<usize, CallFailure> {
         match Errno::check(self.expected) {
-            Err(_) if self.asks => Ok(0),
+            Err(_) if self.is_query => Ok(0),
             // "a thread ID ... that caused the synchronization failure", seccomp(2).
-            Ok(tid) if tid != 0 && self.tells_offender() => {
+            Ok(tid) if tid != 0 && self.returns_conflicting_tid() => {
                 Err(CallFailure::TsyncConflict { tid: tid as i32 })
             }
             other => other.map_err(CallFailure::Errno),
@@ -142,7 +142,7 @@ impl Call {
 
     /// Returns why the call is refused in a process of several threads, though a single thread may
     /// make it. Runs before any thread is stopped.
-    pub(crate) fn refusal_in_company(&self) -> Option<RefusalReason> {
+    pub(crate) fn refusal_if_multithreaded(&self) -> Option<RefusalReason> {
         let [first, second, ..] = self.args;
         match self.number() {
             k::__NR_unshare if first as u32 & NAMESPACES != 0 => {

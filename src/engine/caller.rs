@@ -2,20 +2,20 @@
 
 // # Safety
 //
-// `act` makes the calls that `engine::perform`'s caller has promised to be sound in every thread.
+// `execute_calls` makes the calls that `engine::execute`'s caller has promised to be sound in every thread.
 #![allow(unsafe_code)]
 
 use core::ops::Range;
 use core::time::Duration;
 
-use super::answers::{Answers, Form, Place};
+use super::answers::{AnswerLayout, AnswerSlot, Answers};
 use super::call::Call;
 use super::divergence;
-use super::entry::Mark;
+use super::entry::ThreadState;
 use super::gather::{Gather, Gathered};
 use super::handler::{self, call_of};
-use super::records::Records;
 use super::rendezvous::{NOT_BEGUN, Phase};
+use super::report_buffer::ReportBuffer;
 use super::shared::{Plan, Shared};
 use super::{Settings, unreachable};
 use crate::errno::Errno;
@@ -28,28 +28,28 @@ use crate::sys::sync;
 use crate::sys::{self, Mask, SIGNAL, bit, futex, signal};
 
 /// The longest pause between two rounds, unless the threads were held for longer.
-const PAUSE: Duration = Duration::from_millis(64);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
-const GRACE: u32 = 3;
+const EXTRA_ROUNDS: u32 = 3;
 /// How long an initiator sleeps before it looks whether the owner of the lock is alive.
-const PATIENCE: Duration = Duration::from_millis(50);
+const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Performs these of the calls in this thread, until one fails. Returns the last value.
-pub(super) fn act(
+pub(super) fn execute_calls(
     calls: &mut [Call],
     these: Range<usize>,
-    place: Place,
+    slot: AnswerSlot,
     settings: &Settings,
     performed: impl Fn(),
 ) -> Result<usize, TransactionError> {
     let mut value = 0;
     for (index, call) in calls.iter_mut().enumerate().take(these.end).skip(these.start) {
-        // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
-        call.expected = unsafe { sys::any(call.nr, &call.args_at(place.bytes())) };
-        place.keep(index, call.expected);
-        match call.outcome() {
+        // SAFETY: `execute`'s caller has promised that the call is sound in every thread.
+        call.expected = unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) };
+        slot.store(index, call.expected);
+        match call.caller_result() {
             Ok(returned) => value = returned,
-            Err(why) => return Err(failed(call, index, why, settings)),
+            Err(why) => return Err(failure_of(call, index, why, settings)),
         }
         performed();
     }
@@ -57,12 +57,17 @@ pub(super) fn act(
 }
 
 /// Call number `index` has failed. Every thread has performed those before it, or will.
-fn failed(call: &Call, index: usize, why: CallFailure, settings: &Settings) -> TransactionError {
+fn failure_of(
+    call: &Call,
+    index: usize,
+    why: CallFailure,
+    settings: &Settings,
+) -> TransactionError {
     if index == 0 {
         return TransactionError::NothingChanged(why.into());
     }
-    if settings.whole_or_dead {
-        divergence::lost_at(call, index);
+    if settings.kill_on_partial_failure {
+        divergence::abort_at(call, index);
     }
     TransactionError::Partial(PartialFailure { index, name: call.name(), why })
 }
@@ -70,7 +75,7 @@ fn failed(call: &Call, index: usize, why: CallFailure, settings: &Settings) -> T
 /// A stop in the making.
 pub(super) struct Stop<'a> {
     shared: &'static Shared,
-    /// This process and thread, as [`Stop::identify`] last found.
+    /// This process and thread, as [`Stop::read_own_ids`] last found.
     pid: i32,
     tid: i32,
     settings: &'a Settings,
@@ -79,14 +84,14 @@ pub(super) struct Stop<'a> {
     /// The epoch of the latest round.
     epoch: u32,
     /// Rounds left after the deadline, as long as there is no thread to name.
-    grace: u32,
+    extra_rounds: u32,
     longest: Duration,
     /// How many threads the last round had no memory for.
-    wanted: usize,
+    wanted_capacity: usize,
     /// The program has a handler for SIGSYS, so a thread may leave the stop by siglongjmp.
     may_jump: bool,
     /// Memory for the report, made before any thread is held.
-    rooms: Option<Rooms>,
+    buffers: Option<ReportBuffers>,
 }
 
 /// How a round ended, if not with an error.
@@ -108,11 +113,11 @@ impl<'a> Stop<'a> {
             until,
             rounds: 0,
             epoch: 0,
-            grace: GRACE,
+            extra_rounds: EXTRA_ROUNDS,
             longest: Duration::ZERO,
-            wanted: 0,
+            wanted_capacity: 0,
             may_jump: false,
-            rooms: None,
+            buffers: None,
         }
     }
 
@@ -140,7 +145,7 @@ impl<'a> Stop<'a> {
             match result? {
                 Round::Done(value) => return Ok(value),
                 Round::GivenUp { held_for } => {
-                    // Other initiators must be able to stop this thread, as in `take_turn`.
+                    // Other initiators must be able to stop this thread, as in `wait_for_lock`.
                     let _ = sys::set_mask(mask & !bit(SIGNAL));
                     self.pause(held_for);
                     let _ = sys::set_mask(mask);
@@ -150,7 +155,7 @@ impl<'a> Stop<'a> {
     }
 
     /// Which thread this is. Asked after every sleep with open signals: a handler may have forked meanwhile.
-    fn identify(&mut self) -> Result<(), Error> {
+    fn read_own_ids(&mut self) -> Result<(), Error> {
         let refused = |errno| Error::Environment { requirement: Requirement::ThreadId, errno };
         self.pid = sys::process_id().map_err(refused)?;
         self.tid = sys::thread_id().map_err(refused)?;
@@ -162,7 +167,7 @@ impl<'a> Stop<'a> {
     fn is_held(&self) -> bool {
         let me = self.tid as u32;
         self.shared.rendezvous.state().phase != Phase::Closed
-            && self.shared.threads.iter().any(|e| e.tid() == me && e.mark().takes_part())
+            && self.shared.threads.iter().any(|e| e.tid() == me && e.state().takes_part())
     }
 
     /// Takes the lock, with all signals blocked from then on but SIGSYS, which stays as the interrupted code has it,
@@ -171,7 +176,7 @@ impl<'a> Stop<'a> {
         let environment =
             |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
         let mask = sys::block_all_but_sigsys().map_err(environment)?;
-        let locked = self.take_turn(mask);
+        let locked = self.wait_for_lock(mask);
         if locked.is_err() {
             let _ = sys::set_mask(mask);
         }
@@ -181,12 +186,12 @@ impl<'a> Stop<'a> {
     /// Waits for the lock and takes it. While this thread sleeps, signals are as the program has them, and ours is
     /// open in any case: another initiator must be able to stop it. Ends: the owner ends by its own deadline or is
     /// found dead, or this thread's deadline passes.
-    fn take_turn(&mut self, mask: Mask) -> Result<(), Error> {
+    fn wait_for_lock(&mut self, mask: Mask) -> Result<(), Error> {
         let rendezvous = &self.shared.rendezvous;
         let mut slept = false;
         let mut looked = Duration::ZERO;
         loop {
-            self.identify()?;
+            self.read_own_ids()?;
             let me = self.tid as u32;
             let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(()) };
             if owner == me || self.is_held() {
@@ -199,27 +204,27 @@ impl<'a> Stop<'a> {
             }
             if !slept {
                 looked = now;
-            } else if sys::difference(now, looked) >= PATIENCE {
+            } else if sys::difference(now, looked) >= OWNER_CHECK_INTERVAL {
                 looked = now;
                 if sys::is_gone(self.pid, owner) && rendezvous.inherit_lock(owner, me) {
-                    self.clean_up();
+                    self.end_stop_of_dead_owner();
                     return Ok(());
                 }
             }
             let _ = sys::set_mask(mask & !bit(SIGNAL));
             slept = true;
-            let _ = rendezvous.sleep_on_lock(Some(PATIENCE));
+            let _ = rendezvous.sleep_on_lock(Some(OWNER_CHECK_INTERVAL));
             let _ = sys::block_all_but_sigsys();
         }
     }
 
-    /// Ends the stop that a dead owner of the lock has left behind. Where threads are held, a watch among them does
+    /// Ends the stop that a dead owner of the lock has left behind. Where threads are held, a watchdog among them does
     /// it; so none is, or the owner died as it released them, or before it had opened the gate.
-    fn clean_up(&self) {
+    fn end_stop_of_dead_owner(&self) {
         let rendezvous = &self.shared.rendezvous;
         let state = rendezvous.state();
         if state.phase == Phase::Committing && state.count != 0 {
-            divergence::lost("a thread died in the middle of a broadcast");
+            divergence::abort("a thread died in the middle of a broadcast");
         }
         rendezvous.abandon();
     }
@@ -237,7 +242,7 @@ impl<'a> Stop<'a> {
         let shared = self.shared;
         let memory = |errno| Error::Environment { requirement: Requirement::Memory, errno };
         shared.prepare();
-        self.make_reachable()?;
+        self.ensure_handler()?;
         let mut tasks = Tasks::open(self.pid, self.tid);
         if self.rounds > 0 {
             tasks.check_numbers();
@@ -246,16 +251,20 @@ impl<'a> Stop<'a> {
         threads.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
 
         let mut gather = Gather::new(shared, &mut tasks, self.pid, self.tid, self.until);
-        let known = gather.look_ahead().map_err(|errno| self.cannot_list(errno))?;
+        let known =
+            gather.find_threads_before_round().map_err(|errno| self.listing_error(errno))?;
         let count = gather.count();
         // All memory is there before a thread is held: a thread that is not held yet may own the lock of the address
         // space, and wait for one that is.
-        let expected = count.unwrap_or(0).max(known).max(self.wanted);
+        let expected = count.unwrap_or(0).max(known).max(self.wanted_capacity);
         let capacity = expected.saturating_add(expected / 4).saturating_add(8);
         threads.reserve(capacity).map_err(memory)?;
-        if report.is_some() && self.rooms.as_ref().is_none_or(|rooms| rooms.capacity < capacity) {
-            self.rooms = None;
-            self.rooms = Some(Rooms::new(capacity, self.settings.form).map_err(memory)?);
+        if report.is_some()
+            && self.buffers.as_ref().is_none_or(|buffers| buffers.capacity < capacity)
+        {
+            self.buffers = None;
+            self.buffers =
+                Some(ReportBuffers::new(capacity, self.settings.layout).map_err(memory)?);
         }
         self.may_jump = sys::sigsys_is_handled();
         shared.begin(self.settings.sensitivity, self.may_jump);
@@ -271,32 +280,32 @@ impl<'a> Stop<'a> {
             threads.keep();
         }
         let (held_for, error) = match gathered {
-            Ok(Gathered::All(held)) if !self.has_room(held) => {
-                self.wanted = held as usize;
-                (self.let_go(epoch, opened), None)
+            Ok(Gathered::All(held)) if !self.buffers_suffice(held) => {
+                self.wanted_capacity = held as usize;
+                (self.give_up_round(epoch, opened), None)
             }
-            Ok(Gathered::All(held)) => match self.unshared(calls, &tasks, epoch) {
-                Some(error) => (self.let_go(epoch, opened), Some(error)),
+            Ok(Gathered::All(held)) => match self.first_unshared_resource(calls, &tasks, epoch) {
+                Some(error) => (self.give_up_round(epoch, opened), Some(error)),
                 None => {
                     // A filter that the call installs may forbid close(2).
                     drop(tasks);
                     return self.commit(calls, report, epoch, held, opened);
                 }
             },
-            Ok(Gathered::NoRoom) => {
-                self.wanted = capacity.saturating_mul(2);
-                (self.let_go(epoch, opened), None)
+            Ok(Gathered::CapacityExceeded) => {
+                self.wanted_capacity = capacity.saturating_mul(2);
+                (self.give_up_round(epoch, opened), None)
             }
-            Ok(Gathered::GivenUp) => (self.let_go(epoch, opened), None),
+            Ok(Gathered::GivenUp) => (self.give_up_round(epoch, opened), None),
             Ok(Gathered::Refused(errno)) => {
                 let requirement =
                     if errno == Errno::AGAIN { None } else { Some(Requirement::SendSignal) };
                 let error = requirement.map_or(Error::SignalQueueFull, |requirement| {
                     Error::Environment { requirement, errno }
                 });
-                (self.let_go(epoch, opened), Some(error))
+                (self.give_up_round(epoch, opened), Some(error))
             }
-            Err(errno) => (self.let_go(epoch, opened), Some(self.cannot_list(errno))),
+            Err(errno) => (self.give_up_round(epoch, opened), Some(self.listing_error(errno))),
         };
         if let Some(error) = error {
             return Err(error.into());
@@ -312,23 +321,24 @@ impl<'a> Stop<'a> {
         // SAFETY: this thread owns the lock, and the gather that used the scratch is over.
         let scratch = unsafe { shared.scratch() };
         let named =
-            unreachable::name(shared, &tasks, scratch, self.tid, epoch, self.settings.deadline);
-        self.grace = self.grace.saturating_sub(1);
-        if named.total == 0 && self.grace > 0 {
+            unreachable::report(shared, &tasks, scratch, self.tid, epoch, self.settings.deadline);
+        self.extra_rounds = self.extra_rounds.saturating_sub(1);
+        if named.total == 0 && self.extra_rounds > 0 {
             return Ok(Round::GivenUp { held_for });
         }
         Err(Error::Unreachable(named).into())
     }
 
     /// Whether there is memory for the report of so many threads.
-    fn has_room(&self, held: u32) -> bool {
-        let Some(rooms) = &self.rooms else { return true };
-        let exempt = self.shared.threads.iter().filter(|e| matches!(e.mark(), Mark::Exempt(_)));
-        held as usize <= rooms.capacity && exempt.count() <= rooms.capacity
+    fn buffers_suffice(&self, held: u32) -> bool {
+        let Some(buffers) = &self.buffers else { return true };
+        let exempt =
+            self.shared.threads.iter().filter(|e| matches!(e.state(), ThreadState::Exempt(_)));
+        held as usize <= buffers.capacity && exempt.count() <= buffers.capacity
     }
 
     /// P2: a call that would act on something else in one of the threads is not made. All threads are held.
-    fn unshared(&self, calls: &[Call], tasks: &Tasks, epoch: u32) -> Option<Error> {
+    fn first_unshared_resource(&self, calls: &[Call], tasks: &Tasks, epoch: u32) -> Option<Error> {
         let files = calls.iter().any(|call| call.shares.files);
         let fs = calls.iter().any(|call| call.shares.fs);
         if !files && !fs {
@@ -349,7 +359,7 @@ impl<'a> Stop<'a> {
         })
     }
 
-    fn cannot_list(&self, errno: Errno) -> Error {
+    fn listing_error(&self, errno: Errno) -> Error {
         if let Err(error) = self.clock() {
             return error;
         }
@@ -362,7 +372,7 @@ impl<'a> Stop<'a> {
 
     /// Ends a round without a commit: the threads run on untouched, and late ones wait for the next round. Returns
     /// how long the threads were held.
-    fn let_go(&mut self, epoch: u32, opened: Duration) -> Duration {
+    fn give_up_round(&mut self, epoch: u32, opened: Duration) -> Duration {
         self.shared.rendezvous.begin_pause(epoch);
         self.shared.rendezvous.give_up();
         self.shared.threads.keep();
@@ -383,9 +393,11 @@ impl<'a> Stop<'a> {
         let shared = self.shared;
         let rendezvous = &shared.rendezvous;
         let settings = self.settings;
-        let rooms = self.rooms.take();
+        let buffers = self.buffers.take();
         self.longest = self.longest.max(sys::difference(sys::now(), opened));
-        let place = rooms.as_ref().map_or(Place::NONE, |rooms| rooms.answers.take(self.tid));
+        let slot = buffers
+            .as_ref()
+            .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
         let performed = || shared.count_performed();
 
         let mut epoch = epoch;
@@ -393,7 +405,7 @@ impl<'a> Stop<'a> {
         let mut result = Ok(0);
         let mut divergent = 0;
         for Segment { calls: these, alone } in segments(calls) {
-            result = act(calls, these.clone(), place, settings, performed);
+            result = execute_calls(calls, these.clone(), slot, settings, performed);
             if calls.iter().take(these.end).skip(these.start).any(Call::installs_filter) {
                 shared.set_filtered();
             }
@@ -404,19 +416,19 @@ impl<'a> Stop<'a> {
             };
             if !alone && end > these.start {
                 let plan = calls.get(..end).unwrap_or_default();
-                let answers = rooms.as_ref().map(|rooms| &rooms.answers);
+                let answers = buffers.as_ref().map(|buffers| &buffers.answers);
                 shared.set_plan(Plan { calls: plan, first: these.start, answers });
                 if published {
                     epoch = self.publish_again();
                     self.epoch = epoch;
                 } else if !rendezvous.publish(epoch, held) {
-                    divergence::lost("a broadcast was ended behind its caller's back");
+                    divergence::abort("a broadcast was ended behind its caller's back");
                 }
                 published = true;
                 // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
                 // left would keep all others held, so it is tried when there has been time for every call.
-                let nudge = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
-                handler::await_reports(shared, self.pid, epoch, nudge);
+                let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
+                handler::await_reports(shared, self.pid, epoch, resignal);
                 let before = core::mem::replace(&mut divergent, self.divergent());
                 if divergent > before {
                     divergence::judge(settings.sensitivity, plan, shared.threads.iter());
@@ -426,9 +438,9 @@ impl<'a> Stop<'a> {
                 break;
             }
         }
-        let mut rooms = rooms;
-        if let (Some(rooms), true) = (&mut rooms, published) {
-            rooms.fill(shared);
+        let mut buffers = buffers;
+        if let (Some(buffers), true) = (&mut buffers, published) {
+            buffers.fill(shared);
         }
         rendezvous.release();
         // A filter may forbid clock_gettime(2) as well.
@@ -436,21 +448,21 @@ impl<'a> Stop<'a> {
             self.longest = self.longest.max(sys::difference(sys::now(), opened));
         }
         let value = result?;
-        if let (Some(report), Some(rooms)) = (report, rooms) {
+        if let (Some(report), Some(buffers)) = (report, buffers) {
             report.value = value;
-            report.results = rooms.results;
-            report.skipped = rooms.exempt;
+            report.results = buffers.results;
+            report.skipped = buffers.exempt;
             report.divergent = divergent;
             report.attempts = self.rounds;
             report.max_pause = self.longest;
-            report.answers = rooms.answers;
+            report.answers = buffers.answers;
         }
         Ok(Round::Done(value))
     }
 
     /// How many threads have another result than the caller, or none.
     fn divergent(&self) -> usize {
-        self.shared.threads.iter().filter(|entry| entry.mark().is_divergent()).count()
+        self.shared.threads.iter().filter(|entry| entry.state().is_divergent()).count()
     }
 
     /// The threads that agreed perform what comes next.
@@ -459,27 +471,27 @@ impl<'a> Stop<'a> {
         let next = rendezvous.next_epoch();
         let mut agreed = 0u32;
         for entry in self.shared.threads.iter() {
-            let mark = entry.mark();
-            if matches!(mark, Mark::Agreed(_)) {
+            let state = entry.state();
+            if matches!(state, ThreadState::Agreed(_)) {
                 entry.set_value(NOT_BEGUN);
-                let held = entry.exchange(entry.tid(), mark, Mark::held(next));
+                let held = entry.exchange(entry.tid(), state, ThreadState::held(next));
                 agreed = agreed.saturating_add(u32::from(held));
             }
         }
         rendezvous.publish_again(agreed)
     }
 
-    fn make_reachable(&self) -> Result<(), Error> {
+    fn ensure_handler(&self) -> Result<(), Error> {
         let shared = self.shared;
         let send = |value| {
             if sys::queue_signal(self.pid, self.tid, value).is_ok() {
-                sys::take_own_signal();
+                sys::receive_own_signal();
             }
         };
         let chained =
-            signal::ensure::<handler::Engine>(|| shared.is_reached(send)).map_err(|errno| {
-                Error::Environment { requirement: Requirement::SignalHandler, errno }
-            })?;
+            signal::ensure_handler::<handler::Engine>(|| shared.own_signal_arrives(send)).map_err(
+                |errno| Error::Environment { requirement: Requirement::SignalHandler, errno },
+            )?;
         shared.set_chained(chained);
         Ok(())
     }
@@ -487,7 +499,7 @@ impl<'a> Stop<'a> {
     /// Lets the process run for at least as long as it was held, longer each time, with some jitter so that it does
     /// not fall into step with a thread's own rhythm. Signals are open.
     fn pause(&self, held_for: Duration) {
-        let backoff = Duration::from_millis(1 << self.rounds.min(6)).min(PAUSE);
+        let backoff = Duration::from_millis(1 << self.rounds.min(6)).min(LONGEST_PAUSE);
         let now = sys::now();
         let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
         let until = sys::sum(sys::sum(now, backoff.max(held_for)), jitter);
@@ -512,7 +524,7 @@ struct Segment {
 /// alone; and the questions that follow it.
 fn segments(calls: &[Call]) -> impl Iterator<Item = Segment> + use<> {
     let len = calls.len();
-    let at = calls.iter().position(Call::synchronises);
+    let at = calls.iter().position(Call::is_synchronized_by_kernel);
     let (first, last) = at.map_or((len, len), |at| (at, at.saturating_add(1)));
     [(0..first, false), (first..last, true), (last..len, false)]
         .into_iter()
@@ -521,35 +533,35 @@ fn segments(calls: &[Call]) -> impl Iterator<Item = Segment> + use<> {
 }
 
 /// Memory for a report.
-struct Rooms {
+struct ReportBuffers {
     capacity: usize,
-    results: Records<ThreadResult>,
-    exempt: Records<SkippedTask>,
+    results: ReportBuffer<ThreadResult>,
+    exempt: ReportBuffer<SkippedTask>,
     answers: Answers,
 }
 
-impl Rooms {
-    fn new(capacity: usize, form: Form) -> Result<Self, Errno> {
-        let answers = match form.calls {
-            0 => Answers::none(),
-            _ => Answers::new(form, capacity.saturating_add(1))?,
+impl ReportBuffers {
+    fn new(capacity: usize, layout: AnswerLayout) -> Result<Self, Errno> {
+        let answers = match layout.calls {
+            0 => Answers::empty(),
+            _ => Answers::new(layout, capacity.saturating_add(1))?,
         };
         let (results, exempt) =
-            (Records::with_capacity(capacity)?, Records::with_capacity(capacity)?);
+            (ReportBuffer::with_capacity(capacity)?, ReportBuffer::with_capacity(capacity)?);
         Ok(Self { capacity, results, exempt, answers })
     }
 
     fn fill(&mut self, shared: &Shared) {
         for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
-            let (tid, mark) = (entry.tid() as i32, entry.mark());
-            if let Mark::Exempt(_) = mark {
+            let (tid, state) = (entry.tid() as i32, entry.state());
+            if let ThreadState::Exempt(_) = state {
                 self.exempt.push(SkippedTask { tid, reason: SkipReason::of(entry.value()) });
                 continue;
             }
-            let Some((call, _)) = call_of(mark) else { continue };
-            let outcome = match mark {
-                Mark::Died(_) => CallOutcome::Died,
-                Mark::Left(_) => CallOutcome::Siglongjmp,
+            let Some((call, _)) = call_of(state) else { continue };
+            let outcome = match state {
+                ThreadState::Died(_) => CallOutcome::Died,
+                ThreadState::Siglongjmp(_) => CallOutcome::Siglongjmp,
                 _ => match Errno::check(entry.value() as isize) {
                     Ok(value) => CallOutcome::Returned(value),
                     Err(errno) => CallOutcome::Failed(errno),

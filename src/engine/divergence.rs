@@ -1,10 +1,10 @@
 //! What a divergence does: the line on standard error, and the death of the process.
 //!
 //! The other threads are still held, and may own any lock. So the line is put together in a buffer on
-//! the stack, and written by raw calls that do not wait ([`sys::complain`]).
+//! the stack, and written by raw calls that do not wait ([`sys::write_line`]).
 
 use crate::engine::call::Call;
-use crate::engine::entry::{Entry, Mark};
+use crate::engine::entry::{Entry, ThreadState};
 use crate::engine::handler::call_of;
 use crate::errno::Errno;
 use crate::sys;
@@ -39,8 +39,8 @@ pub(crate) fn judge<'a>(
     let mut line = Line::new();
     let mut named = None;
     for entry in entries {
-        let mark = entry.mark();
-        let Some((index, has_result)) = call_of(mark).filter(|_| mark.is_divergent()) else {
+        let state = entry.state();
+        let Some((index, has_result)) = call_of(state).filter(|_| state.is_divergent()) else {
             continue;
         };
         let Some(call) = calls.get(index) else { continue };
@@ -52,7 +52,11 @@ pub(crate) fn judge<'a>(
         }
         line.text(" thread ").signed(entry.tid() as isize).text(": ");
         if !has_result {
-            line.text(if matches!(mark, Mark::Died(_)) { "died" } else { "left by a jump" });
+            line.text(if matches!(state, ThreadState::Died(_)) {
+                "died"
+            } else {
+                "left by a jump"
+            });
         } else {
             line.result(entry.value() as isize);
         }
@@ -62,20 +66,20 @@ pub(crate) fn judge<'a>(
         Sensitivity::Ignore => {}
         Sensitivity::Warning => {
             line.end(" process inconsistent\n");
-            sys::complain(line.bytes());
+            sys::write_line(line.bytes());
         }
         Sensitivity::Error => line.end_process(" process killed\n"),
     }
 }
 
 /// Ends the process because its calls can neither be taken back nor be completed.
-pub(crate) fn lost(why: &str) -> ! {
+pub(crate) fn abort(why: &str) -> ! {
     let mut line = Line::new();
     line.text("libpsx: ").text(why).end_process(", process killed\n")
 }
 
 /// Ends the process because this call of a transaction failed after others had been performed.
-pub(crate) fn lost_at(call: &Call, index: usize) -> ! {
+pub(crate) fn abort_at(call: &Call, index: usize) -> ! {
     let mut line = Line::new();
     line.text("libpsx: call ").signed(index as isize).text(" of a transaction, ").call(call);
     line.end_process(" when others had been performed, process killed\n")
@@ -115,7 +119,7 @@ impl Line {
     /// Appends the end, writes the line and ends the process.
     fn end_process(&mut self, text: &str) -> ! {
         self.end(text);
-        sys::complain_and_die(self.bytes())
+        sys::write_line_and_kill(self.bytes())
     }
 
     fn digits(&mut self, mut value: usize, base: usize) {

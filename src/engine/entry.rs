@@ -6,7 +6,7 @@ use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 /// What is known of one thread: the upper half of [`Entry::word`] is its tid, the lower half this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(crate) enum ThreadState {
     /// Known, and no signal of ours is on its way.
     Idle,
     /// A signal of ours is on its way.
@@ -22,12 +22,12 @@ pub(crate) enum Mark {
     /// Died in this call, before it reported.
     Died(u32),
     /// Left the handler in this call, and came back: its result is unknown.
-    Left(u32),
+    Siglongjmp(u32),
 }
 
-impl Mark {
+impl ThreadState {
     /// Epochs and indices have 29 bits here.
-    pub(crate) const NUMBER: u32 = u32::MAX >> 3;
+    pub(crate) const NUMBER_MASK: u32 = u32::MAX >> 3;
 
     const fn pack(self) -> u32 {
         match self {
@@ -38,7 +38,7 @@ impl Mark {
             Self::Agreed(index) => 4 | index << 3,
             Self::Differs(index) => 5 | index << 3,
             Self::Died(index) => 6 | index << 3,
-            Self::Left(index) => 7 | index << 3,
+            Self::Siglongjmp(index) => 7 | index << 3,
         }
     }
 
@@ -52,21 +52,21 @@ impl Mark {
             4 => Self::Agreed(number),
             5 => Self::Differs(number),
             6 => Self::Died(number),
-            _ => Self::Left(number),
+            _ => Self::Siglongjmp(number),
         }
     }
 
     pub(crate) const fn held(epoch: u32) -> Self {
-        Self::Held(epoch & Self::NUMBER)
+        Self::Held(epoch & Self::NUMBER_MASK)
     }
 
     pub(crate) const fn exempt(epoch: u32) -> Self {
-        Self::Exempt(epoch & Self::NUMBER)
+        Self::Exempt(epoch & Self::NUMBER_MASK)
     }
 
     /// Whether the thread has performed the calls with another result than the caller's, or none that is known.
     pub(crate) const fn is_divergent(self) -> bool {
-        matches!(self, Self::Differs(_) | Self::Died(_) | Self::Left(_))
+        matches!(self, Self::Differs(_) | Self::Died(_) | Self::Siglongjmp(_))
     }
 
     /// Whether the thread takes part in the stop that is open.
@@ -75,7 +75,7 @@ impl Mark {
     }
 }
 
-/// One thread's place. The signal carries its address. It is 16 bytes. The tid lies in the same word as the mark, so
+/// One thread's place. The signal carries its address. It is 16 bytes. The tid lies in the same word as the state, so
 /// that a thread can only mark the entry that is still its own.
 pub(crate) struct Entry {
     word: AtomicU64,
@@ -84,39 +84,39 @@ pub(crate) struct Entry {
 
 impl Entry {
     #[cfg(loom)]
-    pub(crate) fn new(tid: u32, mark: Mark) -> Self {
-        Self { word: AtomicU64::new(Self::pack(tid, mark)), value: AtomicUsize::new(0) }
+    pub(crate) fn new(tid: u32, state: ThreadState) -> Self {
+        Self { word: AtomicU64::new(Self::pack(tid, state)), value: AtomicUsize::new(0) }
     }
 
-    const fn pack(tid: u32, mark: Mark) -> u64 {
-        (tid as u64) << 32 | mark.pack() as u64
+    const fn pack(tid: u32, state: ThreadState) -> u64 {
+        (tid as u64) << 32 | state.pack() as u64
     }
 
     /// Caller: gives the place to a thread, or frees it (tid 0). Forgets what was known of another thread.
-    pub(crate) fn assign(&self, tid: u32, mark: Mark) {
+    pub(crate) fn assign(&self, tid: u32, state: ThreadState) {
         self.value.store(0, SeqCst);
-        self.word.store(Self::pack(tid, mark), SeqCst);
+        self.word.store(Self::pack(tid, state), SeqCst);
     }
 
     pub(crate) fn tid(&self) -> u32 {
         (self.word.load(SeqCst) >> 32) as u32
     }
 
-    pub(crate) fn mark(&self) -> Mark {
-        Mark::unpack(self.word.load(SeqCst) as u32)
+    pub(crate) fn state(&self) -> ThreadState {
+        ThreadState::unpack(self.word.load(SeqCst) as u32)
     }
 
-    /// Changes the mark, if it is still `from` and the place still belongs to `tid`.
-    pub(crate) fn exchange(&self, tid: u32, from: Mark, to: Mark) -> bool {
+    /// Changes the state, if it is still `from` and the place still belongs to `tid`.
+    pub(crate) fn exchange(&self, tid: u32, from: ThreadState, to: ThreadState) -> bool {
         let (from, to) = (Self::pack(tid, from), Self::pack(tid, to));
         self.word.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
     /// Thread: marks its own place. Returns false if the place is no longer its own.
-    pub(crate) fn set(&self, tid: u32, mark: Mark) -> bool {
+    pub(crate) fn set(&self, tid: u32, state: ThreadState) -> bool {
         let mut seen = self.word.load(SeqCst);
         while (seen >> 32) as u32 == tid {
-            match self.word.compare_exchange(seen, Self::pack(tid, mark), SeqCst, SeqCst) {
+            match self.word.compare_exchange(seen, Self::pack(tid, state), SeqCst, SeqCst) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
@@ -125,7 +125,7 @@ impl Entry {
     }
 
     pub(crate) fn is_held(&self, epoch: u32) -> bool {
-        self.mark() == Mark::held(epoch)
+        self.state() == ThreadState::held(epoch)
     }
 
     /// Held: the number of the call that the thread performs. Reported: the result. Exempt: when the task started.

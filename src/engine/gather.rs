@@ -12,22 +12,22 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use super::entry::{Entry, Mark};
+use super::entry::{Entry, ThreadState};
 use super::shared::Shared;
 use crate::errno::Errno;
-use crate::sys::proc::{FIRST_AGAIN, Look, TID_LIMIT, Tasks};
+use crate::sys::proc::{FIRST_AGAIN, TID_LIMIT, TaskStatus, Tasks};
 use crate::sys::{self, futex, sync};
 
 /// How long no thread may arrive before the round is looked into, and before it is given up.
-const SLICE: Duration = Duration::from_micros(200);
-const QUIET: Duration = Duration::from_millis(4);
+const WAIT_SLICE: Duration = Duration::from_micros(200);
+const NO_PROGRESS_LIMIT: Duration = Duration::from_millis(4);
 /// How long threads that only wait for a CPU may keep the others waiting.
-const STARVED: Duration = Duration::from_millis(60);
-/// How often the caller asks whether all threads sleep before it sleeps itself: one question takes 0.2 us.
-const ASKS: u32 = 50;
+const CPU_WAIT_LIMIT: Duration = Duration::from_millis(60);
+/// How often the caller checks whether all threads sleep before it sleeps itself: one question takes 0.2 us.
+const ASLEEP_CHECKS: u32 = 50;
 
 /// Beside an entry whose thread could not be signalled, because EPERM said so.
-pub(super) const FORBIDDEN: usize = 1 << 17;
+pub(super) const NOT_PERMITTED: usize = 1 << 17;
 
 /// One round: signalling threads until all are held.
 pub(super) struct Gather<'a> {
@@ -40,7 +40,7 @@ pub(super) struct Gather<'a> {
     /// A signal found no place in the queue.
     queue_full: bool,
     /// The table has no room for another thread.
-    no_room: bool,
+    capacity_exceeded: bool,
     /// The kernel, or a filter, refuses to signal any thread.
     refused: Option<Errno>,
 }
@@ -51,7 +51,7 @@ pub(super) enum Gathered {
     All(u32),
     GivenUp,
     /// There are more threads than the memory was made for.
-    NoRoom,
+    CapacityExceeded,
     /// No thread can be signalled, and waiting does not change that.
     Refused(Errno),
 }
@@ -75,8 +75,8 @@ impl<'a> Gather<'a> {
         tid: i32,
         until: Duration,
     ) -> Self {
-        let (queue_full, no_room, refused) = (false, false, None);
-        Self { shared, tasks, pid, tid, until, epoch: 0, queue_full, no_room, refused }
+        let (queue_full, capacity_exceeded, refused) = (false, false, None);
+        Self { shared, tasks, pid, tid, until, epoch: 0, queue_full, capacity_exceeded, refused }
     }
 
     pub(super) const fn epoch(&self) -> u32 {
@@ -95,7 +95,7 @@ impl<'a> Gather<'a> {
     /// Where the list of threads cannot be read, finds them while they still run: asking for every possible tid takes
     /// more than a second. If the last call knew the threads and a count will prove it, nothing is asked. Returns how
     /// many threads are known.
-    pub(super) fn look_ahead(&mut self) -> Result<usize, Errno> {
+    pub(super) fn find_threads_before_round(&mut self) -> Result<usize, Errno> {
         let (shared, me) = (self.shared, self.tid);
         let known = || shared.threads.iter().filter(|entry| entry.tid() != 0).count();
         if self.tasks.is_readable() {
@@ -107,7 +107,7 @@ impl<'a> Gather<'a> {
                 if task.tid != me && shared.threads.find(task.tid as u32).is_none() {
                     let len = shared.threads.len();
                     shared.threads.reserve(len.saturating_add(1))?;
-                    shared.threads.enlist(task.tid as u32).ok_or(Errno::AGAIN)?;
+                    shared.threads.insert(task.tid as u32).ok_or(Errno::AGAIN)?;
                 }
                 Ok(())
             })?;
@@ -116,7 +116,7 @@ impl<'a> Gather<'a> {
     }
 
     /// Opens the gate and signals every thread. If there are `guess` threads, their ids may be guessed first.
-    /// Ends: each turn either holds another thread or uses up QUIET (or STARVED, while a thread only waits for a
+    /// Ends: each turn either holds another thread or uses up NO_PROGRESS_LIMIT (or CPU_WAIT_LIMIT, while a thread only waits for a
     /// CPU); a list has a time limit of its own, and a clock that fails ends it.
     pub(super) fn run(&mut self, guess: usize) -> Result<Gathered, Errno> {
         let rendezvous = &self.shared.rendezvous;
@@ -133,11 +133,11 @@ impl<'a> Gather<'a> {
             if let Some(errno) = self.refused {
                 return Ok(Gathered::Refused(errno));
             }
-            if self.no_room {
-                return Ok(Gathered::NoRoom);
+            if self.capacity_exceeded {
+                return Ok(Gathered::CapacityExceeded);
             }
             rendezvous.wake_leavers();
-            let now_held = rendezvous.await_arrivals(due, SLICE);
+            let now_held = rendezvous.await_arrivals(due, WAIT_SLICE);
             let pass = if self.prove() {
                 Pass { proof: true, ..Pass::default() }
             } else if now_held > held {
@@ -152,7 +152,7 @@ impl<'a> Gather<'a> {
             if pass.proof {
                 let count = rendezvous.held();
                 if rendezvous.close_gate(self.epoch, count) {
-                    let live = self.all_live(count)?;
+                    let live = self.all_held_are_alive(count)?;
                     return Ok(if live { Gathered::All(count) } else { Gathered::GivenUp });
                 }
                 continue;
@@ -161,8 +161,8 @@ impl<'a> Gather<'a> {
                 progress = sys::clock()?;
                 continue;
             }
-            let patience = if pass.obstructed { QUIET } else { STARVED };
-            if sys::difference(sys::clock()?, progress) > patience {
+            let timeout = if pass.obstructed { NO_PROGRESS_LIMIT } else { CPU_WAIT_LIMIT };
+            if sys::difference(sys::clock()?, progress) > timeout {
                 return Ok(Gathered::GivenUp);
             }
         }
@@ -178,9 +178,9 @@ impl<'a> Gather<'a> {
     /// killed since it arrived (by a filter) would offset a thread that never arrived; and a thread whose handler of
     /// SIGSYS runs is not stopped. As a rule all are asleep, which is one question. A thread that is on its way to
     /// sleep gets some time.
-    fn all_live(&self, count: u32) -> Result<bool, Errno> {
+    fn all_held_are_alive(&self, count: u32) -> Result<bool, Errno> {
         let rendezvous = &self.shared.rendezvous;
-        let gone = || {
+        let any_dead = || {
             let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(self.epoch));
             held.any(|entry| sys::is_gone(self.pid, entry.tid()))
         };
@@ -189,26 +189,26 @@ impl<'a> Gather<'a> {
         }
         // A thread that is alone with the caller stays awake.
         if count > 1 {
-            let mut asks = 0u32;
+            let mut checks = 0u32;
             let mut since = None;
             let never = sync::AtomicU32::new(0);
-            // Ends: QUIET passes.
+            // Ends: NO_PROGRESS_LIMIT passes.
             while rendezvous.all_asleep(count).is_some_and(|asleep| !asleep) {
-                asks = asks.saturating_add(1);
-                if asks < ASKS {
+                checks = checks.saturating_add(1);
+                if checks < ASLEEP_CHECKS {
                     continue;
                 }
                 let now = sys::clock()?;
-                if sys::difference(now, *since.get_or_insert(now)) > QUIET {
-                    return Ok(!gone() && !sys::sigsys_is_handled());
+                if sys::difference(now, *since.get_or_insert(now)) > NO_PROGRESS_LIMIT {
+                    return Ok(!any_dead() && !sys::sigsys_is_handled());
                 }
-                futex::wait(&never, 0, Some(SLICE));
+                futex::wait(&never, 0, Some(WAIT_SLICE));
             }
             if rendezvous.all_asleep(count) == Some(true) {
                 return Ok(true);
             }
         }
-        Ok(!gone())
+        Ok(!any_dead())
     }
 
     /// Signals the ids that follow the leader's, and those with which the kernel begins anew: they are the threads'
@@ -219,31 +219,31 @@ impl<'a> Gather<'a> {
         let (shared, others) = (self.shared, count.saturating_sub(1));
         if others == 0
             || !shared.threads.is_empty()
-            || shared.scattered.load(Ordering::Relaxed) != 0
+            || shared.guess_failed.load(Ordering::Relaxed) != 0
         {
             return None;
         }
         let mut due = 0u32;
         let me = self.tid;
         for ids in [self.pid..TID_LIMIT, FIRST_AGAIN..self.pid] {
-            let mut strangers = 0usize;
+            let mut misses = 0usize;
             for tid in ids.filter(|&tid| tid != me) {
-                if due as usize == others || strangers > count {
+                if due as usize == others || misses > count {
                     break;
                 }
-                match self.enlist_and_signal(None, tid) {
-                    Signalled::Due => due = due.saturating_add(1),
-                    Signalled::Gone => {
-                        shared.threads.withdraw();
-                        strangers = strangers.saturating_add(1);
+                match self.insert_and_signal(None, tid) {
+                    Signalled::Expected => due = due.saturating_add(1),
+                    Signalled::NoSuchThread => {
+                        shared.threads.remove_last();
+                        misses = misses.saturating_add(1);
                     }
-                    Signalled::Not => return None,
+                    Signalled::Skipped => return None,
                 }
             }
         }
         let guessed = due as usize;
         if guessed < others / 2 {
-            shared.scattered.store(1, Ordering::Relaxed);
+            shared.guess_failed.store(1, Ordering::Relaxed);
         }
         (guessed == others && self.tasks.lists_self()).then_some(due)
     }
@@ -267,16 +267,16 @@ impl<'a> Gather<'a> {
                     return Ok(());
                 }
                 let known = if fresh { None } else { shared.threads.find(task.tid as u32) };
-                if let Signalled::Due = sender.enlist_and_signal(known, task.tid) {
+                if let Signalled::Expected = sender.insert_and_signal(known, task.tid) {
                     due = due.saturating_add(1);
                 }
                 Ok(())
             })?;
-            self.note(&sender);
+            self.take_results_of(&sender);
             if seen_self {
                 return Ok(due);
             }
-            self.tasks.distrust();
+            self.tasks.reject_directory();
         }
         Ok(0)
     }
@@ -286,26 +286,26 @@ impl<'a> Gather<'a> {
         let mut due = 0u32;
         self.queue_full = false;
         for entry in self.shared.threads.iter().filter(|entry| entry.tid() != 0) {
-            match self.enlist_and_signal(Some(entry), entry.tid() as i32) {
-                Signalled::Due => due = due.saturating_add(1),
-                Signalled::Gone => entry.assign(0, Mark::Idle),
-                Signalled::Not => {}
+            match self.insert_and_signal(Some(entry), entry.tid() as i32) {
+                Signalled::Expected => due = due.saturating_add(1),
+                Signalled::NoSuchThread => entry.assign(0, ThreadState::Idle),
+                Signalled::Skipped => {}
             }
         }
         due
     }
 
     /// Takes over what a sender has found out.
-    const fn note(&mut self, sender: &Sender) {
+    const fn take_results_of(&mut self, sender: &Sender) {
         self.queue_full = sender.queue_full;
-        self.no_room = sender.no_room;
+        self.capacity_exceeded = sender.capacity_exceeded;
         self.refused = sender.refused;
     }
 
-    fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
+    fn insert_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
         let mut sender = Sender::of(self);
-        let signalled = sender.enlist_and_signal(known, tid);
-        self.note(&sender);
+        let signalled = sender.insert_and_signal(known, tid);
+        self.take_results_of(&sender);
         signalled
     }
 
@@ -318,7 +318,7 @@ impl<'a> Gather<'a> {
         let (mut complete, mut seen_self, mut exempt) = (true, false, 0usize);
         // SAFETY: this thread owns the lock, and this is the only slice of the scratch.
         let scratch = unsafe { shared.scratch() };
-        let mut no_room = false;
+        let mut capacity_exceeded = false;
         tasks.sweep(scratch, None, &mut |task| {
             if task.tid == me {
                 seen_self = true;
@@ -329,35 +329,35 @@ impl<'a> Gather<'a> {
             if known.is_some_and(|entry| entry.is_held(epoch)) {
                 return Ok(());
             }
-            let Some(entry) = known.or_else(|| shared.threads.enlist(id)) else {
-                (complete, no_room) = (false, true);
+            let Some(entry) = known.or_else(|| shared.threads.insert(id)) else {
+                (complete, capacity_exceeded) = (false, true);
                 return Ok(());
             };
-            match tasks.look(task) {
-                Look::Exempt { reason, start } => {
-                    entry.assign(id, Mark::exempt(epoch));
+            match tasks.status(task) {
+                TaskStatus::Exempt { reason, start } => {
+                    entry.assign(id, ThreadState::exempt(epoch));
                     entry.set_value(reason.with_start(start));
                     shared.threads.keep();
                     exempt = exempt.saturating_add(1);
                     return Ok(());
                 }
-                Look::Gone => {}
-                Look::Unknown => pass.obstructed = true,
-                Look::Living(living) => {
-                    if !living.signal_pending() {
+                TaskStatus::NotFound => {}
+                TaskStatus::Unknown => pass.obstructed = true,
+                TaskStatus::Live(live) => {
+                    if !live.has_signal_33_pending() {
                         // It was used up, or meant for an earlier thread with this tid: it is sent again.
-                        entry.exchange(id, Mark::Sent, Mark::Idle);
+                        entry.exchange(id, ThreadState::Sent, ThreadState::Idle);
                     }
-                    if let was @ Mark::Exempt(_) = entry.mark() {
-                        entry.exchange(id, was, Mark::Idle);
+                    if let was @ ThreadState::Exempt(_) = entry.state() {
+                        entry.exchange(id, was, ThreadState::Idle);
                     }
-                    pass.obstructed |= !living.wants_cpu();
+                    pass.obstructed |= !live.wants_cpu();
                 }
             }
             complete = false;
             Ok(())
         })?;
-        self.no_room |= no_room;
+        self.capacity_exceeded |= capacity_exceeded;
         let tasks = &*self.tasks;
         // Read the held count before the link count: a thread that arrives in between must not offset a thread that
         // it created.
@@ -368,8 +368,9 @@ impl<'a> Gather<'a> {
         let scratch = unsafe { shared.scratch() };
         tasks.sweep(scratch, None, &mut |task| {
             let id = task.tid as u32;
-            let entry = shared.threads.find(id).filter(|e| e.mark() == Mark::exempt(epoch));
-            if let (Some(entry), Look::Exempt { reason, start }) = (entry, tasks.look(task)) {
+            let entry = shared.threads.find(id).filter(|e| e.state() == ThreadState::exempt(epoch));
+            if let (Some(entry), TaskStatus::Exempt { reason, start }) = (entry, tasks.status(task))
+            {
                 let now = reason.with_start(start);
                 let is_same = crate::report::SkipReason::is_same_task(entry.value(), now);
                 same = same.saturating_add(usize::from(is_same));
@@ -393,17 +394,17 @@ impl<'a> Gather<'a> {
             if entry.is_held(epoch) {
                 continue;
             }
-            match self.tasks.look_by_tid(id as i32) {
-                Look::Exempt { reason, start } => {
-                    entry.assign(id, Mark::exempt(epoch));
+            match self.tasks.status_by_tid(id as i32) {
+                TaskStatus::Exempt { reason, start } => {
+                    entry.assign(id, ThreadState::exempt(epoch));
                     entry.set_value(reason.with_start(start));
                     exempt = exempt.saturating_add(1);
                 }
-                Look::Gone => entry.assign(0, Mark::Idle),
+                TaskStatus::NotFound => entry.assign(0, ThreadState::Idle),
                 _ => {
                     // The tid was that of a dead thread when it was looked at before.
-                    if let was @ Mark::Exempt(_) = entry.mark() {
-                        entry.exchange(id, was, Mark::Idle);
+                    if let was @ ThreadState::Exempt(_) = entry.state() {
+                        entry.exchange(id, was, ThreadState::Idle);
                     }
                     pass.obstructed = true;
                 }
@@ -417,9 +418,10 @@ impl<'a> Gather<'a> {
             let all = (held as usize).saturating_add(exempt).saturating_add(1);
             // A dead thread that is still listed after the count was counted. One that has vanished may have offset a
             // thread that it created.
-            let mut exempt = shared.threads.iter().filter(|e| e.mark() == Mark::exempt(epoch));
+            let mut exempt =
+                shared.threads.iter().filter(|e| e.state() == ThreadState::exempt(epoch));
             let dead = |entry: &Entry| {
-                matches!(self.tasks.look_by_tid(entry.tid() as i32), Look::Exempt { .. })
+                matches!(self.tasks.status_by_tid(entry.tid() as i32), TaskStatus::Exempt { .. })
             };
             if count == all && self.tasks.lists_self() && exempt.all(dead) {
                 pass.proof = true;
@@ -453,23 +455,23 @@ impl<'a> Gather<'a> {
                 listed = listed.saturating_add(1);
                 if shared.threads.find(task.tid as u32).is_none() {
                     found = true;
-                    sender.enlist_and_signal(None, task.tid);
+                    sender.insert_and_signal(None, task.tid);
                 }
             }
             Ok(())
         })?;
-        self.note(&sender);
+        self.take_results_of(&sender);
         Ok((found, listed))
     }
 }
 
 enum Signalled {
     /// The thread is held, or will be.
-    Due,
+    Expected,
     /// There is no such thread.
-    Gone,
+    NoSuchThread,
     /// The thread is exempt, or could not be signalled.
-    Not,
+    Skipped,
 }
 
 /// What it takes to signal one thread, apart from the list that is being read.
@@ -479,45 +481,46 @@ struct Sender {
     tid: i32,
     epoch: u32,
     queue_full: bool,
-    no_room: bool,
+    capacity_exceeded: bool,
     refused: Option<Errno>,
 }
 
 impl Sender {
     const fn of(gather: &Gather) -> Self {
-        let &Gather { shared, pid, tid, epoch, queue_full, no_room, refused, .. } = gather;
-        Self { shared, pid, tid, epoch, queue_full, no_room, refused }
+        let &Gather { shared, pid, tid, epoch, queue_full, capacity_exceeded, refused, .. } =
+            gather;
+        Self { shared, pid, tid, epoch, queue_full, capacity_exceeded, refused }
     }
 
-    fn enlist_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
+    fn insert_and_signal(&mut self, known: Option<&Entry>, tid: i32) -> Signalled {
         let id = tid as u32;
-        let Some(entry) = known.or_else(|| self.shared.threads.enlist(id)) else {
-            self.no_room = true;
-            return Signalled::Not;
+        let Some(entry) = known.or_else(|| self.shared.threads.insert(id)) else {
+            self.capacity_exceeded = true;
+            return Signalled::Skipped;
         };
-        let mark = entry.mark();
-        match mark {
-            Mark::Sent => return Signalled::Due,
-            Mark::Exempt(_) => return Signalled::Not,
-            _ if entry.is_held(self.epoch) => return Signalled::Due,
+        let state = entry.state();
+        match state {
+            ThreadState::Sent => return Signalled::Expected,
+            ThreadState::Exempt(_) => return Signalled::Skipped,
+            _ if entry.is_held(self.epoch) => return Signalled::Expected,
             _ => {}
         }
         // P10: in a child that a handler of SIGSYS has forked, the memory is zero and the lock is free. The pid is the
         // parent's there.
         if !self.shared.rendezvous.is_locked_by(self.tid as u32) {
             self.refused = Some(Errno::PERM);
-            return Signalled::Not;
+            return Signalled::Skipped;
         }
-        if !entry.exchange(id, mark, Mark::Sent) {
+        if !entry.exchange(id, state, ThreadState::Sent) {
             // An earlier signal has brought it here at this moment.
-            return Signalled::Due;
+            return Signalled::Expected;
         }
         let Err(errno) = sys::queue_signal(self.pid, tid, ptr::from_ref(entry) as usize) else {
-            return Signalled::Due;
+            return Signalled::Expected;
         };
-        entry.exchange(id, Mark::Sent, Mark::Idle);
+        entry.exchange(id, ThreadState::Sent, ThreadState::Idle);
         match errno {
-            Errno::SRCH => return Signalled::Gone,
+            Errno::SRCH => return Signalled::NoSuchThread,
             Errno::AGAIN => {
                 self.queue_full = true;
                 if sys::signal_queue_limit() == Some(0) {
@@ -525,7 +528,7 @@ impl Sender {
                 }
             }
             errno => {
-                entry.set_value(FORBIDDEN);
+                entry.set_value(NOT_PERMITTED);
                 // A security module may protect this one thread. No module protects a thread from itself, so if
                 // that is refused too, a filter forbids the call.
                 if sys::may_queue_signal(self.pid, self.tid) == Err(errno) {
@@ -533,6 +536,6 @@ impl Sender {
                 }
             }
         }
-        Signalled::Not
+        Signalled::Skipped
     }
 }

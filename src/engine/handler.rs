@@ -13,10 +13,10 @@ use core::cell::Cell;
 use core::ptr;
 use core::time::Duration;
 
-use super::answers::Place;
+use super::answers::AnswerSlot;
 use super::divergence;
-use super::entry::{Entry, Mark};
-use super::rendezvous::{Phase, Thread, Verdict};
+use super::entry::{Entry, ThreadState};
+use super::rendezvous::{CallResult, Phase, Thread};
 use super::shared::Shared;
 use crate::errno::Errno;
 use crate::sys::{self, Mask, SigInfo, signal};
@@ -24,8 +24,8 @@ use crate::sys::{self, Mask, SigInfo, signal};
 /// The engine, as the handler for signal 33 sees it.
 pub(super) enum Engine {}
 
-impl signal::Visitor for Engine {
-    fn visit(info: &SigInfo, interrupted: Mask) -> bool {
+impl signal::SignalHandler for Engine {
+    fn handle(info: &SigInfo, interrupted: Mask) -> bool {
         on_signal(info, interrupted)
     }
 }
@@ -37,28 +37,28 @@ fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
         return false;
     }
     let Some(shared) = Shared::get() else { return false };
-    if shared.note_reached(info.value) {
+    if shared.take_own_signal(info.value) {
         return true;
     }
-    if info.value == shared.nudge_value() {
+    if info.value == shared.caller_signal_value() {
         caller_left(shared);
         return true;
     }
-    let Some(entry) = shared.threads.owns(info.value) else { return false };
+    let Some(entry) = shared.threads.entry_at(info.value) else { return false };
     shared.block_if_chained(interrupted);
     // The payload alone could be forged by any process that may signal this one.
     let tid = match sys::thread_id() {
         Ok(tid) => tid,
         Err(errno) => {
             // A filter of this thread refuses gettid(2): it cannot be held. The caller reads why.
-            if entry.mark() == Mark::Sent {
+            if entry.state() == ThreadState::Sent {
                 entry.set_value(refused(errno));
-                entry.exchange(entry.tid(), Mark::Sent, Mark::Idle);
+                entry.exchange(entry.tid(), ThreadState::Sent, ThreadState::Idle);
             }
             return true;
         }
     };
-    let held = Held { shared, entry, pid: shared.pid(), tid, place: Cell::new(Place::NONE) };
+    let held = Held { shared, entry, pid: shared.pid(), tid, slot: Cell::new(AnswerSlot::NONE) };
     shared.rendezvous.visit(entry, tid as u32, &held);
     true
 }
@@ -82,38 +82,39 @@ struct Held<'a> {
     pid: i32,
     tid: i32,
     /// Where it answers, once it has begun.
-    place: Cell<Place>,
+    slot: Cell<AnswerSlot>,
 }
 
 impl Thread for Held<'_> {
     #[inline(always)]
-    fn perform(&self) -> Verdict {
+    fn perform_calls(&self) -> CallResult {
         // SAFETY: the caller has published, and this thread has not reported.
         let plan = unsafe { self.shared.plan() };
-        if let Some(answers) = plan.answers.filter(|_| self.place.get() == Place::NONE) {
-            self.place.set(answers.take(self.tid));
+        if let Some(answers) = plan.answers.filter(|_| self.slot.get() == AnswerSlot::NONE) {
+            self.slot.set(answers.claim_slot(self.tid));
         }
-        let place = self.place.get();
-        let mut verdict = Verdict { index: 0, result: 0, agreed: true };
+        let slot = self.slot.get();
+        let mut call_result = CallResult { index: 0, result: 0, agreed: true };
         for (index, call) in plan.calls.iter().enumerate().skip(plan.first) {
             self.entry.set_value(index);
-            // SAFETY: `perform`'s caller has promised that the call is sound in every thread.
-            let result = unsafe { sys::any(call.nr, &call.args_at(place.bytes())) };
+            // SAFETY: `execute`'s caller has promised that the call is sound in every thread.
+            let result =
+                unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) };
             // A handler of SIGSYS may have run in the call, unblocked our signal, and so let another frame of this
             // handler report. Then the caller waits no more, and its memory is gone.
-            if !matches!(self.entry.mark(), Mark::Held(_)) {
+            if !matches!(self.entry.state(), ThreadState::Held(_)) {
                 break;
             }
-            place.keep(index, result);
-            verdict = Verdict { index: index as u32, result, agreed: call.agrees(result) };
-            if !verdict.agreed {
+            slot.store(index, result);
+            call_result = CallResult { index: index as u32, result, agreed: call.agrees(result) };
+            if !call_result.agreed {
                 break;
             }
         }
-        verdict
+        call_result
     }
 
-    fn is_gone(&self, tid: u32) -> bool {
+    fn is_dead_thread(&self, tid: u32) -> bool {
         // A filter that the calls have installed may forbid all but futex(2).
         if self.shared.is_filtered() {
             sys::is_dead(tid as i32)
@@ -124,11 +125,11 @@ impl Thread for Held<'_> {
 
     /// If the program has a handler for SIGSYS, the caller may have left the stop by siglongjmp. A signal tells:
     /// it is blocked as long as the caller is in its stop, and taken at once otherwise. One is enough for each stop.
-    fn look_after_caller(&self) {
+    fn check_on_caller(&self) {
         // The signal may be forbidden by a filter that the calls have installed.
-        if !self.shared.is_filtered() && self.shared.should_nudge() {
+        if !self.shared.is_filtered() && self.shared.may_signal_caller() {
             let caller = self.shared.rendezvous.caller() as i32;
-            let _ = sys::queue_signal(self.pid, caller, self.shared.nudge_value());
+            let _ = sys::queue_signal(self.pid, caller, self.shared.caller_signal_value());
         }
     }
 
@@ -143,12 +144,14 @@ impl Thread for Held<'_> {
         let state = rendezvous.state();
         if state.phase == Phase::Committing {
             await_reports(shared, self.pid, state.epoch, None);
-            if shared.kills() && shared.threads.iter().any(|entry| entry.mark().is_divergent()) {
-                // A filter that the calls have installed may have killed the caller on its way to this, and a watch.
-                if !shared.takes_over_first() {
-                    sys::die_at_once();
+            if shared.kills_on_divergence()
+                && shared.threads.iter().any(|entry| entry.state().is_divergent())
+            {
+                // A filter that the calls have installed may have killed the caller on its way to this, and a watchdog.
+                if !shared.is_first_to_take_over() {
+                    sys::kill_process_without_signal_33();
                 }
-                divergence::lost("the calling thread died, and another thread's result differs");
+                divergence::abort("the calling thread died, and another thread's result differs");
             }
         }
         rendezvous.abandon();
@@ -157,15 +160,15 @@ impl Thread for Held<'_> {
 }
 
 /// How long the caller waits for reports before it looks for dead threads.
-pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const REPORT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Waits until every held thread has reported, and writes off the dead. `nudge`: a thread may have left the handler by
+/// Waits until every held thread has reported, and counts the dead as reported. `resignal`: a thread may have left the handler by
 /// siglongjmp; after so many waits each thread that has not reported gets a signal, which brings it back.
 /// Ends when each thread's calls end; a call that blocks keeps all threads held.
-pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, nudge: Option<u32>) {
+pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, resignal: Option<u32>) {
     let rendezvous = &shared.rendezvous;
     let mut waits = 0u32;
-    while !rendezvous.await_reports(Some(PATIENCE)) {
+    while !rendezvous.await_reports(Some(REPORT_CHECK_INTERVAL)) {
         rendezvous.wake_again();
         waits = waits.saturating_add(1);
         for entry in shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
@@ -173,8 +176,8 @@ pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, nudge: Option
             // A filter that the calls have installed may forbid all but futex(2).
             let dead = sys::is_dead(tid as i32) || !shared.is_filtered() && sys::is_gone(pid, tid);
             if dead {
-                rendezvous.write_off(entry, epoch);
-            } else if nudge == Some(waits) {
+                rendezvous.report_death(entry, epoch);
+            } else if resignal == Some(waits) {
                 // A thread that is in the handler blocks the signal. One that has left takes it.
                 let _ = sys::queue_signal(pid, tid as i32, ptr::from_ref(entry) as usize);
             }
@@ -196,20 +199,20 @@ fn caller_left(shared: &Shared) {
         return;
     }
     if state.phase == Phase::Committing || shared.has_performed() {
-        divergence::lost("a handler of SIGSYS has left a broadcast by a jump, half-way");
+        divergence::abort("a handler of SIGSYS has left a broadcast by a jump, half-way");
     }
     rendezvous.abandon();
     rendezvous.unlock();
 }
 
-/// The number of the call for a report: what [`Entry::value`] or the mark says, or the first.
-pub(super) fn call_of(mark: Mark) -> Option<(usize, bool)> {
+/// The number of the call for a report: what [`Entry::value`] or the state says, or the first.
+pub(super) fn call_of(state: ThreadState) -> Option<(usize, bool)> {
     let index = |index: u32| {
         if index as usize == super::rendezvous::NOT_BEGUN { 0 } else { index as usize }
     };
-    match mark {
-        Mark::Agreed(at) | Mark::Differs(at) => Some((index(at), true)),
-        Mark::Died(at) | Mark::Left(at) => Some((index(at), false)),
+    match state {
+        ThreadState::Agreed(at) | ThreadState::Differs(at) => Some((index(at), true)),
+        ThreadState::Died(at) | ThreadState::Siglongjmp(at) => Some((index(at), false)),
         _ => None,
     }
 }

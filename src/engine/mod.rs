@@ -1,6 +1,6 @@
 //! The engine: one stop of all threads, in the order of its events.
 //!
-//! [`perform`] is the entry. A call passes through `caller` (lock, rounds, its own calls, commit, judgement), `gather`
+//! [`execute`] is the entry. A call passes through `caller` (lock, rounds, its own calls, commit, judgement), `gather`
 //! (until all threads are held), `rendezvous` (how caller and threads meet, both halves in order), `handler` (what
 //! the signal means to a thread and what a held thread performs), and back. Nothing here allocates, takes a lock of
 //! the program, formats with the standard machinery, or touches libc or TLS.
@@ -67,7 +67,7 @@
 
 // # Safety
 //
-// `perform` passes on what its caller promises.
+// `execute` passes on what its caller promises.
 #![allow(unsafe_code)]
 
 pub(crate) mod answers;
@@ -77,15 +77,15 @@ pub(crate) mod divergence;
 mod entry;
 mod gather;
 mod handler;
-pub(crate) mod records;
 mod rendezvous;
+pub(crate) mod report_buffer;
 mod shared;
 mod thread_table;
 mod unreachable;
 
 use core::time::Duration;
 
-use answers::{Answers, Form, Place};
+use answers::{AnswerLayout, AnswerSlot, Answers};
 use call::Call;
 use divergence::Sensitivity;
 use shared::Shared;
@@ -101,9 +101,9 @@ pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) sensitivity: Sensitivity,
     /// Kill the process if a call fails after others were performed.
-    pub(crate) whole_or_dead: bool,
+    pub(crate) kill_on_partial_failure: bool,
     /// What the calls ask of each thread, for a report.
-    pub(crate) form: Form,
+    pub(crate) layout: AnswerLayout,
 }
 
 /// Performs `calls` on every thread of the process, in one stop. Returns what the last one returned in the calling
@@ -111,46 +111,46 @@ pub(crate) struct Settings {
 ///
 /// # Safety
 /// Each call is sound when every thread makes it; see [`crate::syscall6`].
-pub(crate) unsafe fn perform(
+pub(crate) unsafe fn execute(
     calls: &mut [Call],
     settings: &Settings,
     mut report: Option<&mut Report>,
 ) -> Result<usize, TransactionError> {
-    refuse(calls)?;
-    let alone = || sys::alone().unwrap_or_else(|| Tasks::count_threads() == Some(1));
-    let first_for_all = calls.first().is_none_or(Call::synchronises);
+    check_refusals(calls)?;
+    let alone = || sys::is_single_threaded().unwrap_or_else(|| Tasks::count_threads() == Some(1));
+    let first_for_all = calls.first().is_none_or(Call::is_synchronized_by_kernel);
     if first_for_all && calls.len() <= 1 || calls.len() == 1 && alone() {
-        return perform_here(calls, settings, report);
+        return run_in_this_thread(calls, settings, report);
     }
-    if let Some(filter) = kernel_does_all(calls) {
-        return perform_here(filter, settings, report);
+    if let Some(filter) = only_tsync_filter_remains(calls) {
+        return run_in_this_thread(filter, settings, report);
     }
     if alone() {
         // A handler that runs between two calls could leave a child, or a thread, in the state between them.
         let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
         let mask = sys::block_all_but_sigsys().map_err(blocked)?;
         // One that ran just before may have made a thread.
-        let done = alone().then(|| perform_here(calls, settings, report.as_deref_mut()));
+        let done = alone().then(|| run_in_this_thread(calls, settings, report.as_deref_mut()));
         let _ = sys::set_mask(mask);
         if let Some(done) = done {
             return done;
         }
     }
-    if let Some(why) = calls.iter().find_map(Call::refusal_in_company) {
+    if let Some(why) = calls.iter().find_map(Call::refusal_if_multithreaded) {
         return Err(Error::Refused(why).into());
     }
     let need = |requirement| move |errno| Error::Environment { requirement, errno };
-    let shared = Shared::get_or_make().map_err(need(Requirement::Memory))?;
+    let shared = Shared::get_or_init().map_err(need(Requirement::Memory))?;
     let now = sys::clock().map_err(need(Requirement::Clock))?;
     caller::Stop::new(shared, settings, sys::sum(now, settings.deadline)).run(calls, report)
 }
 
 /// Refuses calls that no thread could make and go on, and a call that the kernel performs in all threads if it is not
 /// the last but for questions.
-fn refuse(calls: &[Call]) -> Result<(), Error> {
-    let last = calls.iter().rposition(|call| !call.asks);
+fn check_refusals(calls: &[Call]) -> Result<(), Error> {
+    let last = calls.iter().rposition(|call| !call.is_query);
     for (index, call) in calls.iter().enumerate() {
-        let not_last = call.synchronises() && Some(index) != last;
+        let not_last = call.is_synchronized_by_kernel() && Some(index) != last;
         if let Some(why) = call.refusal().or(not_last.then_some(RefusalReason::NotLast)) {
             return Err(Error::Refused(why));
         }
@@ -162,9 +162,9 @@ fn refuse(calls: &[Call]) -> Result<(), Error> {
 /// already: the filter. The kernel gives both to every thread in one step (seccomp_sync_threads, kernel/seccomp.c, copies
 /// no_new_privs), and if it refuses, nothing has changed, so no stop is needed. A caller without no_new_privs would have
 /// to set it first, and would keep it if the kernel then refused the filter.
-fn kernel_does_all(calls: &mut [Call]) -> Option<&mut [Call]> {
+fn only_tsync_filter_remains(calls: &mut [Call]) -> Option<&mut [Call]> {
     let (filter, before) = calls.split_last()?;
-    let does = filter.is_synchronised_filter()
+    let does = filter.is_tsync_filter()
         && !before.is_empty()
         && before.iter().all(Call::is_no_new_privs)
         && sys::has_no_new_privs();
@@ -173,18 +173,18 @@ fn kernel_does_all(calls: &mut [Call]) -> Option<&mut [Call]> {
 }
 
 /// Performs the calls in this thread, and nowhere else.
-fn perform_here(
+fn run_in_this_thread(
     calls: &mut [Call],
     settings: &Settings,
     report: Option<&mut Report>,
 ) -> Result<usize, TransactionError> {
-    let (mut answers, mut place) = (Answers::none(), Place::NONE);
-    if report.is_some() && settings.form.calls > 0 {
+    let (mut answers, mut slot) = (Answers::empty(), AnswerSlot::NONE);
+    if report.is_some() && settings.layout.calls > 0 {
         let memory = |errno| Error::Environment { requirement: Requirement::Memory, errno };
-        answers = Answers::new(settings.form, 1).map_err(memory)?;
-        place = answers.take(sys::gettid());
+        answers = Answers::new(settings.layout, 1).map_err(memory)?;
+        slot = answers.claim_slot(sys::gettid());
     }
-    let value = caller::act(calls, 0..calls.len(), place, settings, || {})?;
+    let value = caller::execute_calls(calls, 0..calls.len(), slot, settings, || {})?;
     if let Some(report) = report {
         report.value = value;
         report.answers = answers;

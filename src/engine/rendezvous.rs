@@ -6,12 +6,12 @@
 //!   caller                                    every other thread, in its signal handler
 //!   lock
 //!   open            CLOSED -> GATHERING
-//!                     ... signals ...   --->  arrive: count + 1 (rings, if the caller sleeps for this count)
+//!                     ... signals ...   --->  arrive: count + 1 (wakes the caller, if the caller sleeps for this count)
 //!   await_arrivals                            await_plan: asleep on `gate`
 //!   close_gate      GATHERING -> FULL
 //!     performs its own calls
-//!   publish         FULL -> COMMITTING  --->  performs; records; report: count - 1 (the last one rings)
-//!   await_reports                             await_release: asleep on `exit`
+//!   publish         FULL -> COMMITTING  --->  performs; records; report: count - 1 (the last one wakes the caller)
+//!   await_reports                             hold_after_report: asleep on `exit`
 //!     judges
 //!   release         any -> CLOSED       --->  leaves, and wakes a few more
 //!   unlock
@@ -27,14 +27,14 @@
 //! | `state` | caller: phase and epoch; threads: count | all | the truth: epoch, phase, count |
 //! | `gate` | the caller, when it publishes or gives up | held threads | futex: "look at `state` again" |
 //! | `exit` | the caller, when it releases or publishes again | held threads | futex: "look at `state` again" |
-//! | `bell` | the thread whose count was awaited | caller | futex: "look at `state` again" |
+//! | `caller_futex` | the thread whose count was awaited | caller | futex: "look at `state` again" |
 //! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
 //! | `last` | the last thread that reports; caller | both | 1 while that thread is awake and will see the release |
 //! | `returned` | caller, as the last thing that it does | threads that leave | the epoch of the last stop whose caller needs its CPU no more |
-//! | `caller` | caller, before the gate opens | watches | the thread whose death ends the stop |
-//! | `lock` | initiators, watches | initiators, watches | the caller's tid, or 0; the top bit: an initiator sleeps |
-//! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
+//! | `caller` | caller, before the gate opens | watchdogs | the thread whose death ends the stop |
+//! | `lock` | initiators, watchdogs | initiators, watchdogs | the caller's tid, or 0; the top bit: an initiator sleeps |
+//! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and state |
 //! | `Entry::value` | its thread | caller | before the report: the call that the thread performs; after it: the result |
 //!
 //! # Why it holds
@@ -47,33 +47,33 @@
 //!    and the futex word second. In either order the sleeper sees the new state, or the kernel sees the new word and
 //!    does not let the thread sleep. All accesses are SeqCst, so that the pair `awaited`/`state` (each side stores
 //!    one and loads the other) cannot miss each other either. If the kernel refuses a FUTEX_WAKE, the caller wakes
-//!    again each time its wait for the reports expires, and a watch wakes the others when its own wait expires.
+//!    again each time its wait for the reports expires, and a watchdog wakes the others when its own wait expires.
 //! 3. *The threads see what the caller wrote.* `publish` stores `state` after the plan is written, and `await_plan`
 //!    loads `state` before the plan is read: the pair orders the plan. `report` and `await_reports` pair the same
 //!    way for `Entry::value`.
 //! 4. *No thread leaves early.* A thread leaves the handler only when `state` is closed or belongs to a later stop.
 //!    The caller closes it before `publish` (nothing has changed) or after the judgement (all have performed).
 //! 5. *The release is handed over.* The caller bumps `exit`, wakes one thread and returns. Each thread wakes up to
-//!    [`HAND_OVER`] more before it leaves. As long as threads sleep there, some thread is on its way out and has not
-//!    done its wakes yet; if that thread is delayed or dies, the waits of the watches expire ([`WATCH`]) and they
+//!    [`WAKES_PER_LEAVING_THREAD`] more before it leaves. As long as threads sleep there, some thread is on its way out and has not
+//!    done its wakes yet; if that thread is delayed or dies, the waits of the watchdogs expire ([`WATCHDOG_INTERVAL`]) and they
 //!    go on. A thread that still sleeps on `exit` blocks our signal, so the next stop cannot count it before it has
 //!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it.
 //!    `wake_leavers` wakes all that still sleep there, when their signals for the next stop are pending.
-//! 6. *The caller may die.* The first [`WATCHES`] threads that arrive are watches: they sleep with a time limit and
+//! 6. *The caller may die.* The first [`WATCHDOGS`] threads that arrive are watchdogs: they sleep with a time limit and
 //!    look whether the caller is alive. If it is dead, one of them takes its lock over and ends the stop in its
-//!    place. Before `publish` nothing has changed in the threads that are released. After it, the watch waits for
+//!    place. Before `publish` nothing has changed in the threads that are released. After it, the watchdog waits for
 //!    the reports as the caller would, and judges.
-//! 7. *A held thread may die in its call.* The caller notices it (`write_off`) and treats it as a divergence.
+//! 7. *A held thread may die in its call.* The caller notices it (`report_death`) and treats it as a divergence.
 //! 8. *Only held threads sleep on the gate.* When a round ends early, the threads that sleep there are moved to
 //!    `exit` (or woken) before the lock is given back. So the number of sleepers is exact in the next round.
 //! 9. *A pause keeps late threads.* A thread whose signal arrives between two rounds would run on and might be out of
-//!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`PARK`], and once for
+//!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`NEXT_ROUND_WAIT`], and once for
 //!    each signal. `open` clears the word, and so does a thread whose wait expires; nothing depends on the
 //!    initiator's return.
 
 use core::time::Duration;
 
-use crate::engine::entry::{Entry, Mark};
+use crate::engine::entry::{Entry, ThreadState};
 use crate::sys::futex;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
@@ -125,12 +125,12 @@ impl State {
 }
 
 const fn next(epoch: u32) -> u32 {
-    epoch.wrapping_add(1) & Mark::NUMBER
+    epoch.wrapping_add(1) & ThreadState::NUMBER_MASK
 }
 
 /// What a held thread's calls returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct CallResult {
     /// The last call that the thread made: the first that differs, or the last of all.
     pub(crate) index: u32,
     /// What that call returned.
@@ -142,11 +142,11 @@ pub(crate) struct Verdict {
 /// What a held thread needs from the other files.
 pub(crate) trait Thread {
     /// Performs the calls that the caller has published.
-    fn perform(&self) -> Verdict;
+    fn perform_calls(&self) -> CallResult;
     /// Whether a thread of this process is dead, for certain.
-    fn is_gone(&self, tid: u32) -> bool;
-    /// The wait of a watch has expired and the caller is alive: looks whether the caller is still in its stop.
-    fn look_after_caller(&self);
+    fn is_dead_thread(&self, tid: u32) -> bool;
+    /// The wait of a watchdog has expired and the caller is alive: looks whether the caller is still in its stop.
+    fn check_on_caller(&self);
     /// This caller is dead: ends the stop in its place, unless another thread does.
     fn take_over(&self, caller: u32);
 }
@@ -156,7 +156,7 @@ pub(crate) struct Rendezvous {
     state: AtomicU64,
     gate: AtomicU32,
     exit: AtomicU32,
-    bell: AtomicU32,
+    caller_futex: AtomicU32,
     pause: AtomicU32,
     awaited: AtomicU32,
     last: AtomicU32,
@@ -173,17 +173,17 @@ const SLEEPERS: u32 = 1 << 31;
 
 /// How many threads sleep with a time limit: the first that arrive. One could be killed by its own filter, or be
 /// stopped by a tracer.
-const WATCHES: u32 = 4;
+const WATCHDOGS: u32 = 4;
 
-/// How long a watch sleeps before it looks for the caller. It is also the longest that a released thread sleeps on
+/// How long a watchdog sleeps before it looks for the caller. It is also the longest that a released thread sleeps on
 /// `exit` after every thread that should have woken it was lost.
-const WATCH: Duration = Duration::from_millis(50);
+const WATCHDOG_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many threads each leaving thread wakes.
-const HAND_OVER: i32 = 4;
+const WAKES_PER_LEAVING_THREAD: i32 = 4;
 
 /// How long a thread waits for the next round, at most: longer than the longest pause with the shortest backoff.
-const PARK: Duration = Duration::from_millis(150);
+const NEXT_ROUND_WAIT: Duration = Duration::from_millis(150);
 
 /// How often the caller, and a thread that is alone with it, look again before they sleep: for some 50 us, which is
 /// what an idle CPU of a virtual machine takes to wake, and at most 200 us (one look takes 15 to 60 ns, as the CPU's
@@ -207,7 +207,7 @@ impl Rendezvous {
             state: AtomicU64::new(0),
             gate: word(),
             exit: word(),
-            bell: word(),
+            caller_futex: word(),
             pause: word(),
             awaited: word(),
             last: word(),
@@ -236,9 +236,9 @@ impl Rendezvous {
         }
     }
 
-    fn ring(&self) {
-        self.bell.fetch_add(1, SeqCst);
-        futex::wake_one(&self.bell);
+    fn wake_caller(&self) {
+        self.caller_futex.fetch_add(1, SeqCst);
+        futex::wake_one(&self.caller_futex);
     }
 }
 
@@ -254,8 +254,8 @@ impl Rendezvous {
         }
     }
 
-    /// Sleeps until the lock was free for a moment, at most for `patience`. Returns false if that time is over.
-    pub(crate) fn sleep_on_lock(&self, patience: Option<Duration>) -> bool {
+    /// Sleeps until the lock was free for a moment, at most for `timeout`. Returns false if that time is over.
+    pub(crate) fn sleep_on_lock(&self, timeout: Option<Duration>) -> bool {
         let seen = self.lock.load(SeqCst);
         if seen == 0 {
             return true;
@@ -264,7 +264,7 @@ impl Rendezvous {
         if seen != marked && self.lock.compare_exchange(seen, marked, SeqCst, SeqCst).is_err() {
             return true;
         }
-        futex::wait(&self.lock, marked, patience)
+        futex::wait(&self.lock, marked, timeout)
     }
 
     /// Takes the lock of a thread that is dead, and its place as the thread whose death ends the stop. Returns false if
@@ -332,13 +332,13 @@ impl Rendezvous {
         self.awaited.store(count | ASLEEP, SeqCst);
         let mut before = self.held();
         loop {
-            let bell = self.bell.load(SeqCst);
+            let caller_futex = self.caller_futex.load(SeqCst);
             let held = self.held();
             if held >= count {
                 return held;
             }
             // Ends: each turn holds another thread, or is the last.
-            if !futex::wait(&self.bell, bell, Some(quiet)) {
+            if !futex::wait(&self.caller_futex, caller_futex, Some(quiet)) {
                 let held = self.held();
                 if held == before {
                     return held;
@@ -381,16 +381,16 @@ impl Rendezvous {
         next(self.state().epoch)
     }
 
-    /// Sleeps until every held thread has reported; with `patience`, at most that long. Returns whether all have.
-    /// Only the last report rings the bell.
-    pub(crate) fn await_reports(&self, patience: Option<Duration>) -> bool {
+    /// Sleeps until every held thread has reported; with `timeout`, at most that long. Returns whether all have.
+    /// Only the last report wakes the caller.
+    pub(crate) fn await_reports(&self, timeout: Option<Duration>) -> bool {
         self.spin(SPINS, |state| state.count == 0);
         loop {
-            let bell = self.bell.load(SeqCst);
+            let caller_futex = self.caller_futex.load(SeqCst);
             if self.state().count == 0 {
                 return true;
             }
-            if !futex::wait(&self.bell, bell, patience) {
+            if !futex::wait(&self.caller_futex, caller_futex, timeout) {
                 return self.state().count == 0;
             }
         }
@@ -403,13 +403,13 @@ impl Rendezvous {
     }
 
     /// Counts the report of a held thread that died. Returns false if it reported before.
-    pub(crate) fn write_off(&self, entry: &Entry, epoch: u32) -> bool {
-        let died = Mark::Died(entry.value() as u32 & Mark::NUMBER);
-        let written_off = entry.exchange(entry.tid(), Mark::held(epoch), died);
-        if written_off {
+    pub(crate) fn report_death(&self, entry: &Entry, epoch: u32) -> bool {
+        let died = ThreadState::Died(entry.value() as u32 & ThreadState::NUMBER_MASK);
+        let counted = entry.exchange(entry.tid(), ThreadState::held(epoch), died);
+        if counted {
             self.state.fetch_sub(1, SeqCst);
         }
-        written_off
+        counted
     }
 
     /// Ends the stop: every held thread goes on. The caller wakes one of them, and each wakes a few more.
@@ -417,7 +417,7 @@ impl Rendezvous {
         let state = self.close();
         if state.phase == Phase::Committing {
             self.exit.fetch_add(1, SeqCst);
-            if !self.last_is_awake() {
+            if !self.last_reporter_is_awake() {
                 futex::wake_one(&self.exit);
             }
         } else {
@@ -429,7 +429,7 @@ impl Rendezvous {
     }
 
     /// Whether the last thread that reported is awake: it sees what the caller has just written, and needs no wake-up.
-    fn last_is_awake(&self) -> bool {
+    fn last_reporter_is_awake(&self) -> bool {
         self.last.compare_exchange(1, 0, SeqCst, SeqCst).is_ok()
     }
 
@@ -479,25 +479,25 @@ impl Rendezvous {
     /// All of it: arrives, waits for the plan, performs it, reports, waits for the release, and wakes others.
     pub(crate) fn visit(&self, entry: &Entry, tid: u32, thread: &impl Thread) {
         let state = self.state();
-        let was_held = entry.tid() == tid && entry.mark() == Mark::held(state.epoch);
+        let was_held = entry.tid() == tid && entry.state() == ThreadState::held(state.epoch);
         if was_held && state.phase != Phase::Closed {
-            return self.come_back(entry, tid, state.epoch, thread);
+            return self.rejoin_after_siglongjmp(entry, tid, state.epoch, thread);
         }
         // A thread whose seccomp filter kills it for futex(2) dies here, before it is counted. A dead thread in the
         // count would hide a live one that never arrived.
         futex::probe(&self.gate);
         let Some((epoch, count)) = self.arrive(entry, tid) else { return };
-        let watch = count <= WATCHES;
+        let is_watchdog = count <= WATCHDOGS;
         let awaited = self.awaited.load(SeqCst);
         if awaited == count | ASLEEP {
-            self.ring();
+            self.wake_caller();
         } else if count == 1 && awaited == 1 {
             // A thread that is alone with the caller stays awake for it.
             self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
-        if self.await_plan(epoch, watch, thread) {
+        if self.await_plan(epoch, is_watchdog, thread) {
             self.perform_and_report(entry, tid, epoch, thread);
-            self.await_release(entry, tid, epoch, watch, thread);
+            self.hold_after_report(entry, tid, epoch, is_watchdog, thread);
         }
         self.leave();
     }
@@ -509,13 +509,13 @@ impl Rendezvous {
         loop {
             let seen = self.state();
             if seen.phase != Phase::Gathering {
-                if !parked && self.park(seen) {
+                if !parked && self.await_next_round(seen) {
                     parked = true;
                     continue;
                 }
                 // A late signal of a call that gave up. The caller of a gather that opens now sees the idle entry
                 // and sends again, or this thread sees the gather.
-                entry.exchange(tid, Mark::Sent, Mark::Idle);
+                entry.exchange(tid, ThreadState::Sent, ThreadState::Idle);
                 if self.state().phase != Phase::Gathering {
                     return None;
                 }
@@ -526,7 +526,7 @@ impl Rendezvous {
                 return None;
             }
             entry.set_value(NOT_BEGUN);
-            if !entry.set(tid, Mark::held(seen.epoch)) {
+            if !entry.set(tid, ThreadState::held(seen.epoch)) {
                 return None;
             }
             let count = seen.count.wrapping_add(1);
@@ -540,12 +540,12 @@ impl Rendezvous {
     /// Waits for the next round, if one is to come. Returns false if none is.
     #[cold]
     #[inline(never)]
-    fn park(&self, seen: State) -> bool {
+    fn await_next_round(&self, seen: State) -> bool {
         let word = self.pause.load(SeqCst);
         if word == 0 || seen.phase != Phase::Closed || word != seen.epoch {
             return false;
         }
-        if !futex::wait(&self.pause, word, Some(PARK)) {
+        if !futex::wait(&self.pause, word, Some(NEXT_ROUND_WAIT)) {
             // The initiator has not come back in time: no thread waits for it any more.
             let _ = self.pause.compare_exchange(word, 0, SeqCst, SeqCst);
         }
@@ -553,8 +553,8 @@ impl Rendezvous {
     }
 
     /// Sleeps until there is something to perform; returns false if the stop ended without. Ends: the caller
-    /// publishes or releases, or it dies, which a watch notices.
-    fn await_plan(&self, epoch: u32, watch: bool, thread: &impl Thread) -> bool {
+    /// publishes or releases, or it dies, which a watchdog notices.
+    fn await_plan(&self, epoch: u32, is_watchdog: bool, thread: &impl Thread) -> bool {
         loop {
             let gate = self.gate.load(SeqCst);
             let state = self.state();
@@ -566,11 +566,11 @@ impl Rendezvous {
                 Phase::Committing => return true,
                 Phase::Gathering | Phase::Full => {}
             }
-            if !futex::wait(&self.gate, gate, watch.then_some(WATCH)) {
+            if !futex::wait(&self.gate, gate, is_watchdog.then_some(WATCHDOG_INTERVAL)) {
                 let state = self.state();
                 match state.phase {
                     Phase::Gathering | Phase::Full if state.epoch == epoch => {
-                        self.watch(thread, false);
+                        self.watchdog_expired(thread, false);
                     }
                     // The kernel refused a wake-up.
                     _ => futex::wake_all(&self.gate),
@@ -583,15 +583,19 @@ impl Rendezvous {
     /// call, and came back in another frame of it.
     #[inline(never)]
     fn perform_and_report(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
-        let verdict = thread.perform();
-        let held = Mark::held(epoch);
-        if entry.mark() != held {
+        let call_result = thread.perform_calls();
+        let held = ThreadState::held(epoch);
+        if entry.state() != held {
             return;
         }
-        entry.set_value(verdict.result as usize);
-        let index = verdict.index & Mark::NUMBER;
-        let mark = if verdict.agreed { Mark::Agreed(index) } else { Mark::Differs(index) };
-        if entry.exchange(tid, held, mark) {
+        entry.set_value(call_result.result as usize);
+        let index = call_result.index & ThreadState::NUMBER_MASK;
+        let reported = if call_result.agreed {
+            ThreadState::Agreed(index)
+        } else {
+            ThreadState::Differs(index)
+        };
+        if entry.exchange(tid, held, reported) {
             self.report();
         }
     }
@@ -606,7 +610,7 @@ impl Rendezvous {
         if before.count != 1 {
             return;
         }
-        self.ring();
+        self.wake_caller();
         let committing = State { count: 0, ..before };
         self.spin(LAST_SPINS, |state| state != committing);
         // If the caller has changed the state, it has counted on this thread, or is about to find that it cannot.
@@ -614,13 +618,13 @@ impl Rendezvous {
     }
 
     /// Sleeps until the caller has judged and closes the state; performs what it publishes meanwhile. Ends: the caller
-    /// releases, or the process is killed, or the caller dies, which a watch notices.
-    fn await_release(
+    /// releases, or the process is killed, or the caller dies, which a watchdog notices.
+    fn hold_after_report(
         &self,
         entry: &Entry,
         tid: u32,
         mut epoch: u32,
-        watch: bool,
+        is_watchdog: bool,
         thread: &impl Thread,
     ) {
         loop {
@@ -634,15 +638,15 @@ impl Rendezvous {
                     return;
                 }
                 epoch = state.epoch;
-                if entry.mark() == Mark::held(epoch) {
+                if entry.state() == ThreadState::held(epoch) {
                     self.perform_and_report(entry, tid, epoch, thread);
                 }
                 continue;
             }
-            if !futex::wait(&self.exit, exit, watch.then_some(WATCH))
+            if !futex::wait(&self.exit, exit, is_watchdog.then_some(WATCHDOG_INTERVAL))
                 && self.state().phase == Phase::Committing
             {
-                self.watch(thread, true);
+                self.watchdog_expired(thread, true);
             }
         }
     }
@@ -656,14 +660,14 @@ impl Rendezvous {
         });
     }
 
-    /// The wait of a watch has expired while a stop is open.
+    /// The wait of a watchdog has expired while a stop is open.
     #[cold]
     #[inline(never)]
-    fn watch(&self, thread: &impl Thread, reported: bool) {
+    fn watchdog_expired(&self, thread: &impl Thread, reported: bool) {
         // Read once: an initiator may inherit the lock meanwhile and open a stop of its own.
         let caller = self.caller();
-        if !thread.is_gone(caller) {
-            thread.look_after_caller();
+        if !thread.is_dead_thread(caller) {
+            thread.check_on_caller();
         } else if reported || self.state().phase != Phase::Committing {
             // Otherwise the caller published before it died, and this thread performs the calls first.
             thread.take_over(caller);
@@ -672,7 +676,7 @@ impl Rendezvous {
 
     /// Wakes a few of the threads that still sleep, before this one leaves the handler.
     fn leave(&self) {
-        futex::wake(&self.exit, HAND_OVER);
+        futex::wake(&self.exit, WAKES_PER_LEAVING_THREAD);
     }
 
     /// A held thread has left the handler, by siglongjmp out of a handler of SIGSYS, and takes our signal again. If it
@@ -680,26 +684,26 @@ impl Rendezvous {
     /// divergence.
     #[cold]
     #[inline(never)]
-    fn come_back(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
+    fn rejoin_after_siglongjmp(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let begun = entry.value();
         if begun == NOT_BEGUN {
             if self.await_plan(epoch, true, thread) {
                 self.perform_and_report(entry, tid, epoch, thread);
-                self.await_release(entry, tid, epoch, true, thread);
+                self.hold_after_report(entry, tid, epoch, true, thread);
             }
         } else {
-            let left = Mark::Left(begun as u32 & Mark::NUMBER);
-            if entry.exchange(tid, Mark::held(epoch), left) {
+            let left = ThreadState::Siglongjmp(begun as u32 & ThreadState::NUMBER_MASK);
+            if entry.exchange(tid, ThreadState::held(epoch), left) {
                 self.report();
             }
-            self.await_release(entry, tid, epoch, true, thread);
+            self.hold_after_report(entry, tid, epoch, true, thread);
         }
         self.leave();
     }
 }
 
 /// `Entry::value` of a held thread that has not begun to perform the calls.
-pub(crate) const NOT_BEGUN: usize = Mark::NUMBER as usize;
+pub(crate) const NOT_BEGUN: usize = ThreadState::NUMBER_MASK as usize;
 
 #[cfg(all(test, loom))]
 mod model;

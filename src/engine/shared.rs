@@ -44,18 +44,18 @@ pub(super) struct Shared {
     /// A signal that the caller sent to itself came through. Written by the caller's own handler.
     reached: AtomicU32,
     /// Most of the threads' ids could not be guessed. Caller, under the lock.
-    pub(super) scattered: AtomicU32,
+    pub(super) guess_failed: AtomicU32,
     /// How many calls the caller has performed in the stop that is open: read if it leaves its stop.
     performed: AtomicU32,
     /// The caller's [`Sensitivity`]: read if another thread must judge in its place.
     sensitivity: AtomicU32,
     /// Set by the caller if the program has a handler for SIGSYS, so that a thread may leave the stop by siglongjmp;
-    /// cleared by the watch that sends the caller a signal for that reason, once in a stop.
-    nudge: AtomicU32,
+    /// cleared by the watchdog that sends the caller a signal for that reason, once in a stop.
+    signal_caller: AtomicU32,
     /// A seccomp filter that the calls bring is there, or will be: it may forbid all but futex(2), rt_sigreturn(2) and
     /// rt_sigprocmask(2). Set by the caller before it publishes.
     filtered: AtomicU32,
-    /// A watch has taken this stop over. Written by watches.
+    /// A watchdog has taken this stop over. Written by watchdogs.
     taken_over: AtomicU32,
     /// The calls that held threads perform: `*const Call`, and which of them.
     plan: AtomicUsize,
@@ -98,7 +98,7 @@ impl Shared {
         Some(unsafe { at.as_ref() })
     }
 
-    pub(super) fn get_or_make() -> Result<&'static Self, Errno> {
+    pub(super) fn get_or_init() -> Result<&'static Self, Errno> {
         if let Some(shared) = Self::get() {
             return Ok(shared);
         }
@@ -128,7 +128,7 @@ impl Shared {
     /// Has every page present, and the first entries in the table. Called under the lock, with no thread held: a
     /// child of fork finds the pages absent and the table empty.
     pub(super) fn prepare(&self) {
-        self.threads.adopt(&self.entries);
+        self.threads.set_first_entries(&self.entries);
         for page in (0..size_of::<Self>() / PAGE).map(|page| page.saturating_mul(PAGE)) {
             let word = ptr::from_ref(self).cast::<u8>().wrapping_add(page).cast::<AtomicU32>();
             // SAFETY: the first word of a page of this memory, which is written as an atomic and not changed.
@@ -174,7 +174,7 @@ impl Shared {
         self.performed.store(0, Ordering::Relaxed);
         self.filtered.store(0, Ordering::Relaxed);
         self.taken_over.store(0, Ordering::Relaxed);
-        self.nudge.store(u32::from(may_jump), Ordering::Relaxed);
+        self.signal_caller.store(u32::from(may_jump), Ordering::Relaxed);
         self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
     }
 
@@ -197,19 +197,20 @@ impl Shared {
         self.filtered.load(Ordering::SeqCst) != 0
     }
 
-    /// Watch: whether it is the first to end this stop in its caller's place.
-    pub(super) fn takes_over_first(&self) -> bool {
+    /// Watchdog: whether it is the first to end this stop in its caller's place.
+    pub(super) fn is_first_to_take_over(&self) -> bool {
         self.taken_over.swap(1, Ordering::SeqCst) == 0
     }
 
     /// Whether a divergence kills the process.
-    pub(super) fn kills(&self) -> bool {
+    pub(super) fn kills_on_divergence(&self) -> bool {
         self.sensitivity.load(Ordering::Relaxed) == u32::from(Sensitivity::Error as u8)
     }
 
-    /// Watch: whether it should send the caller a signal. At most one does in each stop.
-    pub(super) fn should_nudge(&self) -> bool {
-        self.nudge.load(Ordering::SeqCst) != 0 && self.nudge.swap(0, Ordering::SeqCst) != 0
+    /// Watchdog: whether it should send the caller a signal. At most one does in each stop.
+    pub(super) fn may_signal_caller(&self) -> bool {
+        self.signal_caller.load(Ordering::SeqCst) != 0
+            && self.signal_caller.swap(0, Ordering::SeqCst) != 0
     }
 
     /// Caller, under the lock: whether another library's handler stands above ours.
@@ -225,14 +226,14 @@ impl Shared {
     }
 
     /// Caller: sends itself a signal by `send`, and says whether our handler got it.
-    pub(super) fn is_reached(&self, send: impl FnOnce(usize)) -> bool {
+    pub(super) fn own_signal_arrives(&self, send: impl FnOnce(usize)) -> bool {
         self.reached.store(0, Ordering::Release);
         send(ptr::from_ref(self) as usize);
         self.reached.load(Ordering::Acquire) != 0
     }
 
-    /// Handler: whether the signal is the one of [`is_reached`](Self::is_reached); takes note of it.
-    pub(super) fn note_reached(&self, value: usize) -> bool {
+    /// Handler: whether the signal is the one of [`own_signal_arrives`](Self::own_signal_arrives); takes note of it.
+    pub(super) fn take_own_signal(&self, value: usize) -> bool {
         let ours = value == ptr::from_ref(self) as usize;
         if ours {
             self.reached.store(1, Ordering::Release);
@@ -240,9 +241,9 @@ impl Shared {
         ours
     }
 
-    /// The value of the signal that a watch sends to the caller.
-    pub(super) fn nudge_value(&self) -> usize {
-        ptr::from_ref(&self.nudge) as usize
+    /// The value of the signal that a watchdog sends to the caller.
+    pub(super) fn caller_signal_value(&self) -> usize {
+        ptr::from_ref(&self.signal_caller) as usize
     }
 
     /// Caller, before it publishes.

@@ -13,7 +13,7 @@ use core::iter;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::engine::entry::{Entry, Mark};
+use crate::engine::entry::{Entry, ThreadState};
 use crate::errno::Errno;
 use crate::sys;
 
@@ -37,7 +37,7 @@ pub(crate) struct ThreadTable {
 }
 
 /// Which mapping the entry is in, and where.
-fn place(index: usize) -> (usize, usize) {
+fn locate(index: usize) -> (usize, usize) {
     match index.checked_div(FIRST).and_then(usize::checked_ilog2) {
         None => (0, index),
         Some(log) => (log as usize + 1, index - (FIRST << log)),
@@ -51,7 +51,7 @@ fn capacity(mapping: usize) -> usize {
 
 impl ThreadTable {
     fn get(&self, index: usize) -> Option<&Entry> {
-        let (mapping, offset) = place(index);
+        let (mapping, offset) = locate(index);
         let base = NonNull::new(self.mappings.get(mapping)?.load(Ordering::Acquire) as *mut Entry)?;
         // SAFETY: `offset` is below the mapping's capacity.
         let entry = unsafe { base.add(offset) };
@@ -60,7 +60,7 @@ impl ThreadTable {
     }
 
     /// The entry whose address a signal carries, if it is one of ours. Called in handlers.
-    pub(crate) fn owns(&self, address: usize) -> Option<&Entry> {
+    pub(crate) fn entry_at(&self, address: usize) -> Option<&Entry> {
         for (number, mapping) in self.mappings.iter().enumerate() {
             let base = mapping.load(Ordering::Acquire);
             if base == 0 {
@@ -78,7 +78,7 @@ impl ThreadTable {
     }
 
     /// Gives it the first entries, unless it has them already.
-    pub(crate) fn adopt(&self, first: &[Entry; FIRST]) {
+    pub(crate) fn set_first_entries(&self, first: &[Entry; FIRST]) {
         if let Some(mapping) = self.mappings.first() {
             mapping.store(first.as_ptr() as usize, Ordering::Release);
         }
@@ -95,17 +95,17 @@ impl ThreadTable {
         for (index, entry) in self.iter().enumerate() {
             let tid = entry.tid();
             let living = !all && tid != 0 && alive(tid);
-            if living && matches!(entry.mark(), Mark::Sent | Mark::Exempt(_)) {
+            if living && matches!(entry.state(), ThreadState::Sent | ThreadState::Exempt(_)) {
                 self.keep();
                 end = index.wrapping_add(1);
                 continue;
             }
-            entry.assign(0, Mark::Idle);
+            entry.assign(0, ThreadState::Idle);
             while living && gap <= index {
                 let free = self.get(gap).filter(|place| place.tid() == 0);
                 gap = gap.wrapping_add(1);
                 if let Some(place) = free {
-                    place.assign(tid, Mark::Idle);
+                    place.assign(tid, ThreadState::Idle);
                     end = end.max(gap);
                     break;
                 }
@@ -165,10 +165,10 @@ impl ThreadTable {
     }
 
     /// A place for a thread that has none; None if the reserve is used up.
-    pub(crate) fn enlist(&self, tid: u32) -> Option<&Entry> {
+    pub(crate) fn insert(&self, tid: u32) -> Option<&Entry> {
         let index = self.len();
         let entry = self.get(index)?;
-        entry.assign(tid, Mark::Idle);
+        entry.assign(tid, ThreadState::Idle);
         let before = index.checked_sub(1).and_then(|before| self.get(before));
         if self.ascending.load(Ordering::Relaxed) as usize == index
             && before.is_none_or(|before| before.tid() < tid)
@@ -180,7 +180,7 @@ impl ThreadTable {
     }
 
     /// Takes the latest entry back, whose address no signal carries.
-    pub(crate) fn withdraw(&self) {
+    pub(crate) fn remove_last(&self) {
         let len = self.len.load(Ordering::Relaxed).saturating_sub(1);
         self.len.store(len, Ordering::Relaxed);
         self.ascending.fetch_min(len, Ordering::Relaxed);
@@ -188,7 +188,7 @@ impl ThreadTable {
 
     /// Makes room for so many threads, with every page present. Called while no thread is held.
     pub(crate) fn reserve(&self, threads: usize) -> Result<(), Errno> {
-        let (last, _) = place(threads.saturating_sub(1));
+        let (last, _) = locate(threads.saturating_sub(1));
         for (number, mapping) in self.mappings.iter().enumerate().take(last + 1) {
             if mapping.load(Ordering::Relaxed) == 0 {
                 let bytes = capacity(number).saturating_mul(size_of::<Entry>());
@@ -213,9 +213,9 @@ mod tests {
         let tids = (5000..7000).step_by(2).chain([9001]).chain((300..900).step_by(3)).chain([5001]);
         table.reserve(2000).unwrap();
         for tid in tids.clone() {
-            table.enlist(1 << 20).unwrap();
-            table.withdraw();
-            table.enlist(tid).unwrap();
+            table.insert(1 << 20).unwrap();
+            table.remove_last();
+            table.insert(tid).unwrap();
         }
         for tid in tids.clone().chain(tids.clone().rev().step_by(7)) {
             assert_eq!(table.find(tid).map(Entry::tid), Some(tid));
@@ -231,17 +231,17 @@ mod tests {
         let table = unsafe { core::mem::zeroed::<ThreadTable>() };
         table.reserve(1000).unwrap();
         for tid in 1..=1000 {
-            table.enlist(tid).unwrap();
+            table.insert(tid).unwrap();
         }
         let sent = core::ptr::from_ref(table.find(700).unwrap());
-        table.find(700).unwrap().assign(700, Mark::Sent);
+        table.find(700).unwrap().assign(700, ThreadState::Sent);
         table.keep();
         table.begin(|tid| tid > 100 && tid <= 900);
         assert_eq!(core::ptr::from_ref(table.find(700).unwrap()), sent);
         assert_eq!(table.iter().filter(|entry| entry.tid() != 0).count(), 800);
         assert_eq!(table.iter().count(), 800);
         assert!(table.find(100).is_none() && table.find(901).is_none());
-        table.find(700).unwrap().assign(700, Mark::Idle);
+        table.find(700).unwrap().assign(700, ThreadState::Idle);
         table.begin(|tid| tid <= 200);
         assert_eq!(table.iter().count(), 100);
         table.begin(|_| true);

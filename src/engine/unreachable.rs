@@ -3,13 +3,13 @@
 
 use core::time::Duration;
 
-use super::entry::{Entry, Mark};
-use super::gather::FORBIDDEN;
+use super::entry::{Entry, ThreadState};
+use super::gather::NOT_PERMITTED;
 use super::handler::is_refused;
-use super::records::Records;
+use super::report_buffer::ReportBuffer;
 use super::shared::Shared;
 use crate::error::{UnreachableReason, UnreachableThread, UnreachableThreads};
-use crate::sys::proc::{Living, Look, Tasks};
+use crate::sys::proc::{LiveTask, TaskStatus, Tasks};
 
 /// Whether a thread has said itself that it cannot be held: waiting does not change that.
 pub(super) fn is_certain(shared: &Shared, epoch: u32) -> bool {
@@ -19,17 +19,17 @@ pub(super) fn is_certain(shared: &Shared, epoch: u32) -> bool {
 
 /// What [`Entry::value`] says of a thread that was not held: it is 0 unless the thread could not be signalled.
 fn reason(entry: &Entry) -> usize {
-    if matches!(entry.mark(), Mark::Idle | Mark::Sent) { entry.value() } else { 0 }
+    if matches!(entry.state(), ThreadState::Idle | ThreadState::Sent) { entry.value() } else { 0 }
 }
 
 /// The threads could not be listed within the deadline, so none can be named.
 pub(super) const fn unknown(deadline: Duration) -> UnreachableThreads {
-    UnreachableThreads { deadline, total: 0, threads: Records::EMPTY, emulated: false }
+    UnreachableThreads { deadline, total: 0, threads: ReportBuffer::EMPTY, emulated: false }
 }
 
 /// The threads that were not held when the last round ended, and still would not be; none if all of them are gone.
 /// Threads that wait for a CPU, or have answered since, are named only if there is no other.
-pub(super) fn name(
+pub(super) fn report(
     shared: &Shared,
     tasks: &Tasks,
     scratch: &mut [u8],
@@ -37,27 +37,27 @@ pub(super) fn name(
     epoch: u32,
     deadline: Duration,
 ) -> UnreachableThreads {
-    let hindered = |living: &Living, answered: bool| {
-        !answered && !living.wants_cpu() && (living.blocks_signal() || living.signal_pending())
+    let hindered = |live: &LiveTask, answered: bool| {
+        !answered && !live.wants_cpu() && (live.blocks_signal_33() || live.has_signal_33_pending())
     };
-    let named = name_those(shared, tasks, scratch, me, epoch, deadline, hindered);
+    let named = report_matching(shared, tasks, scratch, me, epoch, deadline, hindered);
     if named.total > 0 {
         return named;
     }
-    name_those(shared, tasks, scratch, me, epoch, deadline, |_, _| true)
+    report_matching(shared, tasks, scratch, me, epoch, deadline, |_, _| true)
 }
 
-fn name_those(
+fn report_matching(
     shared: &Shared,
     tasks: &Tasks,
     scratch: &mut [u8],
     me: i32,
     epoch: u32,
     deadline: Duration,
-    is_meant: impl Fn(&Living, bool) -> bool,
+    matches: impl Fn(&LiveTask, bool) -> bool,
 ) -> UnreachableThreads {
     let room = shared.threads.iter().filter(|entry| !entry.is_held(epoch)).count();
-    let mut threads = Records::with_capacity(room).unwrap_or(Records::EMPTY);
+    let mut threads = ReportBuffer::with_capacity(room).unwrap_or(ReportBuffer::EMPTY);
     let mut total = 0usize;
     let _ = tasks.sweep_or(scratch, shared.threads.iter().map(|entry| entry.tid()), &mut |task| {
         let entry = shared.threads.find(task.tid as u32);
@@ -65,26 +65,26 @@ fn name_those(
             return Ok(());
         }
         let told = match entry.map_or(0, reason) {
-            FORBIDDEN => Some(UnreachableReason::Forbidden),
+            NOT_PERMITTED => Some(UnreachableReason::Forbidden),
             why if is_refused(why) => Some(UnreachableReason::Filtered),
             _ => None,
         };
-        let (state, name, obstacle) = match tasks.look(task) {
-            Look::Gone | Look::Exempt { .. } => return Ok(()),
-            Look::Unknown => (b'?', [0; 16], told.unwrap_or(UnreachableReason::Unknown)),
-            Look::Living(living) => {
+        let (state, name, reason) = match tasks.status(task) {
+            TaskStatus::NotFound | TaskStatus::Exempt { .. } => return Ok(()),
+            TaskStatus::Unknown => (b'?', [0; 16], told.unwrap_or(UnreachableReason::Unknown)),
+            TaskStatus::Live(live) => {
                 // A thread that has taken its signal is in our handler, or was, and blocks the signal there.
-                let answered = !living.signal_pending()
-                    && entry.is_some_and(|entry| entry.mark() == Mark::Sent);
-                if told.is_none() && !is_meant(&living, answered) {
+                let answered = !live.has_signal_33_pending()
+                    && entry.is_some_and(|entry| entry.state() == ThreadState::Sent);
+                if told.is_none() && !matches(&live, answered) {
                     return Ok(());
                 }
-                let obstacle = told.unwrap_or_else(|| tasks.obstacle(task, &living));
-                (living.state, living.name, obstacle)
+                let reason = told.unwrap_or_else(|| tasks.unreachable_reason(task, &live));
+                (live.state, live.name, reason)
             }
         };
         total = total.saturating_add(1);
-        threads.push(UnreachableThread { tid: task.tid, name, state, reason: obstacle });
+        threads.push(UnreachableThread { tid: task.tid, name, state, reason });
         Ok(())
     });
     UnreachableThreads { deadline, total, threads, emulated: tasks.is_emulated() }

@@ -7,13 +7,13 @@ use linux_raw_sys::prctl as p;
 
 use super::capabilities::VERSION_3;
 use super::{Capability, CapabilitySet, CapabilitySets, Securebits};
-use crate::engine::answers::Form;
+use crate::engine::answers::AnswerLayout;
 use crate::engine::call::{Call, ResultCheck};
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::report::Report;
 use crate::sys::arch;
-use crate::transaction::{Asked, Transaction};
+use crate::transaction::{IdentityQuery, Transaction};
 
 /// Real, effective and saved id, and the one that counts for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,15 +82,15 @@ impl Transaction<'_> {
     pub fn query_identities(self, groups: usize) -> Self {
         // No thread has more, getgroups(2); and a larger number would not be the kernel's any more.
         const NGROUPS_MAX: usize = 65536;
-        self.asking(groups.min(NGROUPS_MAX))
+        self.with_identity_query(groups.min(NGROUPS_MAX))
     }
 }
 
-impl Asked {
+impl IdentityQuery {
     /// How many calls, from the first of all, have a value that is kept, and how many bytes they write.
-    pub(crate) fn form(self) -> Form {
+    pub(crate) fn layout(self) -> AnswerLayout {
         let calls = self.at.saturating_add(QUESTIONS);
-        Form { calls, bytes: SUPPLEMENTARY.saturating_add(self.groups.saturating_mul(4)) }
+        AnswerLayout { calls, bytes: SUPPLEMENTARY.saturating_add(self.groups.saturating_mul(4)) }
     }
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
         (k::__NR_prctl, [option as usize, rest[0], rest[1], 0, 0, 0], 0)
     };
     let unchanged = u32::MAX as usize;
-    let (nr, args, own) = match number {
+    let (nr, args, slot_offsets) = match number {
         0 => (arch::GETRESUID, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
         1 => (arch::GETRESGID, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
         2 => (arch::GETGROUPS, [groups, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
@@ -126,7 +126,7 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
         }
     };
     let call = Call::new(nr as usize, args);
-    Call { own, asks: true, result_check: ResultCheck::AnyResult, ..call }
+    Call { slot_offsets, is_query: true, result_check: ResultCheck::AnyResult, ..call }
 }
 
 impl fmt::Debug for Identity<'_> {
@@ -264,5 +264,5 @@ pub fn identities(groups: usize) -> Result<Report, Error> {
     Transaction::new()
         .query_identities(groups)
         .execute_with_report()
-        .map_err(Error::of_a_single_call)
+        .map_err(Error::from_single_call)
 }

@@ -57,6 +57,6 @@ impl Drop for SessionKeyring<'_> {
 pub fn new_session_keyring(name: &CStr) -> Result<SessionKeyring<'_>, Error> {
     let serial = sys::add_to_thread_keyring(name).map_err(Error::Call)?;
     let keyring = SessionKeyring { name, serial };
-    sys::let_user_search(serial).map_err(Error::Call)?;
+    sys::permit_user_to_search(serial).map_err(Error::Call)?;
     Ok(keyring)
 }

@@ -133,7 +133,7 @@ fn make(kind: Namespace) -> Result<OwnFd, Error> {
     sys::unshare(kind.flag()).map_err(Error::Call)?;
     let new = open();
     if sys::setns(old.raw(), kind.flag()).is_err() {
-        divergence::lost("a thread could not leave its new namespace");
+        divergence::abort("a thread could not leave its new namespace");
     }
     new
 }

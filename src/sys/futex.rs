@@ -7,9 +7,9 @@ mod kernel {
     use crate::sys;
     use crate::sys::sync::AtomicU32;
 
-    /// Sleeps while `word` is `expected`; may return at any time. Returns false if `patience` is over.
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
-        sys::futex_wait(word, expected, patience)
+    /// Sleeps while `word` is `expected`; may return at any time. Returns false if `timeout` is over.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> bool {
+        sys::futex_wait(word, expected, timeout)
     }
 
     /// Makes the system call of a sleep, but returns at once.
@@ -65,9 +65,9 @@ mod kernel {
         core::ptr::from_ref(word) as usize
     }
 
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> bool {
         let (lock, changed) = &*BUCKET;
-        let timed = patience.is_some();
+        let timed = timeout.is_some();
         let mut bucket = lock.lock().unwrap();
         if word.load(Ordering::SeqCst) != expected {
             return true;

@@ -10,11 +10,11 @@
 #![cfg_attr(loom, allow(dead_code))]
 
 pub(crate) mod arch;
-mod complain;
 pub(crate) mod futex;
 pub(crate) mod names;
 pub(crate) mod proc;
 pub(crate) mod signal;
+mod standard_error;
 pub(crate) mod sync;
 
 use core::ffi::CStr;
@@ -27,7 +27,7 @@ use linux_raw_sys::errno as e;
 use linux_raw_sys::general as k;
 
 use self::arch::{KernelMask, KernelSigaction, Timed};
-pub(crate) use self::complain::{complain, complain_and_die};
+pub(crate) use self::standard_error::{write_line, write_line_and_kill};
 use crate::errno::Errno;
 
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
@@ -94,7 +94,7 @@ fn timed_call<const N: usize>(
 ///
 /// # Safety
 /// The call must be sound here and now: `syscall6`'s caller has promised it.
-pub(crate) unsafe fn any(nr: usize, args: &[usize; 6]) -> isize {
+pub(crate) unsafe fn raw_syscall(nr: usize, args: &[usize; 6]) -> isize {
     // SAFETY: promised by the caller.
     unsafe { arch::syscall6(nr, *args) }
 }
@@ -121,7 +121,7 @@ pub(crate) fn getpid() -> i32 {
 
 /// unshare(CLONE_THREAD) changes nothing; it says whether this task is alone: Some(true), has
 /// company: Some(false), or that a filter answers in the kernel's place: None.
-pub(crate) fn alone() -> Option<bool> {
+pub(crate) fn is_single_threaded() -> Option<bool> {
     match call(k::__NR_unshare, [k::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) {
         Ok(_) => Some(true),
         Err(Errno::INVAL) => Some(false),
@@ -156,7 +156,7 @@ pub(crate) fn landlock_abi() -> Result<usize, Errno> {
 }
 
 /// prctl(PR_GET_SECCOMP): whether this thread has a filter.
-pub(crate) fn filtered() -> bool {
+pub(crate) fn has_seccomp_filter() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
 }
 
 /// keyctl(2), KEYCTL_SETPERM: all for who possesses it; view, read, search and link for its user.
-pub(crate) fn let_user_search(serial: i32) -> Result<(), Errno> {
+pub(crate) fn permit_user_to_search(serial: i32) -> Result<(), Errno> {
     const KEYCTL_SETPERM: usize = 5;
     const PERMISSIONS: usize = 0x3f1b_0000;
     call(k::__NR_keyctl, [KEYCTL_SETPERM, serial as usize, PERMISSIONS, 0, 0, 0]).map(|_| ())
@@ -309,19 +309,19 @@ fn futex(args: [usize; 6], time: Option<[i64; 2]>) -> Result<usize, Errno> {
     }
 }
 
-/// Sleeps while `word` is `expected`, at most for `patience`. May return at any time; the caller looks again. Returns
+/// Sleeps while `word` is `expected`, at most for `timeout`. May return at any time; the caller looks again. Returns
 /// false if the time is over, or if the kernel refuses to let it sleep: a loop that waits for a condition must then
 /// look at the clock, or at what it waits for. It does not ask for the time: a filter that lets programs sleep need not
 /// let them do that by a system call.
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
-    let time = patience.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> bool {
+    let time = timeout.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
     match futex([word.as_ptr() as usize, op, expected as usize, 0, 0, 0], time) {
         Ok(_) => true,
         // The word has changed. If it has not, a filter answers.
         Err(Errno::AGAIN) => word.load(Ordering::SeqCst) != expected,
         // The caller looks at the clock rather than to sleep anew, over and over.
-        Err(Errno::INTR) => patience.is_none(),
+        Err(Errno::INTR) => timeout.is_none(),
         Err(_) => false,
     }
 }
@@ -398,7 +398,7 @@ pub(crate) fn block_all_but_sigsys() -> Result<Mask, Errno> {
 }
 
 /// Takes our signal if it is pending, and blocks it again.
-pub(crate) fn take_own_signal() {
+pub(crate) fn receive_own_signal() {
     let _ = change_mask(k::SIG_UNBLOCK, bit(SIGNAL));
     let _ = change_mask(k::SIG_BLOCK, bit(SIGNAL));
 }
@@ -688,17 +688,17 @@ impl Drop for Fd {
 /// 3. Both leave the init process of a PID namespace alone (pid_namespaces(7)). It ends with an exit
 ///    status that tells the signal.
 /// 4. If a filter refuses all of these, the thread executes an instruction that traps.
-pub(crate) fn die() -> ! {
+pub(crate) fn kill_process() -> ! {
     // SAFETY: the default action runs no code of ours.
     if unsafe { set_sigaction(&KernelSigaction::DEFAULT) }.is_ok() {
         let _ = tgkill(getpid(), gettid(), SIGNAL);
         let _ = set_mask(ALL & !bit(SIGNAL));
     }
-    die_at_once()
+    kill_process_without_signal_33()
 }
 
 /// The same without the first step, for a thread that has seen another one die on that way.
-pub(crate) fn die_at_once() -> ! {
+pub(crate) fn kill_process_without_signal_33() -> ! {
     const SIGKILL: i32 = 9;
     kill_self(SIGKILL);
     exit_group(128 + SIGNAL);

@@ -31,7 +31,7 @@ pub(crate) struct Tasks {
     directory: Option<Fd>,
     /// The directory can be read. Otherwise it tells how many threads there are, and no more.
     readable: bool,
-    /// Keeps a descriptor free for [`Tasks::look`], where the table is nearly full.
+    /// Keeps a descriptor free for [`Tasks::status`], where the table is nearly full.
     spare: Cell<Option<Fd>>,
     /// The directory is in a proc that we have mounted.
     own: bool,
@@ -50,38 +50,38 @@ pub(crate) struct Task {
 
 /// What could be learnt of a thread that is not held.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Look {
+pub(crate) enum TaskStatus {
     /// It is not there (any more).
-    Gone,
+    NotFound,
     /// It can run no user code; `start` tells it from a later task with the same id.
     Exempt { reason: SkipReason, start: usize },
     /// It can.
-    Living(Living),
+    Live(LiveTask),
     /// Nothing could be learnt.
     Unknown,
 }
 
 /// What /proc says of a thread that can run user code.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Living {
+pub(crate) struct LiveTask {
     pub(crate) state: u8,
     pub(crate) name: [u8; 16],
     blocked: Mask,
     pending: Mask,
 }
 
-impl Living {
+impl LiveTask {
     /// Runnable: it arrives when it gets the CPU, or when it no longer blocks signal 33 (as in pthread_create). A
     /// thread that waits for something that a held thread owns sleeps.
     pub(crate) fn wants_cpu(&self) -> bool {
         self.state == b'R'
     }
 
-    pub(crate) fn blocks_signal(&self) -> bool {
+    pub(crate) fn blocks_signal_33(&self) -> bool {
         self.blocked & bit(SIGNAL) != 0
     }
 
-    pub(crate) fn signal_pending(&self) -> bool {
+    pub(crate) fn has_signal_33_pending(&self) -> bool {
         self.pending & bit(SIGNAL) != 0
     }
 }
@@ -132,7 +132,7 @@ impl Tasks {
     /// thread that has a filter does not try.
     fn with_own_proc(self) -> Self {
         let open = || Fd::mount_proc().ok()?.open_in(c"self/task", O_DIRECTORY).ok();
-        let directory = if sys::filtered() { None } else { open() };
+        let directory = if sys::has_seccomp_filter() { None } else { open() };
         Self { readable: directory.is_some(), directory, own: true, foreign: false, ..self }
     }
 
@@ -155,7 +155,7 @@ impl Tasks {
 
     /// The list does not have the calling thread in it, so it is not what it seemed: first take it
     /// for one in the numbers of an outer PID namespace; then for none of ours, and take another.
-    pub(crate) fn distrust(&mut self) {
+    pub(crate) fn reject_directory(&mut self) {
         if !self.foreign {
             self.foreign = true;
             return;
@@ -256,28 +256,28 @@ impl Tasks {
     }
 
     /// What is known of a thread without /proc.
-    pub(crate) fn look_by_tid(&self, tid: i32) -> Look {
+    pub(crate) fn status_by_tid(&self, tid: i32) -> TaskStatus {
         match sys::tgkill(self.pid, tid, 0) {
-            Err(Errno::SRCH) => Look::Gone,
+            Err(Errno::SRCH) => TaskStatus::NotFound,
             // A dead leader keeps its tid for as long as the process lives.
-            _ if sys::is_dead(tid) => Look::Exempt { reason: SkipReason::Exiting, start: 0 },
-            _ => Look::Unknown,
+            _ if sys::is_dead(tid) => TaskStatus::Exempt { reason: SkipReason::Exiting, start: 0 },
+            _ => TaskStatus::Unknown,
         }
     }
 
     /// What /proc knows of a thread.
-    pub(crate) fn look(&self, task: Task) -> Look {
+    pub(crate) fn status(&self, task: Task) -> TaskStatus {
         if !self.readable {
-            return self.look_by_tid(task.tid);
+            return self.status_by_tid(task.tid);
         }
         let mut buffer = [0; 2048];
         let stat = match self.read(task.name, c"stat", &mut buffer) {
             Ok(bytes) => Stat::parse(bytes),
-            Err(errno) => return Look::without(errno),
+            Err(errno) => return TaskStatus::of_errno(errno),
         };
-        let Some(stat) = stat else { return Look::Unknown };
+        let Some(stat) = stat else { return TaskStatus::Unknown };
         if stat.exiting() {
-            return Look::Exempt { reason: SkipReason::Exiting, start: stat.start };
+            return TaskStatus::Exempt { reason: SkipReason::Exiting, start: stat.start };
         }
         let mut name = [0; 16];
         for (to, from) in name.iter_mut().zip(stat.name) {
@@ -293,18 +293,18 @@ impl Tasks {
             }
         });
         if let Err(errno) = read {
-            return Look::without(errno);
+            return TaskStatus::of_errno(errno);
         }
         let (Some(blocked), Some(private), Some(shared)) = (blocked, private, shared) else {
-            return Look::Unknown;
+            return TaskStatus::Unknown;
         };
         if let Some(mut reason) = kernel_worker(flags, blocked) {
             if reason == SkipReason::SqPoll && self.is_io_wq(task) {
                 reason = SkipReason::IoWorker;
             }
-            return Look::Exempt { reason, start };
+            return TaskStatus::Exempt { reason, start };
         }
-        Look::Living(Living { state, name, blocked, pending: private | shared })
+        TaskStatus::Live(LiveTask { state, name, blocked, pending: private | shared })
     }
 
     /// Whether an io_uring's worker is certainly one of io-wq: it waits in `io_wq_worker` (io_uring/io-wq.c). Its name
@@ -343,9 +343,9 @@ impl Tasks {
         (class, order, machine) != ours
     }
 
-    /// Why a living thread did not arrive.
-    pub(crate) fn obstacle(&self, task: Task, living: &Living) -> UnreachableReason {
-        match living.state {
+    /// Why a live thread did not arrive.
+    pub(crate) fn unreachable_reason(&self, task: Task, live: &LiveTask) -> UnreachableReason {
+        match live.state {
             b'T' => return UnreachableReason::Stopped,
             b't' => return UnreachableReason::Traced,
             _ => {}
@@ -356,7 +356,7 @@ impl Tasks {
         let wchan = self.read(task.name, c"wchan", &mut buffer).unwrap_or_default();
         // A stopped thread sleeps in get_signal too, but was seen above; the trap of cgroup v2
         // (do_freezer_trap, kernel/signal.c) is inlined there.
-        let trapped = living.state == b'S' && contains(wchan, b"get_signal");
+        let trapped = live.state == b'S' && contains(wchan, b"get_signal");
         if trapped || contains(wchan, b"refrigerator") || contains(wchan, b"freezer") {
             return UnreachableReason::Frozen;
         }
@@ -368,14 +368,10 @@ impl Tasks {
         use linux_raw_sys::general as k;
         match nr {
             Some(k::__NR_execve | k::__NR_execveat) => UnreachableReason::Exec,
-            Some(k::__NR_clone | k::__NR_clone3) if living.state == b'D' => {
-                UnreachableReason::Vfork
-            }
-            Some(nr) if living.state == b'D' && arch::FORKS.contains(&nr) => {
-                UnreachableReason::Vfork
-            }
-            _ if living.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
-            _ if living.state == b'D' => UnreachableReason::Uninterruptible,
+            Some(k::__NR_clone | k::__NR_clone3) if live.state == b'D' => UnreachableReason::Vfork,
+            Some(nr) if live.state == b'D' && arch::FORKS.contains(&nr) => UnreachableReason::Vfork,
+            _ if live.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
+            _ if live.state == b'D' => UnreachableReason::Uninterruptible,
             _ => UnreachableReason::Unresponsive,
         }
     }
@@ -480,11 +476,11 @@ impl Tasks {
     }
 }
 
-impl Look {
-    fn without(errno: Errno) -> Self {
+impl TaskStatus {
+    fn of_errno(errno: Errno) -> Self {
         // ENOENT: it was gone when the file was opened. ESRCH: when it was read.
         match errno {
-            Errno::NOENT | Errno::SRCH => Self::Gone,
+            Errno::NOENT | Errno::SRCH => Self::NotFound,
             _ => Self::Unknown,
         }
     }

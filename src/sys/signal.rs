@@ -44,10 +44,10 @@ use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
 
 /// What the engine does with a signal. A type and not a function pointer, so that the handler is one function with one
 /// frame: alternate stacks are small.
-pub(crate) trait Visitor {
+pub(crate) trait SignalHandler {
     /// Looks at a signal. Returns true if it was ours and is done. Runs in the handler, with the mask of the
     /// interrupted code.
-    fn visit(info: &SigInfo, interrupted: Mask) -> bool;
+    fn handle(info: &SigInfo, interrupted: Mask) -> bool;
 }
 
 const SIG_DFL: usize = 0;
@@ -67,13 +67,13 @@ const UNBLOCKABLE: Mask = bit(9) | bit(sys::SIGSTOP);
 ///
 /// | field | written by | read by |
 /// |---|---|---|
-/// | `stamp` | `ensure`, under the lock; a handler that uses up SA_RESETHAND | any handler |
-/// | others | `ensure`, while `stamp` is 0 | any handler, which checks `stamp` before and after |
+/// | `stamp` | `ensure_handler`, under the lock; a handler that uses up SA_RESETHAND | any handler |
+/// | others | `ensure_handler`, while `stamp` is 0 | any handler, which checks `stamp` before and after |
 ///
 /// All accesses are SeqCst. In their one order a read of the same stamp before and after the fields
 /// comes before the store of 0, and so before the fields change.
 struct Action {
-    /// Twice the number of the action, plus [`SPENT`]. 0: the place is free.
+    /// Twice the number of the action, plus [`RESET`]. 0: the place is free.
     stamp: AtomicUsize,
     handler: AtomicUsize,
     flags: AtomicUsize,
@@ -81,7 +81,7 @@ struct Action {
 }
 
 /// The bit in a stamp that says that SA_RESETHAND has reset the action to SIG_DFL.
-const SPENT: usize = 1;
+const RESET: usize = 1;
 
 impl Action {
     const fn free() -> Self {
@@ -98,13 +98,13 @@ impl Action {
     }
 
     /// Reads the action under this stamp. None if it is no longer there.
-    fn read(&self, stamp: usize) -> Option<Found> {
-        let mut found = Found {
+    fn read(&self, stamp: usize) -> Option<ActionValue> {
+        let mut found = ActionValue {
             handler: self.handler.load(SeqCst),
             flags: self.flags.load(SeqCst),
             mask: self.mask.load(SeqCst),
         };
-        if stamp & SPENT != 0 {
+        if stamp & RESET != 0 {
             found.handler = SIG_DFL;
         }
         (self.stamp.load(SeqCst) == stamp).then_some(found)
@@ -112,52 +112,52 @@ impl Action {
 
     /// Reads the action for a delivery, which uses up an action with SA_RESETHAND. (The stamp is used
     /// once, so this never resets another action that was put there.)
-    fn take(&self, stamp: usize) -> Option<Found> {
+    fn take(&self, stamp: usize) -> Option<ActionValue> {
         let found = self.read(stamp)?;
-        let once = found.flags & k::SA_RESETHAND as usize != 0 && stamp & SPENT == 0;
+        let once = found.flags & k::SA_RESETHAND as usize != 0 && stamp & RESET == 0;
         let done =
-            !once || self.stamp.compare_exchange(stamp, stamp | SPENT, SeqCst, SeqCst).is_ok();
+            !once || self.stamp.compare_exchange(stamp, stamp | RESET, SeqCst, SeqCst).is_ok();
         done.then_some(found)
     }
 }
 
 /// What an [`Action`] says.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Found {
+struct ActionValue {
     handler: usize,
     flags: usize,
     mask: Mask,
 }
 
-impl Found {
+impl ActionValue {
     fn of(action: &KernelSigaction) -> Self {
         Self { handler: action.handler, flags: action.flags, mask: action.mask() }
     }
 }
 
 /// The first places. Most processes need no more.
-static FIRST: [Action; 15] = [const { Action::free() }; 15];
+static FIRST_ACTIONS: [Action; 15] = [const { Action::free() }; 15];
 
-/// More places: mapped when they are needed, never given back. Written by `ensure`, under the lock.
-static MORE: AtomicPtr<More> = AtomicPtr::new(ptr::null_mut());
+/// More places: mapped when they are needed, never given back. Written by `ensure_handler`, under the lock.
+static ACTION_PAGES: AtomicPtr<ActionPage> = AtomicPtr::new(ptr::null_mut());
 
 /// One page of places.
-struct More {
+struct ActionPage {
     actions: [Action; 127],
-    /// Written before the page is in [`MORE`].
-    next: AtomicPtr<More>,
+    /// Written before the page is in [`ACTION_PAGES`].
+    next: AtomicPtr<ActionPage>,
 }
 
-const _: () = assert!(size_of::<More>() <= 4096);
+const _: () = assert!(size_of::<ActionPage>() <= 4096);
 
 /// Every place there is.
 fn actions() -> impl Iterator<Item = &'static Action> {
     // SAFETY: a page in the list is initialised, and is never given back.
-    let page = |at: *mut More| unsafe { at.as_ref() };
+    let page = |at: *mut ActionPage| unsafe { at.as_ref() };
     // Acquire: pairs with the store in `reserve`, which has written the page before.
-    let first = page(MORE.load(Ordering::Acquire));
+    let first = page(ACTION_PAGES.load(Ordering::Acquire));
     let pages = core::iter::successors(first, move |more| page(more.next.load(Ordering::Relaxed)));
-    FIRST.iter().chain(pages.flat_map(|more| &more.actions))
+    FIRST_ACTIONS.iter().chain(pages.flat_map(|more| &more.actions))
 }
 
 /// Makes sure that `count` places, at most two, are free, and as many stamps.
@@ -169,44 +169,44 @@ fn reserve(count: usize) -> Result<(), Errno> {
     if actions().filter(|action| action.is_free()).count() >= count {
         return Ok(());
     }
-    let page = sys::map_anonymous(size_of::<More>())?.cast::<More>();
-    // SAFETY: as long as a `More`, aligned to a page, and not given back. Zeroed memory is free places.
+    let page = sys::map_anonymous(size_of::<ActionPage>())?.cast::<ActionPage>();
+    // SAFETY: as long as an `ActionPage`, aligned to a page, and not given back. Zeroed memory is free places.
     let more = unsafe { page.as_ref() };
-    more.next.store(MORE.load(Ordering::Relaxed), Ordering::Relaxed);
-    MORE.store(page.as_ptr(), Ordering::Release);
+    more.next.store(ACTION_PAGES.load(Ordering::Relaxed), Ordering::Relaxed);
+    ACTION_PAGES.store(page.as_ptr(), Ordering::Release);
     Ok(())
 }
 
-/// The action with the largest stamp below `before`, SPENT aside, for a delivery.
-fn next_action(before: usize) -> Option<(usize, Found)> {
-    // Ends: another turn means that `ensure` has changed the list, or another thread has used up an
+/// The action with the largest stamp below `before`, RESET aside, for a delivery.
+fn next_action(before: usize) -> Option<(usize, ActionValue)> {
+    // Ends: another turn means that `ensure_handler` has changed the list, or another thread has used up an
     // action with SA_RESETHAND, meanwhile.
     loop {
         let mut best: Option<(usize, &Action)> = None;
         for action in actions() {
             let stamp = action.stamp.load(SeqCst);
             let later = best.is_none_or(|(latest, _)| stamp > latest);
-            if stamp != 0 && stamp & !SPENT < before && later {
+            if stamp != 0 && stamp & !RESET < before && later {
                 best = Some((stamp, action));
             }
         }
         let (stamp, action) = best?;
         if let Some(found) = action.take(stamp) {
-            return Some((stamp & !SPENT, found));
+            return Some((stamp & !RESET, found));
         }
     }
 }
 
 /// Puts an action first in the list. A free place is there ([`reserve`]).
-fn remember(found: Found) -> Result<(), Errno> {
+fn add_action(found: ActionValue) -> Result<(), Errno> {
     let stamped = |action: &'static Action| (action.stamp.load(SeqCst), action);
     let latest = actions().map(stamped).max_by_key(|&(stamp, _)| stamp);
     let latest = latest.filter(|&(stamp, _)| stamp != 0);
-    if latest.is_some_and(|(stamp, action)| stamp & SPENT == 0 && action.read(stamp) == Some(found))
+    if latest.is_some_and(|(stamp, action)| stamp & RESET == 0 && action.read(stamp) == Some(found))
     {
         return Ok(());
     }
-    let stamp = latest.map_or(0, |(stamp, _)| stamp & !SPENT).wrapping_add(2);
+    let stamp = latest.map_or(0, |(stamp, _)| stamp & !RESET).wrapping_add(2);
     let place = actions().find(|action| action.is_free()).ok_or(Errno::AGAIN)?;
     place.handler.store(found.handler, SeqCst);
     place.flags.store(found.flags, SeqCst);
@@ -230,7 +230,9 @@ fn remember(found: Found) -> Result<(), Errno> {
 /// # Errors
 /// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action of the signal is
 /// unchanged then.
-pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
+pub(crate) fn ensure_handler<V: SignalHandler>(
+    reached: impl FnOnce() -> bool,
+) -> Result<bool, Errno> {
     let handler = on_signal::<V> as *const () as usize;
     let ours = KernelSigaction::new(handler, FLAGS, BLOCKED);
     let now = sys::sigaction()?;
@@ -246,7 +248,7 @@ pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool,
         // Two: one for `now`, one for an action that other code installs in between. The second one is
         // known only after ours is installed, when it is too late for an error.
         reserve(2)?;
-        remember(Found::of(&now))?;
+        add_action(ActionValue::of(&now))?;
     } else {
         reserve(1)?;
     }
@@ -254,12 +256,12 @@ pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool,
     let before = unsafe { sys::set_sigaction(&ours) }?;
     // Other code may have installed an action in between.
     if before.handler != handler {
-        remember(Found::of(&before))?;
+        add_action(ActionValue::of(&before))?;
     }
     Ok(false)
 }
 
-extern "C" fn on_signal<V: Visitor>(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
+extern "C" fn on_signal<V: SignalHandler>(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
     // SAFETY: the kernel, or a handler that chains to us, hands the frame's own siginfo, to which
     // no other code refers.
     let info = unsafe { &mut *info };
@@ -267,7 +269,7 @@ extern "C" fn on_signal<V: Visitor>(signal: c_int, info: *mut SigInfo, context: 
     let mask_at = unsafe { context.cast::<u8>().add(arch::UCONTEXT_MASK) };
     // SAFETY: it may be read as a number, wherever the frame is.
     let mask = unsafe { ptr::read_unaligned(mask_at.cast::<KernelMask>()) }.get();
-    if !V::visit(info, mask) {
+    if !V::handle(info, mask) {
         chain(signal, info, context, mask);
     }
 }
@@ -275,7 +277,7 @@ extern "C" fn on_signal<V: Visitor>(signal: c_int, info: *mut SigInfo, context: 
 /// Does what the kernel would have done with the action that ours has replaced.
 #[inline(never)]
 fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: Mask) {
-    let list = ptr::from_ref(&FIRST) as usize;
+    let list = ptr::from_ref(&FIRST_ACTIONS) as usize;
     // Without a free pair, more copies of this crate chain to each other than have room.
     let Some((place, stamp)) = info.progress(list) else { return };
     let before = if stamp == 0 { usize::MAX } else { stamp };
@@ -284,7 +286,7 @@ fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: M
         SIG_IGN => return,
         // The init process of a PID namespace does not die of it (pid_namespaces(7)).
         SIG_DFL if sys::getpid() == 1 => return,
-        SIG_DFL => sys::die(),
+        SIG_DFL => sys::kill_process(),
         _ => {}
     }
     let own = if action.flags & k::SA_NODEFER as usize != 0 { 0 } else { bit(SIGNAL) };

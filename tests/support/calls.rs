@@ -191,7 +191,7 @@ pub fn filter_futex(operation: u32, action: u32) {
 
 /// Beside a thread that nobody can reach, one whose filter kills it in the moment in which it falls
 /// asleep, and not before: it does not make up for the other, which the call fails for.
-pub fn killed_asleep_beside_a_deaf_thread() {
+pub fn killed_asleep_beside_a_thread_that_blocks_the_signal() {
     prepared(block_all);
     prepared(|| filter_futex(private(libc::FUTEX_WAIT), libc::SECCOMP_RET_KILL_THREAD));
     let call = slack(4321).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));

@@ -369,7 +369,7 @@ fn watched(inner: bool, patience: Duration, body: impl FnOnce(UnixStream)) -> St
     let mut lines = BufReader::new(&here).lines();
     let pid = lines.next().and_then(|line| line.ok()?.parse().ok()).unwrap_or(child);
     let said = lines.next();
-    let (new, all) = census(pid);
+    let (new, all) = count_threads(pid);
     if said.is_some() {
         // SAFETY: the child has not been waited for, so that the pid is its own.
         unsafe { libc::kill(child, libc::SIGKILL) };
@@ -409,7 +409,7 @@ fn reap(pid: i32) -> i32 {
 
 /// Returns how many threads of a process have the new real user id, and how many there are.
 /// Zombies are not counted.
-fn census(pid: i32) -> (usize, usize) {
+fn count_threads(pid: i32) -> (usize, usize) {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return (0, 0) };
     let statuses = tasks.flatten().filter_map(|task| {
         let status = std::fs::read_to_string(task.path().join("status")).ok()?;

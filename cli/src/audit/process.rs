@@ -96,7 +96,7 @@ pub(crate) enum Unread {
 
 impl From<Errno> for Unread {
     fn from(error: Errno) -> Self {
-        if tasks::gone(error) { Self::Gone } else { Self::Refused(error) }
+        if tasks::is_no_such_process(error) { Self::Gone } else { Self::Refused(error) }
     }
 }
 
@@ -122,7 +122,7 @@ impl Process {
         for tid in directory.tids()? {
             match directory.task(tid).and_then(|task| look(tid, &task)) {
                 Ok(one) => seen.push(one),
-                Err(error) if tasks::gone(error) => {}
+                Err(error) if tasks::is_no_such_process(error) => {}
                 Err(error) => return Err(Unread::Refused(error)),
             }
         }

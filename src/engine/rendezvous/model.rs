@@ -12,8 +12,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use super::{Phase, Rendezvous, Thread, Verdict};
-use crate::engine::entry::{Entry, Mark};
+use super::{CallResult, Phase, Rendezvous, Thread};
+use crate::engine::entry::{Entry, ThreadState};
 use crate::sys::sync::Ordering::SeqCst;
 
 const CALLER: u32 = 1;
@@ -30,7 +30,7 @@ struct World {
 }
 
 fn world(threads: u32) -> Arc<World> {
-    let entries = (0..threads).map(|i| Entry::new(10 + i, Mark::Sent)).collect();
+    let entries = (0..threads).map(|i| Entry::new(10 + i, ThreadState::Sent)).collect();
     Arc::new(World {
         rendezvous: Rendezvous::new(),
         entries,
@@ -51,23 +51,23 @@ struct Held<'a> {
     world: &'a World,
     tid: u32,
     agrees: bool,
-    caller_is_gone: bool,
+    caller_is_dead: bool,
     performs: Cell<bool>,
 }
 
 impl Thread for Held<'_> {
-    fn perform(&self) -> Verdict {
+    fn perform_calls(&self) -> CallResult {
         assert_eq!(self.world.new_state.load(SeqCst), 1, "performed before the caller");
         self.world.performed.fetch_add(1, SeqCst);
         self.performs.set(true);
-        Verdict { index: 0, result: 7, agreed: self.agrees }
+        CallResult { index: 0, result: 7, agreed: self.agrees }
     }
 
-    fn is_gone(&self, tid: u32) -> bool {
-        tid == CALLER && self.caller_is_gone
+    fn is_dead_thread(&self, tid: u32) -> bool {
+        tid == CALLER && self.caller_is_dead
     }
 
-    fn look_after_caller(&self) {
+    fn check_on_caller(&self) {
         thread::yield_now();
     }
 
@@ -82,17 +82,17 @@ impl Thread for Held<'_> {
             rendezvous.abandon();
             rendezvous.unlock();
         } else {
-            // Another watch does it. Its time has come, in a model in which all time is over.
+            // Another watchdog does it. Its time has come, in a model in which all time is over.
             thread::yield_now();
         }
     }
 }
 
 /// P3: a thread that has performed the call leaves only when every thread has, and after the judgement.
-fn visit(world: &World, index: usize, agrees: bool, caller_is_gone: bool) {
+fn run_held_thread(world: &World, index: usize, agrees: bool, caller_is_dead: bool) {
     let entry = &world.entries[index];
     let tid = entry.tid();
-    let held = Held { world, tid, agrees, caller_is_gone, performs: Cell::new(false) };
+    let held = Held { world, tid, agrees, caller_is_dead, performs: Cell::new(false) };
     world.rendezvous.visit(entry, tid, &held);
     if held.performs.get() {
         assert_eq!(world.judged.load(SeqCst), 1, "left before the judgement");
@@ -134,13 +134,13 @@ fn caller_and_two_threads() {
         let threads: Vec<_> = (0..2)
             .map(|i| {
                 let world = world.clone();
-                thread::spawn(move || visit(&world, i, i == 0, false))
+                thread::spawn(move || run_held_thread(&world, i, i == 0, false))
             })
             .collect();
         hold(&world, epoch, 2);
         commit(&world, epoch, 2);
-        assert!(matches!(world.entries[0].mark(), Mark::Agreed(0)));
-        assert!(matches!(world.entries[1].mark(), Mark::Differs(0)));
+        assert!(matches!(world.entries[0].state(), ThreadState::Agreed(0)));
+        assert!(matches!(world.entries[1].state(), ThreadState::Differs(0)));
         threads.into_iter().for_each(|t| t.join().unwrap());
     });
 }
@@ -154,7 +154,7 @@ fn a_second_part() {
         let threads: Vec<_> = (0..2)
             .map(|i| {
                 let world = world.clone();
-                thread::spawn(move || visit(&world, i, i == 0, false))
+                thread::spawn(move || run_held_thread(&world, i, i == 0, false))
             })
             .collect();
         hold(&world, epoch, 2);
@@ -163,7 +163,7 @@ fn a_second_part() {
         assert!(world.rendezvous.await_reports(None));
         let next = world.rendezvous.next_epoch();
         // Thread 1 differs, and performs no further call.
-        assert!(world.entries[0].exchange(10, Mark::Agreed(0), Mark::held(next)));
+        assert!(world.entries[0].exchange(10, ThreadState::Agreed(0), ThreadState::held(next)));
         assert_eq!(world.rendezvous.publish_again(1), next);
         assert!(world.rendezvous.await_reports(None));
         assert_eq!(world.performed.load(SeqCst), 3);
@@ -211,7 +211,7 @@ fn repeated_round() {
         world.rendezvous.open(CALLER);
         let late = {
             let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
+            thread::spawn(move || run_held_thread(&world, 0, true, false))
         };
         world.rendezvous.release();
         // A thread that is counted now is held for this round and performs.
@@ -235,15 +235,15 @@ fn late_signal() {
         let world = world(1);
         let late = {
             let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
+            thread::spawn(move || run_held_thread(&world, 0, true, false))
         };
         let epoch = world.rendezvous.open(CALLER);
         // The caller's sweeps look at the entry until the signal has had an effect.
-        while world.entries[0].mark() == Mark::Sent {
+        while world.entries[0].state() == ThreadState::Sent {
             thread::yield_now();
         }
         // A thread takes a second signal when it has left the handler, not before.
-        let last = if world.entries[0].mark() == Mark::Idle {
+        let last = if world.entries[0].state() == ThreadState::Idle {
             let world = world.clone();
             thread::spawn(move || {
                 late.join().unwrap();
@@ -272,7 +272,7 @@ fn a_pause_keeps_a_late_thread() {
         world.rendezvous.release();
         let late = {
             let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
+            thread::spawn(move || run_held_thread(&world, 0, true, false))
         };
         let epoch = world.rendezvous.open(CALLER);
         if world.rendezvous.close_gate(epoch, 1) {
@@ -286,7 +286,7 @@ fn a_pause_keeps_a_late_thread() {
     });
 }
 
-/// The caller dies before it publishes: a watch ends the stop and frees the lock, and no thread performs anything.
+/// The caller dies before it publishes: a watchdog ends the stop and frees the lock, and no thread performs anything.
 #[test]
 fn the_caller_dies_before_it_publishes() {
     model(2, || {
@@ -296,7 +296,7 @@ fn the_caller_dies_before_it_publishes() {
         let threads: Vec<_> = (0..2)
             .map(|i| {
                 let world = world.clone();
-                thread::spawn(move || visit(&world, i, true, true))
+                thread::spawn(move || run_held_thread(&world, i, true, true))
             })
             .collect();
         crate::sys::futex::expire();
@@ -306,7 +306,7 @@ fn the_caller_dies_before_it_publishes() {
     });
 }
 
-/// The caller dies after it has published: a watch waits for the reports, ends the stop and frees the lock.
+/// The caller dies after it has published: a watchdog waits for the reports, ends the stop and frees the lock.
 #[test]
 fn the_caller_dies_after_it_has_published() {
     model(2, || {
@@ -317,7 +317,7 @@ fn the_caller_dies_after_it_has_published() {
             .map(|i| {
                 let world = world.clone();
                 // Dead for certain when the waits expire, which is below.
-                thread::spawn(move || visit(&world, i, true, true))
+                thread::spawn(move || run_held_thread(&world, i, true, true))
             })
             .collect();
         hold(&world, epoch, 2);

@@ -5,7 +5,7 @@ use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebit
 use crate::{Mode, Privileges, Problem};
 
 /// What the capabilities are to be.
-pub(crate) struct Wanted {
+pub(crate) struct TargetState {
     pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
     pub(crate) bounding: CapabilitySet,
@@ -16,12 +16,12 @@ pub(crate) struct Wanted {
 pub(crate) const AMBIENT_BITS: u32 = 0xef;
 
 /// What the settings make of the sets of this thread. Adds a problem for each thing that is not possible.
-pub(crate) fn wanted(
+pub(crate) fn target_state(
     settings: &Privileges,
     now: CapabilitySets,
     bounding: CapabilitySet,
     problems: &mut Vec<Problem>,
-) -> Wanted {
+) -> TargetState {
     let asked_inheritable = settings.inheritable.unwrap_or_default();
     let asked_ambient = settings.ambient.unwrap_or_default();
     let keep = settings.keep.unwrap_or_default();
@@ -85,5 +85,5 @@ pub(crate) fn wanted(
         // It is left as it is.
         ambient = process::ambient_set() & sets.permitted & sets.inheritable;
     }
-    Wanted { sets, ambient, bounding: remaining, securebits }
+    TargetState { sets, ambient, bounding: remaining, securebits }
 }

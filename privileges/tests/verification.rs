@@ -70,8 +70,8 @@ fn a_thread_that_disagrees_kills_the_process() {
         with_less();
         // What the program says of its own calls does not count here.
         libpsx::set_sensitivity(Sensitivity::Ignore);
-        let wish = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
-        let done = wish.plan().unwrap().apply();
+        let settings = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
+        let done = settings.plan().unwrap().apply();
         println!("went on: {done:?}");
     });
     assert_eq!(status.signal(), Some(33), "{output}");
@@ -87,9 +87,9 @@ fn or_is_reported() {
             .into_iter()
             .filter_map(|(tid, sets)| (sets == "0000000000001000").then_some(tid))
             .collect();
-        let wish = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
-        let wish = wish.report_failure();
-        let Err(Error::NotDropped(wrong)) = wish.plan().unwrap().apply() else { panic!("Ok") };
+        let settings = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
+        let settings = settings.report_failure();
+        let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else { panic!("Ok") };
         println!("{wrong:?}");
         assert!(wrong.iter().all(|one| has_less.contains(&one.tid)), "{wrong:?}");
         assert!(wrong.iter().any(|one| one.what.contains("PR_CAPBSET_DROP")), "{wrong:?}");
@@ -102,8 +102,8 @@ fn a_thread_that_dies_in_the_middle() {
     isolated_as_root("a_thread_that_dies_in_the_middle", WATCHDOG, || {
         sleepers(1);
         prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_KILL_THREAD));
-        let wish = Privileges::new().user("nobody").seccomp(&allow_all()).report_failure();
-        let Err(Error::NotDropped(wrong)) = wish.plan().unwrap().apply() else { panic!("Ok") };
+        let settings = Privileges::new().user("nobody").seccomp(&allow_all()).report_failure();
+        let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else { panic!("Ok") };
         assert!(wrong.iter().any(|one| one.found == "died"), "{wrong:?}");
         all_have("Seccomp_filters", "1");
         all_have("CapPrm", "0000000000000000");
@@ -147,8 +147,8 @@ fn the_file_system_s_user_comes_along() {
         let groups = support::own_groups();
         let groups =
             privileges::Groups::Explicit(groups.into_iter().map(privileges::Id::from).collect());
-        let wish = Privileges::new().user(1234).group(gid).groups(groups);
-        wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user(1234).group(gid).groups(groups);
+        settings.plan().unwrap().apply().unwrap();
         all_have("Uid", "1234\t1234\t1234\t1234");
     });
 }
@@ -163,8 +163,8 @@ fn one_of_several_users_without_a_capability() {
         let groups = support::own_groups();
         let groups =
             privileges::Groups::Explicit(groups.into_iter().map(privileges::Id::from).collect());
-        let wish = Privileges::new().user(1000).group(0).groups(groups);
-        wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user(1000).group(0).groups(groups);
+        settings.plan().unwrap().apply().unwrap();
         all_have("Uid", "1000\t1000\t1000\t1000");
     });
 }
@@ -174,11 +174,11 @@ fn one_of_several_users_without_a_capability() {
 fn no_attempt_under_an_earlier_filter() {
     isolated_as_root("no_attempt_under_an_earlier_filter", WATCHDOG, || {
         sleepers(1);
-        let wish = || {
+        let settings = || {
             let groups = privileges::Groups::Explicit(vec![]);
             Privileges::new().user(1234).group(1234).groups(groups)
         };
-        wish().plan().unwrap().apply().unwrap();
+        settings().plan().unwrap().apply().unwrap();
         // setresuid(2) with 0 for the real user.
         let step = support::step;
         support::install(&[
@@ -189,7 +189,7 @@ fn no_attempt_under_an_earlier_filter() {
             step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
             step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
         ]);
-        wish().plan().unwrap().apply().unwrap();
+        settings().plan().unwrap().apply().unwrap();
     });
 }
 
@@ -211,8 +211,8 @@ fn locked_keepcaps_stay() {
 fn inheritable_beyond_the_bounding_set() {
     isolated_as_root("inheritable_beyond_the_bounding_set", WATCHDOG, || {
         libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
-        let wish = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
-        let Err(Error::Plan(problems)) = wish.plan() else { panic!("Ok") };
+        let settings = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
+        let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
         let kill = CapabilitySet::from(Capability::KILL);
         assert!(matches!(problems[..], [Problem::NotInheritable(set)] if set == kill));
     });
@@ -223,8 +223,8 @@ fn filters_that_are_none() {
     isolated("filters_that_are_none", WATCHDOG, || {
         for length in [0, 4097] {
             let program = vec![allow_all()[0].clone(); length];
-            let wish = rooted().seccomp(&program);
-            let Err(Error::Plan(problems)) = wish.plan() else { panic!("Ok") };
+            let settings = rooted().seccomp(&program);
+            let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
             let wanted = privileges::bpf::InvalidProgram::Length(length);
             assert!(matches!(problems[..], [Problem::InvalidFilter(found)] if found == wanted));
         }

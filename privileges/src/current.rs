@@ -9,8 +9,8 @@ use std::io;
 
 use libpsx::process::{self, CapabilitySet, CapabilitySets, Securebits};
 
+use crate::target::AMBIENT_BITS;
 use crate::verify::field;
-use crate::wanted::AMBIENT_BITS;
 use crate::{Iab, Mode};
 
 /// Returns the capability sets of a thread of any process; 0 is the calling thread. capget(2).

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::steps::Goal;
-use crate::tasks::{Credentials, Process, Stat, gone};
+use crate::tasks::{Credentials, Process, Stat, is_no_such_process};
 
 /// A group of threads, by what they do. The order is that of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Kind {
     const NAMED: [Self; 7] =
         [Self::Futex, Self::Epoll, Self::Read, Self::Nanosleep, Self::Busy, Self::Raw, Self::Churn];
 
-    /// The name of the thread, by which the census knows it again.
+    /// The name of the thread, by which it is recognized.
     pub(crate) const fn comm(self) -> &'static str {
         match self {
             Self::Main => "psx",
@@ -74,22 +74,22 @@ pub(crate) struct Count {
 }
 
 /// The count of each group that has any thread.
-pub(crate) type Census = BTreeMap<Kind, Count>;
+pub(crate) type ThreadCounts = BTreeMap<Kind, Count>;
 
 /// Counts the threads, and those that have not reached the goal.
-pub(crate) fn take(goal: &Goal) -> Result<Census> {
-    let mut census = Census::new();
-    visit(|kind, _, credentials| {
-        let count = census.entry(kind).or_default();
+pub(crate) fn count(goal: &Goal) -> Result<ThreadCounts> {
+    let mut counts = ThreadCounts::new();
+    for_each_thread(|kind, _, credentials| {
+        let count = counts.entry(kind).or_default();
         count.threads += 1;
         count.old += usize::from(!goal.reached_by(credentials));
     })?;
-    Ok(census)
+    Ok(counts)
 }
 
 /// All groups together.
-pub(crate) fn total(census: &Census) -> Count {
-    census.values().fold(Count::default(), |sum, count| Count {
+pub(crate) fn total(counts: &ThreadCounts) -> Count {
+    counts.values().fold(Count::default(), |sum, count| Count {
         threads: sum.threads + count.threads,
         old: sum.old + count.old,
     })
@@ -98,7 +98,7 @@ pub(crate) fn total(census: &Census) -> Count {
 /// How many threads of each kind are where they belong: asleep, except for the busy ones.
 pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
     let mut placed = BTreeMap::new();
-    visit(|kind, stat, _| {
+    for_each_thread(|kind, stat, _| {
         if kind == Kind::Busy || stat.state == b'S' {
             *placed.entry(kind).or_default() += 1;
         }
@@ -108,7 +108,7 @@ pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
 
 /// Shows every thread that can still run code. Threads die while we look: one that is gone, or is
 /// a zombie, has no state that could matter.
-fn visit(mut see: impl FnMut(Kind, &Stat, &Credentials)) -> Result<()> {
+fn for_each_thread(mut see: impl FnMut(Kind, &Stat, &Credentials)) -> Result<()> {
     let process = Process::myself().context("opening /proc/self/task")?;
     for tid in process.tids().context("reading /proc/self/task")? {
         let read = process.task(tid).and_then(|task| Ok((task.status()?, task.stat()?)));
@@ -117,7 +117,7 @@ fn visit(mut see: impl FnMut(Kind, &Stat, &Credentials)) -> Result<()> {
             Ok((status, stat)) => {
                 see(Kind::of(tid, process.pid, &stat), &stat, &status.credentials);
             }
-            Err(e) if gone(e) => {}
+            Err(e) if is_no_such_process(e) => {}
             Err(e) => return Err(e).context("reading /proc/self/task/*/status"),
         }
     }

@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 
-use crate::census::{self, Kind};
 use crate::raw;
 use crate::terminal::Progress;
+use crate::thread_counts::{self, Kind};
 
 /// Deep enough for a signal frame and what a debug build makes of these loops.
 const STACK: usize = 64 * 1024;
 
 /// How many short-lived threads the churn has at once, and how long they live.
-const LITTER: usize = 4;
-const LIFE: Duration = Duration::from_micros(500);
+const SHORT_LIVED_THREADS: usize = 4;
+const SHORT_LIFETIME: Duration = Duration::from_micros(500);
 
 /// How long the threads may take to get where they belong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the sleepers of all kinds sleep on: shared, so that the number of threads is not limited
 /// by the number of descriptors.
 #[derive(Clone)]
-struct Beds {
+struct WaitObjects {
     epoll: Arc<Epoll>,
     empty_pipe: Arc<File>,
 }
@@ -39,19 +39,20 @@ pub(crate) fn start(workers: usize, progress: &mut Progress) -> Result<()> {
     // A pipe that nobody can write to any more is at its end, and a read would return.
     std::mem::forget(writer);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("making an epoll")?;
-    let beds = Beds { epoll: Arc::new(epoll), empty_pipe: Arc::new(File::from(reader)) };
+    let wait_objects =
+        WaitObjects { epoll: Arc::new(epoll), empty_pipe: Arc::new(File::from(reader)) };
     let plan = plan(workers);
     let mut started: usize = 0;
     for &(kind, count) in &plan {
         for _ in 0..count {
-            spawn(kind, &beds)
+            spawn(kind, &wait_objects)
                 .with_context(|| format!("starting thread {} of {workers}", started + 1))?;
             started += 1;
             progress.tick(|| format!("starting threads: {started} of {workers}"));
         }
     }
-    spawn(Kind::Churn, &beds).context("starting the churn")?;
-    settle(&plan, progress)
+    spawn(Kind::Churn, &wait_objects).context("starting the churn")?;
+    wait_until_in_place(&plan, progress)
 }
 
 /// How many of each kind. Two busy threads at most: they are there to be interrupted while they
@@ -66,49 +67,49 @@ fn plan(workers: usize) -> Vec<(Kind, usize)> {
     plan
 }
 
-fn spawn(kind: Kind, beds: &Beds) -> Result<()> {
+fn spawn(kind: Kind, wait_objects: &WaitObjects) -> Result<()> {
     if kind == Kind::Raw {
         return Ok(raw::spawn_sleeper()?);
     }
-    let beds = beds.clone();
+    let wait_objects = wait_objects.clone();
     let named = thread::Builder::new().name(kind.comm().to_owned()).stack_size(STACK);
-    named.spawn(move || live(kind, &beds))?;
+    named.spawn(move || run_forever(kind, &wait_objects))?;
     Ok(())
 }
 
 /// What a thread does for the rest of its life. Each wait is in a loop: a signal may end it.
-fn live(kind: Kind, beds: &Beds) {
+fn run_forever(kind: Kind, wait_objects: &WaitObjects) {
     loop {
         match kind {
             Kind::Epoll => {
-                let _ = beds.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE);
+                let _ = wait_objects.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE);
             }
             Kind::Read => {
-                let _ = (&*beds.empty_pipe).read(&mut [0]);
+                let _ = (&*wait_objects.empty_pipe).read(&mut [0]);
             }
             Kind::Nanosleep => thread::sleep(Duration::from_secs(3600)),
             Kind::Busy => hint::spin_loop(),
-            Kind::Churn => litter(),
+            Kind::Churn => run_short_lived_threads(),
             Kind::Main | Kind::Futex | Kind::Raw | Kind::Other => thread::park(),
         }
     }
 }
 
 /// Some threads are born and die. They are named after their parent, as the kernel does it.
-fn litter() {
-    let born = (0..LITTER).filter_map(|_| {
-        thread::Builder::new().stack_size(STACK).spawn(|| thread::sleep(LIFE)).ok()
+fn run_short_lived_threads() {
+    let threads = (0..SHORT_LIVED_THREADS).filter_map(|_| {
+        thread::Builder::new().stack_size(STACK).spawn(|| thread::sleep(SHORT_LIFETIME)).ok()
     });
-    for child in born.collect::<Vec<_>>() {
+    for child in threads.collect::<Vec<_>>() {
         let _ = child.join();
     }
 }
 
 /// Waits until every worker is where its kind belongs: asleep, or running if it is a busy one.
-fn settle(plan: &[(Kind, usize)], progress: &mut Progress) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait_until_in_place(plan: &[(Kind, usize)], progress: &mut Progress) -> Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        let placed = census::in_place()?;
+        let placed = thread_counts::in_place()?;
         let missing = |&(kind, planned): &(Kind, usize)| {
             let there = placed.get(&kind).copied().unwrap_or(0);
             (there < planned).then(|| format!("{there} of {planned} {}", kind.label()))
@@ -118,7 +119,7 @@ fn settle(plan: &[(Kind, usize)], progress: &mut Progress) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("after {PATIENCE:?}, only these threads are in place: {}", late.join(", "));
+            bail!("after {START_TIMEOUT:?}, only these threads are in place: {}", late.join(", "));
         }
         progress.tick(|| format!("waiting for the threads: {}", late.join(", ")));
         thread::sleep(Duration::from_millis(5));

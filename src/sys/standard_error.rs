@@ -17,7 +17,7 @@
 //!   does not: its room is a multiple of 256 bytes.)
 //! - A file on a local disk takes as long as the disk.
 //!
-//! On the way to a death these end by a timer ([`complain_and_die`]).
+//! On the way to a death these end by a timer ([`write_line_and_kill`]).
 
 // # Safety
 //
@@ -31,23 +31,23 @@ use core::ptr;
 use linux_raw_sys::{errno, general as k};
 
 use super::arch::{self, KernelMask};
-use super::{ALL, call, die, set_mask, timed_call};
+use super::{ALL, call, kill_process, set_mask, timed_call};
 use crate::errno::Errno;
 
 const STANDARD_ERROR: usize = 2;
 
 /// How long the process lives if a write on the way to its death waits after all.
-const LAST: [i64; 2] = [0, 100_000_000];
+const WRITE_LIMIT: [i64; 2] = [0, 100_000_000];
 
 /// Writes a line to standard error if there is room for it, and never waits for a reader.
 ///
 /// All signals but SIGSYS are blocked in this thread, so that no handler runs between two writes, and
 /// so that the SIGPIPE of a write can be taken back.
-pub(crate) fn complain(line: &[u8]) {
+pub(crate) fn write_line(line: &[u8]) {
     write(line, false);
 }
 
-/// Writes a line as [`complain`] does, and ends the process.
+/// Writes a line as [`write_line`] does, and ends the process.
 ///
 /// 1. Every signal is blocked, SIGSYS too. No handler runs from here on: it could leave by
 ///    siglongjmp(3), and so keep an inconsistent process alive. If a filter traps one of the calls that
@@ -56,11 +56,11 @@ pub(crate) fn complain(line: &[u8]) {
 ///    or for a supervisor that is a held thread (SECCOMP_RET_USER_NOTIF). It stays set, so that a tracer
 ///    that stops this thread at signal 33 does not keep the process.
 /// 3. The line is written, and the process is killed by signal 33.
-pub(crate) fn complain_and_die(line: &[u8]) -> ! {
+pub(crate) fn write_line_and_kill(line: &[u8]) -> ! {
     let _ = set_mask(ALL);
-    let bounded = kill_after(LAST).is_ok();
+    let bounded = kill_after(WRITE_LIMIT).is_ok();
     write(line, bounded);
-    die()
+    kill_process()
 }
 
 /// Has the kernel send SIGKILL to this process after this time (timer_create(2)).
@@ -113,7 +113,7 @@ fn write(line: &[u8], bounded: bool) {
     }
     let most = if kind == Kind::Terminal { 1 } else { rest.len() };
     // Ends: each turn writes at least one byte.
-    while !rest.is_empty() && has_room() {
+    while !rest.is_empty() && is_writable() {
         let piece = rest.get(..most).unwrap_or(rest);
         let written = match kind {
             Kind::Storage => write_plain(piece),
@@ -176,7 +176,7 @@ fn without_sigpipe(write: impl FnOnce() -> Result<usize, Errno>) -> Result<usize
 
 /// Asks ppoll(2), without waiting, whether standard error is writable. A pipe without a reader and a
 /// terminal that has hung up are not.
-fn has_room() -> bool {
+fn is_writable() -> bool {
     let mut file = k::pollfd { fd: STANDARD_ERROR as i32, events: k::POLLOUT as i16, revents: 0 };
     let at = ptr::from_mut(&mut file) as usize;
     // If the call is refused, `revents` stays 0.

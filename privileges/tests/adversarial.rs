@@ -205,8 +205,8 @@ fn permitted() -> privileges::CapabilitySet {
 
 /// Children that are forked just after the stop: what their descriptors lead to.
 #[test]
-fn no_child_has_a_way_out() {
-    isolated_as_root("no_child_has_a_way_out", WATCHDOG, || {
+fn no_child_leaves_the_new_root() {
+    isolated_as_root("no_child_leaves_the_new_root", WATCHDOG, || {
         static STOP: AtomicBool = AtomicBool::new(false);
         let counts = shared_words();
         let jail = jail();
@@ -216,7 +216,7 @@ fn no_child_has_a_way_out() {
                 // SAFETY: the child makes system calls only.
                 let pid = unsafe { libc::fork() };
                 if pid == 0 {
-                    look_for_a_way_out(counts);
+                    try_to_leave_the_root(counts);
                 }
                 // SAFETY: it takes numbers.
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
@@ -256,7 +256,7 @@ fn shared_words_at(at: usize) -> &'static [AtomicU32] {
     unsafe { std::slice::from_raw_parts(at as *const AtomicU32, 3) }
 }
 
-fn look_for_a_way_out(counts: &[AtomicU32]) -> ! {
+fn try_to_leave_the_root(counts: &[AtomicU32]) -> ! {
     counts[2].fetch_add(1, Ordering::SeqCst);
     // SAFETY: it touches no memory.
     if unsafe { libc::getuid() } == 65534 {

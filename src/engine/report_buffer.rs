@@ -2,7 +2,7 @@
 
 // # Safety
 //
-// `Records` owns an anonymous mapping and hands out the initialised part of it as a slice. The
+// `ReportBuffer` owns an anonymous mapping and hands out the initialised part of it as a slice. The
 // mapping is made and given back here and nowhere else.
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ use crate::sys;
 
 /// A fixed number of records in memory of their own, which no allocator knows of. It is there
 /// before the stop begins and can be read when the stop is over.
-pub(crate) struct Records<T: Copy> {
+pub(crate) struct ReportBuffer<T: Copy> {
     memory: Option<NonNull<T>>,
     bytes: usize,
     len: usize,
@@ -24,11 +24,11 @@ pub(crate) struct Records<T: Copy> {
 }
 
 // SAFETY: it owns its mapping as a Box<[T]> would; nothing in it belongs to a thread.
-unsafe impl<T: Copy + Send> Send for Records<T> {}
+unsafe impl<T: Copy + Send> Send for ReportBuffer<T> {}
 // SAFETY: shared access only reads.
-unsafe impl<T: Copy + Sync> Sync for Records<T> {}
+unsafe impl<T: Copy + Sync> Sync for ReportBuffer<T> {}
 
-impl<T: Copy> Records<T> {
+impl<T: Copy> ReportBuffer<T> {
     pub(crate) const EMPTY: Self = Self { memory: None, bytes: 0, len: 0, owns: PhantomData };
 
     /// Room for `capacity` records, every page of it present.
@@ -65,7 +65,7 @@ impl<T: Copy> Records<T> {
     }
 }
 
-impl<T: Copy> Records<T> {
+impl<T: Copy> ReportBuffer<T> {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
         match self.memory {
             // SAFETY: as above, and `self` is borrowed for as long as the slice.
@@ -75,7 +75,7 @@ impl<T: Copy> Records<T> {
     }
 }
 
-impl<T: Copy> Drop for Records<T> {
+impl<T: Copy> Drop for ReportBuffer<T> {
     fn drop(&mut self) {
         if let Some(memory) = self.memory {
             // SAFETY: the mapping is ours, and no code can hold a slice of what is dropped.
@@ -84,7 +84,7 @@ impl<T: Copy> Drop for Records<T> {
     }
 }
 
-impl<T: Copy + fmt::Debug> fmt::Debug for Records<T> {
+impl<T: Copy + fmt::Debug> fmt::Debug for ReportBuffer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.as_slice()).finish()
     }

@@ -13,7 +13,7 @@ use crate::verify::{self, Joined};
 
 /// The settings.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Surroundings {
+pub(crate) struct ExecutionContext {
     /// Kinds of which a new namespace is made.
     pub(crate) new_namespaces: Vec<Namespace>,
     /// Namespaces that are there.
@@ -26,7 +26,7 @@ pub(crate) struct Surroundings {
     pub(crate) timer_slack: Option<Duration>,
 }
 
-impl Surroundings {
+impl ExecutionContext {
     /// The kinds of namespaces that change.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = Namespace> {
         self.new_namespaces.iter().copied().chain(self.joined.iter().map(|(kind, _)| *kind))
@@ -78,32 +78,32 @@ pub(crate) fn link(kind: Namespace) -> &'static str {
 }
 
 /// What is made for a plan, which no thread is in yet.
-pub(crate) struct Made<'n> {
+pub(crate) struct Prepared<'n> {
     keyring: Option<SessionKeyring<'n>>,
     namespaces: [Option<NewNamespace>; Namespace::ALL.len()],
 }
 
 /// Something could not be made: a namespace, or else the keyring.
-pub(crate) struct NotMade {
+pub(crate) struct PrepareError {
     pub(crate) kind: Option<Namespace>,
     pub(crate) error: libpsx::Error,
 }
 
-impl<'n> Made<'n> {
+impl<'n> Prepared<'n> {
     /// Makes what the steps join. It does not allocate.
-    pub(crate) fn new(steps: &[Step], name: &'n CStr) -> Result<Self, NotMade> {
+    pub(crate) fn new(steps: &[Step], name: &'n CStr) -> Result<Self, PrepareError> {
         let keyring = steps
             .iter()
             .any(|step| matches!(step, Step::JoinKeyring))
             .then(|| process::new_session_keyring(name))
             .transpose()
-            .map_err(|error| NotMade { kind: None, error })?;
+            .map_err(|error| PrepareError { kind: None, error })?;
         let mut namespaces = [const { None }; Namespace::ALL.len()];
         for (place, kind) in namespaces.iter_mut().zip(Namespace::ALL) {
             let asked = |step: &Step| matches!(step, Step::NewNamespace(asked) if *asked == kind);
             if steps.iter().any(asked) {
                 let made = process::unshare(kind);
-                *place = Some(made.map_err(|error| NotMade { kind: Some(kind), error })?);
+                *place = Some(made.map_err(|error| PrepareError { kind: Some(kind), error })?);
             }
         }
         Ok(Self { keyring, namespaces })

@@ -123,8 +123,8 @@ fn without_any_proc() {
         // SAFETY: a string.
         assert_eq!(unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH) }, 0);
         assert!(std::fs::File::open("/proc/self/status").is_err());
-        let wish = Privileges::new().user("nobody").keep(Capability::CHOWN);
-        let applied = wish.plan().unwrap().apply().unwrap();
+        let settings = Privileges::new().user("nobody").keep(Capability::CHOWN);
+        let applied = settings.plan().unwrap().apply().unwrap();
         assert_eq!((applied.threads, applied.verified), (listed.len(), 0));
         for tid in listed {
             let name = std::ffi::CString::new(format!("{tid}/status")).unwrap();
