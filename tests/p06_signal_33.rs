@@ -18,10 +18,24 @@ const SIGNAL: usize = 33;
 struct Action {
     handler: usize,
     flags: usize,
+    #[cfg(not(any(target_arch = "riscv64", target_arch = "loongarch64")))]
     restorer: usize,
-    mask: u64,
+    mask: [usize; 8 / size_of::<usize>()],
 }
 
+impl Action {
+    const fn new(handler: usize, flags: usize) -> Self {
+        Self {
+            handler,
+            flags,
+            #[cfg(not(any(target_arch = "riscv64", target_arch = "loongarch64")))]
+            restorer: 0,
+            mask: [0; 8 / size_of::<usize>()],
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 unsafe extern "C" {
     fn restore_for_test();
 }
@@ -29,12 +43,20 @@ unsafe extern "C" {
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!("restore_for_test: mov $15, %rax", "syscall", options(att_syntax));
 
-/// Installs an action by the raw call, as libraries do that share the signal. Returns the old action.
+/// Installs an action by the raw call, as libraries do that share the signal; gives the old one. On other CPUs than x86-64
+/// the kernel brings the way back from a handler.
 fn install(handler: usize, flags: i32, mask: u64) -> Action {
-    const SA_RESTORER: usize = 0x0400_0000;
-    let restorer = restore_for_test as *const () as usize;
-    let new = Action { handler, flags: flags as u32 as usize | SA_RESTORER, restorer, mask };
-    let mut old = Action { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let mut new = Action::new(handler, flags as u32 as usize);
+    #[cfg(target_arch = "x86_64")]
+    {
+        const SA_RESTORER: usize = 0x0400_0000;
+        new.flags |= SA_RESTORER;
+        new.restorer = restore_for_test as *const () as usize;
+    }
+    for (index, word) in new.mask.iter_mut().enumerate() {
+        *word = (mask >> (index as u32 * usize::BITS)) as usize;
+    }
+    let mut old = Action::new(0, 0);
     // SAFETY: the handlers of this file make raw calls and store to atomics.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, &new, &mut old, 8) };
     assert_eq!(done, 0);

@@ -70,6 +70,36 @@
 //!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`NEXT_ROUND_WAIT`], and once for
 //!    each signal. `open` clears the word, and so does a thread whose wait expires; nothing depends on the
 //!    initiator's return.
+//!
+//! # On weakly ordered CPUs
+//!
+//! The argument above uses the language's memory model, not the order of x86-64, so it holds on aarch64, riscv64 and
+//! powerpc64 as it stands. An access to a word of the protocol is SeqCst: all threads agree on one order of these
+//! accesses, which is what 1 and 2 need. No ordering is weaker because x86-64 gives it for nothing. Three links
+//! remain that are not between two SeqCst accesses of user code:
+//!
+//! - *From a word to the kernel and back.* FUTEX_WAIT compares the word after it has announced the sleeper, and
+//!   FUTEX_WAKE looks for sleepers after the waker has changed the word. The kernel has a full barrier in each of the two
+//!   (the comment at the top of kernel/futex/waitwake.c), so a system call need not be a barrier itself, and on riscv64
+//!   and powerpc64 it is none.
+//! - *From the sender of a signal to its handler.* The first loads of the handler (where the shared memory is, the
+//!   table's mappings, whether another handler stands above) follow no load that could have seen the sender's stores.
+//!   The kernel queues a signal and takes it from the queue under one lock (`siglock`, kernel/signal.c), so what the
+//!   caller wrote before rt_tgsigqueueinfo(2) is there when the handler runs. From then on user code has the pair as
+//!   well: the caller's exchange of the entry to `Sent`, and the exchange by which its thread replaces that mark.
+//! - *Plain data.* Each kind has one writer at a time, and one pair of atomic accesses hands it over:
+//!
+//! | data | written by | handed over by | read by |
+//! |---|---|---|---|
+//! | the calls, their arguments, what the caller's own calls returned | caller | `publish`: store of `state` -> `await_plan`: load of `state` | held threads, until they report |
+//! | a thread's slot in the answers; memory to which its calls wrote | its thread | `report`: `state` - 1 -> `await_reports`: load of 0 | caller, until the report is dropped |
+//! | the caller's stack, to which the plan points | caller | `report` -> `await_reports`, as above | no thread after its report, so the caller may return |
+//! | length, cursor and order of the thread table; the scratch | owner of `lock` | `unlock`: store of 0 -> `try_lock`: exchange | the next owner |
+//! | a new mapping of the table, the shared memory, a page of actions | caller | release store of its address -> acquire load | handlers |
+//!
+//! Reports are read-modify-write operations, so the load of 0 is ordered after each of them and not only after the
+//! last one. The stamp, handler, flags and mask of an action are SeqCst, so the two loads of the stamp enclose the others
+//! on every CPU.
 
 use core::time::Duration;
 

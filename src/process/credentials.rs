@@ -8,10 +8,9 @@
 
 use core::fmt;
 
-use linux_raw_sys::general as k;
-
 use super::Operation;
 use crate::engine::call::ResultCheck;
+use crate::sys::arch;
 
 /// A user ID. It is never `(uid_t)-1`, which the kernel reserves for "unchanged".
 ///
@@ -200,7 +199,7 @@ fn group(id: impl Into<Change<Gid>>) -> usize {
 /// ```
 pub const fn set_all_uids(uid: Uid) -> Operation<'static> {
     let raw = uid.0 as usize;
-    Operation::new(k::__NR_setresuid, [raw, raw, raw, 0, 0, 0])
+    Operation::new(arch::SETRESUID, [raw, raw, raw, 0, 0, 0])
 }
 
 /// Sets the real, the effective and the saved group ID of every thread. The ID for file access follows the effective
@@ -214,7 +213,7 @@ pub const fn set_all_uids(uid: Uid) -> Operation<'static> {
 /// | EINVAL | the ID has no mapping in the user namespace |
 pub const fn set_all_gids(gid: Gid) -> Operation<'static> {
     let raw = gid.0 as usize;
-    Operation::new(k::__NR_setresgid, [raw, raw, raw, 0, 0, 0])
+    Operation::new(arch::SETRESGID, [raw, raw, raw, 0, 0, 0])
 }
 
 /// Sets the effective user ID, and with CAP_SETUID also the real and the saved one
@@ -232,7 +231,7 @@ pub const fn set_all_gids(gid: Gid) -> Operation<'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn setuid(uid: Uid) -> Operation<'static> {
-    Operation::new(k::__NR_setuid, [uid.0 as usize, 0, 0, 0, 0, 0])
+    Operation::new(arch::SETUID, [uid.0 as usize, 0, 0, 0, 0, 0])
 }
 
 /// Sets the effective group ID, and with CAP_SETGID also the real and the saved one
@@ -250,7 +249,7 @@ pub const fn setuid(uid: Uid) -> Operation<'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn setgid(gid: Gid) -> Operation<'static> {
-    Operation::new(k::__NR_setgid, [gid.0 as usize, 0, 0, 0, 0, 0])
+    Operation::new(arch::SETGID, [gid.0 as usize, 0, 0, 0, 0, 0])
 }
 
 /// Sets the real and effective user IDs, and the saved one by the rules of
@@ -270,7 +269,7 @@ pub fn setreuid(
     real: impl Into<Change<Uid>>,
     effective: impl Into<Change<Uid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setreuid, [user(real), user(effective), 0, 0, 0, 0])
+    Operation::new(arch::SETREUID, [user(real), user(effective), 0, 0, 0, 0])
 }
 
 /// Sets the real and effective group IDs, and the saved one by the rules of
@@ -289,7 +288,7 @@ pub fn setregid(
     real: impl Into<Change<Gid>>,
     effective: impl Into<Change<Gid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setregid, [group(real), group(effective), 0, 0, 0, 0])
+    Operation::new(arch::SETREGID, [group(real), group(effective), 0, 0, 0, 0])
 }
 
 /// Sets the real, effective and saved user IDs ([setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html)).
@@ -302,7 +301,7 @@ pub fn setresuid(
     effective: impl Into<Change<Uid>>,
     saved: impl Into<Change<Uid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setresuid, [user(real), user(effective), user(saved), 0, 0, 0])
+    Operation::new(arch::SETRESUID, [user(real), user(effective), user(saved), 0, 0, 0])
 }
 
 /// Sets the real, effective and saved group IDs ([setresgid(2)](https://man7.org/linux/man-pages/man2/setresgid.2.html)).
@@ -324,7 +323,7 @@ pub fn setresgid(
     effective: impl Into<Change<Gid>>,
     saved: impl Into<Change<Gid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setresgid, [group(real), group(effective), group(saved), 0, 0, 0])
+    Operation::new(arch::SETRESGID, [group(real), group(effective), group(saved), 0, 0, 0])
 }
 
 /// Sets the user ID that the kernel checks for file access
@@ -342,8 +341,7 @@ pub fn setresgid(
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn setfsuid(uid: impl Into<Change<Uid>>) -> Operation<'static> {
-    Operation::new(k::__NR_setfsuid, [user(uid), 0, 0, 0, 0, 0])
-        .result_check(ResultCheck::AnySuccess)
+    Operation::new(arch::SETFSUID, [user(uid), 0, 0, 0, 0, 0]).result_check(ResultCheck::AnySuccess)
 }
 
 /// Sets the group ID that the kernel checks for file access, as [`setfsuid`] does for the user ID
@@ -356,7 +354,7 @@ pub fn setfsuid(uid: impl Into<Change<Uid>>) -> Operation<'static> {
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
-    Operation::new(k::__NR_setfsgid, [group(gid), 0, 0, 0, 0, 0])
+    Operation::new(arch::SETFSGID, [group(gid), 0, 0, 0, 0, 0])
         .result_check(ResultCheck::AnySuccess)
 }
 
@@ -378,5 +376,5 @@ pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn setgroups(groups: &[Gid]) -> Operation<'_> {
-    Operation::new(k::__NR_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
+    Operation::new(arch::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
 }

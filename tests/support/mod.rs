@@ -38,8 +38,7 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
         body();
         end(0);
     }
-    let program = std::env::current_exe().expect("the test's own path");
-    let mut child = Command::new(program)
+    let mut child = itself()
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(CASE, name)
         .stdin(Stdio::null())
@@ -85,8 +84,20 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
     (status, output)
 }
 
-/// Ends this process at once. `std::process::exit` is not suitable while another thread makes broadcasts: see
-/// `libpsx::docs::limitations`, "Signals".
+/// This test run, to be started again: through the command in PSX_RUNNER, if it is set (an emulator of another CPU, whose
+/// programs the kernel cannot start).
+fn itself() -> Command {
+    let program = std::env::current_exe().expect("the test's own path");
+    let runner = std::env::var("PSX_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(first) = words.next() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(words).arg(program);
+    command
+}
+
+/// Ends this process as it stands. `std::process::exit` will not do while another thread makes
+/// broadcasts: see `libpsx::docs::limitations`, "Signals".
 pub fn end(code: i32) -> ! {
     let _ = std::io::stdout().flush();
     // SAFETY: _exit(2) touches no memory.
