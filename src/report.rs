@@ -180,7 +180,7 @@ pub enum ExemptReason {
     IoWorker,
     /// The submission-queue thread of an io_uring, or a worker that could be one; see [`Report::sqpoll`].
     SqPoll,
-    /// Another kernel worker that lives in this process (vhost).
+    /// Another kernel worker that lives in this process (vhost, KVM).
     UserWorker,
 }
 
