@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use libpsx::{Error, ExemptReason, Obstacle, Report};
+use libpsx::{Error, Report, SkipReason, UnreachableReason};
 use support::{
     LONG, add_filter, all_have_filters, block_all, filter, isolated, laid_over, no_new_privs,
     prepared, proc, set_slack, skipped, sleepers, until, watchdog,
@@ -93,11 +93,11 @@ fn io_uring(sqpoll: bool, idle: u32) -> bool {
 }
 
 /// Every thread but these has the new state, these are exempt, and each has one of the reasons.
-fn all_but(workers: &BTreeMap<i32, u32>, report: &Report, reasons: &[ExemptReason]) {
+fn all_but(workers: &BTreeMap<i32, u32>, report: &Report, reasons: &[SkipReason]) {
     for tid in workers.keys() {
-        let exempt = report.exempt().iter().find(|exempt| exempt.tid() == *tid);
-        let exempt = exempt.unwrap_or_else(|| panic!("{tid} of {workers:x?}: {report:?}"));
-        assert!(reasons.contains(&exempt.reason()), "{report:?}");
+        let skipped = report.skipped().iter().find(|task| task.tid() == *tid);
+        let skipped = skipped.unwrap_or_else(|| panic!("{tid} of {workers:x?}: {report:?}"));
+        assert!(reasons.contains(&skipped.reason()), "{report:?}");
     }
     assert_eq!(report.threads() + workers.len(), proc::tids().len(), "{workers:x?} {report:?}");
 }
@@ -126,7 +126,7 @@ fn io_workers_are_exempt(sqpoll: bool, idle: u32) {
     no_new_privs().unwrap();
     for count in 1..=10 {
         let report = add_filter(watchdog(LONG)).unwrap();
-        all_but(&workers, &report, &[ExemptReason::IoWorker, ExemptReason::SqPoll]);
+        all_but(&workers, &report, &[SkipReason::IoWorker, SkipReason::SqPoll]);
         let mut seen = proc::field_in_every_thread("Seccomp_filters");
         seen.retain(|tid, _| !workers.contains_key(tid));
         assert!(seen.values().all(|value| *value == count.to_string()), "{seen:?}");
@@ -162,7 +162,7 @@ fn sleeping_workers_are_exempt_without_a_version() {
         until(|| !workers().is_empty() && asleep());
         for value in 1..=10 {
             let report = set_slack(value).unwrap();
-            all_but(&workers(), &report, &[ExemptReason::IoWorker, ExemptReason::SqPoll]);
+            all_but(&workers(), &report, &[SkipReason::IoWorker, SkipReason::SqPoll]);
         }
     });
 }
@@ -184,7 +184,7 @@ fn vhost_worker_is_exempt() {
         println!("{workers:x?}");
         for value in 1..=10 {
             let report = set_slack(value).unwrap();
-            all_but(&workers, &report, &[ExemptReason::UserWorker]);
+            all_but(&workers, &report, &[SkipReason::UserWorker]);
         }
     });
 }
@@ -207,7 +207,11 @@ fn is_named(tid: i32) {
         let error = add_filter(SHORT).unwrap_err();
         let Error::Unreachable(threads) = &error else { panic!("{error}") };
         let [thread] = threads.threads() else { panic!("{error}") };
-        assert_eq!((thread.tid(), thread.obstacle()), (tid, Obstacle::SignalBlocked), "{error}");
+        assert_eq!(
+            (thread.tid(), thread.reason()),
+            (tid, UnreachableReason::SignalBlocked),
+            "{error}"
+        );
         all_have_filters(0);
     }
 }
@@ -273,7 +277,7 @@ fn running_thread_is_no_worker_without_a_version() {
         if pretend(tid, PF_IO_WORKER | PF_USER_WORKER) {
             let error = support::slack(5);
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            let error = unsafe { error.deadline(SHORT).run() }.unwrap_err();
+            let error = unsafe { error.deadline(SHORT).execute_with_report() }.unwrap_err();
             let Error::Unreachable(threads) = &error else { panic!("{error}") };
             assert!(threads.threads().iter().any(|thread| thread.tid() == tid), "{error}");
         }
@@ -363,7 +367,7 @@ mod virtual_cpu {
                 let workers = workers();
                 println!("{workers:x?}");
                 for value in 1..=10 {
-                    all_but(&workers, &set_slack(value).unwrap(), &[ExemptReason::UserWorker]);
+                    all_but(&workers, &set_slack(value).unwrap(), &[SkipReason::UserWorker]);
                 }
             }
         });
