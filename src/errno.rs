@@ -20,6 +20,7 @@ impl Errno {
     pub(crate) const NFILE: Self = Self(errno::ENFILE as i32);
     pub(crate) const NOENT: Self = Self(errno::ENOENT as i32);
     pub(crate) const NOMEM: Self = Self(errno::ENOMEM as i32);
+    pub(crate) const NOSYS: Self = Self(errno::ENOSYS as i32);
     pub(crate) const PERM: Self = Self(errno::EPERM as i32);
     pub(crate) const TOOBIG: Self = Self(errno::E2BIG as i32);
     pub(crate) const SRCH: Self = Self(errno::ESRCH as i32);

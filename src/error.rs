@@ -374,6 +374,7 @@ pub struct UnreachableThreads {
     pub(crate) deadline: Duration,
     pub(crate) total: usize,
     pub(crate) threads: Records<UnreachableThread>,
+    pub(crate) emulated: bool,
 }
 
 impl UnreachableThreads {
@@ -381,6 +382,13 @@ impl UnreachableThreads {
     /// come and go faster than they can be stopped; or the deadline passed while the threads were looked for.
     pub const fn total(&self) -> usize {
         self.total
+    }
+
+    /// Returns whether an emulator of this CPU (qemu-user and the like) runs the program: the executable file of this
+    /// process, as the kernel has it, is for another CPU. Threads of the emulator itself cannot be stopped, and cannot be
+    /// told from threads of the program; see CAVEATS.md.
+    pub const fn is_emulated(&self) -> bool {
+        self.emulated
     }
 
     /// Each of them, as it was found when the last attempt ended. (Empty, with a `total`, only if
@@ -402,7 +410,15 @@ impl fmt::Display for UnreachableThreads {
         for (i, thread) in self.threads().iter().take(NAMED).enumerate() {
             write!(f, "{} {thread}", if i == 0 { ":" } else { "," })?;
         }
-        if self.total > NAMED { f.write_str(", ...") } else { Ok(()) }
+        if self.total > NAMED {
+            f.write_str(", ...")?;
+        }
+        if self.emulated {
+            f.write_str(
+                "; an emulator of this CPU runs the program, and no signal reaches a thread of the emulator itself",
+            )?;
+        }
+        Ok(())
     }
 }
 

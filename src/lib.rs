@@ -43,9 +43,9 @@
 //! The signal with number 33 stops the threads. glibc and musl use it too, for their own setuid(3), and go on to do so. See
 //! [`docs::limitations`] for what a program must not do beside a call, and for what a seccomp filter must allow.
 #![no_std]
-#![cfg_attr(not(target_os = "linux"), allow(unused))]
+#![cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(unused))]
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 compile_error!("libpsx is for Linux: other kernels keep credentials per process");
 
 #[cfg(feature = "std")]

@@ -30,6 +30,7 @@ type PthreadCreate =
 
 #[link(name = "c")]
 unsafe extern "C" {
+    #[cfg_attr(target_os = "android", link_name = "__errno")]
     fn __errno_location() -> *mut c_int;
     fn syscall(nr: c_long, ...) -> c_long;
     fn pthread_create(
@@ -41,8 +42,7 @@ unsafe extern "C" {
 }
 
 const EINVAL: c_int = 22;
-#[cfg(target_arch = "x86_64")]
-const GETTID: c_long = 186;
+const GETTID: c_long = linux_raw_sys::general::__NR_gettid as c_long;
 
 /// `psx_sensitivity_t`. (The crate's own process-wide setting begins elsewhere.)
 static SENSITIVITY: AtomicU8 = AtomicU8::new(Sensitivity::Ignore as u8);
@@ -112,14 +112,23 @@ pub unsafe extern "C" fn psx_syscall6(
 /// What the macro `psx_syscall()` of the original header comes to: the call's arguments, then 6, 5,
 /// 4 ... down to 0. So the seventh value after the call's number says how many there are.
 ///
-/// The header declares it variadic, `long __psx_syscall(long, ...)`. No more than eight values are
-/// read, each a `long` or a pointer, and there the CPU's calling convention passes variadic
-/// arguments as it passes named ones: on x86-64 six in registers, the last two on the stack (System
-/// V ABI, AMD64 supplement, 3.2.3 and 3.5.7: a variadic call differs in AL alone).
+/// The header declares it variadic, `long __psx_syscall(long, ...)`. No more than eight values are read, each a `long`
+/// or a pointer. Each of these calling conventions passes variadic arguments of that kind as it passes named ones, and
+/// the caller passes eight or more, so a function of eight named arguments finds them:
+///
+/// | CPU | in registers | on the stack | why a variadic call does not differ |
+/// |---|---|---|---|
+/// | x86-64 | 6 | 2 | System V ABI, AMD64 supplement, 3.5.7: only AL is set besides |
+/// | aarch64 | 8 | 0 | AAPCS64, appendix B: the base rules apply (Apple's and Windows' differ) |
+/// | riscv64 | 8 | 0 | RISC-V calling convention: only arguments of two registers' size are aligned |
+/// | loongarch64 | 8 | 0 | LoongArch ABI: the same |
+/// | powerpc64le | 8 | 0 | ELF ABI v2, 2.2.3.3: the caller also reserves memory for them |
+/// | s390x | 5 | 3 | zSeries ELF ABI, 1.2: no distinction for integers |
+/// | arm | 4 | 4 | AAPCS32, 6.1: the base standard, which differs for floating-point values alone |
+/// | 32-bit x86 | 0 | 8 | System V ABI, i386 supplement, 2.2.3: no distinction |
 ///
 /// # Safety
 /// See [`libpsx::syscall6`].
-#[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __psx_syscall(
     nr: c_long,
@@ -214,25 +223,53 @@ pub unsafe extern "C" fn __wrap_pthread_create(
     unsafe { real(thread, attr, body, arg) }
 }
 
-/// `__real_pthread_create`, which the linker makes of `pthread_create` if it was told to wrap it.
-/// (What it makes of `pthread_create` is ourselves then.) There is no such symbol otherwise, so it
-/// has to be weak; and because a weak one fetches nothing out of a static libc, thrd_create(3),
-/// which stands on it, is mentioned besides.
+/// `__real_pthread_create`, which the linker makes of `pthread_create` if it was told to wrap it. (What it makes of
+/// `pthread_create` is ourselves then.) There is no such symbol otherwise, so it has to be weak; and because a weak one
+/// fetches nothing out of a static libc, thrd_create(3), which stands on it, is mentioned besides.
 fn wrapped_pthread_create() -> Option<PthreadCreate> {
-    let address: usize;
-    // SAFETY: reads an entry of the global offset table.
-    unsafe {
-        core::arch::asm!(
-            ".weak __real_pthread_create",
-            "mov {0}, qword ptr [rip + thrd_create@GOTPCREL]",
-            "mov {0}, qword ptr [rip + __real_pthread_create@GOTPCREL]",
-            out(reg) address,
-            options(nostack, pure, readonly, preserves_flags),
-        );
+    unsafe extern "C" {
+        static psx_wrapped_pthread_create: Option<PthreadCreate>;
     }
-    // SAFETY: null is None, and anything else is the C library's function.
-    unsafe { core::mem::transmute::<usize, Option<PthreadCreate>>(address) }
+    // SAFETY: the loader has written it: null is None, and anything else is the C library's function.
+    unsafe { (&raw const psx_wrapped_pthread_create).read() }
 }
+
+/// A word that the linker or the loader fills in. Rust has no words for a weak symbol.
+macro_rules! weak_pointer {
+    ($word:literal, $size:literal) => {
+        core::arch::global_asm!(
+            ".weak __real_pthread_create",
+            ".hidden psx_wrapped_pthread_create",
+            ".globl psx_wrapped_pthread_create",
+            ".pushsection .data.rel.ro.psx, \"aw\"",
+            concat!(".balign ", $size),
+            "psx_wrapped_pthread_create:",
+            concat!($word, " __real_pthread_create"),
+            mention!($word),
+            ".popsection",
+        );
+    };
+}
+
+#[cfg(not(target_os = "android"))]
+macro_rules! mention {
+    ($word:literal) => {
+        concat!($word, " thrd_create")
+    };
+}
+
+/// bionic has had thrd_create(3) since API level 30, and programs there are linked dynamically.
+#[cfg(target_os = "android")]
+macro_rules! mention {
+    ($word:literal) => {
+        ""
+    };
+}
+
+#[cfg(target_pointer_width = "64")]
+weak_pointer!(".8byte", "8");
+#[cfg(target_pointer_width = "32")]
+weak_pointer!(".4byte", "4");
 
 // If libpsx is built together with the rest of the workspace, another member has turned its feature `std` on, and the
 // standard library brings both of these.

@@ -34,6 +34,16 @@ pub const NATIVE: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xc000_00b7)
 } else if cfg!(target_arch = "riscv64") {
     Some(0xc000_00f3)
+} else if cfg!(target_arch = "loongarch64") {
+    Some(0xc000_0102)
+} else if cfg!(all(target_arch = "powerpc64", target_endian = "little")) {
+    Some(0xc000_0015)
+} else if cfg!(target_arch = "s390x") {
+    Some(0x8000_0016)
+} else if cfg!(all(target_arch = "arm", target_endian = "little")) {
+    Some(0x4000_0028)
+} else if cfg!(target_arch = "x86") {
+    Some(0x4000_0003)
 } else {
     None
 };

@@ -108,17 +108,52 @@ fn die() -> ! {
     unsafe { libc::syscall(libc::SYS_exit_group, 128 + SIGNAL) };
     // A filter has forbidden all of these. The signal of this instruction is blocked, so the kernel kills for it.
     loop {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: it has no operand.
-        unsafe {
-            std::arch::asm!("ud2")
-        };
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: it has no operand.
-        unsafe {
-            std::arch::asm!("udf #0")
-        };
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        std::process::abort();
+        // SAFETY: it has no operand but a number.
+        unsafe { std::arch::asm!(trap!()) };
     }
 }
+
+/// An instruction that is none, or that traps.
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+macro_rules! trap {
+    () => {
+        "ud2"
+    };
+}
+
+#[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
+macro_rules! trap {
+    () => {
+        "udf #0"
+    };
+}
+
+#[cfg(target_arch = "riscv64")]
+macro_rules! trap {
+    () => {
+        "unimp"
+    };
+}
+
+#[cfg(target_arch = "powerpc64")]
+macro_rules! trap {
+    () => {
+        "trap"
+    };
+}
+
+#[cfg(target_arch = "s390x")]
+macro_rules! trap {
+    () => {
+        ".short 0"
+    };
+}
+
+#[cfg(target_arch = "loongarch64")]
+macro_rules! trap {
+    () => {
+        "break 0"
+    };
+}
+
+use trap;

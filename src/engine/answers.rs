@@ -32,8 +32,8 @@ impl Form {
 
 const WORD: usize = size_of::<usize>();
 
-/// No address of any process: EFAULT.
-const NOWHERE: usize = 1 << (usize::BITS - 1);
+/// The last page of all addresses, which belongs to no process: EFAULT.
+const NOWHERE: usize = !0xfff;
 
 /// The value of a call that was not made. No call returns it.
 const NOT_MADE: isize = isize::MIN;

@@ -7,7 +7,7 @@ use linux_raw_sys::prctl as p;
 use crate::errno::Errno;
 use crate::error::{CallFailure, RefusalReason};
 use crate::sys;
-use crate::sys::arch;
+use crate::sys::arch::{self, Timed};
 use crate::sys::names;
 
 /// What counts as the same result in another thread.
@@ -71,9 +71,9 @@ impl Call {
         args
     }
 
-    /// Returns the number as the kernel reads it (`do_syscall_64` takes an int), without the x32 bit.
-    fn number(&self) -> u32 {
-        self.nr as u32 & !arch::X32_BIT
+    /// Returns the number as the kernel reads it.
+    const fn number(&self) -> u32 {
+        arch::call_number(self.nr)
     }
 
     /// Returns the name in the kernel's table, for a message.
@@ -168,46 +168,55 @@ impl Call {
     /// Returns why the call is refused, if it is refused in every process.
     pub(crate) fn refusal(&self) -> Option<RefusalReason> {
         let [first, second, third, fourth, fifth, sixth] = self.args;
-        if self.nr as u32 & arch::X32_BIT != 0 && (512..=547).contains(&self.number()) {
-            // x32's own variants: among them execve, rt_sigaction, rt_sigreturn, sigaltstack.
+        if arch::is_other_abi(self.nr) {
             return Some(RefusalReason::LeavesHandler);
         }
-        Some(match self.number() {
-            k::__NR_fork | k::__NR_vfork | k::__NR_clone | k::__NR_clone3 => {
-                RefusalReason::CreatesTask
-            }
+        let number = self.number();
+        let is = |call: Timed| number == call.plain || number == call.wide;
+        Some(match number {
+            k::__NR_clone | k::__NR_clone3 => RefusalReason::CreatesTask,
+            _ if arch::FORKS.contains(&number) => RefusalReason::CreatesTask,
             k::__NR_execve | k::__NR_execveat | k::__NR_exit | k::__NR_exit_group => {
                 RefusalReason::EndsThread
             }
             k::__NR_rt_sigreturn | k::__NR_restart_syscall => RefusalReason::LeavesHandler,
-            // Outside the kernel's own code uretprobe raises SIGILL, and uprobe fails.
-            k::__NR_uretprobe | NR_UPROBE => RefusalReason::LeavesHandler,
+            _ if arch::LEAVES_HANDLER.contains(&number) => RefusalReason::LeavesHandler,
             k::__NR_rt_sigprocmask | k::__NR_sigaltstack => RefusalReason::ChangesSignalState,
+            _ if arch::CHANGES_SIGNALS.contains(&number) => RefusalReason::ChangesSignalState,
             k::__NR_rt_sigaction if first as i32 == sys::SIGNAL => {
                 RefusalReason::ChangesSignalState
             }
+            _ if arch::OLD_SIGACTIONS.contains(&number) && first as i32 == sys::SIGNAL => {
+                RefusalReason::ChangesSignalState
+            }
             // With a mask of its own such a call lets handlers run in a held thread, ours among them.
-            k::__NR_ppoll if fourth != 0 => RefusalReason::ChangesSignalState,
             k::__NR_epoll_pwait | k::__NR_epoll_pwait2 | k::__NR_io_uring_enter if fifth != 0 => {
                 RefusalReason::ChangesSignalState
             }
-            k::__NR_pselect6 | k::__NR_io_pgetevents if sixth != 0 => {
+            _ if is(arch::PPOLL) && fourth != 0 => RefusalReason::ChangesSignalState,
+            _ if (is(arch::PSELECT6) || is(arch::IO_PGETEVENTS)) && sixth != 0 => {
                 RefusalReason::ChangesSignalState
             }
-            k::__NR_rt_sigsuspend | k::__NR_pause => RefusalReason::WaitsForSignal,
-            k::__NR_rt_sigtimedwait if third == 0 => RefusalReason::WaitsForSignal,
+            k::__NR_rt_sigsuspend => RefusalReason::WaitsForSignal,
+            _ if arch::PAUSES.contains(&number) => RefusalReason::WaitsForSignal,
+            _ if is(arch::RT_SIGTIMEDWAIT) && third == 0 => RefusalReason::WaitsForSignal,
             // Without descriptors and without a timeout these wait for a signal, as pause(2) does.
-            k::__NR_poll if second as u32 == 0 && (third as i32) < 0 => {
+            _ if arch::POLL == Some(number) && second as u32 == 0 && (third as i32) < 0 => {
                 RefusalReason::WaitsForSignal
             }
-            k::__NR_ppoll if second as u32 == 0 && third == 0 => RefusalReason::WaitsForSignal,
-            k::__NR_select | k::__NR_pselect6 if first as i32 == 0 && fifth == 0 => {
+            _ if is(arch::PPOLL) && second as u32 == 0 && third == 0 => {
+                RefusalReason::WaitsForSignal
+            }
+            _ if (arch::SELECT == Some(number) || is(arch::PSELECT6))
+                && first as i32 == 0
+                && fifth == 0 =>
+            {
                 RefusalReason::WaitsForSignal
             }
             k::__NR_set_tid_address | k::__NR_set_robust_list | k::__NR_rseq => {
                 RefusalReason::ReplacesThreadState
             }
-            k::__NR_arch_prctl if replaces_thread_state(first as u32) => {
+            _ if arch::replaces_thread_state(number, self.args) => {
                 RefusalReason::ReplacesThreadState
             }
             k::__NR_seccomp if first as u32 == SECCOMP_SET_MODE_STRICT => {
@@ -227,9 +236,6 @@ impl Call {
     }
 }
 
-/// The system call that the kernel's own code for a probe makes (arch/x86/entry/syscalls/syscall_64.tbl,
-/// since Linux 6.18).
-const NR_UPROBE: u32 = 336;
 const SECCOMP_SET_MODE_STRICT: u32 = 0;
 const SECCOMP_SET_MODE_FILTER: u32 = 1;
 const SECCOMP_FILTER_FLAG_TSYNC: u32 = 1 << 0;
@@ -249,10 +255,4 @@ const NAMESPACES: u32 = k::CLONE_NEWNS
 /// /proc/PID/ns/, and any number of kinds for a pidfd. If it is 0, the descriptor alone decides.
 fn joins_pid_namespace(fd: i32, kinds: u32) -> bool {
     kinds & k::CLONE_NEWPID != 0 || kinds == 0 && sys::may_be_pid_namespace(fd)
-}
-
-/// Codes of arch_prctl(2): ARCH_SET_GS, ARCH_SET_FS, and the ARCH_SHSTK_* family except
-/// ARCH_SHSTK_STATUS (arch/x86/include/uapi/asm/prctl.h).
-fn replaces_thread_state(code: u32) -> bool {
-    matches!(code, 0x1001 | 0x1002 | 0x5001..=0x5004)
 }

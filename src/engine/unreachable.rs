@@ -24,7 +24,7 @@ fn reason(entry: &Entry) -> usize {
 
 /// The threads could not be listed within the deadline, so none can be named.
 pub(super) const fn unknown(deadline: Duration) -> UnreachableThreads {
-    UnreachableThreads { deadline, total: 0, threads: Records::EMPTY }
+    UnreachableThreads { deadline, total: 0, threads: Records::EMPTY, emulated: false }
 }
 
 /// The threads that were not held when the last round ended, and still would not be; none if all of them are gone.
@@ -87,5 +87,5 @@ fn name_those(
         threads.push(UnreachableThread { tid: task.tid, name, state, reason: obstacle });
         Ok(())
     });
-    UnreachableThreads { deadline, total, threads }
+    UnreachableThreads { deadline, total, threads, emulated: tasks.is_emulated() }
 }

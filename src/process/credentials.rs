@@ -8,10 +8,9 @@
 
 use core::fmt;
 
-use linux_raw_sys::general as k;
-
 use super::Operation;
 use crate::engine::call::ResultCheck;
+use crate::sys::arch;
 
 /// A user ID. It is never `(uid_t)-1`, which the kernel reserves for "unchanged".
 ///
@@ -195,7 +194,7 @@ fn group(id: impl Into<Change<Gid>>) -> usize {
 /// ```
 pub const fn set_all_uids(uid: Uid) -> Operation<'static> {
     let raw = uid.0 as usize;
-    Operation::new(k::__NR_setresuid, [raw, raw, raw, 0, 0, 0])
+    Operation::new(arch::SETRESUID, [raw, raw, raw, 0, 0, 0])
 }
 
 /// Makes this group the real, the effective and the saved one of every thread; the ID for file access follows the
@@ -205,7 +204,7 @@ pub const fn set_all_uids(uid: Uid) -> Operation<'static> {
 /// EINVAL if the ID has no mapping in the user namespace. [`set_all_uids`] has an example.
 pub const fn set_all_gids(gid: Gid) -> Operation<'static> {
     let raw = gid.0 as usize;
-    Operation::new(k::__NR_setresgid, [raw, raw, raw, 0, 0, 0])
+    Operation::new(arch::SETRESGID, [raw, raw, raw, 0, 0, 0])
 }
 
 /// Sets the effective user ID; with CAP_SETUID also the real and the saved one. setuid(2): EAGAIN,
@@ -218,7 +217,7 @@ pub const fn set_all_gids(gid: Gid) -> Operation<'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn setuid(uid: Uid) -> Operation<'static> {
-    Operation::new(k::__NR_setuid, [uid.0 as usize, 0, 0, 0, 0, 0])
+    Operation::new(arch::SETUID, [uid.0 as usize, 0, 0, 0, 0, 0])
 }
 
 /// Sets the effective group ID; with CAP_SETGID also the real and the saved one. setgid(2): EINVAL,
@@ -231,7 +230,7 @@ pub const fn setuid(uid: Uid) -> Operation<'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn setgid(gid: Gid) -> Operation<'static> {
-    Operation::new(k::__NR_setgid, [gid.0 as usize, 0, 0, 0, 0, 0])
+    Operation::new(arch::SETGID, [gid.0 as usize, 0, 0, 0, 0, 0])
 }
 
 /// Sets the real and effective user IDs, and the saved one as setreuid(2) says. EAGAIN, EINVAL, EPERM.
@@ -246,7 +245,7 @@ pub fn setreuid(
     real: impl Into<Change<Uid>>,
     effective: impl Into<Change<Uid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setreuid, [user(real), user(effective), 0, 0, 0, 0])
+    Operation::new(arch::SETREUID, [user(real), user(effective), 0, 0, 0, 0])
 }
 
 /// Sets the real and effective group IDs, and the saved one as setregid(2) says. EINVAL, EPERM.
@@ -255,7 +254,7 @@ pub fn setregid(
     real: impl Into<Change<Gid>>,
     effective: impl Into<Change<Gid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setregid, [group(real), group(effective), 0, 0, 0, 0])
+    Operation::new(arch::SETREGID, [group(real), group(effective), 0, 0, 0, 0])
 }
 
 /// Sets the real, effective and saved user IDs. setresuid(2): EAGAIN, EINVAL, EPERM. [`Unchanged`] has an
@@ -265,7 +264,7 @@ pub fn setresuid(
     effective: impl Into<Change<Uid>>,
     saved: impl Into<Change<Uid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setresuid, [user(real), user(effective), user(saved), 0, 0, 0])
+    Operation::new(arch::SETRESUID, [user(real), user(effective), user(saved), 0, 0, 0])
 }
 
 /// Sets the real, effective and saved group IDs. setresgid(2): EINVAL, EPERM. [`Unchanged`] has an example. If
@@ -275,7 +274,7 @@ pub fn setresgid(
     effective: impl Into<Change<Gid>>,
     saved: impl Into<Change<Gid>>,
 ) -> Operation<'static> {
-    Operation::new(k::__NR_setresgid, [group(real), group(effective), group(saved), 0, 0, 0])
+    Operation::new(arch::SETRESGID, [group(real), group(effective), group(saved), 0, 0, 0])
 }
 
 /// Sets the user ID that the kernel checks for file access. [`Unchanged`] only asks.
@@ -291,13 +290,12 @@ pub fn setresgid(
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn setfsuid(uid: impl Into<Change<Uid>>) -> Operation<'static> {
-    Operation::new(k::__NR_setfsuid, [user(uid), 0, 0, 0, 0, 0])
-        .result_check(ResultCheck::AnySuccess)
+    Operation::new(arch::SETFSUID, [user(uid), 0, 0, 0, 0, 0]).result_check(ResultCheck::AnySuccess)
 }
 
 /// Sets the group ID that the kernel checks for file access, as [`setfsuid`] does for the user ID. setfsgid(2).
 pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
-    Operation::new(k::__NR_setfsgid, [group(gid), 0, 0, 0, 0, 0])
+    Operation::new(arch::SETFSGID, [group(gid), 0, 0, 0, 0, 0])
         .result_check(ResultCheck::AnySuccess)
 }
 
@@ -311,5 +309,5 @@ pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn setgroups(groups: &[Gid]) -> Operation<'_> {
-    Operation::new(k::__NR_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
+    Operation::new(arch::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])
 }

@@ -12,6 +12,7 @@ use crate::engine::call::{Call, ResultCheck};
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::report::Report;
+use crate::sys::arch;
 use crate::transaction::{Asked, Transaction};
 
 /// Real, effective and saved id, and the one that counts for files.
@@ -108,12 +109,12 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
     };
     let unchanged = u32::MAX as usize;
     let (nr, args, own) = match number {
-        0 => (k::__NR_getresuid, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
-        1 => (k::__NR_getresgid, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
-        2 => (k::__NR_getgroups, [groups, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
+        0 => (arch::GETRESUID, [USERS, USERS + 4, USERS + 8, 0, 0, 0], 0b111),
+        1 => (arch::GETRESGID, [GROUPS, GROUPS + 4, GROUPS + 8, 0, 0, 0], 0b111),
+        2 => (arch::GETGROUPS, [groups, SUPPLEMENTARY, 0, 0, 0, 0], 0b10),
         3 => (k::__NR_capget, [HEADER.as_ptr() as usize, SETS, 0, 0, 0, 0], 0b10),
-        4 => (k::__NR_setfsuid, [unchanged, 0, 0, 0, 0, 0], 0),
-        5 => (k::__NR_setfsgid, [unchanged, 0, 0, 0, 0, 0], 0),
+        4 => (arch::SETFSUID, [unchanged, 0, 0, 0, 0, 0], 0),
+        5 => (arch::SETFSGID, [unchanged, 0, 0, 0, 0, 0], 0),
         6 => prctl(p::PR_GET_NO_NEW_PRIVS, [0, 0]),
         7 => prctl(p::PR_GET_SECUREBITS, [0, 0]),
         bounding if bounding < SINGLE + NUMBERS => {
@@ -227,7 +228,7 @@ impl Identity<'_> {
             effective: self.word(at + 4)?,
             saved: self.word(at + 8)?,
             // The one before is its value, which is no error.
-            filesystem: u32::try_from(self.value(filesystem)?).ok()?,
+            filesystem: Errno::check(self.value(filesystem)?).ok()?.try_into().ok()?,
         })
     }
 

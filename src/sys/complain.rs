@@ -30,7 +30,8 @@ use core::ptr;
 
 use linux_raw_sys::{errno, general as k};
 
-use super::{ALL, Mask, call, die, set_mask};
+use super::arch::{self, KernelMask};
+use super::{ALL, call, die, set_mask, timed_call};
 use crate::errno::Errno;
 
 const STANDARD_ERROR: usize = 2;
@@ -70,17 +71,19 @@ fn kill_after(time: [i64; 2]) -> Result<(), Errno> {
         value: usize,
         signal: i32,
         notify: i32,
-        rest: [usize; 6],
+        rest: [i32; REST],
     }
+    const REST: usize = (64 - size_of::<usize>()) / size_of::<i32>() - 2;
+    const _: () = assert!(size_of::<Event>() == size_of::<k::sigevent>());
     const SIGKILL: i32 = 9;
-    let event = Event { value: 0, signal: SIGKILL, notify: k::SIGEV_SIGNAL as i32, rest: [0; 6] };
+    let event =
+        Event { value: 0, signal: SIGKILL, notify: k::SIGEV_SIGNAL as i32, rest: [0; REST] };
     let mut timer = 0i32;
     let (event, at) = (ptr::from_ref(&event) as usize, ptr::from_mut(&mut timer) as usize);
     call(k::__NR_timer_create, [k::CLOCK_MONOTONIC as usize, event, at, 0, 0, 0])?;
     let [seconds, nanoseconds] = time;
-    let once = [0, 0, seconds, nanoseconds];
-    let once = once.as_ptr() as usize;
-    call(k::__NR_timer_settime, [timer as usize, 0, once, 0, 0, 0]).map(|_| ())
+    let once = Some([0, 0, seconds, nanoseconds]);
+    timed_call(arch::TIMER_SETTIME, [timer as usize, 0, 0, 0, 0, 0], 2, once).map(|_| ())
 }
 
 /// What kind of file standard error is.
@@ -158,15 +161,15 @@ fn is(errno: Errno, number: u32) -> bool {
 /// Takes back the SIGPIPE of a write that failed with EPIPE: it is pending in this thread, and would
 /// meet the program after the call. If one was pending before, it is the program's and stays.
 fn without_sigpipe(write: impl FnOnce() -> Result<usize, Errno>) -> Result<usize, Errno> {
-    const SIGPIPE: Mask = super::bit(13);
-    let mut before: Mask = 0;
+    const SIGPIPE: KernelMask = KernelMask::new(super::bit(13));
+    let mut before = KernelMask::new(0);
     let at = ptr::from_mut(&mut before) as usize;
     let _ = call(k::__NR_rt_sigpending, [at, super::MASK_SIZE, 0, 0, 0, 0]);
     let written = write();
-    if written.is_err_and(|errno| is(errno, errno::EPIPE)) && before & SIGPIPE == 0 {
-        let now = [0i64; 2];
-        let (set, now) = (ptr::from_ref(&SIGPIPE) as usize, now.as_ptr() as usize);
-        let _ = call(k::__NR_rt_sigtimedwait, [set, 0, now, super::MASK_SIZE, 0, 0]);
+    if written.is_err_and(|errno| is(errno, errno::EPIPE)) && before.get() & SIGPIPE.get() == 0 {
+        let set = ptr::from_ref(&SIGPIPE) as usize;
+        let args = [set, 0, 0, super::MASK_SIZE, 0, 0];
+        let _ = timed_call(arch::RT_SIGTIMEDWAIT, args, 2, Some([0; 2]));
     }
     written
 }
@@ -175,30 +178,43 @@ fn without_sigpipe(write: impl FnOnce() -> Result<usize, Errno>) -> Result<usize
 /// terminal that has hung up are not.
 fn has_room() -> bool {
     let mut file = k::pollfd { fd: STANDARD_ERROR as i32, events: k::POLLOUT as i16, revents: 0 };
-    let now = [0i64; 2];
-    let (at, now) = (ptr::from_mut(&mut file) as usize, now.as_ptr() as usize);
+    let at = ptr::from_mut(&mut file) as usize;
     // If the call is refused, `revents` stays 0.
-    let _ = call(k::__NR_ppoll, [at, 1, now, 0, super::MASK_SIZE, 0]);
+    let _ = timed_call(arch::PPOLL, [at, 1, 0, 0, super::MASK_SIZE, 0], 2, Some([0; 2]));
     let broken = k::POLLERR | k::POLLHUP | k::POLLNVAL;
     u32::from(file.revents as u16) & (k::POLLOUT | broken) == k::POLLOUT
 }
 
 fn kind() -> Option<Kind> {
-    let mut stat = MaybeUninit::<k::stat>::zeroed();
-    let args = [STANDARD_ERROR, stat.as_mut_ptr() as usize, 0, 0, 0, 0];
-    call(k::__NR_fstat, args).ok()?;
-    // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
-    let mode = unsafe { stat.assume_init() }.st_mode;
-    Some(match mode & k::S_IFMT {
+    Some(match mode()? & k::S_IFMT {
         k::S_IFIFO | k::S_IFSOCK => Kind::Stream,
         k::S_IFCHR if may_be_terminal() => Kind::Terminal,
         _ => Kind::Storage,
     })
 }
 
+fn mode() -> Option<u32> {
+    let mut stat = MaybeUninit::<arch::Stat>::zeroed();
+    let args = [STANDARD_ERROR, stat.as_mut_ptr() as usize, 0, 0, 0, 0];
+    match call(arch::FSTAT, args) {
+        // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
+        Ok(_) => return Some(unsafe { stat.assume_init() }.st_mode),
+        // loongarch64 has had it since Linux 6.11.
+        Err(Errno::NOSYS) => {}
+        Err(_) => return None,
+    }
+    let mut statx = MaybeUninit::<k::statx>::zeroed();
+    let (empty, at) = (c"".as_ptr() as usize, statx.as_mut_ptr() as usize);
+    let flags = k::AT_EMPTY_PATH as usize;
+    let args = [STANDARD_ERROR, empty, flags, k::STATX_TYPE as usize, at, 0];
+    call(k::__NR_statx, args).ok()?;
+    // SAFETY: all its fields are integers.
+    Some(unsafe { statx.assume_init() }.stx_mode.into())
+}
+
 fn may_be_terminal() -> bool {
     /// ioctl_tty(2).
-    const TIOCGWINSZ: usize = 0x5413;
+    const TIOCGWINSZ: usize = linux_raw_sys::ioctl::TIOCGWINSZ as usize;
     let mut size = [0u16; 4];
     let args = [STANDARD_ERROR, TIOCGWINSZ, size.as_mut_ptr() as usize, 0, 0, 0];
     // Any other error may be a filter's.

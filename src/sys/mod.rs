@@ -18,7 +18,7 @@ pub(crate) mod signal;
 pub(crate) mod sync;
 
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
@@ -26,7 +26,7 @@ use core::time::Duration;
 use linux_raw_sys::errno as e;
 use linux_raw_sys::general as k;
 
-use self::arch::KernelSigaction;
+use self::arch::{KernelMask, KernelSigaction, Timed};
 pub(crate) use self::complain::{complain, complain_and_die};
 use crate::errno::Errno;
 
@@ -36,7 +36,10 @@ pub(crate) const SIGNAL: i32 = 33;
 /// What a filter sends in place of a call, seccomp(2), SECCOMP_RET_TRAP.
 pub(crate) const SIGSYS: i32 = 31;
 
-/// A set of signals as the kernel has it: bit `n - 1` stands for signal `n`.
+/// What a debugger and job control stop a process by.
+pub(crate) const SIGSTOP: i32 = 19;
+
+/// A set of signals: bit `n - 1` stands for signal `n`.
 pub(crate) type Mask = u64;
 
 pub(crate) const ALL: Mask = !0;
@@ -55,11 +58,36 @@ pub(crate) const fn all_but_sigsys(interrupted: Mask) -> Mask {
 }
 
 /// `sizeof(sigset_t)` in the kernel.
-const MASK_SIZE: usize = size_of::<Mask>();
+const MASK_SIZE: usize = size_of::<KernelMask>();
 
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
     // SAFETY: private to this module, whose functions pass what their call asks for.
     Errno::check(unsafe { arch::syscall6(nr as usize, args) })
+}
+
+/// Makes a call one of whose arguments, number `place`, is the address of times, or null. On 32-bit CPUs the call that
+/// takes 32-bit times is made first, because filters have known it for longer. A kernel without it says ENOSYS, and gets
+/// the call that takes 64-bit times.
+fn timed_call<const N: usize>(
+    number: Timed,
+    mut args: [usize; 6],
+    place: usize,
+    times: Option<[i64; N]>,
+) -> Result<usize, Errno> {
+    let mut call_at = |number, address| {
+        args.iter_mut().skip(place).take(1).for_each(|arg| *arg = address);
+        call(number, args)
+    };
+    if cfg!(target_pointer_width = "32") {
+        let limit = |time: i64| i32::try_from(time).unwrap_or(i32::MAX);
+        let narrow = times.map(|times| times.map(limit));
+        let address = narrow.as_ref().map_or(0, |times| times.as_ptr() as usize);
+        let result = call_at(number.plain, address);
+        if result != Err(Errno::NOSYS) {
+            return result;
+        }
+    }
+    call_at(number.wide, times.as_ref().map_or(0, |times| times.as_ptr() as usize))
 }
 
 /// Performs any call, and gives what the kernel returned.
@@ -113,7 +141,7 @@ pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
 /// Returns whether a descriptor may stand for a PID namespace (ioctl_ns(2), NS_GET_NSTYPE, since Linux
 /// 4.11). Returns false only if the kernel says that it stands for something else.
 pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
-    const NS_GET_NSTYPE: usize = 0xb703;
+    const NS_GET_NSTYPE: usize = linux_raw_sys::ioctl::NS_GET_NSTYPE as usize;
     match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
         Ok(kind) => kind == k::CLONE_NEWPID as usize,
         // It is not open, or it is not a namespace. Any other error may be a filter's.
@@ -162,8 +190,10 @@ pub(crate) fn kernel_version() -> Option<(u32, u32)> {
     call(k::__NR_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]).ok()?;
     // SAFETY: all its fields are arrays of characters.
     let release = unsafe { names.assume_init() }.release;
-    let mut numbers = release.split(|c| !(*c as u8).is_ascii_digit()).map(|digits| {
-        digits.iter().fold(0u32, |n, c| n.wrapping_mul(10).wrapping_add(u32::from(*c as u8 - b'0')))
+    // A character is an i8 or an u8, as the CPU's C has it.
+    let release = release.map(|c| u8::from_ne_bytes(c.to_ne_bytes()));
+    let mut numbers = release.split(|c| !c.is_ascii_digit()).map(|digits| {
+        digits.iter().fold(0u32, |n, c| n.wrapping_mul(10).wrapping_add(u32::from(*c - b'0')))
     });
     Some((numbers.next()?, numbers.next()?))
 }
@@ -179,7 +209,7 @@ pub(crate) fn exit_group(status: i32) {
 pub(crate) fn is_dead(tid: i32) -> bool {
     let owned = AtomicU32::new(tid as u32);
     let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
-    call(k::__NR_futex, [owned.as_ptr() as usize, op, 0, 0, 0, 0]) == Err(Errno::SRCH)
+    futex([owned.as_ptr() as usize, op, 0, 0, 0, 0], None) == Err(Errno::SRCH)
 }
 
 /// Whether a thread of this process is dead, for certain: the task is no more, or is a zombie.
@@ -228,10 +258,21 @@ pub(crate) fn unlink_from_thread_keyring(serial: i32) {
 
 /// CLOCK_MONOTONIC, since boot.
 pub(crate) fn clock() -> Result<Duration, Errno> {
+    let duration = |seconds: i64, nanos: i64| {
+        sum(Duration::from_secs(seconds as u64), Duration::from_nanos(nanos as u64))
+    };
+    let ask = |number, at| call(number, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]);
+    if cfg!(target_pointer_width = "32") {
+        let mut time = [0i32; 2];
+        match ask(arch::CLOCK_GETTIME.plain, time.as_mut_ptr() as usize) {
+            Ok(_) => return Ok(duration(time[0].into(), time[1].into())),
+            Err(Errno::NOSYS) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
     let mut time = [0i64; 2];
-    let at = time.as_mut_ptr() as usize;
-    call(k::__NR_clock_gettime, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0])?;
-    Ok(sum(Duration::from_secs(time[0] as u64), Duration::from_nanos(time[1] as u64)))
+    ask(arch::CLOCK_GETTIME.wide, time.as_mut_ptr() as usize)?;
+    Ok(duration(time[0], time[1]))
 }
 
 /// `a + b`. (Duration's own arithmetic can panic, as far as a linker can tell.)
@@ -255,16 +296,27 @@ pub(crate) fn now() -> Duration {
 
 // Futexes
 
+/// futex(2). `time` is its fourth argument.
+fn futex(args: [usize; 6], time: Option<[i64; 2]>) -> Result<usize, Errno> {
+    match time {
+        None => match call(arch::FUTEX.plain, args) {
+            Err(Errno::NOSYS) if arch::FUTEX.plain != arch::FUTEX.wide => {
+                call(arch::FUTEX.wide, args)
+            }
+            result => result,
+        },
+        time => timed_call(arch::FUTEX, args, 3, time),
+    }
+}
+
 /// Sleeps while `word` is `expected`, at most for `patience`. May return at any time; the caller looks again. Returns
 /// false if the time is over, or if the kernel refuses to let it sleep: a loop that waits for a condition must then
 /// look at the clock, or at what it waits for. It does not ask for the time: a filter that lets programs sleep need not
 /// let them do that by a system call.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Duration>) -> bool {
     let time = patience.map(|t| [t.as_secs() as i64, i64::from(t.subsec_nanos())]);
-    let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
-    let args = [word.as_ptr() as usize, op, expected as usize, time, 0, 0];
-    match call(k::__NR_futex, args) {
+    match futex([word.as_ptr() as usize, op, expected as usize, 0, 0, 0], time) {
         Ok(_) => true,
         // The word has changed. If it has not, a filter answers.
         Err(Errno::AGAIN) => word.load(Ordering::SeqCst) != expected,
@@ -279,12 +331,12 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, patience: Option<Durat
 /// kernel/futex/core.c).
 pub(crate) fn futex_probe(word: &AtomicU32) {
     let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
-    let _ = call(k::__NR_futex, [word.as_ptr() as usize + 1, op, 0, 0, 0, 0]);
+    let _ = futex([word.as_ptr() as usize + 1, op, 0, 0, 0, 0], None);
 }
 
 pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     let op = (k::FUTEX_WAKE | k::FUTEX_PRIVATE_FLAG) as usize;
-    let _ = call(k::__NR_futex, [word.as_ptr() as usize, op, count as usize, 0, 0, 0]);
+    let _ = futex([word.as_ptr() as usize, op, count as usize, 0, 0, 0], None);
 }
 
 /// futex(2), FUTEX_REQUEUE: wakes up to `wake` threads that sleep on `from`, and has up to `most` others sleep on
@@ -297,7 +349,7 @@ pub(crate) fn futex_requeue(
 ) -> Result<usize, Errno> {
     let op = (k::FUTEX_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
     let (from, to) = (from.as_ptr() as usize, to.as_ptr() as usize);
-    call(k::__NR_futex, [from, op, wake as usize, most as usize, to, 0])
+    futex([from, op, wake as usize, most as usize, to, 0], None)
 }
 
 // Memory
@@ -306,7 +358,12 @@ pub(crate) fn futex_requeue(
 pub(crate) fn map_anonymous(bytes: usize) -> Result<NonNull<u8>, Errno> {
     let protection = (k::PROT_READ | k::PROT_WRITE) as usize;
     let flags = (k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_POPULATE) as usize;
-    let at = call(k::__NR_mmap, [0, bytes, protection, flags, usize::MAX, 0])?;
+    let args = [0, bytes, protection, flags, usize::MAX, 0];
+    let at = if arch::MMAP_READS_MEMORY {
+        call(arch::MMAP, [args.as_ptr() as usize, 0, 0, 0, 0, 0])?
+    } else {
+        call(arch::MMAP, args)?
+    };
     NonNull::new(at as *mut u8).ok_or(Errno::INVAL)
 }
 
@@ -347,10 +404,10 @@ pub(crate) fn take_own_signal() {
 }
 
 fn change_mask(how: u32, mask: Mask) -> Result<Mask, Errno> {
-    let mut before: Mask = 0;
+    let (mask, mut before) = (KernelMask::new(mask), KernelMask::new(0));
     let (new, old) = (ptr::from_ref(&mask) as usize, ptr::from_mut(&mut before) as usize);
     call(k::__NR_rt_sigprocmask, [how as usize, new, old, MASK_SIZE, 0, 0])?;
-    Ok(before)
+    Ok(before.get())
 }
 
 pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
@@ -375,7 +432,7 @@ fn exchange_sigaction(signal: i32, new: usize) -> Result<KernelSigaction, Errno>
 ///
 /// # Safety
 /// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
-/// thread for ever, and `action.restorer` is the CPU's.
+/// thread for ever.
 pub(crate) unsafe fn set_sigaction(action: &KernelSigaction) -> Result<KernelSigaction, Errno> {
     exchange_sigaction(SIGNAL, ptr::from_ref(action) as usize)
 }
@@ -396,11 +453,11 @@ fn queue(pid: i32, tid: i32, signal: i32, value: usize) -> Result<(), Errno> {
         signo: signal,
         errno: 0,
         code: k::SI_QUEUE,
-        pad: 0,
+        pad: [0; SigInfo::PAD],
         pid,
         uid: 0,
         value,
-        rest: [0; 12],
+        rest: [0; SigInfo::REST],
     };
     let at = ptr::from_ref(&info) as usize;
     let args = [pid as usize, tid as usize, signal as usize, at, 0, 0];
@@ -429,34 +486,52 @@ pub(crate) fn kill_self(signal: i32) {
     }
 }
 
-/// The part of siginfo_t that every 64-bit CPU lays out alike for a queued signal
-/// (include/uapi/asm-generic/siginfo.h).
+/// siginfo_t as it is laid out for a queued signal (include/uapi/asm-generic/siginfo.h): what depends on the kind of signal
+/// begins at a multiple of a register's size.
 #[repr(C)]
 pub(crate) struct SigInfo {
     pub(crate) signo: i32,
     pub(crate) errno: i32,
     pub(crate) code: i32,
-    pad: i32,
+    pad: [i32; Self::PAD],
     pub(crate) pid: i32,
     pub(crate) uid: u32,
     pub(crate) value: usize,
-    rest: [usize; 12],
+    rest: [usize; Self::REST],
 }
 
 impl SigInfo {
-    /// Words that no kind of signal uses, in pairs. The kernel's own siginfo ends before them, at byte
-    /// 48, and what it delivers is zero from there on (copy_siginfo_to_user, kernel/signal.c).
-    const FREE: core::ops::Range<usize> = 4..12;
+    const WORD: usize = size_of::<usize>();
+    const PAD: usize = Self::WORD / 4 - 1;
+    const SIZE: usize = 128;
+    /// After three numbers, the padding, two ids and the value.
+    const REST: usize = (Self::SIZE - (3 + Self::PAD + 2) * 4) / Self::WORD - 1;
 
-    /// The pair that begins with `owner`, or a free one: its place and its second word, which is 0 in a
-    /// free pair. None if all pairs belong to others.
+    /// Words that no kind of signal uses, in pairs. The kernel's own siginfo ends before them, at byte
+    /// 48 or earlier, and what it delivers is zero from there on (copy_siginfo_to_user, kernel/signal.c).
+    const FREE: core::ops::Range<usize> = Self::REST - 64 / Self::WORD..Self::REST;
+
+    /// What the second word of a pair has in its upper bits while the pair is in use. (An emulator may leave in these
+    /// words what was on the stack, where the kernel writes zeroes.)
+    const IN_USE: usize = 0xb5 << (usize::BITS - 8);
+
+    /// A stamp must be less than this.
+    pub(crate) const STAMPS: usize = 1 << (usize::BITS - 8);
+
+    /// The pair that belongs to `owner`, or a free one: its place and its stamp, which is 0 in a free pair. None if all
+    /// pairs belong to others.
     pub(crate) fn progress(&self, owner: usize) -> Option<(usize, usize)> {
         let pair = |at: usize| Some((*self.rest.get(at)?, *self.rest.get(at.wrapping_add(1))?));
-        let find = |wanted: usize| {
-            let mut pairs = Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
-            pairs.find(|&(_, (first, _))| first == wanted).map(|(at, (_, second))| (at, second))
-        };
-        find(owner).or_else(|| find(0).map(|(at, _)| (at, 0)))
+        let pairs = || Self::FREE.step_by(2).filter_map(|at| Some((at, pair(at)?)));
+        let is_used = |second: usize| second & !(Self::STAMPS - 1) == Self::IN_USE;
+        let mut own = pairs().filter(|&(_, (first, second))| first == owner && is_used(second));
+        let free = || pairs().find(|&(_, (_, second))| !is_used(second)).map(|(at, _)| (at, 0));
+        own.next().map(|(at, (_, second))| (at, second & (Self::STAMPS - 1))).or_else(free)
+    }
+
+    /// What a pair of an owner contains.
+    pub(crate) const fn pair(owner: usize, stamp: usize) -> (usize, usize) {
+        (owner, Self::IN_USE | stamp)
     }
 
     /// Writes a pair, and returns what was there.
@@ -468,7 +543,17 @@ impl SigInfo {
     }
 }
 
-const _: () = assert!(size_of::<SigInfo>() == size_of::<k::siginfo>());
+const _: () = {
+    type Fields = k::siginfo__bindgen_ty_1__bindgen_ty_1;
+    type Queued = k::__sifields__bindgen_ty_3;
+    let fields = offset_of!(Fields, _sifields);
+    assert!(size_of::<SigInfo>() == SigInfo::SIZE && size_of::<k::siginfo>() == SigInfo::SIZE);
+    assert!(offset_of!(SigInfo, code) == offset_of!(Fields, si_code));
+    assert!(offset_of!(SigInfo, pid) == fields + offset_of!(Queued, _pid));
+    assert!(offset_of!(SigInfo, uid) == fields + offset_of!(Queued, _uid));
+    assert!(offset_of!(SigInfo, value) == fields + offset_of!(Queued, _sigval));
+    assert!(offset_of!(SigInfo, value) == if cfg!(target_pointer_width = "64") { 24 } else { 20 });
+};
 
 /// `SI_QUEUE`: sent by rt_sigqueueinfo(2) or rt_tgsigqueueinfo(2).
 pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
@@ -549,17 +634,17 @@ impl Fd {
     /// st_nlink: newfstatat(2), which current C libraries use for fstat(3), so that filters let it through; or
     /// statx(2); or fstat(2).
     pub(crate) fn links(&self) -> Result<usize, Errno> {
-        let mut stat = MaybeUninit::<k::stat>::zeroed();
+        let mut stat = MaybeUninit::<arch::Stat>::zeroed();
         let (fd, at, empty) = (self.0 as usize, stat.as_mut_ptr() as usize, c"".as_ptr() as usize);
         let flags = k::AT_EMPTY_PATH as usize;
-        if call(k::__NR_newfstatat, [fd, empty, at, flags, 0, 0]).is_err() {
+        if call(arch::FSTATAT, [fd, empty, at, flags, 0, 0]).is_err() {
             let mut statx = MaybeUninit::<k::statx>::zeroed();
             let args = [fd, empty, flags, k::STATX_NLINK as usize, statx.as_mut_ptr() as usize, 0];
             if call(k::__NR_statx, args).is_ok() {
                 // SAFETY: all its fields are integers.
                 return Ok(unsafe { statx.assume_init() }.stx_nlink as usize);
             }
-            call(k::__NR_fstat, [fd, at, 0, 0, 0, 0])?;
+            call(arch::FSTAT, [fd, at, 0, 0, 0, 0])?;
         }
         // SAFETY: all its fields are integers.
         Ok(unsafe { stat.assume_init() }.st_nlink as usize)
@@ -604,9 +689,8 @@ impl Drop for Fd {
 ///    status that tells the signal.
 /// 4. If a filter refuses all of these, the thread executes an instruction that traps.
 pub(crate) fn die() -> ! {
-    let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     // SAFETY: the default action runs no code of ours.
-    if unsafe { set_sigaction(&default) }.is_ok() {
+    if unsafe { set_sigaction(&KernelSigaction::DEFAULT) }.is_ok() {
         let _ = tgkill(getpid(), gettid(), SIGNAL);
         let _ = set_mask(ALL & !bit(SIGNAL));
     }

@@ -15,7 +15,7 @@ use linux_raw_sys::general::O_DIRECTORY;
 use crate::errno::Errno;
 use crate::error::UnreachableReason;
 use crate::report::SkipReason;
-use crate::sys::{self, Fd, Mask, SIGNAL, bit};
+use crate::sys::{self, Fd, Mask, SIGNAL, arch, bit};
 
 /// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
 pub(crate) const TID_LIMIT: i32 = 1 << 22;
@@ -338,6 +338,32 @@ impl Tasks {
         })
     }
 
+    /// Whether an emulator of this CPU runs the program: the kernel executes a file for another CPU in this process.
+    /// (/proc/self/exe is what an emulator shows to its program. It does not know this name of the same file.)
+    pub(crate) fn is_emulated(&self) -> bool {
+        /// From the class to the machine, which is the last (elf(5)).
+        const HEADER: usize = 20;
+        let mut header = [0; HEADER];
+        if self.foreign || !self.readable {
+            return false;
+        }
+        let Ok(&[0x7f, b'E', b'L', b'F', class, order, .., a, b]) =
+            self.read(self.tid, c"exe", &mut header)
+        else {
+            return false;
+        };
+        const BIG_ENDIAN: u8 = 2;
+        let bytes = [a, b];
+        let machine =
+            if order == BIG_ENDIAN { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+        let ours = (
+            size_of::<usize>() as u8 / 4,
+            1 + u8::from(cfg!(target_endian = "big")),
+            arch::ELF_MACHINE,
+        );
+        (class, order, machine) != ours
+    }
+
     /// Why a living thread did not arrive.
     pub(crate) fn obstacle(&self, task: Task, living: &Living) -> UnreachableReason {
         match living.state {
@@ -363,7 +389,10 @@ impl Tasks {
         use linux_raw_sys::general as k;
         match nr {
             Some(k::__NR_execve | k::__NR_execveat) => UnreachableReason::Exec,
-            Some(k::__NR_vfork | k::__NR_clone | k::__NR_clone3) if living.state == b'D' => {
+            Some(k::__NR_clone | k::__NR_clone3) if living.state == b'D' => {
+                UnreachableReason::Vfork
+            }
+            Some(nr) if living.state == b'D' && arch::FORKS.contains(&nr) => {
                 UnreachableReason::Vfork
             }
             _ if living.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
@@ -506,7 +535,7 @@ fn kernel_worker(
     const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000;
     const PF_NO_SETAFFINITY: u32 = 0x0400_0000;
-    const KILL_AND_STOP: Mask = bit(9) | bit(19);
+    const KILL_AND_STOP: Mask = bit(9) | bit(sys::SIGSTOP);
     if blocked | KILL_AND_STOP != sys::ALL {
         return None;
     }
@@ -552,7 +581,8 @@ impl<'b> Stat<'b> {
         let state = *fields.next()?.first()?;
         // `state` is field 3, `flags` is field 9, `starttime` field 22.
         let flags = parse(fields.nth(5)?)?;
-        let start = parse(fields.nth(12)?)?;
+        // A word is enough to tell two tasks apart.
+        let start = parse::<u64>(fields.nth(12)?)? as usize;
         Some(Self { name, state, flags, start })
     }
 

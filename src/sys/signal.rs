@@ -9,7 +9,8 @@
 //! # The list
 //!
 //! An [`Action`] carries a stamp. A larger stamp is a later action; stamp 0 is a free place. Every
-//! stamp is used once, and a 64-bit count of them does not run out.
+//! stamp is used once. A count of 56 bits does not run out; on a 32-bit CPU a count of 24 bits does after eight
+//! million changes of the action, and then [`reserve`] refuses.
 //!
 //! - **An action is added** under the lock of the broadcast: it is written into a free place, and its
 //!   stamp last. An older action with the same handler is then freed. So a program that changes its mask
@@ -22,8 +23,8 @@
 //!   stamps of one delivery fall, so a chain ends, whatever the list becomes meanwhile.
 //!
 //! How far a delivery has come is written in its siginfo_t for as long as the chained handler runs: the
-//! address of our list and the stamp, in a pair of words that the kernel leaves zero. A handler has no
-//! other memory of its own.
+//! address of our list and the stamp, with a mark, in a pair of words that the kernel leaves zero. A handler
+//! has no other memory of its own.
 
 // # Safety
 //
@@ -38,7 +39,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, Ordering::
 use linux_raw_sys::general as k;
 
 use crate::errno::Errno;
-use crate::sys::arch::{self, KernelSigaction};
+use crate::sys::arch::{self, KernelMask, KernelSigaction};
 use crate::sys::{self, Mask, SIGNAL, SigInfo, bit};
 
 /// What the engine does with a signal. A type and not a function pointer, so that the handler is one function with one
@@ -60,7 +61,7 @@ const FLAGS: usize = (k::SA_SIGINFO | k::SA_RESTART | k::SA_ONSTACK) as usize;
 const BLOCKED: Mask = sys::all_but_sigsys(0);
 
 /// The kernel takes SIGKILL and SIGSTOP out of the mask of an action.
-const UNBLOCKABLE: Mask = bit(9) | bit(19);
+const UNBLOCKABLE: Mask = bit(9) | bit(sys::SIGSTOP);
 
 /// An action that other code installed.
 ///
@@ -130,7 +131,7 @@ struct Found {
 
 impl Found {
     fn of(action: &KernelSigaction) -> Self {
-        Self { handler: action.handler, flags: action.flags, mask: action.mask }
+        Self { handler: action.handler, flags: action.flags, mask: action.mask() }
     }
 }
 
@@ -159,8 +160,12 @@ fn actions() -> impl Iterator<Item = &'static Action> {
     FIRST.iter().chain(pages.flat_map(|more| &more.actions))
 }
 
-/// Makes sure that `count` places are free.
+/// Makes sure that `count` places, at most two, are free, and as many stamps.
 fn reserve(count: usize) -> Result<(), Errno> {
+    let latest = actions().map(|action| action.stamp.load(SeqCst)).max();
+    if latest.unwrap_or(0) >= SigInfo::STAMPS - 3 * 2 {
+        return Err(Errno::AGAIN);
+    }
     if actions().filter(|action| action.is_free()).count() >= count {
         return Ok(());
     }
@@ -226,11 +231,10 @@ fn remember(found: Found) -> Result<(), Errno> {
 /// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action of the signal is
 /// unchanged then.
 pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool, Errno> {
-    let (restorer_flag, restorer) = arch::restorer();
     let handler = on_signal::<V> as *const () as usize;
-    let ours = KernelSigaction { handler, flags: FLAGS | restorer_flag, restorer, mask: BLOCKED };
+    let ours = KernelSigaction::new(handler, FLAGS, BLOCKED);
     let now = sys::sigaction()?;
-    let as_ours = now.flags == ours.flags && now.mask == BLOCKED & !UNBLOCKABLE;
+    let as_ours = now.flags == ours.flags && now.mask() == BLOCKED & !UNBLOCKABLE;
     if now.handler == handler && as_ours {
         return Ok(false);
     }
@@ -246,7 +250,7 @@ pub(crate) fn ensure<V: Visitor>(reached: impl FnOnce() -> bool) -> Result<bool,
     } else {
         reserve(1)?;
     }
-    // SAFETY: `on_signal` may run anywhere; the restorer is the CPU's.
+    // SAFETY: `on_signal` may run anywhere.
     let before = unsafe { sys::set_sigaction(&ours) }?;
     // Other code may have installed an action in between.
     if before.handler != handler {
@@ -262,7 +266,7 @@ extern "C" fn on_signal<V: Visitor>(signal: c_int, info: *mut SigInfo, context: 
     // SAFETY: the mask lies there in every ucontext of this CPU.
     let mask_at = unsafe { context.cast::<u8>().add(arch::UCONTEXT_MASK) };
     // SAFETY: it may be read as a number, wherever the frame is.
-    let mask = unsafe { ptr::read_unaligned(mask_at.cast::<Mask>()) };
+    let mask = unsafe { ptr::read_unaligned(mask_at.cast::<KernelMask>()) }.get();
     if !V::visit(info, mask) {
         chain(signal, info, context, mask);
     }
@@ -286,7 +290,7 @@ fn chain(signal: c_int, info: &mut SigInfo, context: *mut c_void, interrupted: M
     let own = if action.flags & k::SA_NODEFER as usize != 0 { 0 } else { bit(SIGNAL) };
     // SIGSYS is as the interrupted code has it, unless the owner asked for it to be blocked.
     let mask = interrupted | action.mask | own;
-    let others = info.mark_progress(place, (list, stamp));
+    let others = info.mark_progress(place, SigInfo::pair(list, stamp));
     let inside = sys::set_mask(mask);
     // SAFETY: the owner gave it to the kernel as the handler of this signal. A handler without
     // SA_SIGINFO ignores what it is given beyond the number.

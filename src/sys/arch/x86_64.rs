@@ -1,6 +1,13 @@
 //! x86-64: the system call, the way back from a handler, and where a signal frame keeps what we look at.
 
-use core::ffi::c_void;
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use super::{KernelSigaction, Ucontext};
+
+/// `e_machine` of programs for this CPU (include/uapi/linux/elf-em.h).
+pub(crate) const ELF_MACHINE: u16 = 62;
 
 /// Any system call, and what the kernel returned (syscall(2), "Architecture calling conventions").
 ///
@@ -27,16 +34,24 @@ pub(crate) unsafe fn syscall6(nr: usize, [a, b, c, d, e, f]: [usize; 6]) -> isiz
     result
 }
 
-/// What rt_sigaction(2) takes on this CPU (arch/x86/include/uapi/asm/signal.h). libc's `sigaction`
-/// is another structure.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct KernelSigaction {
-    pub(crate) handler: usize,
-    pub(crate) flags: usize,
-    pub(crate) restorer: usize,
-    pub(crate) mask: u64,
+/// Returns the number as the kernel reads it (`do_syscall_64` takes an int), without the x32 bit.
+pub(crate) const fn call_number(nr: usize) -> u32 {
+    nr as u32 & !X32_BIT
 }
+
+/// The x32 ABI's mark in a call number (arch/x86/include/uapi/asm/unistd.h).
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Returns whether the number is one of x32's own variants: among them execve, rt_sigaction, rt_sigreturn, sigaltstack.
+pub(crate) fn is_other_abi(nr: usize) -> bool {
+    nr as u32 & X32_BIT != 0 && (512..=547).contains(&call_number(nr))
+}
+
+/// arch/x86/include/uapi/asm/signal.h.
+const _: () = assert!(size_of::<KernelSigaction>() == 32);
+
+pub(super) type Restorer = usize;
+pub(super) const NO_RESTORER: Restorer = 0;
 
 /// `SA_RESTORER`, and the function it announces: the kernel returns from handlers through it.
 ///
@@ -46,8 +61,7 @@ pub(crate) struct KernelSigaction {
 /// copies of this crate can be linked together). The nop is for unwinders that look one byte before
 /// the return address.
 #[inline(never)]
-pub(crate) fn restorer() -> (usize, usize) {
-    const SA_RESTORER: usize = linux_raw_sys::general::SA_RESTORER as usize;
+pub(super) fn restorer() -> (usize, Restorer) {
     let address;
     // SAFETY: takes an address; what stands there is in a section of its own.
     unsafe {
@@ -63,13 +77,14 @@ pub(crate) fn restorer() -> (usize, usize) {
             options(nostack, nomem, pure, preserves_flags),
         );
     }
-    (SA_RESTORER, address)
+    (k::SA_RESTORER as usize, address)
 }
 
-/// Where the mask of the interrupted code lies in the `ucontext` a handler is given: after
-/// uc_flags, uc_link, uc_stack and a struct sigcontext of 256 bytes
-/// (include/uapi/asm-generic/ucontext.h, arch/x86/include/uapi/asm/sigcontext.h).
-pub(crate) const UCONTEXT_MASK: usize = 8 + 8 + 24 + 256;
+/// After a `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h): 23 registers and words of the processor, the
+/// address of the floating-point state, and 8 words that are reserved.
+pub(crate) const UCONTEXT_MASK: usize = offset_of!(Ucontext<[u64; 23 + 1 + 8]>, mask);
+
+const _: () = assert!(UCONTEXT_MASK == 296);
 
 /// A jump to an instruction that traps, for a process that nothing else ends.
 pub(crate) fn trap() -> ! {
@@ -79,11 +94,23 @@ pub(crate) fn trap() -> ! {
     }
 }
 
-/// The x32 ABI's mark in a call number (arch/x86/include/uapi/asm/unistd.h).
-pub(crate) const X32_BIT: u32 = 0x4000_0000;
+pub(crate) const MMAP_READS_MEMORY: bool = false;
 
-const _: () = assert!(
-    size_of::<KernelSigaction>() == size_of::<linux_raw_sys::general::kernel_sigaction>(),
-    "the kernel's own header disagrees"
-);
-const _: () = assert!(size_of::<*mut c_void>() == 8);
+pub(crate) const FORKS: &[u32] = &[k::__NR_fork, k::__NR_vfork];
+
+/// The kernel's own code for a probe makes these calls. Elsewhere uretprobe raises SIGILL, and uprobe (since Linux 6.18,
+/// arch/x86/entry/syscalls/syscall_64.tbl) fails.
+pub(crate) const LEAVES_HANDLER: &[u32] = &[k::__NR_uretprobe, 336];
+
+pub(crate) const CHANGES_SIGNALS: &[u32] = &[];
+pub(crate) const OLD_SIGACTIONS: &[u32] = &[];
+pub(crate) const PAUSES: &[u32] = &[k::__NR_pause];
+pub(crate) const POLL: Option<u32> = Some(k::__NR_poll);
+pub(crate) const SELECT: Option<u32> = Some(k::__NR_select);
+
+/// Returns whether the call replaces what the thread's run-time stands on.
+pub(crate) fn replaces_thread_state(number: u32, [code, ..]: [usize; 6]) -> bool {
+    // ARCH_SET_GS, ARCH_SET_FS, and the ARCH_SHSTK_* family except ARCH_SHSTK_STATUS
+    // (arch/x86/include/uapi/asm/prctl.h).
+    number == k::__NR_arch_prctl && matches!(code as u32, 0x1001 | 0x1002 | 0x5001..=0x5004)
+}
