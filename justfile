@@ -15,3 +15,7 @@ test:
 # Everything that has to hold before a change lands
 ci:
     .ci/run
+
+# The tests on every CPU and kernel that can be booted here: hours. Writes docs/platforms.md
+matrix *arguments:
+    scripts/matrix {{arguments}}

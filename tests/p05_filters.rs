@@ -12,6 +12,12 @@ use support::{
     no_new_privs, prepared, private, program, set_slack, sleepers,
 };
 
+/// What the C library makes of pause(2), which newer CPUs do not have.
+#[cfg(target_arch = "x86_64")]
+const PAUSE: i64 = libc::SYS_pause;
+#[cfg(not(target_arch = "x86_64"))]
+const PAUSE: i64 = libc::SYS_ppoll;
+
 const WATCHDOG: Duration = Duration::from_secs(30);
 
 #[test]
@@ -45,7 +51,7 @@ fn slow_call_beside_a_filtered_thread() {
             libc::SYS_tgkill,
             libc::SYS_restart_syscall,
             libc::SYS_nanosleep,
-            libc::SYS_pause,
+            PAUSE,
         ];
         // It is the only thread beside the caller, for the first to arrive is the one that looks.
         forked(|| {

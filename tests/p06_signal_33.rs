@@ -28,6 +28,8 @@ unsafe extern "C" {
 
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!("restore_for_test: mov $15, %rax", "syscall", options(att_syntax));
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(".globl restore_for_test", "restore_for_test: mov x8, #139", "svc #0");
 
 /// Installs an action by the raw call, as libraries do that share the signal; gives the old one.
 fn install(handler: usize, flags: i32, mask: u64) -> Action {
