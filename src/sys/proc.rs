@@ -546,6 +546,7 @@ fn kernel_worker(
     } else {
         return None;
     };
+    // P1: a user thread is never taken for a worker.
     let is_worker = match has_user_registers() {
         Some(has) => !has,
         None if flags & PF_NO_SETAFFINITY != 0 => true,
