@@ -31,3 +31,7 @@ deb:
 # Everything for a release but the upload
 release *arguments:
     scripts/release {{arguments}}
+
+# The tests on every CPU and kernel that can be booted here: hours. Writes docs/platforms.md
+matrix *arguments:
+    scripts/matrix {{arguments}}

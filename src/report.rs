@@ -211,7 +211,7 @@ pub enum SkipReason {
     IoWorker,
     /// It is the submission-queue thread of an io_uring, or a worker that could be one; see [`Report::sqpoll`].
     SqPoll,
-    /// It is another worker of the kernel in this process (vhost).
+    /// It is another worker of the kernel in this process (vhost, KVM).
     UserWorker,
 }
 

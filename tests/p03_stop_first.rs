@@ -69,6 +69,7 @@ fn no_thread_runs_in_the_old_state() {
             assert!(look());
             calls = call;
         }
+        println!("{} looks beside {calls} calls", LOOKS.load(Ordering::Relaxed));
         assert!(LOOKS.load(Ordering::Relaxed) > calls);
         assert_eq!(OLD_STATE_SEEN.load(Ordering::SeqCst), 0);
     });

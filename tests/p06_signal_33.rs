@@ -42,6 +42,8 @@ unsafe extern "C" {
 
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!("restore_for_test: mov $15, %rax", "syscall", options(att_syntax));
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(".globl restore_for_test", "restore_for_test: mov x8, #139", "svc #0");
 
 /// Installs an action by the raw call, as libraries do that share the signal; gives the old one. On other CPUs than x86-64
 /// the kernel brings the way back from a handler.

@@ -299,7 +299,8 @@ impl Tasks {
         let (Some(blocked), Some(private), Some(shared)) = (blocked, private, shared) else {
             return TaskStatus::Unknown;
         };
-        if let Some(mut reason) = kernel_worker(flags, blocked) {
+        let registers = || self.has_user_registers(task, state);
+        if let Some(mut reason) = kernel_worker(flags, blocked, registers, sys::kernel_version) {
             if reason == SkipReason::SqPoll && self.is_io_wq(task) {
                 reason = SkipReason::IoWorker;
             }
@@ -308,13 +309,33 @@ impl Tasks {
         TaskStatus::Live(LiveTask { state, name, blocked, pending: private | shared })
     }
 
-    /// Whether an io_uring's worker is certainly one of io-wq: it waits in `io_wq_worker` (io_uring/io-wq.c). Its name
-    /// proves nothing, because every thread of the process can change it.
+    /// Returns whether the kernel has saved user registers for a thread, to which the thread will return
+    /// (proc_pid_syscall(5)). Returns None if the kernel does not tell: the thread runs, or the file cannot be read
+    /// (it belongs to root if the process is not dumpable).
+    ///
+    /// A worker has a program counter and a stack pointer of 0: `copy_thread` sets both for every thread that starts
+    /// in a kernel function. A user thread cannot have both while it sleeps. A call instruction cannot end at address
+    /// 0, so a thread in a system call has another program counter. A thread that jumped to address 0 without a stack
+    /// dies of SIGSEGV, even if it blocks that signal.
+    ///
+    /// Before Linux 5.7, this read waits for a thread that is in execve(2), which may wait for a held thread. No such
+    /// kernel has workers in a process, so the file is not read there.
+    fn has_user_registers(&self, task: Task, state: u8) -> Option<bool> {
+        if state == b'R' || sys::kernel_version().is_some_and(|version| version < (5, 7)) {
+            return None;
+        }
+        let mut buffer = [0; 256];
+        user_registers(self.read(task.name, c"syscall", &mut buffer).ok()?)
+    }
+
+    /// Whether an io_uring's worker is certainly one of io-wq: it waits in `io_wq_worker` (io_uring/io-wq.c), which
+    /// was called `io_wqe_worker` before Linux 6.4. Its name proves nothing, because every thread of the process can
+    /// change it.
     fn is_io_wq(&self, task: Task) -> bool {
         let mut buffer = [0; 2048];
         [c"wchan", c"stack"].into_iter().any(|file| {
             let text = self.read(task.name, file, &mut buffer).unwrap_or_default();
-            contains(text, b"io_wq_worker")
+            contains(text, b"io_wq_worker") || contains(text, b"io_wqe_worker")
         })
     }
 
@@ -373,6 +394,9 @@ impl Tasks {
             Some(nr) if live.state == b'D' && arch::FORKS.contains(&nr) => UnreachableReason::Vfork,
             _ if live.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
             _ if live.state == b'D' => UnreachableReason::Uninterruptible,
+            // A thread that sleeps interruptibly wakes for a signal that it does not block. Only that trap lets it
+            // sleep on. Before Linux 5.16, wchan is 0 on x86-64, so that this is all there is to see.
+            _ if live.state == b'S' && live.signal_pending() => UnreachableReason::Frozen,
             _ => UnreachableReason::Unresponsive,
         }
     }
@@ -487,25 +511,54 @@ impl TaskStatus {
     }
 }
 
-/// Kernel workers that live in a process but never return to user mode. The flag alone does not say so on every kernel
-/// (0x10 was PF_VCPU before Linux 5.12, and 0x4000 was PF_USED_ASYNC before 6.4), but no user thread can block every
-/// signal that can be blocked and keep it that way without being unreachable for us anyhow. A worker of io_uring
-/// counts as SQPOLL until it is known to be another.
-fn kernel_worker(flags: u32, blocked: Mask) -> Option<SkipReason> {
+/// Returns what kind of kernel worker a thread is: a task of the process that never returns to user mode. None: it is a
+/// user thread, or may be one. A worker of io_uring counts as SQPOLL until it is known to be another.
+///
+/// Every worker blocks all signals but KILL and STOP, and cannot unblock them. It has a flag, but each flag had another
+/// meaning in older kernels, which a user thread can have: PF_VCPU (KVM runs the thread's guest) and PF_USED_ASYNC (the
+/// thread has loaded a module). Stable kernels and distributions have the workers of newer kernels under old version
+/// numbers. So more evidence is needed:
+///
+/// 1. The registers decide, if the kernel shows them; see [`Tasks::has_user_registers`].
+/// 2. PF_NO_SETAFFINITY: no user thread has it, since `fork` and `execve` clear it. Some kernels give it to workers.
+/// 3. The version, for a worker that runs (a busy SQPOLL thread): from this one on, the flag has no other meaning.
+///    Newer code is carried to kernels with older numbers, and never the reverse. A lower version proves nothing.
+fn kernel_worker(
+    flags: u32,
+    blocked: Mask,
+    has_user_registers: impl FnOnce() -> Option<bool>,
+    version: impl FnOnce() -> Option<(u32, u32)>,
+) -> Option<SkipReason> {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000;
+    const PF_NO_SETAFFINITY: u32 = 0x0400_0000;
     const KILL_AND_STOP: Mask = bit(9) | bit(sys::SIGSTOP);
     if blocked | KILL_AND_STOP != sys::ALL {
         return None;
     }
-    if flags & PF_IO_WORKER != 0 && kernel_at_least(5, 12) {
-        return Some(SkipReason::SqPoll);
-    }
-    (flags & PF_USER_WORKER != 0 && kernel_at_least(6, 4)).then_some(SkipReason::UserWorker)
+    let (reason, since) = if flags & PF_IO_WORKER != 0 {
+        (SkipReason::SqPoll, (5, 12))
+    } else if flags & PF_USER_WORKER != 0 {
+        (SkipReason::UserWorker, (6, 4))
+    } else {
+        return None;
+    };
+    // P1: a user thread is never taken for a worker.
+    let is_worker = match has_user_registers() {
+        Some(has) => !has,
+        None if flags & PF_NO_SETAFFINITY != 0 => true,
+        None => version().is_some_and(|version| version >= since),
+    };
+    is_worker.then_some(reason)
 }
 
-fn kernel_at_least(major: u32, minor: u32) -> bool {
-    sys::kernel_version().is_some_and(|version| version >= (major, minor))
+/// Reads /proc/TID/syscall: whether the stack pointer and the program counter, which end the line, are both 0. The line
+/// of a thread that runs has no numbers.
+fn user_registers(line: &[u8]) -> Option<bool> {
+    let mut words = line.trim_ascii().rsplit(|&byte| byte == b' ');
+    let (counter, stack) = (words.next()?, words.next()?);
+    let number = |word: &[u8]| parse_hex(word.strip_prefix(b"0x")?);
+    Some(number(counter)? != 0 || number(stack)? != 0)
 }
 
 /// The parts of /proc/PID/stat that matter (proc_pid_stat(5)).

@@ -22,7 +22,7 @@ pub use calls::*;
 use harness::CASE;
 pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;
-pub use namespaces::{private_mounts, unshared, user_namespaces};
+pub use namespaces::{laid_over, private_mounts, unshared, user_namespaces};
 
 /// Runs `body` in a separate child process, which executes this same test again. Panics if the child fails, or if it
 /// has not ended when the watchdog's time is over. The time is multiplied by `PSX_WATCHDOG_FACTOR`.

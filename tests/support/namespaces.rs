@@ -1,5 +1,7 @@
 //! Namespaces for a test. If they are refused, as in a container or in a plain chroot, the test is skipped.
 
+use std::ffi::CString;
+
 use super::{forked_status, skipped};
 
 /// Moves this process to new namespaces. If the kernel or a sandbox refuses that, records a skipped test and returns false.
@@ -35,4 +37,20 @@ pub fn user_namespaces() -> bool {
             super::end(1);
         }
     }) == 0
+}
+
+/// Lays one file over another, for the calling thread and what it starts. Notes it and returns false if that is refused.
+pub fn laid_over(target: &str, source: &str) -> bool {
+    if !private_mounts() {
+        return false;
+    }
+    let strings = [source, target].map(|path| CString::new(path).unwrap());
+    let [from, to] = [strings[0].as_ptr(), strings[1].as_ptr()];
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: the paths are strings, and there is nothing else to read.
+    if unsafe { libc::mount(from, to, none, libc::MS_BIND, none.cast()) } == 0 {
+        return true;
+    }
+    skipped(format!("no mount over {target}: {}", std::io::Error::last_os_error()));
+    false
 }

@@ -102,6 +102,7 @@ impl From<Errno> for Unread {
 
 /// A task while its place is not known yet.
 struct Seen {
+    worker: bool,
     stat: Stat,
     status: Status,
     thread: Thread,
@@ -145,11 +146,11 @@ impl Process {
             failures: Vec::new(),
         };
         let mut threads = Vec::new();
-        for Seen { stat, status, thread, state } in seen {
+        for Seen { worker, stat, thread, state, .. } in seen {
             if stat.dead() {
                 continue;
             }
-            if is_worker(&stat, &status) {
+            if worker {
                 let kind = Kind::of(&thread.name);
                 process.workers.push(Worker { thread, kind, state, keeps: Vec::new() });
             } else {
@@ -208,9 +209,10 @@ fn look(tid: i32, task: &tasks::Task) -> nix::Result<Seen> {
     let label = state::label(task);
     let status = task.status()?;
     let stat = task.stat()?;
+    let worker = is_worker(task, &stat, &status);
     let scheduling = stat.scheduling;
     let state = State { credentials: status.credentials.clone(), namespaces, label, scheduling };
-    Ok(Seen { thread: Thread { tid, name: stat.name.clone() }, stat, status, state })
+    Ok(Seen { worker, thread: Thread { tid, name: stat.name.clone() }, stat, status, state })
 }
 
 /// Threads by state. One whose state was not seen whole joins the first group that it agrees with.
@@ -238,19 +240,41 @@ fn grouped(threads: Vec<(Thread, State)>) -> Vec<Group> {
     groups
 }
 
-/// The kernel's workers have a flag, which meant other things before (include/linux/sched.h), and block
-/// all that can be blocked. When in doubt it is a thread.
-fn is_worker(stat: &Stat, status: &Status) -> bool {
+/// Returns whether a task is a worker of the kernel, by the same evidence as the library's `kernel_worker`
+/// (src/sys/proc.rs). It blocks all signals that can be blocked and has a flag (include/linux/sched.h), which meant other
+/// things in older kernels. So the kernel must besides have no user registers for it, or it has PF_NO_SETAFFINITY, which
+/// no user thread has, or the kernel is new enough for the flag to mean nothing else. If in doubt, it is a thread.
+fn is_worker(task: &tasks::Task, stat: &Stat, status: &Status) -> bool {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000;
+    const PF_NO_SETAFFINITY: u32 = 0x0400_0000;
     const ALL_BUT_KILL_AND_STOP: u64 = !(1 << (libc::SIGKILL - 1)) & !(1 << (libc::SIGSTOP - 1));
-    static FLAGS: LazyLock<u32> = LazyLock::new(|| {
-        let version = procfs::sys::kernel::Version::current().ok();
-        let at_least = |major, minor| {
-            version.as_ref().is_some_and(|v| (v.major, u16::from(v.minor)) >= (major, minor))
-        };
-        let io = if at_least(5, 12) { PF_IO_WORKER } else { 0 };
-        io | if at_least(6, 4) { PF_USER_WORKER } else { 0 }
+    static VERSION: LazyLock<Option<(u8, u8)>> = LazyLock::new(|| {
+        let version = procfs::sys::kernel::Version::current().ok()?;
+        Some((version.major, version.minor))
     });
-    stat.flags & *FLAGS != 0 && status.blocked == ALL_BUT_KILL_AND_STOP
+    let since = if stat.flags & PF_IO_WORKER != 0 {
+        (5, 12)
+    } else if stat.flags & PF_USER_WORKER != 0 {
+        (6, 4)
+    } else {
+        return false;
+    };
+    if status.blocked != ALL_BUT_KILL_AND_STOP {
+        return false;
+    }
+    match has_user_registers(task) {
+        Some(has) => !has,
+        None if stat.flags & PF_NO_SETAFFINITY != 0 => true,
+        None => VERSION.is_some_and(|version| version >= since),
+    }
+}
+
+/// Reads the stack pointer and the program counter, with which the file `syscall` ends (proc_pid_syscall(5)): whether
+/// they are not both 0. None: the task runs, or the file may not be read.
+fn has_user_registers(task: &tasks::Task) -> Option<bool> {
+    let text = task.read("syscall").ok()?;
+    let mut words = std::str::from_utf8(&text).ok()?.split_ascii_whitespace().rev();
+    let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    Some((number()?, number()?) != (0, 0))
 }

@@ -42,13 +42,13 @@ fn header(path: &str) -> Option<[u8; 20]> {
 
 pub(super) fn kernel() -> Finding {
     match procfs::sys::kernel::Version::current() {
-        Ok(v) if (v.major, v.minor) >= (4, 14) => {
+        Ok(v) if (v.major, v.minor) >= (5, 10) => {
             let found = format!("Linux {}.{}.{}", v.major, v.minor, v.patch);
-            Finding::new(Good, found, "4.14 or later is supported")
+            Finding::new(Good, found, "5.10 or later is tested")
         }
         Ok(v) => {
             let found = format!("Linux {}.{}.{}", v.major, v.minor, v.patch);
-            Finding::new(Limited, found, "nothing is known of kernels before 4.14")
+            Finding::new(Limited, found, "the tests have not run on a kernel before 5.10")
         }
         Err(error) => Finding::new(Limited, "unknown", format!("its version is not told: {error}")),
     }

@@ -1,0 +1,93 @@
+//! A scoped Landlock ruleset, for every thread: one domain for all of them if the kernel synchronises them
+//! (LANDLOCK_RESTRICT_SELF_TSYNC, ABI 8), and one for each thread otherwise.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
+
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreated, Scope};
+use privileges::Privileges;
+use support::{Asked, isolated_as_root, proc, set_slack};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn abi() -> i64 {
+    let none = std::ptr::null::<u64>();
+    // SAFETY: it asks for the version.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1) }
+}
+
+fn ruleset() -> RulesetCreated {
+    let rules = Ruleset::default().handle_access(AccessFs::MakeDir).unwrap();
+    rules.scope(Scope::from_all(ABI::V6)).unwrap().create().unwrap()
+}
+
+fn name() -> SocketAddr {
+    SocketAddr::from_abstract_name(format!("psx-{}", std::process::id())).unwrap()
+}
+
+/// Whether the calling thread reaches the socket of the main thread: a domain does not reach out of itself.
+fn connects() -> i64 {
+    UnixStream::connect_addr(&name()).is_ok().into()
+}
+
+/// How many more domains the calling thread can take: it has at most 16.
+fn domains_left() -> i64 {
+    // LANDLOCK_ACCESS_FS_EXECUTE: which right it is does not matter.
+    let handled = 1u64;
+    // SAFETY: the kernel reads eight bytes.
+    let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &handled, 8, 0) };
+    let mut count = 0;
+    // SAFETY: it takes numbers.
+    while unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) } == 0 {
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn the_threads_have_one_domain_if_the_kernel_synchronises_them() {
+    isolated_as_root(
+        "the_threads_have_one_domain_if_the_kernel_synchronises_them",
+        WATCHDOG,
+        || {
+            if abi() < 6 {
+                support::skipped(format!("Landlock's ABI here is {}: it has no scopes", abi()));
+                return;
+            }
+            let synchronised = abi() >= 8;
+            let others = Asked::new(5);
+            let listed = proc::tids().len();
+            let privileges = Privileges::new().stay_root().keep_groups().landlock(ruleset());
+            let plan = privileges.plan().unwrap();
+            println!("{plan}");
+            assert_eq!(plan.to_string().contains("by the kernel in all threads"), synchronised);
+            let applied = plan.apply().unwrap();
+            // Every thread was asked in the same stop, and then by a process from outside.
+            assert_eq!((applied.threads, applied.seen), (listed, listed));
+            support::all_have("NoNewPrivs", "1");
+            let _listener = UnixListener::bind_addr(&name()).unwrap();
+            assert_eq!(connects(), 1);
+            for (ask, answered) in &others.0 {
+                ask.send(connects).unwrap();
+                assert_eq!(answered.recv().unwrap(), i64::from(synchronised));
+            }
+            if synchronised {
+                // The engine still reaches every thread.
+                set_slack(777).unwrap();
+                add_filter(support::LONG).unwrap();
+                assert_eq!(set_slack(778).unwrap().threads(), listed);
+            } else {
+                support::skipped(format!(
+                    "LANDLOCK_RESTRICT_SELF_TSYNC: Landlock's ABI is {}",
+                    abi()
+                ));
+            }
+            others.all_answer(domains_left, 15);
+        },
+    );
+}
