@@ -81,6 +81,8 @@ pub(crate) mod records;
 mod rendezvous;
 mod shared;
 mod thread_table;
+#[cfg(all(test, any(miri, psx_twin)))]
+mod twin;
 mod unreachable;
 
 use core::time::Duration;

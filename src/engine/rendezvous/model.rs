@@ -3,6 +3,12 @@
 
 extern crate std;
 
+mod data;
+mod deaths;
+mod entries;
+mod locks;
+mod rounds;
+
 use std::vec::Vec;
 
 use core::cell::Cell;
@@ -27,6 +33,12 @@ struct World {
     new_state: AtomicUsize,
     /// Raised when the caller has judged.
     judged: AtomicUsize,
+    /// Raised when a thread has died.
+    dead: AtomicUsize,
+    /// Raised when a signal was sent again.
+    resent: AtomicUsize,
+    /// How many have left the handler.
+    left: AtomicUsize,
 }
 
 fn world(threads: u32) -> Arc<World> {
@@ -37,6 +49,9 @@ fn world(threads: u32) -> Arc<World> {
         performed: AtomicUsize::new(0),
         new_state: AtomicUsize::new(0),
         judged: AtomicUsize::new(0),
+        dead: AtomicUsize::new(0),
+        resent: AtomicUsize::new(0),
+        left: AtomicUsize::new(0),
     })
 }
 
@@ -90,8 +105,27 @@ impl Thread for Held<'_> {
 
 /// P3: a thread that has performed the call leaves only when every thread has, and after the judgement.
 fn visit(world: &World, index: usize, agrees: bool, caller_is_gone: bool) {
+    let tid = 10 + index as u32;
+    visit_with(world, index, tid, agrees, caller_is_gone);
+}
+
+/// The thread `tid` takes a signal that carries the entry `index`.
+fn visit_as(world: &World, index: usize, tid: u32) {
+    visit_with(world, index, tid, true, false);
+}
+
+/// Threads that take their signals, in any order.
+fn spawn(world: &Arc<World>, count: usize, caller_is_gone: bool) -> Vec<thread::JoinHandle<()>> {
+    (0..count)
+        .map(|index| {
+            let world = world.clone();
+            thread::spawn(move || visit(&world, index, true, caller_is_gone))
+        })
+        .collect()
+}
+
+fn visit_with(world: &World, index: usize, tid: u32, agrees: bool, caller_is_gone: bool) {
     let entry = &world.entries[index];
-    let tid = entry.tid();
     let held = Held { world, tid, agrees, caller_is_gone, performs: Cell::new(false) };
     world.rendezvous.visit(entry, tid, &held);
     if held.performs.get() {

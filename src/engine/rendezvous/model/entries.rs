@@ -1,0 +1,155 @@
+//! The thread table beside late signals.
+
+use super::*;
+use crate::engine::thread_table::ThreadTable;
+
+/// The caller believes that a signal was used up (`Gather::full_pass` reads SigPnd while the thread is in its handler
+/// already), marks the entry idle, and sends again while the thread arrives. The thread has two signals then. It is
+/// held once, and the second signal has no effect after the stop.
+#[test]
+fn a_full_pass_beside_an_arrival() {
+    model(3, || {
+        let world = world(1);
+        let epoch = world.rendezvous.open(CALLER);
+        let sent_again = Arc::new(AtomicUsize::new(0));
+        let held = {
+            let (world, sent_again) = (world.clone(), sent_again.clone());
+            thread::spawn(move || {
+                visit(&world, 0, true, false);
+                // Blocked until now.
+                if sent_again.load(SeqCst) == 1 {
+                    visit(&world, 0, true, false);
+                }
+            })
+        };
+        let entry = &world.entries[0];
+        entry.exchange(10, Mark::Sent, Mark::Idle);
+        if !entry.is_held(epoch) {
+            let mark = entry.mark();
+            if entry.exchange(10, mark, Mark::Sent) {
+                sent_again.store(1, SeqCst);
+            }
+        }
+        hold(&world, epoch, 1);
+        commit(&world, epoch, 1);
+        held.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), 1);
+        assert_eq!(world.rendezvous.state().count, 0);
+    });
+}
+
+/// Two signals are pending for one thread. The second is taken after the first stop, maybe in the next one: the thread
+/// is counted there once.
+#[test]
+fn two_pending_signals_and_two_stops() {
+    model(2, || {
+        let world = world(1);
+        let epoch = world.rendezvous.open(CALLER);
+        let held = {
+            let world = world.clone();
+            thread::spawn(move || {
+                visit(&world, 0, true, false);
+                visit(&world, 0, true, false);
+                // The caller of the second stop sends again if it finds the entry idle.
+                if world.resent.load(SeqCst) == 1 {
+                    visit(&world, 0, true, false);
+                }
+            })
+        };
+        hold(&world, epoch, 1);
+        commit(&world, epoch, 1);
+        world.performed.store(0, SeqCst);
+        let epoch = world.rendezvous.open(CALLER);
+        let entry = &world.entries[0];
+        let mark = entry.mark();
+        if mark != Mark::Sent && !entry.is_held(epoch) && entry.exchange(10, mark, Mark::Sent) {
+            world.resent.store(1, SeqCst);
+        }
+        hold(&world, epoch, 1);
+        commit(&world, epoch, 1);
+        held.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), 1);
+    });
+}
+
+/// The table closes its gaps while a thread takes a late signal with the address of its old entry. The thread is not
+/// held under an entry that belongs to another thread, and is found and held afterwards.
+#[test]
+fn the_table_moves_entries_beside_a_late_signal() {
+    model(2, || {
+        let world = world(2);
+        let table = ThreadTable::of(world.entries.as_slice());
+        // Thread 10 is gone; thread 11 has a signal pending, which carries the second entry.
+        world.entries[0].assign(10, Mark::Idle);
+        table.keep();
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || visit_as(&world, 1, 11))
+        };
+        table.begin(|tid| tid == 11);
+        let epoch = world.rendezvous.open(CALLER);
+        let entry = table.find(11).unwrap();
+        let index = usize::from(!core::ptr::eq(entry, &world.entries[0]));
+        let mark = entry.mark();
+        let send = mark != Mark::Sent && !entry.is_held(epoch) && entry.exchange(11, mark, Mark::Sent);
+        let again = {
+            let world = world.clone();
+            thread::spawn(move || {
+                late.join().unwrap();
+                if send {
+                    visit_as(&world, index, 11);
+                }
+            })
+        };
+        // Ends: the signal brings the thread in, or has been used up before the round.
+        loop {
+            if world.rendezvous.held() == 1 {
+                assert!(world.rendezvous.close_gate(epoch, 1));
+                commit(&world, epoch, 1);
+                break;
+            }
+            if !send && entry.mark() == Mark::Idle {
+                world.rendezvous.give_up();
+                break;
+            }
+            thread::yield_now();
+        }
+        again.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
+    });
+}
+
+/// An entry is marked exempt, and then its tid is that of a living thread: the mark goes, and the thread is signalled
+/// and held. A late signal of the dead thread's entry changes nothing.
+#[test]
+fn an_exempt_mark_beside_a_signal() {
+    model(3, || {
+        let world = world(1);
+        let epoch = world.rendezvous.open(CALLER);
+        let entry = &world.entries[0];
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || visit(&world, 0, true, false))
+        };
+        // `full_pass` saw a dying task; the next one sees a living thread with this tid.
+        entry.assign(10, Mark::exempt(epoch));
+        if let was @ Mark::Exempt(_) = entry.mark() {
+            entry.exchange(10, was, Mark::Idle);
+        }
+        let mark = entry.mark();
+        let send = !entry.is_held(epoch) && entry.exchange(10, mark, Mark::Sent);
+        let again = {
+            let world = world.clone();
+            thread::spawn(move || {
+                late.join().unwrap();
+                if send {
+                    visit(&world, 0, true, false);
+                }
+            })
+        };
+        hold(&world, epoch, 1);
+        commit(&world, epoch, 1);
+        again.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), 1);
+    });
+}
