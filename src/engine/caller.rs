@@ -74,6 +74,8 @@ pub(super) struct Stop<'a> {
     settings: &'a Settings,
     until: Duration,
     rounds: u32,
+    /// The epoch of the latest round.
+    epoch: u32,
     /// Rounds left after the deadline, as long as there is no thread to name.
     grace: u32,
     longest: Duration,
@@ -103,6 +105,7 @@ impl<'a> Stop<'a> {
             settings,
             until,
             rounds: 0,
+            epoch: 0,
             grace: GRACE,
             longest: Duration::ZERO,
             wanted: 0,
@@ -131,6 +134,7 @@ impl<'a> Stop<'a> {
             }
             rendezvous.unlock();
             let _ = sys::set_mask(mask);
+            rendezvous.note_return(self.epoch);
             match result? {
                 Round::Done(value) => return Ok(value),
                 Round::GivenUp { held_for } => {
@@ -257,6 +261,7 @@ impl<'a> Stop<'a> {
         let opened = self.clock()?;
         let gathered = gather.run(guess);
         let epoch = gather.epoch();
+        self.epoch = epoch;
         let queue_full = gather.queue_is_full();
         if !tasks.is_readable() {
             // The next call finds them again without asking for every tid.
@@ -396,6 +401,7 @@ impl<'a> Stop<'a> {
                 shared.set_plan(Plan { calls: plan, first: these.start, answers });
                 if published {
                     epoch = self.publish_again();
+                    self.epoch = epoch;
                 } else if !rendezvous.publish(epoch, held) {
                     divergence::lost("a broadcast was ended behind its caller's back");
                 }

@@ -136,6 +136,7 @@ impl<'a> Gather<'a> {
             if self.no_room {
                 return Ok(Gathered::NoRoom);
             }
+            rendezvous.wake_leavers();
             let now_held = rendezvous.await_arrivals(due, SLICE);
             let pass = if self.prove() {
                 Pass { proof: true, ..Pass::default() }
