@@ -25,63 +25,30 @@
  *   LEADER     1: thread 1 is a leader: if it exits, it stays as a zombie
  */
 
-#ifndef THREADS
-#define THREADS 3
-#endif
-#ifndef CALLERS
-#define CALLERS 1
-#endif
-#ifndef BIRTHS
-#define BIRTHS 0
-#endif
-#ifndef EXITS
-#define EXITS 0
-#endif
-#ifndef DEATHS
-#define DEATHS 0
-#endif
-#ifndef MORTAL
-#define MORTAL 15
-#endif
-#ifndef FULLQ
-#define FULLQ 0
-#endif
-#ifndef MISSES
-#define MISSES 0
-#endif
-#ifndef ROUNDS
-#define ROUNDS 2
-#endif
-#ifndef PASSES
-#define PASSES 3
-#endif
-#ifndef WATCHES
-#define WATCHES 1
-#endif
-#ifndef HAND_OVER
-#define HAND_OVER 1
-#endif
-#ifndef TIMERS
-#define TIMERS 1
-#endif
-#ifndef REUSE
-#define REUSE 0
-#endif
-#ifndef EXEC
-#define EXEC 0
-#endif
-#ifndef FOREIGN
-#define FOREIGN 0
-#endif
-#ifndef DIFFER
-#define DIFFER 0
-#endif
-#ifndef FAILS
-#define FAILS 0
-#endif
-#ifndef LEADER
-#define LEADER 0
-#endif
+/* The configuration: constants that `init` takes from the environment, so that one compilation does for all. */
+hidden byte THREADS = 3;
+hidden byte CALLERS = 1;
+hidden byte BIRTHS = 0;
+hidden byte EXITS = 0;
+hidden byte DEATHS = 0;
+hidden byte MORTAL = 15;
+hidden byte FULLQ = 0;
+hidden byte MISSES = 0;
+hidden byte ROUNDS = 2;
+hidden byte PASSES = 3;
+hidden byte WATCHES = 1;
+hidden byte HAND_OVER = 1;
+hidden byte TIMERS = 1;
+hidden byte REUSE = 0;
+hidden byte EXEC = 0;
+hidden byte FOREIGN = 0;
+hidden byte DIFFER = 0;
+hidden byte FAILS = 0;
+hidden byte LEADER = 0;
+hidden byte MUTATION = 0;
+hidden byte REACH = 0;
+
+#define M(n) (MUTATION == n)
 
 #define NT 4            /* threads, ever */
 #define NE 5            /* entries of the table */
@@ -123,9 +90,9 @@ bit user[NT];           /* runs code of the program, or may */
 byte asleep[NT];        /* on which word */
 chan sig[NT] = [2] of { byte };         /* pending signals: the entry each carries */
 bit kin[NT];            /* zombie leader: never goes away */
-byte births = BIRTHS, exits = EXITS, deaths = DEATHS, fullq = FULLQ, misses = MISSES, differ = DIFFER;
+byte births, exits, deaths, fullq, misses, differ;
 byte execer = NT;       /* the thread that has called execve */
-bit may_exec = EXEC;
+bit may_exec;
 bit killed;             /* the process was killed */
 byte foreign;           /* how many foreign signals were handled as such */
 
@@ -164,13 +131,8 @@ byte plan;              /* what `done` is after the published call */
 #define DIE(i) atomic { MAY_DIE(i) -> if :: execer < NT :: else -> deaths-- fi; goto dead }
 
 /* A kernel call. */
-#if DEATHS > 0 || EXEC
 #define CALL(i, what) if :: DIE(i) :: atomic { what } fi
 #define OR_DIE(i) :: DIE(i)
-#else
-#define CALL(i, what) atomic { what }
-#define OR_DIE(i)
-#endif
 
 /* Wakes one thread that sleeps on `w`: any. (The kernel wakes in order of arrival; the engine does not rely on it.) */
 #define WAKE_ONE(w) if \
@@ -184,42 +146,26 @@ byte plan;              /* what `done` is after the published call */
 #define WAKE_ALL(w) MOVE(w, AWAKE)
 
 /* FUTEX_WAIT: compares and sleeps in one step. */
-#ifdef M_SLEEP_WITHOUT_COMPARING
-#define WAIT(i, w, now, seen) asleep[i] = w
-#else
-#define WAIT(i, w, now, seen) if :: now == seen -> asleep[i] = w :: else fi
-#endif
+#define WAIT(i, w, now, seen) if :: now == seen || M(1) -> asleep[i] = w :: else fi
 
 /* FUTEX_WAKE with a count of HAND_OVER. */
-#if HAND_OVER == 1
-#define HAND_ON WAKE_ONE(EXIT)
-#else
-#define HAND_ON WAKE_ONE(EXIT); WAKE_ONE(EXIT)
-#endif
+#define HAND_ON if :: M(2) :: !M(2) -> WAKE_ONE(EXIT); if :: HAND_OVER > 1 -> WAKE_ONE(EXIT) :: else fi fi
 
 /* `State` as one word: compare-exchange. */
-#ifdef M_NO_EPOCH_IN_STATE
-#define IS_STATE(e, p, c) (phase == p && count == c)
-#else
-#define IS_STATE(e, p, c) (ep == e && phase == p && count == c)
-#endif
+#define IS_STATE(e, p, c) ((ep == e || M(3)) && phase == p && count == c)
 
-/* The count of the task directory, and how it is compared. */
+/* The entry of a tid. */
 #define FIND(e, t) d_step { e = 0; do :: e < size && etid[e] != t -> e++ :: else -> break od }
 
 /* `Rendezvous::close`: two steps, the second an exchange. `was` is what `release` looks at. */
-#define CLOSE(i, was) was = phase; atomic { phase = CLOSED; count = 0 }
+#define CLOSE(i, was, event) was = phase; atomic { NEXT(event, 0) -> phase = CLOSED; count = 0; SEEN }
 
 /* The time of a watch is over. If the caller lives and nothing has changed, the thread would just sleep again. */
 #define EXPIRES(i, mine) (TIMERS && watch && (GONE(caller) || ep != mine || phase == CLOSED || phase == COMMITTING))
 
 /* `handler::await_reports`, by the caller or by a watch that ends the stop in its place: waits for the reports, and
  * writes off threads that died before they reported. */
-#ifdef M_NO_WRITE_OFF
-#define DEAD_HELD(x) false
-#else
-#define DEAD_HELD(x) (x < size && emark[x] == HELD && enr[x] == ep && GONE(etid[x]))
-#endif
+#define DEAD_HELD(x) (x < size && emark[x] == HELD && enr[x] == ep && GONE(etid[x]) && !M(4))
 #define AWAIT_REPORTS(i) \
     do \
     :: b = bell; \
@@ -250,38 +196,33 @@ byte plan;              /* what `done` is after the published call */
 #define DIVERGENT (DIVERGENT1(0) || DIVERGENT1(1) || DIVERGENT1(2) || DIVERGENT1(3) || DIVERGENT1(4))
 
 /* `Rendezvous::abandon` and `unlock`. */
-#ifdef M_ABANDON_WAKES_GATE_ONLY
-#define ABANDON(i) CLOSE(i, h); gate = (gate + 1) & 3; CALL(i, WAKE_ALL(GATE)); h = 0
-#else
-#define ABANDON(i) CLOSE(i, h); \
+#define ABANDON(i) CLOSE(i, h, 'b'); \
     gate = (gate + 1) & 3; CALL(i, WAKE_ALL(GATE)); \
-    exit_ = (exit_ + 1) & 3; CALL(i, WAKE_ALL(EXIT)); h = 0
-#endif
+    if :: M(5) :: else -> exit_ = (exit_ + 1) & 3; CALL(i, WAKE_ALL(EXIT)) fi; h = 0
 #define UNLOCK(i) atomic { b = sleepers; lock = 0; sleepers = 0 }; \
     if :: b -> CALL(i, WAKE_ONE(LOCK)) :: else fi; b = 0
 #define INHERIT(from, me) atomic { if :: lock == from -> lock = me; sleepers = 1; h = 1 :: else -> h = 0 fi }
 
 /* `end_pause` */
-#ifdef M_OPEN_LEAVES_PAUSE
-#define END_PAUSE(i) skip
-#else
-#define END_PAUSE(i) atomic { b = pause_; pause_ = 0 }; \
+#define END_PAUSE(i) atomic { b = pause_; if :: M(6) -> b = 0 :: else -> pause_ = 0 fi }; \
     if :: b != 0 -> CALL(i, WAKE_ALL(PAUSE)) :: else fi; b = 0
-#endif
 
 /* Not a claim: shows that the search gets there. */
-#ifdef PROBE
-#define REACHED(n) assert(PROBE != n)
-#else
-#define REACHED(n) skip
-#endif
+#define REACHED(n) assert(REACH != n)
 
-#ifdef TRACE
-#define EVENT(what, who) observe!what, who
-chan observe = [0] of { byte, byte };
-#else
-#define EVENT(what, who) skip
-#endif
+/* The changes of `state` in the order of a recorded run, if there is one: only a change that comes next there is made.
+ * The search looks for the end of the record. */
+c_decl {
+\#include <stdio.h>
+\#include <stdlib.h>
+}
+hidden byte what[2000];
+hidden byte who[2000];
+hidden short events;
+short at;
+bit what_is_set;         /* the configuration was read */
+#define NEXT(w, x) (events == 0 || (at < events && what[at] == w && who[at] == x))
+#define SEEN if :: events > 0 -> at++ :: else fi
 
 /* `full_pass`, first part, for one task of the list: finds or makes its entry, and looks at the task. */
 #define LOOK(k) d_step { \
@@ -366,12 +307,14 @@ exec:
 /* ---- The half of a held thread: `on_signal`, `Rendezvous::visit` ---- */
 
 handler:
-#ifdef M_BELIEVE_SI_TKILL
-    /* A signal of the kind that glibc sends is taken for ours: the thread looks for its own entry. */
-    if :: mine == NOBODY -> FIND(mine, tid[i]); if :: mine >= size -> goto return_ :: else fi :: else fi;
-#else
-    if :: mine == NOBODY -> foreign++; goto return_ :: else fi;
-#endif
+    if
+    :: mine == NOBODY && !M(7) -> foreign++; goto return_
+    :: mine == NOBODY && M(7) ->
+        /* A signal of the kind that glibc sends is taken for ours: the thread looks for its own entry. */
+        FIND(mine, tid[i]);
+        if :: mine >= size -> goto return_ :: else fi
+    :: else
+    fi;
     /* `come_back` needs a jump out of a handler of SIGSYS, which the model does not have. */
     assert(!(etid[mine] == tid[i] && emark[mine] == HELD && enr[mine] == ep && phase != CLOSED));
     CALL(i, skip);            /* gettid(2), the probe */
@@ -405,28 +348,20 @@ arrive:
         if :: phase != GATHERING -> goto return_ :: else -> goto arrive fi
     :: else
     fi;
-#ifndef M_ANY_ENTRY
-    if :: etid[mine] != tid[i] -> REACHED(8); goto return_ :: else fi;
-#endif
+    if :: etid[mine] != tid[i] && !M(8) -> REACHED(8); goto return_ :: else fi;
     atomic {
         if
-#ifndef M_ANY_ENTRY
-        :: etid[mine] != tid[i] -> goto return_
-#endif
+        :: etid[mine] != tid[i] && !M(8) -> goto return_
         :: else -> emark[mine] = HELD; enr[mine] = my_ep
         fi
     };
     atomic {
         if
-        :: IS_STATE(my_ep, GATHERING, my_count) -> count++; my_count = count
-        :: else -> h = 0; goto arrive
+        :: IS_STATE(my_ep, GATHERING, my_count) && NEXT('a', i) -> count++; my_count = count; SEEN
+        :: !IS_STATE(my_ep, GATHERING, my_count) -> h = 0; goto arrive
         fi
     };
-    EVENT(1, i);
-    watch = (my_count <= WATCHES);
-#ifdef M_NO_WATCH
-    watch = 0;
-#endif
+    watch = (my_count <= WATCHES && !M(9));
     h = 0;
     atomic { if :: awaited == my_count && awaited_asleep -> h = 1 :: else fi };
     if :: h -> bell = (bell + 1) & 3; CALL(i, WAKE_ONE(BELL)) :: else fi;
@@ -457,7 +392,6 @@ await_plan:
     fi;
 
 perform:
-    EVENT(2, i);
     /* P1, once: exactly the call that is published, and not a second time. */
     if
     :: DIE(i)
@@ -473,8 +407,7 @@ perform:
     if
     :: h ->
         if :: count == 1 -> last = 1 :: else fi;
-        atomic { count--; h = (count == 0) };
-        EVENT(3, i);
+        atomic { NEXT('r', i) -> count--; h = (count == 0); SEEN };
         if
         :: h ->
             bell = (bell + 1) & 3;
@@ -485,9 +418,7 @@ perform:
     :: else
     fi;
     h = 0;
-#ifdef M_LEAVE_AFTER_OWN_REPORT
-    goto leave;
-#endif
+    if :: M(10) -> goto leave :: else fi;
 
 await_release:
     b = exit_;
@@ -516,14 +447,12 @@ look_after:
     caller = tid[i];
     h = 0;
     REACHED(4);
-#ifndef M_TAKE_OVER_WITHOUT_WAITING
     if
-    :: phase == COMMITTING ->
+    :: phase == COMMITTING && !M(11) ->
         AWAIT_REPORTS(i);
         if :: DIVERGENT -> if :: DIE(i) :: killed = 1; goto finish fi :: else fi
     :: else
     fi;
-#endif
     ABANDON(i);
     UNLOCK(i);
 look_on:
@@ -532,10 +461,7 @@ look_on:
 
 leave:
     watch = 0; my_ep = 0;
-#ifndef M_NO_HAND_OVER
     CALL(i, HAND_ON);
-#endif
-    EVENT(4, i);
 return_:
     CALL(i, skip);            /* rt_sigreturn(2) */
     parked = 0; my_ep = 0; my_count = 0; h = 0; b = 0; mine = 0;
@@ -619,10 +545,8 @@ take_turn:
     caller = tid[i];
     atomic { awaited = 0; awaited_asleep = 0 };
     last = 0;
-    atomic { ep++; phase = GATHERING; count = 0 };
-    EVENT(5, i);
+    atomic { NEXT('o', 0) -> ep++; phase = GATHERING; count = 0; SEEN };
     END_PAUSE(i);
-    CALL(i, WAKE_ALL(EXIT));
     held = 0; turns = 0;
 
 sweep:
@@ -674,6 +598,9 @@ sweep:
     od;
     k = 0;
 
+    /* `wake_leavers` */
+    CALL(i, if :: M(12) :: !M(12) -> WAKE_ALL(EXIT) fi);
+
     /* `await_arrivals` */
     atomic { awaited = due; awaited_asleep = 0 };
     awaited_asleep = 1;
@@ -691,19 +618,12 @@ slice_over:
     b = 0;
 
     /* `prove`: first those who have come, then how many there are. */
-#ifdef M_COUNT_BEFORE_HELD
-    c = TASKS; h = count;
-#else
-    h = count;
-    CALL(i, c = TASKS);
-#endif
+    if
+    :: !M(13) -> h = count; CALL(i, c = TASKS)
+    :: M(13) -> c = TASKS; h = count
+    fi;
     ok = (c == h + 1);
-#ifdef M_NO_RESCAN
-    ok = (h >= due);
-#endif
-#ifdef M_RUN_BEFORE_ALL_ARRIVED
-    ok = 1;
-#endif
+    if :: M(14) -> ok = (h >= due) :: M(15) -> ok = 1 :: else fi;
     c = 0;
     if
     :: ok -> h = 0; goto proof
@@ -741,10 +661,7 @@ slice_over:
     :: k == NT -> break
     :: k < NT -> LOOK_AGAIN(k); k++
     od;
-    ok = (complete && c == h + exempt + 1 && same == exempt);
-#ifdef M_EXEMPT_SEEN_ONCE
-    ok = (complete && c == h + exempt + 1);
-#endif
+    ok = (complete && c == h + exempt + 1 && (same == exempt || M(16)));
     h = 0; c = 0; k = 0; complete = 0; exempt = 0; same = 0;
     if
     :: ok -> REACHED(6); goto proof
@@ -757,9 +674,13 @@ proof:
     ok = 0;
     h = count;
     c = 0;
-    atomic { if :: IS_STATE(ep, GATHERING, h) -> phase = FULL; c = 1 :: else fi };
+    atomic {
+        if
+        :: IS_STATE(ep, GATHERING, h) && NEXT('c', 0) -> phase = FULL; c = 1; SEEN
+        :: !IS_STATE(ep, GATHERING, h)
+        fi
+    };
     if :: c == 0 -> if :: turns < PASSES -> turns++; goto sweep :: else -> goto give_up fi :: else fi;
-    EVENT(6, i);
     c = 0;
     /* `all_live`: all sleep on the gate; or, if one does not after some time or the kernel does not tell, none is dead. */
     if
@@ -773,9 +694,7 @@ proof:
             od;
             k = 0
         };
-#ifndef M_DEAD_MAY_BE_HELD
-        if :: c == 0 -> h = 0; goto give_up :: else fi
-#endif
+        if :: c == 0 && !M(17) -> h = 0; goto give_up :: else fi
     fi;
     c = 0;
 
@@ -789,19 +708,16 @@ proof:
     :: !ok -> goto release
     :: else
     fi;
-    EVENT(7, i);
     plan = done[i];
     /* `publish` */
     atomic {
         if
-        :: IS_STATE(ep, FULL, h) -> phase = COMMITTING
-        :: else -> assert(false)
+        :: IS_STATE(ep, FULL, h) && NEXT('p', 0) -> phase = COMMITTING; SEEN
+        :: !IS_STATE(ep, FULL, h) -> assert(false)
         fi
     };
     h = 0;
-#ifndef M_PUBLISH_WITHOUT_BUMP
-    gate = (gate + 1) & 3;
-#endif
+    if :: M(18) :: else -> gate = (gate + 1) & 3 fi;
     CALL(i, WAKE_ALL(GATE));
     AWAIT_REPORTS(i);
     /* `judge` */
@@ -809,24 +725,17 @@ proof:
 
 release:
     /* `release` */
-    EVENT(8, i);
-    CLOSE(i, h);
+    CLOSE(i, h, 'x');
     if
     :: h == COMMITTING ->
-#ifndef M_RELEASE_WITHOUT_BUMP
-        exit_ = (exit_ + 1) & 3;
-#endif
+        if :: M(19) :: else -> exit_ = (exit_ + 1) & 3 fi;
         c = 0;
         atomic { if :: last -> last = 0; c = 1 :: else fi };
         if :: c == 0 -> CALL(i, WAKE_ONE(EXIT)) :: else fi;
         c = 0
     :: else ->
         gate = (gate + 1) & 3;
-        if :: DIE(i) :: atomic { WAKE_ONE(GATE);
-#ifndef M_NO_REQUEUE
-            MOVE(GATE, EXIT)
-#endif
-        } fi
+        CALL(i, WAKE_ONE(GATE); if :: M(20) :: !M(20) -> MOVE(GATE, EXIT) fi)
     fi;
     h = 0;
     END_PAUSE(i);
@@ -854,14 +763,9 @@ give_up:
     held = 0; due = 0; turns = 0; ok = 0; no_place = 0;
     REACHED(2);
     pause_ = ep;
-    EVENT(9, i);
-    CLOSE(i, h);
+    CLOSE(i, h, 'g');
     gate = (gate + 1) & 3;
-    if :: DIE(i) :: atomic { WAKE_ONE(GATE);
-#ifndef M_NO_REQUEUE
-        MOVE(GATE, EXIT)
-#endif
-    } fi;
+    CALL(i, WAKE_ONE(GATE); if :: M(20) :: !M(20) -> MOVE(GATE, EXIT) fi);
     CALL(i, WAKE_ALL(EXIT));
     h = 0;
     keep = 1;
@@ -880,9 +784,7 @@ give_up:
         END_PAUSE(i);
         UNLOCK(i);
         CALL(i, skip);
-#if CALLERS == 1
-        assert(done[0] == 0 && done[1] == 0 && done[2] == 0 && done[3] == 0);
-#endif
+        assert(CALLERS > 1 || (done[0] == 0 && done[1] == 0 && done[2] == 0 && done[3] == 0));
         atomic { user[i] = 1; CHECK; before = 0; rounds = 0 };
         goto in_user
     fi;
@@ -908,19 +810,57 @@ finish:
     skip
 }
 
-#if FOREIGN
 /* Another library's broadcast: sends its signal to two threads, and waits until both have handled it. */
 active proctype other_library()
 {
     byte sent;
-    atomic { nfull(sig[1]) && life[1] == ALIVE -> sig[1]!NOBODY; sent++ };
-    atomic { nfull(sig[2]) && life[2] == ALIVE -> sig[2]!NOBODY; sent++ };
+end_none:
+    FOREIGN && what_is_set;
+    atomic { len(sig[1]) < 2 && life[1] == ALIVE -> sig[1]!NOBODY; sent++ };
+    atomic { len(sig[2]) < 2 && life[2] == ALIVE -> sig[2]!NOBODY; sent++ };
     foreign == sent || killed
 }
-#endif
+
+/* A recorded run is a path of the model if its end is reached. */
+active proctype end_of_record()
+{
+end_never:
+    atomic { events > 0 && at == events -> assert(at != events) }
+}
 
 init {
+    c_code {
+        FILE *file;
+        char *value, w;
+        int x;
+        value = getenv("THREADS"); if (value) THREADS = atoi(value);
+        value = getenv("CALLERS"); if (value) CALLERS = atoi(value);
+        value = getenv("BIRTHS"); if (value) BIRTHS = atoi(value);
+        value = getenv("EXITS"); if (value) EXITS = atoi(value);
+        value = getenv("DEATHS"); if (value) DEATHS = atoi(value);
+        value = getenv("MORTAL"); if (value) MORTAL = atoi(value);
+        value = getenv("FULLQ"); if (value) FULLQ = atoi(value);
+        value = getenv("MISSES"); if (value) MISSES = atoi(value);
+        value = getenv("ROUNDS"); if (value) ROUNDS = atoi(value);
+        value = getenv("PASSES"); if (value) PASSES = atoi(value);
+        value = getenv("WATCHES"); if (value) WATCHES = atoi(value);
+        value = getenv("HAND_OVER"); if (value) HAND_OVER = atoi(value);
+        value = getenv("TIMERS"); if (value) TIMERS = atoi(value);
+        value = getenv("REUSE"); if (value) REUSE = atoi(value);
+        value = getenv("EXEC"); if (value) EXEC = atoi(value);
+        value = getenv("FOREIGN"); if (value) FOREIGN = atoi(value);
+        value = getenv("DIFFER"); if (value) DIFFER = atoi(value);
+        value = getenv("FAILS"); if (value) FAILS = atoi(value);
+        value = getenv("LEADER"); if (value) LEADER = atoi(value);
+        value = getenv("MUTATION"); if (value) MUTATION = atoi(value);
+        value = getenv("REACH"); if (value) REACH = atoi(value);
+        value = getenv("RECORD");
+        file = value ? fopen(value, "r") : 0;
+        while (file && events < 2000 && fscanf(file, " %c%d", &w, &x) == 2) { what[events] = w; who[events++] = x; }
+    };
     atomic {
+        births = BIRTHS; exits = EXITS; deaths = DEATHS; fullq = FULLQ; misses = MISSES; differ = DIFFER; may_exec = EXEC;
+        what_is_set = 1;
         byte n = 0;
         do
         :: n < THREADS -> life[n] = ALIVE; user[n] = 1; tid[n] = TIDOF(n); n++
@@ -931,6 +871,7 @@ init {
         :: n < THREADS -> run thread(n); n++
         :: else -> break
         od;
+        n = 0;
         if :: BIRTHS > 0 -> run thread(NT - 1) :: else fi
     }
 }

@@ -81,6 +81,7 @@ pub(crate) mod records;
 mod rendezvous;
 mod shared;
 mod thread_table;
+mod trace;
 #[cfg(all(test, any(miri, psx_twin)))]
 mod twin;
 mod unreachable;

@@ -74,6 +74,7 @@
 use core::time::Duration;
 
 use crate::engine::entry::{Entry, Mark};
+use crate::engine::trace;
 use crate::sys::futex;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
@@ -99,6 +100,7 @@ pub(crate) struct State {
     pub(crate) count: u32,
 }
 
+/// In `state`: count below, phase above it, and then the epoch.
 const COUNT_BITS: u32 = 30;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
@@ -300,7 +302,8 @@ impl Rendezvous {
         self.awaited.store(0, SeqCst);
         self.last.store(0, SeqCst);
         let epoch = next(self.state().epoch);
-        self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
+        let opened = State { epoch, phase: Phase::Gathering, count: 0 }.pack();
+        trace::change(self.state.swap(opened, SeqCst), opened);
         // After the state: a thread that is woken here finds the gather open.
         self.end_pause();
         epoch
@@ -352,7 +355,11 @@ impl Rendezvous {
     pub(crate) fn close_gate(&self, epoch: u32, count: u32) -> bool {
         let from = State { epoch, phase: Phase::Gathering, count }.pack();
         let to = State { epoch, phase: Phase::Full, count }.pack();
-        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+        let done = self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok();
+        if done {
+            trace::change(from, to);
+        }
+        done
     }
 
     /// The caller's own calls have succeeded: lets every held thread perform them. Returns false if the stop was
@@ -361,6 +368,9 @@ impl Rendezvous {
         let from = State { epoch, phase: Phase::Full, count }.pack();
         let to = State { epoch, phase: Phase::Committing, count }.pack();
         let done = self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok();
+        if done {
+            trace::change(from, to);
+        }
         self.gate.fetch_add(1, SeqCst);
         futex::wake_all(&self.gate);
         done
@@ -370,7 +380,8 @@ impl Rendezvous {
     /// agreed perform them, under the next epoch. Their entries are marked as held for it already.
     pub(crate) fn publish_again(&self, agreed: u32) -> u32 {
         let epoch = self.next_epoch();
-        self.state.swap(State { epoch, phase: Phase::Committing, count: agreed }.pack(), SeqCst);
+        let again = State { epoch, phase: Phase::Committing, count: agreed }.pack();
+        trace::change(self.state.swap(again, SeqCst), again);
         self.exit.fetch_add(1, SeqCst);
         futex::wake_all(&self.exit);
         epoch
@@ -407,7 +418,8 @@ impl Rendezvous {
         let died = Mark::Died(entry.value() as u32 & Mark::NUMBER);
         let written_off = entry.exchange(entry.tid(), Mark::held(epoch), died);
         if written_off {
-            self.state.fetch_sub(1, SeqCst);
+            let before = self.state.fetch_sub(1, SeqCst);
+            trace::change(before, before.wrapping_sub(1));
         }
         written_off
     }
@@ -457,7 +469,8 @@ impl Rendezvous {
 
     fn close(&self) -> State {
         let state = self.state();
-        self.state.swap(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
+        let closed = State { phase: Phase::Closed, count: 0, ..state }.pack();
+        trace::change(self.state.swap(closed, SeqCst), closed);
         state
     }
 
@@ -532,6 +545,7 @@ impl Rendezvous {
             let count = seen.count.wrapping_add(1);
             let arrived = State { count, ..seen }.pack();
             if self.state.compare_exchange(seen.pack(), arrived, SeqCst, SeqCst).is_ok() {
+                trace::change(seen.pack(), arrived);
                 return Some((seen.epoch, count));
             }
         }
@@ -584,6 +598,7 @@ impl Rendezvous {
     #[inline(never)]
     fn perform_and_report(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let verdict = thread.perform();
+        trace::step(trace::PERFORMED);
         let held = Mark::held(epoch);
         if entry.mark() != held {
             return;
@@ -602,7 +617,9 @@ impl Rendezvous {
         if self.state().count == 1 {
             self.last.store(1, SeqCst);
         }
-        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
+        let word = self.state.fetch_sub(1, SeqCst);
+        trace::change(word, word.wrapping_sub(1));
+        let before = State::unpack(word);
         if before.count != 1 {
             return;
         }
@@ -672,6 +689,7 @@ impl Rendezvous {
 
     /// Wakes a few of the threads that still sleep, before this one leaves the handler.
     fn leave(&self) {
+        trace::step(trace::LEFT);
         futex::wake(&self.exit, HAND_OVER);
     }
 

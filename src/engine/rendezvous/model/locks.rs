@@ -22,7 +22,7 @@ fn take_turns(initiators: u32, dead: u32, preemptions: usize) {
             world.rendezvous.try_lock(dead, false).unwrap();
         }
         let inside = Arc::new(AtomicUsize::new(0));
-        let initiate = |world: Arc<World>, inside: Arc<AtomicUsize>, me: u32| {
+        let initiate = move |world: Arc<World>, inside: Arc<AtomicUsize>, me: u32| {
             lock(&world, me, dead);
             assert_eq!(inside.fetch_add(1, SeqCst), 0, "two inside");
             assert!(world.rendezvous.is_locked_by(me));

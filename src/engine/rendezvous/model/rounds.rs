@@ -57,6 +57,7 @@ fn the_next_stop_wakes_a_stale_sleeper() {
         world.rendezvous.close();
         world.rendezvous.exit.fetch_add(1, SeqCst);
         world.rendezvous.open(CALLER);
+        world.rendezvous.wake_leavers();
         threads.into_iter().for_each(|t| t.join().unwrap());
         world.rendezvous.release();
     });
