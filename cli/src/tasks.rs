@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
-use libpsx::process::{Capabilities, CapabilitySet, Ids};
+use libpsx::process::{CapabilitySet, CapabilitySets, Ids};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
@@ -70,7 +70,7 @@ pub(crate) struct Credentials {
     pub(crate) user: Ids,
     pub(crate) group: Ids,
     pub(crate) groups: Vec<u32>,
-    pub(crate) sets: Capabilities,
+    pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
     pub(crate) bounding: CapabilitySet,
     pub(crate) no_new_privs: Option<bool>,
@@ -243,7 +243,7 @@ impl Status {
                 user: user?,
                 group: group?,
                 groups: groups?,
-                sets: Capabilities {
+                sets: CapabilitySets {
                     effective: set(effective?),
                     permitted: set(permitted?),
                     inheritable: set(inheritable?),
@@ -273,5 +273,5 @@ fn bits(text: &str) -> Option<u64> {
 fn ids(text: &str) -> Option<Ids> {
     let mut numbers = text.split_ascii_whitespace().map(|number| number.parse().ok());
     let mut next = || numbers.next().flatten();
-    Some(Ids { real: next()?, effective: next()?, saved: next()?, files: next()? })
+    Some(Ids { real: next()?, effective: next()?, saved: next()?, filesystem: next()? })
 }

@@ -59,15 +59,15 @@ impl Flag {
             }
             Self::Differs(Field::Ambient) => {
                 "a thread that keeps ambient capabilities gives them to every program that it executes: \
-                 call libpsx::process::ambient_clear"
+                 call libpsx::process::cap_ambient_clear_all"
             }
             Self::Differs(Field::Bounding) => {
                 "a thread with a larger bounding set may gain by execve(2) what the others gave up: call \
-                 libpsx::process::bounding_drop"
+                 libpsx::process::capbset_drop"
             }
             Self::Differs(Field::Nnp) => {
                 "a thread without no_new_privs can execute set-user-ID programs: call \
-                 libpsx::process::no_new_privs"
+                 libpsx::process::set_no_new_privs"
             }
             Self::Differs(Field::Seccomp) => {
                 "a thread with fewer filters makes the calls that the others are forbidden: install the \
@@ -83,7 +83,7 @@ impl Flag {
             }
             Self::Differs(Field::Sched) => {
                 "a thread with a real-time policy can keep a CPU from all others: if that is not meant, \
-                 call libpsx::process::scheduler, and if it is, --ignore sched"
+                 call libpsx::process::sched_setscheduler, and if it is, --ignore sched"
             }
             Self::WorkerKeeps => {
                 "this worker of the kernel goes on with the credentials that its io_uring or device was \

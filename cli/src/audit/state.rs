@@ -155,7 +155,7 @@ impl State {
     /// What a task in this state may do and none of `others`: ids, groups, capabilities, label.
     pub(crate) fn exceeds<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> Vec<Field> {
         let own = &self.credentials;
-        let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.files];
+        let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
         let theirs = || others.clone().map(|other| &other.credentials);
         let beyond = |ids: Ids, of: fn(&Credentials) -> Ids| {
             four(ids).iter().any(|id| !theirs().any(|other| four(of(other)).contains(id)))
@@ -175,8 +175,8 @@ impl State {
             (Field::Groups, !own.groups.iter().all(group)),
             (
                 Field::Caps,
-                !all(|other| other.sets.permitted).contains_all(own.sets.permitted)
-                    || !all(|other| other.sets.effective).contains_all(own.sets.effective),
+                !all(|other| other.sets.permitted).is_superset(own.sets.permitted)
+                    || !all(|other| other.sets.effective).is_superset(own.sets.effective),
             ),
             (Field::Label, self.label.as_ref().is_some_and(label)),
         ];
