@@ -4,7 +4,8 @@
  * access of the engine is one step. Each kernel call is one step (a list of tasks is one step for each task). The memory
  * is sequentially consistent, as all accesses of the engine are.
  *
- * `model/run` compiles this file once for each configuration (-D...), and once more for each planned mutation (-DM_...).
+ * `model/run` compiles this file once, and runs it once for each configuration and for each planned mutation. All of that
+ * comes from the environment:
  *
  *   THREADS    threads that are there at the beginning; thread 0 calls
  *   CALLERS    how many threads call: threads 0 to CALLERS - 1
@@ -23,6 +24,9 @@
  *   DIFFER     1: the result of the call may differ in one thread (and the process is to be killed for it)
  *   FAILS      1: the caller's own call may fail
  *   LEADER     1: thread 1 is a leader: if it exits, it stays as a zombie
+ *   MUTATION   the number of a planned mutation: see M(n), and the list in `model/run`
+ *   REACH      the number of a statement that the search must reach: see REACHED(n)
+ *   RECORD     a file with the changes of `state` in a recorded run: is it a path of the model?
  */
 
 /* The configuration: constants that `init` takes from the environment, so that one compilation does for all. */
@@ -371,7 +375,7 @@ await_plan:
     b = gate;
     atomic {
         if
-        :: ep != my_ep || phase == CLOSED -> b = 0; goto leave
+        :: ep != my_ep || phase == CLOSED -> b = 0; goto leave_gate
         :: phase == COMMITTING && ep == my_ep -> b = 0; goto perform
         :: else
         fi
@@ -459,7 +463,11 @@ look_on:
     c = 0; h = 0;
     if :: reported -> reported = 0; goto await_release :: else -> goto await_plan fi;
 
+leave_gate:
+    /* A watch that leaves changes the words that the caller may not live to change. */
+    if :: watch && !M(21) -> gate = (gate + 1) & 3; CALL(i, WAKE_ALL(GATE)) :: else fi;
 leave:
+    if :: watch && !M(21) -> exit_ = (exit_ + 1) & 3 :: else fi;
     watch = 0; my_ep = 0;
     CALL(i, HAND_ON);
 return_:

@@ -25,8 +25,8 @@
 //! | field | written by | read by | meaning |
 //! |---|---|---|---|
 //! | `state` | caller: phase and epoch; threads: count | all | the truth: epoch, phase, count |
-//! | `gate` | the caller, when it publishes or gives up | held threads | futex: "look at `state` again" |
-//! | `exit` | the caller, when it releases or publishes again | held threads | futex: "look at `state` again" |
+//! | `gate` | the caller, when it publishes or gives up; a watch that leaves an early end | held threads | futex: "look at `state` again" |
+//! | `exit` | the caller, when it releases or publishes again; a watch that leaves | held threads | futex: "look at `state` again" |
 //! | `bell` | the thread whose count was awaited | caller | futex: "look at `state` again" |
 //! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
@@ -175,7 +175,7 @@ const SLEEPERS: u32 = 1 << 31;
 
 /// How many threads sleep with a time limit: the first that arrive. One could be killed by its own filter, or be
 /// stopped by a tracer.
-const WATCHES: u32 = 4;
+const WATCHES: u32 = if cfg!(loom) { 1 } else { 4 };
 
 /// How long a watch sleeps before it looks for the caller. It is also the longest that a released thread sleeps on
 /// `exit` after every thread that should have woken it was lost.
@@ -511,8 +511,10 @@ impl Rendezvous {
         if self.await_plan(epoch, watch, thread) {
             self.perform_and_report(entry, tid, epoch, thread);
             self.await_release(entry, tid, epoch, watch, thread);
+        } else if watch {
+            self.leave_gate();
         }
-        self.leave();
+        self.leave(watch);
     }
 
     /// Is counted in the gather that is open, if one is. Ends: each turn of the loop means that another thread
@@ -687,9 +689,23 @@ impl Rendezvous {
         }
     }
 
-    /// Wakes a few of the threads that still sleep, before this one leaves the handler.
-    fn leave(&self) {
+    /// A watch leaves a stop that ended before `publish`. If the caller dies after it has closed the state and before it
+    /// has woken a thread, no watch is left for the threads that sleep on the gate, or are about to.
+    #[cold]
+    #[inline(never)]
+    fn leave_gate(&self) {
+        self.gate.fetch_add(1, SeqCst);
+        futex::wake_all(&self.gate);
+    }
+
+    /// Wakes a few of the threads that still sleep, before this one leaves the handler. A watch changes the word first:
+    /// the caller may die before it changes it, and a thread that read the word and the open state before is about to
+    /// sleep, without a watch.
+    fn leave(&self, watch: bool) {
         trace::step(trace::LEFT);
+        if watch {
+            self.exit.fetch_add(1, SeqCst);
+        }
         futex::wake(&self.exit, HAND_OVER);
     }
 
@@ -704,6 +720,8 @@ impl Rendezvous {
             if self.await_plan(epoch, true, thread) {
                 self.perform_and_report(entry, tid, epoch, thread);
                 self.await_release(entry, tid, epoch, true, thread);
+            } else {
+                self.leave_gate();
             }
         } else {
             let left = Mark::Left(begun as u32 & Mark::NUMBER);
@@ -712,7 +730,7 @@ impl Rendezvous {
             }
             self.await_release(entry, tid, epoch, true, thread);
         }
-        self.leave();
+        self.leave(true);
     }
 }
 

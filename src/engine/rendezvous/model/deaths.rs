@@ -193,3 +193,36 @@ fn publish_fails_after_the_end() {
         assert_eq!(world.performed.load(SeqCst), 0);
     });
 }
+
+/// The caller closes the state, and dies before it has woken a thread. The watch looks at this moment and leaves; the
+/// other thread is about to sleep, and has no watch any more.
+fn the_caller_dies_in_its_release(published: bool) {
+    model(3, move || {
+        let world = world(2);
+        world.rendezvous.try_lock(CALLER, false).unwrap();
+        let epoch = world.rendezvous.open(CALLER);
+        let threads = spawn(&world, 2, true);
+        hold(&world, epoch, 2);
+        if published {
+            world.new_state.store(1, SeqCst);
+            assert!(world.rendezvous.publish(epoch, 2));
+            assert!(world.rendezvous.await_reports(None));
+        }
+        world.judged.store(1, SeqCst);
+        futex::expire();
+        world.rendezvous.close();
+        let word = if published { &world.rendezvous.exit } else { &world.rendezvous.gate };
+        word.fetch_add(1, SeqCst);
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+#[test]
+fn the_caller_dies_as_it_gives_up() {
+    the_caller_dies_in_its_release(false);
+}
+
+#[test]
+fn the_caller_dies_as_it_hands_the_release_over() {
+    the_caller_dies_in_its_release(true);
+}
