@@ -14,11 +14,11 @@ use std::vec::Vec;
 use linux_raw_sys::general as k;
 
 use super::answers::Form;
-use super::call::{Agreement, Call};
+use super::call::{Call, ResultCheck};
 use super::divergence::Sensitivity;
 use super::{Settings, perform};
 use crate::error::TransactionError;
-use crate::report::{Outcome, Report};
+use crate::report::{CallOutcome, Report};
 use crate::sys::arch::cpu::{self, Task, clone_task, user_code};
 
 /// Under Miri a step takes a thousand times as long.
@@ -123,7 +123,7 @@ fn every_task_answers_for_itself() {
         let question = Call {
             own: 0b111,
             asks: true,
-            agreement: Agreement::Anything,
+            result_check: ResultCheck::AnyResult,
             ..Call::new(k::__NR_getresuid as usize, [0, 4, 8, 0, 0, 0])
         };
         let mut report = Report::new();
@@ -131,7 +131,7 @@ fn every_task_answers_for_itself() {
         // SAFETY: the question writes to a place of its own in each thread.
         unsafe { perform(calls, &settings(Form { calls: 3, bytes: 12 }), Some(&mut report)) }.unwrap();
         assert_eq!(report.results().len(), THREADS);
-        assert!(report.results().iter().all(|result| result.outcome == Outcome::Returned(0)));
+        assert!(report.results().iter().all(|result| result.outcome == CallOutcome::Returned(0)));
         let mut tids: Vec<i32> = report
             .answers
             .iter()
