@@ -124,8 +124,9 @@ byte plan;              /* what `done` is after the published call */
 #define GONE(t) (!(LIVES(0, t) || LIVES(1, t) || LIVES(2, t) || LIVES(3, t)))
 #define ASLEEP_ON(w) ((asleep[0] == w) + (asleep[1] == w) + (asleep[2] == w) + (asleep[3] == w))
 
-/* P3: a thread that runs code of the program has performed whatever any living thread has performed. */
-#define BEHIND(a, b) (life[a] == ALIVE && user[a] && life[b] == ALIVE && done[a] < done[b])
+/* P3: while a thread runs code of the program, every living thread has performed the same: no code runs between the first
+ * and the last execution of a call. */
+#define BEHIND(a, b) (life[a] == ALIVE && user[a] && life[b] == ALIVE && done[a] != done[b])
 #define BEHIND_ANY(a) (BEHIND(a, 0) || BEHIND(a, 1) || BEHIND(a, 2) || BEHIND(a, 3))
 #define MIXED (BEHIND_ANY(0) || BEHIND_ANY(1) || BEHIND_ANY(2) || BEHIND_ANY(3))
 #define CHECK assert(killed || !MIXED)
@@ -168,7 +169,8 @@ byte plan;              /* what `done` is after the published call */
 #define EXPIRES(i, mine) (TIMERS && watch && (GONE(caller) || ep != mine || phase == CLOSED || phase == COMMITTING))
 
 /* `handler::await_reports`, by the caller or by a watch that ends the stop in its place: waits for the reports, and
- * writes off threads that died before they reported. */
+ * writes off threads that died before they reported. PATIENCE may pass at any moment; it matters if a thread is dead, or if
+ * the caller died before it woke the threads, or if the last thread died before it rang. */
 #define DEAD_HELD(x) (x < size && emark[x] == HELD && enr[x] == ep && GONE(etid[x]) && !M(4))
 #define AWAIT_REPORTS(i) \
     do \
@@ -178,7 +180,10 @@ byte plan;              /* what `done` is after the published call */
         do \
         OR_DIE(i) \
         :: asleep[i] == AWAKE -> break \
-        :: atomic { DEAD_HELD(0) || DEAD_HELD(1) || DEAD_HELD(2) || DEAD_HELD(3) || DEAD_HELD(4) -> asleep[i] = AWAKE }; \
+        :: atomic { \
+                DEAD_HELD(0) || DEAD_HELD(1) || DEAD_HELD(2) || DEAD_HELD(3) || DEAD_HELD(4) \
+                || (TIMERS && (ASLEEP_ON(GATE) > 0 || count == 0)) -> asleep[i] = AWAKE \
+            }; \
             atomic { WAKE_ALL(GATE); WAKE_ALL(EXIT) }; \
             e = 0; \
             do \
@@ -348,7 +353,14 @@ arrive:
             b = 0
         :: else
         fi;
-        atomic { if :: etid[mine] == tid[i] && emark[mine] == SENT -> emark[mine] = IDLE :: else fi };
+        atomic {
+            if
+            :: etid[mine] == tid[i] && emark[mine] == SENT -> emark[mine] = IDLE
+            /* Marked, and not counted: the gate was closed meanwhile. */
+            :: etid[mine] == tid[i] && emark[mine] == HELD && !M(22) -> emark[mine] = IDLE; enr[mine] = 0
+            :: else
+            fi
+        };
         if :: phase != GATHERING -> goto return_ :: else -> goto arrive fi
     :: else
     fi;
@@ -824,8 +836,8 @@ active proctype other_library()
     byte sent;
 end_none:
     FOREIGN && what_is_set;
+    atomic { len(sig[0]) < 2 && life[0] == ALIVE -> sig[0]!NOBODY; sent++ };
     atomic { len(sig[1]) < 2 && life[1] == ALIVE -> sig[1]!NOBODY; sent++ };
-    atomic { len(sig[2]) < 2 && life[2] == ALIVE -> sig[2]!NOBODY; sent++ };
     foreign == sent || killed
 }
 

@@ -530,7 +530,13 @@ impl Rendezvous {
                 }
                 // A late signal of a call that gave up. The caller of a gather that opens now sees the idle entry
                 // and sends again, or this thread sees the gather.
-                entry.exchange(tid, Mark::Sent, Mark::Idle);
+                // A thread that has marked itself as held and was not counted, because the gate was closed meanwhile,
+                // takes the mark back: with another signal it would seem to come back into the stop, and its sleep on
+                // the gate would stand for that of a thread which was counted and died.
+                let mark = entry.mark();
+                if matches!(mark, Mark::Sent | Mark::Held(_)) {
+                    entry.exchange(tid, mark, Mark::Idle);
+                }
                 if self.state().phase != Phase::Gathering {
                     return None;
                 }

@@ -48,7 +48,11 @@ fn check_not_behind(task: &Task) {
     let all = cpu::tasks();
     let me = all.iter().find(|&&(tid, ..)| tid == cpu::me()).map_or(0, |&(.., set)| set);
     let (_, set) = task.uid();
-    assert!(all.iter().all(|&(.., other)| other <= me), "{} after {me}, {set} now: {all:?}", cpu::me());
+    assert!(
+        all.iter().all(|&(.., other)| other <= me),
+        "{} after {me}, {set} now: {all:?}",
+        cpu::me()
+    );
 }
 
 impl Process {
@@ -129,7 +133,8 @@ fn every_task_answers_for_itself() {
         let mut report = Report::new();
         let calls = &mut [set(round), question, set(round + 1)];
         // SAFETY: the question writes to a place of its own in each thread.
-        unsafe { perform(calls, &settings(Form { calls: 3, bytes: 12 }), Some(&mut report)) }.unwrap();
+        unsafe { perform(calls, &settings(Form { calls: 3, bytes: 12 }), Some(&mut report)) }
+            .unwrap();
         assert_eq!(report.results().len(), THREADS);
         assert!(report.results().iter().all(|result| result.outcome == CallOutcome::Returned(0)));
         let mut tids: Vec<i32> = report

@@ -38,8 +38,12 @@ fn unpack(word: u64) -> (u64, u64, u64) {
 }
 
 fn call(number: u32, args: [usize; 6], deadline: Duration) -> bool {
-    let settings =
-        Settings { deadline, sensitivity: Sensitivity::Ignore, whole_or_dead: false, form: Form::default() };
+    let settings = Settings {
+        deadline,
+        sensitivity: Sensitivity::Ignore,
+        whole_or_dead: false,
+        form: Form::default(),
+    };
     // SAFETY: the calls change nothing that anything depends on.
     unsafe { perform(&mut [Call::new(number as usize, args)], &settings, None) }.is_ok()
 }
@@ -209,7 +213,8 @@ fn a_run_is_a_path_of_the_protocol() {
     }
     check_threads(&published);
     if let Some(file) = std::env::var_os("PSX_TRACES") {
-        let lines: Vec<String> = kinds.iter().map(|(kind, seen)| format!("{seen} {kind}\n")).collect();
+        let lines: Vec<String> =
+            kinds.iter().map(|(kind, seen)| format!("{seen} {kind}\n")).collect();
         std::fs::write(file, lines.concat()).unwrap();
     }
 }

@@ -14,11 +14,7 @@ pub(crate) mod cpu;
 #[path = "x86_64.rs"]
 mod cpu;
 
-#[cfg(not(any(
-    all(target_arch = "x86_64", target_pointer_width = "64"),
-    miri,
-    psx_twin
-)))]
+#[cfg(not(any(all(target_arch = "x86_64", target_pointer_width = "64"), miri, psx_twin)))]
 compile_error!("libpsx: no port for this CPU yet (see src/sys/arch)");
 
 pub(crate) use cpu::*;

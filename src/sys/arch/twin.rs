@@ -215,7 +215,12 @@ fn call(nr: u32, [a, b, c, d, to, _]: [usize; 6]) -> Result<usize, u32> {
         k::__NR_clock_gettime => {
             let now = since_start();
             // SAFETY: the caller's timespec.
-            unsafe { ptr::write(b as *mut [i64; 2], [now.as_secs() as i64, i64::from(now.subsec_nanos())]) };
+            unsafe {
+                ptr::write(
+                    b as *mut [i64; 2],
+                    [now.as_secs() as i64, i64::from(now.subsec_nanos())],
+                )
+            };
             Ok(0)
         }
         k::__NR_futex => futex(a, b as u32, c, d, to),
@@ -399,7 +404,8 @@ fn sleep(at: usize, expected: u32, limit: Option<Duration>) -> Result<usize, u32
             (_, true, _) => Err(e::EINTR),
             (.., true) => Err(e::ETIMEDOUT),
             _ => {
-                let rest = until.map_or(Duration::from_secs(1), |u| u.saturating_sub(since_start()));
+                let rest =
+                    until.map_or(Duration::from_secs(1), |u| u.saturating_sub(since_start()));
                 kernel = CHANGED.wait_timeout(kernel, rest).unwrap().0;
                 continue;
             }

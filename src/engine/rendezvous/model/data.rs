@@ -45,7 +45,7 @@ impl Thread for Reader<'_> {
 /// its own again.
 #[test]
 fn plan_and_answers_need_no_atomics() {
-    model(2, || {
+    model(1, || {
         let world = world(2);
         let cell = || UnsafeCell::new(0);
         let data = Arc::new(Data { plan: cell(), answers: [cell(), cell()] });

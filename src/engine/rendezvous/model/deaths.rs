@@ -41,7 +41,8 @@ fn a_held_thread_dies_in_its_call() {
         let mut written_off = 0;
         while !world.rendezvous.await_reports(Some(Duration::ZERO)) {
             world.rendezvous.wake_again();
-            if world.dead.load(SeqCst) == 1 && world.rendezvous.write_off(&world.entries[0], epoch) {
+            if world.dead.load(SeqCst) == 1 && world.rendezvous.write_off(&world.entries[0], epoch)
+            {
                 written_off += 1;
             }
             thread::yield_now();
@@ -197,7 +198,7 @@ fn publish_fails_after_the_end() {
 /// The caller closes the state, and dies before it has woken a thread. The watch looks at this moment and leaves; the
 /// other thread is about to sleep, and has no watch any more.
 fn the_caller_dies_in_its_release(published: bool) {
-    model(3, move || {
+    model(2, move || {
         let world = world(2);
         world.rendezvous.try_lock(CALLER, false).unwrap();
         let epoch = world.rendezvous.open(CALLER);

@@ -91,7 +91,8 @@ fn the_table_moves_entries_beside_a_late_signal() {
         let entry = table.find(11).unwrap();
         let index = usize::from(!core::ptr::eq(entry, &world.entries[0]));
         let mark = entry.mark();
-        let send = mark != Mark::Sent && !entry.is_held(epoch) && entry.exchange(11, mark, Mark::Sent);
+        let send =
+            mark != Mark::Sent && !entry.is_held(epoch) && entry.exchange(11, mark, Mark::Sent);
         let again = {
             let world = world.clone();
             thread::spawn(move || {
@@ -151,5 +152,32 @@ fn an_exempt_mark_beside_a_signal() {
         commit(&world, epoch, 1);
         again.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), 1);
+    });
+}
+
+/// A thread has marked its entry and is not counted, because the gate closes (over a thread that is counted and dead,
+/// which the engine finds only then). It takes its mark back, so that a second signal does not bring it into the stop.
+#[test]
+fn a_late_arrival_takes_its_mark_back() {
+    model(3, || {
+        let world = world(2);
+        let epoch = world.rendezvous.open(CALLER);
+        // The thread that is counted, and dies.
+        assert!(world.rendezvous.arrive(&world.entries[0], 10).is_some());
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || {
+                visit(&world, 1, true, false);
+                // Two signals were pending.
+                visit(&world, 1, true, false);
+            })
+        };
+        if world.rendezvous.close_gate(epoch, 1) {
+            // No thread that is counted sleeps, so the engine looks for the dead one, and gives up.
+            assert_eq!(world.rendezvous.all_asleep(1), Some(false));
+        }
+        world.rendezvous.give_up();
+        late.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), 0);
     });
 }
