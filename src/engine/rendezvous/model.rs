@@ -35,7 +35,7 @@ struct World {
     judged: AtomicUsize,
     /// Raised when a thread has died.
     dead: AtomicUsize,
-    /// Raised when a signal was sent again.
+    /// Whether a signal was sent again: 0 not known yet, 1 no, 2 yes.
     resent: AtomicUsize,
     /// How many have left the handler.
     left: AtomicUsize,
