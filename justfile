@@ -12,6 +12,31 @@ bench-full *arguments:
 test:
     cargo test --workspace
 
+# The model of a stop, with Spin: every configuration, probe and mutation that CI checks
+model *names:
+    model/run {{names}}
+
+# The model with larger bounds as well: hours, and up to 16 GiB
+model-full:
+    MODEL_MEMORY=16000 model/run --full
+
+# Runs under load, whose changes of state must be paths of the model
+traces seconds="2":
+    model/traces {{seconds}}
+
+# The rendezvous, entry and lock code itself, in every interleaving of small cases
+loom:
+    CARGO_TARGET_DIR=target/loom RUSTFLAGS='--cfg loom' cargo test --release -p libpsx --lib
+
+# The engine on a kernel in the program, without Miri
+twin:
+    CARGO_TARGET_DIR=target/twin RUSTFLAGS='--cfg psx_twin' cargo test -p libpsx --lib engine::twin
+
+# The same under Miri, with several schedules (needs a nightly toolchain with the component miri)
+miri:
+    MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-many-seeds=0..8' \
+        cargo +nightly miri test -p libpsx --lib engine::twin
+
 # Check everything that has to hold before a change lands
 ci:
     .ci/run

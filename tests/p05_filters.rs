@@ -13,12 +13,6 @@ use support::{
     set_slack, sleepers,
 };
 
-/// What the C library makes of pause(2), which newer CPUs do not have.
-#[cfg(target_arch = "x86_64")]
-const PAUSE: i64 = libc::SYS_pause;
-#[cfg(not(target_arch = "x86_64"))]
-const PAUSE: i64 = libc::SYS_ppoll;
-
 const WATCHDOG: Duration = Duration::from_secs(30);
 
 #[test]

@@ -82,6 +82,9 @@ pub(crate) mod report_buffer;
 mod sender;
 mod shared;
 mod thread_table;
+mod trace;
+#[cfg(all(test, any(miri, psx_twin)))]
+mod twin;
 mod unreachable;
 
 use core::time::Duration;

@@ -25,8 +25,8 @@
 //! | field | written by | read by | meaning |
 //! |---|---|---|---|
 //! | `state` | caller: phase and epoch; threads: count | all | the truth: epoch, phase, count |
-//! | `gate` | the caller, when it publishes or gives up | held threads | futex: "look at `state` again" |
-//! | `exit` | the caller, when it releases or publishes again | held threads | futex: "look at `state` again" |
+//! | `gate` | the caller, when it publishes or gives up; a watchdog that leaves an early end | held threads | futex: "look at `state` again" |
+//! | `exit` | the caller, when it releases or publishes again; a watchdog that leaves | held threads | futex: "look at `state` again" |
 //! | `caller_futex` | the thread whose count was awaited | caller | futex: "look at `state` again" |
 //! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
@@ -104,6 +104,7 @@
 use core::time::Duration;
 
 use crate::engine::entry::{Entry, ThreadState};
+use crate::engine::trace;
 use crate::sys::futex;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
@@ -129,6 +130,7 @@ pub(crate) struct State {
     pub(crate) count: u32,
 }
 
+/// In `state`: count below, phase above it, and then the epoch.
 const COUNT_BITS: u32 = 30;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
@@ -203,7 +205,7 @@ const SLEEPERS: u32 = 1 << 31;
 
 /// How many threads sleep with a time limit: the first that arrive. One could be killed by its own filter, or be
 /// stopped by a tracer.
-const WATCHDOGS: u32 = 4;
+const WATCHDOGS: u32 = if cfg!(loom) { 1 } else { 4 };
 
 /// How long a watchdog sleeps before it looks for the caller. It is also the longest that a released thread sleeps on
 /// `exit` after every thread that should have woken it was lost.
@@ -330,7 +332,8 @@ impl Rendezvous {
         self.awaited.store(0, SeqCst);
         self.last.store(0, SeqCst);
         let epoch = next(self.state().epoch);
-        self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
+        let opened = State { epoch, phase: Phase::Gathering, count: 0 }.pack();
+        trace::change(self.state.swap(opened, SeqCst), opened);
         // After the state: a thread that is woken here finds the gather open.
         self.end_pause();
         epoch
@@ -382,7 +385,11 @@ impl Rendezvous {
     pub(crate) fn close_gate(&self, epoch: u32, count: u32) -> bool {
         let from = State { epoch, phase: Phase::Gathering, count }.pack();
         let to = State { epoch, phase: Phase::Full, count }.pack();
-        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+        let done = self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok();
+        if done {
+            trace::change(from, to);
+        }
+        done
     }
 
     /// The caller's own calls have succeeded: lets every held thread perform them. Returns false if the stop was
@@ -391,6 +398,9 @@ impl Rendezvous {
         let from = State { epoch, phase: Phase::Full, count }.pack();
         let to = State { epoch, phase: Phase::Committing, count }.pack();
         let done = self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok();
+        if done {
+            trace::change(from, to);
+        }
         self.gate.fetch_add(1, SeqCst);
         futex::wake_all(&self.gate);
         done
@@ -400,7 +410,8 @@ impl Rendezvous {
     /// agreed perform them, under the next epoch. Their entries are marked as held for it already.
     pub(crate) fn publish_again(&self, agreed: u32) -> u32 {
         let epoch = self.next_epoch();
-        self.state.swap(State { epoch, phase: Phase::Committing, count: agreed }.pack(), SeqCst);
+        let again = State { epoch, phase: Phase::Committing, count: agreed }.pack();
+        trace::change(self.state.swap(again, SeqCst), again);
         self.exit.fetch_add(1, SeqCst);
         futex::wake_all(&self.exit);
         epoch
@@ -437,7 +448,8 @@ impl Rendezvous {
         let died = ThreadState::Died(entry.value() as u32 & ThreadState::NUMBER_MASK);
         let counted = entry.exchange(entry.tid(), ThreadState::held(epoch), died);
         if counted {
-            self.state.fetch_sub(1, SeqCst);
+            let before = self.state.fetch_sub(1, SeqCst);
+            trace::change(before, before.wrapping_sub(1));
         }
         counted
     }
@@ -488,7 +500,8 @@ impl Rendezvous {
 
     fn close(&self) -> State {
         let state = self.state();
-        self.state.swap(State { phase: Phase::Closed, count: 0, ..state }.pack(), SeqCst);
+        let closed = State { phase: Phase::Closed, count: 0, ..state }.pack();
+        trace::change(self.state.swap(closed, SeqCst), closed);
         state
     }
 
@@ -529,8 +542,10 @@ impl Rendezvous {
         if self.await_plan(epoch, is_watchdog, thread) {
             self.perform_and_report(entry, tid, epoch, thread);
             self.hold_after_report(entry, tid, epoch, is_watchdog, thread);
+        } else if is_watchdog {
+            self.leave_gate();
         }
-        self.leave();
+        self.leave(is_watchdog);
     }
 
     /// Is counted in the gather that is open, if one is. Ends: each turn of the loop means that another thread
@@ -546,7 +561,13 @@ impl Rendezvous {
                 }
                 // A late signal of a call that gave up. The caller of a gather that opens now sees the idle entry
                 // and sends again, or this thread sees the gather.
-                entry.exchange(tid, ThreadState::Sent, ThreadState::Idle);
+                // A thread that has marked itself as held and was not counted, because the gate was closed meanwhile,
+                // takes the mark back: with another signal it would seem to come back into the stop, and its sleep on
+                // the gate would stand for that of a thread which was counted and died.
+                let state = entry.state();
+                if matches!(state, ThreadState::Sent | ThreadState::Held(_)) {
+                    entry.exchange(tid, state, ThreadState::Idle);
+                }
                 if self.state().phase != Phase::Gathering {
                     return None;
                 }
@@ -563,6 +584,7 @@ impl Rendezvous {
             let count = seen.count.wrapping_add(1);
             let arrived = State { count, ..seen }.pack();
             if self.state.compare_exchange(seen.pack(), arrived, SeqCst, SeqCst).is_ok() {
+                trace::change(seen.pack(), arrived);
                 return Some((seen.epoch, count));
             }
         }
@@ -616,6 +638,7 @@ impl Rendezvous {
     #[inline(never)]
     fn perform_and_report(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let call_result = thread.perform_calls();
+        trace::step(trace::PERFORMED);
         let held = ThreadState::held(epoch);
         if entry.state() != held {
             return;
@@ -638,7 +661,9 @@ impl Rendezvous {
         if self.state().count == 1 {
             self.last.store(1, SeqCst);
         }
-        let before = State::unpack(self.state.fetch_sub(1, SeqCst));
+        let word = self.state.fetch_sub(1, SeqCst);
+        trace::change(word, word.wrapping_sub(1));
+        let before = State::unpack(word);
         if before.count != 1 {
             return;
         }
@@ -706,8 +731,23 @@ impl Rendezvous {
         }
     }
 
-    /// Wakes a few of the threads that still sleep, before this one leaves the handler.
-    fn leave(&self) {
+    /// A watchdog leaves a stop that ended before `publish`. If the caller dies after it has closed the state and before it
+    /// has woken a thread, no watchdog is left for the threads that sleep on the gate, or are about to.
+    #[cold]
+    #[inline(never)]
+    fn leave_gate(&self) {
+        self.gate.fetch_add(1, SeqCst);
+        futex::wake_all(&self.gate);
+    }
+
+    /// Wakes a few of the threads that still sleep, before this one leaves the handler. A watchdog changes the word first:
+    /// the caller may die before it changes it, and a thread that read the word and the open state before is about to
+    /// sleep, without a watchdogdog.
+    fn leave(&self, is_watchdog: bool) {
+        trace::step(trace::LEFT);
+        if is_watchdog {
+            self.exit.fetch_add(1, SeqCst);
+        }
         futex::wake(&self.exit, WAKES_PER_LEAVING_THREAD);
     }
 
@@ -722,6 +762,8 @@ impl Rendezvous {
             if self.await_plan(epoch, true, thread) {
                 self.perform_and_report(entry, tid, epoch, thread);
                 self.hold_after_report(entry, tid, epoch, true, thread);
+            } else {
+                self.leave_gate();
             }
         } else {
             let left = ThreadState::Siglongjmp(begun as u32 & ThreadState::NUMBER_MASK);
@@ -730,7 +772,7 @@ impl Rendezvous {
             }
             self.hold_after_report(entry, tid, epoch, true, thread);
         }
-        self.leave();
+        self.leave(true);
     }
 }
 

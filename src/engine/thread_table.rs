@@ -50,6 +50,19 @@ fn capacity(mapping: usize) -> usize {
 }
 
 impl ThreadTable {
+    /// A table that has these entries, all in use, and no room for more.
+    #[cfg(loom)]
+    pub(crate) fn of(entries: &[Entry]) -> Self {
+        let mappings = [const { AtomicUsize::new(0) }; MAPPINGS];
+        if let Some(first) = mappings.first() {
+            first.store(entries.as_ptr() as usize, Ordering::Release);
+        }
+        let word = |value| AtomicU32::new(value);
+        let (len, cursor, ascending, keep) =
+            (word(entries.len() as u32), word(0), word(0), word(0));
+        Self { mappings, len, cursor, ascending, keep }
+    }
+
     fn get(&self, index: usize) -> Option<&Entry> {
         let (mapping, offset) = locate(index);
         let base = NonNull::new(self.mappings.get(mapping)?.load(Ordering::Acquire) as *mut Entry)?;

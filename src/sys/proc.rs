@@ -396,7 +396,7 @@ impl Tasks {
             _ if live.state == b'D' => UnreachableReason::Uninterruptible,
             // A thread that sleeps interruptibly wakes for a signal that it does not block. Only that trap lets it
             // sleep on. Before Linux 5.16, wchan is 0 on x86-64, so that this is all there is to see.
-            _ if live.state == b'S' && live.signal_pending() => UnreachableReason::Frozen,
+            _ if live.state == b'S' && live.has_signal_33_pending() => UnreachableReason::Frozen,
             _ => UnreachableReason::Unresponsive,
         }
     }

@@ -3,6 +3,12 @@
 
 extern crate std;
 
+mod data;
+mod deaths;
+mod entries;
+mod locks;
+mod rounds;
+
 use std::vec::Vec;
 
 use core::cell::Cell;
@@ -27,6 +33,12 @@ struct World {
     new_state: AtomicUsize,
     /// Raised when the caller has judged.
     judged: AtomicUsize,
+    /// Raised when a thread has died.
+    dead: AtomicUsize,
+    /// Whether a signal was sent again: 0 not known yet, 1 no, 2 yes.
+    resent: AtomicUsize,
+    /// How many have left the handler.
+    left: AtomicUsize,
 }
 
 fn world(threads: u32) -> Arc<World> {
@@ -37,6 +49,9 @@ fn world(threads: u32) -> Arc<World> {
         performed: AtomicUsize::new(0),
         new_state: AtomicUsize::new(0),
         judged: AtomicUsize::new(0),
+        dead: AtomicUsize::new(0),
+        resent: AtomicUsize::new(0),
+        left: AtomicUsize::new(0),
     })
 }
 
@@ -89,9 +104,28 @@ impl Thread for Held<'_> {
 }
 
 /// P3: a thread that has performed the call leaves only when every thread has, and after the judgement.
-fn run_held_thread(world: &World, index: usize, agrees: bool, caller_is_dead: bool) {
+fn visit(world: &World, index: usize, agrees: bool, caller_is_dead: bool) {
+    let tid = 10 + index as u32;
+    visit_with(world, index, tid, agrees, caller_is_dead);
+}
+
+/// The thread `tid` takes a signal that carries the entry `index`.
+fn visit_as(world: &World, index: usize, tid: u32) {
+    visit_with(world, index, tid, true, false);
+}
+
+/// Threads that take their signals, in any order.
+fn spawn(world: &Arc<World>, count: usize, caller_is_dead: bool) -> Vec<thread::JoinHandle<()>> {
+    (0..count)
+        .map(|index| {
+            let world = world.clone();
+            thread::spawn(move || visit(&world, index, true, caller_is_dead))
+        })
+        .collect()
+}
+
+fn visit_with(world: &World, index: usize, tid: u32, agrees: bool, caller_is_dead: bool) {
     let entry = &world.entries[index];
-    let tid = entry.tid();
     let held = Held { world, tid, agrees, caller_is_dead, performs: Cell::new(false) };
     world.rendezvous.visit(entry, tid, &held);
     if held.performs.get() {
@@ -134,7 +168,7 @@ fn caller_and_two_threads() {
         let threads: Vec<_> = (0..2)
             .map(|i| {
                 let world = world.clone();
-                thread::spawn(move || run_held_thread(&world, i, i == 0, false))
+                thread::spawn(move || visit(&world, i, i == 0, false))
             })
             .collect();
         hold(&world, epoch, 2);
@@ -154,7 +188,7 @@ fn a_second_part() {
         let threads: Vec<_> = (0..2)
             .map(|i| {
                 let world = world.clone();
-                thread::spawn(move || run_held_thread(&world, i, i == 0, false))
+                thread::spawn(move || visit(&world, i, i == 0, false))
             })
             .collect();
         hold(&world, epoch, 2);
@@ -211,7 +245,7 @@ fn repeated_round() {
         world.rendezvous.open(CALLER);
         let late = {
             let world = world.clone();
-            thread::spawn(move || run_held_thread(&world, 0, true, false))
+            thread::spawn(move || visit(&world, 0, true, false))
         };
         world.rendezvous.release();
         // A thread that is counted now is held for this round and performs.
@@ -235,7 +269,7 @@ fn late_signal() {
         let world = world(1);
         let late = {
             let world = world.clone();
-            thread::spawn(move || run_held_thread(&world, 0, true, false))
+            thread::spawn(move || visit(&world, 0, true, false))
         };
         let epoch = world.rendezvous.open(CALLER);
         // The caller's sweeps look at the entry until the signal has had an effect.
@@ -272,7 +306,7 @@ fn a_pause_keeps_a_late_thread() {
         world.rendezvous.release();
         let late = {
             let world = world.clone();
-            thread::spawn(move || run_held_thread(&world, 0, true, false))
+            thread::spawn(move || visit(&world, 0, true, false))
         };
         let epoch = world.rendezvous.open(CALLER);
         if world.rendezvous.close_gate(epoch, 1) {
@@ -296,7 +330,7 @@ fn the_caller_dies_before_it_publishes() {
         let threads: Vec<_> = (0..2)
             .map(|i| {
                 let world = world.clone();
-                thread::spawn(move || run_held_thread(&world, i, true, true))
+                thread::spawn(move || visit(&world, i, true, true))
             })
             .collect();
         crate::sys::futex::expire();
@@ -317,7 +351,7 @@ fn the_caller_dies_after_it_has_published() {
             .map(|i| {
                 let world = world.clone();
                 // Dead for certain when the waits expire, which is below.
-                thread::spawn(move || run_held_thread(&world, i, true, true))
+                thread::spawn(move || visit(&world, i, true, true))
             })
             .collect();
         hold(&world, epoch, 2);

@@ -36,6 +36,12 @@ compile_error!("libpsx needs 64-bit atomics; this CPU has none (on arm: before A
 )))]
 compile_error!("libpsx: there is no code for this CPU yet (see src/sys/arch)");
 
+// A kernel for checkers, in the program. See there.
+#[cfg(any(miri, psx_twin))]
+#[path = "twin.rs"]
+pub(crate) mod cpu;
+
+#[cfg(not(any(miri, psx_twin)))]
 #[cfg_attr(all(target_arch = "x86_64", target_pointer_width = "64"), path = "x86_64.rs")]
 #[cfg_attr(all(target_arch = "aarch64", target_pointer_width = "64"), path = "aarch64.rs")]
 #[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
