@@ -165,8 +165,10 @@ byte plan;              /* what `done` is after the published call */
 /* `Rendezvous::close`: two steps, the second an exchange. `was` is what `release` looks at. */
 #define CLOSE(i, was, event) was = phase; atomic { NEXT(event, 0) -> phase = CLOSED; count = 0; SEEN }
 
-/* The time of a watch is over. If the caller lives and nothing has changed, the thread would just sleep again. */
+/* The time of a watch is over. If the caller lives and nothing has changed, the thread would just sleep again: such a step is
+ * left out, or it would hide a deadlock. */
 #define EXPIRES(i, mine) (TIMERS && watch && (GONE(caller) || ep != mine || phase == CLOSED || phase == COMMITTING))
+#define EXPIRES_ON_EXIT(i, mine) (TIMERS && watch && (GONE(caller) || ep != mine || phase != COMMITTING))
 
 /* `handler::await_reports`, by the caller or by a watch that ends the stop in its place: waits for the reports, and
  * writes off threads that died before they reported. PATIENCE may pass at any moment; it matters if a thread is dead, or if
@@ -445,7 +447,7 @@ await_release:
     OR_DIE(i)
     :: killed -> goto finish
     :: asleep[i] == AWAKE -> goto await_release
-    :: atomic { asleep[i] == EXIT && EXPIRES(i, my_ep) -> asleep[i] = AWAKE }; break
+    :: atomic { asleep[i] == EXIT && EXPIRES_ON_EXIT(i, my_ep) -> asleep[i] = AWAKE }; break
     od;
     if :: phase == COMMITTING -> reported = 1; goto look_after :: else -> goto await_release fi;
 
