@@ -41,19 +41,19 @@ miri:
 ci:
     .ci/run
 
-# The book, with its links and programs checked
+# Build the book, and check its links and programs
 book:
     scripts/book
 
-# The crates as they would be published, installed in a clean folder
+# Pack the crates as they would be published, and install them in a clean directory
 package:
     scripts/package
 
-# The Debian packages (root, some minutes)
+# Build the Debian packages (needs root, takes some minutes)
 deb:
     scripts/deb
 
-# Everything for a release but the upload
+# Do everything for a release except the upload
 release *arguments:
     scripts/release {{arguments}}
 

@@ -1,4 +1,4 @@
-//! A program that a test starts, and watches from outside.
+//! A program that a test starts and observes from outside.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{skipped, watchdog};
 
-/// Its process is killed with it.
+/// Kills the program when it is dropped.
 pub struct Daemon {
     pub process: Child,
     input: Option<ChildStdin>,
@@ -21,13 +21,13 @@ impl Daemon {
         Self { input: process.stdin.take(), process, output }
     }
 
-    /// The next line; `None` if the program has closed its output.
+    /// Returns the next line, or `None` if the program has closed its output.
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         (self.output.read_line(&mut line).unwrap() > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// Reads lines up to one with this text.
+    /// Reads lines until one contains this text, and returns that line.
     pub fn line_with(&mut self, text: &str) -> String {
         let mut before = Vec::new();
         while let Some(line) = self.line() {
@@ -43,13 +43,13 @@ impl Daemon {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Closes the program's input, and waits for its end.
+    /// Closes the program's input, and waits until the program has ended.
     pub fn end(&mut self) -> ExitStatus {
         self.input = None;
         self.process.wait().unwrap()
     }
 
-    /// A field of /proc/PID/task/TID/status, of every thread.
+    /// Returns a field of /proc/PID/task/TID/status, for every thread.
     pub fn field(&self, name: &str) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let of_one = |task: std::fs::DirEntry| {
@@ -60,7 +60,7 @@ impl Daemon {
         tasks.flatten().filter_map(of_one).collect()
     }
 
-    /// Whether there are several threads, each of which has these values in its status.
+    /// Returns whether there are at least three threads, and each of them has these values in its status.
     pub fn all_have(&self, expected: &[(&str, &str)]) -> bool {
         expected.iter().all(|(name, value)| {
             let found = self.field(name);
@@ -68,7 +68,8 @@ impl Daemon {
         })
     }
 
-    /// Whether each thread is nobody, without capabilities, for good. There are several.
+    /// Returns whether there are at least three threads, and each has dropped its privileges for good: the user
+    /// `nobody`, no capabilities, no_new_privs.
     pub fn is_dropped(&self) -> bool {
         const NONE: &str = "0000000000000000";
         const NOBODY: &str = "65534 65534 65534 65534";
@@ -99,14 +100,15 @@ impl Drop for Daemon {
     }
 }
 
-/// A network of this thread's own, in which every port is free. False, and a line: there is none to be had.
+/// Moves this thread to its own network namespace, in which every port is free. If that is refused, records a skipped
+/// test and returns false.
 pub fn has_network() -> bool {
     if !super::unshared(libc::CLONE_NEWNET) {
         return false;
     }
-    // SAFETY: it takes numbers.
+    // SAFETY: the call takes only numbers.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    // SAFETY: it is a structure of integers.
+    // SAFETY: all fields of the structure are integers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
     request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
@@ -117,7 +119,7 @@ pub fn has_network() -> bool {
 
 pub fn landlock_is_there() -> bool {
     let none: *const u8 = std::ptr::null();
-    // SAFETY: it asks for the version.
+    // SAFETY: without a ruleset the call only returns the version.
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1) };
     if version < 1 {
         skipped("this kernel has no Landlock");
