@@ -306,7 +306,7 @@ fn groups(pid: i32) -> Result<(Vec<u8>, Vec<Group>)> {
                     None => groups.push((own, vec![tid])),
                 }
             }
-            Err(error) if tasks::gone(error) => {}
+            Err(error) if tasks::is_no_such_process(error) => {}
             Err(error) => return Err(error).context("reading /proc"),
         }
     }
