@@ -57,6 +57,10 @@ def file(match):
     words, path, anchor = match.group(1), match.group(2), match.group(3) or ""
     if path in CHAPTERS.values():
         return match.group(0)
+    # A picture that is in the book.
+    _, inside, picture = path.partition("book/src/images/")
+    if inside:
+        return f"[{words}](images/{picture})"
     chapter = CHAPTERS.get(path.rpartition("/")[2])
     return f"[{words}]({chapter}{anchor})" if chapter else words
 

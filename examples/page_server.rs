@@ -28,6 +28,7 @@ const PAGE: usize = 4096;
 const READERS: usize = 4;
 /// How long a page takes: longer than libpsx holds threads without progress.
 const DELAY: Duration = Duration::from_millis(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 const FILLED: u8 = 0xa5;
 /// The exit status if the machine has no userfaultfd.
 const NOT_THERE: u8 = 77;
@@ -55,7 +56,9 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut lines = io::stdin().lines();
     if lines.next().transpose()?.is_some() {
         let before = READS.load(Ordering::Relaxed);
-        let applied = Privileges::new().user("nobody").no_new_privs().plan()?.apply()?;
+        // On a busy machine it takes more rounds than the default of 10 seconds has.
+        let settings = Privileges::new().user("nobody").no_new_privs().deadline(DEADLINE);
+        let applied = settings.plan()?.apply()?;
         println!("{} threads are nobody", applied.threads);
         // It serves on.
         while READS.load(Ordering::Relaxed) < before + 20 {
@@ -128,6 +131,8 @@ fn read(page: usize, by_kernel: bool) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidData.into());
         }
         READS.fetch_add(1, Ordering::Relaxed);
+        // It works with the page. Without a pause there would be few moments in which no thread waits.
+        std::thread::sleep(DELAY * 3);
         // SAFETY: the page is this thread's, and what was in it is not needed.
         if unsafe { libc::madvise(at.cast(), PAGE, libc::MADV_DONTNEED) } != 0 {
             return Err(io::Error::last_os_error());
