@@ -1,19 +1,23 @@
 //! `psx`: show and check what every thread of a process may do.
 //!
-//! Exit status: 0 when every thread has the state it should have, 1 when one has not or something
-//! failed, 2 for a command line that makes no sense, or a process to audit that cannot be read.
+//! Exit status: 0 if every thread has the state that it should have, 1 if a thread does not or something failed, 2 if
+//! the command line is wrong or a process to audit cannot be read.
 
+mod ask;
 mod audit;
 mod census;
+mod complete;
 mod demo;
 mod doctor;
 mod generate;
+mod parallel;
 mod raw;
 mod report;
 mod steps;
 mod tasks;
 mod terminal;
 mod text;
+mod wrap;
 mod zoo;
 
 use std::process::ExitCode;
@@ -28,16 +32,16 @@ struct Cli {
 }
 
 const AFTER: &str = "\
-On Linux ids, groups, capabilities, no_new_privs and seccomp filters belong to a thread, so a program that drops \
-them by a plain system call keeps them in its other threads. See it happen, and see it found:
+On Linux, IDs, groups, capabilities, no_new_privs and seccomp filters belong to a thread. A program that drops \
+them by a plain system call keeps them in its other threads. See it happen, and find it:
 
-  psx demo                    root is dropped, the wrong way and the right one
-  psx demo --hold             the same, and both processes stay
-  psx audit PID --explain     which threads of a process differ, in what, and what to call
-  psx audit --all             every process that may be read
+  psx demo                    drop root, the wrong way and the right way
+  psx demo --hold             the same, and keep both processes running
+  psx audit PID --explain     which threads of a process differ, and what to call
+  psx audit --all             every process, one line each
   psx audit PID --expect uid=nobody,caps=none,nnp=1
-                              exit status 1, and the first thread for which it is not so
-  psx doctor                  whether libpsx works on this machine, in this container
+                              check a process; exit status 1 if it fails
+  psx doctor                  whether libpsx works on this machine
 
 Each command has its own --help. Set it up:
 
@@ -48,21 +52,26 @@ Each command has its own --help. Set it up:
 enum Command {
     /// Show whether all threads of a process may do the same
     Audit(audit::Arguments),
-    /// Say whether libpsx works here, and what this kernel, C library and sandbox give
+    /// Check whether libpsx works here, and what the kernel, C library and sandbox allow
     Doctor(doctor::Arguments),
-    /// Drop privilege in a program of many threads: by a plain call, then by libpsx
+    /// Drop privileges in a program with many threads: by a plain call, then by libpsx
     Demo(demo::Demo),
-    /// Print what makes a shell complete this command's arguments
+    /// Print the completions for a shell
     Completions(generate::Completions),
     /// Print or write the manual pages
     Man(generate::Man),
 }
 
 fn main() -> ExitCode {
-    // The half of `demo` that does it the plain way, in a process of its own: for nobody else to call.
-    let copy = std::env::args_os().nth(1).is_some_and(|first| first == demo::PLAIN);
-    if copy {
+    let first = std::env::args_os().nth(1);
+    // The half of `demo` that makes plain calls, in a process of its own. Only `demo` calls it.
+    if first.as_deref().is_some_and(|first| first == demo::PLAIN) {
         return status(demo::DemoPlain::parse_from(std::env::args_os().skip(1)).run(), 1);
+    }
+    // Only the shell completions call this.
+    if first.is_some_and(|first| first == complete::COMMAND) {
+        let kind = std::env::args_os().nth(2);
+        return status(complete::run(kind.as_deref().and_then(std::ffi::OsStr::to_str)), 2);
     }
     // clap ends the process itself for a bad command line, with status 2.
     match Cli::parse().command {
@@ -74,7 +83,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// 0 for good news, 1 for bad news, and `failed` for none.
+/// Returns 0 if the result is good, 1 if it is bad, and `failed` if there is none.
 fn status(done: anyhow::Result<bool>, failed: u8) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What people see of the demo: its table.
+//! The demo's output for people: its table, and lines of at most 80 columns.
 
 use std::fmt::Write as _;
 
@@ -7,28 +7,30 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use crate::census::Count;
 use crate::report::{Counts, Report};
 use crate::steps::Goal;
+use crate::wrap::{PIPED, paragraph};
 
-/// The whole of the demo's text.
+/// Returns the whole text of the demo.
 pub(crate) fn render(report: &Report, colored: bool) -> String {
     let mut text = String::new();
     let what = match &report.goal {
         Goal::Root { user, uid, gid } => format!("root becomes {user} (uid {uid}, gid {gid})"),
         Goal::Unprivileged => "no_new_privs for every thread".to_owned(),
     };
+    let say = |text: &mut String, line: &str| *text += &paragraph(line, PIPED, "    ");
+    say(&mut text, &format!("{what}: {}", report.calls.join(", ")));
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{what}: {}", report.calls.join(", "));
     let _ = writeln!(text, "{}", table(report, colored));
-    let _ = writeln!(
-        text,
-        "libpsx: {} threads in {}, {} calls, none of them held for longer than {}; plain: {}",
+    let line = format!(
+        "libpsx: {} threads in {}, {} calls, no thread held for longer than {}; plain: {}",
         report.performed,
         time(report.libpsx_us),
         report.calls.len(),
         time(report.longest_freeze_us),
         time(report.plain_us),
     );
+    say(&mut text, &line);
     for note in &report.notes {
-        let _ = writeln!(text, "note: {note}");
+        say(&mut text, &format!("note: {note}"));
     }
     if let Some(held) = &report.held {
         let _ =

@@ -107,6 +107,8 @@ fn plain_when_piped() {
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
     assert!(finished.stdout.contains("after libpsx"), "{}", finished.stdout);
     assert!(!finished.stdout.contains('\x1b'), "{:?}", finished.stdout);
+    let fits = finished.stdout.lines().all(|line| line.chars().count() <= 80);
+    assert!(fits, "{}", finished.stdout);
     assert_eq!(finished.stderr, "");
 }
 

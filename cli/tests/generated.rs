@@ -37,7 +37,7 @@ fn shells_load_their_completions() {
         for command in COMMANDS {
             assert!(text.contains(command), "{shell}: {command}");
         }
-        assert!(!text.contains("demo-plain"), "{shell}: what is hidden is completed");
+        assert!(!text.contains("demo-plain"), "{shell}: a hidden command is completed");
         if !installed(shell) {
             continue;
         }
@@ -60,10 +60,45 @@ fn shells_load_their_completions() {
     }
 }
 
+/// Values of this machine: the completions ask the program for them.
+#[test]
+fn values_are_completed() {
+    let values = |kind: &str| finish(psx(&["complete-values", kind])).stdout;
+    let has = |kind: &str, value: &str| values(kind).lines().any(|line| line == value);
+    assert!(has("users", "root") && has("capabilities", "cap_chown") && has("keys", "nnp="));
+    // No name of a kernel thread.
+    assert!(!has("names", "kthreadd"), "{}", values("names"));
+    assert_eq!(finish(psx(&["complete-values", "hats"])).status.code(), Some(2));
+    if !installed("bash") {
+        return;
+    }
+    let text = finish(psx(&["completions", "bash"])).stdout;
+    let program = env!("CARGO_BIN_EXE_psx");
+    for (before, typed, wanted) in [
+        ("--user", "roo", "root"),
+        ("--expect", "nn", "nnp="),
+        ("--sort", "ver", "verdict"),
+        ("--ignore", "time", "timer-slack"),
+    ] {
+        let ask = format!(
+            "eval \"$0\"; COMP_WORDS=({program} audit {before} {typed}) COMP_CWORD=3
+             _psx_with_values psx {typed} {before}; echo \"${{COMPREPLY[@]}}\""
+        );
+        let mut command = Command::new("bash");
+        command.args(["-c", &ask]).arg(&text);
+        let finished = finish(command);
+        let found = finished.stdout.split_whitespace().any(|word| word == wanted);
+        assert!(found, "{before} {typed}: {}{}", finished.stdout, finished.stderr);
+    }
+    let zsh = finish(psx(&["completions", "zsh"])).stdout;
+    assert!(zsh.contains("{compadd -- $(psx complete-values users"), "{zsh}");
+}
+
 #[test]
 fn manual_pages_are_written_and_render() {
-    let place = std::env::temp_dir().join(format!("psx-man-{}", std::process::id()));
-    std::fs::create_dir_all(&place).unwrap();
+    // The directory and the one above it do not exist.
+    let above = std::env::temp_dir().join(format!("psx-man-{}", std::process::id()));
+    let place = above.join("man1");
     let finished = finish(psx(&["man", place.to_str().unwrap()]));
     assert!(finished.status.success(), "{}", finished.stderr);
     let mut pages: Vec<_> =
@@ -73,7 +108,12 @@ fn manual_pages_are_written_and_render() {
     let (mandoc, man) = (installed("mandoc"), installed("man"));
     for page in &pages {
         let source = std::fs::read_to_string(page).unwrap();
-        assert!(source.contains(".SH NAME"), "{}", page.display());
+        for section in
+            ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "\"EXIT STATUS\"", "\"SEE ALSO\""]
+        {
+            let heading = format!("\n.SH {section}\n");
+            assert!(source.contains(&heading), "{section}: {}", page.display());
+        }
         written -= 1;
         if mandoc {
             let mut lint = Command::new("mandoc");
@@ -91,8 +131,14 @@ fn manual_pages_are_written_and_render() {
         }
     }
     assert_eq!(written, 0, "pages of what is hidden");
-    std::fs::remove_dir_all(&place).unwrap();
+    let audit = std::fs::read_to_string(place.join("psx-audit.1")).unwrap();
+    for part in ["EXAMPLES", "FILES", "\\fB\\-\\-name\\fR \\fIREGEX\\fR"] {
+        assert!(audit.contains(part), "{part}: {audit}");
+    }
+    std::fs::remove_dir_all(&above).unwrap();
     let alone = finish(psx(&["man"])).stdout;
-    assert!(alone.contains(".TH psx 1"), "{alone}");
-    assert_eq!(finish(psx(&["man", "/nonexistent/directory"])).status.code(), Some(1));
+    assert!(alone.contains(".TH PSX 1"), "{alone}");
+    let refused = finish(psx(&["man", "/dev/null/directory"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("creating /dev/null/directory"), "{}", refused.stderr);
 }
