@@ -41,7 +41,7 @@ pub(crate) fn render(report: &Report, colored: bool) -> String {
     text
 }
 
-fn table(report: &Report, colored: bool) -> Table {
+fn table(report: &Report, colored: bool) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     if colored {
@@ -49,19 +49,19 @@ fn table(report: &Report, colored: bool) -> Table {
     } else {
         table.force_no_tty();
     }
-    table.set_header(["threads", "before", "after the plain call", "after libpsx"]);
-    let word = report.goal.unreached();
+    let what = format!("threads {}", report.goal.unreached());
+    table.set_header([what.as_str(), "before", "after the plain call", "after libpsx"]);
     for group in &report.groups {
-        table.add_row(row(group.group.label(), &group.counts, word));
+        table.add_row(row(group.group.label(), &group.counts));
     }
-    let bold = row("all", &report.total, word).map(|cell| cell.add_attribute(Attribute::Bold));
+    let bold = row("all", &report.total).map(|cell| cell.add_attribute(Attribute::Bold));
     table.add_row(bold);
-    table
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn row(label: &str, counts: &Counts, word: &str) -> [Cell; 4] {
+fn row(label: &str, counts: &Counts) -> [Cell; 4] {
     let cell = |count: Count| {
-        let text = format!("{} of {} {word}", count.old, count.threads);
+        let text = format!("{} of {}", count.old, count.threads);
         let color = if count.old == 0 { Color::Green } else { Color::Red };
         Cell::new(text).fg(color).set_alignment(CellAlignment::Right)
     };

@@ -104,6 +104,38 @@ pub(crate) fn columns(texts: &[Vec<String>], room: usize) -> Vec<usize> {
             *width -= 1;
         }
     }
+    spread(texts, room, widths)
+}
+
+/// Gives the room that broken lines leave free to the columns in which it saves most lines.
+fn spread(texts: &[Vec<String>], room: usize, mut widths: Vec<usize>) -> Vec<usize> {
+    // The number of lines in a column of this width, and the width that they use.
+    let broken = |column: usize, width: usize| {
+        let cells = texts.iter().filter_map(|row| row.get(column)).map(|cell| wrap(cell, width));
+        cells.fold((0, 1), |(lines, used): (usize, usize), cell| {
+            let longest = cell.iter().map(|line| length(line)).max().unwrap_or(0);
+            (lines + cell.len(), used.max(longest))
+        })
+    };
+    for _ in 0..widths.len() {
+        let now: Vec<_> =
+            widths.iter().enumerate().map(|(column, &width)| broken(column, width)).collect();
+        widths = now.iter().map(|(_, used)| *used).collect();
+        let free = room.saturating_sub(widths.iter().sum());
+        let gain = |(column, (lines, used)): (usize, &(usize, usize))| {
+            let (fewer, wider) = broken(column, used + free);
+            (lines.saturating_sub(fewer), column, wider)
+        };
+        let best = now.iter().enumerate().map(gain).max_by_key(|(gain, _, _)| *gain);
+        match best.filter(|(gain, _, _)| *gain > 0 && free > 0) {
+            Some((_, column, wider)) => {
+                if let Some(width) = widths.get_mut(column) {
+                    *width = wider;
+                }
+            }
+            None => break,
+        }
+    }
     widths
 }
 

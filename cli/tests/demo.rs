@@ -147,13 +147,9 @@ fn held_for_psx_audit() {
             finished.stdout,
             snapbox::str![[r#"
 ...
- [..]   1: [..] (psx)   nobody (65534)[..]
- psx [..] nogroup (65534) [..]
-[..]groups none [..]
-...
 [..] (psx): its threads differ: uid, gid, [..]caps, nnp
     other than the leader in uid, gid, [..]caps, nnp: [..] (psx-futex), [..]
-1 process, [..] threads: 1 diverges
+1 process, [..] threads: 1 diverges; 1 privileged
 
 "#]]
         );
