@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
 use crate::engine::answers::Form;
-use crate::engine::call::{Agreement, Call};
+use crate::engine::call::{Call, ResultCheck};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
 use crate::error::Error;
@@ -79,7 +79,7 @@ pub unsafe fn syscall6(
     a6: usize,
 ) -> Result<usize, Error> {
     // SAFETY: the caller's promise is the one asked for here.
-    unsafe { Broadcast::new(nr, [a1, a2, a3, a4, a5, a6]).perform() }
+    unsafe { Broadcast::new(nr, [a1, a2, a3, a4, a5, a6]).execute() }
 }
 
 /// One system call with settings of its own.
@@ -92,7 +92,7 @@ pub unsafe fn syscall6(
 ///     .deadline(Duration::from_secs(2))
 ///     .sensitivity(Sensitivity::Warning);
 /// // SAFETY: PR_SET_KEEPCAPS takes no pointer and touches no memory.
-/// let report = unsafe { keep_caps.run() }?;
+/// let report = unsafe { keep_caps.execute_with_report() }?;
 /// println!("{} threads keep their capabilities", report.threads());
 /// # Ok::<(), libpsx::Error>(())
 /// ```
@@ -108,7 +108,7 @@ impl fmt::Debug for Broadcast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broadcast")
             .field("call", &Named(&self.call))
-            .field("agreement", &self.call.agreement)
+            .field("result_check", &self.call.result_check)
             .field("deadline", &self.deadline)
             .field("sensitivity", &self.sensitivity)
             .finish()
@@ -131,7 +131,7 @@ impl fmt::Debug for Named<'_> {
 
 impl Broadcast {
     /// The call `nr` (`libc::SYS_*`) with these arguments, a deadline of 10 seconds, the
-    /// process-wide sensitivity, and [`Agreement::SameResult`].
+    /// process-wide sensitivity, and [`ResultCheck::SameResult`].
     pub const fn new(nr: c_long, args: [usize; 6]) -> Self {
         Self::of(Call::new(nr as usize, args))
     }
@@ -154,8 +154,8 @@ impl Broadcast {
     }
 
     /// What counts as the same result in the other threads.
-    pub const fn agreement(mut self, agreement: Agreement) -> Self {
-        self.call.agreement = agreement;
+    pub const fn result_check(mut self, result_check: ResultCheck) -> Self {
+        self.call.result_check = result_check;
         self
     }
 
@@ -167,7 +167,7 @@ impl Broadcast {
     ///
     /// # Safety
     /// See [`syscall6`].
-    pub unsafe fn run(&self) -> Result<Report, Error> {
+    pub unsafe fn execute_with_report(&self) -> Result<Report, Error> {
         let mut report = Report::new();
         // SAFETY: the caller's promise is the one asked for here.
         let value =
@@ -176,14 +176,14 @@ impl Broadcast {
         Ok(report)
     }
 
-    /// As [`run`](Self::run), for the value alone: no report is kept.
+    /// As [`execute_with_report`](Self::execute_with_report), for the value alone: no report is kept.
     ///
     /// # Errors
     /// Any [`Error`] means that nothing changed in any thread.
     ///
     /// # Safety
     /// See [`syscall6`].
-    pub unsafe fn perform(&self) -> Result<usize, Error> {
+    pub unsafe fn execute(&self) -> Result<usize, Error> {
         // SAFETY: the caller's promise is the one asked for here.
         let value = unsafe { engine::perform(&mut [self.call], &self.settings(), None) };
         value.map_err(Error::of_a_single_call)

@@ -41,7 +41,7 @@ impl Errno {
     }
 
     /// The number, as `libc::E*` spells it.
-    pub const fn raw(self) -> i32 {
+    pub const fn raw_os_error(self) -> i32 {
         self.0
     }
 }
@@ -59,7 +59,7 @@ impl core::error::Error for Errno {}
 
 /// ```
 /// fn no_new_privs() -> std::io::Result<()> {
-///     libpsx::process::no_new_privs().perform()?;
+///     libpsx::process::set_no_new_privs().execute()?;
 ///     Ok(())
 /// }
 /// # no_new_privs().unwrap();

@@ -1,5 +1,5 @@
 //! What can go wrong, told apart by type. Every [`Error`] means the same thing for the process:
-//! **nothing changed, in any thread**. The one way to end in between is a [`Partial`] transaction.
+//! **nothing changed, in any thread**. The one way to end in between is a [`PartialFailure`] transaction.
 //! (A thread whose result differs from its caller's is no `Error`: that is divergence, and
 //! [`Sensitivity`](crate::Sensitivity) judges it.)
 
@@ -17,12 +17,12 @@ pub enum Error {
     Call(Errno),
     /// The kernel could not synchronise the threads by itself, because this one has a seccomp
     /// filter that the calling thread has not (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
-    OutOfSync {
+    TsyncConflict {
         /// The first such thread.
         tid: i32,
     },
     /// Some threads could not be stopped before the deadline.
-    Unreachable(Unreachable),
+    Unreachable(UnreachableThreads),
     /// A signal could not be queued before the deadline: `RLIMIT_SIGPENDING` of this user is used
     /// up (setrlimit(2)), by this process or another one.
     SignalQueueFull,
@@ -37,17 +37,17 @@ pub enum Error {
         /// The first such thread.
         tid: i32,
         /// What it has for itself.
-        resource: Resource,
+        resource: SharedResource,
     },
     /// The calling thread is in the middle of a broadcast already, its own or as one of those that
     /// are held, and a signal handler that interrupted it called again.
     Reentered,
     /// We do not make this call on every thread, because no thread could go on after it.
-    Refused(Refusal),
+    Refused(RefusalReason),
     /// The kernel did not give what a broadcast needs.
     Environment {
         /// What was asked for.
-        need: Need,
+        requirement: Requirement,
         /// What the kernel said.
         errno: Errno,
     },
@@ -56,16 +56,16 @@ pub enum Error {
 impl Error {
     /// The error number a C caller would find in `errno`: the call's own for [`Error::Call`];
     /// ETIMEDOUT for [`Error::Unreachable`] and [`Error::Busy`]; EAGAIN, EDEADLK and EINVAL for a
-    /// full signal queue, re-entry and a refused call; ESRCH for [`Error::OutOfSync`]; the kernel's
+    /// full signal queue, re-entry and a refused call; ESRCH for [`Error::TsyncConflict`]; the kernel's
     /// own for [`Error::Environment`].
     pub const fn raw_os_error(&self) -> i32 {
         match self {
-            Self::Call(errno) | Self::Environment { errno, .. } => errno.raw(),
-            Self::Unreachable(_) | Self::Busy { .. } => Errno::TIMEDOUT.raw(),
-            Self::OutOfSync { .. } => Errno::SRCH.raw(),
-            Self::SignalQueueFull => Errno::AGAIN.raw(),
-            Self::Reentered => Errno::DEADLK.raw(),
-            Self::Refused(_) | Self::NotShared { .. } => Errno::INVAL.raw(),
+            Self::Call(errno) | Self::Environment { errno, .. } => errno.raw_os_error(),
+            Self::Unreachable(_) | Self::Busy { .. } => Errno::TIMEDOUT.raw_os_error(),
+            Self::TsyncConflict { .. } => Errno::SRCH.raw_os_error(),
+            Self::SignalQueueFull => Errno::AGAIN.raw_os_error(),
+            Self::Reentered => Errno::DEADLK.raw_os_error(),
+            Self::Refused(_) | Self::NotShared { .. } => Errno::INVAL.raw_os_error(),
         }
     }
 }
@@ -74,7 +74,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(errno) => write!(f, "the kernel refused the call: {errno}"),
-            Self::OutOfSync { tid } => {
+            Self::TsyncConflict { tid } => {
                 write!(f, "thread {tid} has a seccomp filter that the calling thread has not")
             }
             Self::Unreachable(threads) => write!(f, "{threads}"),
@@ -87,7 +87,7 @@ impl fmt::Display for Error {
             }
             Self::Reentered => f.write_str("called from a handler that interrupted a broadcast"),
             Self::Refused(why) => write!(f, "the call is refused: {why}"),
-            Self::Environment { need, errno } => write!(f, "{need}: {errno}"),
+            Self::Environment { requirement, errno } => write!(f, "{requirement}: {errno}"),
         }?;
         f.write_str("; nothing changed in any thread")
     }
@@ -114,16 +114,16 @@ impl From<TransactionError> for std::io::Error {
 /// Why a [`Transaction`](crate::Transaction) did not do all of what it was to do.
 ///
 /// `?` makes a `TransactionError` of an [`Error`], because "nothing has changed" is one of its cases. The other
-/// direction would lose [`Partial`], the one case in which something has changed, so it has no conversion. A function
+/// direction would lose [`PartialFailure`], the one case in which something has changed, so it has no conversion. A function
 /// that makes single calls and transactions returns `TransactionError`:
 ///
 /// ```
-/// use libpsx::process::no_new_privs;
+/// use libpsx::process::set_no_new_privs;
 /// use libpsx::{Transaction, TransactionError};
 ///
 /// fn restrict() -> Result<(), TransactionError> {
-///     no_new_privs().perform()?;
-///     Transaction::new().with(no_new_privs()).perform()?;
+///     set_no_new_privs().execute()?;
+///     Transaction::new().with(set_no_new_privs()).execute()?;
 ///     Ok(())
 /// }
 /// # restrict().unwrap();
@@ -131,14 +131,14 @@ impl From<TransactionError> for std::io::Error {
 #[derive(Debug)]
 pub enum TransactionError {
     /// Nothing has changed in any thread. ([`Error::Call`]: it was the first call.)
-    Unchanged(Error),
+    NothingChanged(Error),
     /// Every thread has performed the calls before one that failed. The process is consistent.
-    Partial(Partial),
+    Partial(PartialFailure),
 }
 
 /// Which call of a transaction failed after others had been performed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Partial {
+pub struct PartialFailure {
     pub(crate) index: usize,
     pub(crate) name: Option<&'static str>,
     pub(crate) why: CallFailure,
@@ -148,14 +148,14 @@ pub struct Partial {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallFailure {
     Errno(Errno),
-    OutOfSync { tid: i32 },
+    TsyncConflict { tid: i32 },
 }
 
 impl Error {
     /// The first call of all is the only one.
     pub(crate) fn of_a_single_call(error: TransactionError) -> Self {
         match error {
-            TransactionError::Unchanged(error) => error,
+            TransactionError::NothingChanged(error) => error,
             TransactionError::Partial(partial) => partial.why.into(),
         }
     }
@@ -165,12 +165,12 @@ impl From<CallFailure> for Error {
     fn from(why: CallFailure) -> Self {
         match why {
             CallFailure::Errno(errno) => Self::Call(errno),
-            CallFailure::OutOfSync { tid } => Self::OutOfSync { tid },
+            CallFailure::TsyncConflict { tid } => Self::TsyncConflict { tid },
         }
     }
 }
 
-impl Partial {
+impl PartialFailure {
     /// The same, by the number that the caller of a transaction knows the call by.
     pub(crate) const fn at(self, index: usize) -> Self {
         Self { index, ..self }
@@ -184,27 +184,29 @@ impl Partial {
     /// What the kernel said; see [`Error::raw_os_error`].
     pub const fn raw_os_error(&self) -> i32 {
         match self.why {
-            CallFailure::Errno(errno) => errno.raw(),
-            CallFailure::OutOfSync { .. } => Errno::SRCH.raw(),
+            CallFailure::Errno(errno) => errno.raw_os_error(),
+            CallFailure::TsyncConflict { .. } => Errno::SRCH.raw_os_error(),
         }
     }
 
     /// The first thread with a seccomp filter that the calling thread has not, if that is why.
-    pub const fn out_of_sync(&self) -> Option<i32> {
+    pub const fn tsync_conflict(&self) -> Option<i32> {
         match self.why {
             CallFailure::Errno(_) => None,
-            CallFailure::OutOfSync { tid } => Some(tid),
+            CallFailure::TsyncConflict { tid } => Some(tid),
         }
     }
 }
 
-impl fmt::Display for Partial {
+impl fmt::Display for PartialFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.unwrap_or("system call");
         write!(f, "call {} ({name}) failed: ", self.index)?;
         match self.why {
             CallFailure::Errno(errno) => write!(f, "{errno}")?,
-            CallFailure::OutOfSync { tid } => write!(f, "thread {tid} has a filter of its own")?,
+            CallFailure::TsyncConflict { tid } => {
+                write!(f, "thread {tid} has a filter of its own")?
+            }
         }
         write!(f, "; every thread has performed the {} before it", self.index)
     }
@@ -214,7 +216,7 @@ impl TransactionError {
     /// The error number; see [`Error::raw_os_error`].
     pub const fn raw_os_error(&self) -> i32 {
         match self {
-            Self::Unchanged(error) => error.raw_os_error(),
+            Self::NothingChanged(error) => error.raw_os_error(),
             Self::Partial(partial) => partial.raw_os_error(),
         }
     }
@@ -222,14 +224,14 @@ impl TransactionError {
 
 impl From<Error> for TransactionError {
     fn from(error: Error) -> Self {
-        Self::Unchanged(error)
+        Self::NothingChanged(error)
     }
 }
 
 impl fmt::Display for TransactionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unchanged(error) => error.fmt(f),
+            Self::NothingChanged(error) => error.fmt(f),
             Self::Partial(partial) => partial.fmt(f),
         }
     }
@@ -241,52 +243,52 @@ impl core::error::Error for TransactionError {}
 /// the upper half of the register and the x32 bit do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum RefusalReason {
     /// It makes a process or a thread (fork, vfork, clone, clone3): each thread would make its own.
-    Forks,
+    CreatesTask,
     /// It ends the thread or the process, or puts another program in its place.
-    Ends,
+    EndsThread,
     /// It takes the thread out of the handler it is held in (rt_sigreturn, restart_syscall), or kills it
     /// there, because it is for the kernel's own code (uretprobe, uprobe).
     LeavesHandler,
     /// It changes the signal state a broadcast stands on (masks, alternate stacks, signal 33). A call that
     /// takes a mask for as long as it waits is one of these (ppoll, pselect6, epoll_pwait, io_pgetevents,
     /// io_uring_enter).
-    Signals,
+    ChangesSignalState,
     /// It takes away what the thread's own run-time stands on (FS and GS bases, shadow stack,
     /// rseq, robust list, clear_child_tid).
-    ThreadState,
+    ReplacesThreadState,
     /// It would forbid the thread the calls it needs to go on (strict seccomp, user dispatch).
-    Forbids,
+    ForbidsCalls,
     /// It waits for a signal, and all are blocked (pause, rt_sigsuspend; rt_sigtimedwait without a
     /// timeout; poll, ppoll, select and pselect6 without a descriptor and without a timeout).
-    Blocks,
+    WaitsForSignal,
     /// It is unshare(2) of a namespace, in a process of several threads: each would make one of its
     /// own. [`process::unshare`](crate::process::unshare) makes one for all of them. (Of user and time
     /// namespaces the kernel allows neither, and of PID and mount namespaces it makes no sense; see
     /// [`Namespace`](crate::process::Namespace).)
-    Namespaces,
+    CreatesNamespace,
     /// It is setns(2) of a PID namespace, in a process of several threads. After it no thread could create
     /// another thread: a thread whose children belong into another PID namespace than itself may not
     /// (clone(2), EINVAL). Join the namespace in a process of one thread, or in a child.
-    PidNamespace,
+    JoinsPidNamespace,
     /// The kernel itself performs it in all threads (SECCOMP_FILTER_FLAG_TSYNC,
     /// LANDLOCK_RESTRICT_SELF_TSYNC), which in a transaction only the last call may do.
     NotLast,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Forks => "every thread would make a process or thread of its own",
-            Self::Ends => "it ends or replaces the thread that makes it",
+            Self::CreatesTask => "every thread would make a process or thread of its own",
+            Self::EndsThread => "it ends or replaces the thread that makes it",
             Self::LeavesHandler => "it takes a thread out of the handler it is held in, or kills it there",
-            Self::Signals => "it changes the signal state that the broadcast stands on",
-            Self::ThreadState => "it replaces state that the thread's run-time stands on",
-            Self::Forbids => "it would forbid the calls a thread needs to go on",
-            Self::Blocks => "it waits for a signal while all are blocked",
-            Self::Namespaces => "every thread would make a namespace of its own",
-            Self::PidNamespace => {
+            Self::ChangesSignalState => "it changes the signal state that the broadcast stands on",
+            Self::ReplacesThreadState => "it replaces state that the thread's run-time stands on",
+            Self::ForbidsCalls => "it would forbid the calls a thread needs to go on",
+            Self::WaitsForSignal => "it waits for a signal while all are blocked",
+            Self::CreatesNamespace => "every thread would make a namespace of its own",
+            Self::JoinsPidNamespace => {
                 "no thread could create another one afterwards; join a PID namespace in a process of \
                  one thread, or in a child"
             }
@@ -300,14 +302,14 @@ impl fmt::Display for Refusal {
 /// What a thread can have for itself though it belongs to the process (unshare(2), clone(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Resource {
+pub enum SharedResource {
     /// The table of descriptors: the same number may be another file there (CLONE_FILES).
     Descriptors,
     /// The root directory, the working directory and the umask (CLONE_FS).
     Directories,
 }
 
-impl fmt::Display for Resource {
+impl fmt::Display for SharedResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Descriptors => "a descriptor table",
@@ -319,46 +321,46 @@ impl fmt::Display for Resource {
 /// What a broadcast asks of the kernel before it can begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Need {
+pub enum Requirement {
     /// Memory for the list of threads (mmap(2), madvise(2)).
     Memory,
     /// The list of threads (getdents64(2), or tgkill(2) for every number; mmap(2) to keep it in).
-    Threads,
+    ThreadList,
     /// A handler for signal 33 (rt_sigaction(2)).
-    Handler,
+    SignalHandler,
     /// To send signal 33 to a thread (rt_tgsigqueueinfo(2)), which a filter refuses for every thread.
-    Signal,
+    SendSignal,
     /// The ids of this process and thread (getpid(2), gettid(2)), which a filter refuses.
     ThreadId,
     /// A mask that keeps signals out meanwhile (rt_sigprocmask(2)).
-    Mask,
+    SignalMask,
     /// The time (clock_gettime(2)), without which no wait would end.
     Clock,
     /// A process of its own: this one shares its memory with another that is using it
     /// (CLONE_VM without CLONE_THREAD).
-    OwnMemory,
+    ExclusiveMemory,
     /// A namespace of this thread (/proc/thread-self/ns).
     Namespace,
     /// Whether a thread shares descriptors or directories with this one (kcmp(2), or /proc/self/task).
-    Sharing,
+    SharingCheck,
     /// Memory for so many calls of a transaction, those that ask included (mmap(2)).
-    Calls(usize),
+    TransactionMemory(usize),
 }
 
-impl fmt::Display for Need {
+impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Memory => "no memory for the list of threads",
-            Self::Threads => "the threads could not be listed",
-            Self::Handler => "no handler could be installed for signal 33",
-            Self::Signal => "no thread can be signalled: rt_tgsigqueueinfo(2) is refused",
+            Self::ThreadList => "the threads could not be listed",
+            Self::SignalHandler => "no handler could be installed for signal 33",
+            Self::SendSignal => "no thread can be signalled: rt_tgsigqueueinfo(2) is refused",
             Self::ThreadId => "getpid(2) or gettid(2) is refused",
-            Self::Mask => "the signal mask could not be changed",
+            Self::SignalMask => "the signal mask could not be changed",
             Self::Clock => "the time could not be told",
-            Self::OwnMemory => "another process that shares this memory uses it",
+            Self::ExclusiveMemory => "another process that shares this memory uses it",
             Self::Namespace => "the thread's namespace could not be opened",
-            Self::Sharing => "the threads' descriptor tables could not be compared",
-            Self::Calls(count) => {
+            Self::SharingCheck => "the threads' descriptor tables could not be compared",
+            Self::TransactionMemory(count) => {
                 return write!(f, "no memory for the {count} calls of the transaction");
             }
         };
@@ -368,13 +370,13 @@ impl fmt::Display for Need {
 
 /// The threads that could not be stopped before the deadline.
 #[derive(Debug)]
-pub struct Unreachable {
+pub struct UnreachableThreads {
     pub(crate) deadline: Duration,
     pub(crate) total: usize,
-    pub(crate) threads: Records<Straggler>,
+    pub(crate) threads: Records<UnreachableThread>,
 }
 
-impl Unreachable {
+impl UnreachableThreads {
     /// Returns how many there were. 0: each of them was gone when it was to be named, time after time, because threads
     /// come and go faster than they can be stopped; or the deadline passed while the threads were looked for.
     pub const fn total(&self) -> usize {
@@ -383,12 +385,12 @@ impl Unreachable {
 
     /// Each of them, as it was found when the last attempt ended. (Empty, with a `total`, only if
     /// the kernel had no memory for the list.)
-    pub fn threads(&self) -> &[Straggler] {
+    pub fn threads(&self) -> &[UnreachableThread] {
         self.threads.as_slice()
     }
 }
 
-impl fmt::Display for Unreachable {
+impl fmt::Display for UnreachableThreads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED: usize = 8;
         let time = Seconds(self.deadline);
@@ -418,14 +420,14 @@ impl fmt::Display for Seconds {
 
 /// One thread that could not be stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Straggler {
+pub struct UnreachableThread {
     pub(crate) tid: i32,
     pub(crate) name: [u8; 16],
     pub(crate) state: u8,
-    pub(crate) obstacle: Obstacle,
+    pub(crate) reason: UnreachableReason,
 }
 
-impl Straggler {
+impl UnreachableThread {
     /// Its thread id, gettid(2).
     pub const fn tid(&self) -> i32 {
         self.tid
@@ -456,23 +458,23 @@ impl Straggler {
     }
 
     /// Why it could not be stopped.
-    pub const fn obstacle(&self) -> Obstacle {
-        self.obstacle
+    pub const fn reason(&self) -> UnreachableReason {
+        self.reason
     }
 }
 
-impl fmt::Debug for Straggler {
+impl fmt::Debug for UnreachableThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Straggler")
+        f.debug_struct("UnreachableThread")
             .field("tid", &self.tid)
             .field("name", &format_args!("\"{}\"", self.name_bytes().escape_ascii()))
             .field("state", &self.state())
-            .field("obstacle", &self.obstacle)
+            .field("reason", &self.reason)
             .finish()
     }
 }
 
-impl fmt::Display for Straggler {
+impl fmt::Display for UnreachableThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -480,7 +482,7 @@ impl fmt::Display for Straggler {
             self.tid,
             self.name_bytes().escape_ascii(),
             self.state(),
-            self.obstacle
+            self.reason
         )
     }
 }
@@ -488,7 +490,7 @@ impl fmt::Display for Straggler {
 /// Why a thread could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Obstacle {
+pub enum UnreachableReason {
     /// It blocks signal 33.
     SignalBlocked,
     /// It is stopped by a signal (SIGSTOP, SIGTSTP ...).
@@ -513,7 +515,7 @@ pub enum Obstacle {
     Unknown,
 }
 
-impl fmt::Display for Obstacle {
+impl fmt::Display for UnreachableReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SignalBlocked => "blocks signal 33",

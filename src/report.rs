@@ -9,14 +9,14 @@ use crate::engine::answers::Answers;
 use crate::engine::records::Records;
 use crate::errno::Errno;
 
-/// What a broadcast did. Returned by [`Broadcast::run`](crate::Broadcast::run).
+/// What a broadcast did. Returned by [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report).
 pub struct Report {
     pub(crate) value: usize,
     pub(crate) results: Records<ThreadResult>,
-    pub(crate) exempt: Records<Exempt>,
+    pub(crate) skipped: Records<SkippedTask>,
     pub(crate) divergent: usize,
-    pub(crate) rounds: u32,
-    pub(crate) longest_freeze: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) max_pause: Duration,
     pub(crate) answers: Answers,
     pub(crate) first_question: usize,
 }
@@ -26,10 +26,10 @@ impl Report {
         Self {
             value: 0,
             results: Records::EMPTY,
-            exempt: Records::EMPTY,
+            skipped: Records::EMPTY,
             divergent: 0,
-            rounds: 0,
-            longest_freeze: Duration::ZERO,
+            attempts: 0,
+            max_pause: Duration::ZERO,
             answers: Answers::none(),
             first_question: 0,
         }
@@ -51,11 +51,11 @@ impl Report {
     }
 
     /// The tasks that took no part because they can run no user code.
-    pub fn exempt(&self) -> &[Exempt] {
-        self.exempt.as_slice()
+    pub fn skipped(&self) -> &[SkippedTask] {
+        self.skipped.as_slice()
     }
 
-    /// How many results did not agree with the caller's, as [`Agreement`](crate::Agreement) has it.
+    /// How many results did not agree with the caller's, as [`ResultCheck`](crate::ResultCheck) has it.
     pub const fn divergent(&self) -> usize {
         self.divergent
     }
@@ -66,7 +66,7 @@ impl Report {
     /// with (io_uring_setup(2), IORING_SETUP_SQPOLL), and nothing can change them from outside. If
     /// this is not 0, privilege that was dropped is still at work until those rings are closed.
     pub fn sqpoll(&self) -> usize {
-        self.exempt().iter().filter(|e| e.reason == ExemptReason::SqPoll).count()
+        self.skipped().iter().filter(|e| e.reason == SkipReason::SqPoll).count()
     }
 
     /// What was asked: each thread's tid, the values of the calls that asked, and what they wrote.
@@ -77,13 +77,13 @@ impl Report {
     }
 
     /// How many times the threads were gathered before all of them were held at once.
-    pub const fn rounds(&self) -> u32 {
-        self.rounds
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
     }
 
     /// The longest time for which threads were held, over all rounds.
-    pub const fn longest_freeze(&self) -> Duration {
-        self.longest_freeze
+    pub const fn max_pause(&self) -> Duration {
+        self.max_pause
     }
 }
 
@@ -92,10 +92,10 @@ impl fmt::Debug for Report {
         f.debug_struct("Report")
             .field("value", &self.value)
             .field("results", &self.results)
-            .field("exempt", &self.exempt)
+            .field("skipped", &self.skipped)
             .field("divergent", &self.divergent)
-            .field("rounds", &self.rounds)
-            .field("longest_freeze", &self.longest_freeze)
+            .field("attempts", &self.attempts)
+            .field("max_pause", &self.max_pause)
             .finish_non_exhaustive()
     }
 }
@@ -105,7 +105,7 @@ impl fmt::Debug for Report {
 pub struct ThreadResult {
     pub(crate) tid: i32,
     pub(crate) call: usize,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: CallOutcome,
 }
 
 impl ThreadResult {
@@ -116,20 +116,20 @@ impl ThreadResult {
 
     /// Which call of a transaction this is about, counted from 0: the first whose result differs, or
     /// the last of all. If the last of all is a question of
-    /// [`Transaction::ask`](crate::Transaction::ask), this is the number of the transaction's calls, which no call has.
+    /// [`Transaction::query_identities`](crate::Transaction::query_identities), this is the number of the transaction's calls, which no call has.
     pub const fn call(&self) -> usize {
         self.call
     }
 
     /// What that call returned there.
-    pub const fn outcome(&self) -> Outcome {
+    pub const fn outcome(&self) -> CallOutcome {
         self.outcome
     }
 }
 
 /// What one thread's call came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// It returned this value.
     Returned(usize),
     /// The kernel refused it.
@@ -137,35 +137,35 @@ pub enum Outcome {
     /// The thread died in the call (a seccomp filter with SECCOMP_RET_KILL_THREAD, seccomp(2)).
     Died,
     /// The program's handler for SIGSYS left the call by siglongjmp(3): what the call did is unknown.
-    Left,
+    Siglongjmp,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for CallOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Returned(value) => write!(f, "{value:#x}"),
             Self::Failed(errno) => write!(f, "{errno:?}"),
             Self::Died => f.write_str("died"),
-            Self::Left => f.write_str("left by a jump"),
+            Self::Siglongjmp => f.write_str("left by a jump"),
         }
     }
 }
 
 /// A task of the process that took no part, and may not have to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exempt {
+pub struct SkippedTask {
     pub(crate) tid: i32,
-    pub(crate) reason: ExemptReason,
+    pub(crate) reason: SkipReason,
 }
 
-impl Exempt {
+impl SkippedTask {
     /// The task's id.
     pub const fn tid(&self) -> i32 {
         self.tid
     }
 
     /// Why it cannot run user code.
-    pub const fn reason(&self) -> ExemptReason {
+    pub const fn reason(&self) -> SkipReason {
         self.reason
     }
 }
@@ -173,7 +173,7 @@ impl Exempt {
 /// Why a task cannot run user code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ExemptReason {
+pub enum SkipReason {
     /// It is dead or dying: state Z or X, or PF_EXITING (proc_pid_stat(5), `flags`).
     Exiting,
     /// An io-wq worker of an io_uring, for certain: it waits for work in the kernel's io_wq_worker.
@@ -184,7 +184,7 @@ pub enum ExemptReason {
     UserWorker,
 }
 
-impl ExemptReason {
+impl SkipReason {
     const ALL: [Self; 4] = [Self::Exiting, Self::IoWorker, Self::SqPoll, Self::UserWorker];
 
     /// The reason and when the task started, in one word.

@@ -11,18 +11,18 @@ use core::time::Duration;
 
 use crate::broadcast::{DEADLINE, sensitivity};
 use crate::engine::answers::Form;
-use crate::engine::call::{Agreement, Call};
+use crate::engine::call::{Call, ResultCheck};
 use crate::engine::divergence::Sensitivity;
 use crate::engine::{self, Settings};
 use crate::errno::Errno;
-use crate::error::{Error, Need, TransactionError};
+use crate::error::{Error, Requirement, TransactionError};
 use crate::list::List;
 use crate::process::{Operation, QUESTIONS, question};
 use crate::report::Report;
 
 /// What is done when a call fails after others have been performed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum OnPartial {
+pub enum PartialFailureAction {
     /// Every thread performs the calls before it, and [`TransactionError::Partial`] tells.
     #[default]
     Report,
@@ -38,21 +38,21 @@ pub enum OnPartial {
 ///
 /// The calling thread performs the calls one after the other, when all other threads are held. If the first
 /// call fails, nothing has changed. If a later one fails, every thread performs those before it, and the
-/// error says which call it was ([`OnPartial`] can have the process killed instead). A thread whose
+/// error says which call it was ([`PartialFailureAction`] can have the process killed instead). A thread whose
 /// result differs performs no further call, and is judged as a
 /// [`Broadcast`](crate::Broadcast)'s.
 ///
 /// ```
 /// use libpsx::Transaction;
-/// use libpsx::process::{Gid, Uid, no_new_privs, set_all_gids, set_all_uids, setgroups};
+/// use libpsx::process::{Gid, Uid, set_no_new_privs, set_all_gids, set_all_uids, setgroups};
 ///
 /// # fn drop_root() -> Result<(), Box<dyn std::error::Error>> {
 /// Transaction::new()
 ///     .with(setgroups(&[]))
 ///     .with(set_all_gids(Gid::new(65534)?))
 ///     .with(set_all_uids(Uid::new(65534)?))
-///     .with(no_new_privs())
-///     .perform()?;
+///     .with(set_no_new_privs())
+///     .execute()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -63,11 +63,11 @@ pub struct Transaction<'a> {
     lacks: Option<(usize, Errno)>,
     deadline: Duration,
     sensitivity: Option<Sensitivity>,
-    on_partial: OnPartial,
+    on_partial_failure: PartialFailureAction,
     asked: Option<Asked>,
 }
 
-/// The questions of [`Transaction::ask`]. They are not stored: [`Transaction::perform`] writes them between the calls.
+/// The questions of [`Transaction::query_identities`]. They are not stored: [`Transaction::execute`] writes them between the calls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     /// How many operations come before them.
@@ -77,20 +77,20 @@ pub(crate) struct Asked {
 }
 
 impl<'a> Transaction<'a> {
-    /// No call yet, a deadline of 10 seconds, the process-wide sensitivity, [`OnPartial::Report`].
+    /// No call yet, a deadline of 10 seconds, the process-wide sensitivity, [`PartialFailureAction::Report`].
     pub const fn new() -> Self {
         Self {
             operations: List::new(Operation::NOTHING),
             lacks: None,
             deadline: DEADLINE,
             sensitivity: None,
-            on_partial: OnPartial::Report,
+            on_partial_failure: PartialFailureAction::Report,
             asked: None,
         }
     }
 
-    /// Appends an operation. If the kernel has no memory for it, [`perform`](Self::perform) returns
-    /// [`Error::Environment`] with [`Need::Calls`], and nothing has changed.
+    /// Appends an operation. If the kernel has no memory for it, [`execute`](Self::execute) returns
+    /// [`Error::Environment`] with [`Requirement::TransactionMemory`], and nothing has changed.
     pub fn with(mut self, operation: Operation<'a>) -> Self {
         self.append(operation);
         self
@@ -100,10 +100,10 @@ impl<'a> Transaction<'a> {
     ///
     /// ```
     /// use libpsx::Transaction;
-    /// use libpsx::process::{CapabilitySet, bounding_drop};
+    /// use libpsx::process::{CapabilitySet, capbset_drop};
     ///
     /// // As many calls as the kernel has capabilities.
-    /// let drops = CapabilitySet::all().iter().map(bounding_drop);
+    /// let drops = CapabilitySet::all().iter().map(capbset_drop);
     /// let transaction = Transaction::new().with_all(drops);
     /// assert!(transaction.len() > 40);
     /// ```
@@ -124,11 +124,11 @@ impl<'a> Transaction<'a> {
     ///
     /// # Safety
     /// See [`syscall6`](crate::syscall6): until the transaction is over.
-    pub unsafe fn with_call(self, nr: c_long, args: [usize; 6], agreement: Agreement) -> Self {
-        self.with(Operation::of(Call { agreement, ..Call::new(nr as usize, args) }))
+    pub unsafe fn with_call(self, nr: c_long, args: [usize; 6], result_check: ResultCheck) -> Self {
+        self.with(Operation::of(Call { result_check, ..Call::new(nr as usize, args) }))
     }
 
-    /// After the operations of now, each thread is asked; see `ask`.
+    /// After the operations of now, each thread is asked; see `query_identities`.
     pub(crate) fn asking(mut self, groups: usize) -> Self {
         self.asked = Some(Asked { at: self.operations.len(), groups });
         self
@@ -147,12 +147,12 @@ impl<'a> Transaction<'a> {
     }
 
     /// What is done when a call fails after others have been performed.
-    pub const fn on_partial(mut self, what: OnPartial) -> Self {
-        self.on_partial = what;
+    pub const fn on_partial_failure(mut self, what: PartialFailureAction) -> Self {
+        self.on_partial_failure = what;
         self
     }
 
-    /// Returns how many calls it has. The questions of [`ask`](Self::ask) do not count, here and in the numbers of
+    /// Returns how many calls it has. The questions of [`query_identities`](Self::query_identities) do not count, here and in the numbers of
     /// errors and reports.
     pub const fn len(&self) -> usize {
         self.operations.len()
@@ -166,17 +166,17 @@ impl<'a> Transaction<'a> {
     /// Performs the calls on every thread. Returns what the last one returned in the calling thread.
     ///
     /// # Errors
-    /// [`TransactionError::Unchanged`]: nothing has changed in any thread.
+    /// [`TransactionError::NothingChanged`]: nothing has changed in any thread.
     /// [`TransactionError::Partial`]: every thread has performed the calls before the failed one.
-    pub fn perform(&self) -> Result<usize, TransactionError> {
+    pub fn execute(&self) -> Result<usize, TransactionError> {
         self.go(None)
     }
 
-    /// Performs the calls as [`perform`](Self::perform) does, and reports.
+    /// Performs the calls as [`execute`](Self::execute) does, and reports.
     ///
     /// # Errors
-    /// As [`perform`](Self::perform).
-    pub fn run(&self) -> Result<Report, TransactionError> {
+    /// As [`execute`](Self::execute).
+    pub fn execute_with_report(&self) -> Result<Report, TransactionError> {
         let mut report = Report::new();
         self.go(Some(&mut report))?;
         report.first_question = self.asked.map_or(0, |asked| asked.at);
@@ -187,7 +187,10 @@ impl<'a> Transaction<'a> {
     }
 
     fn go(&self, report: Option<&mut Report>) -> Result<usize, TransactionError> {
-        let lacks = |(count, errno)| Error::Environment { need: Need::Calls(count), errno };
+        let lacks = |(count, errno)| Error::Environment {
+            requirement: Requirement::TransactionMemory(count),
+            errno,
+        };
         if let Some(lack) = self.lacks {
             return Err(lacks(lack).into());
         }
@@ -198,7 +201,7 @@ impl<'a> Transaction<'a> {
         let settings = Settings {
             deadline: self.deadline,
             sensitivity: self.sensitivity.unwrap_or_else(sensitivity),
-            whole_or_dead: self.on_partial == OnPartial::Kill,
+            whole_or_dead: self.on_partial_failure == PartialFailureAction::Kill,
             form: self.asked.map_or(Form::default(), Asked::form),
         };
         // SAFETY: those who made the operations have promised it; `self` keeps their memory.
@@ -252,7 +255,7 @@ impl fmt::Debug for Transaction<'_> {
             .field("asks", &self.asked.is_some())
             .field("deadline", &self.deadline)
             .field("sensitivity", &self.sensitivity)
-            .field("on_partial", &self.on_partial)
+            .field("on_partial_failure", &self.on_partial_failure)
             .finish()
     }
 }

@@ -6,7 +6,7 @@ mod support;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use libpsx::process::{Capabilities, Capability, CapabilitySet};
+use libpsx::process::{Capability, CapabilitySet, CapabilitySets};
 use support::{Library, random, seed};
 
 struct Libcap {
@@ -47,7 +47,7 @@ impl Libcap {
     }
 
     /// What it makes of a text; None if it takes it for none.
-    fn parse(&self, text: &str) -> Option<Capabilities> {
+    fn parse(&self, text: &str) -> Option<CapabilitySets> {
         let text = CString::new(text).unwrap();
         // SAFETY: a string.
         let sets = unsafe { (self.from_text)(text.as_ptr()) };
@@ -55,7 +55,7 @@ impl Libcap {
     }
 
     /// What its sets are; they are given back.
-    fn take(&self, sets: *mut c_void) -> Option<Capabilities> {
+    fn take(&self, sets: *mut c_void) -> Option<CapabilitySets> {
         if sets.is_null() {
             return None;
         }
@@ -72,11 +72,11 @@ impl Libcap {
         });
         // SAFETY: as above; not used any more.
         unsafe { (self.free)(sets) };
-        Some(Capabilities { effective, permitted, inheritable })
+        Some(CapabilitySets { effective, permitted, inheritable })
     }
 
     /// Its own form of these sets, which `cap_free` gives back.
-    fn make(&self, sets: &Capabilities) -> *mut c_void {
+    fn make(&self, sets: &CapabilitySets) -> *mut c_void {
         // SAFETY: makes empty sets.
         let made = unsafe { (self.init)() };
         for (flag, set) in [(0, sets.effective), (1, sets.permitted), (2, sets.inheritable)] {
@@ -91,7 +91,7 @@ impl Libcap {
     }
 
     /// The external form, and what it reads in ours.
-    fn external(&self, sets: &Capabilities) -> (Vec<u8>, Option<Capabilities>) {
+    fn external(&self, sets: &CapabilitySets) -> (Vec<u8>, Option<CapabilitySets>) {
         let made = self.make(sets);
         let mut form = vec![0u8; 256];
         // SAFETY: there is room for as many bytes as are said.
@@ -105,7 +105,7 @@ impl Libcap {
     }
 
     /// Which of the sets differ.
-    fn differs(&self, one: &Capabilities, other: &Capabilities) -> c_int {
+    fn differs(&self, one: &CapabilitySets, other: &CapabilitySets) -> c_int {
         let (one, other) = (self.make(one), self.make(other));
         // SAFETY: both were just made.
         let differs = unsafe { (self.compare)(one, other) };
@@ -116,7 +116,7 @@ impl Libcap {
         differs
     }
 
-    fn format(&self, sets: &Capabilities) -> String {
+    fn format(&self, sets: &CapabilitySets) -> String {
         let made = self.make(sets);
         // SAFETY: the sets were just made.
         let text = unsafe { (self.to_text)(made, std::ptr::null_mut()) };
@@ -191,7 +191,7 @@ fn what_is_a_text_and_what_it_means() {
     let (mut taken, mut different) = (0, Vec::new());
     for _ in 0..20_000 {
         let text = some_text(&mut state);
-        let (theirs, ours) = (libcap.parse(&text), text.parse::<Capabilities>().ok());
+        let (theirs, ours) = (libcap.parse(&text), text.parse::<CapabilitySets>().ok());
         taken += usize::from(theirs.is_some());
         if theirs != ours {
             different.push((text, theirs, ours));
@@ -225,7 +225,7 @@ fn what_one_writes_the_other_reads() {
             _ => random(&mut state),
         };
         let mut pick = || CapabilitySet::from_bits(pick() & known);
-        let sets = Capabilities { effective: pick(), permitted: pick(), inheritable: pick() };
+        let sets = CapabilitySets { effective: pick(), permitted: pick(), inheritable: pick() };
         let (theirs, ours) = (libcap.format(&sets), sets.to_string());
         assert_eq!(libcap.parse(&ours), Some(sets), "{ours}");
         assert_eq!(theirs.parse(), Ok(sets), "{theirs}");
@@ -237,10 +237,10 @@ fn the_external_form_and_comparison() {
     let Some(libcap) = Libcap::load() else { return };
     let mut state = seed();
     let known = CapabilitySet::all().bits();
-    let mut before = Capabilities::NONE;
+    let mut before = CapabilitySets::EMPTY;
     for _ in 0..2000 {
         let mut pick = || CapabilitySet::from_bits(random(&mut state) & known);
-        let mut sets = Capabilities { effective: pick(), permitted: pick(), inheritable: pick() };
+        let mut sets = CapabilitySets { effective: pick(), permitted: pick(), inheritable: pick() };
         if random(&mut state) % 2 == 0 {
             sets.permitted = before.permitted;
         }
@@ -248,7 +248,7 @@ fn the_external_form_and_comparison() {
             sets.effective = before.effective;
         }
         let (theirs, read) = libcap.external(&sets);
-        assert_eq!(Capabilities::from_external(&theirs), Ok(sets), "{theirs:x?}");
+        assert_eq!(CapabilitySets::from_external(&theirs), Ok(sets), "{theirs:x?}");
         assert_eq!(theirs, sets.to_external());
         assert_eq!(read, Some(sets));
         let changed = before.compare(sets);

@@ -4,28 +4,28 @@ mod support;
 
 use std::str::FromStr;
 
-use libpsx::process::{BadCapabilities, Capabilities, Capability, CapabilitySet};
+use libpsx::process::{Capability, CapabilitySet, CapabilitySets, ParseCapabilitiesError};
 use support::{random, seed};
 
-fn parse(text: &str) -> Result<Capabilities, BadCapabilities> {
+fn parse(text: &str) -> Result<CapabilitySets, ParseCapabilitiesError> {
     text.parse()
 }
 
 fn set(capabilities: &[Capability]) -> CapabilitySet {
-    CapabilitySet::of(capabilities)
+    CapabilitySet::from_slice(capabilities)
 }
 
 #[test]
 fn clauses() {
     use Capability as C;
     let sets =
-        |effective, permitted, inheritable| Capabilities { effective, permitted, inheritable };
+        |effective, permitted, inheritable| CapabilitySets { effective, permitted, inheritable };
     let none = CapabilitySet::EMPTY;
     let all = CapabilitySet::all();
     let chown = set(&[C::CHOWN]);
     let two = set(&[C::CHOWN, C::KILL]);
-    assert_eq!(parse(""), Ok(Capabilities::NONE));
-    assert_eq!(parse("="), Ok(Capabilities::NONE));
+    assert_eq!(parse(""), Ok(CapabilitySets::EMPTY));
+    assert_eq!(parse("="), Ok(CapabilitySets::EMPTY));
     assert_eq!(parse("=ep"), Ok(sets(all, all, none)));
     assert_eq!(parse("all=i"), Ok(sets(none, none, all)));
     assert_eq!(parse("cap_chown,CAP_KILL=ep"), Ok(sets(two, two, none)));
@@ -39,19 +39,19 @@ fn clauses() {
 
 #[test]
 fn what_is_no_text_of_capabilities() {
-    assert_eq!(parse("cap_chown"), Err(BadCapabilities::NoOperator));
-    assert_eq!(parse("+ep"), Err(BadCapabilities::NoNames));
-    assert_eq!(parse("=p+e"), Err(BadCapabilities::NoNames));
-    assert_eq!(parse("cap_chown=p=e"), Err(BadCapabilities::BadFlag));
-    assert_eq!(parse("cap_chown=p-"), Err(BadCapabilities::BadFlag));
-    assert_eq!(parse("08=p"), Err(BadCapabilities::Unknown));
-    assert_eq!(parse("cap_nothing=p"), Err(BadCapabilities::Unknown));
-    assert_eq!(parse("chown=p"), Err(BadCapabilities::Unknown));
-    assert_eq!(parse("64=p"), Err(BadCapabilities::Unknown));
-    assert_eq!(parse("cap_chown,=p"), Err(BadCapabilities::Unknown));
-    assert_eq!(parse("cap_chown=x"), Err(BadCapabilities::BadFlag));
-    assert_eq!(parse("cap_chöwn=p"), Err(BadCapabilities::Unknown));
-    assert_eq!(parse("é=p"), Err(BadCapabilities::Unknown));
+    assert_eq!(parse("cap_chown"), Err(ParseCapabilitiesError::MissingOperator));
+    assert_eq!(parse("+ep"), Err(ParseCapabilitiesError::MissingNames));
+    assert_eq!(parse("=p+e"), Err(ParseCapabilitiesError::MissingNames));
+    assert_eq!(parse("cap_chown=p=e"), Err(ParseCapabilitiesError::InvalidFlag));
+    assert_eq!(parse("cap_chown=p-"), Err(ParseCapabilitiesError::InvalidFlag));
+    assert_eq!(parse("08=p"), Err(ParseCapabilitiesError::UnknownCapability));
+    assert_eq!(parse("cap_nothing=p"), Err(ParseCapabilitiesError::UnknownCapability));
+    assert_eq!(parse("chown=p"), Err(ParseCapabilitiesError::UnknownCapability));
+    assert_eq!(parse("64=p"), Err(ParseCapabilitiesError::UnknownCapability));
+    assert_eq!(parse("cap_chown,=p"), Err(ParseCapabilitiesError::UnknownCapability));
+    assert_eq!(parse("cap_chown=x"), Err(ParseCapabilitiesError::InvalidFlag));
+    assert_eq!(parse("cap_chöwn=p"), Err(ParseCapabilitiesError::UnknownCapability));
+    assert_eq!(parse("é=p"), Err(ParseCapabilitiesError::UnknownCapability));
 }
 
 #[test]
@@ -71,14 +71,14 @@ fn both_ways_and_beside_capctl() {
         };
         let known = if round % 2 == 0 { known } else { u64::MAX };
         let mut pick = || CapabilitySet::from_bits(pick() & known);
-        let sets = Capabilities { effective: pick(), permitted: pick(), inheritable: pick() };
+        let sets = CapabilitySets { effective: pick(), permitted: pick(), inheritable: pick() };
         let text = sets.to_string();
         assert_eq!(parse(&text), Ok(sets), "{text}");
         if known == u64::MAX {
             continue;
         }
         let other = capctl::CapState::from_str(&text).unwrap();
-        let read = Capabilities {
+        let read = CapabilitySets {
             effective: theirs(other.effective),
             permitted: theirs(other.permitted),
             inheritable: theirs(other.inheritable),
@@ -119,9 +119,9 @@ fn sets_as_text_and_by_operators() {
         ("0,5", Ok(two)),
         ("", Ok(CapabilitySet::EMPTY)),
         ("all", Ok(CapabilitySet::all())),
-        ("cap_chown,", Err(BadCapabilities::Unknown)),
-        ("cap_chown cap_kill", Err(BadCapabilities::Unknown)),
-        ("none", Err(BadCapabilities::Unknown)),
+        ("cap_chown,", Err(ParseCapabilitiesError::UnknownCapability)),
+        ("cap_chown cap_kill", Err(ParseCapabilitiesError::UnknownCapability)),
+        ("none", Err(ParseCapabilitiesError::UnknownCapability)),
     ] {
         assert_eq!(text.parse(), wanted, "{text}");
     }
@@ -138,7 +138,7 @@ fn debug_shows_names() {
     assert_eq!(format!("{two:?}"), "{cap_chown, Capability(63)}");
     assert_eq!(format!("{:?}", Capability::NET_ADMIN), "cap_net_admin");
     let sets = parse("cap_chown=ep cap_kill=i").unwrap();
-    assert_eq!(format!("{sets:?}"), "Capabilities(= cap_kill=i cap_chown=ep)");
+    assert_eq!(format!("{sets:?}"), "CapabilitySets(= cap_kill=i cap_chown=ep)");
     let bits = libpsx::process::Securebits::from_bits(0b101 | 1 << 20);
     assert_eq!(format!("{bits:?}"), "Securebits(NOROOT | NO_SETUID_FIXUP | 0x100000)");
     let none = libpsx::process::Securebits::EMPTY;
@@ -149,22 +149,25 @@ fn debug_shows_names() {
 fn what_is_no_external_form() {
     let sets = parse("cap_chown=ep 63=i").unwrap();
     let form = sets.to_external();
-    assert_eq!(Capabilities::from_external(&form), Ok(sets));
+    assert_eq!(CapabilitySets::from_external(&form), Ok(sets));
     let mut longer = form.to_vec();
     longer.push(7);
-    assert_eq!(Capabilities::from_external(&longer), Ok(sets), "what follows does not count");
+    assert_eq!(CapabilitySets::from_external(&longer), Ok(sets), "what follows does not count");
     let mut wider = form.to_vec();
     wider[4] = 9;
     wider.extend([0, 0, 0]);
-    assert_eq!(Capabilities::from_external(&wider), Ok(sets));
+    assert_eq!(CapabilitySets::from_external(&wider), Ok(sets));
     let mut narrower = form[..5 + 3].to_vec();
     narrower[4] = 1;
-    let narrow = Capabilities::from_external(&narrower).unwrap();
+    let narrow = CapabilitySets::from_external(&narrower).unwrap();
     assert_eq!(narrow, parse("cap_chown=ep").unwrap());
     let mut other = form;
     other[0] ^= 1;
     wider[5 + 26] = 1;
     for wrong in [&form[..28], &form[..4], &other, &wider, &[]] {
-        assert_eq!(Capabilities::from_external(wrong), Err(BadCapabilities::BadExternal));
+        assert_eq!(
+            CapabilitySets::from_external(wrong),
+            Err(ParseCapabilitiesError::InvalidExternal)
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use libpsx::process::{Namespace, chdir, chroot, fchdir, setns};
-use libpsx::{Error, Resource};
+use libpsx::{Error, SharedResource};
 use support::{filter, isolated, isolated_as_root, prepared, proc};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ fn directories() -> Vec<std::path::PathBuf> {
 }
 
 /// The one thread that has something for itself, and what the error says it is.
-fn refused<T: std::fmt::Debug>(result: Result<T, Error>, expected: Resource) {
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, expected: SharedResource) {
     match result {
         Err(Error::NotShared { tid, resource }) => {
             assert_eq!(resource, expected);
@@ -41,16 +41,16 @@ fn a_descriptor_table_of_its_own(kcmp_is_refused: bool) {
         filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     }
     let tmp = File::open("/tmp").unwrap();
-    fchdir(&tmp).perform().unwrap();
+    fchdir(&tmp).execute().unwrap();
     assert!(directories().iter().all(|directory| directory == std::path::Path::new("/tmp")));
     unshared(libc::CLONE_FILES);
     let root = File::open("/").unwrap();
-    refused(fchdir(&root).perform(), Resource::Descriptors);
+    refused(fchdir(&root).execute(), SharedResource::Descriptors);
     assert!(directories().iter().all(|directory| directory == std::path::Path::new("/tmp")));
     let uts = File::open("/proc/self/ns/uts").unwrap();
-    refused(setns(&uts, Namespace::Uts).perform(), Resource::Descriptors);
+    refused(setns(&uts, Namespace::Uts).execute(), SharedResource::Descriptors);
     // A call that takes none is made.
-    chdir(c"/").perform().unwrap();
+    chdir(c"/").execute().unwrap();
     assert!(directories().iter().all(|directory| directory == std::path::Path::new("/")));
 }
 
@@ -76,8 +76,8 @@ fn directories_of_its_own(kcmp_is_refused: bool) {
         std::env::set_current_dir("/tmp").unwrap();
     });
     let before = directories();
-    refused(chroot(c".").perform(), Resource::Directories);
-    refused(chdir(c"..").perform(), Resource::Directories);
+    refused(chroot(c".").execute(), SharedResource::Directories);
+    refused(chdir(c"..").execute(), SharedResource::Directories);
     assert_eq!(directories(), before);
 }
 

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use libpsx::{Agreement, Error, Refusal, Transaction, TransactionError};
+use libpsx::{Error, RefusalReason, ResultCheck, Transaction, TransactionError};
 use support::{forked, isolated, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -19,7 +19,7 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 type Args = [usize; 6];
 
 /// A call, the arguments with which it is refused, and why.
-struct Row(i64, fn(Args) -> bool, Refusal);
+struct Row(i64, fn(Args) -> bool, RefusalReason);
 
 /// The kernel takes an int or an unsigned int, and does not look at the upper half.
 const fn int(arg: usize) -> u32 {
@@ -31,68 +31,92 @@ const UPROBE: i64 = 336;
 
 /// The first row that fits counts.
 const TABLE: &[Row] = &[
-    Row(libc::SYS_fork, ALWAYS, Refusal::Forks),
-    Row(libc::SYS_vfork, ALWAYS, Refusal::Forks),
-    Row(libc::SYS_clone, ALWAYS, Refusal::Forks),
-    Row(libc::SYS_clone3, ALWAYS, Refusal::Forks),
-    Row(libc::SYS_execve, ALWAYS, Refusal::Ends),
-    Row(libc::SYS_execveat, ALWAYS, Refusal::Ends),
-    Row(libc::SYS_exit, ALWAYS, Refusal::Ends),
-    Row(libc::SYS_exit_group, ALWAYS, Refusal::Ends),
-    Row(libc::SYS_rt_sigreturn, ALWAYS, Refusal::LeavesHandler),
-    Row(libc::SYS_restart_syscall, ALWAYS, Refusal::LeavesHandler),
-    Row(335, ALWAYS, Refusal::LeavesHandler), // uretprobe
-    Row(UPROBE, ALWAYS, Refusal::LeavesHandler),
-    Row(libc::SYS_rt_sigprocmask, ALWAYS, Refusal::Signals),
-    Row(libc::SYS_sigaltstack, ALWAYS, Refusal::Signals),
-    Row(libc::SYS_rt_sigaction, |args| int(args[0]) == 33, Refusal::Signals),
-    Row(libc::SYS_ppoll, |args| args[3] != 0, Refusal::Signals),
-    Row(libc::SYS_epoll_pwait, |args| args[4] != 0, Refusal::Signals),
-    Row(libc::SYS_epoll_pwait2, |args| args[4] != 0, Refusal::Signals),
-    Row(libc::SYS_io_uring_enter, |args| args[4] != 0, Refusal::Signals),
-    Row(libc::SYS_pselect6, |args| args[5] != 0, Refusal::Signals),
-    Row(333, |args| args[5] != 0, Refusal::Signals), // io_pgetevents
-    Row(libc::SYS_rt_sigsuspend, ALWAYS, Refusal::Blocks),
-    Row(libc::SYS_pause, ALWAYS, Refusal::Blocks),
-    Row(libc::SYS_rt_sigtimedwait, |args| args[2] == 0, Refusal::Blocks),
-    Row(libc::SYS_poll, |args| int(args[1]) == 0 && int(args[2]) >> 31 == 1, Refusal::Blocks),
-    Row(libc::SYS_ppoll, |args| int(args[1]) == 0 && args[2] == 0, Refusal::Blocks),
-    Row(libc::SYS_select, |args| int(args[0]) == 0 && args[4] == 0, Refusal::Blocks),
-    Row(libc::SYS_pselect6, |args| int(args[0]) == 0 && args[4] == 0, Refusal::Blocks),
-    Row(libc::SYS_set_tid_address, ALWAYS, Refusal::ThreadState),
-    Row(libc::SYS_set_robust_list, ALWAYS, Refusal::ThreadState),
-    Row(libc::SYS_rseq, ALWAYS, Refusal::ThreadState),
-    Row(libc::SYS_arch_prctl, |args| ARCH_CODES.contains(&int(args[0])), Refusal::ThreadState),
-    Row(libc::SYS_seccomp, |args| int(args[0]) == 0, Refusal::Forbids), // SECCOMP_SET_MODE_STRICT
-    Row(libc::SYS_prctl, |args| int(args[0]) == 22 && int(args[1]) == 1, Refusal::Forbids), // PR_SET_SECCOMP
-    Row(libc::SYS_prctl, |args| int(args[0]) == 59 && int(args[1]) != 0, Refusal::Forbids), // PR_SET_SYSCALL_USER_DISPATCH
+    Row(libc::SYS_fork, ALWAYS, RefusalReason::CreatesTask),
+    Row(libc::SYS_vfork, ALWAYS, RefusalReason::CreatesTask),
+    Row(libc::SYS_clone, ALWAYS, RefusalReason::CreatesTask),
+    Row(libc::SYS_clone3, ALWAYS, RefusalReason::CreatesTask),
+    Row(libc::SYS_execve, ALWAYS, RefusalReason::EndsThread),
+    Row(libc::SYS_execveat, ALWAYS, RefusalReason::EndsThread),
+    Row(libc::SYS_exit, ALWAYS, RefusalReason::EndsThread),
+    Row(libc::SYS_exit_group, ALWAYS, RefusalReason::EndsThread),
+    Row(libc::SYS_rt_sigreturn, ALWAYS, RefusalReason::LeavesHandler),
+    Row(libc::SYS_restart_syscall, ALWAYS, RefusalReason::LeavesHandler),
+    Row(335, ALWAYS, RefusalReason::LeavesHandler), // uretprobe
+    Row(UPROBE, ALWAYS, RefusalReason::LeavesHandler),
+    Row(libc::SYS_rt_sigprocmask, ALWAYS, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_sigaltstack, ALWAYS, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_rt_sigaction, |args| int(args[0]) == 33, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_ppoll, |args| args[3] != 0, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_epoll_pwait, |args| args[4] != 0, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_epoll_pwait2, |args| args[4] != 0, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_io_uring_enter, |args| args[4] != 0, RefusalReason::ChangesSignalState),
+    Row(libc::SYS_pselect6, |args| args[5] != 0, RefusalReason::ChangesSignalState),
+    Row(333, |args| args[5] != 0, RefusalReason::ChangesSignalState), // io_pgetevents
+    Row(libc::SYS_rt_sigsuspend, ALWAYS, RefusalReason::WaitsForSignal),
+    Row(libc::SYS_pause, ALWAYS, RefusalReason::WaitsForSignal),
+    Row(libc::SYS_rt_sigtimedwait, |args| args[2] == 0, RefusalReason::WaitsForSignal),
+    Row(
+        libc::SYS_poll,
+        |args| int(args[1]) == 0 && int(args[2]) >> 31 == 1,
+        RefusalReason::WaitsForSignal,
+    ),
+    Row(libc::SYS_ppoll, |args| int(args[1]) == 0 && args[2] == 0, RefusalReason::WaitsForSignal),
+    Row(libc::SYS_select, |args| int(args[0]) == 0 && args[4] == 0, RefusalReason::WaitsForSignal),
+    Row(
+        libc::SYS_pselect6,
+        |args| int(args[0]) == 0 && args[4] == 0,
+        RefusalReason::WaitsForSignal,
+    ),
+    Row(libc::SYS_set_tid_address, ALWAYS, RefusalReason::ReplacesThreadState),
+    Row(libc::SYS_set_robust_list, ALWAYS, RefusalReason::ReplacesThreadState),
+    Row(libc::SYS_rseq, ALWAYS, RefusalReason::ReplacesThreadState),
+    Row(
+        libc::SYS_arch_prctl,
+        |args| ARCH_CODES.contains(&int(args[0])),
+        RefusalReason::ReplacesThreadState,
+    ),
+    Row(libc::SYS_seccomp, |args| int(args[0]) == 0, RefusalReason::ForbidsCalls), // SECCOMP_SET_MODE_STRICT
+    Row(
+        libc::SYS_prctl,
+        |args| int(args[0]) == 22 && int(args[1]) == 1,
+        RefusalReason::ForbidsCalls,
+    ), // PR_SET_SECCOMP
+    Row(
+        libc::SYS_prctl,
+        |args| int(args[0]) == 59 && int(args[1]) != 0,
+        RefusalReason::ForbidsCalls,
+    ), // PR_SET_SYSCALL_USER_DISPATCH
 ];
 
 /// ARCH_SET_GS, ARCH_SET_FS, ARCH_SHSTK_ENABLE, _DISABLE, _LOCK, _UNLOCK.
 const ARCH_CODES: [u32; 6] = [0x1001, 0x1002, 0x5001, 0x5002, 0x5003, 0x5004];
 
 /// What the table says.
-fn expected(nr: usize, args: Args) -> Option<Refusal> {
+fn expected(nr: usize, args: Args) -> Option<RefusalReason> {
     const X32_BIT: u32 = 0x4000_0000;
     let number = nr as u32;
     if number & X32_BIT != 0 && (512..=547).contains(&(number & !X32_BIT)) {
-        return Some(Refusal::LeavesHandler);
+        return Some(RefusalReason::LeavesHandler);
     }
     let fits = |row: &&Row| row.0 == i64::from(number & !X32_BIT) && row.1(args);
     TABLE.iter().find(fits).map(|row| row.2)
 }
 
 /// What a transaction says.
-fn refusal(nr: usize, args: Args) -> Option<Refusal> {
+fn refusal(nr: usize, args: Args) -> Option<RefusalReason> {
     let fails = [0x7fff_ffff, 0, 0, 0, 0, 0];
-    let any = Agreement::Anything;
+    let any = ResultCheck::AnyResult;
     // SAFETY: a prctl(2) that does not exist touches no memory.
     let transaction = unsafe { Transaction::new().with_call(libc::SYS_prctl, fails, any) };
     // SAFETY: it is not made, because the first call fails.
     let transaction = unsafe { transaction.with_call(nr as i64, args, any) };
-    match transaction.perform() {
-        Err(TransactionError::Unchanged(Error::Refused(why))) => Some(why),
-        Err(TransactionError::Unchanged(Error::Call(errno))) if errno.raw() == libc::EINVAL => None,
+    match transaction.execute() {
+        Err(TransactionError::NothingChanged(Error::Refused(why))) => Some(why),
+        Err(TransactionError::NothingChanged(Error::Call(errno)))
+            if errno.raw_os_error() == libc::EINVAL =>
+        {
+            None
+        }
         other => panic!("call {nr:#x}, {args:x?}: {other:?}"),
     }
 }
@@ -174,11 +198,11 @@ const NAMESPACES: [i32; 8] = [
     0x80, // CLONE_NEWTIME
 ];
 
-fn unshare(flags: usize) -> Option<Refusal> {
+fn unshare(flags: usize) -> Option<RefusalReason> {
     refusal(libc::SYS_unshare as usize, [flags, 0, 0, 0, 0, 0])
 }
 
-fn setns(file: i32, kinds: i32) -> Option<Refusal> {
+fn setns(file: i32, kinds: i32) -> Option<RefusalReason> {
     let kinds = kinds as u32 as usize;
     refusal(libc::SYS_setns as usize, [file as usize, kinds, 0, 0, 0, 0])
 }
@@ -195,14 +219,22 @@ fn every_flag_in_company() {
         for bit in 0..64 {
             let flag = 1usize << bit;
             let named = bit < 32 && NAMESPACES.contains(&(flag as i32));
-            assert_eq!(unshare(flag), named.then_some(Refusal::Namespaces), "{flag:#x}");
+            assert_eq!(
+                unshare(flag),
+                named.then_some(RefusalReason::CreatesNamespace),
+                "{flag:#x}"
+            );
             let with_files = flag | libc::CLONE_FILES as usize;
-            assert_eq!(unshare(with_files), named.then_some(Refusal::Namespaces), "{flag:#x}");
+            assert_eq!(
+                unshare(with_files),
+                named.then_some(RefusalReason::CreatesNamespace),
+                "{flag:#x}"
+            );
             if bit < 32 {
                 let pid = flag as i32 == libc::CLONE_NEWPID;
                 assert_eq!(
                     setns(-1, flag as i32),
-                    pid.then_some(Refusal::PidNamespace),
+                    pid.then_some(RefusalReason::JoinsPidNamespace),
                     "{flag:#x}"
                 );
             }
@@ -222,7 +254,11 @@ fn every_descriptor_of_setns_in_company() {
         }
         for name in ["pid", "pid_for_children"] {
             let file = own(name);
-            assert_eq!(setns(file.as_raw_fd(), 0), Some(Refusal::PidNamespace), "{name}");
+            assert_eq!(
+                setns(file.as_raw_fd(), 0),
+                Some(RefusalReason::JoinsPidNamespace),
+                "{name}"
+            );
             assert_eq!(setns(file.as_raw_fd(), libc::CLONE_NEWNET), None, "{name}");
         }
         assert_eq!(setns(-1, 0), None);
@@ -233,7 +269,7 @@ fn every_descriptor_of_setns_in_company() {
         assert_eq!(setns(pidfd, 0), None);
         assert_eq!(setns(pidfd, libc::CLONE_NEWNET), None);
         let both = libc::CLONE_NEWNET | libc::CLONE_NEWPID;
-        assert_eq!(setns(pidfd, both), Some(Refusal::PidNamespace));
+        assert_eq!(setns(pidfd, both), Some(RefusalReason::JoinsPidNamespace));
     });
 }
 
@@ -244,7 +280,7 @@ fn setns_of_what_cannot_be_known() {
         sleepers(1);
         let file = own("net");
         support::filter(libc::SYS_ioctl, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-        assert_eq!(setns(file.as_raw_fd(), 0), Some(Refusal::PidNamespace));
+        assert_eq!(setns(file.as_raw_fd(), 0), Some(RefusalReason::JoinsPidNamespace));
         assert_eq!(setns(file.as_raw_fd(), libc::CLONE_NEWNET), None);
     });
 }
@@ -272,7 +308,7 @@ fn threads_can_be_created_after_setns_was_refused() {
             let (nr, fd) = (libc::SYS_setns, file.as_raw_fd() as usize);
             // SAFETY: setns touches no memory.
             let error = unsafe { libpsx::syscall3(nr, fd, kind, 0) }.unwrap_err();
-            assert!(matches!(error, Error::Refused(Refusal::PidNamespace)), "{error}");
+            assert!(matches!(error, Error::Refused(RefusalReason::JoinsPidNamespace)), "{error}");
             assert!(error.to_string().contains("PID namespace"), "{error}");
         }
         std::thread::spawn(|| {}).join().unwrap();

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use libpsx::{Agreement, Broadcast, Sensitivity, Transaction};
+use libpsx::{Broadcast, ResultCheck, Sensitivity, Transaction};
 use support::{
     counting, filter, forked_status, isolated, prepared, random, seed, shared_word, sleepers,
 };
@@ -51,7 +51,7 @@ fn no_thread_sees_a_mixed_state() {
         static TIDS: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
         let first = seed();
         // SAFETY: personality touches no memory.
-        unsafe { personality(FIRST).run() }.unwrap();
+        unsafe { personality(FIRST).execute_with_report() }.unwrap();
         sleepers(8);
         support::computing(2);
         for (index, tid) in TIDS.iter().enumerate() {
@@ -83,7 +83,7 @@ fn no_thread_sees_a_mixed_state() {
         support::until(|| LOOKS.load(SeqCst) > 100);
         for value in FIRST..FIRST + 1000 {
             // SAFETY: personality touches no memory.
-            unsafe { personality(value).run() }.unwrap();
+            unsafe { personality(value).execute_with_report() }.unwrap();
             assert_eq!(own(), value);
         }
         println!("{} looks", LOOKS.load(SeqCst));
@@ -115,27 +115,30 @@ fn killed_process(ran: &'static AtomicUsize, threads: usize, partial: bool) -> i
             });
         }
         if partial {
-            let transaction =
-                Transaction::new().on_partial(libpsx::OnPartial::Kill).deadline(support::LONG);
+            let transaction = Transaction::new()
+                .on_partial_failure(libpsx::PartialFailureAction::Kill)
+                .deadline(support::LONG);
             // SAFETY: personality touches no memory.
             let transaction = unsafe {
                 transaction.with_call(
                     libc::SYS_personality,
                     [NEW, 0, 0, 0, 0, 0],
-                    Agreement::Anything,
+                    ResultCheck::AnyResult,
                 )
             };
             let nonsense = [0x7fff_ffff, 0, 0, 0, 0, 0];
             // SAFETY: there is no such option.
-            let transaction =
-                unsafe { transaction.with_call(libc::SYS_prctl, nonsense, Agreement::SameResult) };
-            let _ = transaction.perform();
+            let transaction = unsafe {
+                transaction.with_call(libc::SYS_prctl, nonsense, ResultCheck::SameResult)
+            };
+            let _ = transaction.execute();
         } else {
             prepared(|| {
                 filter(libc::SYS_personality, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
             });
             // SAFETY: personality touches no memory.
-            let _ = unsafe { personality(NEW).sensitivity(Sensitivity::Error).run() };
+            let _ =
+                unsafe { personality(NEW).sensitivity(Sensitivity::Error).execute_with_report() };
         }
         ran.fetch_add(1_000_000, SeqCst);
     })
@@ -189,7 +192,7 @@ fn two_callers<const CALLS: usize>(computing: usize) {
                     let args = [counter as usize, &raw const ONE as usize, 8, 0, 0, 0];
                     let write = Broadcast::new(libc::SYS_write, args).deadline(support::LONG);
                     // SAFETY: the kernel reads a static.
-                    let report = unsafe { write.run() }.unwrap();
+                    let report = unsafe { write.execute_with_report() }.unwrap();
                     assert_eq!(report.divergent(), 0);
                     calls.fetch_add(1, SeqCst);
                     threads.fetch_max(report.threads(), SeqCst);

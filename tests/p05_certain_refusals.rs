@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Need};
+use libpsx::{Broadcast, Error, Requirement};
 use support::{
     all_have, filter, forked, install_everywhere, isolated, isolated_as_root, prepared, program,
     set_slack,
@@ -18,13 +18,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn no_new_privs() -> Result<libpsx::Report, Error> {
     let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(DEADLINE).run() }
+    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(DEADLINE).execute_with_report() }
 }
 
 fn set() -> Result<libpsx::Report, Error> {
     let args = [libc::PR_SET_TIMERSLACK as usize, 4321, 0, 0, 0, 0];
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(DEADLINE).run() }
+    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(DEADLINE).execute_with_report() }
 }
 
 fn no_slack_has_changed(before: &[(i32, String)]) {
@@ -42,7 +42,7 @@ fn slacks() -> Vec<(i32, String)> {
     all
 }
 
-fn names(need: Need, call: i64, everywhere: bool) {
+fn names(requirement: Requirement, call: i64, everywhere: bool) {
     for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES] {
         forked(|| {
             for _ in 0..3 {
@@ -58,8 +58,8 @@ fn names(need: Need, call: i64, everywhere: bool) {
             for _ in 0..3 {
                 let error = set().unwrap_err();
                 match &error {
-                    Error::Environment { need: what, errno: why } => {
-                        assert_eq!((*what, why.raw()), (need, errno), "{error}");
+                    Error::Environment { requirement: what, errno: why } => {
+                        assert_eq!((*what, why.raw_os_error()), (requirement, errno), "{error}");
                     }
                     _ => panic!("{error}"),
                 }
@@ -73,28 +73,28 @@ fn names(need: Need, call: i64, everywhere: bool) {
 #[test]
 fn the_signal_is_refused_in_all_threads() {
     isolated("the_signal_is_refused_in_all_threads", WATCHDOG, || {
-        names(Need::Signal, libc::SYS_rt_tgsigqueueinfo, true);
+        names(Requirement::SendSignal, libc::SYS_rt_tgsigqueueinfo, true);
     });
 }
 
 #[test]
 fn the_signal_is_refused_in_the_caller() {
     isolated("the_signal_is_refused_in_the_caller", WATCHDOG, || {
-        names(Need::Signal, libc::SYS_rt_tgsigqueueinfo, false);
+        names(Requirement::SendSignal, libc::SYS_rt_tgsigqueueinfo, false);
     });
 }
 
 #[test]
 fn the_ids_are_refused_in_all_threads() {
     isolated("the_ids_are_refused_in_all_threads", WATCHDOG, || {
-        names(Need::ThreadId, libc::SYS_gettid, true);
+        names(Requirement::ThreadId, libc::SYS_gettid, true);
     });
 }
 
 #[test]
 fn the_ids_are_refused_in_the_caller() {
     isolated("the_ids_are_refused_in_the_caller", WATCHDOG, || {
-        names(Need::ThreadId, libc::SYS_gettid, false);
+        names(Requirement::ThreadId, libc::SYS_gettid, false);
     });
 }
 
@@ -182,7 +182,7 @@ fn a_later_call_under_scoped_landlock_domains() {
         unsafe { libpsx::syscall3(libc::SYS_landlock_restrict_self, ruleset, 0, 0) }.unwrap();
         let call = support::slack(2222).deadline(Duration::from_secs(1));
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let done = unsafe { call.run() };
+        let done = unsafe { call.execute_with_report() };
         let expected = if done.is_ok() { "2222" } else { "1111" };
         let tids = support::proc::tids();
         for tid in &tids {

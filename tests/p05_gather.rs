@@ -33,7 +33,7 @@ fn the_clock_fails_in_the_middle() {
                 let before = slack_here();
                 let call = slack(4321).deadline(Duration::from_secs(3));
                 // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                let error = unsafe { call.run() }.unwrap_err();
+                let error = unsafe { call.execute_with_report() }.unwrap_err();
                 println!("{times}: {error}; {} calls", TRAPPED.load(SeqCst));
                 assert_eq!(slack_here(), before);
                 // Only the thread that blocks all signals still does.
@@ -111,7 +111,7 @@ fn no_memory_may_be_locked() {
             let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
             let call = libpsx::Broadcast::new(libc::SYS_prctl, args);
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-            unsafe { call.perform() }.unwrap();
+            unsafe { call.execute() }.unwrap();
             all_have("NoNewPrivs", "1");
         });
     });

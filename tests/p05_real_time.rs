@@ -97,7 +97,7 @@ fn broadcast_of_a_policy(policy: i32, threads: usize) {
         let args = [0, policy as usize, at, 0, 0, 0];
         let call = Broadcast::new(libc::SYS_sched_setscheduler, args);
         // SAFETY: the kernel reads the parameter, which outlives the call.
-        let report = unsafe { call.run() }.unwrap();
+        let report = unsafe { call.execute_with_report() }.unwrap();
         let tids = support::proc::tids();
         for tid in &tids {
             // SAFETY: touches no memory.

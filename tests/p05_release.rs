@@ -74,10 +74,10 @@ fn a_thread_that_dies_as_it_leaves() {
                 }
                 let call = slack(5).sensitivity(Sensitivity::Ignore).deadline(support::LONG);
                 // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                unsafe { call.run() }.unwrap();
+                unsafe { call.execute_with_report() }.unwrap();
                 all_have_left(counters, 1);
                 // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                unsafe { call.run() }.unwrap();
+                unsafe { call.execute_with_report() }.unwrap();
                 all_have_left(counters, 2);
             });
         }
@@ -175,7 +175,7 @@ fn a_thread_that_is_traced_in_the_call() {
         let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
         let call = Broadcast::new(libc::SYS_nanosleep, arguments).sensitivity(Sensitivity::Ignore);
         // SAFETY: nanosleep reads the time, which outlives the call.
-        let report = unsafe { call.run() }.unwrap();
+        let report = unsafe { call.execute_with_report() }.unwrap();
         println!("seized: {}, {report:?}", seized.load(SeqCst));
         all_have_left(counters, 1);
         support::reap(pid);

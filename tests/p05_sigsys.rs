@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use libpsx::{Agreement, Broadcast, Outcome, Sensitivity, Transaction};
+use libpsx::{Broadcast, CallOutcome, ResultCheck, Sensitivity, Transaction};
 use support::emulator::{
     TRAPPED, emulate_trapped_calls, leave_by_jump, on_sigsys, trapping, without_alternate_stack,
 };
@@ -209,9 +209,10 @@ fn a_held_thread_leaves_in_the_call() {
         prepared(|| {});
         leaves_on(libc::SYS_setpriority);
         // SAFETY: setpriority touches no memory.
-        let report = unsafe { setpriority(Sensitivity::Ignore).run() }.unwrap();
+        let report = unsafe { setpriority(Sensitivity::Ignore).execute_with_report() }.unwrap();
         assert_eq!((report.threads(), report.divergent()), (4, 1), "{report:?}");
-        let left = report.results().iter().filter(|result| result.outcome() == Outcome::Left);
+        let left =
+            report.results().iter().filter(|result| result.outcome() == CallOutcome::Siglongjmp);
         assert_eq!(left.count(), 1, "{report:?}");
         until(|| LANDED.load(SeqCst) == 1);
         // It is a thread like any other.
@@ -228,7 +229,7 @@ fn a_held_thread_leaves_and_the_process_dies() {
             on_sigsys(jumps);
             leaves_on(libc::SYS_setpriority);
             // SAFETY: setpriority touches no memory.
-            let _ = unsafe { setpriority(Sensitivity::Error).run() };
+            let _ = unsafe { setpriority(Sensitivity::Error).execute_with_report() };
         });
         assert_eq!(status & 0x7f, 33, "{status:#x}");
     });
@@ -245,7 +246,7 @@ fn a_thread_leaves_before_the_call() {
                 prepared(|| {});
                 leaves_on(call);
                 // SAFETY: setpriority touches no memory.
-                match unsafe { setpriority(Sensitivity::Ignore).run() } {
+                match unsafe { setpriority(Sensitivity::Ignore).execute_with_report() } {
                     Ok(report) => println!("{call}: {report:?}"),
                     Err(error) => println!("{call}: {error}"),
                 }
@@ -265,12 +266,12 @@ fn the_caller_leaves(first: bool) {
         if !first {
             // SAFETY: getppid touches no memory.
             transaction =
-                unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], Agreement::Anything) };
+                unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], ResultCheck::AnyResult) };
         }
         // SAFETY: setpriority touches no memory.
         let transaction =
-            unsafe { transaction.with_call(libc::SYS_setpriority, [0; 6], Agreement::Anything) };
-        let _ = transaction.sensitivity(Sensitivity::Ignore).perform();
+            unsafe { transaction.with_call(libc::SYS_setpriority, [0; 6], ResultCheck::AnyResult) };
+        let _ = transaction.sensitivity(Sensitivity::Ignore).execute();
     });
     until(|| LANDED.load(SeqCst) == 1);
     until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use libpsx::{Broadcast, OnPartial, Sensitivity, Transaction};
+use libpsx::{Broadcast, PartialFailureAction, Sensitivity, Transaction};
 use support::{
     filter, forked_status, header, install, isolated, proc, program, set_mask, sleepers, step,
 };
@@ -256,7 +256,7 @@ enum Line {
 fn diverge(sensitivity: Sensitivity) -> usize {
     let call = Broadcast::new(libc::SYS_gettid, [0; 6]).sensitivity(sensitivity);
     // SAFETY: gettid touches no memory.
-    unsafe { call.run() }.unwrap().divergent()
+    unsafe { call.execute_with_report() }.unwrap().divergent()
 }
 
 /// The rest of a process whose standard error is this.
@@ -418,14 +418,14 @@ fn a_partial_transaction_kills() {
         for kernel in Kernel::ALL {
             let target = pipe().fill(4096);
             let status = under(&target, kernel, || {
-                let transaction = Transaction::new().on_partial(OnPartial::Kill);
-                let any = libpsx::Agreement::Anything;
+                let transaction = Transaction::new().on_partial_failure(PartialFailureAction::Kill);
+                let any = libpsx::ResultCheck::AnyResult;
                 // SAFETY: getppid touches no memory, nor does a prctl(2) that does not exist.
                 let transaction = unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], any) };
                 let none = [0x7fff_ffff, 0, 0, 0, 0, 0];
                 // SAFETY: as above.
                 let transaction = unsafe { transaction.with_call(libc::SYS_prctl, none, any) };
-                let _ = transaction.perform();
+                let _ = transaction.execute();
             });
             assert_eq!(status & 0x7f, 33, "{kernel:?}: {status:#x}");
         }

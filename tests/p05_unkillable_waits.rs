@@ -110,11 +110,11 @@ fn calls_beside_pages(time: Duration) {
         // A second is enough; this is twice as much.
         let call = slack(value).deadline(Duration::from_secs(2));
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let report = unsafe { call.run() }.unwrap();
+        let report = unsafe { call.execute_with_report() }.unwrap();
         assert!(report.threads() >= 3);
         assert_eq!(report.divergent(), 0);
-        let (took, rounds) = (begin.elapsed(), report.rounds());
-        println!("{time:?} a page: {took:?}, {rounds} rounds, {:?} still", report.longest_freeze());
+        let (took, rounds) = (begin.elapsed(), report.attempts());
+        println!("{time:?} a page: {took:?}, {rounds} rounds, {:?} still", report.max_pause());
         std::thread::sleep(Duration::from_millis(1));
     }
     println!("{} pages", SERVED.load(SeqCst));
@@ -195,7 +195,7 @@ fn a_supervisor_in_the_same_process() {
         for value in 1..=20 {
             let report = set_slack(value).unwrap();
             assert_eq!(report.divergent(), 0);
-            println!("{} rounds, {:?} still", report.rounds(), report.longest_freeze());
+            println!("{} rounds, {:?} still", report.attempts(), report.max_pause());
         }
         println!("{} answers", ANSWERS.load(SeqCst));
     });

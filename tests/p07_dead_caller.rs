@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use libpsx::{Agreement, Broadcast, Sensitivity, Transaction};
+use libpsx::{Broadcast, ResultCheck, Sensitivity, Transaction};
 use support::{
     counting, filter, forked, forked_status, header, isolated, isolated_as_root, prepared, proc,
     program, set_slack, until,
@@ -34,9 +34,9 @@ fn dies_in_call(position: usize, others: &[AtomicUsize]) -> i32 {
         for index in 0..3 {
             let call = if index == position { libc::SYS_setpriority } else { libc::SYS_getppid };
             // SAFETY: neither touches memory.
-            transaction = unsafe { transaction.with_call(call, [0; 6], Agreement::Anything) };
+            transaction = unsafe { transaction.with_call(call, [0; 6], ResultCheck::AnyResult) };
         }
-        let _ = transaction.perform();
+        let _ = transaction.execute();
     });
     // It never says that it is over.
     std::mem::forget(doomed);
@@ -108,7 +108,7 @@ fn before_the_call() {
                     filter(call, libc::SECCOMP_RET_KILL_THREAD);
                     let call = Broadcast::new(libc::SYS_getppid, [0; 6]);
                     // SAFETY: getppid touches no memory.
-                    let _ = unsafe { call.run() };
+                    let _ = unsafe { call.execute_with_report() };
                     // SAFETY: ends the thread alone, without the C library.
                     unsafe { libc::syscall(libc::SYS_exit, 0) };
                 }));
@@ -132,7 +132,7 @@ fn dies_in_the_judgement(call: i64, sensitivity: Sensitivity) -> i32 {
             let args = [set, 0, &raw const header as usize, 0, 0, 0];
             let seccomp = Broadcast::new(libc::SYS_seccomp, args).sensitivity(sensitivity);
             // SAFETY: the program outlives the call.
-            let _ = unsafe { seccomp.run() };
+            let _ = unsafe { seccomp.execute_with_report() };
             // SAFETY: ends the thread alone, without the C library.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         }));
@@ -209,7 +209,7 @@ fn a_thread_with_the_dead_callers_tid() {
                     DEAD.store(gettid(), SeqCst);
                     let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
                     // SAFETY: setpriority touches no memory.
-                    let _ = unsafe { call.run() };
+                    let _ = unsafe { call.execute_with_report() };
                 }));
                 until(|| DEAD.load(SeqCst) != 0);
                 let dead = DEAD.load(SeqCst);

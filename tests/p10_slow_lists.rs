@@ -49,10 +49,10 @@ fn a_deadline_where_tids_are_asked_for() {
         let call = Broadcast::new(libc::SYS_prctl, args).deadline(Duration::from_millis(100));
         let begin = Instant::now();
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let result = unsafe { call.run() };
+        let result = unsafe { call.execute_with_report() };
         let took = begin.elapsed();
         match result {
-            Ok(report) => println!("{took:?}, {:?} still", report.longest_freeze()),
+            Ok(report) => println!("{took:?}, {:?} still", report.max_pause()),
             Err(error) => {
                 println!("{took:?}: {error}");
                 assert!(

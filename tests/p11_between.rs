@@ -7,8 +7,8 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use libpsx::process::{keepcaps, personality, timer_slack};
-use libpsx::{Agreement, Outcome, Sensitivity, Transaction};
+use libpsx::process::{personality, set_keepcaps, set_timer_slack};
+use libpsx::{CallOutcome, ResultCheck, Sensitivity, Transaction};
 use support::{filter, isolated, prepared, shared_word, slack_here, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(100);
@@ -19,15 +19,15 @@ fn the_call_in_which_a_thread_died() {
         prepared(|| filter(libc::SYS_personality, libc::SECCOMP_RET_KILL_THREAD));
         let report = Transaction::new()
             .sensitivity(Sensitivity::Ignore)
-            .with(keepcaps(true))
-            .with(timer_slack(Duration::from_micros(50)))
+            .with(set_keepcaps(true))
+            .with(set_timer_slack(Duration::from_micros(50)))
             .with(personality(0))
-            .run()
+            .execute_with_report()
             .unwrap();
         let died: Vec<usize> = report
             .results()
             .iter()
-            .filter(|result| result.outcome() == Outcome::Died)
+            .filter(|result| result.outcome() == CallOutcome::Died)
             .map(|result| result.call())
             .collect();
         assert_eq!(died, [2], "{report:?}");
@@ -67,14 +67,14 @@ fn no_handler_runs_between_two_calls() {
                 unsafe { libc::usleep(50) };
             }
         }
-        let slack = |value: usize| timer_slack(Duration::from_nanos(value as u64));
+        let slack = |value: usize| set_timer_slack(Duration::from_nanos(value as u64));
         for _ in 0..300 {
             let mut all = Transaction::new().with(slack(BETWEEN)).deadline(support::LONG);
             for _ in 0..100 {
                 // SAFETY: getppid touches no memory.
-                all = unsafe { all.with_call(libc::SYS_getppid, [0; 6], Agreement::Anything) };
+                all = unsafe { all.with_call(libc::SYS_getppid, [0; 6], ResultCheck::AnyResult) };
             }
-            all.with(slack(1)).perform().unwrap();
+            all.with(slack(1)).execute().unwrap();
         }
         over.store(1, SeqCst);
         support::reap(pid);

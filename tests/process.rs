@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use libpsx::process::*;
-use libpsx::{Error, Refusal, Transaction};
+use libpsx::{Error, RefusalReason, Transaction};
 use support::{Asked, all_have, forked, isolated, isolated_as_root, proc, slack_here, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ fn threads() -> Asked {
 
 fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> i32 {
     match result {
-        Err(Error::Call(errno)) => errno.raw(),
+        Err(Error::Call(errno)) => errno.raw_os_error(),
         other => panic!("not refused by the kernel: {other:?}"),
     }
 }
@@ -54,7 +54,10 @@ fn the_number_for_unchanged_is_no_id() {
     assert_eq!(user.to_string(), "invalid ID 4294967295: it is reserved for \"unchanged\"");
     assert_eq!(format!("{user:?}"), "InvalidId(4294967295)");
     assert_eq!(Uid::try_from(7), Uid::new(7));
-    assert_eq!((uid(7).raw(), gid(8).raw(), uid(u32::MAX - 1).raw()), (7, 8, u32::MAX - 1));
+    assert_eq!(
+        (uid(7).as_raw(), gid(8).as_raw(), uid(u32::MAX - 1).as_raw()),
+        (7, 8, u32::MAX - 1)
+    );
 }
 
 /// Real, effective, saved and file-access IDs of every thread become the new one, whatever they were before.
@@ -62,18 +65,18 @@ fn the_number_for_unchanged_is_no_id() {
 fn all_ids_at_once() {
     isolated_as_root("all_ids_at_once", WATCHDOG, || {
         let _asked = threads();
-        setresgid(gid(1), gid(0), gid(3)).perform().unwrap();
-        setfsgid(gid(4)).perform().unwrap();
-        setresuid(uid(1), uid(0), uid(3)).perform().unwrap();
-        setfsuid(uid(4)).perform().unwrap();
+        setresgid(gid(1), gid(0), gid(3)).execute().unwrap();
+        setfsgid(gid(4)).execute().unwrap();
+        setresuid(uid(1), uid(0), uid(3)).execute().unwrap();
+        setfsuid(uid(4)).execute().unwrap();
         all_have("Uid", "1\t0\t3\t4");
         all_have("Gid", "1\t0\t3\t4");
-        set_all_gids(gid(8)).perform().unwrap();
-        set_all_uids(uid(9)).perform().unwrap();
+        set_all_gids(gid(8)).execute().unwrap();
+        set_all_uids(uid(9)).execute().unwrap();
         all_have("Gid", "8\t8\t8\t8");
         all_have("Uid", "9\t9\t9\t9");
-        assert_eq!(errno(set_all_uids(Uid::ROOT).perform()), libc::EPERM);
-        assert_eq!(errno(set_all_gids(Gid::ROOT).perform()), libc::EPERM);
+        assert_eq!(errno(set_all_uids(Uid::ROOT).execute()), libc::EPERM);
+        assert_eq!(errno(set_all_gids(Gid::ROOT).execute()), libc::EPERM);
         all_have("Uid", "9\t9\t9\t9");
     });
 }
@@ -83,17 +86,17 @@ fn user_ids() {
     isolated_as_root("user_ids", WATCHDOG, || {
         forked(|| {
             let _asked = threads();
-            setresuid(uid(1), uid(0), Unchanged).perform().unwrap();
+            setresuid(uid(1), uid(0), Unchanged).execute().unwrap();
             all_have("Uid", "1\t0\t0\t0");
-            setreuid(uid(2), Unchanged).perform().unwrap();
+            setreuid(uid(2), Unchanged).execute().unwrap();
             all_have("Uid", "2\t0\t0\t0");
-            setfsuid(uid(5)).perform().unwrap();
+            setfsuid(uid(5)).execute().unwrap();
             all_have("Uid", "2\t0\t0\t5");
-            assert_eq!(setfsuid(Unchanged).perform().unwrap(), 5);
-            setuid(uid(6)).perform().unwrap();
+            assert_eq!(setfsuid(Unchanged).execute().unwrap(), 5);
+            setuid(uid(6)).execute().unwrap();
             all_have("Uid", "6\t6\t6\t6");
-            assert_eq!(errno(setuid(Uid::ROOT).perform()), libc::EPERM);
-            assert_eq!(errno(setreuid(uid(0), Unchanged).perform()), libc::EPERM);
+            assert_eq!(errno(setuid(Uid::ROOT).execute()), libc::EPERM);
+            assert_eq!(errno(setreuid(uid(0), Unchanged).execute()), libc::EPERM);
             all_have("Uid", "6\t6\t6\t6");
         });
     });
@@ -103,19 +106,19 @@ fn user_ids() {
 fn group_ids() {
     isolated_as_root("group_ids", WATCHDOG, || {
         let _asked = threads();
-        setgroups(&[3, 1, 2].map(gid)).perform().unwrap();
+        setgroups(&[3, 1, 2].map(gid)).execute().unwrap();
         all_have("Groups", "1 2 3");
-        setgroups(&[]).perform().unwrap();
+        setgroups(&[]).execute().unwrap();
         all_have("Groups", "");
         let many = vec![Gid::ROOT; 65537];
-        assert_eq!(errno(setgroups(&many).perform()), libc::EINVAL);
-        setresgid(gid(1), gid(2), gid(3)).perform().unwrap();
+        assert_eq!(errno(setgroups(&many).execute()), libc::EINVAL);
+        setresgid(gid(1), gid(2), gid(3)).execute().unwrap();
         all_have("Gid", "1\t2\t3\t2");
-        setregid(Unchanged, gid(4)).perform().unwrap();
+        setregid(Unchanged, gid(4)).execute().unwrap();
         all_have("Gid", "1\t4\t4\t4");
-        setfsgid(gid(9)).perform().unwrap();
+        setfsgid(gid(9)).execute().unwrap();
         all_have("Gid", "1\t4\t4\t9");
-        setgid(gid(7)).perform().unwrap();
+        setgid(gid(7)).execute().unwrap();
         all_have("Gid", "7\t7\t7\t7");
     });
 }
@@ -124,42 +127,42 @@ fn group_ids() {
 fn capability_sets() {
     isolated_as_root("capability_sets", WATCHDOG, || {
         let asked = threads();
-        let few = CapabilitySet::of(&[Capability::CHOWN, Capability::SETPCAP]);
+        let few = CapabilitySet::from_slice(&[Capability::CHOWN, Capability::SETPCAP]);
         let last = Capability::last();
         assert!(last.number() >= 40);
-        assert_eq!(errno(bounding_drop(Capability::new(63).unwrap()).perform()), libc::EINVAL);
+        assert_eq!(errno(capbset_drop(Capability::new(63).unwrap()).execute()), libc::EINVAL);
 
         for capability in CapabilitySet::all().iter().filter(|&one| !few.contains(one)) {
-            bounding_drop(capability).perform().unwrap();
+            capbset_drop(capability).execute().unwrap();
         }
         assert_eq!(bounding_set(), few);
         all_have("CapBnd", "0000000000000101");
-        let sets = Capabilities { effective: few, permitted: few, inheritable: few };
-        capset(sets).perform().unwrap();
-        assert_eq!(Capabilities::of_this_thread().unwrap(), sets);
+        let sets = CapabilitySets { effective: few, permitted: few, inheritable: few };
+        capset(sets).execute().unwrap();
+        assert_eq!(CapabilitySets::current().unwrap(), sets);
         for field in ["CapEff", "CapPrm", "CapInh"] {
             all_have(field, "0000000000000101");
         }
-        ambient_raise(Capability::CHOWN).perform().unwrap();
-        ambient_raise(Capability::SETPCAP).perform().unwrap();
+        cap_ambient_raise(Capability::CHOWN).execute().unwrap();
+        cap_ambient_raise(Capability::SETPCAP).execute().unwrap();
         all_have("CapAmb", "0000000000000101");
-        ambient_lower(Capability::SETPCAP).perform().unwrap();
+        cap_ambient_lower(Capability::SETPCAP).execute().unwrap();
         all_have("CapAmb", "0000000000000001");
         assert_eq!(ambient_set(), Capability::CHOWN.into());
-        assert_eq!(errno(ambient_raise(Capability::KILL).perform()), libc::EPERM);
-        ambient_clear().perform().unwrap();
+        assert_eq!(errno(cap_ambient_raise(Capability::KILL).execute()), libc::EPERM);
+        cap_ambient_clear_all().execute().unwrap();
         all_have("CapAmb", "0000000000000000");
 
-        let bits = || Securebits::of_this_thread().unwrap().bits().into();
-        keepcaps(true).perform().unwrap();
+        let bits = || Securebits::current().unwrap().bits().into();
+        set_keepcaps(true).execute().unwrap();
         asked.all_answer(bits, 1 << 4);
-        securebits(Securebits::NOROOT | Securebits::NOROOT_LOCKED).perform().unwrap();
+        set_securebits(Securebits::NOROOT | Securebits::NOROOT_LOCKED).execute().unwrap();
         asked.all_answer(bits, 3);
-        assert_eq!(errno(securebits(Securebits::EMPTY).perform()), libc::EPERM);
+        assert_eq!(errno(set_securebits(Securebits::EMPTY).execute()), libc::EPERM);
 
-        capset(Capabilities::NONE).perform().unwrap();
+        capset(CapabilitySets::EMPTY).execute().unwrap();
         all_have("CapPrm", "0000000000000000");
-        assert_eq!(errno(capset(sets).perform()), libc::EPERM);
+        assert_eq!(errno(capset(sets).execute()), libc::EPERM);
     });
 }
 
@@ -167,7 +170,7 @@ fn capability_sets() {
 fn capabilities_of_another_thread() {
     isolated_as_root("capabilities_of_another_thread", WATCHDOG, || {
         let asked = threads();
-        let own = Capabilities::of_this_thread().unwrap();
+        let own = CapabilitySets::current().unwrap();
         let sent = asked.0[0].0.send(|| {
             // As capset(2) of this thread alone.
             let (header, none) = ([0x2008_0522u32, 0], [0u32; 6]);
@@ -178,11 +181,11 @@ fn capabilities_of_another_thread() {
         });
         sent.unwrap();
         let tid = asked.0[0].1.recv().unwrap() as i32;
-        assert_eq!(Capabilities::of_pid(tid).unwrap(), Capabilities::NONE);
-        assert_eq!(Capabilities::of_pid(std::process::id() as i32).unwrap(), own);
-        assert_eq!(Capabilities::of_pid(0).unwrap(), own);
-        assert_eq!(Capabilities::of_pid(i32::MAX).unwrap_err().raw(), libc::ESRCH);
-        assert_eq!(Capabilities::of_pid(-1).unwrap_err().raw(), libc::EINVAL);
+        assert_eq!(CapabilitySets::of_pid(tid).unwrap(), CapabilitySets::EMPTY);
+        assert_eq!(CapabilitySets::of_pid(std::process::id() as i32).unwrap(), own);
+        assert_eq!(CapabilitySets::of_pid(0).unwrap(), own);
+        assert_eq!(CapabilitySets::of_pid(i32::MAX).unwrap_err().raw_os_error(), libc::ESRCH);
+        assert_eq!(CapabilitySets::of_pid(-1).unwrap_err().raw_os_error(), libc::EINVAL);
     });
 }
 
@@ -192,13 +195,13 @@ fn capabilities_beyond_the_first_word() {
     isolated_as_root("capabilities_beyond_the_first_word", WATCHDOG, || {
         let _asked = threads();
         let permitted = [Capability::BPF, Capability::WAKE_ALARM, Capability::CHOWN];
-        let sets = Capabilities {
+        let sets = CapabilitySets {
             effective: Capability::BPF.into(),
-            permitted: CapabilitySet::of(&permitted),
+            permitted: CapabilitySet::from_slice(&permitted),
             inheritable: Capability::AUDIT_READ.into(),
         };
-        capset(sets).perform().unwrap();
-        assert_eq!(Capabilities::of_this_thread().unwrap(), sets);
+        capset(sets).execute().unwrap();
+        assert_eq!(CapabilitySets::current().unwrap(), sets);
         all_have("CapEff", "0000008000000000");
         all_have("CapPrm", "0000008800000001");
         all_have("CapInh", "0000002000000000");
@@ -213,26 +216,26 @@ fn new_privileges_and_a_filter() {
         let program = on_getppid(libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
         if !support::skipped_without_root("a filter without CAP_SYS_ADMIN") {
             assert_eq!(
-                errno(seccomp(&[], Synchronisation::Kernel, SeccompFlags::EMPTY).perform()),
+                errno(seccomp(&[], Synchronization::Kernel, SeccompFlags::EMPTY).execute()),
                 libc::EINVAL
             );
             let long = vec![program[0]; 70_000];
             assert_eq!(
-                errno(seccomp(&long, Synchronisation::Broadcast, SeccompFlags::EMPTY).perform()),
+                errno(seccomp(&long, Synchronization::Broadcast, SeccompFlags::EMPTY).execute()),
                 libc::EINVAL
             );
         }
-        no_new_privs().perform().unwrap();
+        set_no_new_privs().execute().unwrap();
         all_have("NoNewPrivs", "1");
-        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
-            seccomp(&program, how, SeccompFlags::EMPTY).perform().unwrap();
+        for how in [Synchronization::Kernel, Synchronization::Broadcast] {
+            seccomp(&program, how, SeccompFlags::EMPTY).execute().unwrap();
         }
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
         // The filters of the broadcast are each thread's own: the kernel finds no common one.
-        match seccomp(&program, Synchronisation::Kernel, SeccompFlags::EMPTY).perform() {
-            Err(Error::OutOfSync { tid }) => assert!(proc::tids().contains(&tid)),
+        match seccomp(&program, Synchronization::Kernel, SeccompFlags::EMPTY).execute() {
+            Err(Error::TsyncConflict { tid }) => assert!(proc::tids().contains(&tid)),
             other => panic!("{other:?}"),
         }
     });
@@ -251,24 +254,24 @@ fn flags_of_a_filter() {
     isolated("flags_of_a_filter", WATCHDOG, || {
         let asked = threads();
         let program = on_getppid(libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
-        no_new_privs().perform().unwrap();
+        set_no_new_privs().execute().unwrap();
         let flags = SeccompFlags::LOG | SeccompFlags::SPEC_ALLOW;
         assert_eq!(format!("{flags:?}"), "SeccompFlags(LOG | SPEC_ALLOW)");
-        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
+        for how in [Synchronization::Kernel, Synchronization::Broadcast] {
             let without_listener = seccomp(&program, how, SeccompFlags::WAIT_KILLABLE_RECV);
-            assert_eq!(errno(without_listener.perform()), libc::EINVAL);
+            assert_eq!(errno(without_listener.execute()), libc::EINVAL);
         }
         all_have("Seccomp_filters", "0");
-        for how in [Synchronisation::Kernel, Synchronisation::Broadcast] {
-            seccomp(&program, how, flags).perform().unwrap();
+        for how in [Synchronization::Kernel, Synchronization::Broadcast] {
+            seccomp(&program, how, flags).execute().unwrap();
         }
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
         // Now each thread has a filter of its own, and the kernel says only that it cannot synchronise.
-        let everywhere = seccomp(&program, Synchronisation::Kernel, SeccompFlags::TSYNC_ESRCH);
-        assert_eq!(errno(everywhere.perform()), libc::ESRCH);
-        let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform();
+        let everywhere = seccomp(&program, Synchronization::Kernel, SeccompFlags::TSYNC_ESRCH);
+        assert_eq!(errno(everywhere.execute()), libc::ESRCH);
+        let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute();
         assert_eq!(errno(listener), libc::ESRCH);
         all_have("Seccomp_filters", "2");
     });
@@ -303,24 +306,24 @@ fn a_filter_with_a_listener() {
                 let asked = threads();
                 let filter = seccomp_with_listener(&program, SeccompFlags::WAIT_KILLABLE_RECV);
                 let listener = if in_a_transaction {
-                    filter.perform_after(Transaction::new().with(no_new_privs())).unwrap()
+                    filter.execute_after(Transaction::new().with(set_no_new_privs())).unwrap()
                 } else {
-                    no_new_privs().perform().unwrap();
-                    filter.perform().unwrap()
+                    set_no_new_privs().execute().unwrap();
+                    filter.execute().unwrap()
                 };
-                assert_eq!(listener.fd().raw(), listener.as_fd().as_raw_fd());
+                assert_eq!(listener.fd().as_raw_fd(), listener.as_fd().as_raw_fd());
                 all_have("Seccomp_filters", "1");
                 // SAFETY: it asks for the flags of a descriptor.
-                let flags = unsafe { libc::fcntl(listener.fd().raw(), libc::F_GETFD) };
+                let flags = unsafe { libc::fcntl(listener.fd().as_raw_fd(), libc::F_GETFD) };
                 assert_eq!(flags, libc::FD_CLOEXEC);
                 let descriptor = OwnedFd::from(listener);
                 std::thread::spawn(move || supervise(descriptor, 4242));
                 // SAFETY: getppid touches no memory.
                 asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, 4242);
                 // A second listener is one too many.
-                let again = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform();
+                let again = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute();
                 assert_eq!(errno(again), libc::EBUSY);
-                timer_slack(Duration::from_nanos(77)).perform().unwrap();
+                set_timer_slack(Duration::from_nanos(77)).execute().unwrap();
                 asked.all_answer(|| slack_here() as i64, 77);
             });
         }
@@ -344,31 +347,31 @@ fn landlock() {
         assert!(ruleset >= 0);
         // SAFETY: the kernel has just opened it.
         let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
-        no_new_privs().perform().unwrap();
-        let by_us = |flags| landlock_restrict_self(&ruleset, Synchronisation::Broadcast, flags);
+        set_no_new_privs().execute().unwrap();
+        let by_us = |flags| landlock_restrict_self(&ruleset, Synchronization::Broadcast, flags);
         let no_ruleset = std::fs::File::open("/dev/null").unwrap();
         let wrong =
-            landlock_restrict_self(&no_ruleset, Synchronisation::Broadcast, LandlockFlags::EMPTY);
-        assert_eq!(errno(wrong.perform()), libc::EBADFD);
+            landlock_restrict_self(&no_ruleset, Synchronization::Broadcast, LandlockFlags::EMPTY);
+        assert_eq!(errno(wrong.execute()), libc::EBADFD);
         let logs = LandlockFlags::LOG_SAME_EXEC_OFF | LandlockFlags::LOG_NEW_EXEC_ON;
-        let silent = landlock_log_subdomains_off(Synchronisation::Broadcast).perform();
+        let silent = landlock_log_subdomains_off(Synchronization::Broadcast).execute();
         if version < 7 {
             support::skipped("Landlock's log flags need ABI 7");
-            assert_eq!(errno(by_us(logs).perform()), libc::EINVAL);
+            assert_eq!(errno(by_us(logs).execute()), libc::EINVAL);
             assert_eq!(errno(silent), libc::EINVAL);
         } else {
             silent.unwrap();
-            by_us(logs).perform().unwrap();
+            by_us(logs).execute().unwrap();
         }
         let kernel =
-            landlock_restrict_self(&ruleset, Synchronisation::Kernel, LandlockFlags::EMPTY);
-        let kernel = kernel.perform();
+            landlock_restrict_self(&ruleset, Synchronization::Kernel, LandlockFlags::EMPTY);
+        let kernel = kernel.execute();
         if version < 8 {
-            assert_eq!(Synchronisation::of_landlock(), Synchronisation::Broadcast);
+            assert_eq!(Synchronization::for_landlock(), Synchronization::Broadcast);
             assert_eq!(errno(kernel), libc::EINVAL);
-            by_us(LandlockFlags::EMPTY).perform().unwrap();
+            by_us(LandlockFlags::EMPTY).execute().unwrap();
         } else {
-            assert_eq!(Synchronisation::of_landlock(), Synchronisation::Kernel);
+            assert_eq!(Synchronization::for_landlock(), Synchronization::Kernel);
             kernel.unwrap();
         }
         let make_directory = || {
@@ -402,8 +405,8 @@ fn new_namespaces() {
             assert!(now.iter().all(|link| link == &now[0] && link != before), "{name}: {now:?}");
         }
         let wrong = std::fs::File::open("/proc/self/ns/net").unwrap();
-        assert_eq!(errno(setns(&wrong, Namespace::Uts).perform()), libc::EINVAL);
-        assert_eq!(errno(setns(wrong.as_fd(), Namespace::Uts).perform()), libc::EINVAL);
+        assert_eq!(errno(setns(&wrong, Namespace::Uts).execute()), libc::EINVAL);
+        assert_eq!(errno(setns(wrong.as_fd(), Namespace::Uts).execute()), libc::EINVAL);
         // A kind that is named several times is made once.
         unshare_all(&[Namespace::Uts; 5]).unwrap();
 
@@ -412,12 +415,12 @@ fn new_namespaces() {
         let plain = || {
             let flags = [libc::CLONE_NEWNET as usize, 0, 0, 0, 0, 0];
             // SAFETY: it touches no memory.
-            unsafe { libpsx::Broadcast::new(libc::SYS_unshare, flags).perform() }
+            unsafe { libpsx::Broadcast::new(libc::SYS_unshare, flags).execute() }
         };
-        assert!(matches!(plain(), Err(Error::Refused(Refusal::Namespaces))));
+        assert!(matches!(plain(), Err(Error::Refused(RefusalReason::CreatesNamespace))));
         assert_eq!(namespaces("net"), now);
         forked(|| assert_eq!(plain().unwrap(), 0));
-        capset(Capabilities::NONE).perform().unwrap();
+        capset(CapabilitySets::EMPTY).execute().unwrap();
         assert_eq!(errno(unshare(Namespace::Network)), libc::EPERM);
         assert_eq!(namespaces("net"), now);
     });
@@ -431,25 +434,25 @@ fn scheduling() {
         let first = first.lines().find(|line| line.starts_with("Cpus_allowed_list:")).unwrap();
         let cpu: u32 = first.split([':', '\t', '-', ',']).find_map(|n| n.parse().ok()).unwrap();
 
-        nice(7).perform().unwrap();
+        setpriority(7).execute().unwrap();
         all_stat(19, "7");
-        scheduler(Scheduler::Batch(9)).perform().unwrap();
+        sched_setscheduler(SchedPolicy::Batch(9)).execute().unwrap();
         all_stat(41, "3");
         all_stat(19, "9");
-        scheduler(Scheduler::Idle).perform().unwrap();
+        sched_setscheduler(SchedPolicy::Idle).execute().unwrap();
         all_stat(41, "5");
         // SAFETY: it only asks.
         let policy = || unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
         const RESET_ON_FORK: i64 = 0x4000_0000;
         // Without root, a thread may not leave SCHED_IDLE.
         if !support::skipped_without_root("the policy after SCHED_IDLE") {
-            let reset = SchedAttr::new(Scheduler::Batch(11)).reset_on_fork();
-            sched_setattr(reset).perform().unwrap();
+            let reset = SchedAttr::new(SchedPolicy::Batch(11)).reset_on_fork();
+            sched_setattr(reset).execute().unwrap();
             asked.all_answer(policy, RESET_ON_FORK | 3);
             all_stat(19, "11");
         }
-        let clamped = sched_setattr(SchedAttr::keep().utilization_min(100).utilization_max(900));
-        match clamped.perform() {
+        let clamped = sched_setattr(SchedAttr::keep_all().util_min(100).util_max(900));
+        match clamped.execute() {
             Ok(_) => {
                 asked.all_answer(policy, RESET_ON_FORK | 3);
                 all_stat(19, "11");
@@ -461,41 +464,41 @@ fn scheduling() {
                     attr[6] as i64
                 };
                 asked.all_answer(clamps, 900 << 32 | 100);
-                let reset = SchedAttr::RESET_UTILIZATION;
-                let default = SchedAttr::keep().utilization_min(reset).utilization_max(reset);
-                sched_setattr(default).perform().unwrap();
+                let reset = SchedAttr::UTIL_RESET;
+                let default = SchedAttr::keep_all().util_min(reset).util_max(reset);
+                sched_setattr(default).execute().unwrap();
                 asked.all_answer(clamps, 1024 << 32);
-                let large = SchedAttr::keep().utilization_max(1025);
-                assert_eq!(errno(sched_setattr(large).perform()), libc::EINVAL);
+                let large = SchedAttr::keep_all().util_max(1025);
+                assert_eq!(errno(sched_setattr(large).execute()), libc::EINVAL);
             }
-            Err(Error::Call(errno)) if errno.raw() == libc::EOPNOTSUPP => {
+            Err(Error::Call(errno)) if errno.raw_os_error() == libc::EOPNOTSUPP => {
                 support::skipped("no utilization clamping in this kernel");
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(errno(scheduler(Scheduler::Fifo(100)).perform()), libc::EINVAL);
+        assert_eq!(errno(sched_setscheduler(SchedPolicy::Fifo(100)).execute()), libc::EINVAL);
 
-        affinity(&[1 << cpu]).perform().unwrap();
+        sched_setaffinity(&[1 << cpu]).execute().unwrap();
         all_have("Cpus_allowed_list", &cpu.to_string());
-        assert_eq!(errno(affinity(&[0]).perform()), libc::EINVAL);
+        assert_eq!(errno(sched_setaffinity(&[0]).execute()), libc::EINVAL);
 
-        io_priority(IoPriority::BestEffort(6)).perform().unwrap();
+        ioprio_set(IoPriority::BestEffort(6)).execute().unwrap();
         // SAFETY: it takes numbers.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 2 << 13 | 6);
-        io_priority(IoPriority::Idle).perform().unwrap();
+        ioprio_set(IoPriority::Idle).execute().unwrap();
         // SAFETY: it takes numbers.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 3 << 13);
-        assert_eq!(errno(io_priority(IoPriority::BestEffort(8)).perform()), libc::EINVAL);
+        assert_eq!(errno(ioprio_set(IoPriority::BestEffort(8)).execute()), libc::EINVAL);
 
-        timer_slack(Duration::from_micros(123)).perform().unwrap();
+        set_timer_slack(Duration::from_micros(123)).execute().unwrap();
         asked.all_answer(|| slack_here() as i64, 123_000);
 
         const ADDR_NO_RANDOMIZE: u32 = 0x0040000;
-        assert_eq!(personality(ADDR_NO_RANDOMIZE).perform().unwrap(), 0);
+        assert_eq!(personality(ADDR_NO_RANDOMIZE).execute().unwrap(), 0);
         // SAFETY: it only asks.
         asked.all_answer(|| unsafe { libc::personality(u32::MAX.into()) }.into(), 0x0040000);
 
-        match memory_policy(MemoryPolicy::Bind, &[1]).perform() {
+        match set_mempolicy(MemoryPolicy::Bind, &[1]).execute() {
             Ok(_) => asked.all_answer(
                 || {
                     let mut mode = 0i32;
@@ -506,7 +509,7 @@ fn scheduling() {
                 },
                 2,
             ),
-            Err(Error::Call(errno)) if errno.raw() == libc::ENOSYS => {
+            Err(Error::Call(errno)) if errno.raw_os_error() == libc::ENOSYS => {
                 support::skipped("no memory policies in this kernel");
             }
             other => panic!("{other:?}"),
@@ -524,34 +527,34 @@ fn prctls_of_each_thread() {
             unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
             signal.into()
         };
-        set_parent_process_death_signal(libc::SIGUSR2).perform().unwrap();
+        set_parent_process_death_signal(libc::SIGUSR2).execute().unwrap();
         asked.all_answer(signal, libc::SIGUSR2.into());
-        assert_eq!(errno(set_parent_process_death_signal(65).perform()), libc::EINVAL);
-        set_parent_process_death_signal(0).perform().unwrap();
+        assert_eq!(errno(set_parent_process_death_signal(65).execute()), libc::EINVAL);
+        set_parent_process_death_signal(0).execute().unwrap();
         asked.all_answer(signal, 0);
 
         // SAFETY: it only asks.
         let policy = || unsafe { libc::prctl(34, 0, 0, 0, 0) }.into();
         for (wanted, kill) in [(1, MceKill::Early), (0, MceKill::Late), (2, MceKill::Default)] {
-            set_mce_kill(kill).perform().unwrap();
+            set_mce_kill(kill).execute().unwrap();
             asked.all_answer(policy, wanted);
         }
         if cfg!(target_arch = "x86_64") {
-            assert_eq!(errno(set_tagged_addr_ctrl(1).perform()), libc::EINVAL);
+            assert_eq!(errno(set_tagged_addr_ctrl(1).execute()), libc::EINVAL);
         }
-        let effective = Capabilities::of_this_thread().unwrap().effective;
+        let effective = CapabilitySets::current().unwrap().effective;
         if !effective.contains(Capability::SYS_RESOURCE) {
             support::skipped("PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE");
-            assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
+            assert_eq!(errno(set_io_flusher(true).execute()), libc::EPERM);
         } else {
             // SAFETY: it only asks.
             let flusher = || unsafe { libc::prctl(58, 0, 0, 0, 0) }.into();
             for wanted in [true, false] {
-                set_io_flusher(wanted).perform().unwrap();
+                set_io_flusher(wanted).execute().unwrap();
                 asked.all_answer(flusher, wanted.into());
             }
-            capset(Capabilities::NONE).perform().unwrap();
-            assert_eq!(errno(set_io_flusher(true).perform()), libc::EPERM);
+            capset(CapabilitySets::EMPTY).execute().unwrap();
+            assert_eq!(errno(set_io_flusher(true).execute()), libc::EPERM);
         }
     });
 }
@@ -569,9 +572,9 @@ fn the_time_stamp_counter() {
         };
         asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
         // Until it is on again, nothing here may ask for the time.
-        set_tsc(Tsc::Sigsegv).perform().unwrap();
+        set_tsc(Tsc::Sigsegv).execute().unwrap();
         asked.all_answer(mode, libc::PR_TSC_SIGSEGV.into());
-        set_tsc(Tsc::Enable).perform().unwrap();
+        set_tsc(Tsc::Enable).execute().unwrap();
         asked.all_answer(mode, libc::PR_TSC_ENABLE.into());
     });
 }
@@ -596,7 +599,7 @@ fn user_dispatch_off() {
                 return;
             }
         }
-        syscall_user_dispatch_off().perform().unwrap();
+        disable_syscall_user_dispatch().execute().unwrap();
         SELECTOR.store(1, Ordering::SeqCst);
         // SAFETY: gettid touches no memory.
         asked.all_answer(|| (unsafe { libc::syscall(libc::SYS_gettid) } > 0).into(), 1);
@@ -627,7 +630,7 @@ fn prctls_of_the_whole_process() {
         let dumpable = || unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }.into();
         assert!(in_another_thread(libc::PR_SET_DUMPABLE, 0));
         asked.all_answer(dumpable, 0);
-        set_dumpable(true).perform().unwrap();
+        set_dumpable(true).execute().unwrap();
         asked.all_answer(dumpable, 1);
         assert!(in_another_thread(libc::PR_SET_CHILD_SUBREAPER, 1));
         let subreaper = || {
@@ -667,11 +670,11 @@ fn labels_of_security_modules() {
     isolated("labels_of_security_modules", WATCHDOG, || {
         let _asked = threads();
         let long = LsmContext::new(Lsm::Smack, &[b'a'; 4065]);
-        assert_eq!(long.unwrap_err().raw(), libc::E2BIG);
+        assert_eq!(long.unwrap_err().raw_os_error(), libc::E2BIG);
         for module in [Lsm::Selinux, Lsm::Smack, Lsm::AppArmor] {
             for label in [&b"libpsx-no-such-label"[..], &[b'a'; 4064]] {
                 let context = LsmContext::new(module, label).unwrap();
-                let result = lsm_set_self_attr(LsmAttribute::Exec, &context).perform();
+                let result = lsm_set_self_attr(LsmAttribute::Exec, &context).execute();
                 match errno(result) {
                     libc::ENOSYS => support::skipped("no lsm_set_self_attr(2) in this kernel"),
                     libc::EOPNOTSUPP => support::skipped(format!("no {module:?} in this kernel")),
@@ -691,10 +694,14 @@ fn labels_of_security_modules() {
 fn speculation_control() {
     isolated("speculation_control", WATCHDOG, || {
         let asked = threads();
-        match speculation(Speculation::StoreBypass, SpeculationControl::Disable).perform() {
+        match set_speculation_ctrl(SpeculationFeature::StoreBypass, SpeculationControl::Disable)
+            .execute()
+        {
             // SAFETY: it only asks.
             Ok(_) => asked.all_answer(|| unsafe { libc::prctl(52, 0, 0, 0, 0) }.into(), 0b101),
-            Err(Error::Call(errno)) if [libc::ENXIO, libc::ENODEV].contains(&errno.raw()) => {
+            Err(Error::Call(errno))
+                if [libc::ENXIO, libc::ENODEV].contains(&errno.raw_os_error()) =>
+            {
                 support::skipped(format!("this CPU or kernel has no such control: {errno}"));
             }
             other => panic!("{other:?}"),
@@ -713,12 +720,12 @@ fn a_session_keyring() {
         match new_session_keyring(c"libpsx-test") {
             Ok(keyring) => {
                 asked.all_answer(session, before);
-                let joined = keyring.join().perform().unwrap();
+                let joined = keyring.join().execute().unwrap();
                 assert_eq!(joined as i32, keyring.serial());
                 drop(keyring);
                 asked.all_answer(session, joined as i64);
             }
-            Err(Error::Call(errno)) if errno.raw() == libc::ENOSYS => {
+            Err(Error::Call(errno)) if errno.raw_os_error() == libc::ENOSYS => {
                 support::skipped("no keyrings in this kernel");
             }
             other => panic!("{other:?}"),
@@ -734,16 +741,16 @@ fn arguments_travel_with_the_transaction() {
         let _asked = threads();
         let allow = [Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
         let groups = [gid(5)];
-        let sets: Capabilities = "cap_sys_admin,cap_kill=ep".parse().unwrap();
+        let sets: CapabilitySets = "cap_sys_admin,cap_kill=ep".parse().unwrap();
         let made = || {
             Transaction::new()
                 .with(setgroups(&groups))
-                .with(scheduler(Scheduler::Batch(3)))
+                .with(sched_setscheduler(SchedPolicy::Batch(3)))
                 .with(capset(sets))
-                .with(seccomp(&allow, Synchronisation::Kernel, SeccompFlags::EMPTY))
+                .with(seccomp(&allow, Synchronization::Kernel, SeccompFlags::EMPTY))
         };
         let boxed = Box::new(made());
-        boxed.clone().perform().unwrap();
+        boxed.clone().execute().unwrap();
         all_have("Groups", "5");
         all_stat(41, "3");
         all_have("CapPrm", "0000000000200020");
@@ -756,10 +763,10 @@ fn arguments_travel_with_the_transaction() {
 fn identities_of_threads_that_differ() {
     isolated_as_root("identities_of_threads_that_differ", WATCHDOG, || {
         let asked = threads();
-        setgroups(&[1, 2, 3].map(gid)).perform().unwrap();
-        securebits(Securebits::NOROOT).perform().unwrap();
-        setresgid(gid(4), gid(5), gid(6)).perform().unwrap();
-        bounding_drop(Capability::SYS_BOOT).perform().unwrap();
+        setgroups(&[1, 2, 3].map(gid)).execute().unwrap();
+        set_securebits(Securebits::NOROOT).execute().unwrap();
+        setresgid(gid(4), gid(5), gid(6)).execute().unwrap();
+        capbset_drop(Capability::SYS_BOOT).execute().unwrap();
         let sent = asked.0[0].0.send(|| {
             // SAFETY: it takes numbers, and changes this thread.
             unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };
@@ -773,16 +780,17 @@ fn identities_of_threads_that_differ() {
         let report = identities(8).unwrap();
         assert_eq!(report.identities().count(), proc::tids().len());
         let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
-        let ids =
-            |ids: Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.files);
+        let ids = |ids: Ids| {
+            format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.filesystem)
+        };
         let mut differ = 0;
         for identity in report.identities() {
             let status = proc::status(identity.tid());
             let sets = identity.capabilities().unwrap();
             let groups: Vec<String> = identity.groups().unwrap().map(|g| g.to_string()).collect();
             for (field, told) in [
-                ("Uid", ids(identity.user().unwrap())),
-                ("Gid", ids(identity.group().unwrap())),
+                ("Uid", ids(identity.uids().unwrap())),
+                ("Gid", ids(identity.gids().unwrap())),
                 ("Groups", groups.join(" ")),
                 ("CapEff", hex(sets.effective)),
                 ("CapPrm", hex(sets.permitted)),

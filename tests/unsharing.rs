@@ -26,7 +26,7 @@ fn while_another_thread_moves_all() {
         static OVER: AtomicBool = AtomicBool::new(false);
         let mut state = seed();
         let first = std::fs::File::open("/proc/self/ns/uts").unwrap();
-        unshare(Namespace::Uts).unwrap().join().perform().unwrap();
+        unshare(Namespace::Uts).unwrap().join().execute().unwrap();
         let second = std::fs::File::open("/proc/self/ns/uts").unwrap();
         let together: &Barrier = Box::leak(Box::new(Barrier::new(2)));
         let making = std::thread::spawn(|| {
@@ -45,7 +45,7 @@ fn while_another_thread_moves_all() {
             for _ in 0..random(&mut state) % 4000 {
                 std::hint::spin_loop();
             }
-            setns(target, Namespace::Uts).perform().unwrap();
+            setns(target, Namespace::Uts).execute().unwrap();
             together.wait();
             let now = links("uts");
             let wanted =
@@ -74,7 +74,7 @@ fn where_there_is_no_way_back() {
             sleepers(2);
             for kind in Namespace::ALL {
                 match unshare(kind) {
-                    Err(Error::Call(errno)) => assert_eq!(errno.raw(), libc::EPERM),
+                    Err(Error::Call(errno)) => assert_eq!(errno.raw_os_error(), libc::EPERM),
                     other => panic!("{kind:?}: {other:?}"),
                 }
             }

@@ -75,7 +75,7 @@ unsafe fn perform(nr: c_long, args: [c_long; 6]) -> c_long {
     };
     let broadcast = Broadcast::new(nr, args.map(|arg| arg as usize)).sensitivity(level);
     // SAFETY: the caller's promise is the one asked for here.
-    match unsafe { broadcast.perform() } {
+    match unsafe { broadcast.execute() } {
         Ok(value) => value as c_long,
         Err(error) => fail(error.raw_os_error(), Why::Broadcast(error)),
     }

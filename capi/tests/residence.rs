@@ -25,7 +25,7 @@ fn two_copies() {
     print!("{}", String::from_utf8_lossy(&told.get_output().stdout));
 }
 
-/// A Rust cdylib that contains the crate, linked with and without what CAVEATS.md asks for.
+/// A Rust cdylib that contains the crate, linked with and without what `libpsx::docs::limitations` asks for.
 #[test]
 fn a_rust_library() {
     fn plugin(name: &str, option: &str) -> PathBuf {

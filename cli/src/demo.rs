@@ -103,7 +103,7 @@ fn everywhere(goal: &Goal) -> Result<Everywhere> {
         before,
         after,
         elapsed,
-        longest_freeze: reports.iter().map(|r| r.longest_freeze()).max().unwrap_or_default(),
+        max_pause: reports.iter().map(|r| r.max_pause()).max().unwrap_or_default(),
         performed: reports.iter().map(|r| r.threads()).max().unwrap_or(0),
         sqpoll: reports.last().map_or(0, |r| r.sqpoll()),
     })

@@ -90,7 +90,7 @@ pub(crate) fn everywhere(step: Step) -> Result<Report, libpsx::Error> {
     let broadcast = Broadcast::new(nr, args);
     // SAFETY: no step reads or writes memory, and each is idempotent, so every thread may make it.
     // Nothing in this program relies on the privilege that it takes away.
-    unsafe { broadcast.run() }
+    unsafe { broadcast.execute_with_report() }
 }
 
 const fn call(step: Step) -> (c_long, [usize; 6]) {

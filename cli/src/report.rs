@@ -24,7 +24,7 @@ pub(crate) struct Everywhere {
     pub(crate) before: Census,
     pub(crate) after: Census,
     pub(crate) elapsed: Duration,
-    pub(crate) longest_freeze: Duration,
+    pub(crate) max_pause: Duration,
     /// The most threads that performed one of the calls.
     pub(crate) performed: usize,
     pub(crate) sqpoll: usize,
@@ -100,7 +100,7 @@ impl Report {
             groups: groups(&all.before, &plain.after, &all.after),
             plain_us: plain.elapsed_us,
             libpsx_us: micros(all.elapsed),
-            longest_freeze_us: micros(all.longest_freeze),
+            longest_freeze_us: micros(all.max_pause),
             performed: all.performed,
             all_changed: total.libpsx.old == 0 && total.libpsx.threads > workers,
             notes: notes(&goal, &total, all),

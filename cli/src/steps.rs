@@ -76,7 +76,7 @@ impl Goal {
         match *self {
             Self::Unprivileged => no_new_privs,
             Self::Root { uid, gid, .. } => {
-                let all = |id| Ids { real: id, effective: id, saved: id, files: id };
+                let all = |id| Ids { real: id, effective: id, saved: id, filesystem: id };
                 no_new_privs
                     && credentials.user == all(uid)
                     && credentials.group == all(gid)

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
 
-use libpsx::process::{Capabilities, CapabilitySet, Ids};
+use libpsx::process::{CapabilitySet, CapabilitySets, Ids};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
@@ -100,7 +100,7 @@ pub(crate) struct Credentials {
     pub(crate) user: Ids,
     pub(crate) group: Ids,
     pub(crate) groups: Vec<u32>,
-    pub(crate) sets: Capabilities,
+    pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
     pub(crate) bounding: CapabilitySet,
     pub(crate) no_new_privs: Option<bool>,
@@ -315,7 +315,7 @@ impl Status {
                 user: user?,
                 group: group?,
                 groups: groups?,
-                sets: Capabilities {
+                sets: CapabilitySets {
                     effective: set(effective?),
                     permitted: set(permitted?),
                     inheritable: set(inheritable?),
@@ -349,5 +349,5 @@ fn bits(text: &str) -> Option<u64> {
 fn ids(text: &str) -> Option<Ids> {
     let mut numbers = text.split_ascii_whitespace().map(|number| number.parse().ok());
     let mut next = || numbers.next().flatten();
-    Some(Ids { real: next()?, effective: next()?, saved: next()?, files: next()? })
+    Some(Ids { real: next()?, effective: next()?, saved: next()?, filesystem: next()? })
 }

@@ -2,8 +2,8 @@
 
 use std::net::UdpSocket;
 
-use libpsx::process::{Gid, Uid, no_new_privs, set_all_gids, set_all_uids, setgroups};
-use libpsx::{OnPartial, Transaction};
+use libpsx::process::{Gid, Uid, set_all_gids, set_all_uids, set_no_new_privs, setgroups};
+use libpsx::{PartialFailureAction, Transaction};
 
 pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let socket = UdpSocket::bind("0.0.0.0:7")?;
@@ -22,9 +22,9 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with(setgroups(&[]))
         .with(set_all_gids(Gid::new(65534)?))
         .with(set_all_uids(Uid::new(65534)?))
-        .with(no_new_privs())
-        .on_partial(OnPartial::Kill)
-        .perform()?;
+        .with(set_no_new_privs())
+        .on_partial_failure(PartialFailureAction::Kill)
+        .execute()?;
     println!("nobody from here on");
     Ok(echo(socket)?)
 }

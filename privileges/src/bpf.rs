@@ -5,14 +5,14 @@
 //! after the filter; a program that installs a filter by itself can do the same:
 //!
 //! ```
-//! use privileges::bpf::{Action, Call, Program};
+//! use privileges::bpf::{Action, Program, SeccompData};
 //! use privileges::Instruction;
 //!
 //! // Returns SECCOMP_RET_ALLOW for every call.
 //! let allow = [Instruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
 //! let program = Program::new(&allow)?;
-//! assert_eq!(program.run(&Call::native(39, [0; 6])), Action::Allow);
-//! # Ok::<(), privileges::bpf::BadProgram>(())
+//! assert_eq!(program.evaluate(&SeccompData::native(39, [0; 6])), Action::Allow);
+//! # Ok::<(), privileges::bpf::InvalidProgram>(())
 //! ```
 #![forbid(unsafe_code)]
 
@@ -40,22 +40,22 @@ pub const NATIVE: Option<u32> = if cfg!(target_arch = "x86_64") {
 
 /// What a filter sees of a system call, `struct seccomp_data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Call {
+pub struct SeccompData {
     /// The number of the call.
-    pub number: u32,
+    pub nr: u32,
     /// The system call convention, `AUDIT_ARCH_*`.
-    pub architecture: u32,
+    pub arch: u32,
     /// The address of the instruction after the call.
     pub instruction_pointer: u64,
     /// The arguments.
-    pub arguments: [u64; 6],
+    pub args: [u64; 6],
 }
 
-impl Call {
+impl SeccompData {
     /// A call in the convention of this CPU, at no particular address.
-    pub fn native(number: u32, arguments: [u64; 6]) -> Self {
-        let architecture = NATIVE.unwrap_or_default();
-        Self { number, architecture, instruction_pointer: 0, arguments }
+    pub fn native(nr: u32, args: [u64; 6]) -> Self {
+        let arch = NATIVE.unwrap_or_default();
+        Self { nr, arch, instruction_pointer: 0, args }
     }
 
     /// The 32-bit word at this offset.
@@ -65,12 +65,12 @@ impl Call {
             u32::from_ne_bytes(if second { [e, f, g, h] } else { [a, b, c, d] })
         };
         match offset / 4 {
-            0 => self.number,
-            1 => self.architecture,
+            0 => self.nr,
+            1 => self.arch,
             2 | 3 => half(self.instruction_pointer, offset / 4 == 3),
             word => {
                 let argument = word.saturating_sub(4) / 2;
-                let value = self.arguments.get(argument as usize).copied().unwrap_or_default();
+                let value = self.args.get(argument as usize).copied().unwrap_or_default();
                 half(value, word % 2 == 1)
             }
         }
@@ -101,7 +101,7 @@ pub enum Action {
 
 impl Action {
     /// What the kernel makes of the value that a program returns.
-    pub fn of(value: u32) -> Self {
+    pub fn from_return_value(value: u32) -> Self {
         match value & 0xffff_0000 {
             0x0000_0000 => Self::KillThread,
             0x0003_0000 => Self::Trap,
@@ -128,7 +128,7 @@ impl Action {
 /// A program that the kernel does not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadProgram {
+pub enum InvalidProgram {
     /// The kernel takes programs of 1 to 4096 instructions.
     #[error("it has {0} instructions, and the kernel takes 1 to 4096")]
     Length(usize),
@@ -244,22 +244,22 @@ impl<'a> Program<'a> {
     ///
     /// # Errors
     /// The kernel refuses the program with EINVAL.
-    pub fn new(program: &'a [Instruction]) -> Result<Self, BadProgram> {
+    pub fn new(program: &'a [Instruction]) -> Result<Self, InvalidProgram> {
         let length = program.len();
         if !(1..=MOST).contains(&length) {
-            return Err(BadProgram::Length(length));
+            return Err(InvalidProgram::Length(length));
         }
         // For each instruction the words that were written on every path to it.
         let mut written = vec![u16::MAX; length];
         let mut here = 0u16;
         for (at, step) in program.iter().enumerate() {
-            let operation = decode(step.code).ok_or(BadProgram::Instruction(at))?;
+            let operation = decode(step.code).ok_or(InvalidProgram::Instruction(at))?;
             here &= written.get(at).copied().unwrap_or_default();
             let bit = 1u16.checked_shl(step.k).filter(|_| step.k < MEMORY);
             let mut arrive = |skipped: u32, here: u16| {
                 let target = at.checked_add(1).and_then(|next| next.checked_add(skipped as usize));
                 let place = target.and_then(|target| written.get_mut(target));
-                place.map(|place| *place &= here).ok_or(BadProgram::Jump(at))
+                place.map(|place| *place &= here).ok_or(InvalidProgram::Jump(at))
             };
             let refused = match operation {
                 Operation::LoadData => step.k >= SIZE || step.k % 4 != 0,
@@ -269,7 +269,7 @@ impl<'a> Program<'a> {
                 }
                 Operation::LoadMemory | Operation::LoadXMemory => {
                     if bit.is_some_and(|bit| here & bit == 0) {
-                        return Err(BadProgram::Unwritten(at));
+                        return Err(InvalidProgram::Unwritten(at));
                     }
                     bit.is_none()
                 }
@@ -291,25 +291,25 @@ impl<'a> Program<'a> {
                 _ => false,
             };
             if refused {
-                return Err(BadProgram::Instruction(at));
+                return Err(InvalidProgram::Instruction(at));
             }
         }
         let last = program.last().and_then(|step| decode(step.code));
         match last {
             Some(Operation::ReturnConstant | Operation::ReturnA) => Ok(Self(program)),
-            _ => Err(BadProgram::End),
+            _ => Err(InvalidProgram::End),
         }
     }
 
     /// Runs the program over a call.
     ///
     /// It ends, because every jump leads forward.
-    pub fn run(&self, call: &Call) -> Action {
-        Action::of(self.value(call))
+    pub fn evaluate(&self, call: &SeccompData) -> Action {
+        Action::from_return_value(self.value(call))
     }
 
     /// Runs the program, for the value that it returns.
-    fn value(&self, call: &Call) -> u32 {
+    fn value(&self, call: &SeccompData) -> u32 {
         let (mut a, mut x, mut memory) = (0u32, 0u32, [0u32; MEMORY as usize]);
         let mut at = 0usize;
         // `new` has seen that each instruction is known and each jump ends inside.

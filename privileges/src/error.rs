@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use libpsx::process::{Capability, CapabilitySet, Namespace, Securebits};
-use libpsx::{Partial, Resource, TransactionError};
+use libpsx::{PartialFailure, SharedResource, TransactionError};
 
-use crate::bpf::BadProgram;
+use crate::bpf::InvalidProgram;
 use crate::{Mismatch, Mode, names};
 
 /// Why privileges were not dropped. Nothing has changed in any thread, but for [`Error::Partial`] and
@@ -18,19 +18,19 @@ pub enum Error {
     /// The plan cannot be carried out. These are all of its problems.
     Plan(Vec<Problem>),
     /// The kernel did not answer what the calling thread may do.
-    Unknown(std::io::Error),
+    ReadPrivileges(std::io::Error),
     /// A thread has a descriptor table of its own, in which the plan's descriptors are something else.
-    OwnDescriptors {
+    DescriptorsNotShared {
         /// The thread.
         tid: i32,
     },
     /// A thread has a root or working directory of its own, so that a new root directory would not be the process's.
-    OwnDirectories {
+    DirectoriesNotShared {
         /// The thread.
         tid: i32,
     },
     /// The threads could not be stopped.
-    Unchanged(libpsx::Error),
+    NotApplied(libpsx::Error),
     /// The kernel refused the first call.
     Refused {
         /// The call, as the plan shows it.
@@ -43,7 +43,7 @@ pub enum Error {
         /// The call, as the plan shows it.
         call: String,
         /// What the kernel said.
-        error: Partial,
+        error: PartialFailure,
     },
     /// Every call was performed, and something does not hold.
     NotDropped(Vec<Mismatch>),
@@ -60,25 +60,25 @@ impl fmt::Display for Error {
                     problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
                 }
             },
-            Self::Unknown(error) => {
+            Self::ReadPrivileges(error) => {
                 write!(f, "the privileges of this thread could not be read: {error}; {UNCHANGED}")
             }
-            Self::OwnDescriptors { tid } => write!(
+            Self::DescriptorsNotShared { tid } => write!(
                 f,
                 "the plan was not applied: thread {tid} has a descriptor table of its own (unshare(2), \
                  CLONE_FILES), in which the plan's directories and rulesets are missing; {UNCHANGED}"
             ),
-            Self::OwnDirectories { tid } => write!(
+            Self::DirectoriesNotShared { tid } => write!(
                 f,
                 "the plan was not applied: thread {tid} has a root or working directory of its own (unshare(2), \
                  CLONE_FS); {UNCHANGED}"
             ),
-            Self::Unchanged(error) => write!(f, "the plan was not applied: {error}"),
+            Self::NotApplied(error) => write!(f, "the plan was not applied: {error}"),
             Self::Refused { call, error } => write!(f, "call {call} failed: {error}"),
             Self::Partial { call, error } => {
                 let errno = std::io::Error::from_raw_os_error(error.raw_os_error());
                 write!(f, "call {call} failed: ")?;
-                match error.out_of_sync() {
+                match error.tsync_conflict() {
                     Some(tid) => write!(f, "thread {tid} has a seccomp filter of its own")?,
                     None => write!(f, "{errno}")?,
                 }
@@ -105,8 +105,8 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unknown(error) => Some(error),
-            Self::Unchanged(error) | Self::Refused { error, .. } => Some(error),
+            Self::ReadPrivileges(error) => Some(error),
+            Self::NotApplied(error) | Self::Refused { error, .. } => Some(error),
             _ => None,
         }
     }
@@ -116,18 +116,18 @@ impl Error {
     /// What a stop ended with; `call` shows the call with this number, counted from 0.
     pub(crate) fn of(error: TransactionError, call: impl Fn(usize) -> String) -> Self {
         match error {
-            TransactionError::Unchanged(error @ libpsx::Error::Call(_)) => {
+            TransactionError::NothingChanged(error @ libpsx::Error::Call(_)) => {
                 Self::Refused { call: call(0), error }
             }
-            TransactionError::Unchanged(libpsx::Error::NotShared {
+            TransactionError::NothingChanged(libpsx::Error::NotShared {
                 tid,
-                resource: Resource::Descriptors,
-            }) => Self::OwnDescriptors { tid },
-            TransactionError::Unchanged(libpsx::Error::NotShared {
+                resource: SharedResource::Descriptors,
+            }) => Self::DescriptorsNotShared { tid },
+            TransactionError::NothingChanged(libpsx::Error::NotShared {
                 tid,
-                resource: Resource::Directories,
-            }) => Self::OwnDirectories { tid },
-            TransactionError::Unchanged(error) => Self::Unchanged(error),
+                resource: SharedResource::Directories,
+            }) => Self::DirectoriesNotShared { tid },
+            TransactionError::NothingChanged(error) => Self::NotApplied(error),
             TransactionError::Partial(error) => Self::Partial { call: call(error.index()), error },
         }
     }
@@ -147,35 +147,35 @@ pub enum Problem {
     #[error(
         "user {0:?} not found: the user database has no such name; name an existing user, or give a number"
     )]
-    NoUser(String),
+    UserNotFound(String),
     /// The group database has no such name.
     #[error(
         "group {0:?} not found: the group database has no such name; name an existing group, or give a number"
     )]
-    NoGroup(String),
+    GroupNotFound(String),
     /// The number stands for "unchanged" in the kernel's calls.
     #[error("invalid id {0}: it is reserved for \"unchanged\"")]
-    NoId(u32),
+    InvalidId(u32),
     /// The database has no user with this number.
     #[error(
         "user {0} has no entry in the user database, and so no groups: add .group(...) and .groups(...)"
     )]
-    NoEntry(u32),
+    NoPasswdEntry(u32),
     /// The user database could not be read.
     #[error("the user database could not be read: {0}")]
-    Database(#[source] nix::Error),
+    UserDatabase(#[source] nix::Error),
     /// The process keeps the user id 0 in at least one of its ids.
     #[error(
         "the user id stays 0 (root): no user was named; add .user(...), or .stay_root() if that is meant"
     )]
-    StaysRoot,
+    RootNotDropped,
     /// The process keeps supplementary groups.
     #[error("the supplementary groups {} stay: neither a user nor groups were named; add .groups(Groups::NONE), \
              or .keep_groups() if that is meant", names::numbers(.0.iter().copied()))]
-    KeepsGroups(Vec<u32>),
+    GroupsNotDropped(Vec<u32>),
     /// The same thing was set twice, to different values.
     #[error("{0} and {1} set the same thing: leave one of them out")]
-    TwoSettings(&'static str, &'static str),
+    ConflictingSettings(&'static str, &'static str),
     /// The running kernel does not know these capabilities.
     #[error("the running kernel has no capability {0}: leave it out")]
     UnknownCapabilities(CapabilitySet),
@@ -184,7 +184,7 @@ pub enum Problem {
         "{0} cannot be kept: the calling thread is not permitted it; start the program as root, or with it \
              in the ambient set or in the file's permitted set"
     )]
-    NotHeld(CapabilitySet),
+    NotPermitted(CapabilitySet),
     /// Ambient capabilities have to be kept.
     #[error("{0} cannot be ambient: it is not kept; add it to .keep(...)")]
     AmbientNotKept(CapabilitySet),
@@ -195,7 +195,7 @@ pub enum Problem {
     NotInheritable(CapabilitySet),
     /// Securebits are locked (capabilities(7)) that would have to change, or that forbid what is asked for.
     #[error("{what} is not possible: the securebits {} are set; start the program without them", names::securebits(*.bits))]
-    Locked {
+    SecurebitsLocked {
         /// What is asked for.
         what: &'static str,
         /// The securebits of the calling thread.
@@ -203,13 +203,13 @@ pub enum Problem {
     },
     /// The mode and another setting exclude each other.
     #[error("mode {0:?} leaves no {1}: leave one of the two out")]
-    Conflict(Mode, &'static str),
+    ModeConflict(Mode, &'static str),
     /// A setting needs a capability that the calling thread does not have.
     #[error(
         "{what} is not possible: it needs {capability}; start the program as root, or with {capability} in \
              the ambient set"
     )]
-    Needs {
+    MissingCapability {
         /// What is asked for.
         what: &'static str,
         /// The capability.
@@ -217,19 +217,19 @@ pub enum Problem {
     },
     /// The kernel takes no such seccomp program.
     #[error("the seccomp filter is none that the kernel takes: {0}")]
-    BadFilter(#[from] BadProgram),
+    InvalidFilter(#[from] InvalidProgram),
     /// The filter denies calls that come after it. Each would kill the process, or leave a thread stuck.
     #[error("the seccomp filter denies calls that come after it: {}; allow these calls", .0.join(", "))]
-    FilterDenies(Vec<String>),
+    FilterDeniesCalls(Vec<String>),
     /// The flags of Landlock's ruleset could not be read.
     #[error(
         "the flags of the Landlock ruleset are not known: this version of the crate landlock does not tell \
              them; set them with .landlock_flags(...)"
     )]
-    LandlockFlags,
+    UnknownLandlockFlags,
     /// A directory could not be opened.
     #[error("directory {}: it could not be opened: {error}", .path.display())]
-    Directory {
+    OpenDirectory {
         /// The directory.
         path: PathBuf,
         /// What the kernel said.
@@ -238,7 +238,7 @@ pub enum Problem {
     },
     /// A namespace could not be made.
     #[error("no {kind:?} namespace could be made: {error}")]
-    Namespace {
+    CreateNamespace {
         /// Which one.
         kind: Namespace,
         /// What the kernel said.
@@ -247,5 +247,5 @@ pub enum Problem {
     },
     /// The session keyring could not be made.
     #[error("no session keyring could be made: {0}")]
-    Keyring(#[source] libpsx::Error),
+    CreateKeyring(#[source] libpsx::Error),
 }

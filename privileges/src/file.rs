@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::str::FromStr;
 
-use libpsx::process::{BadCapabilities, Capabilities, CapabilitySet, Uid};
+use libpsx::process::{CapabilitySet, CapabilitySets, ParseCapabilitiesError, Uid};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
@@ -62,30 +62,30 @@ impl FileCapabilities {
             (permitted >> 32) as u32,
             (inheritable >> 32) as u32,
         ];
-        let owner = (version == VERSION_3).then_some(self.root.raw());
+        let owner = (version == VERSION_3).then_some(self.root.as_raw());
         words.into_iter().chain(owner).flat_map(u32::to_le_bytes).collect()
     }
 
     /// What a value of the attribute says, of version 1, 2 or 3.
     ///
     /// # Errors
-    /// [`BadFileCapabilities`]: it is none that the kernel takes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadFileCapabilities> {
+    /// [`ParseFileCapabilitiesError`]: it is none that the kernel takes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseFileCapabilitiesError> {
         let word = |number: usize| {
             let bytes = bytes.get(4 * number..).and_then(<[u8]>::first_chunk);
-            bytes.map(|bytes| u32::from_le_bytes(*bytes)).ok_or(BadFileCapabilities::Length)
+            bytes.map(|bytes| u32::from_le_bytes(*bytes)).ok_or(ParseFileCapabilitiesError::Length)
         };
         let head = word(0)?;
         let (words, owned) = match head & VERSION {
             VERSION_1 => (3, false),
             VERSION_2 => (5, false),
             VERSION_3 => (6, true),
-            _ => return Err(BadFileCapabilities::Version(head >> 24)),
+            _ => return Err(ParseFileCapabilitiesError::Version(head >> 24)),
         };
         if bytes.len() != 4 * words {
-            return Err(BadFileCapabilities::Length);
+            return Err(ParseFileCapabilitiesError::Length);
         }
-        let set = |first| -> Result<CapabilitySet, BadFileCapabilities> {
+        let set = |first| -> Result<CapabilitySet, ParseFileCapabilitiesError> {
             let high = if words > 3 { word(first + 2)? } else { 0 };
             Ok(CapabilitySet::from_bits(u64::from(high) << 32 | u64::from(word(first)?)))
         };
@@ -94,7 +94,7 @@ impl FileCapabilities {
             permitted: set(1)?,
             inheritable: set(2)?,
             effective: head & EFFECTIVE != 0,
-            root: Uid::new(root).map_err(|_| BadFileCapabilities::Root)?,
+            root: Uid::new(root).map_err(|_| ParseFileCapabilitiesError::Root)?,
         })
     }
 }
@@ -108,7 +108,7 @@ const EFFECTIVE: u32 = 1;
 /// Not the capabilities of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadFileCapabilities {
+pub enum ParseFileCapabilitiesError {
     /// The attribute has another length than its version.
     #[error("the attribute has another length than its version")]
     Length,
@@ -123,16 +123,16 @@ pub enum BadFileCapabilities {
     PartlyEffective,
     /// The text is not that of capabilities.
     #[error(transparent)]
-    Text(#[from] BadCapabilities),
+    Text(#[from] ParseCapabilitiesError),
 }
 
-impl From<BadFileCapabilities> for io::Error {
-    fn from(bad: BadFileCapabilities) -> Self {
+impl From<ParseFileCapabilitiesError> for io::Error {
+    fn from(bad: ParseFileCapabilitiesError) -> Self {
         Self::new(io::ErrorKind::InvalidData, bad)
     }
 }
 
-impl From<FileCapabilities> for Capabilities {
+impl From<FileCapabilities> for CapabilitySets {
     /// The effective set is all of them, or empty.
     fn from(file: FileCapabilities) -> Self {
         let FileCapabilities { permitted, inheritable, .. } = file;
@@ -142,33 +142,33 @@ impl From<FileCapabilities> for Capabilities {
     }
 }
 
-impl TryFrom<Capabilities> for FileCapabilities {
-    type Error = BadFileCapabilities;
+impl TryFrom<CapabilitySets> for FileCapabilities {
+    type Error = ParseFileCapabilitiesError;
 
     /// In the present user namespace.
-    fn try_from(sets: Capabilities) -> Result<Self, BadFileCapabilities> {
-        let Capabilities { effective, permitted, inheritable } = sets;
+    fn try_from(sets: CapabilitySets) -> Result<Self, ParseFileCapabilitiesError> {
+        let CapabilitySets { effective, permitted, inheritable } = sets;
         if !effective.is_empty() && effective != permitted | inheritable {
-            return Err(BadFileCapabilities::PartlyEffective);
+            return Err(ParseFileCapabilitiesError::PartlyEffective);
         }
         Ok(Self { permitted, inheritable, effective: !effective.is_empty(), root: Uid::ROOT })
     }
 }
 
 impl FromStr for FileCapabilities {
-    type Err = BadFileCapabilities;
+    type Err = ParseFileCapabilitiesError;
 
     /// As setcap(8) takes it: `cap_net_raw,cap_net_admin=ep`.
-    fn from_str(text: &str) -> Result<Self, BadFileCapabilities> {
-        text.parse::<Capabilities>()?.try_into()
+    fn from_str(text: &str) -> Result<Self, ParseFileCapabilitiesError> {
+        text.parse::<CapabilitySets>()?.try_into()
     }
 }
 
 impl fmt::Display for FileCapabilities {
-    /// As `Capabilities`; and the user that is root, if it is not the present namespace's, as getcap(8) shows it with `-n`.
+    /// As `CapabilitySets`; and the user that is root, if it is not the present namespace's, as getcap(8) shows it with `-n`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Capabilities::from(*self), f)?;
-        if self.root == Uid::ROOT { Ok(()) } else { write!(f, " [rootid={}]", self.root.raw()) }
+        fmt::Display::fmt(&CapabilitySets::from(*self), f)?;
+        if self.root == Uid::ROOT { Ok(()) } else { write!(f, " [rootid={}]", self.root.as_raw()) }
     }
 }
 
@@ -190,7 +190,7 @@ fn value(length: Result<usize, Errno>, bytes: &[u8]) -> io::Result<Option<FileCa
 ///
 /// # Errors
 /// What getxattr(2) says: EOVERFLOW if the capabilities are those of a user namespace that is not one of this one's
-/// descendants. [`BadFileCapabilities`].
+/// descendants. [`ParseFileCapabilitiesError`].
 pub fn get(path: impl AsRef<Path>) -> io::Result<Option<FileCapabilities>> {
     let mut bytes = [0; LONGEST];
     value(rustix::fs::getxattr(path.as_ref(), NAME, &mut bytes), &bytes)
@@ -200,7 +200,7 @@ pub fn get(path: impl AsRef<Path>) -> io::Result<Option<FileCapabilities>> {
 ///
 /// # Errors
 /// As [`get`].
-pub fn get_of(file: impl AsFd) -> io::Result<Option<FileCapabilities>> {
+pub fn get_fd(file: impl AsFd) -> io::Result<Option<FileCapabilities>> {
     let mut bytes = [0; LONGEST];
     value(rustix::fs::fgetxattr(file, NAME, &mut bytes), &bytes)
 }
@@ -226,7 +226,7 @@ pub fn set(path: impl AsRef<Path>, capabilities: FileCapabilities) -> io::Result
 ///
 /// # Errors
 /// As [`set`].
-pub fn set_of(file: impl AsFd, capabilities: FileCapabilities) -> io::Result<()> {
+pub fn set_fd(file: impl AsFd, capabilities: FileCapabilities) -> io::Result<()> {
     let status = rustix::fs::fstat(file.as_fd())?;
     regular(rustix::fs::FileType::from_raw_mode(status.st_mode).is_file())?;
     let bytes = capabilities.to_bytes();
@@ -252,6 +252,6 @@ pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`remove`].
-pub fn remove_of(file: impl AsFd) -> io::Result<()> {
+pub fn remove_fd(file: impl AsFd) -> io::Result<()> {
     gone(rustix::fs::fremovexattr(file, NAME))
 }

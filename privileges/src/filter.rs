@@ -6,7 +6,7 @@
 
 use libpsx::process::Instruction;
 
-use crate::bpf::{Action, Call, Program};
+use crate::bpf::{Action, Program, SeccompData};
 
 /// What a refused call comes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Needed {
             Is(value) => value,
             Address => somewhere,
         });
-        program.run(&Call::native(self.number as u32, arguments))
+        program.evaluate(&SeccompData::native(self.number as u32, arguments))
     }
 
     fn passes(&self, program: &Program<'_>, emulated: bool) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use libpsx::process::{BadCapabilities, Capability, CapabilitySet};
+use libpsx::process::{Capability, CapabilitySet, ParseCapabilitiesError};
 
 /// What cap_iab_from_text(3) makes of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,18 +19,18 @@ pub struct Iab {
 /// Not the text of an IAB.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{clause:?}: {why}")]
-pub struct BadIab {
+pub struct ParseIabError {
     clause: String,
-    why: BadCapabilities,
+    why: ParseCapabilitiesError,
 }
 
 impl FromStr for Iab {
-    type Err = BadIab;
+    type Err = ParseIabError;
 
     /// Names or numbers with commas between them, each after its marks: `!` takes it from the bounding set,
     /// `^` makes it ambient and inheritable, `%` or no mark at all inheritable. `!%cap_chown` is both. The name
     /// after the last comma may be missing.
-    fn from_str(text: &str) -> Result<Self, BadIab> {
+    fn from_str(text: &str) -> Result<Self, ParseIabError> {
         let mut iab = Self::default();
         let mut clauses = text.split(',').peekable();
         while let Some(clause) = clauses.next() {
@@ -39,7 +39,7 @@ impl FromStr for Iab {
                 break;
             }
             let marks = clause.strip_suffix(name).unwrap_or_default();
-            let bad = |why| BadIab { clause: clause.to_owned(), why };
+            let bad = |why| ParseIabError { clause: clause.to_owned(), why };
             let one: CapabilitySet = name.parse::<Capability>().map_err(bad)?.into();
             if marks.contains('!') {
                 iab.blocked |= one;

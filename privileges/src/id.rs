@@ -40,13 +40,13 @@ impl From<u32> for Id {
 
 impl From<Uid> for Id {
     fn from(uid: Uid) -> Self {
-        Self::Number(uid.raw())
+        Self::Number(uid.as_raw())
     }
 }
 
 impl From<Gid> for Id {
     fn from(gid: Gid) -> Self {
-        Self::Number(gid.raw())
+        Self::Number(gid.as_raw())
     }
 }
 
@@ -55,25 +55,25 @@ impl From<Gid> for Id {
 pub enum Groups {
     /// Those that the database gives the user, as initgroups(3); none if no user is set.
     #[default]
-    OfUser,
+    FromUser,
     /// The listed groups.
-    These(Vec<Id>),
+    Explicit(Vec<Id>),
 }
 
 impl Groups {
     /// No supplementary group.
-    pub const NONE: Self = Self::These(Vec::new());
+    pub const NONE: Self = Self::Explicit(Vec::new());
 }
 
 impl<I: Into<Id>, const N: usize> From<[I; N]> for Groups {
     fn from(ids: [I; N]) -> Self {
-        Self::These(ids.into_iter().map(Into::into).collect())
+        Self::Explicit(ids.into_iter().map(Into::into).collect())
     }
 }
 
 impl<I: Into<Id>> From<Vec<I>> for Groups {
     fn from(ids: Vec<I>) -> Self {
-        Self::These(ids.into_iter().map(Into::into).collect())
+        Self::Explicit(ids.into_iter().map(Into::into).collect())
     }
 }
 
@@ -84,39 +84,39 @@ impl<I: Into<Id>> From<Vec<I>> for Groups {
 ///
 /// let one = Privileges::new().keep(Capability::CHOWN);
 /// let two = Privileges::new().keep([Capability::CHOWN, Capability::KILL]);
-/// let set = Privileges::new().keep(CapabilitySet::of(&[Capability::CHOWN]));
+/// let set = Privileges::new().keep(CapabilitySet::from_slice(&[Capability::CHOWN]));
 /// ```
 pub trait IntoCapabilitySet {
     /// The set.
-    fn into_set(self) -> CapabilitySet;
+    fn into_capability_set(self) -> CapabilitySet;
 }
 
 impl IntoCapabilitySet for Capability {
-    fn into_set(self) -> CapabilitySet {
+    fn into_capability_set(self) -> CapabilitySet {
         self.into()
     }
 }
 
 impl IntoCapabilitySet for CapabilitySet {
-    fn into_set(self) -> CapabilitySet {
+    fn into_capability_set(self) -> CapabilitySet {
         self
     }
 }
 
 impl<const N: usize> IntoCapabilitySet for [Capability; N] {
-    fn into_set(self) -> CapabilitySet {
-        CapabilitySet::of(&self)
+    fn into_capability_set(self) -> CapabilitySet {
+        CapabilitySet::from_slice(&self)
     }
 }
 
 impl IntoCapabilitySet for &[Capability] {
-    fn into_set(self) -> CapabilitySet {
-        CapabilitySet::of(self)
+    fn into_capability_set(self) -> CapabilitySet {
+        CapabilitySet::from_slice(self)
     }
 }
 
 impl IntoCapabilitySet for Vec<Capability> {
-    fn into_set(self) -> CapabilitySet {
-        CapabilitySet::of(&self)
+    fn into_capability_set(self) -> CapabilitySet {
+        CapabilitySet::from_slice(&self)
     }
 }

@@ -89,9 +89,10 @@
 //! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
 //! these crates make, and the crates are exported again under their names.
 
-/// The programs in README.md are compiled.
+/// The programs in README.md and in docs/daemons.md are compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../docs/daemons.md")]
 struct Readme;
 
 mod error;
@@ -117,15 +118,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{Error, Problem};
-pub use iab::{BadIab, Iab};
+pub use iab::{Iab, ParseIabError};
 pub use id::{Groups, Id, IntoCapabilitySet};
 #[cfg(feature = "landlock")]
 pub use landlock;
 #[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
 pub use libpsx::process::{
-    Capabilities, Capability, CapabilitySet, Gid, Instruction, IoPriority, LandlockFlags,
-    Namespace, SchedAttr, Scheduler, Securebits, Uid,
+    Capability, CapabilitySet, CapabilitySets, Gid, Instruction, IoPriority, LandlockFlags,
+    Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
 pub use present::capabilities_of;
@@ -236,7 +237,7 @@ impl Privileges {
         self.once("group", group.into(), |all| &mut all.group)
     }
 
-    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::OfUser`].
+    /// Sets the supplementary groups: [`Groups::NONE`], `["adm", "audio"]`, [`Groups::FromUser`].
     pub fn groups(self, groups: impl Into<Groups>) -> Self {
         self.once("groups", groups.into(), |all| &mut all.groups)
     }
@@ -411,9 +412,9 @@ impl Privileges {
     /// Sets the scheduling policy with its attributes, sched_setattr(2).
     ///
     /// ```
-    /// use privileges::{Privileges, SchedAttr, Scheduler};
+    /// use privileges::{Privileges, SchedAttr, SchedPolicy};
     ///
-    /// let settings = Privileges::new().scheduling(SchedAttr::new(Scheduler::Batch(5)).reset_on_fork());
+    /// let settings = Privileges::new().scheduling(SchedAttr::new(SchedPolicy::Batch(5)).reset_on_fork());
     /// ```
     pub fn scheduling(self, attributes: SchedAttr) -> Self {
         self.once("scheduling", attributes, |all| &mut all.surroundings.scheduling)
@@ -471,7 +472,7 @@ impl Privileges {
     /// Settings that cannot both be meant.
     fn find_contradictions(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> =
-            self.twice.iter().map(|name| Problem::TwoSettings(name, name)).collect();
+            self.twice.iter().map(|name| Problem::ConflictingSettings(name, name)).collect();
         let iab = self.iab.is_some();
         let around = &self.surroundings;
         let both_namespaces =
@@ -486,7 +487,7 @@ impl Privileges {
             (both_namespaces, "new_namespace", "join_namespace"),
         ] {
             if both {
-                found.push(Problem::TwoSettings(first, second));
+                found.push(Problem::ConflictingSettings(first, second));
             }
         }
         found
@@ -494,7 +495,7 @@ impl Privileges {
 }
 
 fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
-    *place = Some(place.unwrap_or_default() | more.into_set());
+    *place = Some(place.unwrap_or_default() | more.into_capability_set());
 }
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away

@@ -1,6 +1,6 @@
 //! Values in words.
 
-use libpsx::process::{Capabilities, Capability, CapabilitySet, Securebits};
+use libpsx::process::{Capability, CapabilitySet, CapabilitySets, Securebits};
 
 /// `none`, `all`, the names with commas between them, or those that are missing if most are there. `all` is what the
 /// kernel knows: asking for it is a system call, which a filter may forbid by then.
@@ -9,7 +9,7 @@ pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
     match () {
         () if set.is_empty() => "none".to_owned(),
         () if set == all => "all".to_owned(),
-        () if all.contains_all(set) && missing.bits().count_ones() < set.bits().count_ones() => {
+        () if all.is_superset(set) && missing.bits().count_ones() < set.bits().count_ones() => {
             format!("all but {}", list(missing))
         }
         () => list(set),
@@ -17,7 +17,7 @@ pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
 }
 
 /// The three sets.
-pub(crate) fn sets(sets: Capabilities, all: CapabilitySet) -> String {
+pub(crate) fn sets(sets: CapabilitySets, all: CapabilitySet) -> String {
     let [effective, permitted, inheritable] =
         [sets.effective, sets.permitted, sets.inheritable].map(|one| set(one, all));
     format!("permitted {permitted}, effective {effective}, inheritable {inheritable}")

@@ -25,9 +25,9 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use libpsx::process::Synchronisation;
-use libpsx::process::{self, Capabilities, Capability, CapabilitySet, Gid, Securebits, Uid};
-use libpsx::{OnPartial, Sensitivity};
+use libpsx::process::Synchronization;
+use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Gid, Securebits, Uid};
+use libpsx::{PartialFailureAction, Sensitivity};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
@@ -66,7 +66,7 @@ pub struct Applied {
     pub threads: usize,
     /// How many of them were looked at in /proc as well. 0: there is no /proc of this process, the process that
     /// reads it could not be made, or the new filter does not let this process ask it.
-    pub seen: usize,
+    pub verified: usize,
     /// How many kernel threads of an io_uring go on with the privileges of before
     /// ([`libpsx::Report::sqpoll`]). If it is not 0, close those rings.
     pub sqpoll: usize,
@@ -78,24 +78,26 @@ fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T>
 }
 
 fn new_uid(raw: u32) -> Result<Uid, Problem> {
-    Uid::new(raw).map_err(|_| Problem::NoId(raw))
+    Uid::new(raw).map_err(|_| Problem::InvalidId(raw))
 }
 
 fn new_gid(raw: u32) -> Result<Gid, Problem> {
-    Gid::new(raw).map_err(|_| Problem::NoId(raw))
+    Gid::new(raw).map_err(|_| Problem::InvalidId(raw))
 }
 
 fn user(id: &Id) -> Result<(Uid, Option<User>), Problem> {
-    let of_number = |number: u32| User::from_uid(number.into()).map_err(Problem::Database);
+    let of_number = |number: u32| User::from_uid(number.into()).map_err(Problem::UserDatabase);
     let (found, number) = match id {
-        Id::Name(name) => match (User::from_name(name).map_err(Problem::Database)?, digits(name)) {
-            (Some(found), _) => {
-                let number = found.uid.as_raw();
-                (Some(found), number)
+        Id::Name(name) => {
+            match (User::from_name(name).map_err(Problem::UserDatabase)?, digits(name)) {
+                (Some(found), _) => {
+                    let number = found.uid.as_raw();
+                    (Some(found), number)
+                }
+                (None, Some(number)) => (of_number(number)?, number),
+                (None, None) => return Err(Problem::UserNotFound(name.clone())),
             }
-            (None, Some(number)) => (of_number(number)?, number),
-            (None, None) => return Err(Problem::NoUser(name.clone())),
-        },
+        }
         Id::Number(number) => (of_number(*number)?, *number),
     };
     Ok((new_uid(number)?, found))
@@ -104,9 +106,9 @@ fn user(id: &Id) -> Result<(Uid, Option<User>), Problem> {
 fn group(id: &Id) -> Result<Gid, Problem> {
     let number = match id {
         Id::Name(name) => {
-            let found = Group::from_name(name).map_err(Problem::Database)?;
+            let found = Group::from_name(name).map_err(Problem::UserDatabase)?;
             let number = found.map(|group| group.gid.as_raw()).or_else(|| digits(name));
-            number.ok_or_else(|| Problem::NoGroup(name.clone()))?
+            number.ok_or_else(|| Problem::GroupNotFound(name.clone()))?
         }
         Id::Number(number) => *number,
     };
@@ -122,7 +124,7 @@ fn digits(name: &str) -> Option<u32> {
 fn directory(path: &Path) -> Result<File, Problem> {
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-    options.open(path).map_err(|error| Problem::Directory { path: path.to_owned(), error })
+    options.open(path).map_err(|error| Problem::OpenDirectory { path: path.to_owned(), error })
 }
 
 /// A directory as it will be found in a new root directory: neither `..` nor a link leads out of that
@@ -133,7 +135,7 @@ fn directory_in(root: &File, path: &Path) -> Result<File, Problem> {
         .resolve(ResolveFlag::RESOLVE_IN_ROOT);
     match openat2(root, path, how) {
         Ok(opened) => Ok(opened.into()),
-        Err(errno) => Err(Problem::Directory { path: path.to_owned(), error: errno.into() }),
+        Err(errno) => Err(Problem::OpenDirectory { path: path.to_owned(), error: errno.into() }),
     }
 }
 
@@ -173,7 +175,7 @@ struct Now {
 
 impl Now {
     fn get() -> Result<Self, Error> {
-        let unknown = |errno: nix::Error| Error::Unknown(errno.into());
+        let unknown = |errno: nix::Error| Error::ReadPrivileges(errno.into());
         let users = nix::unistd::getresuid().map_err(unknown)?;
         let groups = nix::unistd::getresgid().map_err(unknown)?;
         let supplementary = nix::unistd::getgroups().map_err(unknown)?;
@@ -186,7 +188,7 @@ impl Now {
 
     fn has_groups(&self, groups: &[Gid]) -> bool {
         names::numbers(self.supplementary.iter().copied())
-            == names::numbers(groups.iter().map(|gid| gid.raw()))
+            == names::numbers(groups.iter().map(|gid| gid.as_raw()))
     }
 }
 
@@ -203,7 +205,7 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
         Some((uid, entry)) => (Some(uid), entry),
         None => (None, None),
     };
-    let no_entry = uid.filter(|_| entry.is_none()).map(Uid::raw);
+    let no_entry = uid.filter(|_| entry.is_none()).map(Uid::as_raw);
     let mut lacks_entry = false;
     let gid = match (&settings.group, &entry) {
         (Some(id), _) => take(problems, group(id)),
@@ -213,10 +215,10 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
             None
         }
     };
-    let of_user = matches!(settings.groups, None | Some(Groups::OfUser));
+    let of_user = matches!(settings.groups, None | Some(Groups::FromUser));
     let groups = match (&settings.groups, &entry, gid) {
         _ if settings.keep_groups => None,
-        (Some(Groups::These(ids)), ..) => {
+        (Some(Groups::Explicit(ids)), ..) => {
             Some(ids.iter().filter_map(|id| take(problems, group(id))).collect())
         }
         (_, Some(entry), Some(gid)) => take(problems, groups_of(entry, gid)),
@@ -227,26 +229,27 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
         }
     };
     if let Some(raw) = no_entry.filter(|_| lacks_entry) {
-        problems.push(Problem::NoEntry(raw));
+        problems.push(Problem::NoPasswdEntry(raw));
     }
     if settings.user.is_none() && !settings.stay_root && now.users.contains(&0) {
-        problems.push(Problem::StaysRoot);
+        problems.push(Problem::RootNotDropped);
     }
     let nothing = settings.user.is_none() && settings.group.is_none() && of_user;
     // A group that is the group id as well gives nothing more.
     let more = now.supplementary.iter().any(|&group| group != now.groups[1]);
     if nothing && !settings.keep_groups && more {
-        problems.push(Problem::KeepsGroups(now.supplementary.clone()));
+        problems.push(Problem::GroupsNotDropped(now.supplementary.clone()));
     }
     Ids { uid, gid, groups }
 }
 
 impl Plan {
     pub(crate) fn of(mut settings: Privileges) -> Result<Self, Error> {
-        let unknown =
-            |errno: libpsx::Errno| Error::Unknown(std::io::Error::from_raw_os_error(errno.raw()));
-        let now = Capabilities::of_this_thread().map_err(unknown)?;
-        let bits_now = Securebits::of_this_thread().map_err(unknown)?;
+        let unknown = |errno: libpsx::Errno| {
+            Error::ReadPrivileges(std::io::Error::from_raw_os_error(errno.raw_os_error()))
+        };
+        let now = CapabilitySets::current().map_err(unknown)?;
+        let bits_now = Securebits::current().map_err(unknown)?;
         let bounding_now = process::bounding_set();
         let ids_now = Now::get()?;
         let mut problems = settings.find_contradictions();
@@ -261,10 +264,10 @@ impl Plan {
         let Wanted { sets, ambient, bounding, securebits } =
             wanted(&settings, now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
-            take(&mut problems, bpf::Program::new(program).map_err(Problem::BadFilter));
+            take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
             let denied = filter::denied(program);
             if !denied.is_empty() {
-                problems.push(Problem::FilterDenies(denied));
+                problems.push(Problem::FilterDeniesCalls(denied));
             }
         }
         let no_new_privs = settings.no_new_privs
@@ -281,7 +284,7 @@ impl Plan {
         let new_bits = bits != bits_now_lasting;
         let mut locked = |locked: bool, what| {
             if locked {
-                problems.push(Problem::Locked { what, bits: bits_now });
+                problems.push(Problem::SecurebitsLocked { what, bits: bits_now });
             }
         };
         locked(new_bits && !unlocked(bits_now, bits), "changing the securebits");
@@ -294,7 +297,7 @@ impl Plan {
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
         let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
-        let meanwhile = Capabilities {
+        let meanwhile = CapabilitySets {
             effective: sets.effective | later,
             permitted: sets.permitted | later,
             inheritable: sets.inheritable,
@@ -306,7 +309,7 @@ impl Plan {
 
         let mut needs = |needed: bool, what, capability| {
             if needed && !can(capability) {
-                problems.push(Problem::Needs { what, capability });
+                problems.push(Problem::MissingCapability { what, capability });
             }
         };
         needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
@@ -315,9 +318,9 @@ impl Plan {
         let namespaces: Vec<_> = settings.surroundings.kinds().collect();
         needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
         needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
-        let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.raw()));
+        let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.as_raw()));
         needs(other_gid, "changing the group ids", Capability::SETGID);
-        let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.raw()));
+        let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
         needs(other_uid, "changing the user ids", Capability::SETUID);
 
         let root = settings.root.as_ref().and_then(|path| take(&mut problems, directory(path)));
@@ -331,7 +334,7 @@ impl Plan {
         let flags =
             landlock.and_then(|landlock| match settings.landlock_flags.or(landlock.flags) {
                 None if landlock.ruleset.is_some() => {
-                    take(&mut problems, Err(Problem::LandlockFlags))
+                    take(&mut problems, Err(Problem::UnknownLandlockFlags))
                 }
                 flags => flags,
             });
@@ -344,15 +347,15 @@ impl Plan {
             steps.push(Step::JoinKeyring);
         }
         // What becomes inheritable has to be in the bounding set still.
-        let first = Capabilities {
+        let first = CapabilitySets {
             effective: now.permitted,
             permitted: now.permitted,
             inheritable: now.inheritable | sets.inheritable,
         };
         // It may be what is not permitted, for a thread that has CAP_SETPCAP in effect by then.
-        let beyond = !(now.permitted | now.inheritable).contains_all(first.inheritable);
+        let beyond = !(now.permitted | now.inheritable).is_superset(first.inheritable);
         if beyond && !now.effective.contains(Capability::SETPCAP) {
-            steps.push(Step::Capabilities(Capabilities { effective: now.permitted, ..now }));
+            steps.push(Step::Capabilities(CapabilitySets { effective: now.permitted, ..now }));
         }
         if first != now {
             steps.push(Step::Capabilities(first));
@@ -414,8 +417,8 @@ impl Plan {
         let filtered = settings.seccomp.is_some();
         // What the kernel does in all threads has to be the last call but for questions, and the filter is that.
         let how = match filtered {
-            true => Synchronisation::Broadcast,
-            false => Synchronisation::of_landlock(),
+            true => Synchronization::Broadcast,
+            false => Synchronization::for_landlock(),
         };
         let flags = flags.unwrap_or_default();
         steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, how, flags)));
@@ -444,18 +447,18 @@ impl Plan {
             uid.is_some(),
             "uid",
             ids_text(ids_now.users),
-            uid.map_or(String::new(), |uid| names::user(uid.raw())),
+            uid.map_or(String::new(), |uid| names::user(uid.as_raw())),
         );
         tell(
             gid.is_some(),
             "gid",
             ids_text(ids_now.groups),
-            gid.map_or(String::new(), |gid| names::user(gid.raw())),
+            gid.map_or(String::new(), |gid| names::user(gid.as_raw())),
         );
         let supplementary = |ids: &mut dyn Iterator<Item = u32>| names::numbers(ids);
-        let groups_after = groups
-            .as_ref()
-            .map_or(String::new(), |groups| supplementary(&mut groups.iter().map(|gid| gid.raw())));
+        let groups_after = groups.as_ref().map_or(String::new(), |groups| {
+            supplementary(&mut groups.iter().map(|gid| gid.as_raw()))
+        });
         tell(
             groups.is_some(),
             "groups",
@@ -552,18 +555,19 @@ impl Plan {
         };
         let groups = self.expected.groups.as_ref().map_or(0, Vec::len);
         // Whatever the program has settled for its own calls.
-        let (on_partial, sensitivity) = match self.report_failure {
-            true => (OnPartial::Report, Sensitivity::Ignore),
-            false => (OnPartial::Kill, Sensitivity::Error),
+        let (on_partial_failure, sensitivity) = match self.report_failure {
+            true => (PartialFailureAction::Report, Sensitivity::Ignore),
+            false => (PartialFailureAction::Kill, Sensitivity::Error),
         };
         let name = keyring_name();
         let made = Made::new(&self.steps, &name).map_err(|NotMade { kind, error }| {
             Error::Plan(vec![match kind {
-                Some(kind) => Problem::Namespace { kind, error },
-                None => Problem::Keyring(error),
+                Some(kind) => Problem::CreateNamespace { kind, error },
+                None => Problem::CreateKeyring(error),
             }])
         })?;
-        let mut calls = Calls::new().on_partial(on_partial).sensitivity(sensitivity);
+        let mut calls =
+            Calls::new().on_partial_failure(on_partial_failure).sensitivity(sensitivity);
         if let Some(deadline) = self.deadline {
             calls = calls.deadline(deadline);
         }
@@ -572,11 +576,11 @@ impl Plan {
             calls = step.add(calls, &made);
         }
         // Before the filter, which may not allow it.
-        calls = calls.ask(groups);
+        calls = calls.query_identities(groups);
         for step in self.steps.iter().filter(filter) {
             calls = step.add(calls, &made);
         }
-        let done = calls.run();
+        let done = calls.execute_with_report();
         drop(calls);
         if self.expected.filtered {
             made.forget_keyring();
@@ -585,10 +589,10 @@ impl Plan {
         let verification =
             Verification::new(&self.expected, &report, filters.map(|before| before + 1));
         let numbered = |index| self.steps.get(index).map(|_| self.call(index));
-        let (wrong, seen) = verification.run(tasks, numbered);
+        let (wrong, verified) = verification.run(tasks, numbered);
         if wrong.is_empty() {
             let threads = report.identities().count();
-            return Ok(Applied { threads, seen, sqpoll: report.sqpoll() });
+            return Ok(Applied { threads, verified, sqpoll: report.sqpoll() });
         }
         if self.report_failure {
             return Err(Error::NotDropped(wrong));
@@ -627,11 +631,13 @@ impl Plan {
         let error = |number: i32| io::Error::from_raw_os_error(number);
         let made = Made::new(&self.steps, name);
         let made = made.map_err(|failed| error(failed.error.raw_os_error()))?;
-        let mut calls = Calls::new().on_partial(OnPartial::Report).sensitivity(Sensitivity::Ignore);
+        let mut calls = Calls::new()
+            .on_partial_failure(PartialFailureAction::Report)
+            .sensitivity(Sensitivity::Ignore);
         for step in &self.steps {
             calls = step.add(calls, &made);
         }
-        let done = calls.perform();
+        let done = calls.execute();
         drop(calls);
         made.forget_keyring();
         done.map(|_| ()).map_err(|failed| error(failed.raw_os_error()))
@@ -658,8 +664,10 @@ fn own_filters(tasks: &mut Tasks) -> Option<usize> {
 
 /// As initgroups(3).
 fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Problem> {
-    let name = CString::new(user.name.clone()).map_err(|_| Problem::NoUser(user.name.clone()))?;
-    let found = nix::unistd::getgrouplist(&name, gid.raw().into()).map_err(Problem::Database)?;
+    let name =
+        CString::new(user.name.clone()).map_err(|_| Problem::UserNotFound(user.name.clone()))?;
+    let found =
+        nix::unistd::getgrouplist(&name, gid.as_raw().into()).map_err(Problem::UserDatabase)?;
     found.into_iter().map(|one| new_gid(one.as_raw())).collect()
 }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use libpsx::process::{self, Capabilities, CapabilitySet, Securebits};
+use libpsx::process::{self, CapabilitySet, CapabilitySets, Securebits};
 
 use crate::verify::field;
 use crate::wanted::AMBIENT_BITS;
@@ -20,10 +20,10 @@ use crate::{Iab, Mode};
 ///
 /// ```
 /// let own = privileges::capabilities_of(std::process::id() as i32)?;
-/// assert!(own.permitted.contains_all(own.effective));
+/// assert!(own.permitted.is_superset(own.effective));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn capabilities_of(tid: i32) -> io::Result<Capabilities> {
+pub fn capabilities_of(tid: i32) -> io::Result<CapabilitySets> {
     const VERSION_3: i32 = 0x2008_0522;
     let header = [VERSION_3, tid];
     let mut data = [0u32; 6];
@@ -34,7 +34,7 @@ pub fn capabilities_of(tid: i32) -> io::Result<Capabilities> {
     }
     let [e0, p0, i0, e1, p1, i1] = data.map(u64::from);
     let set = |low, high| CapabilitySet::from_bits(low | high << 32);
-    Ok(Capabilities { effective: set(e0, e1), permitted: set(p0, p1), inheritable: set(i0, i1) })
+    Ok(CapabilitySets { effective: set(e0, e1), permitted: set(p0, p1), inheritable: set(i0, i1) })
 }
 
 impl Iab {
@@ -64,9 +64,9 @@ impl Mode {
     /// # Errors
     /// What the kernel says.
     pub fn current() -> io::Result<Option<Self>> {
-        let error = |errno: libpsx::Errno| io::Error::from_raw_os_error(errno.raw());
-        let bits = Securebits::of_this_thread().map_err(error)?;
-        let sets = Capabilities::of_this_thread().map_err(error)?;
+        let error = |errno: libpsx::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let bits = Securebits::current().map_err(error)?;
+        let sets = CapabilitySets::current().map_err(error)?;
         if bits == Securebits::EMPTY {
             return Ok(Some(Self::Hybrid));
         }

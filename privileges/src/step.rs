@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libpsx::process::{
-    self, IoPriority, LandlockFlags, Namespace, Operation, SchedAttr, SeccompFlags, Synchronisation,
+    self, IoPriority, LandlockFlags, Namespace, Operation, SchedAttr, SeccompFlags, Synchronization,
 };
-use libpsx::process::{Capabilities, Capability, Gid, Instruction, Securebits, Uid};
-use libpsx::{Agreement, Transaction};
+use libpsx::process::{Capability, CapabilitySets, Gid, Instruction, Securebits, Uid};
+use libpsx::{ResultCheck, Transaction};
 
 use crate::names;
 use crate::surroundings::Made;
@@ -52,14 +52,14 @@ pub(crate) enum Step {
     Gid(Gid),
     KeepCapabilities(bool),
     Uid(Uid),
-    Capabilities(Capabilities),
+    Capabilities(CapabilitySets),
     ClearAmbient,
     RaiseAmbient(Capability),
     Securebits(Securebits),
     Dumpable,
     ParentDeathSignal(i32),
     NoNewPrivs,
-    Landlock(Arc<OwnedFd>, Synchronisation, LandlockFlags),
+    Landlock(Arc<OwnedFd>, Synchronization, LandlockFlags),
     Seccomp(Vec<Instruction>),
 }
 
@@ -67,17 +67,17 @@ impl Step {
     pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Made<'a>) -> Calls<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
-            Self::DropBounding(capability) => process::bounding_drop(*capability),
+            Self::DropBounding(capability) => process::capbset_drop(*capability),
             Self::Groups(groups) => process::setgroups(groups),
             Self::Gid(gid) => process::set_all_gids(*gid),
-            Self::KeepCapabilities(keep) => process::keepcaps(*keep),
+            Self::KeepCapabilities(keep) => process::set_keepcaps(*keep),
             Self::Uid(uid) => process::set_all_uids(*uid),
-            Self::ClearAmbient => process::ambient_clear(),
-            Self::RaiseAmbient(capability) => process::ambient_raise(*capability),
-            Self::Securebits(bits) => process::securebits(*bits),
-            Self::NoNewPrivs => process::no_new_privs(),
+            Self::ClearAmbient => process::cap_ambient_clear_all(),
+            Self::RaiseAmbient(capability) => process::cap_ambient_raise(*capability),
+            Self::Securebits(bits) => process::set_securebits(*bits),
+            Self::NoNewPrivs => process::set_no_new_privs(),
             Self::Seccomp(program) => {
-                process::seccomp(program, Synchronisation::Kernel, SeccompFlags::EMPTY)
+                process::seccomp(program, Synchronization::Kernel, SeccompFlags::EMPTY)
             }
             Self::JoinKeyring => match made.keyring() {
                 Some(keyring) => keyring.join(),
@@ -89,10 +89,10 @@ impl Step {
             },
             Self::JoinNamespace(kind, namespace) => process::setns(namespace.as_ref(), *kind),
             Self::Scheduling(attributes) => process::sched_setattr(*attributes),
-            Self::Nice(value) => process::nice(*value),
-            Self::IoPriority(priority) => process::io_priority(*priority),
-            Self::Cpus(cpus) => process::affinity(cpus),
-            Self::TimerSlack(slack) => process::timer_slack(*slack),
+            Self::Nice(value) => process::setpriority(*value),
+            Self::IoPriority(priority) => process::ioprio_set(*priority),
+            Self::Cpus(cpus) => process::sched_setaffinity(cpus),
+            Self::TimerSlack(slack) => process::set_timer_slack(*slack),
             Self::Enter(directory, _) => process::fchdir(directory),
             Self::Chroot => process::chroot(c"."),
             Self::Landlock(ruleset, how, flags) => {
@@ -100,19 +100,19 @@ impl Step {
             }
             Self::Compare(inotify, path) => {
                 let args = [fd(inotify), path.as_ptr() as usize, WATCHED as usize];
-                return number(calls, libc::SYS_inotify_add_watch, args, Agreement::SameResult);
+                return number(calls, libc::SYS_inotify_add_watch, args, ResultCheck::SameResult);
             }
             Self::Umask(mask) => {
                 return number(
                     calls,
                     libc::SYS_umask,
                     [*mask as usize, 0, 0],
-                    Agreement::AnySuccess,
+                    ResultCheck::AnySuccess,
                 );
             }
             Self::Limit(resource, limits) => {
                 let args = [0, *resource as usize, limits.as_ptr() as usize];
-                return number(calls, libc::SYS_prlimit64, args, Agreement::SameResult);
+                return number(calls, libc::SYS_prlimit64, args, ResultCheck::SameResult);
             }
             Self::Dumpable => process::set_dumpable(true),
             Self::ParentDeathSignal(signal) => process::set_parent_process_death_signal(*signal),
@@ -133,10 +133,10 @@ fn number<'a>(
     calls: Calls<'a>,
     nr: libc::c_long,
     [a, b, c]: [usize; 3],
-    agreement: Agreement,
+    result_check: ResultCheck,
 ) -> Calls<'a> {
     // SAFETY: as the head of this file says.
-    unsafe { calls.with_call(nr, [a, b, c, 0, 0, 0], agreement) }
+    unsafe { calls.with_call(nr, [a, b, c, 0, 0, 0], result_check) }
 }
 
 impl fmt::Display for Step {
@@ -165,11 +165,11 @@ impl fmt::Display for Step {
             }
             Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
             Self::Groups(groups) => {
-                write!(f, "setgroups {}", names::numbers(groups.iter().map(|gid| gid.raw())))
+                write!(f, "setgroups {}", names::numbers(groups.iter().map(|gid| gid.as_raw())))
             }
-            Self::Gid(gid) => write!(f, "setresgid {}", gid.raw()),
+            Self::Gid(gid) => write!(f, "setresgid {}", gid.as_raw()),
             Self::KeepCapabilities(keep) => write!(f, "prctl PR_SET_KEEPCAPS {}", u8::from(*keep)),
-            Self::Uid(uid) => write!(f, "setresuid {}", uid.raw()),
+            Self::Uid(uid) => write!(f, "setresuid {}", uid.as_raw()),
             Self::Capabilities(sets) => write!(f, "capset {sets}"),
             Self::ClearAmbient => write!(f, "prctl PR_CAP_AMBIENT_CLEAR_ALL"),
             Self::RaiseAmbient(capability) => write!(f, "prctl PR_CAP_AMBIENT_RAISE {capability}"),
@@ -184,7 +184,7 @@ impl fmt::Display for Step {
                 if *flags != LandlockFlags::EMPTY {
                     write!(f, ", {flags:?}")?;
                 }
-                let tsync = *how == Synchronisation::Kernel;
+                let tsync = *how == Synchronization::Kernel;
                 if tsync { write!(f, ", by the kernel in all threads") } else { Ok(()) }
             }
             Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
-use libpsx::process::{self, Capabilities, CapabilitySet, Gid, Ids, Securebits, Uid};
-use libpsx::{Outcome, Report};
+use libpsx::process::{self, CapabilitySet, CapabilitySets, Gid, Ids, Securebits, Uid};
+use libpsx::{CallOutcome, Report};
 
 use crate::names;
 use crate::tasks::{Place, Tasks, own_number};
@@ -19,7 +19,7 @@ pub(crate) struct Expected {
     pub(crate) no_root: bool,
     pub(crate) gid: Option<Gid>,
     pub(crate) groups: Option<Vec<Gid>>,
-    pub(crate) sets: Capabilities,
+    pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
     pub(crate) bounding: CapabilitySet,
     pub(crate) securebits: Securebits,
@@ -47,7 +47,7 @@ pub(crate) enum Joined {
 impl Expected {
     fn groups(&self) -> Option<String> {
         let groups = self.groups.as_ref()?;
-        Some(names::numbers(groups.iter().map(|gid| gid.raw())))
+        Some(names::numbers(groups.iter().map(|gid| gid.as_raw())))
     }
 }
 
@@ -83,10 +83,10 @@ pub(crate) fn in_one_line(wrong: &[Mismatch]) -> String {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(uid) = self.uid {
-            write!(f, "uid {}, ", names::user(uid.raw()))?;
+            write!(f, "uid {}, ", names::user(uid.as_raw()))?;
         }
         if let Some(gid) = self.gid {
-            write!(f, "gid {}, ", gid.raw())?;
+            write!(f, "gid {}, ", gid.as_raw())?;
         }
         if let Some(groups) = self.groups() {
             write!(f, "groups {groups}, ")?;
@@ -100,11 +100,11 @@ impl fmt::Display for Expected {
 }
 
 fn four(ids: Ids) -> String {
-    format!("{} {} {} {}", ids.real, ids.effective, ids.saved, ids.files)
+    format!("{} {} {} {}", ids.real, ids.effective, ids.saved, ids.filesystem)
 }
 
 fn four_times(raw: u32) -> String {
-    four(Ids { real: raw, effective: raw, saved: raw, files: raw })
+    four(Ids { real: raw, effective: raw, saved: raw, filesystem: raw })
 }
 
 /// The value of a line of /proc/PID/status, without white space around it.
@@ -178,7 +178,7 @@ impl<'a> Verification<'a> {
             // A thread that agreed has made the last call of all, a question.
             let Some(what) = call(result.call()) else { continue };
             let (what, found) = match result.outcome() {
-                Outcome::Died => ("thread".to_owned(), "died".to_owned()),
+                CallOutcome::Died => ("thread".to_owned(), "died".to_owned()),
                 other => (format!("call {what}"), other.to_string()),
             };
             self.add(result.tid(), &what, "as in the calling thread", found);
@@ -196,10 +196,10 @@ impl<'a> Verification<'a> {
             let same = |text: String| text;
             let set = |set| names::set(set, known);
             let sets = |sets| names::sets(sets, known);
-            let user = uid.map(|uid| four_times(uid.raw()));
-            let group = gid.map(|gid| four_times(gid.raw()));
-            self.note(tid, "Uid", user, one.user().map(four), same);
-            self.note(tid, "Gid", group, one.group().map(four), same);
+            let user = uid.map(|uid| four_times(uid.as_raw()));
+            let group = gid.map(|gid| four_times(gid.as_raw()));
+            self.note(tid, "Uid", user, one.uids().map(four), same);
+            self.note(tid, "Gid", group, one.gids().map(four), same);
             self.note(tid, "Groups", expected.groups(), one.groups().map(names::numbers), same);
             self.note(tid, "capabilities", Some(expected.sets), one.capabilities(), sets);
             self.note(tid, "CapAmb", Some(expected.ambient), one.ambient(), set);
@@ -209,11 +209,11 @@ impl<'a> Verification<'a> {
             let nnp = expected.no_new_privs.then_some(true);
             let show = |nnp: bool| u8::from(nnp).to_string();
             self.note(tid, "NoNewPrivs", nnp, Some(one.no_new_privs()), show);
-            let root = one
-                .user()
-                .is_none_or(|ids| [ids.real, ids.effective, ids.saved, ids.files].contains(&0));
+            let root = one.uids().is_none_or(|ids| {
+                [ids.real, ids.effective, ids.saved, ids.filesystem].contains(&0)
+            });
             if expected.no_root && root {
-                let found = one.user().map_or_else(|| "not told".to_owned(), four);
+                let found = one.uids().map_or_else(|| "not told".to_owned(), four);
                 self.add(tid, "Uid", "no id of root", found);
             }
         }
@@ -278,7 +278,7 @@ impl<'a> Verification<'a> {
         let tid = own_number(&status, b"NSpid").unwrap_or(name);
         // A dead task keeps the privileges that it had, and runs no code. The same holds for a task that was dying in
         // the stop, and for the kernel's own threads in this process.
-        let exempt = self.report.exempt().iter().any(|task| task.tid() == tid);
+        let exempt = self.report.skipped().iter().any(|task| task.tid() == tid);
         let dead = field(&status, b"State")
             .is_some_and(|state| state.starts_with(b"Z") || state.starts_with(b"X"));
         if exempt || dead {
@@ -307,8 +307,8 @@ impl<'a> Verification<'a> {
         };
         let (same, show) = (|text: String| text, |set| names::set(set, expected.known));
         let sets = expected.sets;
-        let user = expected.uid.map(|uid| four_times(uid.raw()));
-        let group = expected.gid.map(|gid| four_times(gid.raw()));
+        let user = expected.uid.map(|uid| four_times(uid.as_raw()));
+        let group = expected.gid.map(|gid| four_times(gid.as_raw()));
         self.note(tid, "Uid", user, ids(b"Uid"), same);
         self.note(tid, "Gid", group, ids(b"Gid"), same);
         self.note(tid, "Groups", expected.groups(), list(b"Groups"), same);
@@ -403,7 +403,7 @@ fn filtered() -> bool {
 /// setresuid(2) past the C library, which would have all threads make it.
 #[allow(unsafe_code)]
 fn set_this_thread(uid: Uid) -> bool {
-    let raw = uid.raw();
+    let raw = uid.as_raw();
     // SAFETY: it takes numbers.
     unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
 }
@@ -453,10 +453,10 @@ mod tests {
             no_root: false,
             gid: None,
             groups: None,
-            sets: Capabilities::of_this_thread().unwrap(),
+            sets: CapabilitySets::current().unwrap(),
             ambient: process::ambient_set(),
             bounding: process::bounding_set(),
-            securebits: Securebits::of_this_thread().unwrap(),
+            securebits: Securebits::current().unwrap(),
             no_new_privs: false,
             filtered: false,
             root: None,

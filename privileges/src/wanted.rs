@@ -1,12 +1,12 @@
 //! What the capability sets and securebits are to be: what is kept, the modes of libcap, and whether that is possible.
 
-use libpsx::process::{self, Capabilities, Capability, CapabilitySet, Securebits};
+use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebits};
 
 use crate::{Mode, Privileges, Problem};
 
 /// What the capabilities are to be.
 pub(crate) struct Wanted {
-    pub(crate) sets: Capabilities,
+    pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
     pub(crate) bounding: CapabilitySet,
     pub(crate) securebits: Option<Securebits>,
@@ -18,7 +18,7 @@ pub(crate) const AMBIENT_BITS: u32 = 0xef;
 /// What the settings make of the sets of this thread. Adds a problem for each thing that is not possible.
 pub(crate) fn wanted(
     settings: &Privileges,
-    now: Capabilities,
+    now: CapabilitySets,
     bounding: CapabilitySet,
     problems: &mut Vec<Problem>,
 ) -> Wanted {
@@ -26,7 +26,7 @@ pub(crate) fn wanted(
     let asked_ambient = settings.ambient.unwrap_or_default();
     let keep = settings.keep.unwrap_or_default();
     let mut ambient = asked_ambient;
-    let mut sets = Capabilities {
+    let mut sets = CapabilitySets {
         effective: keep,
         permitted: keep,
         inheritable: asked_inheritable | asked_ambient,
@@ -37,7 +37,7 @@ pub(crate) fn wanted(
     if let Some(mode) = settings.mode {
         let mut conflict = |there: bool, what| {
             if there {
-                problems.push(Problem::Conflict(mode, what));
+                problems.push(Problem::ModeConflict(mode, what));
             }
         };
         conflict(settings.securebits.is_some(), "choice of securebits");
@@ -73,7 +73,7 @@ pub(crate) fn wanted(
     let known = CapabilitySet::all();
     let named = keep | asked_inheritable | asked_ambient | settings.bounding.unwrap_or_default();
     missing(named - known, Problem::UnknownCapabilities);
-    missing((sets.permitted - now.permitted) & known, Problem::NotHeld);
+    missing((sets.permitted - now.permitted) & known, Problem::NotPermitted);
     missing((asked_ambient - sets.permitted) & known, Problem::AmbientNotKept);
     // capset(2): the bounding set limits every thread, the permitted set those without CAP_SETPCAP.
     let mut beyond = sets.inheritable - (bounding | now.inheritable);

@@ -11,8 +11,8 @@ use std::io::Read;
 use std::os::fd::FromRawFd;
 use std::time::Duration;
 
-use libpsx::process::{ambient_raise, bounding_drop, capset, identities, securebits};
-use privileges::{Capabilities, CapabilitySet, Iab, Mode, Privileges, Securebits};
+use libpsx::process::{cap_ambient_raise, capbset_drop, capset, identities, set_securebits};
+use privileges::{CapabilitySet, CapabilitySets, Iab, Mode, Privileges, Securebits};
 use support::{Library, forked_status, isolated_as_root, proc, random, repeated, seed, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(180);
@@ -84,11 +84,11 @@ fn state_after(body: impl FnOnce() -> bool) -> Option<BTreeMap<String, Vec<Strin
 
 /// Some state of a process that has been root.
 fn prepare(state: &mut u64) {
-    let all = Capabilities::of_this_thread().unwrap().permitted;
+    let all = CapabilitySets::current().unwrap().permitted;
     let mut some = || CapabilitySet::from_bits(random(state) & random(state)) & all;
     let (bounding, inheritable, permitted, ambient) = (some(), some(), some(), some());
     for capability in bounding.iter().filter(|_| random(state) % 2 == 0) {
-        bounding_drop(capability).perform().unwrap();
+        capbset_drop(capability).execute().unwrap();
     }
     let permitted = match random(state) % 3 {
         0 => all,
@@ -101,14 +101,14 @@ fn prepare(state: &mut u64) {
     if random(state) % 4 == 0 {
         // Without SECBIT_KEEP_CAPS, which we do not leave set.
         let bits = Securebits::from_bits(random(state) as u32 & 0b0100_0101);
-        securebits(bits).perform().unwrap();
+        set_securebits(bits).execute().unwrap();
     }
-    let before = Capabilities { effective: all, permitted: all, inheritable };
-    capset(before).perform().unwrap();
-    capset(Capabilities { effective: permitted, permitted, inheritable }).perform().unwrap();
+    let before = CapabilitySets { effective: all, permitted: all, inheritable };
+    capset(before).execute().unwrap();
+    capset(CapabilitySets { effective: permitted, permitted, inheritable }).execute().unwrap();
     let ambient = ambient & permitted & inheritable;
     for capability in ambient.iter().filter(|_| random(state) % 2 == 0) {
-        let _ = ambient_raise(capability).perform();
+        let _ = cap_ambient_raise(capability).execute();
     }
 }
 
@@ -168,8 +168,8 @@ fn what_is_there() {
                 let theirs = (theirs as usize).checked_sub(1).map(|number| modes[number]);
                 assert_eq!(Mode::current().unwrap(), theirs, "round {round}");
                 let own = privileges::capabilities_of(std::process::id() as i32).unwrap();
-                assert_eq!(own, Capabilities::of_this_thread().unwrap());
-                assert_ne!(privileges::capabilities_of(parent).unwrap(), Capabilities::NONE);
+                assert_eq!(own, CapabilitySets::current().unwrap());
+                assert_ne!(privileges::capabilities_of(parent).unwrap(), CapabilitySets::EMPTY);
                 let iab = Iab::of_pid(std::process::id() as i32).unwrap();
                 let bounding = libpsx::process::bounding_set();
                 assert_eq!(
@@ -211,7 +211,7 @@ fn iab() {
             let ours = state_after(|| {
                 prepare(&mut begun);
                 sleepers(2);
-                let keep = Capabilities::of_this_thread().unwrap().permitted;
+                let keep = CapabilitySets::current().unwrap().permitted;
                 let wish = Privileges::new().stay_root().keep_groups().keep(keep).iab(iab);
                 wish.plan().is_ok_and(|plan| plan.apply().is_ok())
             });

@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use privileges::Instruction;
-use privileges::bpf::{Action, Call, Program};
+use privileges::bpf::{Action, Program, SeccompData};
 use support::{forked_status, isolated, random, seed};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -140,7 +140,7 @@ fn verdicts_as_the_kernel_s() {
                 })
                 .collect();
             for arguments in calls {
-                let action = checked.run(&Call::native(NUMBER, arguments));
+                let action = checked.evaluate(&SeccompData::native(NUMBER, arguments));
                 let status = forked_status(|| {
                     assert!(install(&program), "round {round}: {program:?}");
                     let found = ask_kernel(arguments);
@@ -209,18 +209,18 @@ fn actions_by_value() {
         (libc::SECCOMP_RET_ALLOW, Action::Allow),
         (0x1234_0000, Action::KillProcess),
     ] {
-        assert_eq!(Action::of(value), action, "{value:#x}");
+        assert_eq!(Action::from_return_value(value), action, "{value:#x}");
     }
 }
 
 /// A filter for another CPU's convention is not this one's.
 #[test]
 fn data_by_offset() {
-    let call = Call {
-        number: 1,
-        architecture: 2,
+    let call = SeccompData {
+        nr: 1,
+        arch: 2,
         instruction_pointer: 0x4_0000_0003,
-        arguments: std::array::from_fn(|n| (2 * n as u64 + 6) << 32 | (2 * n as u64 + 5)),
+        args: std::array::from_fn(|n| (2 * n as u64 + 6) << 32 | (2 * n as u64 + 5)),
     };
     let words = if cfg!(target_endian = "little") { 0..16 } else { 0..2 };
     for word in words {
@@ -229,7 +229,7 @@ fn data_by_offset() {
             step(0x44, 0, 0, libc::SECCOMP_RET_ERRNO),
             step(0x16, 0, 0, 0),
         ];
-        let found = Program::new(&program).unwrap().run(&call);
+        let found = Program::new(&program).unwrap().evaluate(&call);
         assert_eq!(found, Action::Errno(word as u16 + 1));
     }
 }

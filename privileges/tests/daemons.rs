@@ -1,4 +1,4 @@
-//! The programs of README.md, each as a process that is watched from outside: it binds its port as root, and answers
+//! The programs of docs/daemons.md, each as a process that is watched from outside: it binds its port as root, and answers
 //! after it has dropped root in all of its threads.
 #![allow(unsafe_code)]
 
@@ -197,10 +197,10 @@ fn a_transaction() {
     });
 }
 
-/// The text in README.md is that of the programs, but for their first line and for what this file needs to call them.
+/// The text in docs/daemons.md is that of the programs, but for their first line and for what this file needs to call them.
 #[test]
-fn readme_has_them() {
-    let readme = include_str!("../../README.md");
+fn the_page_has_them() {
+    let page = include_str!("../../docs/daemons.md");
     for program in [
         include_str!("../examples/web.rs"),
         include_str!("../examples/sandbox.rs"),
@@ -209,8 +209,8 @@ fn readme_has_them() {
         let (_, code) = program.split_once("\n\n").unwrap();
         let code = code.replace("pub(crate) ", "");
         assert!(
-            readme.contains(&format!("```rust,no_run\n{code}```\n")),
-            "README.md lacks:\n{code}"
+            page.contains(&format!("```rust,no_run\n{code}```\n")),
+            "docs/daemons.md lacks:\n{code}"
         );
     }
 }

@@ -87,7 +87,7 @@ fn under_a_new_filter_or_domain() {
                 let plan = settings.plan().unwrap();
                 let filtered = plan.to_string().contains("seccomp");
                 let applied = plan.apply().unwrap();
-                assert_eq!((applied.threads, applied.seen), (3, 3));
+                assert_eq!((applied.threads, applied.verified), (3, 3));
                 // SAFETY: it touches no memory.
                 assert_eq!(unsafe { libc::prctl(libc::PR_GET_SECCOMP) } == 2, filtered);
             });
@@ -126,14 +126,14 @@ fn a_thread_with_another_root_directory() {
         });
         let before = proc::field_in_every_thread("Uid");
         match nobody().chroot(&jail).plan().unwrap().apply() {
-            Err(Error::OwnDirectories { tid }) => assert!(proc::tids().contains(&tid)),
+            Err(Error::DirectoriesNotShared { tid }) => assert!(proc::tids().contains(&tid)),
             other => panic!("{other:?}"),
         }
         assert_eq!(proc::field_in_every_thread("Uid"), before);
         filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
         let threads = proc::tids().len();
         let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
-        assert_eq!((applied.threads, applied.seen), (threads, threads));
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
     });
 }
 
@@ -160,7 +160,9 @@ fn a_thread_with_other_descriptors() {
                 });
                 let before = proc::field_in_every_thread("Uid");
                 match nobody().chroot(&jail).plan().unwrap().apply() {
-                    Err(Error::OwnDescriptors { tid }) => assert!(proc::tids().contains(&tid)),
+                    Err(Error::DescriptorsNotShared { tid }) => {
+                        assert!(proc::tids().contains(&tid))
+                    }
                     other => panic!("{other:?}"),
                 }
                 assert_eq!(proc::field_in_every_thread("Uid"), before);
@@ -198,7 +200,7 @@ fn threads_that_end_are_not_taken_for_others() {
 }
 
 fn permitted() -> privileges::CapabilitySet {
-    privileges::Capabilities::of_this_thread().unwrap().permitted
+    privileges::CapabilitySets::current().unwrap().permitted
 }
 
 /// Children that are forked just after the stop: what their descriptors lead to.
@@ -228,7 +230,7 @@ fn no_child_has_a_way_out() {
                 std::thread::yield_now();
             }
             let applied = nobody().chroot(&jail).plan().unwrap().apply().unwrap();
-            assert_eq!(applied.seen, applied.threads);
+            assert_eq!(applied.verified, applied.threads);
             while counts[0].load(Ordering::SeqCst) < 20 {
                 std::thread::yield_now();
             }
@@ -309,7 +311,7 @@ fn without_standard_input() {
         // SAFETY: it takes a number.
         unsafe { libc::close(0) };
         let applied = plan.apply().unwrap();
-        assert_eq!((applied.threads, applied.seen), (threads, threads));
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
     });
 }
 
@@ -336,7 +338,7 @@ fn hidden_from_the_process_outside() {
                 let ptrace = privileges::Capability::SYS_PTRACE.into();
                 rooted().keep(permitted() - ptrace).plan().unwrap().apply().unwrap();
                 let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
-                assert_eq!((applied.threads, applied.seen), (3, 0));
+                assert_eq!((applied.threads, applied.verified), (3, 0));
             });
         }
     });
@@ -362,7 +364,7 @@ fn without_cap_sys_ptrace() {
         let ptrace = privileges::Capability::SYS_PTRACE.into();
         rooted().keep(permitted() - ptrace).plan().unwrap().apply().unwrap();
         let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
-        assert_eq!((applied.threads, applied.seen), (threads, threads));
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
     });
 }
 
@@ -396,7 +398,7 @@ fn a_proc_that_is_none() {
                     std::fs::write(own + "/status", status).unwrap();
                 }
                 let applied = nobody().plan().unwrap().apply().unwrap();
-                assert_eq!((applied.threads, applied.seen), (1, 0));
+                assert_eq!((applied.threads, applied.verified), (1, 0));
             });
         }
     });

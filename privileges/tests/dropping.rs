@@ -127,7 +127,7 @@ fn groups_by_name_and_number() {
             STATUS,
         ]);
         let groups = vec![Id::from(2), Id::from("users"), Id::from("daemon")];
-        let wish = Privileges::new().user(65534).group(7).groups(Groups::These(groups));
+        let wish = Privileges::new().user(65534).group(7).groups(Groups::Explicit(groups));
         wish.plan().unwrap().apply().unwrap();
         all_are(&wanted);
     });
@@ -150,8 +150,9 @@ fn ambient_capabilities_as_setpriv_makes_them() {
         ]);
         // setpriv leaves to the program that it executes what that inherits: net_raw alone.
         assert_eq!(wanted["CapPrm"], "0000000000002000");
-        let two = CapabilitySet::of(&[Capability::NET_RAW, Capability::CHOWN]);
-        let wish = Privileges::new().user("nobody").group("nogroup").groups(Groups::These(vec![]));
+        let two = CapabilitySet::from_slice(&[Capability::NET_RAW, Capability::CHOWN]);
+        let wish =
+            Privileges::new().user("nobody").group("nogroup").groups(Groups::Explicit(vec![]));
         let wish = wish.keep(two).ambient(Capability::NET_RAW).bounding(two);
         let plan = wish.plan().unwrap();
         let shown = plan.to_string();
@@ -198,12 +199,12 @@ fn modes_as_capsh_sets_them() {
                 let bits = printed.split_once("Securebits: ").unwrap().1;
                 let bits = bits.split(['/', ' ']).nth(1).unwrap().trim_start_matches("0x");
                 rooted().mode(mode).plan().unwrap().apply().unwrap();
-                let set = Securebits::of_this_thread().unwrap();
+                let set = Securebits::current().unwrap();
                 assert_eq!(set.bits(), u32::from_str_radix(bits, 16).unwrap(), "{name}: {printed}");
                 let report = identities(0).unwrap();
                 assert!(report.identities().all(|one| one.securebits() == Some(set)));
                 let text = printed.lines().find_map(|line| line.strip_prefix("Current: ")).unwrap();
-                let sets = text.parse::<privileges::Capabilities>().unwrap();
+                let sets = text.parse::<privileges::CapabilitySets>().unwrap();
                 let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
                 all_have("CapPrm", &hex(sets.permitted));
                 all_have("CapEff", &hex(sets.effective));
@@ -236,7 +237,7 @@ fn iab_as_capsh_sets_it() {
             "-c",
             "exec cat /proc/self/status",
         ]);
-        let keep = libpsx::process::Capabilities::of_this_thread().unwrap().permitted;
+        let keep = libpsx::process::CapabilitySets::current().unwrap().permitted;
         rooted().keep(keep).iab(iab).plan().unwrap().apply().unwrap();
         for field in ["CapInh", "CapAmb", "CapBnd"] {
             all_have(field, &wanted[field]);
@@ -312,30 +313,33 @@ fn refused_before_anything_changes() {
     isolated_as_root("refused_before_anything_changes", WATCHDOG, || {
         threads();
         let new = rooted;
-        refused(user("no such user"), |e| matches!(e, Problem::NoUser(_)));
-        refused(new().group("no such group"), |e| matches!(e, Problem::NoGroup(_)));
-        refused(user(u32::MAX), |e| matches!(e, Problem::NoId(_)));
-        refused(user(123_456), |e| matches!(e, Problem::NoEntry(123_456)));
-        refused(new().chroot("/no/such/place"), |e| matches!(e, Problem::Directory { .. }));
+        refused(user("no such user"), |e| matches!(e, Problem::UserNotFound(_)));
+        refused(new().group("no such group"), |e| matches!(e, Problem::GroupNotFound(_)));
+        refused(user(u32::MAX), |e| matches!(e, Problem::InvalidId(_)));
+        refused(user(123_456), |e| matches!(e, Problem::NoPasswdEntry(123_456)));
+        refused(new().chroot("/no/such/place"), |e| matches!(e, Problem::OpenDirectory { .. }));
         let unknown = Capability::new(63).unwrap();
         refused(new().keep(unknown), |e| matches!(e, Problem::UnknownCapabilities(_)));
         refused(new().ambient(Capability::CHOWN), |e| matches!(e, Problem::AmbientNotKept(_)));
         let conflicting = new().mode(Mode::NoPriv).keep(Capability::CHOWN);
-        refused(conflicting, |e| matches!(e, Problem::Conflict(Mode::NoPriv, _)));
+        refused(conflicting, |e| matches!(e, Problem::ModeConflict(Mode::NoPriv, _)));
 
         let chown = CapabilitySet::from(Capability::CHOWN);
         new().keep(chown).plan().unwrap().apply().unwrap();
         let kill = Capability::KILL;
-        refused(new().keep(kill), |e| matches!(e, Problem::NotHeld(set) if set.contains(kill)));
+        refused(
+            new().keep(kill),
+            |e| matches!(e, Problem::NotPermitted(set) if set.contains(kill)),
+        );
         let Err(Error::Plan(problems)) = user("nobody").plan() else { panic!("Ok") };
         let needs = |problem: &Problem| match problem {
-            Problem::Needs { capability, .. } => *capability,
+            Problem::MissingCapability { capability, .. } => *capability,
             other => panic!("{other:?}"),
         };
         let needed: Vec<_> = problems.iter().map(needs).collect();
         assert_eq!(needed, [Capability::SETGID, Capability::SETGID, Capability::SETUID]);
-        refused(new().bounding(chown), |e| matches!(e, Problem::Needs { .. }));
-        refused(new().mode(Mode::Pure1e), |e| matches!(e, Problem::Needs { .. }));
+        refused(new().bounding(chown), |e| matches!(e, Problem::MissingCapability { .. }));
+        refused(new().mode(Mode::Pure1e), |e| matches!(e, Problem::MissingCapability { .. }));
         refused(new().inheritable(kill), |e| matches!(e, Problem::NotInheritable(_)));
     });
 }
@@ -355,7 +359,8 @@ fn without_privilege() {
         let uid = if uid == 0 { 65534 } else { uid };
         let gid = if gid == 0 { 65534 } else { gid };
         let has = nix_groups();
-        let wish = Privileges::new().user(uid).group(gid).groups(Groups::These(has)).no_new_privs();
+        let wish =
+            Privileges::new().user(uid).group(gid).groups(Groups::Explicit(has)).no_new_privs();
         let applied = wish.plan().unwrap().apply().unwrap();
         assert_eq!(applied.threads, proc::tids().len());
         all_have("NoNewPrivs", "1");
@@ -412,7 +417,7 @@ fn in_a_user_namespace() {
             std::fs::write("/proc/self/gid_map", "0 0 1\n").unwrap();
             threads();
             // Nobody else is there to become.
-            let wish = Privileges::new().user(1234).group(0).groups(Groups::These(vec![]));
+            let wish = Privileges::new().user(1234).group(0).groups(Groups::Explicit(vec![]));
             match wish.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
                 Err(Error::Partial { .. } | Error::Refused { .. }) => {}
                 other => panic!("{other:?}"),

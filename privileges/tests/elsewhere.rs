@@ -60,7 +60,7 @@ fn dropping(step: &AtomicU32) {
     let wanted = fields(&String::from_utf8(wanted.stdout).unwrap());
     assert_eq!(wanted.len(), FIELDS.len());
     let applied = Privileges::new().user("daemon").no_new_privs().plan().unwrap().apply().unwrap();
-    assert_eq!((applied.threads, applied.seen), (4, 4));
+    assert_eq!((applied.threads, applied.verified), (4, 4));
     for (field, value) in &wanted {
         support::all_have(field, value);
     }
@@ -125,7 +125,7 @@ fn without_any_proc() {
         assert!(std::fs::File::open("/proc/self/status").is_err());
         let wish = Privileges::new().user("nobody").keep(Capability::CHOWN);
         let applied = wish.plan().unwrap().apply().unwrap();
-        assert_eq!((applied.threads, applied.seen), (listed.len(), 0));
+        assert_eq!((applied.threads, applied.verified), (listed.len(), 0));
         for tid in listed {
             let name = std::ffi::CString::new(format!("{tid}/status")).unwrap();
             // SAFETY: a string.

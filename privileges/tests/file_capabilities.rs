@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use privileges::file::{self, BadFileCapabilities, FileCapabilities};
-use privileges::{Capabilities, Capability, CapabilitySet, Uid};
+use privileges::file::{self, FileCapabilities, ParseFileCapabilitiesError};
+use privileges::{Capability, CapabilitySet, CapabilitySets, Uid};
 use support::{Library, isolated_as_root, random, repeated, seed};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -61,7 +61,7 @@ impl Libcap {
     }
 
     /// Its sets, and the owner.
-    fn make(&self, sets: Capabilities, owner: u32) -> *mut c_void {
+    fn make(&self, sets: CapabilitySets, owner: u32) -> *mut c_void {
         // SAFETY: it makes empty sets.
         let made = unsafe { (self.init)() };
         // In the order of cap_flag_t.
@@ -78,7 +78,7 @@ impl Libcap {
     }
 
     /// What its sets are; they are given back. `None`: there are none.
-    fn take(&self, sets: *mut c_void) -> Option<(Capabilities, u32)> {
+    fn take(&self, sets: *mut c_void) -> Option<(CapabilitySets, u32)> {
         if sets.is_null() {
             return None;
         }
@@ -96,7 +96,7 @@ impl Libcap {
         let owner = unsafe { (self.get_owner)(sets) };
         // SAFETY: they are not used any more.
         unsafe { (self.free)(sets) };
-        Some((Capabilities { effective, permitted, inheritable }, owner))
+        Some((CapabilitySets { effective, permitted, inheritable }, owner))
     }
 }
 
@@ -148,7 +148,7 @@ fn as_libcap_has_it() {
                 1 => other,
                 _ => permitted | inheritable,
             };
-            let sets = Capabilities { effective, permitted, inheritable };
+            let sets = CapabilitySets { effective, permitted, inheritable };
             let owner = if round % 2 == 0 { 0 } else { random(&mut state) as u32 % 60000 };
             let by_fd = random(&mut state) % 2 == 0;
             let made = libcap.make(sets, owner);
@@ -164,33 +164,33 @@ fn as_libcap_has_it() {
             let wanted = FileCapabilities::try_from(sets);
             let Ok(wanted) = wanted else {
                 // libcap leaves out what is effective and nothing else; here it is an error.
-                assert!(!done || effective.contains_all(permitted | inheritable), "round {round}");
+                assert!(!done || effective.is_superset(permitted | inheritable), "round {round}");
                 refused += 1;
                 continue;
             };
             assert!(done, "round {round}: {sets}");
             let wanted = FileCapabilities { root: Uid::new(owner).unwrap(), ..wanted };
             match by_fd {
-                true => file::set_of(&our_file, wanted).unwrap(),
+                true => file::set_fd(&our_file, wanted).unwrap(),
                 false => file::set(&ours, wanted).unwrap(),
             }
             assert_eq!(attribute(&ours), attribute(&theirs), "round {round}: {wanted}");
             assert_eq!(attribute(&ours), Some(wanted.to_bytes()), "round {round}: {wanted}");
             // Each reads what the other has set.
-            let read = [file::get(&theirs), file::get_of(&their_file)];
+            let read = [file::get(&theirs), file::get_fd(&their_file)];
             assert!(read.iter().all(|read| *read.as_ref().unwrap() == Some(wanted)), "{read:?}");
             // SAFETY: a string.
             let by_path = libcap.take(unsafe { (libcap.get_file)(text(&ours).as_ptr()) });
             // SAFETY: an open file.
             let by_file = libcap.take(unsafe { (libcap.get_fd)(our_file.as_raw_fd()) });
             // libcap shows the flag for what is permitted or inheritable.
-            let expected = Some((Capabilities::from(wanted), owner));
+            let expected = Some((CapabilitySets::from(wanted), owner));
             assert_eq!((by_path, by_file), (expected, expected), "round {round}: {wanted}");
             set += 1;
         }
         assert!(set > 50 && refused > 10, "{set} {refused}");
         file::remove(&ours).unwrap();
-        file::remove_of(&their_file).unwrap();
+        file::remove_fd(&their_file).unwrap();
         file::remove(&ours).unwrap();
         assert!(attribute(&ours).is_none() && attribute(&theirs).is_none());
         assert_eq!(file::get(&ours).unwrap(), None);
@@ -250,7 +250,7 @@ fn what_cannot_be() {
             assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         }
         let opened = File::open(&directory).unwrap();
-        assert!(file::set_of(&opened, FileCapabilities::NONE).is_err());
+        assert!(file::set_fd(&opened, FileCapabilities::NONE).is_err());
         assert!(file::get(directory.join("nothing")).is_err());
         assert_eq!(file::get(&link).unwrap(), file::get("/bin/cat").unwrap());
         std::fs::remove_dir_all(directory).unwrap();
@@ -274,18 +274,18 @@ fn bytes_and_texts() {
     assert_eq!(FileCapabilities::from_bytes(&chown(3, &[0, 0, 7])), Ok(three));
     assert_eq!((one.to_bytes(), three.to_bytes()), (chown(2, &[0, 0]), chown(3, &[0, 0, 7])));
     let bad = |bytes: &[u8]| FileCapabilities::from_bytes(bytes).unwrap_err();
-    assert_eq!(bad(&[]), BadFileCapabilities::Length);
-    assert_eq!(bad(&chown(2, &[0])), BadFileCapabilities::Length);
-    assert_eq!(bad(&chown(2, &[0, 0, 0])), BadFileCapabilities::Length);
-    assert_eq!(bad(&chown(4, &[0, 0])), BadFileCapabilities::Version(4));
-    assert_eq!(bad(&chown(3, &[0, 0, u32::MAX])), BadFileCapabilities::Root);
+    assert_eq!(bad(&[]), ParseFileCapabilitiesError::Length);
+    assert_eq!(bad(&chown(2, &[0])), ParseFileCapabilitiesError::Length);
+    assert_eq!(bad(&chown(2, &[0, 0, 0])), ParseFileCapabilitiesError::Length);
+    assert_eq!(bad(&chown(4, &[0, 0])), ParseFileCapabilitiesError::Version(4));
+    assert_eq!(bad(&chown(3, &[0, 0, u32::MAX])), ParseFileCapabilitiesError::Root);
     assert_eq!("cap_chown=ep".parse(), Ok(one));
     assert_eq!(
         "cap_chown=p cap_kill=ep".parse::<FileCapabilities>(),
-        Err(BadFileCapabilities::PartlyEffective)
+        Err(ParseFileCapabilitiesError::PartlyEffective)
     );
     assert!(matches!(
         "cap_nothing=p".parse::<FileCapabilities>(),
-        Err(BadFileCapabilities::Text(_))
+        Err(ParseFileCapabilitiesError::Text(_))
     ));
 }

@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use libpsx::Sensitivity;
-use libpsx::process::{Capabilities, capset, keepcaps, securebits, setfsuid, setresuid};
+use libpsx::process::{CapabilitySets, capset, set_keepcaps, set_securebits, setfsuid, setresuid};
 use privileges::{Capability, CapabilitySet, Error, Mode, Privileges, Problem, Securebits, Uid};
 use support::{
     Asked, all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc, sleepers,
@@ -135,18 +135,18 @@ fn the_file_system_s_user_comes_along() {
     isolated_as_root("the_file_system_s_user_comes_along", WATCHDOG, || {
         sleepers(2);
         let user = Uid::new(1234).unwrap();
-        keepcaps(true).perform().unwrap();
-        setresuid(user, user, user).perform().unwrap();
-        let few = CapabilitySet::of(&[Capability::SETUID, Capability::SETGID]);
-        let sets = Capabilities { effective: few, permitted: few, ..Capabilities::NONE };
-        capset(sets).perform().unwrap();
-        setfsuid(Uid::ROOT).perform().unwrap();
-        capset(Capabilities::NONE).perform().unwrap();
+        set_keepcaps(true).execute().unwrap();
+        setresuid(user, user, user).execute().unwrap();
+        let few = CapabilitySet::from_slice(&[Capability::SETUID, Capability::SETGID]);
+        let sets = CapabilitySets { effective: few, permitted: few, ..CapabilitySets::EMPTY };
+        capset(sets).execute().unwrap();
+        setfsuid(Uid::ROOT).execute().unwrap();
+        capset(CapabilitySets::EMPTY).execute().unwrap();
         all_have("Uid", "1234\t1234\t1234\t0");
         let gid = 0;
         let groups = support::own_groups();
         let groups =
-            privileges::Groups::These(groups.into_iter().map(privileges::Id::from).collect());
+            privileges::Groups::Explicit(groups.into_iter().map(privileges::Id::from).collect());
         let wish = Privileges::new().user(1234).group(gid).groups(groups);
         wish.plan().unwrap().apply().unwrap();
         all_have("Uid", "1234\t1234\t1234\t1234");
@@ -159,10 +159,10 @@ fn one_of_several_users_without_a_capability() {
     isolated_as_root("one_of_several_users_without_a_capability", WATCHDOG, || {
         sleepers(2);
         let (owner, starter) = (Uid::new(1001).unwrap(), Uid::new(1000).unwrap());
-        setresuid(starter, owner, owner).perform().unwrap();
+        setresuid(starter, owner, owner).execute().unwrap();
         let groups = support::own_groups();
         let groups =
-            privileges::Groups::These(groups.into_iter().map(privileges::Id::from).collect());
+            privileges::Groups::Explicit(groups.into_iter().map(privileges::Id::from).collect());
         let wish = Privileges::new().user(1000).group(0).groups(groups);
         wish.plan().unwrap().apply().unwrap();
         all_have("Uid", "1000\t1000\t1000\t1000");
@@ -175,7 +175,7 @@ fn no_attempt_under_an_earlier_filter() {
     isolated_as_root("no_attempt_under_an_earlier_filter", WATCHDOG, || {
         sleepers(1);
         let wish = || {
-            let groups = privileges::Groups::These(vec![]);
+            let groups = privileges::Groups::Explicit(vec![]);
             Privileges::new().user(1234).group(1234).groups(groups)
         };
         wish().plan().unwrap().apply().unwrap();
@@ -198,11 +198,11 @@ fn locked_keepcaps_stay() {
     isolated_as_root("locked_keepcaps_stay", WATCHDOG, || {
         sleepers(1);
         let bits = Securebits::KEEP_CAPS | Securebits::KEEP_CAPS_LOCKED;
-        securebits(bits).perform().unwrap();
+        set_securebits(bits).execute().unwrap();
         let kept = Capability::CHOWN;
         Privileges::new().user("nobody").keep(kept).plan().unwrap().apply().unwrap();
         all_have("CapEff", "0000000000000001");
-        assert_eq!(Securebits::of_this_thread().unwrap(), bits);
+        assert_eq!(Securebits::current().unwrap(), bits);
     });
 }
 
@@ -210,7 +210,7 @@ fn locked_keepcaps_stay() {
 #[test]
 fn inheritable_beyond_the_bounding_set() {
     isolated_as_root("inheritable_beyond_the_bounding_set", WATCHDOG, || {
-        libpsx::process::bounding_drop(Capability::KILL).perform().unwrap();
+        libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
         let wish = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
         let Err(Error::Plan(problems)) = wish.plan() else { panic!("Ok") };
         let kill = CapabilitySet::from(Capability::KILL);
@@ -225,8 +225,8 @@ fn filters_that_are_none() {
             let program = vec![allow_all()[0].clone(); length];
             let wish = rooted().seccomp(&program);
             let Err(Error::Plan(problems)) = wish.plan() else { panic!("Ok") };
-            let wanted = privileges::bpf::BadProgram::Length(length);
-            assert!(matches!(problems[..], [Problem::BadFilter(found)] if found == wanted));
+            let wanted = privileges::bpf::InvalidProgram::Length(length);
+            assert!(matches!(problems[..], [Problem::InvalidFilter(found)] if found == wanted));
         }
     });
 }
@@ -236,7 +236,7 @@ fn hybrid_leaves_the_ambient_set() {
     isolated_as_root("hybrid_leaves_the_ambient_set", WATCHDOG, || {
         sleepers(1);
         let chown = CapabilitySet::from(Capability::CHOWN);
-        let all = Capabilities::of_this_thread().unwrap();
+        let all = CapabilitySets::current().unwrap();
         rooted().keep(all.permitted).ambient(chown).plan().unwrap().apply().unwrap();
         rooted().mode(Mode::Hybrid).plan().unwrap().apply().unwrap();
         all_have("CapAmb", "0000000000000001");
@@ -251,13 +251,13 @@ fn what_was_not_asked_is_not_told() {
     isolated_as_root("what_was_not_asked_is_not_told", WATCHDOG, || {
         let _asked = Asked::new(1);
         with_less();
-        let all = Capabilities::of_this_thread().unwrap();
-        let first = capset(Capabilities { effective: all.permitted, ..all });
-        let transaction = libpsx::Transaction::new().with(first).ask(0);
-        let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
+        let all = CapabilitySets::current().unwrap();
+        let first = capset(CapabilitySets { effective: all.permitted, ..all });
+        let transaction = libpsx::Transaction::new().with(first).query_identities(0);
+        let report = transaction.sensitivity(Sensitivity::Ignore).execute_with_report().unwrap();
         let differs = report.results().iter().find(|one| one.call() == 0).unwrap().tid();
         let one = report.identities().find(|one| one.tid() == differs).unwrap();
-        assert!(one.user().is_none() && one.group().is_none() && one.groups().is_none());
+        assert!(one.uids().is_none() && one.gids().is_none() && one.groups().is_none());
         assert!(one.capabilities().is_none() && one.securebits().is_none());
         assert!(one.bounding().is_none() && one.ambient().is_none());
     });

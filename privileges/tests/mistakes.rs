@@ -40,15 +40,17 @@ fn what_stays_has_to_be_said() {
     isolated_as_root("what_stays_has_to_be_said", WATCHDOG, || {
         sleepers(1);
         let groups = [27, 42].map(|raw| Gid::new(raw).unwrap());
-        setgroups(&groups).perform().unwrap();
+        setgroups(&groups).execute().unwrap();
         let found = problems(Privileges::new().no_new_privs().plan());
         assert!(
-            matches!(&found[..], [Problem::StaysRoot, Problem::KeepsGroups(groups)] if groups == &[27, 42])
+            matches!(&found[..], [Problem::RootNotDropped, Problem::GroupsNotDropped(groups)] if groups == &[27, 42])
         );
-        only(Privileges::new().stay_root().plan(), |one| matches!(one, Problem::KeepsGroups(_)));
-        only(Privileges::new().keep_groups().plan(), |one| matches!(one, Problem::StaysRoot));
-        only(Privileges::new().groups(Groups::OfUser).stay_root().plan(), |one| {
-            matches!(one, Problem::KeepsGroups(_))
+        only(Privileges::new().stay_root().plan(), |one| {
+            matches!(one, Problem::GroupsNotDropped(_))
+        });
+        only(Privileges::new().keep_groups().plan(), |one| matches!(one, Problem::RootNotDropped));
+        only(Privileges::new().groups(Groups::FromUser).stay_root().plan(), |one| {
+            matches!(one, Problem::GroupsNotDropped(_))
         });
 
         let plan = rooted().plan().unwrap();
@@ -69,7 +71,7 @@ fn what_stays_has_to_be_said() {
         });
 
         // A group that is the group id as well gives nothing more.
-        setgroups(&[Gid::ROOT]).perform().unwrap();
+        setgroups(&[Gid::ROOT]).execute().unwrap();
         let _ = Privileges::new().stay_root().plan().unwrap();
     });
 }
@@ -135,11 +137,11 @@ fn settings_add_up_or_contradict() {
         let (a, b) = (Capability::CHOWN, Capability::KILL);
         support::forked(|| {
             rooted().keep(a).keep(b).keep([b]).clone().plan().unwrap().apply().unwrap();
-            all_have("CapPrm", &format!("{:016x}", CapabilitySet::of(&[a, b]).bits()));
+            all_have("CapPrm", &format!("{:016x}", CapabilitySet::from_slice(&[a, b]).bits()));
         });
 
         let iab: Iab = "cap_chown".parse().unwrap();
-        let two = |one: &Problem, names: [&str; 2]| matches!(one, Problem::TwoSettings(first, second) if [*first, *second] == names);
+        let two = |one: &Problem, names: [&str; 2]| matches!(one, Problem::ConflictingSettings(first, second) if [*first, *second] == names);
         only(rooted().iab(iab).bounding(a).plan(), |one| two(one, ["iab", "bounding"]));
         only(rooted().bounding(a).iab(iab).plan(), |one| two(one, ["iab", "bounding"]));
         only(rooted().iab(iab).inheritable(a).plan(), |one| two(one, ["iab", "inheritable"]));
@@ -167,10 +169,12 @@ fn names_of_all_kinds() {
             });
         }
         only(Privileges::new().user("4294967295").group(1).groups(Groups::NONE).plan(), |one| {
-            matches!(one, Problem::NoId(u32::MAX))
+            matches!(one, Problem::InvalidId(u32::MAX))
         });
-        only(Privileges::new().user("99999999999").plan(), |one| matches!(one, Problem::NoUser(_)));
-        only(Privileges::new().user("").plan(), |one| matches!(one, Problem::NoUser(_)));
+        only(Privileges::new().user("99999999999").plan(), |one| {
+            matches!(one, Problem::UserNotFound(_))
+        });
+        only(Privileges::new().user("").plan(), |one| matches!(one, Problem::UserNotFound(_)));
     });
 }
 
@@ -221,7 +225,7 @@ fn a_deadline() {
         let wish = Privileges::new().stay_root().keep_groups().deadline(Duration::from_millis(100));
         let wish = wish.no_new_privs().report_failure();
         let error = wish.plan().unwrap().apply().unwrap_err();
-        assert!(matches!(error, Error::Unchanged(libpsx::Error::Unreachable(_))), "{error:?}");
+        assert!(matches!(error, Error::NotApplied(libpsx::Error::Unreachable(_))), "{error:?}");
         // Without it, it takes 10 seconds.
         assert!(begun.elapsed() < Duration::from_secs(8));
     });
@@ -270,7 +274,7 @@ fn filters_that_deny_what_comes_next() {
                 continue;
             }
             only(wish.plan(), |problem| match problem {
-                Problem::FilterDenies(calls) => calls.iter().all(|one| one.starts_with(name)),
+                Problem::FilterDeniesCalls(calls) => calls.iter().all(|one| one.starts_with(name)),
                 _ => false,
             });
         }
@@ -315,7 +319,7 @@ fn a_filter_that_allows_what_is_needed() {
                 let denied = plan.to_string().contains("/proc is not read");
                 let applied = plan.apply().unwrap();
                 let seen = if outside { 3 } else { 0 };
-                assert_eq!((applied.threads, applied.seen, denied), (3, seen, !outside));
+                assert_eq!((applied.threads, applied.verified, denied), (3, seen, !outside));
             });
         }
     });

@@ -9,7 +9,7 @@ use std::fs::{File, read_link};
 use std::process::Command;
 use std::time::Duration;
 
-use privileges::{Error, IoPriority, Namespace, Privileges, Problem, SchedAttr, Scheduler};
+use privileges::{Error, IoPriority, Namespace, Privileges, Problem, SchedAttr, SchedPolicy};
 use support::{filter, isolated_as_root, prepared, proc, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ fn all_threads_in_the_same_new_namespaces() {
         );
         let applied = plan.apply().unwrap();
         let threads = proc::tids().len();
-        assert_eq!((applied.threads, applied.seen), (threads, threads));
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
         let after = ["net", "uts", "ipc"].map(namespaces);
         assert!(after.iter().all(|kind| kind.len() == 1), "{after:?}");
         assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2]);
@@ -114,8 +114,8 @@ fn a_process_that_stays_behind() {
         let plan = nobody().join_namespace(Namespace::Network, other).report_failure();
         let plan = plan.plan().unwrap();
         let pretend = support_program();
-        let how = libpsx::process::Synchronisation::Broadcast;
-        libpsx::process::seccomp(&pretend, how, Default::default()).perform().unwrap();
+        let how = libpsx::process::Synchronization::Broadcast;
+        libpsx::process::seccomp(&pretend, how, Default::default()).execute().unwrap();
         match plan.apply() {
             Err(Error::NotDropped(wrong)) => {
                 assert!(wrong.iter().any(|one| one.what == "ns/net" && one.tid == 0), "{wrong:?}");
@@ -141,7 +141,7 @@ fn scheduling_of_all_threads() {
     isolated_as_root("scheduling_of_all_threads", WATCHDOG, || {
         sleepers(3);
         let plan = nobody()
-            .scheduling(SchedAttr::new(Scheduler::Batch(5)))
+            .scheduling(SchedAttr::new(SchedPolicy::Batch(5)))
             .io_priority(IoPriority::Idle)
             .cpus([0])
             .timer_slack(Duration::from_millis(3))
@@ -205,12 +205,14 @@ fn mistakes() {
         let net = || File::open("/proc/self/ns/net").unwrap();
         let twice = |settings: Privileges, first, second| match settings.plan() {
             Err(Error::Plan(problems)) => {
-                let [Problem::TwoSettings(a, b)] = problems[..] else { panic!("{problems:?}") };
+                let [Problem::ConflictingSettings(a, b)] = problems[..] else {
+                    panic!("{problems:?}")
+                };
                 assert_eq!((a, b), (first, second));
             }
             other => panic!("{other:?}"),
         };
-        let attributes = SchedAttr::new(Scheduler::Idle);
+        let attributes = SchedAttr::new(SchedPolicy::Idle);
         twice(nobody().scheduling(attributes).nice(1), "scheduling", "nice");
         let both =
             nobody().new_namespace(Namespace::Network).join_namespace(Namespace::Network, net());
@@ -234,7 +236,10 @@ fn mistakes() {
             Err(Error::Plan(problems)) => assert!(
                 matches!(
                     problems[..],
-                    [Problem::Needs { capability: privileges::Capability::SYS_ADMIN, .. }]
+                    [Problem::MissingCapability {
+                        capability: privileges::Capability::SYS_ADMIN,
+                        ..
+                    }]
                 ),
                 "{problems:?}"
             ),

@@ -5,21 +5,21 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use crate::errno::Errno;
-use crate::error::{CallFailure, Refusal};
+use crate::error::{CallFailure, RefusalReason};
 use crate::sys;
 use crate::sys::arch;
 use crate::sys::names;
 
 /// What counts as the same result in another thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Agreement {
+pub enum ResultCheck {
     /// The value that the caller got.
     #[default]
     SameResult,
     /// Any value that is not an error: for calls that return an old value, or a new id.
     AnySuccess,
     /// Any value, errors included.
-    Anything,
+    AnyResult,
 }
 
 /// A call, and its result in the calling thread, once that thread has made it.
@@ -34,7 +34,7 @@ pub(crate) struct Call {
     pub(crate) asks: bool,
     /// What the threads must share with the caller, so that the call means the same in each.
     pub(crate) shares: Shares,
-    pub(crate) agreement: Agreement,
+    pub(crate) result_check: ResultCheck,
     pub(crate) expected: isize,
 }
 
@@ -56,8 +56,8 @@ impl Shares {
 
 impl Call {
     pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
-        let (shares, agreement) = (Shares::NOTHING, Agreement::SameResult);
-        Self { nr, args, own: 0, asks: false, shares, agreement, expected: 0 }
+        let (shares, result_check) = (Shares::NOTHING, ResultCheck::SameResult);
+        Self { nr, args, own: 0, asks: false, shares, result_check, expected: 0 }
     }
 
     /// Returns the arguments for a thread whose place for answers is at `place`.
@@ -83,10 +83,10 @@ impl Call {
 
     /// Returns whether a thread's result agrees with the caller's.
     pub(crate) fn agrees(&self, result: isize) -> bool {
-        match self.agreement {
-            Agreement::SameResult => result == self.expected,
-            Agreement::AnySuccess => Errno::check(result).is_ok(),
-            Agreement::Anything => true,
+        match self.result_check {
+            ResultCheck::SameResult => result == self.expected,
+            ResultCheck::AnySuccess => Errno::check(result).is_ok(),
+            ResultCheck::AnyResult => true,
         }
     }
 
@@ -134,7 +134,7 @@ impl Call {
             Err(_) if self.asks => Ok(0),
             // "a thread ID ... that caused the synchronization failure", seccomp(2).
             Ok(tid) if tid != 0 && self.tells_offender() => {
-                Err(CallFailure::OutOfSync { tid: tid as i32 })
+                Err(CallFailure::TsyncConflict { tid: tid as i32 })
             }
             other => other.map_err(CallFailure::Errno),
         }
@@ -142,12 +142,14 @@ impl Call {
 
     /// Returns why the call is refused in a process of several threads, though a single thread may
     /// make it. Runs before any thread is stopped.
-    pub(crate) fn refusal_in_company(&self) -> Option<Refusal> {
+    pub(crate) fn refusal_in_company(&self) -> Option<RefusalReason> {
         let [first, second, ..] = self.args;
         match self.number() {
-            k::__NR_unshare if first as u32 & NAMESPACES != 0 => Some(Refusal::Namespaces),
+            k::__NR_unshare if first as u32 & NAMESPACES != 0 => {
+                Some(RefusalReason::CreatesNamespace)
+            }
             k::__NR_setns if joins_pid_namespace(first as i32, second as u32) => {
-                Some(Refusal::PidNamespace)
+                Some(RefusalReason::JoinsPidNamespace)
             }
             _ => None,
         }
@@ -164,40 +166,60 @@ impl Call {
     }
 
     /// Returns why the call is refused, if it is refused in every process.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<RefusalReason> {
         let [first, second, third, fourth, fifth, sixth] = self.args;
         if self.nr as u32 & arch::X32_BIT != 0 && (512..=547).contains(&self.number()) {
             // x32's own variants: among them execve, rt_sigaction, rt_sigreturn, sigaltstack.
-            return Some(Refusal::LeavesHandler);
+            return Some(RefusalReason::LeavesHandler);
         }
         Some(match self.number() {
-            k::__NR_fork | k::__NR_vfork | k::__NR_clone | k::__NR_clone3 => Refusal::Forks,
-            k::__NR_execve | k::__NR_execveat | k::__NR_exit | k::__NR_exit_group => Refusal::Ends,
-            k::__NR_rt_sigreturn | k::__NR_restart_syscall => Refusal::LeavesHandler,
+            k::__NR_fork | k::__NR_vfork | k::__NR_clone | k::__NR_clone3 => {
+                RefusalReason::CreatesTask
+            }
+            k::__NR_execve | k::__NR_execveat | k::__NR_exit | k::__NR_exit_group => {
+                RefusalReason::EndsThread
+            }
+            k::__NR_rt_sigreturn | k::__NR_restart_syscall => RefusalReason::LeavesHandler,
             // Outside the kernel's own code uretprobe raises SIGILL, and uprobe fails.
-            k::__NR_uretprobe | NR_UPROBE => Refusal::LeavesHandler,
-            k::__NR_rt_sigprocmask | k::__NR_sigaltstack => Refusal::Signals,
-            k::__NR_rt_sigaction if first as i32 == sys::SIGNAL => Refusal::Signals,
+            k::__NR_uretprobe | NR_UPROBE => RefusalReason::LeavesHandler,
+            k::__NR_rt_sigprocmask | k::__NR_sigaltstack => RefusalReason::ChangesSignalState,
+            k::__NR_rt_sigaction if first as i32 == sys::SIGNAL => {
+                RefusalReason::ChangesSignalState
+            }
             // With a mask of its own such a call lets handlers run in a held thread, ours among them.
-            k::__NR_ppoll if fourth != 0 => Refusal::Signals,
+            k::__NR_ppoll if fourth != 0 => RefusalReason::ChangesSignalState,
             k::__NR_epoll_pwait | k::__NR_epoll_pwait2 | k::__NR_io_uring_enter if fifth != 0 => {
-                Refusal::Signals
+                RefusalReason::ChangesSignalState
             }
-            k::__NR_pselect6 | k::__NR_io_pgetevents if sixth != 0 => Refusal::Signals,
-            k::__NR_rt_sigsuspend | k::__NR_pause => Refusal::Blocks,
-            k::__NR_rt_sigtimedwait if third == 0 => Refusal::Blocks,
+            k::__NR_pselect6 | k::__NR_io_pgetevents if sixth != 0 => {
+                RefusalReason::ChangesSignalState
+            }
+            k::__NR_rt_sigsuspend | k::__NR_pause => RefusalReason::WaitsForSignal,
+            k::__NR_rt_sigtimedwait if third == 0 => RefusalReason::WaitsForSignal,
             // Without descriptors and without a timeout these wait for a signal, as pause(2) does.
-            k::__NR_poll if second as u32 == 0 && (third as i32) < 0 => Refusal::Blocks,
-            k::__NR_ppoll if second as u32 == 0 && third == 0 => Refusal::Blocks,
-            k::__NR_select | k::__NR_pselect6 if first as i32 == 0 && fifth == 0 => Refusal::Blocks,
-            k::__NR_set_tid_address | k::__NR_set_robust_list | k::__NR_rseq => {
-                Refusal::ThreadState
+            k::__NR_poll if second as u32 == 0 && (third as i32) < 0 => {
+                RefusalReason::WaitsForSignal
             }
-            k::__NR_arch_prctl if replaces_thread_state(first as u32) => Refusal::ThreadState,
-            k::__NR_seccomp if first as u32 == SECCOMP_SET_MODE_STRICT => Refusal::Forbids,
+            k::__NR_ppoll if second as u32 == 0 && third == 0 => RefusalReason::WaitsForSignal,
+            k::__NR_select | k::__NR_pselect6 if first as i32 == 0 && fifth == 0 => {
+                RefusalReason::WaitsForSignal
+            }
+            k::__NR_set_tid_address | k::__NR_set_robust_list | k::__NR_rseq => {
+                RefusalReason::ReplacesThreadState
+            }
+            k::__NR_arch_prctl if replaces_thread_state(first as u32) => {
+                RefusalReason::ReplacesThreadState
+            }
+            k::__NR_seccomp if first as u32 == SECCOMP_SET_MODE_STRICT => {
+                RefusalReason::ForbidsCalls
+            }
             k::__NR_prctl => match first as u32 {
-                p::PR_SET_SECCOMP if second as u32 == SECCOMP_MODE_STRICT => Refusal::Forbids,
-                p::PR_SET_SYSCALL_USER_DISPATCH if second as u32 != 0 => Refusal::Forbids,
+                p::PR_SET_SECCOMP if second as u32 == SECCOMP_MODE_STRICT => {
+                    RefusalReason::ForbidsCalls
+                }
+                p::PR_SET_SYSCALL_USER_DISPATCH if second as u32 != 0 => {
+                    RefusalReason::ForbidsCalls
+                }
                 _ => return None,
             },
             _ => return None,

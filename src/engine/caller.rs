@@ -19,8 +19,10 @@ use super::rendezvous::{NOT_BEGUN, Phase};
 use super::shared::{Plan, Shared};
 use super::{Settings, unreachable};
 use crate::errno::Errno;
-use crate::error::{CallFailure, Error, Need, Partial, Resource, TransactionError};
-use crate::report::{Exempt, ExemptReason, Outcome, Report, ThreadResult};
+use crate::error::{
+    CallFailure, Error, PartialFailure, Requirement, SharedResource, TransactionError,
+};
+use crate::report::{CallOutcome, Report, SkipReason, SkippedTask, ThreadResult};
 use crate::sys::proc::Tasks;
 use crate::sys::sync;
 use crate::sys::{self, Mask, SIGNAL, bit, futex, signal};
@@ -57,12 +59,12 @@ pub(super) fn act(
 /// Call number `index` has failed. Every thread has performed those before it, or will.
 fn failed(call: &Call, index: usize, why: CallFailure, settings: &Settings) -> TransactionError {
     if index == 0 {
-        return TransactionError::Unchanged(why.into());
+        return TransactionError::NothingChanged(why.into());
     }
     if settings.whole_or_dead {
         divergence::lost_at(call, index);
     }
-    TransactionError::Partial(Partial { index, name: call.name(), why })
+    TransactionError::Partial(PartialFailure { index, name: call.name(), why })
 }
 
 /// A stop in the making.
@@ -74,6 +76,8 @@ pub(super) struct Stop<'a> {
     settings: &'a Settings,
     until: Duration,
     rounds: u32,
+    /// The epoch of the latest round.
+    epoch: u32,
     /// Rounds left after the deadline, as long as there is no thread to name.
     grace: u32,
     longest: Duration,
@@ -103,6 +107,7 @@ impl<'a> Stop<'a> {
             settings,
             until,
             rounds: 0,
+            epoch: 0,
             grace: GRACE,
             longest: Duration::ZERO,
             wanted: 0,
@@ -131,6 +136,7 @@ impl<'a> Stop<'a> {
             }
             rendezvous.unlock();
             let _ = sys::set_mask(mask);
+            rendezvous.note_return(self.epoch);
             match result? {
                 Round::Done(value) => return Ok(value),
                 Round::GivenUp { held_for } => {
@@ -145,11 +151,11 @@ impl<'a> Stop<'a> {
 
     /// Which thread this is. Asked after every sleep with open signals: a handler may have forked meanwhile.
     fn identify(&mut self) -> Result<(), Error> {
-        let refused = |errno| Error::Environment { need: Need::ThreadId, errno };
+        let refused = |errno| Error::Environment { requirement: Requirement::ThreadId, errno };
         self.pid = sys::process_id().map_err(refused)?;
         self.tid = sys::thread_id().map_err(refused)?;
-        let (need, errno) = (Need::OwnMemory, Errno::PERM);
-        self.shared.claim(self.pid).then_some(()).ok_or(Error::Environment { need, errno })
+        let (requirement, errno) = (Requirement::ExclusiveMemory, Errno::PERM);
+        self.shared.claim(self.pid).then_some(()).ok_or(Error::Environment { requirement, errno })
     }
 
     /// Whether this thread is held, and a handler of SIGSYS has interrupted it: the owner of the lock waits for it.
@@ -162,7 +168,8 @@ impl<'a> Stop<'a> {
     /// Takes the lock, with all signals blocked from then on but SIGSYS, which stays as the interrupted code has it,
     /// for programs that emulate system calls. Returns the mask from before.
     fn lock(&mut self) -> Result<Mask, Error> {
-        let environment = |errno| Error::Environment { need: Need::Mask, errno };
+        let environment =
+            |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
         let mask = sys::block_all_but_sigsys().map_err(environment)?;
         let locked = self.take_turn(mask);
         if locked.is_err() {
@@ -218,7 +225,7 @@ impl<'a> Stop<'a> {
     }
 
     fn clock(&self) -> Result<Duration, Error> {
-        sys::clock().map_err(|errno| Error::Environment { need: Need::Clock, errno })
+        sys::clock().map_err(|errno| Error::Environment { requirement: Requirement::Clock, errno })
     }
 
     /// One attempt, from opening to release, under the lock.
@@ -228,7 +235,7 @@ impl<'a> Stop<'a> {
         report: Option<&mut Report>,
     ) -> Result<Round, TransactionError> {
         let shared = self.shared;
-        let memory = |errno| Error::Environment { need: Need::Memory, errno };
+        let memory = |errno| Error::Environment { requirement: Requirement::Memory, errno };
         shared.prepare();
         self.make_reachable()?;
         let mut tasks = Tasks::open(self.pid, self.tid);
@@ -257,6 +264,7 @@ impl<'a> Stop<'a> {
         let opened = self.clock()?;
         let gathered = gather.run(guess);
         let epoch = gather.epoch();
+        self.epoch = epoch;
         let queue_full = gather.queue_is_full();
         if !tasks.is_readable() {
             // The next call finds them again without asking for every tid.
@@ -281,9 +289,11 @@ impl<'a> Stop<'a> {
             }
             Ok(Gathered::GivenUp) => (self.let_go(epoch, opened), None),
             Ok(Gathered::Refused(errno)) => {
-                let need = if errno == Errno::AGAIN { None } else { Some(Need::Signal) };
-                let error =
-                    need.map_or(Error::SignalQueueFull, |need| Error::Environment { need, errno });
+                let requirement =
+                    if errno == Errno::AGAIN { None } else { Some(Requirement::SendSignal) };
+                let error = requirement.map_or(Error::SignalQueueFull, |requirement| {
+                    Error::Environment { requirement, errno }
+                });
                 (self.let_go(epoch, opened), Some(error))
             }
             Err(errno) => (self.let_go(epoch, opened), Some(self.cannot_list(errno))),
@@ -329,10 +339,12 @@ impl<'a> Stop<'a> {
             let wrong = |shared: Result<bool, Errno>, resource| match shared {
                 Ok(true) => None,
                 Ok(false) => Some(Error::NotShared { tid, resource }),
-                Err(errno) => Some(Error::Environment { need: Need::Sharing, errno }),
+                Err(errno) => {
+                    Some(Error::Environment { requirement: Requirement::SharingCheck, errno })
+                }
             };
-            let of_files = || wrong(tasks.shares_files(tid), Resource::Descriptors);
-            let of_fs = || wrong(tasks.shares_fs(tid), Resource::Directories);
+            let of_files = || wrong(tasks.shares_files(tid), SharedResource::Descriptors);
+            let of_fs = || wrong(tasks.shares_fs(tid), SharedResource::Directories);
             files.then(of_files).flatten().or_else(|| fs.then(of_fs).flatten())
         })
     }
@@ -344,7 +356,7 @@ impl<'a> Stop<'a> {
         match errno {
             // The time was over in the middle of a list.
             Errno::TIMEDOUT => Error::Unreachable(unreachable::unknown(self.settings.deadline)),
-            errno => Error::Environment { need: Need::Threads, errno },
+            errno => Error::Environment { requirement: Requirement::ThreadList, errno },
         }
     }
 
@@ -388,7 +400,7 @@ impl<'a> Stop<'a> {
             let end = match &result {
                 Ok(_) => these.end,
                 Err(TransactionError::Partial(partial)) => partial.index,
-                Err(TransactionError::Unchanged(_)) => these.start,
+                Err(TransactionError::NothingChanged(_)) => these.start,
             };
             if !alone && end > these.start {
                 let plan = calls.get(..end).unwrap_or_default();
@@ -396,6 +408,7 @@ impl<'a> Stop<'a> {
                 shared.set_plan(Plan { calls: plan, first: these.start, answers });
                 if published {
                     epoch = self.publish_again();
+                    self.epoch = epoch;
                 } else if !rendezvous.publish(epoch, held) {
                     divergence::lost("a broadcast was ended behind its caller's back");
                 }
@@ -426,10 +439,10 @@ impl<'a> Stop<'a> {
         if let (Some(report), Some(rooms)) = (report, rooms) {
             report.value = value;
             report.results = rooms.results;
-            report.exempt = rooms.exempt;
+            report.skipped = rooms.exempt;
             report.divergent = divergent;
-            report.rounds = self.rounds;
-            report.longest_freeze = self.longest;
+            report.attempts = self.rounds;
+            report.max_pause = self.longest;
             report.answers = rooms.answers;
         }
         Ok(Round::Done(value))
@@ -463,8 +476,10 @@ impl<'a> Stop<'a> {
                 sys::take_own_signal();
             }
         };
-        let chained = signal::ensure::<handler::Engine>(|| shared.is_reached(send))
-            .map_err(|errno| Error::Environment { need: Need::Handler, errno })?;
+        let chained =
+            signal::ensure::<handler::Engine>(|| shared.is_reached(send)).map_err(|errno| {
+                Error::Environment { requirement: Requirement::SignalHandler, errno }
+            })?;
         shared.set_chained(chained);
         Ok(())
     }
@@ -509,7 +524,7 @@ fn segments(calls: &[Call]) -> impl Iterator<Item = Segment> + use<> {
 struct Rooms {
     capacity: usize,
     results: Records<ThreadResult>,
-    exempt: Records<Exempt>,
+    exempt: Records<SkippedTask>,
     answers: Answers,
 }
 
@@ -528,16 +543,16 @@ impl Rooms {
         for entry in shared.threads.iter().filter(|entry| entry.tid() != 0) {
             let (tid, mark) = (entry.tid() as i32, entry.mark());
             if let Mark::Exempt(_) = mark {
-                self.exempt.push(Exempt { tid, reason: ExemptReason::of(entry.value()) });
+                self.exempt.push(SkippedTask { tid, reason: SkipReason::of(entry.value()) });
                 continue;
             }
             let Some((call, _)) = call_of(mark) else { continue };
             let outcome = match mark {
-                Mark::Died(_) => Outcome::Died,
-                Mark::Left(_) => Outcome::Left,
+                Mark::Died(_) => CallOutcome::Died,
+                Mark::Left(_) => CallOutcome::Siglongjmp,
                 _ => match Errno::check(entry.value() as isize) {
-                    Ok(value) => Outcome::Returned(value),
-                    Err(errno) => Outcome::Failed(errno),
+                    Ok(value) => CallOutcome::Returned(value),
+                    Err(errno) => CallOutcome::Failed(errno),
                 },
             };
             self.results.push(ThreadResult { tid, call, outcome });

@@ -136,6 +136,7 @@ impl<'a> Gather<'a> {
             if self.no_room {
                 return Ok(Gathered::NoRoom);
             }
+            rendezvous.wake_leavers();
             let now_held = rendezvous.await_arrivals(due, SLICE);
             let pass = if self.prove() {
                 Pass { proof: true, ..Pass::default() }
@@ -370,7 +371,7 @@ impl<'a> Gather<'a> {
             let entry = shared.threads.find(id).filter(|e| e.mark() == Mark::exempt(epoch));
             if let (Some(entry), Look::Exempt { reason, start }) = (entry, tasks.look(task)) {
                 let now = reason.with_start(start);
-                let is_same = crate::report::ExemptReason::is_same_task(entry.value(), now);
+                let is_same = crate::report::SkipReason::is_same_task(entry.value(), now);
                 same = same.saturating_add(usize::from(is_same));
             }
             Ok(())

@@ -65,7 +65,7 @@ fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
 
 /// `Entry::value` of a thread whose filter refuses gettid(2). An errno is below 4096.
 pub(super) fn refused(errno: Errno) -> usize {
-    REFUSED | errno.raw() as usize
+    REFUSED | errno.raw_os_error() as usize
 }
 
 const REFUSED: usize = 1 << 16;

@@ -90,7 +90,7 @@ use call::Call;
 use divergence::Sensitivity;
 use shared::Shared;
 
-use crate::error::{Error, Need, Refusal, TransactionError};
+use crate::error::{Error, RefusalReason, Requirement, TransactionError};
 use crate::report::Report;
 use crate::sys;
 use crate::sys::proc::Tasks;
@@ -127,7 +127,7 @@ pub(crate) unsafe fn perform(
     }
     if alone() {
         // A handler that runs between two calls could leave a child, or a thread, in the state between them.
-        let blocked = |errno| Error::Environment { need: Need::Mask, errno };
+        let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
         let mask = sys::block_all_but_sigsys().map_err(blocked)?;
         // One that ran just before may have made a thread.
         let done = alone().then(|| perform_here(calls, settings, report.as_deref_mut()));
@@ -139,9 +139,9 @@ pub(crate) unsafe fn perform(
     if let Some(why) = calls.iter().find_map(Call::refusal_in_company) {
         return Err(Error::Refused(why).into());
     }
-    let need = |need| move |errno| Error::Environment { need, errno };
-    let shared = Shared::get_or_make().map_err(need(Need::Memory))?;
-    let now = sys::clock().map_err(need(Need::Clock))?;
+    let need = |requirement| move |errno| Error::Environment { requirement, errno };
+    let shared = Shared::get_or_make().map_err(need(Requirement::Memory))?;
+    let now = sys::clock().map_err(need(Requirement::Clock))?;
     caller::Stop::new(shared, settings, sys::sum(now, settings.deadline)).run(calls, report)
 }
 
@@ -151,7 +151,7 @@ fn refuse(calls: &[Call]) -> Result<(), Error> {
     let last = calls.iter().rposition(|call| !call.asks);
     for (index, call) in calls.iter().enumerate() {
         let not_last = call.synchronises() && Some(index) != last;
-        if let Some(why) = call.refusal().or(not_last.then_some(Refusal::NotLast)) {
+        if let Some(why) = call.refusal().or(not_last.then_some(RefusalReason::NotLast)) {
             return Err(Error::Refused(why));
         }
     }
@@ -180,7 +180,7 @@ fn perform_here(
 ) -> Result<usize, TransactionError> {
     let (mut answers, mut place) = (Answers::none(), Place::NONE);
     if report.is_some() && settings.form.calls > 0 {
-        let memory = |errno| Error::Environment { need: Need::Memory, errno };
+        let memory = |errno| Error::Environment { requirement: Requirement::Memory, errno };
         answers = Answers::new(settings.form, 1).map_err(memory)?;
         place = answers.take(sys::gettid());
     }

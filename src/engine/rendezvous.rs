@@ -31,6 +31,7 @@
 //! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
 //! | `last` | the last thread that reports; caller | both | 1 while that thread is awake and will see the release |
+//! | `returned` | caller, as the last thing that it does | threads that leave | the epoch of the last stop whose caller needs its CPU no more |
 //! | `caller` | caller, before the gate opens | watches | the thread whose death ends the stop |
 //! | `lock` | initiators, watches | initiators, watches | the caller's tid, or 0; the top bit: an initiator sleeps |
 //! | `Entry::word` | caller until the signal is sent, then its thread | both | tid and mark |
@@ -56,8 +57,8 @@
 //!    [`HAND_OVER`] more before it leaves. As long as threads sleep there, some thread is on its way out and has not
 //!    done its wakes yet; if that thread is delayed or dies, the waits of the watches expire ([`WATCH`]) and they
 //!    go on. A thread that still sleeps on `exit` blocks our signal, so the next stop cannot count it before it has
-//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it. `open`
-//!    wakes all that still sleep there.
+//!    left; therefore no thread of a later stop can sleep on `exit` and swallow a wake-up that was meant for it.
+//!    `wake_leavers` wakes all that still sleep there, when their signals for the next stop are pending.
 //! 6. *The caller may die.* The first [`WATCHES`] threads that arrive are watches: they sleep with a time limit and
 //!    look whether the caller is alive. If it is dead, one of them takes its lock over and ends the stop in its
 //!    place. Before `publish` nothing has changed in the threads that are released. After it, the watch waits for
@@ -159,6 +160,7 @@ pub(crate) struct Rendezvous {
     pause: AtomicU32,
     awaited: AtomicU32,
     last: AtomicU32,
+    returned: AtomicU32,
     caller: AtomicU32,
     lock: AtomicU32,
 }
@@ -192,6 +194,10 @@ const SPINS: u32 = if cfg!(loom) { 1 } else { 3000 };
 /// needs less. A caller that waits for this CPU gets it only when the thread sleeps.
 const LAST_SPINS: u32 = if cfg!(loom) { 1 } else { 200 };
 
+/// How often a thread that leaves looks whether the caller has returned: for some 15 to 60 us. The caller needs 1 to
+/// 2 us, and 5 to 20 us if it had to wake a thread.
+const RETURN_SPINS: u32 = if cfg!(loom) { 1 } else { 1000 };
+
 /// What both halves use.
 impl Rendezvous {
     #[cfg(loom)]
@@ -205,6 +211,7 @@ impl Rendezvous {
             pause: word(),
             awaited: word(),
             last: word(),
+            returned: word(),
             caller: word(),
             lock: word(),
         }
@@ -296,9 +303,14 @@ impl Rendezvous {
         self.state.swap(State { epoch, phase: Phase::Gathering, count: 0 }.pack(), SeqCst);
         // After the state: a thread that is woken here finds the gather open.
         self.end_pause();
-        // Threads of the last stop that still sleep on their way out cannot take our signal.
-        futex::wake_all(&self.exit);
         epoch
+    }
+
+    /// Wakes the threads of the last stop that still sleep on their way out. They block our signal until they have left.
+    /// To be called after the signals: a thread that has one pending arrives at once. Without one it would run, fall
+    /// asleep elsewhere, and be woken again (a third more time for calls in a row, with 64 sleeping threads).
+    pub(crate) fn wake_leavers(&self) {
+        futex::wake_all(&self.exit);
     }
 
     /// How many threads are held.
@@ -436,6 +448,11 @@ impl Rendezvous {
             word.fetch_add(1, SeqCst);
             futex::wake_all(word);
         }
+    }
+
+    /// The caller has done everything but return: the threads that leave may have its CPU.
+    pub(crate) fn note_return(&self, epoch: u32) {
+        self.returned.store(epoch, SeqCst);
     }
 
     fn close(&self) -> State {
@@ -610,7 +627,7 @@ impl Rendezvous {
             let exit = self.exit.load(SeqCst);
             let state = self.state();
             if state.phase != Phase::Committing {
-                return;
+                return self.let_caller_return(epoch);
             }
             if state.epoch != epoch {
                 if state.epoch != next(epoch) {
@@ -628,6 +645,15 @@ impl Rendezvous {
                 self.watch(thread, true);
             }
         }
+    }
+
+    /// Gives the caller the time that it needs to return, before this thread wakes others: one of them could take the
+    /// caller's CPU for a time slice. (Measured with 8 threads that compute on 2 CPUs: the median of a call is 0.14 ms,
+    /// and 12 ms without.) If the caller waits for the CPU of this very thread, the time is lost, so it is short.
+    fn let_caller_return(&self, epoch: u32) {
+        self.spin(RETURN_SPINS, |state| {
+            state.epoch != epoch || self.returned.load(SeqCst) == epoch
+        });
     }
 
     /// The wait of a watch has expired while a stop is open.

@@ -8,7 +8,7 @@ use super::gather::FORBIDDEN;
 use super::handler::is_refused;
 use super::records::Records;
 use super::shared::Shared;
-use crate::error::{Obstacle, Straggler, Unreachable};
+use crate::error::{UnreachableReason, UnreachableThread, UnreachableThreads};
 use crate::sys::proc::{Living, Look, Tasks};
 
 /// Whether a thread has said itself that it cannot be held: waiting does not change that.
@@ -23,8 +23,8 @@ fn reason(entry: &Entry) -> usize {
 }
 
 /// The threads could not be listed within the deadline, so none can be named.
-pub(super) const fn unknown(deadline: Duration) -> Unreachable {
-    Unreachable { deadline, total: 0, threads: Records::EMPTY }
+pub(super) const fn unknown(deadline: Duration) -> UnreachableThreads {
+    UnreachableThreads { deadline, total: 0, threads: Records::EMPTY }
 }
 
 /// The threads that were not held when the last round ended, and still would not be; none if all of them are gone.
@@ -36,7 +36,7 @@ pub(super) fn name(
     me: i32,
     epoch: u32,
     deadline: Duration,
-) -> Unreachable {
+) -> UnreachableThreads {
     let hindered = |living: &Living, answered: bool| {
         !answered && !living.wants_cpu() && (living.blocks_signal() || living.signal_pending())
     };
@@ -55,7 +55,7 @@ fn name_those(
     epoch: u32,
     deadline: Duration,
     is_meant: impl Fn(&Living, bool) -> bool,
-) -> Unreachable {
+) -> UnreachableThreads {
     let room = shared.threads.iter().filter(|entry| !entry.is_held(epoch)).count();
     let mut threads = Records::with_capacity(room).unwrap_or(Records::EMPTY);
     let mut total = 0usize;
@@ -65,13 +65,13 @@ fn name_those(
             return Ok(());
         }
         let told = match entry.map_or(0, reason) {
-            FORBIDDEN => Some(Obstacle::Forbidden),
-            why if is_refused(why) => Some(Obstacle::Filtered),
+            FORBIDDEN => Some(UnreachableReason::Forbidden),
+            why if is_refused(why) => Some(UnreachableReason::Filtered),
             _ => None,
         };
         let (state, name, obstacle) = match tasks.look(task) {
             Look::Gone | Look::Exempt { .. } => return Ok(()),
-            Look::Unknown => (b'?', [0; 16], told.unwrap_or(Obstacle::Unknown)),
+            Look::Unknown => (b'?', [0; 16], told.unwrap_or(UnreachableReason::Unknown)),
             Look::Living(living) => {
                 // A thread that has taken its signal is in our handler, or was, and blocks the signal there.
                 let answered = !living.signal_pending()
@@ -84,8 +84,8 @@ fn name_those(
             }
         };
         total = total.saturating_add(1);
-        threads.push(Straggler { tid: task.tid, name, state, obstacle });
+        threads.push(UnreachableThread { tid: task.tid, name, state, reason: obstacle });
         Ok(())
     });
-    Unreachable { deadline, total, threads }
+    UnreachableThreads { deadline, total, threads }
 }

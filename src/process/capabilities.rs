@@ -9,7 +9,7 @@ use core::ops::{BitAnd, BitOr, BitOrAssign, BitXor, Sub};
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
-use super::{BadCapabilities, Operation};
+use super::{Operation, ParseCapabilitiesError};
 use crate::errno::Errno;
 use crate::process::operation::{debug_flags, pair};
 use crate::sys;
@@ -125,7 +125,7 @@ impl Capability {
 
     /// The last one that the running kernel knows: what prctl(2), PR_CAPBSET_READ, does not refuse.
     pub fn last() -> Self {
-        let known = |number: &u8| in_bounding_set(Self(*number)).is_some();
+        let known = |number: &u8| capbset_read(Self(*number)).is_some();
         Self((0..64).take_while(known).last().unwrap_or(0))
     }
 }
@@ -139,7 +139,7 @@ impl CapabilitySet {
     pub const EMPTY: Self = Self(0);
 
     /// These.
-    pub const fn of(capabilities: &[Capability]) -> Self {
+    pub const fn from_slice(capabilities: &[Capability]) -> Self {
         let (mut bits, mut rest) = (0, capabilities);
         while let [first, others @ ..] = rest {
             bits |= 1 << first.0;
@@ -169,7 +169,7 @@ impl CapabilitySet {
     }
 
     /// Whether all of `other` are in the set.
-    pub const fn contains_all(self, other: Self) -> bool {
+    pub const fn is_superset(self, other: Self) -> bool {
         other.0 & !self.0 == 0
     }
 
@@ -254,13 +254,13 @@ impl From<Capability> for CapabilitySet {
 
 impl<const N: usize> From<[Capability; N]> for CapabilitySet {
     fn from(capabilities: [Capability; N]) -> Self {
-        Self::of(&capabilities)
+        Self::from_slice(&capabilities)
     }
 }
 
 impl From<&[Capability]> for CapabilitySet {
     fn from(capabilities: &[Capability]) -> Self {
-        Self::of(capabilities)
+        Self::from_slice(capabilities)
     }
 }
 
@@ -284,7 +284,7 @@ impl fmt::Debug for CapabilitySet {
 
 /// The three sets of a thread that capset(2) changes. Its text is that of cap_from_text(3), both ways.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Capabilities {
+pub struct CapabilitySets {
     /// Those that count.
     pub effective: CapabilitySet,
     /// Those that may be made effective.
@@ -293,9 +293,9 @@ pub struct Capabilities {
     pub inheritable: CapabilitySet,
 }
 
-impl Capabilities {
+impl CapabilitySets {
     /// None at all.
-    pub const NONE: Self = Self {
+    pub const EMPTY: Self = Self {
         effective: CapabilitySet::EMPTY,
         permitted: CapabilitySet::EMPTY,
         inheritable: CapabilitySet::EMPTY,
@@ -305,7 +305,7 @@ impl Capabilities {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn of_this_thread() -> Result<Self, Errno> {
+    pub fn current() -> Result<Self, Errno> {
         let mut data = [0; 6];
         sys::capget(VERSION_3, &mut data)?;
         Ok(Self::of_words(data))
@@ -315,10 +315,10 @@ impl Capabilities {
     /// 0 is the calling thread. capget(2), as cap_get_pid(3).
     ///
     /// ```
-    /// use libpsx::process::Capabilities;
+    /// use libpsx::process::CapabilitySets;
     ///
     /// let own = i32::try_from(std::process::id())?;
-    /// println!("{}", Capabilities::of_pid(own)?);
+    /// println!("{}", CapabilitySets::of_pid(own)?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -340,14 +340,14 @@ impl Capabilities {
     /// they are equal. (cap_compare(3) tells which of the three sets are not empty then.)
     ///
     /// ```
-    /// use libpsx::process::{Capabilities, Capability};
+    /// use libpsx::process::{CapabilitySets, Capability};
     ///
-    /// let before: Capabilities = "cap_kill,cap_chown=ep".parse()?;
-    /// let after: Capabilities = "cap_kill=ep".parse()?;
+    /// let before: CapabilitySets = "cap_kill,cap_chown=ep".parse()?;
+    /// let after: CapabilitySets = "cap_kill=ep".parse()?;
     /// let changed = before.compare(after);
     /// assert_eq!(changed.permitted, Capability::CHOWN.into());
     /// assert!(changed.inheritable.is_empty());
-    /// # Ok::<(), libpsx::process::BadCapabilities>(())
+    /// # Ok::<(), libpsx::process::ParseCapabilitiesError>(())
     /// ```
     pub const fn compare(self, other: Self) -> Self {
         Self {
@@ -360,11 +360,11 @@ impl Capabilities {
     /// Returns the external form of cap_copy_ext(3), which does not depend on the machine.
     ///
     /// ```
-    /// use libpsx::process::Capabilities;
+    /// use libpsx::process::CapabilitySets;
     ///
-    /// let sets: Capabilities = "cap_kill=ep".parse()?;
-    /// assert_eq!(Capabilities::from_external(&sets.to_external()), Ok(sets));
-    /// # Ok::<(), libpsx::process::BadCapabilities>(())
+    /// let sets: CapabilitySets = "cap_kill=ep".parse()?;
+    /// assert_eq!(CapabilitySets::from_external(&sets.to_external()), Ok(sets));
+    /// # Ok::<(), libpsx::process::ParseCapabilitiesError>(())
     /// ```
     pub fn to_external(self) -> [u8; EXTERNAL_SIZE] {
         let mut form = [0; EXTERNAL_SIZE];
@@ -379,9 +379,9 @@ impl Capabilities {
     /// for a kernel with fewer or more capabilities.
     ///
     /// # Errors
-    /// [`BadCapabilities::BadExternal`] if it is not that form, if it ends too early, or if it has a capability from 64
+    /// [`ParseCapabilitiesError::InvalidExternal`] if it is not that form, if it ends too early, or if it has a capability from 64
     /// on, for which the sets have no room.
-    pub fn from_external(form: &[u8]) -> Result<Self, BadCapabilities> {
+    pub fn from_external(form: &[u8]) -> Result<Self, ParseCapabilitiesError> {
         let read = || {
             let (&size, body) = form.strip_prefix(&EXTERNAL_MAGIC)?.split_first()?;
             let body = body.get(..usize::from(size).checked_mul(SETS)?)?;
@@ -398,7 +398,7 @@ impl Capabilities {
             let [effective, permitted, inheritable] = sets.map(CapabilitySet);
             Some(Self { effective, permitted, inheritable })
         };
-        read().ok_or(BadCapabilities::BadExternal)
+        read().ok_or(ParseCapabilitiesError::InvalidExternal)
     }
 
     /// `CAP_EFFECTIVE`, `CAP_PERMITTED`, `CAP_INHERITABLE`.
@@ -407,13 +407,13 @@ impl Capabilities {
     }
 }
 
-impl fmt::Debug for Capabilities {
+impl fmt::Debug for CapabilitySets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Capabilities({self})")
+        write!(f, "CapabilitySets({self})")
     }
 }
 
-/// How many bytes [`Capabilities::to_external`] writes: four that mark the form, the size of a set, and the sets byte
+/// How many bytes [`CapabilitySets::to_external`] writes: four that mark the form, the size of a set, and the sets byte
 /// by byte (libcap's cap_extint.c).
 pub const EXTERNAL_SIZE: usize = EXTERNAL_MAGIC.len() + 1 + SETS * BYTES;
 
@@ -429,8 +429,8 @@ pub(super) const VERSION_3: u32 = 0x2008_0522;
 /// that the thread has not, or an inheritable one that neither the bounding set nor it has.
 ///
 /// What the kernel does not know is left out of the sets, as the kernel does.
-pub const fn capset(sets: Capabilities) -> Operation<'static> {
-    let Capabilities { effective: e, permitted: p, inheritable: i } = sets;
+pub const fn capset(sets: CapabilitySets) -> Operation<'static> {
+    let CapabilitySets { effective: e, permitted: p, inheritable: i } = sets;
     // `struct __user_cap_header_struct`, and two of `struct __user_cap_data_struct`.
     let words = [
         pair(VERSION_3, 0),
@@ -451,35 +451,35 @@ const fn prctl(option: u32, args: [usize; 4]) -> Operation<'static> {
 
 /// Takes a capability out of the bounding set, for good. PR_CAPBSET_DROP(2const): EINVAL if the
 /// kernel does not know it, EPERM without CAP_SETPCAP.
-pub const fn bounding_drop(capability: Capability) -> Operation<'static> {
+pub const fn capbset_drop(capability: Capability) -> Operation<'static> {
     prctl(p::PR_CAPBSET_DROP, [capability.0 as usize, 0, 0, 0])
 }
 
 /// Whether it is in the bounding set of the calling thread, PR_CAPBSET_READ(2const). None: the
 /// kernel does not know it.
-pub fn in_bounding_set(capability: Capability) -> Option<bool> {
+pub fn capbset_read(capability: Capability) -> Option<bool> {
     sys::prctl(p::PR_CAPBSET_READ, [capability.0 as usize, 0, 0]).ok().map(|value| value != 0)
 }
 
 /// The bounding set of the calling thread.
 pub fn bounding_set() -> CapabilitySet {
-    (0..64).map(Capability).filter(|&one| in_bounding_set(one) == Some(true)).collect()
+    (0..64).map(Capability).filter(|&one| capbset_read(one) == Some(true)).collect()
 }
 
 /// Puts a capability into the ambient set. PR_CAP_AMBIENT(2const), PR_CAP_AMBIENT_RAISE: EINVAL if
 /// the kernel does not know it; EPERM if it is not both permitted and inheritable, or
 /// [`Securebits::NO_CAP_AMBIENT_RAISE`] is set.
-pub const fn ambient_raise(capability: Capability) -> Operation<'static> {
+pub const fn cap_ambient_raise(capability: Capability) -> Operation<'static> {
     ambient(p::PR_CAP_AMBIENT_RAISE, capability)
 }
 
 /// Takes a capability out of the ambient set. PR_CAP_AMBIENT_LOWER: EINVAL.
-pub const fn ambient_lower(capability: Capability) -> Operation<'static> {
+pub const fn cap_ambient_lower(capability: Capability) -> Operation<'static> {
     ambient(p::PR_CAP_AMBIENT_LOWER, capability)
 }
 
 /// Empties the ambient set. PR_CAP_AMBIENT_CLEAR_ALL.
-pub const fn ambient_clear() -> Operation<'static> {
+pub const fn cap_ambient_clear_all() -> Operation<'static> {
     prctl(p::PR_CAP_AMBIENT, [p::PR_CAP_AMBIENT_CLEAR_ALL as usize, 0, 0, 0])
 }
 
@@ -498,7 +498,7 @@ pub fn ambient_set() -> CapabilitySet {
 
 /// Whether the permitted set survives the change of all user ids from 0 to others.
 /// PR_SET_KEEPCAPS(2const): EPERM if [`Securebits::KEEP_CAPS_LOCKED`] is set. execve(2) clears it.
-pub const fn keepcaps(keep: bool) -> Operation<'static> {
+pub const fn set_keepcaps(keep: bool) -> Operation<'static> {
     prctl(p::PR_SET_KEEPCAPS, [keep as usize, 0, 0, 0])
 }
 
@@ -525,7 +525,7 @@ impl Securebits {
     pub const NO_SETUID_FIXUP: Self = Self(1 << 2);
     /// `SECBIT_NO_SETUID_FIXUP_LOCKED`.
     pub const NO_SETUID_FIXUP_LOCKED: Self = Self(1 << 3);
-    /// `SECBIT_KEEP_CAPS`: what [`keepcaps`] sets.
+    /// `SECBIT_KEEP_CAPS`: what [`set_keepcaps`] sets.
     pub const KEEP_CAPS: Self = Self(1 << 4);
     /// `SECBIT_KEEP_CAPS_LOCKED`.
     pub const KEEP_CAPS_LOCKED: Self = Self(1 << 5);
@@ -553,7 +553,7 @@ impl Securebits {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn of_this_thread() -> Result<Self, Errno> {
+    pub fn current() -> Result<Self, Errno> {
         sys::prctl(p::PR_GET_SECUREBITS, [0; 3]).map(|bits| Self(bits as u32))
     }
 }
@@ -584,6 +584,6 @@ impl BitOr for Securebits {
 
 /// Sets all of the securebits. PR_SET_SECUREBITS(2const): EPERM without CAP_SETPCAP, or to change a
 /// locked one.
-pub const fn securebits(bits: Securebits) -> Operation<'static> {
+pub const fn set_securebits(bits: Securebits) -> Operation<'static> {
     prctl(p::PR_SET_SECUREBITS, [bits.0 as usize, 0, 0, 0])
 }

@@ -5,7 +5,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use super::{Capabilities, Capability, CapabilitySet};
+use super::{Capability, CapabilitySet, CapabilitySets};
 
 /// The names, without `cap_`, as include/uapi/linux/capability.h numbers them.
 const NAMES: [&str; 41] = [
@@ -73,16 +73,22 @@ impl fmt::Debug for Capability {
 }
 
 impl FromStr for Capability {
-    type Err = BadCapabilities;
+    type Err = ParseCapabilitiesError;
 
     /// `cap_chown`, in any case, or a number as C writes it: `5`, `0x5`, `05`.
-    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
+    fn from_str(text: &str) -> Result<Self, ParseCapabilitiesError> {
         let bare = match text.get(..4) {
             Some(prefix) if prefix.eq_ignore_ascii_case("cap_") => text.get(4..).unwrap_or(""),
-            _ => return number(text).and_then(Self::new).ok_or(BadCapabilities::Unknown),
+            _ => {
+                return number(text)
+                    .and_then(Self::new)
+                    .ok_or(ParseCapabilitiesError::UnknownCapability);
+            }
         };
         let known = NAMES.iter().position(|name| name.eq_ignore_ascii_case(bare));
-        known.and_then(|number| Self::new(number as u8)).ok_or(BadCapabilities::Unknown)
+        known
+            .and_then(|number| Self::new(number as u8))
+            .ok_or(ParseCapabilitiesError::UnknownCapability)
     }
 }
 
@@ -108,11 +114,11 @@ impl fmt::Display for CapabilitySet {
 }
 
 impl FromStr for CapabilitySet {
-    type Err = BadCapabilities;
+    type Err = ParseCapabilitiesError;
 
     /// Names or numbers with commas between them, or `all`, which are the capabilities that the running kernel knows;
     /// nothing is the empty set.
-    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
+    fn from_str(text: &str) -> Result<Self, ParseCapabilitiesError> {
         if text.is_empty() { Ok(Self::EMPTY) } else { listed(text) }
     }
 }
@@ -124,40 +130,40 @@ const P: u8 = 4;
 /// Not the text of capabilities, cap_from_text(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BadCapabilities {
+pub enum ParseCapabilitiesError {
     /// No capability has this name or number.
-    Unknown,
+    UnknownCapability,
     /// A clause has no operator of `=`, `+` and `-`.
-    NoOperator,
+    MissingOperator,
     /// A clause that names no capability has an operator other than one `=`.
-    NoNames,
+    MissingNames,
     /// Something else than the flags `e`, `i` and `p`, or none of them after `+` or `-`.
-    BadFlag,
+    InvalidFlag,
     /// Not the external form of cap_copy_ext(3).
-    BadExternal,
+    InvalidExternal,
 }
 
-impl fmt::Display for BadCapabilities {
+impl fmt::Display for ParseCapabilitiesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unknown => "no capability has this name or number",
-            Self::NoOperator => "a clause needs one of =, + and - after the names",
-            Self::NoNames => "a clause without names has one =",
-            Self::BadExternal => "not the external form of capabilities",
-            Self::BadFlag => "the flags are e, i and p, and + and - have at least one",
+            Self::UnknownCapability => "no capability has this name or number",
+            Self::MissingOperator => "a clause needs one of =, + and - after the names",
+            Self::MissingNames => "a clause without names has one =",
+            Self::InvalidExternal => "not the external form of capabilities",
+            Self::InvalidFlag => "the flags are e, i and p, and + and - have at least one",
         })
     }
 }
 
-impl core::error::Error for BadCapabilities {}
+impl core::error::Error for ParseCapabilitiesError {}
 
-impl FromStr for Capabilities {
-    type Err = BadCapabilities;
+impl FromStr for CapabilitySets {
+    type Err = ParseCapabilitiesError;
 
     /// The form of cap_from_text(3): `cap_chown,cap_kill=ep cap_kill-e`, `=`, `all=p`. `all` and the
     /// empty name are the capabilities that the running kernel knows.
-    fn from_str(text: &str) -> Result<Self, BadCapabilities> {
-        let mut sets = Self::NONE;
+    fn from_str(text: &str) -> Result<Self, ParseCapabilitiesError> {
+        let mut sets = Self::EMPTY;
         // isspace(3) in the C locale.
         let space = |c: char| c.is_ascii_whitespace() || c == '\x0b';
         for clause in text.split(space).filter(|clause| !clause.is_empty()) {
@@ -167,7 +173,7 @@ impl FromStr for Capabilities {
     }
 }
 
-impl Capabilities {
+impl CapabilitySets {
     fn flags(&self, capability: Capability) -> u8 {
         let has = |set: CapabilitySet, flag| if set.contains(capability) { flag } else { 0 };
         has(self.effective, E) | has(self.inheritable, I) | has(self.permitted, P)
@@ -185,9 +191,9 @@ impl Capabilities {
 
     /// Names and `=` with flags or none, or `+` or `-` with flags; then more of the latter two. Without names
     /// `=` is all.
-    fn apply(&mut self, clause: &str) -> Result<(), BadCapabilities> {
+    fn apply(&mut self, clause: &str) -> Result<(), ParseCapabilitiesError> {
         let operator = |c: char| matches!(c, '=' | '+' | '-');
-        let first = clause.find(operator).ok_or(BadCapabilities::NoOperator)?;
+        let first = clause.find(operator).ok_or(ParseCapabilitiesError::MissingOperator)?;
         let (names, mut rest) = clause.split_at_checked(first).unwrap_or_default();
         let set = if names.is_empty() { CapabilitySet::all() } else { listed(names)? };
         if let Some(after) = rest.strip_prefix('=') {
@@ -197,12 +203,12 @@ impl Capabilities {
             rest = more;
         }
         if names.is_empty() && !rest.is_empty() {
-            return Err(BadCapabilities::NoNames);
+            return Err(ParseCapabilitiesError::MissingNames);
         }
         while let Some((action, after)) = rest.split_at_checked(1) {
             let (flags, more) = flags(after)?;
             if flags == 0 {
-                return Err(BadCapabilities::BadFlag);
+                return Err(ParseCapabilitiesError::InvalidFlag);
             }
             self.change(set, flags, action == "+");
             rest = more;
@@ -212,7 +218,7 @@ impl Capabilities {
 }
 
 /// Names or numbers with commas between them, or `all`.
-fn listed(names: &str) -> Result<CapabilitySet, BadCapabilities> {
+fn listed(names: &str) -> Result<CapabilitySet, ParseCapabilitiesError> {
     names.split(',').try_fold(CapabilitySet::EMPTY, |set, name| {
         let all = name.eq_ignore_ascii_case("all");
         Ok(set | if all { CapabilitySet::all() } else { name.parse::<Capability>()?.into() })
@@ -220,19 +226,19 @@ fn listed(names: &str) -> Result<CapabilitySet, BadCapabilities> {
 }
 
 /// The flags before the next `+` or `-`, and the text from there.
-fn flags(text: &str) -> Result<(u8, &str), BadCapabilities> {
+fn flags(text: &str) -> Result<(u8, &str), ParseCapabilitiesError> {
     let end = text.find(['+', '-']).unwrap_or(text.len());
     let (letters, rest) = text.split_at_checked(end).unwrap_or_default();
     let flags = letters.bytes().try_fold(0, |flags, letter| match letter {
         b'e' => Ok(flags | E),
         b'i' => Ok(flags | I),
         b'p' => Ok(flags | P),
-        _ => Err(BadCapabilities::BadFlag),
+        _ => Err(ParseCapabilitiesError::InvalidFlag),
     })?;
     Ok((flags, rest))
 }
 
-impl fmt::Display for Capabilities {
+impl fmt::Display for CapabilitySets {
     /// A text that [`str::parse`] takes back: what most capabilities have first, then a clause for
     /// each other combination of flags.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,7 +11,7 @@ use core::fmt;
 use linux_raw_sys::general as k;
 
 use super::Operation;
-use crate::engine::call::Agreement;
+use crate::engine::call::ResultCheck;
 
 /// A user ID. It is never `(uid_t)-1`, which the kernel reserves for "unchanged".
 ///
@@ -19,7 +19,7 @@ use crate::engine::call::Agreement;
 /// use libpsx::process::Uid;
 ///
 /// let nobody = Uid::new(65534)?;
-/// assert_eq!(nobody.raw(), 65534);
+/// assert_eq!(nobody.as_raw(), 65534);
 /// assert!(Uid::new(u32::MAX).is_err());
 /// # Ok::<(), libpsx::process::InvalidId>(())
 /// ```
@@ -33,7 +33,7 @@ pub struct Uid(u32);
 /// use libpsx::process::Gid;
 ///
 /// let adm: Gid = 4.try_into()?;
-/// assert_eq!(adm.raw(), 4);
+/// assert_eq!(adm.as_raw(), 4);
 /// # Ok::<(), libpsx::process::InvalidId>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +46,7 @@ pub struct InvalidId(u32);
 
 impl InvalidId {
     /// Returns the number that is no ID.
-    pub const fn raw(self) -> u32 {
+    pub const fn as_raw(self) -> u32 {
         self.0
     }
 }
@@ -72,7 +72,7 @@ impl Uid {
     }
 
     /// Returns the number.
-    pub const fn raw(self) -> u32 {
+    pub const fn as_raw(self) -> u32 {
         self.0
     }
 }
@@ -90,7 +90,7 @@ impl Gid {
     }
 
     /// Returns the number.
-    pub const fn raw(self) -> u32 {
+    pub const fn as_raw(self) -> u32 {
         self.0
     }
 }
@@ -118,7 +118,7 @@ impl TryFrom<u32> for Gid {
 ///
 /// // The real and the saved ID become 1000. The effective ID stays.
 /// let user = Uid::new(1000)?;
-/// setresuid(user, Unchanged, user).perform()?;
+/// setresuid(user, Unchanged, user).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -188,9 +188,9 @@ fn group(id: impl Into<Change<Gid>>) -> usize {
 /// ```no_run
 /// use libpsx::process::{Gid, Uid, set_all_gids, set_all_uids, setgroups};
 ///
-/// setgroups(&[]).perform()?;
-/// set_all_gids(Gid::new(65534)?).perform()?;
-/// set_all_uids(Uid::new(65534)?).perform()?;
+/// setgroups(&[]).execute()?;
+/// set_all_gids(Gid::new(65534)?).execute()?;
+/// set_all_uids(Uid::new(65534)?).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn set_all_uids(uid: Uid) -> Operation<'static> {
@@ -214,7 +214,7 @@ pub const fn set_all_gids(gid: Gid) -> Operation<'static> {
 /// ```no_run
 /// use libpsx::process::{Uid, setuid};
 ///
-/// setuid(Uid::new(1000)?).perform()?;
+/// setuid(Uid::new(1000)?).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn setuid(uid: Uid) -> Operation<'static> {
@@ -227,7 +227,7 @@ pub const fn setuid(uid: Uid) -> Operation<'static> {
 /// ```no_run
 /// use libpsx::process::{Gid, setgid};
 ///
-/// setgid(Gid::new(1000)?).perform()?;
+/// setgid(Gid::new(1000)?).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn setgid(gid: Gid) -> Operation<'static> {
@@ -239,7 +239,7 @@ pub const fn setgid(gid: Gid) -> Operation<'static> {
 /// ```no_run
 /// use libpsx::process::{Uid, Unchanged, setreuid};
 ///
-/// setreuid(Unchanged, Uid::new(1000)?).perform()?;
+/// setreuid(Unchanged, Uid::new(1000)?).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn setreuid(
@@ -286,17 +286,19 @@ pub fn setresgid(
 /// ```
 /// use libpsx::process::{Unchanged, setfsuid};
 ///
-/// let present = setfsuid(Unchanged).perform()?;
+/// let present = setfsuid(Unchanged).execute()?;
 /// println!("files are opened as user {present}");
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn setfsuid(uid: impl Into<Change<Uid>>) -> Operation<'static> {
-    Operation::new(k::__NR_setfsuid, [user(uid), 0, 0, 0, 0, 0]).agreement(Agreement::AnySuccess)
+    Operation::new(k::__NR_setfsuid, [user(uid), 0, 0, 0, 0, 0])
+        .result_check(ResultCheck::AnySuccess)
 }
 
 /// Sets the group ID that the kernel checks for file access, as [`setfsuid`] does for the user ID. setfsgid(2).
 pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
-    Operation::new(k::__NR_setfsgid, [group(gid), 0, 0, 0, 0, 0]).agreement(Agreement::AnySuccess)
+    Operation::new(k::__NR_setfsgid, [group(gid), 0, 0, 0, 0, 0])
+        .result_check(ResultCheck::AnySuccess)
 }
 
 /// Sets the supplementary groups, at most 65536. setgroups(2): EINVAL, ENOMEM, EPERM.
@@ -305,7 +307,7 @@ pub fn setfsgid(gid: impl Into<Change<Gid>>) -> Operation<'static> {
 /// use libpsx::process::{Gid, setgroups};
 ///
 /// let groups = [Gid::new(4)?, Gid::new(24)?];
-/// setgroups(&groups).perform()?;
+/// setgroups(&groups).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn setgroups(groups: &[Gid]) -> Operation<'_> {

@@ -20,7 +20,7 @@ use crate::engine::call::Shares;
 /// use libpsx::process::{chroot, fchdir};
 ///
 /// let jail = std::fs::File::open("/var/empty")?;
-/// Transaction::new().with(fchdir(&jail)).with(chroot(c".")).perform()?;
+/// Transaction::new().with(fchdir(&jail)).with(chroot(c".")).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn fchdir<'fd>(directory: impl Into<Fd<'fd>>) -> Operation<'fd> {

@@ -19,7 +19,7 @@ use core::marker::PhantomData;
 /// use libpsx::process::{Namespace, setns};
 ///
 /// let network = std::fs::File::open("/run/netns/blue")?;
-/// setns(&network, Namespace::Network).perform()?;
+/// setns(&network, Namespace::Network).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ impl Fd<'_> {
     ///
     /// // SAFETY: nothing closes standard error in this program.
     /// let standard_error = unsafe { Fd::borrow_raw(2) };
-    /// assert_eq!(standard_error.raw(), 2);
+    /// assert_eq!(standard_error.as_raw_fd(), 2);
     /// ```
     ///
     /// # Safety
@@ -47,7 +47,7 @@ impl Fd<'_> {
     }
 
     /// Returns the number.
-    pub const fn raw(self) -> c_int {
+    pub const fn as_raw_fd(self) -> c_int {
         self.raw
     }
 

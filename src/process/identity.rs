@@ -6,9 +6,9 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use super::capabilities::VERSION_3;
-use super::{Capabilities, Capability, CapabilitySet, Securebits};
+use super::{Capability, CapabilitySet, CapabilitySets, Securebits};
 use crate::engine::answers::Form;
-use crate::engine::call::{Agreement, Call};
+use crate::engine::call::{Call, ResultCheck};
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::report::Report;
@@ -24,7 +24,7 @@ pub struct Ids {
     /// The saved one.
     pub saved: u32,
     /// The file system's.
-    pub files: u32,
+    pub filesystem: u32,
 }
 
 /// What one thread said of itself: getresuid(2), getresgid(2), getgroups(2), capget(2), prctl(2). None stands
@@ -72,13 +72,13 @@ impl Transaction<'_> {
     ///
     /// ```
     /// use libpsx::Transaction;
-    /// use libpsx::process::no_new_privs;
+    /// use libpsx::process::set_no_new_privs;
     ///
-    /// let report = Transaction::new().with(no_new_privs()).ask(16).run()?;
+    /// let report = Transaction::new().with(set_no_new_privs()).query_identities(16).execute_with_report()?;
     /// assert!(report.identities().all(|thread| thread.no_new_privs()));
     /// # Ok::<(), libpsx::TransactionError>(())
     /// ```
-    pub fn ask(self, groups: usize) -> Self {
+    pub fn query_identities(self, groups: usize) -> Self {
         // No thread has more, getgroups(2); and a larger number would not be the kernel's any more.
         const NGROUPS_MAX: usize = 65536;
         self.asking(groups.min(NGROUPS_MAX))
@@ -95,7 +95,7 @@ impl Asked {
 
 impl Report {
     /// What each thread, the calling one first, said of itself when it was asked:
-    /// [`Transaction::ask`]. Empty if no thread was asked.
+    /// [`Transaction::query_identities`]. Empty if no thread was asked.
     pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
         self.answers().map(|(tid, values, bytes)| Identity { tid, values, bytes })
     }
@@ -125,7 +125,7 @@ pub(crate) fn question(number: usize, groups: usize) -> Call {
         }
     };
     let call = Call::new(nr as usize, args);
-    Call { own, asks: true, agreement: Agreement::Anything, ..call }
+    Call { own, asks: true, result_check: ResultCheck::AnyResult, ..call }
 }
 
 impl fmt::Debug for Identity<'_> {
@@ -141,8 +141,8 @@ impl fmt::Debug for Identity<'_> {
         }
         f.debug_struct("Identity")
             .field("tid", &self.tid)
-            .field("user", &self.user())
-            .field("group", &self.group())
+            .field("uids", &self.uids())
+            .field("gids", &self.gids())
             .field("groups", &Groups(self))
             .field("capabilities", &self.capabilities())
             .field("bounding", &self.bounding())
@@ -160,12 +160,12 @@ impl Identity<'_> {
     }
 
     /// Its user ids.
-    pub fn user(&self) -> Option<Ids> {
+    pub fn uids(&self) -> Option<Ids> {
         self.ids(Question::Users, USERS, Question::FilesUser)
     }
 
     /// Its group ids.
-    pub fn group(&self) -> Option<Ids> {
+    pub fn gids(&self) -> Option<Ids> {
         self.ids(Question::Groups, GROUPS, Question::FilesGroup)
     }
 
@@ -177,7 +177,7 @@ impl Identity<'_> {
     }
 
     /// Its effective, permitted and inheritable capabilities.
-    pub fn capabilities(&self) -> Option<Capabilities> {
+    pub fn capabilities(&self) -> Option<CapabilitySets> {
         if self.value(Question::Capabilities)? != 0 {
             return None;
         }
@@ -185,7 +185,7 @@ impl Identity<'_> {
             let low = u64::from(self.word(SETS + first)?);
             Some(CapabilitySet::from_bits(low | u64::from(self.word(SETS + first + 12)?) << 32))
         };
-        Some(Capabilities { effective: set(0)?, permitted: set(4)?, inheritable: set(8)? })
+        Some(CapabilitySets { effective: set(0)?, permitted: set(4)?, inheritable: set(8)? })
     }
 
     /// Its bounding set.
@@ -218,7 +218,7 @@ impl Identity<'_> {
         Some(u32::from_ne_bytes(*bytes))
     }
 
-    fn ids(&self, question: Question, at: usize, files: Question) -> Option<Ids> {
+    fn ids(&self, question: Question, at: usize, filesystem: Question) -> Option<Ids> {
         if self.value(question)? != 0 {
             return None;
         }
@@ -227,7 +227,7 @@ impl Identity<'_> {
             effective: self.word(at + 4)?,
             saved: self.word(at + 8)?,
             // The one before is its value, which is no error.
-            files: u32::try_from(self.value(files)?).ok()?,
+            filesystem: u32::try_from(self.value(filesystem)?).ok()?,
         })
     }
 
@@ -251,14 +251,17 @@ impl Identity<'_> {
 /// ```
 /// let report = libpsx::process::identities(16)?;
 /// for thread in report.identities() {
-///     println!("{}: {:?}", thread.tid(), thread.user());
+///     println!("{}: {:?}", thread.tid(), thread.uids());
 /// }
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 ///
 /// # Errors
-/// As [`Broadcast::run`](crate::Broadcast::run).
+/// As [`Broadcast::execute_with_report`](crate::Broadcast::execute_with_report).
 pub fn identities(groups: usize) -> Result<Report, Error> {
     // A question that fails is an answer, so the transaction is never partial.
-    Transaction::new().ask(groups).run().map_err(Error::of_a_single_call)
+    Transaction::new()
+        .query_identities(groups)
+        .execute_with_report()
+        .map_err(Error::of_a_single_call)
 }

@@ -48,7 +48,7 @@ impl Drop for SessionKeyring<'_> {
 /// use libpsx::process::new_session_keyring;
 ///
 /// let keyring = new_session_keyring(c"daemon")?;
-/// keyring.join().perform()?;
+/// keyring.join().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 ///

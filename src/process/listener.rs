@@ -33,7 +33,7 @@ pub struct Listener(OwnFd);
 /// There is no variant that performs the call on each thread: each would make a filter and a listener of its own, and
 /// the kernel allows one listener in a thread's filters.
 ///
-/// **The filter must not notify of the calls that a broadcast makes** (CAVEATS.md has the list, futex(2) is on it) if
+/// **The filter must not notify of the calls that a broadcast makes** (docs/kernel-calls.md has the list, futex(2) is on it) if
 /// the supervisor is a thread of this process: while the threads are held, no thread can answer.
 ///
 /// Errors: as [`seccomp`](super::seccomp). ESRCH if another thread has a filter that the calling thread does not have.
@@ -42,11 +42,11 @@ pub struct Listener(OwnFd);
 /// ```no_run
 /// use std::os::fd::OwnedFd;
 ///
-/// use libpsx::process::{Instruction, SeccompFlags, no_new_privs, seccomp_with_listener};
+/// use libpsx::process::{Instruction, SeccompFlags, set_no_new_privs, seccomp_with_listener};
 ///
 /// # let program: Vec<Instruction> = Vec::new();
-/// no_new_privs().perform()?;
-/// let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).perform()?;
+/// set_no_new_privs().execute()?;
+/// let listener = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute()?;
 /// let descriptor = OwnedFd::from(listener);
 /// # Ok::<(), libpsx::Error>(())
 /// ```
@@ -68,30 +68,30 @@ impl<'a> FilterWithListener<'a> {
     ///
     /// # Errors
     /// Any [`Error`] means that nothing changed in any thread.
-    pub fn perform(&self) -> Result<Listener, Error> {
-        self.operation.perform().map(Listener::of_value)
+    pub fn execute(&self) -> Result<Listener, Error> {
+        self.operation.execute().map(Listener::of_value)
     }
 
     /// Performs a transaction whose last call installs the filter in every thread.
     ///
     /// ```no_run
     /// use libpsx::Transaction;
-    /// use libpsx::process::{Instruction, SeccompFlags, no_new_privs, seccomp_with_listener};
+    /// use libpsx::process::{Instruction, SeccompFlags, set_no_new_privs, seccomp_with_listener};
     ///
     /// # let program: Vec<Instruction> = Vec::new();
     /// let filter = seccomp_with_listener(&program, SeccompFlags::EMPTY);
-    /// let listener = filter.perform_after(Transaction::new().with(no_new_privs()))?;
+    /// let listener = filter.execute_after(Transaction::new().with(set_no_new_privs()))?;
     /// # drop(listener);
     /// # Ok::<(), libpsx::TransactionError>(())
     /// ```
     ///
     /// # Errors
-    /// As [`Transaction::perform`].
-    pub fn perform_after(
+    /// As [`Transaction::execute`].
+    pub fn execute_after(
         &self,
         transaction: Transaction<'a>,
     ) -> Result<Listener, TransactionError> {
-        transaction.with(self.operation).perform().map(Listener::of_value)
+        transaction.with(self.operation).execute().map(Listener::of_value)
     }
 }
 

@@ -117,7 +117,7 @@ impl fmt::Debug for LsmContext {
 /// use libpsx::process::{Lsm, LsmAttribute, LsmContext, lsm_set_self_attr};
 ///
 /// let profile = LsmContext::new(Lsm::AppArmor, b"changeprofile worker")?;
-/// lsm_set_self_attr(LsmAttribute::Current, &profile).perform()?;
+/// lsm_set_self_attr(LsmAttribute::Current, &profile).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn lsm_set_self_attr(attribute: LsmAttribute, context: &LsmContext) -> Operation<'_> {

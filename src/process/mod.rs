@@ -1,13 +1,13 @@
 //! The calls that change what a process is, typed: one function per entry of the manual, safe,
 //! each made alone or as part of a [`Transaction`].
 //!
-//! A function here makes an [`Operation`]; [`Operation::perform`] performs it on every thread, as
+//! A function here makes an [`Operation`]; [`Operation::execute`] performs it on every thread, as
 //! [`syscall6`](crate::syscall6) does, and [`Transaction::with`] puts it beside others.
 //!
 //! ```
-//! use libpsx::process::no_new_privs;
+//! use libpsx::process::set_no_new_privs;
 //!
-//! no_new_privs().perform()?;
+//! set_no_new_privs().execute()?;
 //! # Ok::<(), libpsx::Error>(())
 //! ```
 //!
@@ -30,10 +30,10 @@
 //! | user, group, supplementary IDs | [`set_all_uids`], [`set_all_gids`], [`setgroups`], [`setresuid`] ... | yes | yes | yes | no (libc's set*id broadcast as we do) |
 //! | ids for files | [`setfsuid`], [`setfsgid`] | yes | yes | yes | no |
 //! | capability sets | [`capset`] | yes | yes | yes | no |
-//! | bounding set | [`bounding_drop`] | yes | yes | yes | no |
-//! | ambient set | [`ambient_raise`], [`ambient_lower`], [`ambient_clear`] | yes | yes | yes | no |
-//! | securebits, keepcaps | [`securebits`], [`keepcaps`] | yes | yes | yes | no |
-//! | no_new_privs | [`no_new_privs`] | yes | yes | yes | with the two below, when they synchronise |
+//! | bounding set | [`capbset_drop`] | yes | yes | yes | no |
+//! | ambient set | [`cap_ambient_raise`], [`cap_ambient_lower`], [`cap_ambient_clear_all`] | yes | yes | yes | no |
+//! | securebits, keepcaps | [`set_securebits`], [`set_keepcaps`] | yes | yes | yes | no |
+//! | no_new_privs | [`set_no_new_privs`] | yes | yes | yes | with the two below, when they synchronise |
 //! | seccomp filters | [`seccomp`] | yes; better not | no: they add up | yes | SECCOMP_FILTER_FLAG_TSYNC |
 //! | Landlock domain | [`landlock_restrict_self`] | yes | no: they add up, to 16 | yes | LANDLOCK_RESTRICT_SELF_TSYNC (7.0) |
 //! | network, UTS, IPC, cgroup namespace | [`unshare`], [`setns`] | setns; unshare makes one for each | setns: yes | yes | no |
@@ -41,16 +41,16 @@
 //! | root and working directory | [`chroot`], [`chdir`], [`fchdir`] | yes, if they are shared | yes | yes | shared (CLONE_FS) |
 //! | session keyring | [`new_session_keyring`] | by name; without one each has its own | yes | yes | no |
 //! | label of a security module | [`lsm_set_self_attr`] | yes | AppArmor, Smack: yes | yes | no |
-//! | policy, priority, nice value, utilization clamp | [`scheduler`], [`sched_setattr`], [`nice`] | yes | yes | yes, unless reset on fork | no |
-//! | priority of input and output | [`io_priority`] | yes | yes | yes | IOPRIO_WHO_PGRP, a process group |
-//! | CPUs | [`affinity`] | yes | yes | yes | cpuset cgroups |
-//! | memory policy | [`memory_policy`] | yes | yes | yes | cpuset cgroups |
-//! | timer slack | [`timer_slack`] | yes | yes | yes | no |
+//! | policy, priority, nice value, utilization clamp | [`sched_setscheduler`], [`sched_setattr`], [`setpriority`] | yes | yes | yes, unless reset on fork | no |
+//! | priority of input and output | [`ioprio_set`] | yes | yes | yes | IOPRIO_WHO_PGRP, a process group |
+//! | CPUs | [`sched_setaffinity`] | yes | yes | yes | cpuset cgroups |
+//! | memory policy | [`set_mempolicy`] | yes | yes | yes | cpuset cgroups |
+//! | timer slack | [`set_timer_slack`] | yes | yes | yes | no |
 //! | personality | [`personality`] | yes | yes | yes | no |
-//! | speculation control | [`speculation`] | yes | yes | yes | no |
+//! | speculation control | [`set_speculation_ctrl`] | yes | yes | yes | no |
 //! | parent-death signal | [`set_parent_process_death_signal`] | yes | yes | no | no |
 //! | time stamp counter, input and output for others, broken memory, tagged addresses | [`set_tsc`], [`set_io_flusher`], [`set_mce_kill`], [`set_tagged_addr_ctrl`] | yes | yes | yes | no |
-//! | syscall user dispatch | [`syscall_user_dispatch_off`]; on is refused | off: yes | yes | no | no |
+//! | syscall user dispatch | [`disable_syscall_user_dispatch`]; on is refused | off: yes | yes | no | no |
 //! | strict seccomp | refused | no: held threads could not go on | | | |
 //! | signal mask, alternate stack | refused | no: a held thread's are the handler's | | | |
 //! | rseq, robust list, clear_child_tid, thread pointer | refused | no: they belong to the run-time | | | |
@@ -62,12 +62,12 @@
 //!
 //! | type | to ours | from ours |
 //! |---|---|---|
-//! | `nix::unistd::Uid`, `rustix::process::Uid` (and `Gid`) | `Uid::new(uid.as_raw())?` | `Uid::from_raw(uid.raw())` |
+//! | `nix::unistd::Uid`, `rustix::process::Uid` (and `Gid`) | `Uid::new(uid.as_raw())?` | `Uid::from_raw(uid.as_raw())` |
 //! | `rustix::thread::CapabilitySet` | `CapabilitySet::from_bits(set.bits())` | `from_bits_retain(set.bits())` |
 //! | `capctl::CapSet` | `set.iter().filter_map(\|cap\| Capability::new(cap as u8)).collect()` | by each name: `capctl::Cap::from_str(&capability.to_string())` |
 //! | `caps::CapsHashSet` | `set.iter().filter_map(\|cap\| Capability::new(cap.index())).collect()` | as above |
 //! | `libc::sock_filter`, `seccompiler::sock_filter` | `Instruction { code: f.code, jt: f.jt, jf: f.jf, k: f.k }` | the same |
-//! | `nix::errno::Errno` | | `Errno::from_raw(errno.raw())` |
+//! | `nix::errno::Errno` | | `Errno::from_raw(errno.raw_os_error())` |
 
 mod capabilities;
 mod capability_text;
@@ -90,7 +90,7 @@ pub use crate::process::operation::Operation;
 #[cfg(doc)]
 use crate::transaction::Transaction;
 pub use capabilities::*;
-pub use capability_text::BadCapabilities;
+pub use capability_text::ParseCapabilitiesError;
 pub use credentials::*;
 pub use directories::*;
 pub use fd::Fd;

@@ -12,7 +12,7 @@ use linux_raw_sys::general as k;
 use super::{Fd, Operation};
 use crate::engine::call::Shares;
 use crate::engine::divergence;
-use crate::error::{Error, Need, TransactionError};
+use crate::error::{Error, Requirement, TransactionError};
 use crate::sys::{self, Fd as OwnFd};
 use crate::transaction::Transaction;
 
@@ -72,7 +72,7 @@ impl Namespace {
 /// use libpsx::process::{Namespace, setns};
 ///
 /// let of_init = std::fs::File::open("/proc/1/ns/uts")?;
-/// setns(&of_init, Namespace::Uts).perform()?;
+/// setns(&of_init, Namespace::Uts).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn setns<'fd>(namespace: impl Into<Fd<'fd>>, kind: Namespace) -> Operation<'fd> {
@@ -97,7 +97,7 @@ impl NewNamespace {
 
 /// Makes a new namespace for every thread to join. (If every thread called unshare(2), each would make a namespace of
 /// its own.) EPERM without CAP_SYS_ADMIN, also in the user namespace that owns the present one; ENOSPC,
-/// ENOMEM; [`Need::Namespace`] if /proc cannot be read.
+/// ENOMEM; [`Requirement::Namespace`] if /proc cannot be read.
 ///
 /// The calling thread is in the new namespace for a moment. All its signals are blocked meanwhile, so it takes
 /// part in no broadcast. It is back in the old namespace when this function returns.
@@ -106,14 +106,14 @@ impl NewNamespace {
 /// use libpsx::process::{Namespace, unshare};
 ///
 /// let network = unshare(Namespace::Network)?;
-/// network.join().perform()?;
+/// network.join().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 ///
 /// # Errors
 /// Any [`Error`] means that nothing changed in any thread.
 pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
-    let blocked = |errno| Error::Environment { need: Need::Mask, errno };
+    let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
     let mask = sys::set_mask(sys::ALL).map_err(blocked)?;
     // From here on no broadcast moves this thread: what is open is where it returns to. (SIGSYS as it was, for
     // filters that emulate calls.)
@@ -125,7 +125,7 @@ pub fn unshare(kind: Namespace) -> Result<NewNamespace, Error> {
 
 /// Goes into a new namespace and back, and gives what stands for it.
 fn make(kind: Namespace) -> Result<OwnFd, Error> {
-    let environment = |errno| Error::Environment { need: Need::Namespace, errno };
+    let environment = |errno| Error::Environment { requirement: Requirement::Namespace, errno };
     let open = || OwnFd::open(kind.path(), 0).map_err(environment);
     let old = open()?;
     // Whether there would be a way back: the present one may belong to an outer user namespace.
@@ -148,7 +148,7 @@ fn make(kind: Namespace) -> Result<OwnFd, Error> {
 /// ```
 ///
 /// # Errors
-/// [`TransactionError::Unchanged`]: nothing changed in any thread. [`TransactionError::Partial`]: the threads are in
+/// [`TransactionError::NothingChanged`]: nothing changed in any thread. [`TransactionError::Partial`]: the threads are in
 /// the new namespaces of the first kinds, in the order of [`Namespace::ALL`].
 pub fn unshare_all(kinds: &[Namespace]) -> Result<(), TransactionError> {
     let mut made = [const { None }; Namespace::ALL.len()];
@@ -158,5 +158,5 @@ pub fn unshare_all(kinds: &[Namespace]) -> Result<(), TransactionError> {
         }
     }
     let joins = made.iter().flatten().map(NewNamespace::join);
-    Transaction::new().with_all(joins).perform().map(|_| ())
+    Transaction::new().with_all(joins).execute().map(|_| ())
 }

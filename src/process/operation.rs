@@ -12,7 +12,7 @@ use core::marker::PhantomData;
 use core::ptr;
 
 use crate::broadcast::{Broadcast, Named};
-use crate::engine::call::{Agreement, Call, Shares};
+use crate::engine::call::{Call, ResultCheck, Shares};
 use crate::error::Error;
 use crate::report::Report;
 
@@ -48,8 +48,8 @@ impl Operation<'_> {
         Self::of(Call::new(nr as usize, args))
     }
 
-    pub(crate) const fn agreement(mut self, agreement: Agreement) -> Self {
-        self.call.agreement = agreement;
+    pub(crate) const fn result_check(mut self, result_check: ResultCheck) -> Self {
+        self.call.result_check = result_check;
         self
     }
 
@@ -70,18 +70,18 @@ impl Operation<'_> {
     ///
     /// # Errors
     /// Any [`Error`] means that nothing changed in any thread.
-    pub fn perform(&self) -> Result<usize, Error> {
+    pub fn execute(&self) -> Result<usize, Error> {
         // SAFETY: promised by its maker.
-        unsafe { self.broadcast().perform() }
+        unsafe { self.broadcast().execute() }
     }
 
-    /// As [`perform`](Self::perform), with a report.
+    /// As [`execute`](Self::execute), with a report.
     ///
     /// # Errors
     /// As there.
-    pub fn run(&self) -> Result<Report, Error> {
+    pub fn execute_with_report(&self) -> Result<Report, Error> {
         // SAFETY: promised by its maker.
-        unsafe { self.broadcast().run() }
+        unsafe { self.broadcast().execute_with_report() }
     }
 
     fn broadcast(&self) -> Broadcast {

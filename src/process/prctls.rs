@@ -7,19 +7,19 @@
 //!
 //! | option | what it changes | kernel source | here |
 //! |---|---|---|---|
-//! | PR_SET_NO_NEW_PRIVS | task flags | kernel/sys.c | [`no_new_privs`](super::no_new_privs) |
-//! | PR_SET_SECUREBITS, PR_SET_KEEPCAPS | the thread's credentials | security/commoncap.c, `cap_task_prctl` | [`securebits`](super::securebits), [`keepcaps`](super::keepcaps) |
-//! | PR_CAPBSET_DROP | the thread's credentials | security/commoncap.c, `cap_prctl_drop` | [`bounding_drop`](super::bounding_drop) |
-//! | PR_CAP_AMBIENT | the thread's credentials | security/commoncap.c, `cap_task_prctl` | [`ambient_raise`](super::ambient_raise), [`ambient_lower`](super::ambient_lower), [`ambient_clear`](super::ambient_clear) |
+//! | PR_SET_NO_NEW_PRIVS | task flags | kernel/sys.c | [`set_no_new_privs`](super::set_no_new_privs) |
+//! | PR_SET_SECUREBITS, PR_SET_KEEPCAPS | the thread's credentials | security/commoncap.c, `cap_task_prctl` | [`set_securebits`](super::set_securebits), [`set_keepcaps`](super::set_keepcaps) |
+//! | PR_CAPBSET_DROP | the thread's credentials | security/commoncap.c, `cap_prctl_drop` | [`capbset_drop`](super::capbset_drop) |
+//! | PR_CAP_AMBIENT | the thread's credentials | security/commoncap.c, `cap_task_prctl` | [`cap_ambient_raise`](super::cap_ambient_raise), [`cap_ambient_lower`](super::cap_ambient_lower), [`cap_ambient_clear_all`](super::cap_ambient_clear_all) |
 //! | PR_SET_SECCOMP | the thread's filters | kernel/seccomp.c | [`seccomp`](super::seccomp), which seccomp(2) does better |
-//! | PR_SET_TIMERSLACK | `task->timer_slack_ns` | kernel/sys.c | [`timer_slack`](super::timer_slack) |
-//! | PR_SET_SPECULATION_CTRL | task flags | arch/x86/kernel/cpu/bugs.c | [`speculation`](super::speculation) |
+//! | PR_SET_TIMERSLACK | `task->timer_slack_ns` | kernel/sys.c | [`set_timer_slack`](super::set_timer_slack) |
+//! | PR_SET_SPECULATION_CTRL | task flags | arch/x86/kernel/cpu/bugs.c | [`set_speculation_ctrl`](super::set_speculation_ctrl) |
 //! | PR_SET_PDEATHSIG | `task->pdeath_signal` | kernel/sys.c | [`set_parent_process_death_signal`] |
 //! | PR_SET_TSC | thread flags | arch/x86/kernel/process.c, `set_tsc_mode` | [`set_tsc`] |
 //! | PR_SET_IO_FLUSHER | task flags | kernel/sys.c | [`set_io_flusher`] |
 //! | PR_MCE_KILL | task flags | kernel/sys.c | [`set_mce_kill`] |
 //! | PR_SET_TAGGED_ADDR_CTRL | thread flags | arch/arm64/kernel/process.c, `set_tagged_addr_ctrl` | [`set_tagged_addr_ctrl`] |
-//! | PR_SET_SYSCALL_USER_DISPATCH | `task->syscall_dispatch` | kernel/entry/syscall_user_dispatch.c | [`syscall_user_dispatch_off`]; on is refused |
+//! | PR_SET_SYSCALL_USER_DISPATCH | `task->syscall_dispatch` | kernel/entry/syscall_user_dispatch.c | [`disable_syscall_user_dispatch`]; on is refused |
 //! | PR_SCHED_CORE with PR_SCHED_CORE_SCOPE_THREAD | `task->core_cookie` | kernel/sched/core_sched.c | the kernel's own PR_SCHED_CORE_SCOPE_THREAD_GROUP does all threads |
 //! | PR_TASK_PERF_EVENTS_DISABLE, _ENABLE | the thread's events | kernel/events/core.c | not offered |
 //! | PR_SET_NAME | `task->comm` | kernel/sys.c | not offered: each thread has a name of its own |
@@ -72,8 +72,8 @@ const fn prctl_of_two(option: u32, [first, second]: [usize; 2]) -> Operation<'st
 /// ```
 /// use libpsx::process::set_parent_process_death_signal;
 ///
-/// set_parent_process_death_signal(libc::SIGTERM).perform()?;
-/// # set_parent_process_death_signal(0).perform()?;
+/// set_parent_process_death_signal(libc::SIGTERM).execute()?;
+/// # set_parent_process_death_signal(0).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub const fn set_parent_process_death_signal(signal: c_int) -> Operation<'static> {
@@ -100,7 +100,7 @@ pub enum Tsc {
 /// ```
 /// use libpsx::process::{Tsc, set_tsc};
 ///
-/// set_tsc(Tsc::Enable).perform()?;
+/// set_tsc(Tsc::Enable).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub const fn set_tsc(mode: Tsc) -> Operation<'static> {
@@ -120,7 +120,7 @@ pub const fn set_tsc(mode: Tsc) -> Operation<'static> {
 /// ```no_run
 /// use libpsx::process::set_io_flusher;
 ///
-/// set_io_flusher(true).perform()?;
+/// set_io_flusher(true).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub const fn set_io_flusher(flusher: bool) -> Operation<'static> {
@@ -144,7 +144,7 @@ pub enum MceKill {
 /// ```
 /// use libpsx::process::{MceKill, set_mce_kill};
 ///
-/// set_mce_kill(MceKill::Early).perform()?;
+/// set_mce_kill(MceKill::Early).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub const fn set_mce_kill(policy: MceKill) -> Operation<'static> {
@@ -166,7 +166,7 @@ pub const fn set_mce_kill(policy: MceKill) -> Operation<'static> {
 /// use libpsx::process::set_tagged_addr_ctrl;
 ///
 /// const PR_TAGGED_ADDR_ENABLE: u32 = 1;
-/// let result = set_tagged_addr_ctrl(PR_TAGGED_ADDR_ENABLE).perform();
+/// let result = set_tagged_addr_ctrl(PR_TAGGED_ADDR_ENABLE).execute();
 /// assert_eq!(result.is_ok(), cfg!(target_arch = "aarch64"));
 /// ```
 pub const fn set_tagged_addr_ctrl(bits: u32) -> Operation<'static> {
@@ -180,12 +180,12 @@ pub const fn set_tagged_addr_ctrl(bits: u32) -> Operation<'static> {
 /// Errors: EINVAL before Linux 5.11.
 ///
 /// ```no_run
-/// use libpsx::process::syscall_user_dispatch_off;
+/// use libpsx::process::disable_syscall_user_dispatch;
 ///
-/// syscall_user_dispatch_off().perform()?;
+/// disable_syscall_user_dispatch().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn syscall_user_dispatch_off() -> Operation<'static> {
+pub const fn disable_syscall_user_dispatch() -> Operation<'static> {
     prctl(p::PR_SET_SYSCALL_USER_DISPATCH, p::PR_SYS_DISPATCH_OFF as usize)
 }
 
@@ -200,7 +200,7 @@ pub const fn syscall_user_dispatch_off() -> Operation<'static> {
 /// use libpsx::process::{Uid, set_all_uids, set_dumpable};
 ///
 /// let user = set_all_uids(Uid::new(65534)?);
-/// Transaction::new().with(user).with(set_dumpable(true)).perform()?;
+/// Transaction::new().with(user).with(set_dumpable(true)).execute()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn set_dumpable(dumpable: bool) -> Operation<'static> {

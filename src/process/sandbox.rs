@@ -15,10 +15,10 @@ use crate::sys;
 /// take it back, and children inherit it. PR_SET_NO_NEW_PRIVS(2const): no errors.
 ///
 /// ```
-/// libpsx::process::no_new_privs().perform()?;
+/// libpsx::process::set_no_new_privs().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn no_new_privs() -> Operation<'static> {
+pub const fn set_no_new_privs() -> Operation<'static> {
     Operation::new(k::__NR_prctl, [p::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
 }
 
@@ -39,7 +39,7 @@ pub struct Instruction {
 
 /// How a filter, or a Landlock domain, gets to all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Synchronisation {
+pub enum Synchronization {
     /// The kernel gives it to all threads: SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction
     /// such a call can only be the last.
     #[default]
@@ -49,17 +49,17 @@ pub enum Synchronisation {
     Broadcast,
 }
 
-impl Synchronisation {
+impl Synchronization {
     /// Returns how a Landlock ruleset gets to all threads on the running kernel: by the kernel if Landlock's ABI is 8
     /// or later, otherwise by each thread. (In a transaction, a call that the kernel performs in all threads is the
     /// last.)
     ///
     /// ```
-    /// use libpsx::process::Synchronisation;
+    /// use libpsx::process::Synchronization;
     ///
-    /// println!("{:?}", Synchronisation::of_landlock());
+    /// println!("{:?}", Synchronization::for_landlock());
     /// ```
-    pub fn of_landlock() -> Self {
+    pub fn for_landlock() -> Self {
         const ABI: usize = 8;
         let has = sys::landlock_abi().is_ok_and(|abi| abi >= ABI);
         if has { Self::Kernel } else { Self::Broadcast }
@@ -67,7 +67,7 @@ impl Synchronisation {
 }
 
 /// How the kernel treats a filter: the SECCOMP_FILTER_FLAG_* of seccomp(2) that do not say which threads get it
-/// ([`Synchronisation`] does). Combine them with `|`.
+/// ([`Synchronization`] does). Combine them with `|`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SeccompFlags(u32);
 
@@ -81,8 +81,8 @@ impl SeccompFlags {
     /// Linux 4.17.
     pub const SPEC_ALLOW: Self = Self(linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
     /// `SECCOMP_FILTER_FLAG_TSYNC_ESRCH`: if the kernel cannot synchronise the threads, the error is
-    /// [`Error::Call`](crate::Error::Call) with ESRCH, and not [`Error::OutOfSync`](crate::Error::OutOfSync), which
-    /// names the thread. It has no effect with [`Synchronisation::Broadcast`]. Linux 5.7.
+    /// [`Error::Call`](crate::Error::Call) with ESRCH, and not [`Error::TsyncConflict`](crate::Error::TsyncConflict), which
+    /// names the thread. It has no effect with [`Synchronization::Broadcast`]. Linux 5.7.
     pub const TSYNC_ESRCH: Self = Self(linux_raw_sys::ptrace::SECCOMP_FILTER_FLAG_TSYNC_ESRCH);
     /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: once the supervisor has received a notification, only a fatal
     /// signal interrupts the thread that waits for the answer. EINVAL without a listener:
@@ -121,35 +121,35 @@ impl fmt::Debug for SeccompFlags {
 /// Adds a filter that the kernel asks about every later system call. Children inherit it. seccomp(2),
 /// SECCOMP_SET_MODE_FILTER; kernel/seccomp.c.
 ///
-/// By [`Synchronisation::Kernel`], the kernel gives all threads the caller's filters, old and new, and no_new_privs
-/// with them. By [`Synchronisation::Broadcast`], each thread adds the filter to its own.
+/// By [`Synchronization::Kernel`], the kernel gives all threads the caller's filters, old and new, and no_new_privs
+/// with them. By [`Synchronization::Broadcast`], each thread adds the filter to its own.
 ///
 /// Errors:
-/// - EACCES without [`no_new_privs`] or CAP_SYS_ADMIN.
+/// - EACCES without [`set_no_new_privs`] or CAP_SYS_ADMIN.
 /// - EINVAL for a flag or a program that the kernel does not take, an empty program, or one of more than 4096
 ///   instructions.
 /// - ENOMEM if the thread's filters together would be larger than 32768 instructions.
-/// - [`Error::OutOfSync`](crate::Error::OutOfSync), with [`Synchronisation::Kernel`]: it names a thread that has a
+/// - [`Error::TsyncConflict`](crate::Error::TsyncConflict), with [`Synchronization::Kernel`]: it names a thread that has a
 ///   filter which the calling thread does not have.
 ///
-/// With [`Synchronisation::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as CAVEATS.md
+/// With [`Synchronization::Broadcast`] the filter must allow futex, rt_sigreturn and rt_sigprocmask, as [`docs::limitations`](crate::docs::limitations)
 /// says; and in a transaction the calls that come after it.
 ///
 /// ```no_run
-/// use libpsx::process::{Instruction, SeccompFlags, Synchronisation, no_new_privs, seccomp};
+/// use libpsx::process::{Instruction, SeccompFlags, Synchronization, set_no_new_privs, seccomp};
 ///
 /// // BPF_RET | BPF_K, SECCOMP_RET_ALLOW: a filter that allows everything.
 /// let program = [Instruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
-/// no_new_privs().perform()?;
-/// seccomp(&program, Synchronisation::Kernel, SeccompFlags::LOG).perform()?;
+/// set_no_new_privs().execute()?;
+/// seccomp(&program, Synchronization::Kernel, SeccompFlags::LOG).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn seccomp(
     program: &[Instruction],
-    how: Synchronisation,
+    how: Synchronization,
     flags: SeccompFlags,
 ) -> Operation<'_> {
-    let synchronise = if how == Synchronisation::Kernel { TSYNC } else { 0 };
+    let synchronise = if how == Synchronization::Kernel { TSYNC } else { 0 };
     set_mode_filter(program, flags.0 | synchronise)
 }
 
@@ -219,67 +219,67 @@ const LANDLOCK_TSYNC: usize = 1 << 3;
 /// security/landlock/syscalls.c.
 ///
 /// Errors:
-/// - EPERM without [`no_new_privs`] or CAP_SYS_ADMIN.
+/// - EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN.
 /// - EBADFD if the descriptor is no ruleset.
 /// - E2BIG if the thread has 16 rulesets already.
-/// - EINVAL for flags that the kernel does not know. [`Synchronisation::Kernel`] needs ABI 8 (Linux 7.0):
-///   [`Synchronisation::of_landlock`] chooses. [`LandlockFlags`] need ABI 7.
+/// - EINVAL for flags that the kernel does not know. [`Synchronization::Kernel`] needs ABI 8 (Linux 7.0):
+///   [`Synchronization::for_landlock`] chooses. [`LandlockFlags`] need ABI 7.
 /// - ENOSYS or EOPNOTSUPP if the kernel has no Landlock, or it is off.
 /// - [`Error::NotShared`](crate::Error::NotShared) by broadcast, if a thread has a descriptor table of its own.
 ///
 /// **Scoped rulesets** (LANDLOCK_SCOPE_SIGNAL, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) are for
-/// [`Synchronisation::Kernel`]. By broadcast each thread gets a domain of its own. The threads of one process can then
+/// [`Synchronization::Kernel`]. By broadcast each thread gets a domain of its own. The threads of one process can then
 /// no longer connect to each other's abstract sockets and, on kernels without the fix of Linux 6.15, no longer
 /// signal each other: every later broadcast fails with [`Error::Unreachable`](crate::Error::Unreachable). A ruleset's
 /// descriptor does not tell whether it is scoped, so this call cannot refuse it.
 ///
 /// ```no_run
-/// use libpsx::process::{LandlockFlags, Synchronisation, landlock_restrict_self, no_new_privs};
+/// use libpsx::process::{LandlockFlags, Synchronization, landlock_restrict_self, set_no_new_privs};
 /// # fn landlock_create_ruleset() -> std::os::fd::OwnedFd { unimplemented!() }
 ///
 /// let ruleset = landlock_create_ruleset();
-/// no_new_privs().perform()?;
-/// let how = Synchronisation::of_landlock();
-/// landlock_restrict_self(&ruleset, how, LandlockFlags::EMPTY).perform()?;
+/// set_no_new_privs().execute()?;
+/// let how = Synchronization::for_landlock();
+/// landlock_restrict_self(&ruleset, how, LandlockFlags::EMPTY).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn landlock_restrict_self<'fd>(
     ruleset: impl Into<Fd<'fd>>,
-    how: Synchronisation,
+    how: Synchronization,
     flags: LandlockFlags,
 ) -> Operation<'fd> {
     let args = [ruleset.into().arg(), landlock_flags(how, flags), 0, 0, 0, 0];
     let operation = Operation::new(k::__NR_landlock_restrict_self, args);
     match how {
         // The calling thread alone makes the call.
-        Synchronisation::Kernel => operation,
-        Synchronisation::Broadcast => operation.sharing(Shares::FILES),
+        Synchronization::Kernel => operation,
+        Synchronization::Broadcast => operation.sharing(Shares::FILES),
     }
 }
 
 /// Turns off, for every thread, the log of the domains that it will be restricted by from now on. It restricts
 /// nothing: it is landlock_restrict_self(2) with [`LandlockFlags::LOG_SUBDOMAINS_OFF`] and no ruleset.
 ///
-/// Errors: EBADF before ABI 7 (Linux 6.15). EPERM without [`no_new_privs`] or CAP_SYS_ADMIN. EINVAL and ENOSYS as for
+/// Errors: EBADF before ABI 7 (Linux 6.15). EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN. EINVAL and ENOSYS as for
 /// [`landlock_restrict_self`].
 ///
 /// ```no_run
-/// use libpsx::process::{Synchronisation, landlock_log_subdomains_off, no_new_privs};
+/// use libpsx::process::{Synchronization, landlock_log_subdomains_off, set_no_new_privs};
 ///
-/// no_new_privs().perform()?;
-/// landlock_log_subdomains_off(Synchronisation::Broadcast).perform()?;
+/// set_no_new_privs().execute()?;
+/// landlock_log_subdomains_off(Synchronization::Broadcast).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn landlock_log_subdomains_off(how: Synchronisation) -> Operation<'static> {
+pub const fn landlock_log_subdomains_off(how: Synchronization) -> Operation<'static> {
     let no_ruleset = -1i32 as usize;
     let flags = landlock_flags(how, LandlockFlags::LOG_SUBDOMAINS_OFF);
     Operation::new(k::__NR_landlock_restrict_self, [no_ruleset, flags, 0, 0, 0, 0])
 }
 
-const fn landlock_flags(how: Synchronisation, flags: LandlockFlags) -> usize {
+const fn landlock_flags(how: Synchronization, flags: LandlockFlags) -> usize {
     let synchronise = match how {
-        Synchronisation::Kernel => LANDLOCK_TSYNC,
-        Synchronisation::Broadcast => 0,
+        Synchronization::Kernel => LANDLOCK_TSYNC,
+        Synchronization::Broadcast => 0,
     };
     flags.0 as usize | synchronise
 }

@@ -5,14 +5,14 @@
 //! use std::time::Duration;
 //!
 //! use libpsx::Transaction;
-//! use libpsx::process::{IoPriority, Scheduler, io_priority, scheduler, timer_slack};
+//! use libpsx::process::{IoPriority, SchedPolicy, ioprio_set, sched_setscheduler, set_timer_slack};
 //!
 //! // A program that gives way to others: one stop, all threads.
 //! Transaction::new()
-//!     .with(scheduler(Scheduler::Batch(10)))
-//!     .with(io_priority(IoPriority::Idle))
-//!     .with(timer_slack(Duration::from_millis(1)))
-//!     .perform()?;
+//!     .with(sched_setscheduler(SchedPolicy::Batch(10)))
+//!     .with(ioprio_set(IoPriority::Idle))
+//!     .with(set_timer_slack(Duration::from_millis(1)))
+//!     .execute()?;
 //! # Ok::<(), libpsx::TransactionError>(())
 //! ```
 
@@ -22,13 +22,13 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 
 use super::Operation;
-use crate::engine::call::Agreement;
+use crate::engine::call::ResultCheck;
 use crate::process::operation::pair;
 
 /// Sets how late the kernel may let a thread's timers expire, to the nanosecond. Zero stands for the default, which is
 /// the value that the thread began with. A thread with a real-time policy has no timer slack.
 /// PR_SET_TIMERSLACK(2const): no errors.
-pub const fn timer_slack(slack: Duration) -> Operation<'static> {
+pub const fn set_timer_slack(slack: Duration) -> Operation<'static> {
     let nanos = slack.as_nanos();
     let nanos = if nanos > usize::MAX as u128 { usize::MAX } else { nanos as usize };
     Operation::new(k::__NR_prctl, [p::PR_SET_TIMERSLACK as usize, nanos, 0, 0, 0, 0])
@@ -39,10 +39,10 @@ pub const fn timer_slack(slack: Duration) -> Operation<'static> {
 /// RLIMIT_NICE.
 ///
 /// ```
-/// libpsx::process::nice(10).perform()?;
+/// libpsx::process::setpriority(10).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn nice(value: i32) -> Operation<'static> {
+pub const fn setpriority(value: i32) -> Operation<'static> {
     const PRIO_PROCESS: usize = 0;
     Operation::new(k::__NR_setpriority, [PRIO_PROCESS, 0, value as usize, 0, 0, 0])
 }
@@ -51,7 +51,7 @@ pub const fn nice(value: i32) -> Operation<'static> {
 /// one, as long as their deadlines can be met.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Scheduler {
+pub enum SchedPolicy {
     /// SCHED_OTHER, with a nice value from -20 to 19.
     Other(i32),
     /// SCHED_BATCH, with a nice value.
@@ -68,23 +68,23 @@ pub enum Scheduler {
 /// priority out of range, EPERM. Children inherit it. [`sched_setattr`] can set more.
 ///
 /// ```
-/// use libpsx::process::{Scheduler, scheduler};
+/// use libpsx::process::{SchedPolicy, sched_setscheduler};
 ///
-/// scheduler(Scheduler::Batch(5)).perform()?;
+/// sched_setscheduler(SchedPolicy::Batch(5)).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn scheduler(policy: Scheduler) -> Operation<'static> {
+pub const fn sched_setscheduler(policy: SchedPolicy) -> Operation<'static> {
     sched_setattr(SchedAttr::new(policy))
 }
 
 /// What [`sched_setattr`] sets.
 ///
 /// ```no_run
-/// use libpsx::process::{SchedAttr, Scheduler, sched_setattr};
+/// use libpsx::process::{SchedAttr, SchedPolicy, sched_setattr};
 ///
 /// // Real-time threads, whose children are not, on CPUs at half of their speed or more.
-/// let attr = SchedAttr::new(Scheduler::Fifo(10)).reset_on_fork().utilization_min(512);
-/// sched_setattr(attr).perform()?;
+/// let attr = SchedAttr::new(SchedPolicy::Fifo(10)).reset_on_fork().util_min(512);
+/// sched_setattr(attr).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,21 +98,21 @@ pub struct SchedAttr {
 
 impl SchedAttr {
     /// A policy and its parameter, and nothing else.
-    pub const fn new(policy: Scheduler) -> Self {
+    pub const fn new(policy: SchedPolicy) -> Self {
         let (policy, nice, priority) = match policy {
-            Scheduler::Other(nice) => (k::SCHED_NORMAL, nice, 0),
-            Scheduler::Batch(nice) => (k::SCHED_BATCH, nice, 0),
-            Scheduler::Idle => (k::SCHED_IDLE, 0, 0),
-            Scheduler::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
-            Scheduler::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
+            SchedPolicy::Other(nice) => (k::SCHED_NORMAL, nice, 0),
+            SchedPolicy::Batch(nice) => (k::SCHED_BATCH, nice, 0),
+            SchedPolicy::Idle => (k::SCHED_IDLE, 0, 0),
+            SchedPolicy::Fifo(priority) => (k::SCHED_FIFO, 0, priority),
+            SchedPolicy::RoundRobin(priority) => (k::SCHED_RR, 0, priority),
         };
         Self { policy, flags: 0, nice, priority, utilization: [0; 2] }
     }
 
     /// The policy and the parameter that each thread has, `SCHED_FLAG_KEEP_ALL`. Linux 5.3. Use it to set the
     /// utilization alone; [`reset_on_fork`](Self::reset_on_fork) has no effect then.
-    pub const fn keep() -> Self {
-        let Self { policy, nice, priority, utilization, .. } = Self::new(Scheduler::Other(0));
+    pub const fn keep_all() -> Self {
+        let Self { policy, nice, priority, utilization, .. } = Self::new(SchedPolicy::Other(0));
         Self { policy, flags: k::SCHED_FLAG_KEEP_ALL, nice, priority, utilization }
     }
 
@@ -124,17 +124,17 @@ impl SchedAttr {
     }
 
     /// The least that a CPU counts as used by the thread, from 0 to 1024 (all of the largest CPU):
-    /// `SCHED_FLAG_UTIL_CLAMP_MIN`. Linux 5.3; [`RESET_UTILIZATION`](Self::RESET_UTILIZATION) for the default since
+    /// `SCHED_FLAG_UTIL_CLAMP_MIN`. Linux 5.3; [`UTIL_RESET`](Self::UTIL_RESET) for the default since
     /// 5.11.
-    pub const fn utilization_min(mut self, value: u32) -> Self {
+    pub const fn util_min(mut self, value: u32) -> Self {
         self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MIN;
         let [_, max] = self.utilization;
         self.utilization = [value, max];
         self
     }
 
-    /// The most that a CPU counts as used by the thread; as [`utilization_min`](Self::utilization_min).
-    pub const fn utilization_max(mut self, value: u32) -> Self {
+    /// The most that a CPU counts as used by the thread; as [`util_min`](Self::util_min).
+    pub const fn util_max(mut self, value: u32) -> Self {
         self.flags |= k::SCHED_FLAG_UTIL_CLAMP_MAX;
         let [min, _] = self.utilization;
         self.utilization = [min, value];
@@ -142,7 +142,7 @@ impl SchedAttr {
     }
 
     /// The value that stands for the system's default.
-    pub const RESET_UTILIZATION: u32 = u32::MAX;
+    pub const UTIL_RESET: u32 = u32::MAX;
 }
 
 /// Sets the scheduling policy with its attributes. sched_setattr(2) of the thread itself; kernel/sched/syscalls.c.
@@ -185,12 +185,12 @@ pub enum MemoryPolicy {
 /// memory policies.
 ///
 /// ```no_run
-/// use libpsx::process::{MemoryPolicy, memory_policy};
+/// use libpsx::process::{MemoryPolicy, set_mempolicy};
 ///
-/// memory_policy(MemoryPolicy::Bind, &[0b1]).perform()?; // Node 0 only.
+/// set_mempolicy(MemoryPolicy::Bind, &[0b1]).execute()?; // Node 0 only.
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub fn memory_policy(policy: MemoryPolicy, nodes: &[u64]) -> Operation<'_> {
+pub fn set_mempolicy(policy: MemoryPolicy, nodes: &[u64]) -> Operation<'_> {
     let mode = match policy {
         MemoryPolicy::Default => 0,
         MemoryPolicy::Preferred => 1,
@@ -220,7 +220,7 @@ pub enum IoPriority {
 }
 
 /// Sets the priority of input and output. ioprio_set(2): EINVAL for a level above 7, EPERM.
-pub const fn io_priority(priority: IoPriority) -> Operation<'static> {
+pub const fn ioprio_set(priority: IoPriority) -> Operation<'static> {
     const IOPRIO_WHO_PROCESS: usize = 1;
     const CLASS_SHIFT: usize = 13;
     let (class, level) = match priority {
@@ -239,10 +239,10 @@ pub const fn io_priority(priority: IoPriority) -> Operation<'static> {
 /// EINVAL if the thread may use none of them.
 ///
 /// ```no_run
-/// libpsx::process::affinity(&[0b11]).perform()?; // CPUs 0 and 1.
+/// libpsx::process::sched_setaffinity(&[0b11]).execute()?; // CPUs 0 and 1.
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub fn affinity(cpus: &[u64]) -> Operation<'_> {
+pub fn sched_setaffinity(cpus: &[u64]) -> Operation<'_> {
     let args = [0, size_of_val(cpus), cpus.as_ptr() as usize, 0, 0, 0];
     Operation::new(k::__NR_sched_setaffinity, args)
 }
@@ -252,19 +252,19 @@ pub fn affinity(cpus: &[u64]) -> Operation<'_> {
 ///
 /// ```no_run
 /// const ADDR_NO_RANDOMIZE: u32 = 0x0040000;
-/// let before = libpsx::process::personality(ADDR_NO_RANDOMIZE).perform()?;
+/// let before = libpsx::process::personality(ADDR_NO_RANDOMIZE).execute()?;
 /// # let _ = before;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub const fn personality(persona: u32) -> Operation<'static> {
     Operation::new(k::__NR_personality, [persona as usize, 0, 0, 0, 0, 0])
-        .agreement(Agreement::AnySuccess)
+        .result_check(ResultCheck::AnySuccess)
 }
 
 /// A speculative misfeature of CPUs, PR_SET_SPECULATION_CTRL(2const).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Speculation {
+pub enum SpeculationFeature {
     /// Speculative store bypass.
     StoreBypass,
     /// Indirect branch speculation.
@@ -291,16 +291,19 @@ pub enum SpeculationControl {
 /// ENXIO if it cannot be set per thread, EPERM if it was disabled for good, ERANGE.
 ///
 /// ```no_run
-/// use libpsx::process::{Speculation, SpeculationControl, speculation};
+/// use libpsx::process::{SpeculationFeature, SpeculationControl, set_speculation_ctrl};
 ///
-/// speculation(Speculation::StoreBypass, SpeculationControl::ForceDisable).perform()?;
+/// set_speculation_ctrl(SpeculationFeature::StoreBypass, SpeculationControl::ForceDisable).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn speculation(which: Speculation, control: SpeculationControl) -> Operation<'static> {
+pub const fn set_speculation_ctrl(
+    which: SpeculationFeature,
+    control: SpeculationControl,
+) -> Operation<'static> {
     let which = match which {
-        Speculation::StoreBypass => p::PR_SPEC_STORE_BYPASS,
-        Speculation::IndirectBranch => p::PR_SPEC_INDIRECT_BRANCH,
-        Speculation::L1dFlush => p::PR_SPEC_L1D_FLUSH,
+        SpeculationFeature::StoreBypass => p::PR_SPEC_STORE_BYPASS,
+        SpeculationFeature::IndirectBranch => p::PR_SPEC_INDIRECT_BRANCH,
+        SpeculationFeature::L1dFlush => p::PR_SPEC_L1D_FLUSH,
     };
     let control = match control {
         SpeculationControl::Enable => p::PR_SPEC_ENABLE,

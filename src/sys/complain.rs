@@ -152,7 +152,7 @@ fn write_stream(bytes: &[u8]) -> Result<usize, Errno> {
 }
 
 fn is(errno: Errno, number: u32) -> bool {
-    errno.raw() == number as i32
+    errno.raw_os_error() == number as i32
 }
 
 /// Takes back the SIGPIPE of a write that failed with EPIPE: it is pending in this thread, and would

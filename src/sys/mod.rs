@@ -117,7 +117,7 @@ pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
     match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
         Ok(kind) => kind == k::CLONE_NEWPID as usize,
         // It is not open, or it is not a namespace. Any other error may be a filter's.
-        Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw() as u32)),
+        Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw_os_error() as u32)),
     }
 }
 

@@ -13,8 +13,8 @@ use core::time::Duration;
 use linux_raw_sys::general::O_DIRECTORY;
 
 use crate::errno::Errno;
-use crate::error::Obstacle;
-use crate::report::ExemptReason;
+use crate::error::UnreachableReason;
+use crate::report::SkipReason;
 use crate::sys::{self, Fd, Mask, SIGNAL, bit};
 
 /// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
@@ -54,7 +54,7 @@ pub(crate) enum Look {
     /// It is not there (any more).
     Gone,
     /// It can run no user code; `start` tells it from a later task with the same id.
-    Exempt { reason: ExemptReason, start: usize },
+    Exempt { reason: SkipReason, start: usize },
     /// It can.
     Living(Living),
     /// Nothing could be learnt.
@@ -260,7 +260,7 @@ impl Tasks {
         match sys::tgkill(self.pid, tid, 0) {
             Err(Errno::SRCH) => Look::Gone,
             // A dead leader keeps its tid for as long as the process lives.
-            _ if sys::is_dead(tid) => Look::Exempt { reason: ExemptReason::Exiting, start: 0 },
+            _ if sys::is_dead(tid) => Look::Exempt { reason: SkipReason::Exiting, start: 0 },
             _ => Look::Unknown,
         }
     }
@@ -277,7 +277,7 @@ impl Tasks {
         };
         let Some(stat) = stat else { return Look::Unknown };
         if stat.exiting() {
-            return Look::Exempt { reason: ExemptReason::Exiting, start: stat.start };
+            return Look::Exempt { reason: SkipReason::Exiting, start: stat.start };
         }
         let mut name = [0; 16];
         for (to, from) in name.iter_mut().zip(stat.name) {
@@ -299,8 +299,8 @@ impl Tasks {
             return Look::Unknown;
         };
         if let Some(mut reason) = kernel_worker(flags, blocked) {
-            if reason == ExemptReason::SqPoll && self.is_io_wq(task) {
-                reason = ExemptReason::IoWorker;
+            if reason == SkipReason::SqPoll && self.is_io_wq(task) {
+                reason = SkipReason::IoWorker;
             }
             return Look::Exempt { reason, start };
         }
@@ -318,10 +318,10 @@ impl Tasks {
     }
 
     /// Why a living thread did not arrive.
-    pub(crate) fn obstacle(&self, task: Task, living: &Living) -> Obstacle {
+    pub(crate) fn obstacle(&self, task: Task, living: &Living) -> UnreachableReason {
         match living.state {
-            b'T' => return Obstacle::Stopped,
-            b't' => return Obstacle::Traced,
+            b'T' => return UnreachableReason::Stopped,
+            b't' => return UnreachableReason::Traced,
             _ => {}
         }
         let mut buffer = [0; 128];
@@ -332,22 +332,22 @@ impl Tasks {
         // (do_freezer_trap, kernel/signal.c) is inlined there.
         let trapped = living.state == b'S' && contains(wchan, b"get_signal");
         if trapped || contains(wchan, b"refrigerator") || contains(wchan, b"freezer") {
-            return Obstacle::Frozen;
+            return UnreachableReason::Frozen;
         }
         if contains(wchan, b"vfork") {
-            return Obstacle::Vfork;
+            return UnreachableReason::Vfork;
         }
         let calls = self.read(task.name, c"syscall", &mut buffer).unwrap_or_default();
         let nr = calls.split(|&b| b == b' ').next().and_then(parse::<u32>);
         use linux_raw_sys::general as k;
         match nr {
-            Some(k::__NR_execve | k::__NR_execveat) => Obstacle::Exec,
+            Some(k::__NR_execve | k::__NR_execveat) => UnreachableReason::Exec,
             Some(k::__NR_vfork | k::__NR_clone | k::__NR_clone3) if living.state == b'D' => {
-                Obstacle::Vfork
+                UnreachableReason::Vfork
             }
-            _ if living.blocked & bit(SIGNAL) != 0 => Obstacle::SignalBlocked,
-            _ if living.state == b'D' => Obstacle::Uninterruptible,
-            _ => Obstacle::Unresponsive,
+            _ if living.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
+            _ if living.state == b'D' => UnreachableReason::Uninterruptible,
+            _ => UnreachableReason::Unresponsive,
         }
     }
 
@@ -465,7 +465,7 @@ impl Look {
 /// (0x10 was PF_VCPU before Linux 5.12, and 0x4000 was PF_USED_ASYNC before 6.4), but no user thread can block every
 /// signal that can be blocked and keep it that way without being unreachable for us anyhow. A worker of io_uring
 /// counts as SQPOLL until it is known to be another.
-fn kernel_worker(flags: u32, blocked: Mask) -> Option<ExemptReason> {
+fn kernel_worker(flags: u32, blocked: Mask) -> Option<SkipReason> {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000;
     const KILL_AND_STOP: Mask = bit(9) | bit(19);
@@ -473,9 +473,9 @@ fn kernel_worker(flags: u32, blocked: Mask) -> Option<ExemptReason> {
         return None;
     }
     if flags & PF_IO_WORKER != 0 && kernel_at_least(5, 12) {
-        return Some(ExemptReason::SqPoll);
+        return Some(SkipReason::SqPoll);
     }
-    (flags & PF_USER_WORKER != 0 && kernel_at_least(6, 4)).then_some(ExemptReason::UserWorker)
+    (flags & PF_USER_WORKER != 0 && kernel_at_least(6, 4)).then_some(SkipReason::UserWorker)
 }
 
 fn kernel_at_least(major: u32, minor: u32) -> bool {

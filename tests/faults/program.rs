@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use libpsx::{Agreement, Broadcast, Error, Sensitivity, Transaction, TransactionError};
+use libpsx::{Broadcast, Error, ResultCheck, Sensitivity, Transaction, TransactionError};
 
 use crate::sandbox::{self, Action, On, Sandbox};
 use crate::tracer::{self, Board, statuses};
@@ -250,7 +250,7 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
     let arguments = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     let last = Broadcast::new(libc::SYS_prctl, arguments).sensitivity(Sensitivity::Error);
     // SAFETY: touches no memory.
-    single(board, || unsafe { last.deadline(deadline * 10).perform().map(drop) });
+    single(board, || unsafe { last.deadline(deadline * 10).execute().map(drop) });
     stop.store(true, SeqCst);
 }
 
@@ -259,23 +259,23 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     let groups = GROUPS;
     let set_groups = Broadcast::new(libc::SYS_setgroups, [2, groups.as_ptr() as usize, 0, 0, 0, 0]);
     // SAFETY: the groups outlive the call.
-    single(board, || unsafe { set_groups.deadline(deadline).perform().map(drop) });
+    single(board, || unsafe { set_groups.deadline(deadline).execute().map(drop) });
     if kind == Kind::Divergence {
         return;
     }
 
     let group = [GROUP, GROUP, GROUP, 0, 0, 0];
     let both = Transaction::new();
-    let same = Agreement::SameResult;
+    let same = ResultCheck::SameResult;
     // SAFETY: touches no memory.
     let both = unsafe { both.with_call(libc::SYS_setresgid, group, same) };
     // SAFETY: reads no memory for no groups.
     let both = unsafe { both.with_call(libc::SYS_setgroups, [0; 6], same) };
     board.enter();
-    let done = both.deadline(deadline).run().map(drop);
+    let done = both.deadline(deadline).execute_with_report().map(drop);
     board.leave(match &done {
         Ok(()) => DONE,
-        Err(TransactionError::Unchanged(_)) => UNCHANGED,
+        Err(TransactionError::NothingChanged(_)) => UNCHANGED,
         Err(_) => PARTIAL,
     });
     match done {
@@ -285,7 +285,7 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
 
     let set_user = Broadcast::new(libc::SYS_setresuid, [USER, 0, 0, 0, 0, 0]);
     // SAFETY: touches no memory.
-    single(board, || unsafe { set_user.deadline(deadline).run().map(drop) });
+    single(board, || unsafe { set_user.deadline(deadline).execute_with_report().map(drop) });
 }
 
 fn single(board: &Board, call: impl FnOnce() -> Result<(), Error>) {

@@ -27,7 +27,7 @@ pub fn slack(value: usize) -> Broadcast {
 /// Sets it in every thread.
 pub fn set_slack(value: usize) -> Result<Report, Error> {
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    unsafe { slack(value).deadline(watchdog(LONG)).run() }
+    unsafe { slack(value).deadline(watchdog(LONG)).execute_with_report() }
 }
 
 /// Threads that sleep for good.
@@ -196,7 +196,7 @@ pub fn killed_asleep_beside_a_deaf_thread() {
     prepared(|| filter_futex(private(libc::FUTEX_WAIT), libc::SECCOMP_RET_KILL_THREAD));
     let call = slack(4321).sensitivity(Sensitivity::Ignore).deadline(Duration::from_secs(1));
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    let error = unsafe { call.run() }.unwrap_err();
+    let error = unsafe { call.execute_with_report() }.unwrap_err();
     assert!(matches!(&error, Error::Unreachable(threads) if threads.total() == 1), "{error}");
 }
 
@@ -222,7 +222,7 @@ pub fn prepared(prepare: impl FnOnce() + Send + 'static) {
 pub fn no_new_privs() -> Result<Report, Error> {
     let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(watchdog(LONG)).run() }
+    unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(watchdog(LONG)).execute_with_report() }
 }
 
 /// Adds a filter that allows everything. It is not idempotent: each thread counts its filters. It
@@ -233,7 +233,9 @@ pub fn add_filter(deadline: Duration) -> Result<Report, Error> {
     let set = libc::SECCOMP_SET_MODE_FILTER as usize;
     let args = [set, 0, (&raw const program) as usize, 0, 0, 0];
     // SAFETY: the program outlives the call.
-    unsafe { Broadcast::new(libc::SYS_seccomp, args).deadline(watchdog(deadline)).run() }
+    unsafe {
+        Broadcast::new(libc::SYS_seccomp, args).deadline(watchdog(deadline)).execute_with_report()
+    }
 }
 
 /// Every thread shows this in its status.
@@ -291,7 +293,9 @@ pub fn witnesses(count: usize) -> Vec<Witness> {
 /// Sets the slack of every thread, and lets each witness tell its own.
 pub fn covers(witnesses: &[Witness], value: usize) -> Report {
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    let report = unsafe { slack(value).deadline(watchdog(Duration::from_secs(60))).run() }.unwrap();
+    let report =
+        unsafe { slack(value).deadline(watchdog(Duration::from_secs(60))).execute_with_report() }
+            .unwrap();
     let seen: Vec<usize> = witnesses.iter().map(Witness::slack).collect();
     assert!(seen.iter().all(|&slack| slack == value), "not {value}: {seen:?}; {report:?}");
     assert!(report.threads() > witnesses.len(), "{report:?}");

@@ -85,7 +85,7 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
 }
 
 /// Ends this process as it stands. `std::process::exit` will not do while another thread makes
-/// broadcasts: see CAVEATS.md, "std::process::exit".
+/// broadcasts: see `libpsx::docs::limitations`, "Signals".
 pub fn end(code: i32) -> ! {
     let _ = std::io::stdout().flush();
     // SAFETY: _exit(2) touches no memory.

@@ -45,7 +45,7 @@ fn ours(uid: u32) -> Result<(), String> {
     let call = libpsx::Broadcast::new(libc::SYS_setresuid, [uid as usize, 0, 0, 0, 0, 0]);
     let call = call.deadline(Duration::from_secs(2));
     // SAFETY: setresuid touches no memory.
-    unsafe { call.run() }.map(|_| ()).map_err(|error| error.to_string())
+    unsafe { call.execute_with_report() }.map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn outcome(returned: c_long) -> Result<(), String> {

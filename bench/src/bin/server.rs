@@ -25,8 +25,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libpsx::Transaction;
 use libpsx::process::{
-    Capabilities, Fd, Gid, LandlockFlags, Synchronisation, Uid, Unchanged, capset,
-    landlock_restrict_self, no_new_privs, set_all_gids, set_all_uids, setgroups, setresuid,
+    CapabilitySets, Fd, Gid, LandlockFlags, Synchronization, Uid, Unchanged, capset,
+    landlock_restrict_self, set_all_gids, set_all_uids, set_no_new_privs, setgroups, setresuid,
 };
 
 const WORKERS: usize = 4;
@@ -75,7 +75,7 @@ impl Engine {
         const NONE: u32 = u32::MAX;
         match self {
             Self::Nothing => true,
-            Self::Ours => setresuid(Unchanged, Unchanged, Unchanged).perform().is_ok(),
+            Self::Ours => setresuid(Unchanged, Unchanged, Unchanged).execute().is_ok(),
             // SAFETY: three numbers, of which -1 leaves every id as it is.
             Self::Baseline(perform, _) => unsafe {
                 perform(libc::SYS_setresuid, [-1, -1, -1].as_ptr()) == 0
@@ -97,7 +97,7 @@ impl Engine {
                 let (Ok(user), Ok(group)) = (Uid::new(NOBODY), Gid::new(NOBODY)) else {
                     return false;
                 };
-                let how = Synchronisation::Broadcast;
+                let how = Synchronization::Broadcast;
                 if ruleset < 0 {
                     return false;
                 }
@@ -107,10 +107,10 @@ impl Engine {
                     .with(setgroups(&[]))
                     .with(set_all_gids(group))
                     .with(set_all_uids(user))
-                    .with(capset(Capabilities::NONE))
-                    .with(no_new_privs())
+                    .with(capset(CapabilitySets::EMPTY))
+                    .with(set_no_new_privs())
                     .with(landlock_restrict_self(ruleset, how, LandlockFlags::EMPTY))
-                    .perform()
+                    .execute()
                     .is_ok()
             }
             // SAFETY: a string, and a descriptor.

@@ -616,11 +616,11 @@ impl Expectation {
 impl Which {
     fn are(self, ids: libpsx::process::Ids, id: u32) -> bool {
         match self {
-            Self::All => [ids.real, ids.effective, ids.saved, ids.files] == [id; 4],
+            Self::All => [ids.real, ids.effective, ids.saved, ids.filesystem] == [id; 4],
             Self::Real => ids.real == id,
             Self::Effective => ids.effective == id,
             Self::Saved => ids.saved == id,
-            Self::Files => ids.files == id,
+            Self::Files => ids.filesystem == id,
         }
     }
 }

@@ -86,15 +86,15 @@ const fn difference(field: Field) -> &'static str {
         }
         Field::Ambient => {
             "A thread that keeps ambient capabilities gives them to every program that it executes. Call \
-             libpsx::process::ambient_clear."
+             libpsx::process::cap_ambient_clear_all."
         }
         Field::Bounding => {
             "A thread with a larger bounding set can gain by execve(2) what the other threads gave up. \
-             Call libpsx::process::bounding_drop."
+             Call libpsx::process::capbset_drop."
         }
         Field::Nnp => {
             "A thread without no_new_privs can execute set-user-ID programs. Call \
-             libpsx::process::no_new_privs."
+             libpsx::process::set_no_new_privs."
         }
         Field::Seccomp => {
             "A thread with fewer filters can make the system calls that the filters forbid to the other \
@@ -126,20 +126,20 @@ const fn difference(field: Field) -> &'static str {
         }
         Field::Speculation => {
             "A thread without a speculation control can be attacked through side channels that the \
-             control closes for the other threads. Call libpsx::process::speculation."
+             control closes for the other threads. Call libpsx::process::set_speculation_ctrl."
         }
         Field::Sched => {
             "A thread with a real-time policy can keep a CPU from all other threads. If that is not \
-             meant, call libpsx::process::scheduler. If it is meant, use --ignore sched."
+             meant, call libpsx::process::sched_setscheduler. If it is meant, use --ignore sched."
         }
         Field::Affinity => {
-            "The thread may use other CPUs. If that is not meant, call libpsx::process::affinity."
+            "The thread may use other CPUs. If that is not meant, call libpsx::process::sched_setaffinity."
         }
         Field::Mems => "The thread may use other memory nodes: look at its cpuset, cpuset(7).",
-        Field::Nice => "The thread has another nice value. Call libpsx::process::nice.",
-        Field::Ioprio => "The thread has another I/O priority. Call libpsx::process::io_priority.",
+        Field::Nice => "The thread has another nice value. Call libpsx::process::setpriority.",
+        Field::Ioprio => "The thread has another I/O priority. Call libpsx::process::ioprio_set.",
         Field::TimerSlack => {
-            "The timers of the thread are less or more exact. Call libpsx::process::timer_slack."
+            "The timers of the thread are less or more exact. Call libpsx::process::set_timer_slack."
         }
     }
 }

@@ -181,7 +181,7 @@ fn ids(ids: Ids, mut named: impl FnMut(u32) -> Value) -> Value {
         "real": named(ids.real),
         "effective": named(ids.effective),
         "saved": named(ids.saved),
-        "fs": named(ids.files),
+        "fs": named(ids.filesystem),
     })
 }
 

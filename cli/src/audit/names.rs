@@ -57,12 +57,12 @@ fn with_number(id: u32, name: Option<&str>) -> String {
 }
 
 fn four(ids: Ids, mut name: impl FnMut(u32) -> String) -> String {
-    let Ids { real, effective, saved, files } = ids;
-    if [effective, saved, files] == [real; 3] {
+    let Ids { real, effective, saved, filesystem } = ids;
+    if [effective, saved, filesystem] == [real; 3] {
         return name(real);
     }
     let mut text = format!("real {}, effective {}", name(real), name(effective));
-    text += &format!(", saved {}, fs {}", name(saved), name(files));
+    text += &format!(", saved {}, fs {}", name(saved), name(filesystem));
     text
 }
 

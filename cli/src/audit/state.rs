@@ -275,7 +275,7 @@ impl State {
             own.groups.clear();
         }
         if skip(Field::Caps) {
-            own.sets = libpsx::process::Capabilities::default();
+            own.sets = libpsx::process::CapabilitySets::default();
         }
         if skip(Field::Ambient) {
             own.ambient = CapabilitySet::EMPTY;
@@ -350,7 +350,7 @@ impl State {
     /// capabilities, label.
     pub(crate) fn exceeds<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> Vec<Field> {
         let own = &self.credentials;
-        let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.files];
+        let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
         let theirs = || others.clone().map(|other| &other.credentials);
         let beyond = |ids: Ids, of: fn(&Credentials) -> Ids| {
             four(ids).iter().any(|id| !theirs().any(|other| four(of(other)).contains(id)))
@@ -370,8 +370,8 @@ impl State {
             (Field::Groups, !own.groups.iter().all(group)),
             (
                 Field::Caps,
-                !all(|other| other.sets.permitted).contains_all(own.sets.permitted)
-                    || !all(|other| other.sets.effective).contains_all(own.sets.effective),
+                !all(|other| other.sets.permitted).is_superset(own.sets.permitted)
+                    || !all(|other| other.sets.effective).is_superset(own.sets.effective),
             ),
             (Field::Label, self.label.as_ref().is_some_and(label)),
         ];

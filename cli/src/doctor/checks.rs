@@ -1,6 +1,6 @@
 //! The single questions. Each is asked in a process of one thread.
 
-use libpsx::process::{Capabilities, Capability};
+use libpsx::process::{Capability, CapabilitySets};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::getpid;
 
@@ -81,7 +81,7 @@ pub(super) fn proc() -> Finding {
         Ok(_) => "of another PID namespace".to_owned(),
         Err(error) => format!("not usable: {}", error.desc()),
     };
-    let sets = Capabilities::of_this_thread().unwrap_or_default();
+    let sets = CapabilitySets::current().unwrap_or_default();
     let consequence = if sets.effective.contains(Capability::SYS_ADMIN) {
         "a broadcast translates the numbers there, or mounts a proc for itself"
     } else {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libpsx::Transaction;
-use libpsx::process::timer_slack;
+use libpsx::process::set_timer_slack;
 use nix::sys::prctl::get_timerslack;
 
 use super::{Finding, Verdict};
@@ -58,9 +58,9 @@ fn attempt() -> Result<String> {
     let witnesses = (0..THREADS).map(|_| Witness::start()).collect::<Result<Vec<_>>>();
     let witnesses = witnesses.context("starting threads")?;
     raw::spawn_sleeper().context("starting a thread by clone(2)")?;
-    let slack = timer_slack(Duration::from_nanos(SLACK.unsigned_abs().into()));
+    let slack = set_timer_slack(Duration::from_nanos(SLACK.unsigned_abs().into()));
     let start = Instant::now();
-    let report = Transaction::new().with(slack).deadline(DEADLINE).run()?;
+    let report = Transaction::new().with(slack).deadline(DEADLINE).execute_with_report()?;
     let elapsed = start.elapsed();
     let wanted = THREADS + 2;
     ensure!(report.threads() == wanted, "{} threads in place of {wanted}", report.threads());

@@ -108,6 +108,7 @@ fn gather(world: &World, count: u32) -> u32 {
 
 /// Waits until so many have come, and closes the gate over them.
 fn hold(world: &World, epoch: u32, count: u32) {
+    world.rendezvous.wake_leavers();
     while world.rendezvous.await_arrivals(count, Duration::ZERO) < count {
         thread::yield_now();
     }

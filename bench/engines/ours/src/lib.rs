@@ -9,8 +9,8 @@
 use std::ffi::{CStr, c_char, c_int, c_long};
 
 use libpsx::process::{
-    Capabilities, Fd, Gid, LandlockFlags, Operation, Synchronisation, Uid, capset,
-    landlock_restrict_self, no_new_privs, set_all_gids, set_all_uids, setgroups,
+    CapabilitySets, Fd, Gid, LandlockFlags, Operation, Synchronization, Uid, capset,
+    landlock_restrict_self, set_all_gids, set_all_uids, set_no_new_privs, setgroups,
 };
 use libpsx::{Error, Transaction};
 
@@ -53,15 +53,15 @@ pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> 
         setgroups(&[]),
         set_all_gids(group),
         set_all_uids(user),
-        capset(Capabilities::NONE),
-        no_new_privs(),
-        landlock_restrict_self(ruleset, Synchronisation::Broadcast, LandlockFlags::EMPTY),
+        capset(CapabilitySets::EMPTY),
+        set_no_new_privs(),
+        landlock_restrict_self(ruleset, Synchronization::Broadcast, LandlockFlags::EMPTY),
     ];
     match way.to_bytes() {
         b"one" => {
             let transaction = Transaction::new();
             let transaction = operations.into_iter().fold(transaction, Transaction::with);
-            transaction.perform().map_or_else(
+            transaction.execute().map_or_else(
                 |error| {
                     eprintln!("{error}");
                     libc::EIO
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn drop_privileges(way: *const c_char, ruleset: c_int) -> 
             )
         }
         b"six" => {
-            let failed = operations.iter().find_map(|one| one.perform().err());
+            let failed = operations.iter().find_map(|one| one.execute().err());
             failed.map_or(0, |error| number(&error))
         }
         _ => libc::ENOSYS,

@@ -214,7 +214,7 @@ fn divergence_kills_process_1() {
             set_slack(1).unwrap();
             let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
             // SAFETY: setpriority touches no memory.
-            let _ = unsafe { call.sensitivity(Sensitivity::Error).run() };
+            let _ = unsafe { call.sensitivity(Sensitivity::Error).execute_with_report() };
         });
         println!("process 1 ended with {status:#x}");
     };

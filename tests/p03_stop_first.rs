@@ -82,7 +82,7 @@ fn a_refused_call_is_seen_by_nobody() {
         for _ in repeated(CALLS / 2, WATCHDOG) {
             let nonsense = libpsx::Broadcast::new(libc::SYS_prctl, [usize::MAX; 6]);
             // SAFETY: there is no such option.
-            let error = unsafe { nonsense.run() }.unwrap_err();
+            let error = unsafe { nonsense.execute_with_report() }.unwrap_err();
             assert_eq!(error.raw_os_error(), libc::EINVAL);
         }
         assert!(look());

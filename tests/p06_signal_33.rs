@@ -49,7 +49,7 @@ fn send() {
 fn call() {
     let call = Broadcast::new(libc::SYS_prctl, [libc::PR_SET_TIMERSLACK as usize, 5, 0, 0, 0, 0]);
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
-    let report = unsafe { call.run() }.unwrap();
+    let report = unsafe { call.execute_with_report() }.unwrap();
     assert!(report.threads() >= 2);
 }
 
@@ -266,7 +266,7 @@ fn glibc_uses_it_meanwhile() {
         while !others.iter().all(|other| other.is_finished()) {
             let slack = [libc::PR_SET_TIMERSLACK as usize, 5, 0, 0, 0, 0];
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            unsafe { Broadcast::new(libc::SYS_prctl, slack).run() }.unwrap();
+            unsafe { Broadcast::new(libc::SYS_prctl, slack).execute_with_report() }.unwrap();
         }
         others.into_iter().for_each(|other| other.join().unwrap());
     });

@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Outcome, Sensitivity};
+use libpsx::{Broadcast, CallOutcome, Sensitivity};
 use support::raw::*;
 use support::*;
 
@@ -67,8 +67,10 @@ fn errno_is_left_alone() {
                 let fd = unsafe { libc::dup(1) };
                 let call = Broadcast::new(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]);
                 // SAFETY: the descriptor is nobody's.
-                let report = unsafe { call.sensitivity(Sensitivity::Ignore).run() }.unwrap();
-                let failed = |o| matches!(o, Outcome::Failed(e) if e.raw() == libc::EBADF);
+                let report =
+                    unsafe { call.sensitivity(Sensitivity::Ignore).execute_with_report() }.unwrap();
+                let failed =
+                    |o| matches!(o, CallOutcome::Failed(e) if e.raw_os_error() == libc::EBADF);
                 assert!(report.results().iter().all(|r| failed(r.outcome())), "{report:?}");
                 assert!(report.results().len() >= 9);
                 ROUND.fetch_add(1, Ordering::SeqCst);
@@ -102,7 +104,7 @@ fn ten_thousand() {
             }
         }
         let report = no_new_privs().unwrap();
-        println!("{} rounds, longest freeze {:?}", report.rounds(), report.longest_freeze());
+        println!("{} rounds, longest freeze {:?}", report.attempts(), report.max_pause());
         assert!(report.threads() > MANY);
         all_have("NoNewPrivs", "1");
     });

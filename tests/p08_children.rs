@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use libpsx::{Error, Need};
+use libpsx::{Error, Requirement};
 use support::raw::*;
 use support::*;
 
@@ -32,7 +32,10 @@ fn call_and_end() -> ! {
 /// A child that shares this memory and makes a thread of its own is told that it may not.
 extern "C" fn call_with_company(_: *mut libc::c_void) -> i32 {
     let made = raw_thread(memory(STACK), None, sleep_for_ever) > 0;
-    let told = matches!(no_new_privs(), Err(Error::Environment { need: Need::OwnMemory, .. }));
+    let told = matches!(
+        no_new_privs(),
+        Err(Error::Environment { requirement: Requirement::ExclusiveMemory, .. })
+    );
     // SAFETY: _exit touches no memory.
     unsafe { libc::_exit(i32::from(!made || !told)) }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use libpsx::{Error, ExemptReason, Obstacle};
+use libpsx::{Error, SkipReason, UnreachableReason};
 use support::{LONG, add_filter, all_have_filters, isolated, no_new_privs, proc, reap, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -49,14 +49,14 @@ fn wait_for_state(tid: i32, state: char) {
 }
 
 /// Calls fail, name the target, and leave every thread as it was.
-fn target_is_named(tid: i32, state: char, obstacle: Obstacle) {
+fn target_is_named(tid: i32, state: char, obstacle: UnreachableReason) {
     for _ in 0..3 {
         let error = add_filter(SHORT).unwrap_err();
         assert_eq!(error.raw_os_error(), libc::ETIMEDOUT);
         let Error::Unreachable(threads) = &error else { panic!("{error}") };
         let [thread] = threads.threads() else { panic!("{error}") };
         assert_eq!((threads.total(), thread.tid(), thread.name()), (1, tid, "target"), "{error}");
-        assert_eq!((thread.state(), thread.obstacle()), (state, obstacle), "{error}");
+        assert_eq!((thread.state(), thread.reason()), (state, obstacle), "{error}");
         all_have_filters(0);
     }
 }
@@ -132,7 +132,7 @@ fn thread_stopped_by_a_tracer() {
         };
         let end = |tid| ptrace(libc::PTRACE_DETACH, tid, 0);
         let Some(tracer) = tracer(tid, begin, end) else { return };
-        target_is_named(tid, 't', Obstacle::Traced);
+        target_is_named(tid, 't', UnreachableReason::Traced);
         tell(&tracer).unwrap();
         hear(&tracer).unwrap();
         next_call_succeeds();
@@ -156,15 +156,15 @@ fn dead_thread_that_its_tracer_keeps_is_exempt() {
         wait_for_state(tid, 'Z');
         for count in 1..=50 {
             let report = add_filter(LONG).unwrap();
-            let [exempt] = report.exempt() else { panic!("{report:?}") };
-            assert_eq!((exempt.tid(), exempt.reason()), (tid, ExemptReason::Exiting));
+            let [exempt] = report.skipped() else { panic!("{report:?}") };
+            assert_eq!((exempt.tid(), exempt.reason()), (tid, SkipReason::Exiting));
             let mut seen = proc::field_in_every_thread("Seccomp_filters");
             seen.remove(&tid);
             assert!(seen.values().all(|value| *value == count.to_string()), "{seen:?}");
         }
         tell(&tracer).unwrap();
         hear(&tracer).unwrap();
-        assert!(add_filter(LONG).unwrap().exempt().is_empty());
+        assert!(add_filter(LONG).unwrap().skipped().is_empty());
         all_have_filters(51);
     });
 }
@@ -187,7 +187,7 @@ fn thread_stopped_by_a_tracer_as_it_exits() {
         let Some(tracer) = tracer(tid, begin, end) else { return };
         LEAVE.store(true, Ordering::SeqCst);
         wait_for_state(tid, 't');
-        target_is_named(tid, 't', Obstacle::Traced);
+        target_is_named(tid, 't', UnreachableReason::Traced);
         tell(&tracer).unwrap();
         hear(&tracer).unwrap();
         next_call_succeeds();
@@ -229,7 +229,7 @@ fn thread_in_vfork() {
             std::thread::yield_now();
         }
         wait_for_state(tid, 'D');
-        target_is_named(tid, 'D', Obstacle::Vfork);
+        target_is_named(tid, 'D', UnreachableReason::Vfork);
         let child = CHILD.load(Ordering::SeqCst);
         // SAFETY: the child is ours, and not reaped before it is dead.
         assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
@@ -278,7 +278,7 @@ fn thread_in_a_frozen_control_group() {
                 {
                     std::thread::yield_now();
                 }
-                target_is_named(tid, 'S', Obstacle::Frozen);
+                target_is_named(tid, 'S', UnreachableReason::Frozen);
                 fs::write(group.join("cgroup.freeze"), "0").unwrap();
                 next_call_succeeds();
             }
@@ -360,7 +360,7 @@ fn busy_real_time_threads() {
         }
         for count in 1..=3 {
             let report = add_filter(LONG).unwrap();
-            println!("{} rounds, longest freeze {:?}", report.rounds(), report.longest_freeze());
+            println!("{} rounds, longest freeze {:?}", report.attempts(), report.max_pause());
             assert!(report.threads() > count);
         }
         STOP.store(true, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Obstacle};
+use libpsx::{Broadcast, Error, UnreachableReason};
 use support::{all_have, block_all, isolated, prepared, proc, reap, set_mask};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ fn deaf_is_named(error: &Error) {
     let Error::Unreachable(threads) = error else { panic!("{error}") };
     let [thread] = threads.threads() else { panic!("{error}") };
     assert_eq!((thread.tid(), thread.name()), (TID.load(Ordering::SeqCst), "deaf"), "{error}");
-    assert_eq!(thread.obstacle(), Obstacle::SignalBlocked, "{error}");
+    assert_eq!(thread.reason(), UnreachableReason::SignalBlocked, "{error}");
 }
 
 /// 1 stands for EPERM beside a thread that could not be signalled.
@@ -77,12 +77,12 @@ fn what_a_thread_returned_before_is_no_obstacle() {
         let dumpable =
             Broadcast::new(libc::SYS_prctl, [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]);
         // SAFETY: PR_GET_DUMPABLE touches no memory.
-        assert_eq!(unsafe { dumpable.perform() }.unwrap(), 1);
+        assert_eq!(unsafe { dumpable.execute() }.unwrap(), 1);
         tell(&BLOCK);
         wait_until_deaf();
         let call = no_new_privs().deadline(Duration::from_millis(40));
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        deaf_is_named(&unsafe { call.run() }.unwrap_err());
+        deaf_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
     });
 }
 
@@ -117,7 +117,7 @@ fn who_only_waits_for_a_cpu_is_not_blamed() {
         for _ in 0..5 {
             let call = no_new_privs().deadline(Duration::from_millis(100));
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-            deaf_is_named(&unsafe { call.run() }.unwrap_err());
+            deaf_is_named(&unsafe { call.execute_with_report() }.unwrap_err());
         }
         for pid in busy {
             // SAFETY: a child of ours, not waited for yet.
@@ -146,7 +146,7 @@ fn thread_that_blocks_the_signal_is_named() {
         for _ in 0..20 {
             let call = no_new_privs().deadline(Duration::from_millis(40));
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-            let error = unsafe { call.run() }.unwrap_err();
+            let error = unsafe { call.execute_with_report() }.unwrap_err();
             assert_eq!(error.raw_os_error(), libc::ETIMEDOUT);
             deaf_is_named(&error);
         }
@@ -155,7 +155,7 @@ fn thread_that_blocks_the_signal_is_named() {
         all_have("NoNewPrivs", "0");
         tell(&OPEN);
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        unsafe { no_new_privs().run() }.unwrap();
+        unsafe { no_new_privs().execute_with_report() }.unwrap();
         all_have("NoNewPrivs", "1");
     });
 }
@@ -169,9 +169,9 @@ fn thread_that_opens_the_signal_in_time() {
             tell(&OPEN);
         });
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        let report = unsafe { no_new_privs().run() }.unwrap();
-        println!("{} rounds, longest freeze {:?}", report.rounds(), report.longest_freeze());
-        assert!(report.rounds() > 1);
+        let report = unsafe { no_new_privs().execute_with_report() }.unwrap();
+        println!("{} rounds, longest freeze {:?}", report.attempts(), report.max_pause());
+        assert!(report.attempts() > 1);
         all_have("NoNewPrivs", "1");
     });
 }
@@ -192,7 +192,7 @@ fn signal_queue_used_up() {
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) }, 0);
         let call = no_new_privs().deadline(Duration::from_millis(200));
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-        let error = unsafe { call.run() }.unwrap_err();
+        let error = unsafe { call.execute_with_report() }.unwrap_err();
         assert!(matches!(error, Error::SignalQueueFull), "{error}");
         all_have("NoNewPrivs", "0");
     });
@@ -210,16 +210,17 @@ fn debug_of_an_error_shows_names() {
         });
         // SAFETY: it touches no memory.
         let error =
-            unsafe { no_new_privs().deadline(Duration::from_millis(200)).run() }.unwrap_err();
+            unsafe { no_new_privs().deadline(Duration::from_millis(200)).execute_with_report() }
+                .unwrap_err();
         let text = format!("{error:?}");
         assert!(text.contains("name: \"worker-\\xe9\\\"1\""), "{text}");
-        assert!(text.contains("obstacle: SignalBlocked"), "{text}");
+        assert!(text.contains("reason: SignalBlocked"), "{text}");
         let error = std::io::Error::from(error);
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         let inside = error.get_ref().unwrap().downcast_ref::<Error>().unwrap();
         assert!(matches!(inside, Error::Unreachable(_)));
 
-        let refused = libpsx::process::ambient_lower(libpsx::process::Capability::KILL);
+        let refused = libpsx::process::cap_ambient_lower(libpsx::process::Capability::KILL);
         let text = format!("{refused:?}");
         assert_eq!(text, "prctl(0x2f, 0x3, 0x5, 0x0, 0x0, 0x0)");
     });

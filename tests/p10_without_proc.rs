@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use libpsx::{Error, Need};
+use libpsx::{Error, Requirement};
 use support::{
     covers, filter, forked, install, isolated, isolated_as_root, proc, set_slack, sleepers, step,
     witnesses,
@@ -119,7 +119,10 @@ fn threads_that_cannot_be_listed() {
         enter_empty_root();
         filter(libc::SYS_tgkill, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
         let error = set_slack(1001).unwrap_err();
-        assert!(matches!(error, Error::Environment { need: Need::Threads, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Environment { requirement: Requirement::ThreadList, .. }),
+            "{error}"
+        );
         assert_eq!(error.raw_os_error(), libc::EPERM);
     });
 }

@@ -141,7 +141,7 @@ fn caller_with_every_signal_blocked() {
         }
         let nonsense = libpsx::Broadcast::new(libc::SYS_prctl, [usize::MAX; 6]);
         // SAFETY: there is no such option.
-        unsafe { nonsense.run() }.unwrap_err();
+        unsafe { nonsense.execute_with_report() }.unwrap_err();
         assert_eq!(signal_state(), before);
     });
 }
@@ -207,7 +207,7 @@ fn no_descriptor_is_left() {
         let short = support::slack(1).deadline(Duration::ZERO);
         for _ in 0..100 {
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            let _ = unsafe { short.run() };
+            let _ = unsafe { short.execute_with_report() };
         }
         assert_eq!(count(), before);
     });

@@ -33,7 +33,7 @@ fn beside(calls: usize, what: fn()) {
     }
     let mut rounds = 0;
     for _ in 0..calls {
-        rounds = rounds.max(add_filter(LONG).unwrap().rounds());
+        rounds = rounds.max(add_filter(LONG).unwrap().attempts());
     }
     STOP.store(true, Ordering::Relaxed);
     doers.into_iter().for_each(|doer| doer.join().unwrap());

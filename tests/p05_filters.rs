@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Need, Sensitivity};
+use libpsx::{Broadcast, Error, Requirement, Sensitivity};
 use support::{
     filter, filter_futex, forked, header, install, isolated, killed_asleep_beside_a_deaf_thread,
     no_new_privs, prepared, private, program, set_slack, sleepers,
@@ -57,7 +57,7 @@ fn slow_call_beside_a_filtered_thread() {
             let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
             let call = Broadcast::new(libc::SYS_nanosleep, arguments);
             // SAFETY: nanosleep reads the time, which outlives the call.
-            assert_eq!(unsafe { call.run() }.unwrap().threads(), 2);
+            assert_eq!(unsafe { call.execute_with_report() }.unwrap().threads(), 2);
         });
     });
 }
@@ -69,7 +69,10 @@ fn without_a_clock_it_is_an_error() {
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
         filter(libc::SYS_clock_gettime, refuse);
         let error = set_slack(5).unwrap_err();
-        assert!(matches!(error, Error::Environment { need: Need::Clock, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Environment { requirement: Requirement::Clock, .. }),
+            "{error}"
+        );
     });
 }
 
@@ -81,7 +84,7 @@ fn reentry_in_a_held_thread_is_an_error() {
         fn call(nr: i64) -> Result<libpsx::Report, Error> {
             let call = Broadcast::new(nr, [0; 6]).sensitivity(Sensitivity::Ignore);
             // SAFETY: getppid and setpriority touch no memory.
-            unsafe { call.deadline(Duration::MAX).run() }
+            unsafe { call.deadline(Duration::MAX).execute_with_report() }
         }
         extern "C" fn on_sigsys(_: i32) {
             let reentered = matches!(call(libc::SYS_getppid), Err(Error::Reentered));

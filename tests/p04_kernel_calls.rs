@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use libpsx::{Agreement, Broadcast, Sensitivity, Transaction};
+use libpsx::{Broadcast, ResultCheck, Sensitivity, Transaction};
 use tracer::{Board, End, Made, Phase, Plan, Role, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(180);
@@ -115,22 +115,22 @@ fn watched<T>(board: &Board, call: impl FnOnce() -> T) -> bool {
 fn all_kinds(board: &'static Board) {
     for _ in 0..2 {
         // SAFETY: setpriority touches no memory.
-        watched(board, || unsafe { harmless().perform() }.unwrap());
+        watched(board, || unsafe { harmless().execute() }.unwrap());
         // SAFETY: setpriority touches no memory.
-        watched(board, || unsafe { harmless().run() }.unwrap());
+        watched(board, || unsafe { harmless().execute_with_report() }.unwrap());
     }
-    let same = Agreement::SameResult;
+    let same = ResultCheck::SameResult;
     let two = Transaction::new();
     // SAFETY: setpriority touches no memory.
     let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
     // SAFETY: setpriority touches no memory.
     let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
     let two = two.deadline(LONG);
-    watched(board, || two.perform().unwrap());
-    watched(board, || two.run().unwrap());
+    watched(board, || two.execute().unwrap());
+    watched(board, || two.execute_with_report().unwrap());
     // As `process::identities` does, but without its deadline.
-    let asked = Transaction::new().ask(8).deadline(LONG);
-    watched(board, || asked.run().unwrap());
+    let asked = Transaction::new().query_identities(8).deadline(LONG);
+    watched(board, || asked.execute_with_report().unwrap());
 }
 
 /// Waits for what another thread does. No broadcast is under way.
@@ -223,7 +223,7 @@ fn own_root_and_filter(board: &'static Board) {
     sleepers(board, 3);
     let call = harmless().deadline(Duration::from_secs(30));
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { call.run() });
+    watched(board, || unsafe { call.execute_with_report() });
 }
 
 fn unreachable(board: &'static Board) {
@@ -231,7 +231,7 @@ fn unreachable(board: &'static Board) {
     support::prepared(support::block_all);
     let short = harmless().deadline(Duration::from_millis(60));
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { short.run() }.unwrap_err());
+    watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
 }
 
 /// Three other callers have the lock nearly all the time, since a thread cannot be stopped.
@@ -242,7 +242,8 @@ fn taking_turns(board: &'static Board) {
             std::thread::spawn(|| {
                 board.ready.fetch_add(1, SeqCst);
                 // SAFETY: setpriority touches no memory.
-                unsafe { harmless().deadline(Duration::from_secs(1)).run() }.unwrap_err();
+                unsafe { harmless().deadline(Duration::from_secs(1)).execute_with_report() }
+                    .unwrap_err();
             })
         })
         .collect();
@@ -250,7 +251,7 @@ fn taking_turns(board: &'static Board) {
     let short = harmless().deadline(Duration::from_millis(40));
     while !others.iter().all(|other| other.is_finished()) {
         // SAFETY: setpriority touches no memory.
-        watched(board, || unsafe { short.run() }.unwrap_err());
+        watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
     }
 }
 
@@ -259,7 +260,7 @@ fn slow_call(board: &'static Board) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: 350_000_000 };
     let slow = Broadcast::new(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]);
     // SAFETY: nanosleep reads the time, which outlives the call.
-    watched(board, || unsafe { slow.run() }.unwrap());
+    watched(board, || unsafe { slow.execute_with_report() }.unwrap());
 }
 
 extern "C" fn does_nothing(_: i32) {}
@@ -276,9 +277,9 @@ fn directories(board: &'static Board) {
     sleepers(board, 3);
     let root = std::fs::File::open("/").expect("a directory");
     let change = libpsx::process::fchdir(&root);
-    watched(board, || change.perform().unwrap());
+    watched(board, || change.execute().unwrap());
     let change = libpsx::process::chdir(c"/");
-    watched(board, || change.perform().unwrap());
+    watched(board, || change.execute().unwrap());
 }
 
 /// A Landlock domain takes the right to list directories. How many threads there are is known, but not which.
@@ -299,7 +300,7 @@ fn unreadable(board: &'static Board) {
     sleepers(board, 3);
     let call = harmless().deadline(Duration::from_secs(30));
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { call.run() });
+    watched(board, || unsafe { call.execute_with_report() });
 }
 
 fn queue_full(board: &'static Board) {
@@ -308,7 +309,7 @@ fn queue_full(board: &'static Board) {
     // SAFETY: the kernel reads the structure.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) }, 0);
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { harmless().run() }.unwrap_err());
+    watched(board, || unsafe { harmless().execute_with_report() }.unwrap_err());
 }
 
 fn synchronised(board: &'static Board) {
@@ -319,12 +320,12 @@ fn synchronised(board: &'static Board) {
     let (set, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     let filter = [set as usize, flags as usize, &raw const filter as usize, 0, 0, 0];
     let no_new_privs = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
-    let (both, same) = (Transaction::new(), Agreement::SameResult);
+    let (both, same) = (Transaction::new(), ResultCheck::SameResult);
     // SAFETY: touches no memory.
     let both = unsafe { both.with_call(libc::SYS_prctl, no_new_privs, same) };
     // SAFETY: the program outlives the call.
     let both = unsafe { both.with_call(libc::SYS_seccomp, filter, same) };
-    watched(board, || both.perform().unwrap());
+    watched(board, || both.execute().unwrap());
 }
 
 /// The kernel's struct sigaction on this CPU.
@@ -376,7 +377,7 @@ fn foreign_signal(board: &'static Board) {
     // glibc has installed its own handler when the first thread was made.
     put_above(takes_note as *const () as usize);
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { harmless().perform() }.unwrap());
+    watched(board, || unsafe { harmless().execute() }.unwrap());
     let (pid, tids) = (std::process::id() as i32, support::proc::tids());
     for tid in tids.into_iter().filter(|&tid| tid != pid) {
         // SAFETY: the signal has a handler.
@@ -402,7 +403,7 @@ fn dies_in_the_call(board: &'static Board) {
     filtered(libc::SECCOMP_RET_KILL_THREAD);
     let call = harmless().sensitivity(Sensitivity::Ignore);
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { call.run() }.unwrap());
+    watched(board, || unsafe { call.execute_with_report() }.unwrap());
 }
 
 fn warned(board: &'static Board) {
@@ -410,7 +411,7 @@ fn warned(board: &'static Board) {
     filtered(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let call = harmless().sensitivity(Sensitivity::Warning);
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { call.run() }.unwrap());
+    watched(board, || unsafe { call.execute_with_report() }.unwrap());
 }
 
 fn warned_on_a_terminal(board: &'static Board) {
@@ -428,7 +429,7 @@ fn killed(board: &'static Board) {
     filtered(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let call = harmless().sensitivity(Sensitivity::Error);
     // SAFETY: setpriority touches no memory.
-    watched(board, || unsafe { call.run() }.unwrap());
+    watched(board, || unsafe { call.execute_with_report() }.unwrap());
 }
 
 fn new_pid_namespace() {

@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Outcome, Sensitivity};
+use libpsx::{Broadcast, CallOutcome, Error, Sensitivity};
 use support::{
     block_all, filter, forked, isolated, killed_asleep_beside_a_deaf_thread, prepared, proc, reap,
     set_slack, slack, sleepers,
@@ -67,7 +67,7 @@ fn fork_in_the_middle_of_a_wait() {
             unsafe { libc::syscall(libc::SYS_tgkill, pid, caller, libc::SIGUSR1) };
         });
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let done = unsafe { slack(7).deadline(Duration::from_secs(2)).run() };
+        let done = unsafe { slack(7).deadline(Duration::from_secs(2)).execute_with_report() };
         match CHILD.load(Ordering::SeqCst) {
             // SAFETY: ends the child.
             0 => unsafe { libc::_exit(i32::from(done.is_err())) },
@@ -90,7 +90,7 @@ fn zombie_leader() {
                 let mut code = 0;
                 for value in 1..200 {
                     match set_slack(value) {
-                        Ok(report) if report.exempt().iter().any(|e| e.tid() == leader) => {}
+                        Ok(report) if report.skipped().iter().any(|e| e.tid() == leader) => {}
                         other => {
                             println!("{other:?}");
                             code = 1;
@@ -115,7 +115,7 @@ fn caller_killed_by_its_filter() {
                 filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
                 let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
                 // SAFETY: setpriority touches no memory.
-                let _ = unsafe { call.run() };
+                let _ = unsafe { call.execute_with_report() };
                 unreachable!("the filter kills the thread");
             });
         }
@@ -145,7 +145,7 @@ fn leader_killed_by_its_filter() {
             filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
             let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
             // SAFETY: setpriority touches no memory.
-            let _ = unsafe { call.run() };
+            let _ = unsafe { call.execute_with_report() };
         });
     });
 }
@@ -157,9 +157,10 @@ fn held_thread_killed_by_its_filter() {
         prepared(|| filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD));
         let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
         // SAFETY: setpriority touches no memory.
-        let report = unsafe { call.sensitivity(Sensitivity::Ignore).run() }.unwrap();
+        let report =
+            unsafe { call.sensitivity(Sensitivity::Ignore).execute_with_report() }.unwrap();
         assert_eq!(report.divergent(), 1);
-        assert_eq!(report.results().iter().filter(|r| r.outcome() == Outcome::Died).count(), 1);
+        assert_eq!(report.results().iter().filter(|r| r.outcome() == CallOutcome::Died).count(), 1);
         set_slack(99).unwrap();
     });
 }
@@ -187,7 +188,7 @@ fn killed_as_it_falls_asleep() {
                 let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
                 let call = Broadcast::new(libc::SYS_nanosleep, arguments);
                 // SAFETY: nanosleep reads the time, which outlives the call.
-                let report = unsafe { call.run() }.unwrap();
+                let report = unsafe { call.execute_with_report() }.unwrap();
                 assert_eq!((report.threads(), report.divergent()), (others + 1, 0), "{report:?}");
             });
         }
@@ -238,7 +239,7 @@ fn reentry_from_a_handler_is_an_error() {
         filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
         let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
         // SAFETY: setpriority touches no memory.
-        let _ = unsafe { call.sensitivity(Sensitivity::Ignore).run() };
+        let _ = unsafe { call.sensitivity(Sensitivity::Ignore).execute_with_report() };
         assert!(REENTERED.load(Ordering::SeqCst));
         set_slack(2).unwrap();
     });

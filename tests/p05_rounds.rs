@@ -85,9 +85,10 @@ fn no_call_fails_beside_pthread_create_with_attributes() {
             let slack = [libc::PR_SET_TIMERSLACK as usize, calls, 0, 0, 0, 0];
             let call = Broadcast::new(libc::SYS_prctl, slack);
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            let report = unsafe { call.deadline(watchdog(WATCHDOG / 2)).run() }.unwrap();
-            rounds = rounds.max(report.rounds());
-            longest = longest.max(report.longest_freeze());
+            let report =
+                unsafe { call.deadline(watchdog(WATCHDOG / 2)).execute_with_report() }.unwrap();
+            rounds = rounds.max(report.attempts());
+            longest = longest.max(report.max_pause());
         }
         STOP.store(true, Ordering::Relaxed);
         println!("{calls} calls, at most {rounds} rounds, longest freeze {longest:?}");
@@ -156,9 +157,9 @@ fn threads_that_block_the_signal_and_want_for_a_cpu() {
             let slack = [libc::PR_SET_TIMERSLACK as usize, value, 0, 0, 0, 0];
             let call = Broadcast::new(libc::SYS_prctl, slack).deadline(watchdog(WATCHDOG / 4));
             // SAFETY: PR_SET_TIMERSLACK touches no memory.
-            let report = unsafe { call.run() }.unwrap();
-            rounds = rounds.max(report.rounds());
-            longest = longest.max(report.longest_freeze());
+            let report = unsafe { call.execute_with_report() }.unwrap();
+            rounds = rounds.max(report.attempts());
+            longest = longest.max(report.max_pause());
         }
         // SAFETY: our child.
         unsafe { libc::kill(other, libc::SIGKILL) };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use libpsx::{Agreement, Broadcast, Error, Refusal, Sensitivity};
+use libpsx::{Broadcast, Error, RefusalReason, ResultCheck, Sensitivity};
 use support::{isolated, isolated_status, proc};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ fn every_thread_has_no_new_privs() {
         // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
         let report = unsafe {
             Broadcast::new(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])
-                .run()
+                .execute_with_report()
         }
         .unwrap();
         let seen = proc::field_in_every_thread("NoNewPrivs");
@@ -48,7 +48,10 @@ fn failing_call_touches_nobody() {
         sleepers(20);
         // SAFETY: prctl with an option that does not exist touches no memory.
         let error = unsafe { libpsx::syscall3(libc::SYS_prctl, 0x7fff_ffff, 1, 0) }.unwrap_err();
-        assert!(matches!(error, Error::Call(errno) if errno.raw() == libc::EINVAL), "{error}");
+        assert!(
+            matches!(error, Error::Call(errno) if errno.raw_os_error() == libc::EINVAL),
+            "{error}"
+        );
         assert!(error.to_string().contains("nothing changed"));
     });
 }
@@ -96,7 +99,7 @@ fn refused_calls_change_nothing() {
         for nr in [libc::SYS_fork, libc::SYS_fork | 1 << 32, libc::SYS_fork | 0x4000_0000] {
             // SAFETY: refused before it is made.
             let error = unsafe { libpsx::syscall3(nr, 0, 0, 0) }.unwrap_err();
-            assert!(matches!(error, Error::Refused(Refusal::Forks)), "{error}");
+            assert!(matches!(error, Error::Refused(RefusalReason::CreatesTask)), "{error}");
         }
         // SAFETY: getpid touches no memory; the kernel reads the lower half of the number.
         let pid = unsafe { libpsx::syscall3(libc::SYS_getpid | 1 << 32, 0, 0, 0) }.unwrap();
@@ -109,16 +112,16 @@ fn diverge(sensitivity: Sensitivity) -> usize {
     sleepers(3);
     let call = Broadcast::new(libc::SYS_gettid, [0; 6]).sensitivity(sensitivity);
     // SAFETY: gettid touches no memory.
-    unsafe { call.run() }.unwrap().divergent()
+    unsafe { call.execute_with_report() }.unwrap().divergent()
 }
 
 #[test]
 fn divergence_ignored() {
     isolated("divergence_ignored", WATCHDOG, || {
         assert!(diverge(Sensitivity::Ignore) >= 3);
-        let call = Broadcast::new(libc::SYS_gettid, [0; 6]).agreement(Agreement::AnySuccess);
+        let call = Broadcast::new(libc::SYS_gettid, [0; 6]).result_check(ResultCheck::AnySuccess);
         // SAFETY: gettid touches no memory.
-        assert_eq!(unsafe { call.run() }.unwrap().divergent(), 0);
+        assert_eq!(unsafe { call.execute_with_report() }.unwrap().divergent(), 0);
     });
 }
 

@@ -7,14 +7,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use libpsx::process::{
-    Capabilities, Gid, Instruction, Operation, SeccompFlags, Synchronisation, Uid, ambient_clear,
-    ambient_lower, bounding_drop, capset, keepcaps, no_new_privs, seccomp, set_all_gids,
-    set_all_uids, setgroups, timer_slack,
-};
 use libpsx::process::{Capability, Unchanged, setreuid};
+use libpsx::process::{
+    CapabilitySets, Gid, Instruction, Operation, SeccompFlags, Synchronization, Uid,
+    cap_ambient_clear_all, cap_ambient_lower, capbset_drop, capset, seccomp, set_all_gids,
+    set_all_uids, set_keepcaps, set_no_new_privs, set_timer_slack, setgroups,
+};
 use libpsx::{
-    Agreement, Error, Need, OnPartial, Outcome, Refusal, Sensitivity, Transaction, TransactionError,
+    CallOutcome, Error, PartialFailureAction, RefusalReason, Requirement, ResultCheck, Sensitivity,
+    Transaction, TransactionError,
 };
 use support::{
     Asked, all_have, filter, isolated, isolated_as_root, isolated_status, prepared, proc,
@@ -26,12 +27,12 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 const ALLOW: Instruction = Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
 
 fn slack(nanos: u64) -> Operation<'static> {
-    timer_slack(Duration::from_nanos(nanos))
+    set_timer_slack(Duration::from_nanos(nanos))
 }
 
 /// There is no such capability, whoever asks.
 fn failing() -> Operation<'static> {
-    ambient_lower(Capability::new(63).unwrap())
+    cap_ambient_lower(Capability::new(63).unwrap())
 }
 
 /// This thread and those that are asked have it.
@@ -45,15 +46,15 @@ fn a_failing_call_at_each_position() {
         let asked = Asked::new(4);
         for position in 0..4u64 {
             let base = 1000 * (position + 1);
-            slack(base).perform().unwrap();
+            slack(base).execute().unwrap();
             let mut transaction = Transaction::new();
             for index in 0..4 {
                 let next = if index == position { failing() } else { slack(base + index + 1) };
                 transaction = transaction.with(next);
             }
-            match transaction.perform() {
-                Err(TransactionError::Unchanged(Error::Call(errno))) => {
-                    assert_eq!((position, errno.raw()), (0, libc::EINVAL));
+            match transaction.execute() {
+                Err(TransactionError::NothingChanged(Error::Call(errno))) => {
+                    assert_eq!((position, errno.raw_os_error()), (0, libc::EINVAL));
                 }
                 Err(TransactionError::Partial(partial)) => {
                     assert_eq!(partial.index() as u64, position);
@@ -74,7 +75,7 @@ fn alone_a_transaction_does_and_says_the_same() {
     isolated("alone_a_transaction_does_and_says_the_same", WATCHDOG, || {
         support::forked(|| {
             let transaction = Transaction::new().with(slack(7)).with(failing()).with(slack(9));
-            let Err(TransactionError::Partial(partial)) = transaction.perform() else { panic!() };
+            let Err(TransactionError::Partial(partial)) = transaction.execute() else { panic!() };
             assert_eq!((partial.index(), slack_here()), (1, 7));
         });
     });
@@ -97,13 +98,13 @@ fn alone_no_handler_runs_between_the_calls() {
             let transaction = Transaction::new().with(slack(7));
             // SAFETY: it takes numbers.
             let transaction =
-                unsafe { transaction.with_call(libc::SYS_kill, raise, Agreement::SameResult) };
-            transaction.with(slack(9)).perform().unwrap();
+                unsafe { transaction.with_call(libc::SYS_kill, raise, ResultCheck::SameResult) };
+            transaction.with(slack(9)).execute().unwrap();
             assert_eq!(SEEN.load(Ordering::SeqCst), 9);
             // And it is open again.
             // SAFETY: as above.
             unsafe { libc::raise(libc::SIGUSR1) };
-            slack(11).perform().unwrap();
+            slack(11).execute().unwrap();
             // SAFETY: as above.
             unsafe { libc::raise(libc::SIGUSR1) };
             assert_eq!(SEEN.load(Ordering::SeqCst), 11);
@@ -117,13 +118,17 @@ fn asked_twice() {
     isolated_as_root("asked_twice", WATCHDOG, || {
         sleepers(5);
         let groups: Vec<Gid> = (1..2000).map(Gid::new).collect::<Result<_, _>>().unwrap();
-        setgroups(&groups).perform().unwrap();
-        let report = Transaction::new().ask(2000).ask(1).run().unwrap();
+        setgroups(&groups).execute().unwrap();
+        let report = Transaction::new()
+            .query_identities(2000)
+            .query_identities(1)
+            .execute_with_report()
+            .unwrap();
         let mut told: Vec<i32> = report.identities().map(|one| one.tid()).collect();
         told.sort_unstable();
         assert_eq!(told, proc::tids());
         for one in report.identities() {
-            assert_eq!(one.user().map(|ids| (ids.real, ids.files)), Some((0, 0)));
+            assert_eq!(one.uids().map(|ids| (ids.real, ids.filesystem)), Some((0, 0)));
             assert!(one.capabilities().is_some() && one.bounding().is_some());
         }
     });
@@ -134,7 +139,7 @@ fn killed_rather_than_partial() {
     let (status, output) = isolated_status("killed_rather_than_partial", WATCHDOG, || {
         sleepers(2);
         let transaction = Transaction::new().with(slack(5)).with(failing());
-        let done = transaction.on_partial(OnPartial::Kill).perform();
+        let done = transaction.on_partial_failure(PartialFailureAction::Kill).execute();
         println!("went on: {done:?}");
     });
     assert_eq!(status.signal(), Some(33), "{output}");
@@ -147,19 +152,22 @@ fn killed_rather_than_partial() {
 fn refused_before_anything_is_done() {
     isolated("refused_before_anything_is_done", WATCHDOG, || {
         sleepers(2);
-        let refused = |transaction: Transaction<'_>| match transaction.perform() {
-            Err(TransactionError::Unchanged(Error::Refused(why))) => why,
+        let refused = |transaction: Transaction<'_>| match transaction.execute() {
+            Err(TransactionError::NothingChanged(Error::Refused(why))) => why,
             other => panic!("{other:?}"),
         };
         let begun = || Transaction::new().with(slack(12345));
         let before = slack_here();
-        let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-        assert_eq!(refused(Transaction::new().with(everywhere).with(slack(1))), Refusal::NotLast);
+        let everywhere = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        assert_eq!(
+            refused(Transaction::new().with(everywhere).with(slack(1))),
+            RefusalReason::NotLast
+        );
         // SAFETY: it is refused.
-        let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], Agreement::SameResult) };
-        assert_eq!(refused(exit), Refusal::Ends);
+        let exit = unsafe { begun().with_call(libc::SYS_exit, [0; 6], ResultCheck::SameResult) };
+        assert_eq!(refused(exit), RefusalReason::EndsThread);
         assert_eq!(slack_here(), before);
-        assert_eq!(Transaction::new().perform().unwrap(), 0);
+        assert_eq!(Transaction::new().execute().unwrap(), 0);
     });
 }
 
@@ -173,11 +181,11 @@ fn any_number_of_calls() {
             let transaction = Transaction::new().with_all(slacks);
             assert_eq!(transaction.len() as u64, count);
             let failing = transaction.clone().with(failing()).with(slack(1));
-            transaction.perform().unwrap();
+            transaction.execute().unwrap();
             drop(transaction);
             all_slack(&asked, 1_000_000 * count + count);
-            slack(7).perform().unwrap();
-            match failing.perform() {
+            slack(7).execute().unwrap();
+            match failing.execute() {
                 Err(TransactionError::Partial(partial)) => {
                     assert_eq!(partial.index() as u64, count);
                 }
@@ -194,28 +202,38 @@ fn questions_take_no_number() {
     isolated_as_root("questions_take_no_number", WATCHDOG, || {
         sleepers(2);
         prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
-        let asked_in_the_middle = || Transaction::new().with(slack(10)).ask(0).with(slack(20));
+        let asked_in_the_middle =
+            || Transaction::new().with(slack(10)).query_identities(0).with(slack(20));
         assert_eq!(asked_in_the_middle().len(), 2);
-        let report = asked_in_the_middle().run().unwrap();
+        let report = asked_in_the_middle().execute_with_report().unwrap();
         assert!(report.results().iter().all(|result| result.call() == 1), "{report:?}");
         assert_eq!(report.identities().count(), 5);
         // One thread cannot say which user its files are opened as.
-        let told = report.identities().filter(|one| one.user().is_some()).count();
+        let told = report.identities().filter(|one| one.uids().is_some()).count();
         assert_eq!(told, 4);
 
-        match asked_in_the_middle().with(failing()).perform() {
+        match asked_in_the_middle().with(failing()).execute() {
             Err(TransactionError::Partial(partial)) => assert_eq!(partial.index(), 2),
             other => panic!("{other:?}"),
         }
-        let report = Transaction::new().with(slack(10)).with(slack(20)).ask(0).run().unwrap();
+        let report = Transaction::new()
+            .with(slack(10))
+            .with(slack(20))
+            .query_identities(0)
+            .execute_with_report()
+            .unwrap();
         assert!(report.results().iter().all(|result| result.call() == 2), "{report:?}");
 
         let fsuid = libpsx::process::setfsuid(Unchanged);
         let transaction = asked_in_the_middle().with(fsuid).sensitivity(Sensitivity::Ignore);
-        let report = transaction.run().unwrap();
+        let report = transaction.execute_with_report().unwrap();
         assert_eq!(report.divergent(), 1);
         assert!(report.results().iter().all(|result| result.call() == 2), "{report:?}");
-        let report = Transaction::new().with(fsuid).ask(0).sensitivity(Sensitivity::Ignore).run();
+        let report = Transaction::new()
+            .with(fsuid)
+            .query_identities(0)
+            .sensitivity(Sensitivity::Ignore)
+            .execute_with_report();
         let report = report.unwrap();
         assert_eq!(report.divergent(), 1);
         let differ: Vec<_> = report.results().iter().filter(|result| result.call() == 0).collect();
@@ -228,25 +246,27 @@ fn questions_take_no_number() {
 fn no_memory_for_the_calls() {
     isolated("no_memory_for_the_calls", WATCHDOG, || {
         let asked = Asked::new(2);
-        slack(5).perform().unwrap();
+        slack(5).execute().unwrap();
         let large = Transaction::new().with_all((0..5000).map(|_| slack(6)));
         let none = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: the kernel reads the limit.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &none) }, 0);
         let lacking = [
-            (large.perform(), 5000),
-            (large.clone().perform(), 5000),
-            (Transaction::new().with_all((0..40).map(|_| slack(6))).perform(), 17),
-            (Transaction::new().with(slack(6)).ask(0).perform(), 137),
+            (large.execute(), 5000),
+            (large.clone().execute(), 5000),
+            (Transaction::new().with_all((0..40).map(|_| slack(6))).execute(), 17),
+            (Transaction::new().with(slack(6)).query_identities(0).execute(), 137),
         ];
-        let sixteen = Transaction::new().with_all((0..16).map(|_| slack(8))).perform();
+        let sixteen = Transaction::new().with_all((0..16).map(|_| slack(8))).execute();
         // The test itself needs memory to look at them.
         let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, ..none };
         // SAFETY: the kernel reads the limit.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &all) }, 0);
         for (result, wanted) in lacking {
-            let Err(TransactionError::Unchanged(error)) = result else { panic!("{result:?}") };
-            let Error::Environment { need: Need::Calls(count), .. } = error else {
+            let Err(TransactionError::NothingChanged(error)) = result else { panic!("{result:?}") };
+            let Error::Environment { requirement: Requirement::TransactionMemory(count), .. } =
+                error
+            else {
                 panic!("{error}")
             };
             assert_eq!((count, error.raw_os_error()), (wanted, libc::ENOMEM));
@@ -272,8 +292,8 @@ fn no_state_in_between_is_run_in() {
         for by_kernel in [true, false] {
             support::forked(|| {
                 let asked = Asked::new(2);
-                no_new_privs().perform().unwrap();
-                slack(1).perform().unwrap();
+                set_no_new_privs().execute().unwrap();
+                slack(1).execute().unwrap();
                 for _ in 0..3 {
                     std::thread::spawn(|| {
                         loop {
@@ -290,8 +310,8 @@ fn no_state_in_between_is_run_in() {
                 }
                 let transaction = Transaction::new().with(slack(2)).with(slack(3));
                 let how =
-                    if by_kernel { Synchronisation::Kernel } else { Synchronisation::Broadcast };
-                transaction.with(seccomp(&[ALLOW], how, SeccompFlags::EMPTY)).perform().unwrap();
+                    if by_kernel { Synchronization::Kernel } else { Synchronization::Broadcast };
+                transaction.with(seccomp(&[ALLOW], how, SeccompFlags::EMPTY)).execute().unwrap();
                 all_have("Seccomp_filters", "1");
                 all_slack(&asked, 3);
                 let seen = SEEN.load(Ordering::SeqCst);
@@ -309,16 +329,16 @@ fn the_kernel_cannot_synchronise() {
     isolated("the_kernel_cannot_synchronise", WATCHDOG, || {
         let asked = Asked::new(2);
         prepared(|| filter(libc::SYS_vhangup, libc::SECCOMP_RET_LOG));
-        no_new_privs().perform().unwrap();
+        set_no_new_privs().execute().unwrap();
         let has_one = proc::tids().into_iter().find(|&tid| proc::status(tid)["Seccomp"] == "2");
-        let everywhere = || seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-        match everywhere().perform() {
-            Err(Error::OutOfSync { tid }) => assert_eq!(Some(tid), has_one),
+        let everywhere = || seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        match everywhere().execute() {
+            Err(Error::TsyncConflict { tid }) => assert_eq!(Some(tid), has_one),
             other => panic!("{other:?}"),
         }
-        match Transaction::new().with(slack(77)).with(everywhere()).perform() {
+        match Transaction::new().with(slack(77)).with(everywhere()).execute() {
             Err(TransactionError::Partial(partial)) => {
-                assert_eq!((partial.index(), partial.out_of_sync()), (1, has_one));
+                assert_eq!((partial.index(), partial.tsync_conflict()), (1, has_one));
                 assert_eq!(partial.raw_os_error(), libc::ESRCH);
             }
             other => panic!("{other:?}"),
@@ -334,9 +354,14 @@ fn the_kernel_cannot_synchronise() {
 fn questions_after_a_synchronised_filter() {
     isolated("questions_after_a_synchronised_filter", WATCHDOG, || {
         let asked = Asked::new(5);
-        no_new_privs().perform().unwrap();
-        let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-        let report = Transaction::new().with(slack(4242)).with(filter).ask(0).run().unwrap();
+        set_no_new_privs().execute().unwrap();
+        let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        let report = Transaction::new()
+            .with(slack(4242))
+            .with(filter)
+            .query_identities(0)
+            .execute_with_report()
+            .unwrap();
         assert_eq!(report.divergent(), 0);
         let told: Vec<i32> = report.identities().map(|identity| identity.tid()).collect();
         let tids = proc::tids();
@@ -345,14 +370,14 @@ fn questions_after_a_synchronised_filter() {
         assert!(
             report
                 .identities()
-                .all(|identity| identity.user().is_some() && identity.no_new_privs())
+                .all(|identity| identity.uids().is_some() && identity.no_new_privs())
         );
         all_have("Seccomp_filters", "1");
         all_slack(&asked, 4242);
         // Any other call is refused there.
-        let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-        match Transaction::new().with(filter).with(slack(1)).perform() {
-            Err(TransactionError::Unchanged(Error::Refused(Refusal::NotLast))) => {}
+        let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        match Transaction::new().with(filter).with(slack(1)).execute() {
+            Err(TransactionError::NothingChanged(Error::Refused(RefusalReason::NotLast))) => {}
             other => panic!("{other:?}"),
         }
         all_have("Seccomp_filters", "1");
@@ -366,8 +391,8 @@ fn questions_after_a_synchronised_filter() {
 fn no_new_privs_and_a_synchronised_filter() {
     isolated("no_new_privs_and_a_synchronised_filter", WATCHDOG, || {
         let sandbox = || {
-            let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-            Transaction::new().with(no_new_privs()).with(filter)
+            let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+            Transaction::new().with(set_no_new_privs()).with(filter)
         };
         let _asked = Asked::new(2);
         // SAFETY: the prctl takes no pointer. The calling thread alone has no_new_privs now.
@@ -378,8 +403,8 @@ fn no_new_privs_and_a_synchronised_filter() {
             all.values().filter(|has| *has == value).count()
         };
         let before = others("NoNewPrivs", "1");
-        match sandbox().on_partial(OnPartial::Kill).perform() {
-            Err(TransactionError::Unchanged(Error::OutOfSync { .. })) => {}
+        match sandbox().on_partial_failure(PartialFailureAction::Kill).execute() {
+            Err(TransactionError::NothingChanged(Error::TsyncConflict { .. })) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(others("NoNewPrivs", "1"), before);
@@ -393,8 +418,8 @@ fn no_new_privs_and_a_filter_reach_every_thread() {
         let _asked = Asked::new(4);
         // SAFETY: the prctl takes no pointer. The calling thread alone has no_new_privs now.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        let filter = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-        Transaction::new().with(no_new_privs()).with(filter).perform().unwrap();
+        let filter = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+        Transaction::new().with(set_no_new_privs()).with(filter).execute().unwrap();
         all_have("NoNewPrivs", "1");
         all_have("Seccomp_filters", "1");
     });
@@ -406,17 +431,17 @@ fn no_new_privs_and_a_filter_reach_every_thread() {
 fn the_caller_dies_in_the_last_call() {
     isolated("the_caller_dies_in_the_last_call", WATCHDOG, || {
         let asked = Asked::new(3);
-        no_new_privs().perform().unwrap();
+        set_no_new_privs().execute().unwrap();
         let caller = std::thread::spawn(|| {
             filter(libc::SYS_seccomp, libc::SECCOMP_RET_KILL_THREAD);
-            let everywhere = seccomp(&[ALLOW], Synchronisation::Kernel, SeccompFlags::EMPTY);
-            Transaction::new().with(slack(4321)).with(everywhere).perform()
+            let everywhere = seccomp(&[ALLOW], Synchronization::Kernel, SeccompFlags::EMPTY);
+            Transaction::new().with(slack(4321)).with(everywhere).execute()
         });
         while slack_here() != 4321 {
             std::thread::yield_now();
         }
         all_slack(&asked, 4321);
-        slack(1234).perform().unwrap();
+        slack(1234).execute().unwrap();
         all_slack(&asked, 1234);
         // It never says that it is over.
         std::mem::forget(caller);
@@ -432,18 +457,18 @@ fn a_thread_differs_at_one_of_the_calls() {
         prepared(|| filter(libc::SYS_setfsuid, libc::SECCOMP_RET_ERRNO | EPERM));
         let fsuid = libpsx::process::setfsuid(Unchanged);
         let transaction = Transaction::new().with(slack(100)).with(fsuid).with(slack(200));
-        let report = transaction.sensitivity(Sensitivity::Ignore).run().unwrap();
+        let report = transaction.sensitivity(Sensitivity::Ignore).execute_with_report().unwrap();
         assert_eq!((report.threads(), report.divergent()), (5, 1));
         for result in report.results() {
             let path = format!("/proc/{}/timerslack_ns", result.tid());
             let slack = std::fs::read_to_string(path).unwrap();
             match result.outcome() {
-                Outcome::Returned(_) => assert_eq!((result.call(), slack.trim()), (2, "200")),
-                Outcome::Failed(errno) => {
+                CallOutcome::Returned(_) => assert_eq!((result.call(), slack.trim()), (2, "200")),
+                CallOutcome::Failed(errno) => {
                     assert_eq!((result.call(), slack.trim()), (1, "100"));
-                    assert_eq!(errno.raw(), libc::EPERM);
+                    assert_eq!(errno.raw_os_error(), libc::EPERM);
                 }
-                Outcome::Died | Outcome::Left => panic!("{report:?}"),
+                CallOutcome::Died | CallOutcome::Siglongjmp => panic!("{report:?}"),
             }
         }
     });
@@ -456,22 +481,22 @@ fn dropping_root() {
         sleepers(5);
         let (user, group) = (Uid::new(65534).unwrap(), Gid::new(65534).unwrap());
         let extra = [Gid::new(7), Gid::new(100)].map(Result::unwrap);
-        let kept = Capabilities {
+        let kept = CapabilitySets {
             effective: Capability::NET_BIND_SERVICE.into(),
             permitted: Capability::NET_BIND_SERVICE.into(),
-            ..Capabilities::NONE
+            ..CapabilitySets::EMPTY
         };
         let report = Transaction::new()
-            .with(keepcaps(true))
-            .with(ambient_clear())
-            .with(bounding_drop(Capability::SYS_PTRACE))
+            .with(set_keepcaps(true))
+            .with(cap_ambient_clear_all())
+            .with(capbset_drop(Capability::SYS_PTRACE))
             .with(setgroups(&extra))
             .with(set_all_gids(group))
             .with(set_all_uids(user))
             .with(capset(kept))
-            .with(no_new_privs())
-            .on_partial(OnPartial::Kill)
-            .run()
+            .with(set_no_new_privs())
+            .on_partial_failure(PartialFailureAction::Kill)
+            .execute_with_report()
             .unwrap();
         assert_eq!((report.threads(), report.divergent()), (7, 0));
         all_have("Uid", "65534\t65534\t65534\t65534");
@@ -487,7 +512,7 @@ fn dropping_root() {
             assert_eq!(bits & 1 << 19, 0);
         }
         // And nobody comes back.
-        let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).perform() else { panic!() };
-        assert_eq!(errno.raw(), libc::EPERM);
+        let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).execute() else { panic!() };
+        assert_eq!(errno.raw_os_error(), libc::EPERM);
     });
 }
