@@ -390,8 +390,8 @@ impl Comparison {
     fn holds_for_sets(self, found: CapabilitySet, wanted: CapabilitySet) -> bool {
         match self {
             Self::Equal => found == wanted,
-            Self::AtMost => wanted.contains_all(found),
-            Self::AtLeast => found.contains_all(wanted),
+            Self::AtMost => wanted.is_superset(found),
+            Self::AtLeast => found.is_superset(wanted),
         }
     }
 }

@@ -264,7 +264,7 @@ impl State {
         let mut key = self.clone();
         let skip = |field| !compared.contains(field);
         let own = &mut key.credentials;
-        let zero = Ids { real: 0, effective: 0, saved: 0, files: 0 };
+        let zero = Ids { real: 0, effective: 0, saved: 0, filesystem: 0 };
         if skip(Field::Uid) {
             own.user = zero;
         }

@@ -100,7 +100,7 @@ impl Judgement {
             (user.real, "real"),
             (user.effective, "effective"),
             (user.saved, "saved"),
-            (user.files, "file system"),
+            (user.filesystem, "file system"),
         ];
         let root: Vec<_> = ids.iter().filter(|(id, _)| *id == 0).map(|(_, name)| *name).collect();
         let beside = if other_files { Verdict::Reduced } else { Verdict::Privileged };
@@ -113,7 +113,7 @@ impl Judgement {
         if held.is_empty() {
         } else if other_user {
             raise(Verdict::Reduced, "capabilities, but only in its own user namespace".to_owned());
-        } else if held.contains_all(CapabilitySet::all()) {
+        } else if held.is_superset(CapabilitySet::all()) {
             raise(Verdict::Privileged, "all capabilities".to_owned());
         } else if !strong.is_empty() {
             raise(Verdict::Privileged, format!("leads to root: {strong}"));
