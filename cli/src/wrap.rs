@@ -85,6 +85,7 @@ fn pieces(word: &str, width: usize) -> Vec<&str> {
 }
 
 /// Returns the widths of columns so that all fit into `room`. Each column keeps its longest word, if that is possible.
+/// Otherwise the columns with the longest words break them.
 pub(crate) fn columns(texts: &[Vec<String>], room: usize) -> Vec<usize> {
     let count = texts.iter().map(Vec::len).max().unwrap_or(0);
     let over = |column: usize, measure: &dyn Fn(&str) -> usize| {
@@ -97,11 +98,14 @@ pub(crate) fn columns(texts: &[Vec<String>], room: usize) -> Vec<usize> {
     };
     let mut widths: Vec<_> = (0..count).map(|column| over(column, &length).max(1)).collect();
     let least: Vec<_> = (0..count).map(|column| over(column, &word).max(1)).collect();
-    while widths.iter().sum::<usize>() > room {
-        let able = widths.iter().zip(&least).enumerate().filter(|(_, (now, least))| now > least);
-        let Some((widest, _)) = able.max_by_key(|(_, (now, _))| **now) else { break };
-        if let Some(width) = widths.get_mut(widest) {
-            *width -= 1;
+    for least in [least, vec![1; count]] {
+        while widths.iter().sum::<usize>() > room {
+            let able = widths.iter().zip(&least).enumerate();
+            let able = able.filter(|(_, (now, least))| now > least);
+            let Some((widest, _)) = able.max_by_key(|(_, (now, _))| **now) else { break };
+            if let Some(width) = widths.get_mut(widest) {
+                *width -= 1;
+            }
         }
     }
     spread(texts, room, widths)
@@ -160,6 +164,6 @@ mod tests {
         let rows = [vec!["aaaa bbbb cccc".to_owned(), "1".to_owned()]];
         assert_eq!(columns(&rows, 20), [14, 1]);
         assert_eq!(columns(&rows, 10), [9, 1]);
-        assert_eq!(columns(&rows, 3), [4, 1]);
+        assert_eq!(columns(&rows, 3), [2, 1]);
     }
 }

@@ -160,7 +160,7 @@ fn a_watch_redraws_in_place_and_marks_what_changed() {
         let frame = screen.frame();
         assert!(frame.starts_with("\x1b[H"), "{frame:?}");
         assert!(!frame.contains("* "), "{frame:?}");
-        assert_eq!(frame.matches(" threads   user, group").count(), 1, "{frame:?}");
+        assert_eq!(frame.matches(" threads  user, group").count(), 1, "{frame:?}");
     }
     subject.proceed();
     // Frames from before may come first.

@@ -479,6 +479,46 @@ fn the_page_stands_alone_and_escapes_names() {
     }
 }
 
+/// The page in a browser: a click sorts, the search hides rows.
+#[test]
+fn the_page_sorts_and_searches_in_a_browser() {
+    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        let mut command = Command::new(name);
+        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    });
+    let Some(browser) = browser else {
+        skipped("chromium is not installed");
+        return;
+    };
+    let subjects = [("page-few", 1), ("page-many", 5)].map(|(called, threads)| {
+        Subject::new(|stage| {
+            for _ in 0..threads {
+                thread(|| {});
+            }
+            name(called.as_bytes());
+            stage.ready(&[]);
+        })
+    });
+    let file = Scratch::new("");
+    let args = ["audit", "--name", "^page-(few|many)$", "--quiet", "--html", file.path()];
+    assert_eq!(finish(psx(&args)).status.code(), Some(0));
+    let page = std::fs::read_to_string(file.path()).unwrap();
+    // The fifth column is the number of threads. The second click sorts in descending order.
+    let act = "<script>const button = document.querySelectorAll('th button')[4]; button.click(); button.click();
+        search.value = 'PAGE-few'; search.dispatchEvent(new Event('input'));
+        document.title = 'first ' + body.rows[0].cells[0].textContent + ', shown ' +
+        rows.filter((row) => !row.hidden).map((row) => row.cells[0].textContent).join(' ');</script></body>";
+    let acting = std::env::temp_dir().join(format!("psx-page-{}.html", std::process::id()));
+    std::fs::write(&acting, page.replace("</body>", act)).unwrap();
+    let mut command = Command::new(browser);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]).arg(&acting);
+    let finished = finish(command);
+    std::fs::remove_file(&acting).unwrap();
+    let wanted = format!("<title>first {}, shown {}</title>", subjects[1].pid, subjects[0].pid);
+    assert!(finished.stdout.contains(&wanted), "{wanted}: {}", finished.stdout);
+}
+
 #[test]
 fn without_a_selection_the_possible_arguments_are_named() {
     let finished = finish(psx(&["audit"]));

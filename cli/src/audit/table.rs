@@ -42,8 +42,8 @@ pub(crate) struct Row {
 
 const HEADER: [&str; 5] = ["process", "threads", "user, group", "capabilities", "confinement"];
 
-/// What the table adds to the width of five columns: two spaces in each, and one between them.
-const MARGINS: usize = 5 * 2 + 4;
+/// What the table adds to the width of five columns: a space in each, one between them, and one at each end.
+const MARGINS: usize = 5 + 4 + 2;
 
 /// Returns the rows of all processes.
 pub(crate) fn rows(shown: &[&Audited], look: Look, names: &mut Names) -> Vec<Row> {
@@ -213,6 +213,9 @@ pub(crate) fn table(rows: &[Row], look: Look) -> String {
             }
         });
         table.add_row(cells);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
     }
     // Comfy-table fills the last column with spaces.
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
