@@ -82,7 +82,7 @@ fn values_are_completed() {
     ] {
         let ask = format!(
             "eval \"$0\"; COMP_WORDS=({program} audit {before} {typed}) COMP_CWORD=3
-             _psx_with_values psx {typed} {before}; echo \"${{COMPREPLY[@]}}\""
+             _psx_with_values {program} {typed} {before}; echo \"${{COMPREPLY[@]}}\""
         );
         let mut command = Command::new("bash");
         command.args(["-c", &ask]).arg(&text);
