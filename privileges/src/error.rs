@@ -236,6 +236,43 @@ pub enum Problem {
         #[source]
         error: std::io::Error,
     },
+    /// A value that the kernel would refuse, or take for another one.
+    #[error("{what} {value} is not possible: it must be from {from} to {to}")]
+    OutOfRange {
+        /// What it is a value of.
+        what: &'static str,
+        /// The value.
+        value: i64,
+        /// The lowest that is possible.
+        from: i64,
+        /// The highest that is possible.
+        to: i64,
+    },
+    /// No thread could run.
+    #[error(
+        "none of the CPUs {} is online: name at least one of {}",
+        names::numbers(.asked.iter().copied()),
+        names::numbers(.online.iter().copied())
+    )]
+    NoCpu {
+        /// The CPUs that were asked for.
+        asked: Vec<u32>,
+        /// Those that the machine has.
+        online: Vec<u32>,
+    },
+    /// A soft limit is above its hard limit.
+    #[error(
+        "the soft limit {soft} of {} is above the hard limit {hard}: raise the hard limit",
+        names::resource(*.resource)
+    )]
+    SoftAboveHard {
+        /// `RLIMIT_*`.
+        resource: u32,
+        /// The soft limit.
+        soft: u64,
+        /// The hard limit.
+        hard: u64,
+    },
     /// A namespace could not be made.
     #[error("no {kind:?} namespace could be made: {error}")]
     CreateNamespace {

@@ -7,6 +7,7 @@
 use libpsx::process::Instruction;
 
 use crate::bpf::{Action, Program, SeccompData};
+use crate::plan::Purpose;
 
 /// What a refused call comes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -186,12 +187,25 @@ impl Needed {
     }
 }
 
+/// What comes after the filter if a program is executed.
+const EXECUTION: [Needed; 1] = [needed(
+    "execve",
+    libc::SYS_execve,
+    [Address, Address, Address, NOTHING, NOTHING, NOTHING],
+    "the new process",
+    Fatal,
+)];
+
 /// The calls of the table that a filter does not let pass, each with what the filter does instead. Nothing on a CPU
 /// whose convention is not known here, and nothing for a program that the kernel does not take.
-pub(crate) fn denied(program: &[Instruction]) -> Vec<String> {
+pub(crate) fn denied(program: &[Instruction], purpose: Purpose) -> Vec<String> {
     let Some(program) = checked(program) else { return Vec::new() };
     let emulated = handles_sigsys();
-    let denied = NEEDED.iter().filter(|call| !call.passes(&program, emulated));
+    let needed = match purpose {
+        Purpose::Process => NEEDED,
+        Purpose::Program => &EXECUTION,
+    };
+    let denied = needed.iter().filter(|call| !call.passes(&program, emulated));
     denied
         .map(|call| {
             format!("{} in {} (the filter's verdict: {})", call.name, call.by, call.judge(&program))

@@ -58,6 +58,8 @@ pub enum Groups {
     FromUser,
     /// The listed groups.
     Explicit(Vec<Id>),
+    /// Those that the database gives the user, and the listed ones besides.
+    FromUserAnd(Vec<Id>),
 }
 
 impl Groups {

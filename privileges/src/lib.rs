@@ -86,8 +86,11 @@
 //!
 //! # Features
 //!
-//! `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
-//! these crates make, and the crates are exported again under their names.
+//! - `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
+//!   these crates make, and the crates are exported again under their names.
+//! - `unit`: `privileges::unit` reads unit files of systemd, and `privileges::system_calls` its filters of system calls.
+//! - `serde`: the directives of a unit are read from a table of any format. It brings `unit`.
+//! - `toml`: `Privileges::from_toml` reads such a table from TOML. It brings `serde`.
 
 /// The programs in README.md and in docs/daemons.md are compiled.
 #[cfg(doctest)]
@@ -100,6 +103,7 @@ mod filter;
 mod iab;
 mod id;
 mod kill;
+mod launch;
 mod names;
 mod plan;
 mod present;
@@ -111,6 +115,10 @@ mod wanted;
 
 pub mod bpf;
 pub mod file;
+#[cfg(feature = "unit")]
+pub mod system_calls;
+#[cfg(feature = "unit")]
+pub mod unit;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -124,10 +132,12 @@ pub use id::{Groups, Id, IntoCapabilitySet};
 pub use landlock;
 #[cfg(feature = "landlock")]
 use landlock::RulesetCreated;
+pub use launch::{Launch, LaunchError};
 pub use libpsx::process::{
     Capability, CapabilitySet, CapabilitySets, Gid, Instruction, IoPriority, LandlockFlags,
     Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
+use plan::Purpose;
 pub use plan::{Applied, Plan};
 pub use present::capabilities_of;
 #[cfg(feature = "seccompiler")]
@@ -461,12 +471,61 @@ impl Privileges {
         self
     }
 
+    /// Reads settings from TOML: directives of systemd.exec(5), each with a value or a list of values, as [`unit`] reads
+    /// them from a unit file.
+    ///
+    /// ```
+    /// use privileges::Privileges;
+    ///
+    /// let settings = Privileges::from_toml(
+    ///     r#"
+    ///     User = "nobody"
+    ///     CapabilityBoundingSet = ["CAP_NET_BIND_SERVICE", "CAP_CHOWN"]
+    ///     NoNewPrivileges = true
+    ///     LimitNOFILE = "1024:4096"
+    ///     "#,
+    /// )?;
+    /// # let _ = settings;
+    /// # Ok::<(), privileges::unit::UnitError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The text is not TOML; a name is not one of systemd.exec(5) (the nearest one is named), or is not supported; a value
+    /// is not one of its directive; a file that one names cannot be opened.
+    #[cfg(feature = "toml")]
+    pub fn from_toml(text: &str) -> Result<Self, unit::UnitError> {
+        toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?.privileges()
+    }
+
     /// Looks up and checks everything.
     ///
     /// # Errors
     /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
     pub fn plan(self) -> Result<Plan, Error> {
-        Plan::of(self)
+        Plan::of(self, Purpose::Process)
+    }
+
+    /// Looks up and checks everything for a program that is executed, in the place of this process or in a child.
+    ///
+    /// It differs from [`plan`](Self::plan) in this: a filter need not allow the calls of a stop, but has to allow
+    /// execve(2); [`ambient`](Self::ambient) brings [`keep`](Self::keep); and a process that stays root keeps what it has
+    /// until execve(2), which gives root the bounding set again.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use privileges::{Capability, Privileges};
+    ///
+    /// let launch = Privileges::new().user("www-data").ambient(Capability::NET_BIND_SERVICE).plan_launch()?;
+    /// println!("{launch}");
+    /// // It returns only if it fails.
+    /// launch.exec(Command::new("/usr/local/bin/server"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
+    pub fn plan_launch(self) -> Result<Launch, Error> {
+        Plan::of_program(self)
     }
 
     /// Settings that cannot both be meant.
@@ -500,7 +559,7 @@ fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
 
 /// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
 /// without them, and shows them in `Debug` alone. TSYNC is not among them: the plan decides how the ruleset gets to all
-/// threads. `None`: there is a flag that is not known here.
+/// threads. `None`: this version of the crate does not show them.
 #[cfg(feature = "landlock")]
 fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
     const TSYNC: u32 = 1 << 3;
@@ -508,12 +567,5 @@ fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
     let (_, rest) = shown.split_once(" actual_restrict_self_flags: ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     let bits = digits.parse::<u32>().ok()? & !TSYNC;
-    let known = [
-        LandlockFlags::LOG_SAME_EXEC_OFF,
-        LandlockFlags::LOG_NEW_EXEC_ON,
-        LandlockFlags::LOG_SUBDOMAINS_OFF,
-    ];
-    let set = known.into_iter().filter(|flag| bits & flag.bits() != 0);
-    let flags = set.fold(LandlockFlags::EMPTY, |all, flag| all | flag);
-    (flags.bits() == bits).then_some(flags)
+    Some(LandlockFlags::from_bits(bits))
 }

@@ -27,10 +27,11 @@ use std::time::Duration;
 
 use libpsx::process::Synchronization;
 use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Gid, Securebits, Uid};
-use libpsx::{PartialFailureAction, Sensitivity};
+use libpsx::{PartialFailureAction, Sensitivity, TransactionError};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Group, User};
 
+use crate::launch::Launch;
 use crate::step::{Calls, Step, WATCHED};
 use crate::surroundings::{Made, NotMade};
 use crate::tasks::{self, Tasks};
@@ -42,7 +43,7 @@ use crate::{Error, Groups, Id, Mode, Privileges, Problem, bpf, filter, kill, nam
 #[derive(Debug)]
 #[must_use = "a plan does nothing until it is applied"]
 pub struct Plan {
-    steps: Vec<Step>,
+    steps: Arc<Vec<Step>>,
     /// Each step in words, made before a filter may forbid it.
     shown: Vec<String>,
     expected: Expected,
@@ -167,10 +168,19 @@ fn unlocked(now: Securebits, bits: Securebits) -> bool {
 }
 
 /// The ids of the calling thread.
-struct Now {
-    users: [u32; 3],
-    groups: [u32; 3],
-    supplementary: Vec<u32>,
+pub(crate) struct Now {
+    pub(crate) users: [u32; 3],
+    pub(crate) groups: [u32; 3],
+    pub(crate) supplementary: Vec<u32>,
+}
+
+/// What a plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// This process, which goes on.
+    Process,
+    /// A program that is executed after the calls.
+    Program,
 }
 
 impl Now {
@@ -221,7 +231,17 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
         (Some(Groups::Explicit(ids)), ..) => {
             Some(ids.iter().filter_map(|id| take(problems, group(id))).collect())
         }
-        (_, Some(entry), Some(gid)) => take(problems, groups_of(entry, gid)),
+        (Some(Groups::FromUserAnd(ids)), ..) if settings.user.is_none() => {
+            Some(ids.iter().filter_map(|id| take(problems, group(id))).collect())
+        }
+        (chosen, Some(entry), Some(gid)) => take(problems, groups_of(entry, gid)).map(|mut all| {
+            if let Some(Groups::FromUserAnd(ids)) = chosen {
+                all.extend(ids.iter().filter_map(|id| take(problems, group(id))));
+                all.sort_unstable_by_key(|gid| gid.as_raw());
+                all.dedup();
+            }
+            all
+        }),
         (_, None, Some(_)) if settings.user.is_none() => Some(Vec::new()),
         _ => {
             lacks_entry |= no_entry.is_some();
@@ -244,7 +264,24 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
 }
 
 impl Plan {
-    pub(crate) fn of(mut settings: Privileges) -> Result<Self, Error> {
+    /// A plan for a program. What execve(2) gives root is in the permitted set before, if the settings do not say what is
+    /// kept: without it root could not execute every file, and would get nothing under no_new_privs.
+    pub(crate) fn of_program(mut settings: Privileges) -> Result<Launch, Error> {
+        let now = Now::get()?;
+        let stays_root = settings.user.is_none() && now.users.contains(&0);
+        if stays_root && settings.keep.is_none() && settings.mode.is_none() {
+            let permitted = CapabilitySets::current().map(|sets| sets.permitted);
+            let bounding = settings.bounding.unwrap_or_else(process::bounding_set);
+            settings.keep = Some(permitted.unwrap_or_default() & bounding);
+        }
+        // Ambient capabilities are kept, or they could not be ambient.
+        if let Some(ambient) = settings.ambient {
+            settings.keep = Some(settings.keep.unwrap_or_default() | ambient);
+        }
+        Ok(Launch::new(Self::of(settings, Purpose::Program)?, &now))
+    }
+
+    pub(crate) fn of(mut settings: Privileges, purpose: Purpose) -> Result<Self, Error> {
         let unknown = |errno: libpsx::Errno| {
             Error::ReadPrivileges(std::io::Error::from_raw_os_error(errno.raw_os_error()))
         };
@@ -265,7 +302,7 @@ impl Plan {
             wanted(&settings, now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
             take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
-            let denied = filter::denied(program);
+            let denied = filter::denied(program, purpose);
             if !denied.is_empty() {
                 problems.push(Problem::FilterDeniesCalls(denied));
             }
@@ -322,6 +359,12 @@ impl Plan {
         needs(other_gid, "changing the group ids", Capability::SETGID);
         let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
         needs(other_uid, "changing the user ids", Capability::SETUID);
+        problems.extend(settings.surroundings.problems(now.permitted));
+        for &(resource, [soft, hard]) in &settings.limits {
+            if soft > hard {
+                problems.push(Problem::SoftAboveHard { resource, soft, hard });
+            }
+        }
 
         let root = settings.root.as_ref().and_then(|path| take(&mut problems, directory(path)));
         let working = settings.directory.as_ref().and_then(|path| match &root {
@@ -522,7 +565,7 @@ impl Plan {
         };
         Ok(Self {
             shown: steps.iter().map(Step::to_string).collect(),
-            steps,
+            steps: Arc::new(steps),
             expected,
             stays,
             goes,
@@ -620,31 +663,60 @@ impl Plan {
     /// As [`Command::spawn`]; the error of the call that failed.
     pub fn spawn(self, mut command: Command) -> io::Result<Child> {
         let name = keyring_name();
-        let hook = move || self.perform_in_child(&name);
+        let hook = move || Self::perform_in_child(&self.steps, &name).map_err(|(_, error)| error);
         // SAFETY: the hook makes system calls only.
         unsafe { command.pre_exec(hook) };
         command.spawn()
     }
 
-    /// Performs the calls in a process of one thread, a child of fork(2). It does not allocate.
-    fn perform_in_child(&self, name: &CStr) -> io::Result<()> {
+    /// Performs the calls in a process of one thread, before execve(2). It does not allocate. The error has the number of
+    /// the call that failed.
+    ///
+    /// A filter comes by itself after the other calls, and nothing comes after it: it need not allow what ends a
+    /// transaction.
+    pub(crate) fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
-        let made = Made::new(&self.steps, name);
-        let made = made.map_err(|failed| error(failed.error.raw_os_error()))?;
-        let mut calls = Calls::new()
-            .on_partial_failure(PartialFailureAction::Report)
-            .sensitivity(Sensitivity::Ignore);
-        for step in &self.steps {
-            calls = step.add(calls, &made);
+        let made = Made::new(steps, name);
+        let made = made.map_err(|failed| {
+            let place = steps.iter().position(|step| step.is_made(failed.kind));
+            (place.unwrap_or_default(), error(failed.error.raw_os_error()))
+        })?;
+        let filters =
+            steps.iter().rev().take_while(|step| matches!(step, Step::Seccomp(_))).count();
+        let (first, filter) =
+            steps.split_at_checked(steps.len().saturating_sub(filters)).unwrap_or_default();
+        let mut before = 0;
+        for part in [first, filter] {
+            let mut calls =
+                Calls::new().on_partial_failure(PartialFailureAction::Report).sensitivity(Sensitivity::Ignore);
+            for step in part {
+                calls = step.add(calls, &made);
+            }
+            let done = calls.execute();
+            drop(calls);
+            done.map_err(|failed| {
+                let index = match &failed {
+                    TransactionError::Partial(partial) => partial.index(),
+                    TransactionError::NothingChanged(_) => 0,
+                };
+                (index.saturating_add(before), error(failed.raw_os_error()))
+            })?;
+            before = part.len();
         }
-        let done = calls.execute();
-        drop(calls);
         made.forget_keyring();
-        done.map(|_| ()).map_err(|failed| error(failed.raw_os_error()))
+        Ok(())
+    }
+
+    pub(crate) fn steps(&self) -> Arc<Vec<Step>> {
+        self.steps.clone()
+    }
+
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.expected
     }
 
     /// A call by its number, counted from 0, as the plan shows it.
-    fn call(&self, index: usize) -> String {
+    pub(crate) fn call(&self, index: usize) -> String {
         match self.shown.get(index) {
             Some(shown) => format!("{} of {} ({shown})", index + 1, self.shown.len()),
             None => (index + 1).to_string(),
@@ -653,7 +725,7 @@ impl Plan {
 }
 
 /// Another process has another name for its session keyring.
-fn keyring_name() -> CString {
+pub(crate) fn keyring_name() -> CString {
     CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
@@ -671,14 +743,21 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Problem> {
     found.into_iter().map(|one| new_gid(one.as_raw())).collect()
 }
 
-impl fmt::Display for Plan {
-    /// A line for each call, in order; then what stays, what goes, and what is verified.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Plan {
+    /// A line for each call, in order; then what stays, and what goes.
+    pub(crate) fn show_calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, step) in self.shown.iter().enumerate() {
             writeln!(f, "{:3} {step}", index + 1)?;
         }
         writeln!(f, "goes: {}", or_nothing(&self.goes))?;
-        writeln!(f, "stays: {}", or_nothing(&self.stays))?;
+        writeln!(f, "stays: {}", or_nothing(&self.stays))
+    }
+}
+
+impl fmt::Display for Plan {
+    /// A line for each call, in order; then what stays, what goes, and what is verified.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_calls(f)?;
         write!(
             f,
             "all in one stop of all threads; then every thread is asked, and {}: {}",

@@ -21,7 +21,7 @@ use libpsx::process::{Capability, CapabilitySets, Gid, Instruction, Securebits, 
 use libpsx::{ResultCheck, Transaction};
 
 use crate::names;
-use crate::surroundings::Made;
+use crate::surroundings::{Made, words_to_numbers};
 
 /// The calls of a plan.
 pub(crate) type Calls<'a> = Transaction<'a>;
@@ -64,6 +64,15 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// Whether it joins what could not be made: a namespace of this kind, or else the keyring.
+    pub(crate) fn is_made(&self, kind: Option<Namespace>) -> bool {
+        match (self, kind) {
+            (Self::JoinKeyring, None) => true,
+            (Self::NewNamespace(own), Some(kind)) => *own == kind,
+            _ => false,
+        }
+    }
+
     pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Made<'a>) -> Calls<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
@@ -161,7 +170,7 @@ impl fmt::Display for Step {
             Self::TimerSlack(slack) => write!(f, "prctl PR_SET_TIMERSLACK {slack:?}"),
             Self::Umask(mask) => write!(f, "umask {mask:03o}"),
             Self::Limit(resource, [soft, hard]) => {
-                write!(f, "prlimit resource {resource}: soft {soft}, hard {hard}")
+                write!(f, "prlimit {}: soft {soft}, hard {hard}", names::resource(*resource))
             }
             Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
             Self::Groups(groups) => {
@@ -193,7 +202,5 @@ impl fmt::Display for Step {
 }
 
 fn cpu_numbers(words: &[u64]) -> String {
-    let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
-    let set = (0u32..).zip(bits).filter(|(_, set)| *set);
-    names::numbers(set.map(|(number, _)| number))
+    names::numbers(words_to_numbers(words))
 }

@@ -6,8 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use libpsx::process::{self, IoPriority, Namespace, NewNamespace, SchedAttr, SessionKeyring};
+use libpsx::process::{
+    self, Capability, CapabilitySet, IoPriority, Namespace, NewNamespace, SchedAttr, SchedPolicy,
+    SessionKeyring,
+};
 
+use crate::Problem;
 use crate::step::Step;
 use crate::verify::{self, Joined};
 
@@ -54,6 +58,85 @@ impl Surroundings {
             || self.timer_slack.is_some()
     }
 
+    /// What of the scheduling cannot be, as far as it is known before the calls. `held` is what the calling thread is
+    /// permitted.
+    pub(crate) fn problems(&self, held: CapabilitySet) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut range = |what, value: i64, from: i64, to: i64| {
+            let outside = !(from..=to).contains(&value);
+            if outside {
+                found.push(Problem::OutOfRange { what, value, from, to });
+            }
+            !outside
+        };
+        let nice_range = |nice: i32| (i64::from(nice), -20, 19);
+        let mut nice = self.nice;
+        let mut priority = None;
+        if let Some(nice) = self.nice {
+            let (value, from, to) = nice_range(nice);
+            range("the nice value", value, from, to);
+        }
+        let policy = self.scheduling.and_then(|attributes| attributes.policy());
+        match policy {
+            Some(SchedPolicy::Other(value) | SchedPolicy::Batch(value)) => {
+                nice = Some(value);
+                let (value, from, to) = nice_range(value);
+                range("the nice value", value, from, to);
+            }
+            Some(SchedPolicy::Fifo(value) | SchedPolicy::RoundRobin(value)) => {
+                priority = Some(value);
+                range("the real-time priority", value.into(), 1, 99);
+            }
+            _ => {}
+        }
+        let utilization = self.scheduling.map_or([None; 2], |attributes| attributes.utilization());
+        let [min, max] =
+            utilization.map(|value| value.filter(|value| *value != SchedAttr::UTIL_RESET));
+        for (what, value) in [("the least utilization", min), ("the most utilization", max)] {
+            if let Some(value) = value {
+                range(what, value.into(), 0, 1024);
+            }
+        }
+        if let (Some(min), Some(max)) = (min, max) {
+            if max <= 1024 {
+                range("the least utilization", min.into(), 0, max.into());
+            }
+        }
+        if let Some(IoPriority::RealTime(level) | IoPriority::BestEffort(level)) = self.io_priority
+        {
+            range("the level of the I/O priority", level.into(), 0, 7);
+        }
+        let mut needs = |needed: bool, what, capability| {
+            if needed && !held.contains(capability) {
+                found.push(Problem::MissingCapability { what, capability });
+            }
+        };
+        // setpriority(2), sched_setattr(2): a lower nice value and a real-time policy are possible within a limit.
+        let (lower, beyond_limit) = nice.map_or((false, false), |nice| {
+            let floor = 20i64
+                .saturating_sub(own_limit(libc::RLIMIT_NICE).unwrap_or(u64::MAX).min(40) as i64);
+            (i64::from(nice) < own_nice(), i64::from(nice) < floor)
+        });
+        needs(lower && beyond_limit, "a lower nice value", Capability::SYS_NICE);
+        let above = priority.is_some_and(|priority| {
+            own_limit(libc::RLIMIT_RTPRIO).is_some_and(|limit| u64::from(priority) > limit)
+        });
+        needs(above, "a real-time priority above RLIMIT_RTPRIO", Capability::SYS_NICE);
+        let real_time = matches!(self.io_priority, Some(IoPriority::RealTime(_)));
+        needs(
+            real_time && !held.contains(Capability::SYS_ADMIN),
+            "a real-time I/O priority",
+            Capability::SYS_NICE,
+        );
+        if let (Some(words), Some(online)) = (&self.cpus, online_cpus()) {
+            let asked = words_to_numbers(words);
+            if !asked.iter().any(|cpu| online.contains(cpu)) {
+                found.push(Problem::NoCpu { asked, online });
+            }
+        }
+        found
+    }
+
     /// The calls. They need privilege, so they come before the ids change.
     pub(crate) fn steps(self) -> impl Iterator<Item = Step> {
         let made = self.new_namespaces.into_iter().map(Step::NewNamespace);
@@ -65,6 +148,37 @@ impl Surroundings {
             .chain(self.cpus.map(Step::Cpus))
             .chain(self.timer_slack.map(Step::TimerSlack))
     }
+}
+
+/// The nice value of the calling thread.
+fn own_nice() -> i64 {
+    rustix::process::getpriority_process(None).map_or(0, i64::from)
+}
+
+/// The soft limit of this process; `None` if it cannot be read.
+fn own_limit(resource: u32) -> Option<u64> {
+    let kind = match resource {
+        libc::RLIMIT_NICE => rustix::process::Resource::Nice,
+        _ => rustix::process::Resource::Rtprio,
+    };
+    Some(rustix::process::getrlimit(kind).current.unwrap_or(u64::MAX))
+}
+
+/// The numbers of the bits that are set.
+pub(crate) fn words_to_numbers(words: &[u64]) -> Vec<u32> {
+    let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
+    (0u32..).zip(bits).filter(|(_, set)| *set).map(|(number, _)| number).collect()
+}
+
+/// The CPUs that a thread can run on, `/sys/devices/system/cpu/online`; `None` if the kernel does not show them.
+fn online_cpus() -> Option<Vec<u32>> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let mut all = Vec::new();
+    for range in text.trim().split(',') {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        all.extend(from.parse::<u32>().ok()?..=to.parse::<u32>().ok()?);
+    }
+    Some(all)
 }
 
 /// Where /proc has a link to the namespace of a thread.

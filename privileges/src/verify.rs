@@ -386,7 +386,7 @@ impl<'a> Verification<'a> {
     }
 }
 
-fn shown((device, inode): Place) -> String {
+pub(crate) fn shown((device, inode): Place) -> String {
     format!("inode {inode} of device {device:#x}")
 }
 
@@ -406,6 +406,11 @@ fn set_this_thread(uid: Uid) -> bool {
     let raw = uid.as_raw();
     // SAFETY: it takes numbers.
     unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
+}
+
+/// Device and inode number of what a path leads to.
+pub(crate) fn place_of(path: &str) -> Option<Place> {
+    place_at(libc::AT_FDCWD, &std::ffi::CString::new(path).ok()?)
 }
 
 /// The working directory of this thread.

@@ -101,6 +101,17 @@ impl SeccompFlags {
     pub const fn bits(self) -> u32 {
         self.0
     }
+
+    /// Makes flags of the bits that the kernel takes. Bits without a name here stay: a newer kernel may know them, and any
+    /// other refuses them with EINVAL.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Returns whether all of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
 }
 
 impl BitOr for SeccompFlags {
@@ -194,6 +205,17 @@ impl LandlockFlags {
     /// Returns the flags as the kernel takes them.
     pub const fn bits(self) -> u32 {
         self.0
+    }
+
+    /// Makes flags of the bits that the kernel takes. Bits without a name here stay: a newer kernel may know them, and any
+    /// other refuses them with EINVAL.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Returns whether all of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
     }
 }
 

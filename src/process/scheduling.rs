@@ -141,6 +141,36 @@ impl SchedAttr {
         self
     }
 
+    /// Returns the policy with its parameter; `None` for [`keep_all`](Self::keep_all).
+    ///
+    /// ```
+    /// use libpsx::process::{SchedAttr, SchedPolicy};
+    ///
+    /// assert_eq!(SchedAttr::new(SchedPolicy::Fifo(10)).policy(), Some(SchedPolicy::Fifo(10)));
+    /// assert_eq!(SchedAttr::keep_all().policy(), None);
+    /// ```
+    pub const fn policy(&self) -> Option<SchedPolicy> {
+        if self.flags & k::SCHED_FLAG_KEEP_ALL == k::SCHED_FLAG_KEEP_ALL {
+            return None;
+        }
+        Some(match self.policy {
+            k::SCHED_BATCH => SchedPolicy::Batch(self.nice),
+            k::SCHED_IDLE => SchedPolicy::Idle,
+            k::SCHED_FIFO => SchedPolicy::Fifo(self.priority),
+            k::SCHED_RR => SchedPolicy::RoundRobin(self.priority),
+            _ => SchedPolicy::Other(self.nice),
+        })
+    }
+
+    /// Returns the least and the most that a CPU counts as used by the thread, as far as they are set.
+    pub const fn utilization(&self) -> [Option<u32>; 2] {
+        let [min, max] = self.utilization;
+        [
+            if self.flags & k::SCHED_FLAG_UTIL_CLAMP_MIN != 0 { Some(min) } else { None },
+            if self.flags & k::SCHED_FLAG_UTIL_CLAMP_MAX != 0 { Some(max) } else { None },
+        ]
+    }
+
     /// The value that stands for the system's default.
     pub const UTIL_RESET: u32 = u32::MAX;
 }

@@ -1,0 +1,383 @@
+//! A plan for a program that is executed: in a child process, or in the place of this one; and what the program has then.
+
+// # Safety
+//
+// A hook between fork(2) and execve(2) makes system calls only. The other calls here take numbers, and structures of
+// their function that the kernel writes.
+#![allow(unsafe_code)]
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use libpsx::process::{CapabilitySets, CapabilitySet, IoPriority, SchedPolicy, Securebits, Uid};
+
+use crate::names;
+use crate::plan::{Now, Plan, keyring_name};
+use crate::step::Step;
+use crate::surroundings::words_to_numbers;
+use crate::verify::{self, Expected, Joined, Mismatch, field, place_of};
+
+/// A plan for a program that is executed, made by [`Privileges::plan_launch`](crate::Privileges::plan_launch).
+///
+/// It shows the calls, and what the program has after execve(2), which gives and takes capabilities (capabilities(7)).
+#[derive(Debug)]
+#[must_use = "a plan does nothing until a program is started"]
+pub struct Launch {
+    plan: Plan,
+    after: After,
+}
+
+/// What a program has that has no privilege of its own: neither a set-user-ID bit, nor capabilities of its file.
+#[derive(Debug, Clone)]
+struct After {
+    users: [u32; 3],
+    groups: [u32; 3],
+    supplementary: Vec<u32>,
+    sets: CapabilitySets,
+    ambient: CapabilitySet,
+    bounding: CapabilitySet,
+    no_new_privs: bool,
+    filtered: bool,
+    known: CapabilitySet,
+}
+
+impl After {
+    /// By the rules of capabilities(7), "Transformation of capabilities during execve()".
+    fn of(expected: &Expected, now: &Now) -> Self {
+        let one = |id: u32| [id; 3];
+        // The saved ids become the effective ones.
+        let executed = |[real, effective, _]: [u32; 3]| [real, effective, effective];
+        let users = executed(expected.uid.map_or(now.users, |uid| one(uid.as_raw())));
+        let groups = executed(expected.gid.map_or(now.groups, |gid| one(gid.as_raw())));
+        let supplementary = match &expected.groups {
+            Some(groups) => groups.iter().map(|gid| gid.as_raw()).collect(),
+            None => now.supplementary.clone(),
+        };
+        let Expected { sets, ambient, bounding, no_new_privs, .. } = *expected;
+        let [real, effective, _] = users;
+        let root = Uid::ROOT.as_raw();
+        let is_root = !expected.securebits.contains(Securebits::NOROOT)
+            && (real == root || effective == root);
+        let mut permitted = ambient;
+        if is_root {
+            let full = sets.inheritable | bounding | ambient;
+            permitted = if no_new_privs { full & sets.permitted } else { full };
+        }
+        let all_effective = is_root && effective == root;
+        let sets = CapabilitySets {
+            permitted,
+            effective: if all_effective { permitted } else { ambient },
+            inheritable: sets.inheritable,
+        };
+        let (filtered, known) = (expected.filtered, expected.known);
+        Self {
+            users,
+            groups,
+            supplementary,
+            sets,
+            ambient,
+            bounding,
+            no_new_privs,
+            filtered,
+            known,
+        }
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [user, ..] = self.users;
+        let [group, ..] = self.groups;
+        write!(f, "uid {}, gid {group}, ", names::user(user))?;
+        write!(f, "groups {}, ", names::numbers(self.supplementary.iter().copied()))?;
+        let set = |set| names::set(set, self.known);
+        write!(f, "{}, ", names::sets(self.sets, self.known))?;
+        write!(f, "ambient {}, bounding {}, ", set(self.ambient), set(self.bounding))?;
+        write!(f, "no_new_privs {}, ", u8::from(self.no_new_privs))?;
+        f.write_str(if self.filtered { "a seccomp filter" } else { "no new seccomp filter" })
+    }
+}
+
+/// Why a program was not started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// A call of the plan failed. The calls before it were performed in this process.
+    Call {
+        /// The call, as the plan shows it.
+        call: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// execve(2) failed. The calls of the plan were performed in this process.
+    Execute(io::Error),
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call { call, error } => {
+                write!(f, "call {call} failed: {error}; the calls before it were performed")
+            }
+            Self::Execute(error) => {
+                write!(f, "the program could not be executed: {error}; the calls were performed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Call { error, .. } | Self::Execute(error) => Some(error),
+        }
+    }
+}
+
+/// No call has failed.
+const NONE: usize = usize::MAX;
+
+impl Launch {
+    pub(crate) fn new(plan: Plan, now: &Now) -> Self {
+        let after = After::of(plan.expected(), now);
+        Self { plan, after }
+    }
+
+    /// Starts the program in a child process. The privileges of this process stay. See [`Plan::spawn`].
+    ///
+    /// # Errors
+    /// As [`Command::spawn`]; the error of the call that failed.
+    pub fn spawn(&self, mut command: Command) -> io::Result<Child> {
+        let (steps, name) = (self.plan.steps(), keyring_name());
+        let hook = move || Plan::perform_in_child(&steps, &name).map_err(|(_, error)| error);
+        // SAFETY: the hook makes system calls only.
+        unsafe { command.pre_exec(hook) };
+        command.spawn()
+    }
+
+    /// Executes the program in the place of this process, which keeps its number. It returns only if that fails.
+    ///
+    /// The process must have one thread.
+    ///
+    /// # Errors
+    /// [`LaunchError`]: calls of the plan may have been performed, so the process must not go on.
+    pub fn exec(&self, mut command: Command) -> Result<Infallible, LaunchError> {
+        let failed = Arc::new(AtomicUsize::new(NONE));
+        let (steps, name, index) = (self.plan.steps(), keyring_name(), failed.clone());
+        let hook = move || {
+            Plan::perform_in_child(&steps, &name).map_err(|(at, error)| {
+                index.store(at, Ordering::Relaxed);
+                error
+            })
+        };
+        // SAFETY: the hook makes system calls only.
+        unsafe { command.pre_exec(hook) };
+        let error = command.exec();
+        Err(match failed.load(Ordering::Relaxed) {
+            NONE => LaunchError::Execute(error),
+            at => LaunchError::Call { call: self.plan.call(at), error },
+        })
+    }
+
+    /// Compares what the plan says with what the kernel shows of a process in /proc, from outside. Call it for a program
+    /// that has not run yet, or has not changed its own state.
+    ///
+    /// The kernel shows neither securebits, nor keyrings, nor Landlock domains, nor the parent-death signal of another
+    /// process. What a filter does is not shown either, only that there is one.
+    ///
+    /// # Errors
+    /// /proc does not show the process.
+    pub fn check(&self, pid: u32) -> io::Result<Vec<Mismatch>> {
+        let status = std::fs::read(format!("/proc/{pid}/status"))?;
+        let mut wrong = Vec::new();
+        let mut compare = |what: &str, expected: String, found: Option<String>| {
+            let found = found.unwrap_or_else(|| "not told".to_owned());
+            if found != expected {
+                let tid = i32::try_from(pid).unwrap_or_default();
+                wrong.push(Mismatch { tid, what: what.to_owned(), expected, found });
+            }
+        };
+        let text = |name: &str| {
+            field(&status, name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let words = |name: &str| {
+            text(name).map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let After { users, groups, sets, .. } = self.after;
+        let four =
+            |[real, effective, saved]: [u32; 3]| format!("{real} {effective} {saved} {effective}");
+        compare("Uid", four(users), words("Uid"));
+        compare("Gid", four(groups), words("Gid"));
+        let list = text("Groups").and_then(|value| {
+            let all: Result<Vec<u32>, _> = value.split_whitespace().map(str::parse).collect();
+            all.ok().map(names::numbers)
+        });
+        compare("Groups", names::numbers(self.after.supplementary.iter().copied()), list);
+        let show = |set| names::set(set, self.after.known);
+        for (name, expected) in [
+            ("CapInh", sets.inheritable),
+            ("CapPrm", sets.permitted),
+            ("CapEff", sets.effective),
+            ("CapBnd", self.after.bounding),
+            ("CapAmb", self.after.ambient),
+        ] {
+            let found = text(name).and_then(|hex| u64::from_str_radix(&hex, 16).ok());
+            compare(name, show(expected), found.map(|bits| show(CapabilitySet::from_bits(bits))));
+        }
+        if self.after.no_new_privs {
+            compare("NoNewPrivs", "1".to_owned(), text("NoNewPrivs"));
+        }
+        if self.after.filtered {
+            compare("Seccomp", "2".to_owned(), text("Seccomp"));
+        }
+        let expected = self.plan.expected();
+        let link = |name: &str| place_of(&format!("/proc/{pid}/{name}"));
+        for (name, place) in [("root", expected.root), ("cwd", expected.directory)] {
+            if let Some(place) = place {
+                compare(name, verify::shown(place), link(name).map(verify::shown));
+            }
+        }
+        for &(name, joined) in &expected.namespaces {
+            match (joined, link(name)) {
+                (Joined::This(Some(place)), found) => {
+                    compare(name, verify::shown(place), found.map(verify::shown))
+                }
+                (Joined::New(before), found) if found.is_none() || found == before => {
+                    compare(name, "a new one".to_owned(), found.map(verify::shown));
+                }
+                _ => {}
+            }
+        }
+        for step in self.plan.steps().iter() {
+            check_step(step, pid, &status, &mut compare);
+        }
+        Ok(wrong)
+    }
+}
+
+/// What the kernel tells of another process that one call has set, apart from credentials.
+fn check_step(
+    step: &Step,
+    pid: u32,
+    status: &[u8],
+    compare: &mut impl FnMut(&str, String, Option<String>),
+) {
+    let raw = pid as libc::pid_t;
+    match step {
+        Step::Umask(mask) => {
+            let found = field(status, b"Umask").and_then(|text| std::str::from_utf8(text).ok());
+            let found = found.and_then(|text| u32::from_str_radix(text, 8).ok());
+            compare("Umask", format!("{mask:03o}"), found.map(|mask| format!("{mask:03o}")));
+        }
+        Step::Limit(resource, limits) => {
+            // SAFETY: it is a structure of integers.
+            let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
+            let none = std::ptr::null::<libc::rlimit64>();
+            // SAFETY: the kernel writes the structure.
+            let told =
+                unsafe { libc::syscall(libc::SYS_prlimit64, raw, *resource, none, &mut found) }
+                    == 0;
+            let show = |[soft, hard]: [u64; 2]| format!("soft {soft}, hard {hard}");
+            let found = told.then(|| show([found.rlim_cur, found.rlim_max]));
+            compare(names::resource(*resource), show(*limits), found);
+        }
+        Step::Cpus(words) => {
+            let mut found = [0u64; 128];
+            // SAFETY: the kernel writes at most so many bytes.
+            let length = unsafe {
+                libc::syscall(
+                    libc::SYS_sched_getaffinity,
+                    raw,
+                    size_of_val(&found),
+                    found.as_mut_ptr(),
+                )
+            };
+            let found = (length > 0).then(|| words_to_numbers(&found));
+            // The kernel leaves out the CPUs that the machine does not have.
+            let asked = words_to_numbers(words);
+            let inside =
+                found.as_ref().is_some_and(|found| found.iter().all(|cpu| asked.contains(cpu)));
+            let show = |numbers: Vec<u32>| names::numbers(numbers);
+            if !inside {
+                compare("CPUs", show(asked), found.map(show));
+            }
+        }
+        Step::Nice(value) => {
+            compare("nice value", value.to_string(), nice_of(raw).map(|nice| nice.to_string()))
+        }
+        Step::Scheduling(attributes) => {
+            let Some(asked) = attributes.policy() else { return };
+            let (policy, priority) = match asked {
+                SchedPolicy::Batch(_) => (libc::SCHED_BATCH, 0),
+                SchedPolicy::Idle => (libc::SCHED_IDLE, 0),
+                SchedPolicy::Fifo(priority) => (libc::SCHED_FIFO, priority),
+                SchedPolicy::RoundRobin(priority) => (libc::SCHED_RR, priority),
+                _ => (libc::SCHED_OTHER, 0),
+            };
+            // SAFETY: it takes a number.
+            let found = unsafe { libc::sched_getscheduler(raw) };
+            let found = (found >= 0).then(|| (found & !libc::SCHED_RESET_ON_FORK).to_string());
+            compare("scheduling policy", policy.to_string(), found);
+            // SAFETY: it is a structure of integers.
+            let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+            // SAFETY: the kernel writes the structure.
+            let told = unsafe { libc::sched_getparam(raw, &mut parameter) } == 0;
+            compare(
+                "priority",
+                priority.to_string(),
+                told.then(|| parameter.sched_priority.to_string()),
+            );
+            if let SchedPolicy::Other(nice) | SchedPolicy::Batch(nice) = asked {
+                compare("nice value", nice.to_string(), nice_of(raw).map(|nice| nice.to_string()));
+            }
+        }
+        Step::IoPriority(priority) => {
+            let (class, level) = match *priority {
+                IoPriority::None => (0, 0),
+                IoPriority::RealTime(level) => (1, level),
+                IoPriority::BestEffort(level) => (2, level),
+                IoPriority::Idle => (3, 0),
+            };
+            const WHO_PROCESS: libc::c_int = 1;
+            // SAFETY: it takes numbers.
+            let found = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, raw) };
+            let show = |class: i64, level: i64| format!("class {class}, level {level}");
+            let found = (found >= 0).then(|| show(found >> 13, found & 7));
+            // Without a class, the kernel tells the one that follows from the nice value.
+            if class != 0 {
+                compare("I/O priority", show(class, level.into()), found);
+            }
+        }
+        Step::TimerSlack(slack) => {
+            // It needs CAP_SYS_NICE, or the same user.
+            let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/timerslack_ns")) else {
+                return;
+            };
+            if !slack.is_zero() {
+                compare("timer slack", slack.as_nanos().to_string(), Some(text.trim().to_owned()));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The nice value of another process.
+fn nice_of(pid: libc::pid_t) -> Option<i64> {
+    // The system call itself returns 20 minus the nice value, so that no value looks like an error.
+    // SAFETY: it takes numbers.
+    let found = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, pid) };
+    (found > 0).then(|| 20i64.saturating_sub(found))
+}
+
+impl fmt::Display for Launch {
+    /// A line for each call, in order; then what stays and goes, and what the program has.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.plan.show_calls(f)?;
+        write!(f, "then execve: the program has {}", self.after)
+    }
+}

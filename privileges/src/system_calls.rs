@@ -1,0 +1,306 @@
+//! Filters of system calls by name and group, as `SystemCallFilter=` of systemd.exec(5) writes them.
+//!
+//! ```
+//! use privileges::bpf::{Action, Program, SeccompData};
+//! use privileges::system_calls::SystemCallFilter;
+//!
+//! let mut filter = SystemCallFilter::new();
+//! filter.add("@system-service")?;
+//! filter.add("~@privileged:EPERM")?;
+//! let program = filter.program()?;
+//! let chroot = SeccompData::native(libc::SYS_chroot as u32, [0; 6]);
+//! assert_eq!(Program::new(&program)?.evaluate(&chroot), Action::Errno(libc::EPERM as u16));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The groups are those that `systemd-analyze syscall-filter` prints; [`version`] tells of which version. The numbers of
+//! the calls come from the crate `syscalls`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use libpsx::process::Instruction;
+use syscalls::Sysno;
+
+use crate::bpf;
+use crate::unit::values::nearest;
+
+/// The version, and the groups, one a line: `@name: member member`. scripts/systemd-tables writes it.
+const GROUPS: &str = include_str!("system_calls/groups.txt");
+
+/// Returns the version of systemd whose groups these are: `systemd 257.9-1~deb13u1`.
+pub fn version() -> &'static str {
+    let first = GROUPS.lines().next().and_then(|line| line.strip_prefix("# "));
+    first.and_then(|line| line.split(';').next()).unwrap_or_default()
+}
+
+/// What a filter does with a call that it does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Denial {
+    /// The kernel kills the process.
+    #[default]
+    Kill,
+    /// The call fails with this error number.
+    Errno(u16),
+}
+
+/// A filter, before it is a program.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SystemCallFilter {
+    /// `None`: nothing was added.
+    kind: Option<Kind>,
+    /// What holds for calls in another way than for all others. `None` in place of a denial is the default one.
+    listed: BTreeMap<u32, Verdict>,
+    denial: Denial,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What is not listed is denied.
+    Allow,
+    /// What is not listed is allowed.
+    Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allowed,
+    Denied(Option<Denial>),
+}
+
+/// Not a filter of system calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseFilterError {
+    word: String,
+    why: String,
+}
+
+impl fmt::Display for ParseFilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.word.is_empty() {
+            f.write_str(&self.why)
+        } else {
+            write!(f, "{:?}: {}", self.word, self.why)
+        }
+    }
+}
+
+impl std::error::Error for ParseFilterError {}
+
+impl ParseFilterError {
+    fn new(word: &str, why: impl Into<String>) -> Self {
+        Self { word: word.to_owned(), why: why.into() }
+    }
+}
+
+impl SystemCallFilter {
+    /// A filter without any assignment.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one assignment: names of system calls and of groups with white space between them.
+    ///
+    /// The first one decides. If it begins with `~`, the filter denies what is listed, otherwise it allows nothing
+    /// but what is listed and the group `@default`. A later assignment adds to the list, or takes away from it: after
+    /// `~` calls are denied, otherwise they are allowed. After `~` a word may end with `:ERRNO` or `:kill`, which is
+    /// how these calls are denied. Nothing at all makes the filter as it was in the beginning.
+    ///
+    /// A name that systemd knows and this CPU does not have is left out.
+    ///
+    /// # Errors
+    /// A word is not known, or what is after its colon. The filter has not changed.
+    pub fn add(&mut self, assignment: &str) -> Result<(), ParseFilterError> {
+        let (denies, words) = match assignment.strip_prefix('~') {
+            Some(words) => (true, words),
+            None => (false, assignment),
+        };
+        if words.trim().is_empty() {
+            let denial = self.denial;
+            *self = Self { denial, ..Self::default() };
+            return Ok(());
+        }
+        let mut next = self.clone();
+        if next.kind.is_none() {
+            next.kind = Some(if denies { Kind::Deny } else { Kind::Allow });
+            if !denies {
+                next.list("@default", Verdict::Allowed)?;
+            }
+        }
+        for word in words.split_whitespace() {
+            let (name, denial) = match word.split_once(':') {
+                Some((name, denial)) => (
+                    name,
+                    Some(
+                        denial
+                            .parse()
+                            .map_err(|why: ParseDenialError| ParseFilterError::new(word, why.to_string()))?,
+                    ),
+                ),
+                None => (word, None),
+            };
+            if denial.is_some() && !denies {
+                return Err(ParseFilterError::new(
+                    word,
+                    "an error number stands only in a list that begins with ~",
+                ));
+            }
+            let verdict = if denies { Verdict::Denied(denial) } else { Verdict::Allowed };
+            next.list(name, verdict)?;
+        }
+        *self = next;
+        Ok(())
+    }
+
+    /// Sets what is done with a call that is denied without an error number of its own, `SystemCallErrorNumber=`.
+    pub fn set_denial(&mut self, denial: Denial) {
+        self.denial = denial;
+    }
+
+    /// Returns whether nothing is denied, because nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.kind.is_none()
+    }
+
+    /// Returns what is done with a system call; `None` if it is allowed.
+    pub fn denial_of(&self, number: u32) -> Option<Denial> {
+        match (self.listed.get(&number), self.kind) {
+            (Some(Verdict::Denied(denial)), _) => Some(denial.unwrap_or(self.denial)),
+            (None, Some(Kind::Allow)) => Some(self.denial),
+            (Some(Verdict::Allowed), _) | (None, _) => None,
+        }
+    }
+
+    fn list(&mut self, name: &str, verdict: Verdict) -> Result<(), ParseFilterError> {
+        if name.starts_with('@') {
+            let members = group(name).ok_or_else(|| {
+                let near = nearest(name, groups().map(|(name, _)| name));
+                ParseFilterError::new(name, format!("no such group{}", hint(near)))
+            })?;
+            // A group holds groups, and the file has no group that holds itself.
+            return members.split_whitespace().try_for_each(|member| self.list(member, verdict));
+        }
+        match name.parse::<Sysno>() {
+            Ok(call) => {
+                self.listed.insert(call.id() as u32, verdict);
+                Ok(())
+            }
+            Err(_) if is_known(name) => Ok(()),
+            Err(_) => {
+                let near = nearest(name, known());
+                Err(ParseFilterError::new(name, format!("no such system call{}", hint(near))))
+            }
+        }
+    }
+
+    /// Makes the program that the kernel runs.
+    ///
+    /// A call in another convention than that of this CPU (a 32-bit call, or one of x32) kills the process.
+    ///
+    /// # Errors
+    /// Nothing was added; or the convention of this CPU is not known here.
+    pub fn program(&self) -> Result<Vec<Instruction>, ParseFilterError> {
+        let native = bpf::NATIVE
+            .ok_or_else(|| ParseFilterError::new("", "the system calls of this CPU are not known here"))?;
+        let kind =
+            self.kind.ok_or_else(|| ParseFilterError::new("", "the filter lists no system call"))?;
+        let value = |denial: Option<Denial>| match denial {
+            None => ALLOW,
+            Some(Denial::Kill) => KILL_PROCESS,
+            Some(Denial::Errno(number)) => ERRNO | u32::from(number.min(MOST_ERRNO)),
+        };
+        let otherwise = value(if kind == Kind::Allow { Some(self.denial) } else { None });
+        let step = |code, jt, jf, k| Instruction { code, jt, jf, k };
+        let mut program = vec![
+            step(LOAD, 0, 0, ARCHITECTURE),
+            step(JUMP_EQUAL, 1, 0, native),
+            step(RETURN, 0, 0, KILL_PROCESS),
+            step(LOAD, 0, 0, NUMBER),
+        ];
+        if cfg!(target_arch = "x86_64") {
+            // -1 is no call of x32, but one that a tracer has cancelled.
+            program.extend([
+                step(JUMP_GREATER_OR_EQUAL, 0, 2, X32),
+                step(JUMP_EQUAL, 1, 0, u32::MAX),
+                step(RETURN, 0, 0, KILL_PROCESS),
+            ]);
+        }
+        for &number in self.listed.keys() {
+            let value = value(self.denial_of(number));
+            if value != otherwise {
+                program.extend([step(JUMP_EQUAL, 0, 1, number), step(RETURN, 0, 0, value)]);
+            }
+        }
+        program.push(step(RETURN, 0, 0, otherwise));
+        Ok(program)
+    }
+}
+
+// Instructions of classic BPF (linux/bpf_common.h), what a filter returns (linux/seccomp.h), and where it reads
+// (struct seccomp_data).
+const LOAD: u16 = 0x20;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+const ALLOW: u32 = 0x7fff_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+const ERRNO: u32 = 0x0005_0000;
+const MOST_ERRNO: u16 = 4095;
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+/// `__X32_SYSCALL_BIT`.
+const X32: u32 = 0x4000_0000;
+
+/// Not the name of an error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither the name of an error, nor a number from 0 to 4095, nor \"kill\"")]
+pub struct ParseDenialError(String);
+
+impl std::str::FromStr for Denial {
+    type Err = ParseDenialError;
+
+    /// `kill`, `EPERM`, or a number.
+    fn from_str(text: &str) -> Result<Self, ParseDenialError> {
+        if text == "kill" {
+            return Ok(Self::Kill);
+        }
+        let named = || {
+            let called = |number: &u16| {
+                format!("{:?}", nix::errno::Errno::from_raw(i32::from(*number))) == text
+            };
+            text.starts_with('E').then(|| (1..=MOST_ERRNO).find(called)).flatten()
+        };
+        let number = text.parse::<u16>().ok().filter(|number| *number <= MOST_ERRNO).or_else(named);
+        number.map(Self::Errno).ok_or_else(|| ParseDenialError(text.to_owned()))
+    }
+}
+
+fn hint(near: Option<String>) -> String {
+    near.map_or_else(String::new, |near| format!("; did you mean {near}?"))
+}
+
+/// The names of the groups, each with its members.
+fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
+    GROUPS.lines().filter_map(|line| line.split_once(": "))
+}
+
+/// Returns the names of the groups.
+pub fn group_names() -> impl Iterator<Item = &'static str> {
+    groups().map(|(name, _)| name)
+}
+
+/// Returns the members of a group with spaces between them: names of system calls, and of groups.
+pub fn group(name: &str) -> Option<&'static str> {
+    groups().find(|(other, _)| *other == name).map(|(_, members)| members)
+}
+
+/// Each system call that is a member of some group.
+fn known() -> impl Iterator<Item = &'static str> {
+    groups().flat_map(|(_, members)| members.split(' ')).filter(|member| !member.starts_with('@'))
+}
+
+fn is_known(name: &str) -> bool {
+    known().any(|other| other == name)
+}

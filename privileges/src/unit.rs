@@ -1,0 +1,506 @@
+//! Privileges as a unit file of systemd states them, in the directives of systemd.exec(5).
+//!
+//! ```
+//! use privileges::unit::Unit;
+//!
+//! let unit = Unit::parse(
+//!     "[Service]\n\
+//!      ExecStart=/usr/sbin/server\n\
+//!      User=nobody\n\
+//!      CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_CHOWN\n\
+//!      CapabilityBoundingSet=~CAP_CHOWN\n\
+//!      NoNewPrivileges=yes\n",
+//! )?;
+//! assert_eq!(unit.directives().no_new_privileges, Some(true));
+//! let privileges = unit.privileges()?;
+//! # let _ = privileges;
+//! # Ok::<(), privileges::unit::UnitError>(())
+//! ```
+//!
+//! The same directives can come from a table of any format that serde reads ([`Directives`], feature `serde`), and from
+//! TOML (`Privileges::from_toml`, feature `toml`).
+//!
+//! # What is read
+//!
+//! - Files have the syntax of systemd.syntax(7). The sections `[Service]`, `[Socket]`, `[Mount]` and `[Swap]` count.
+//! - A directive that is assigned again adds to a list or replaces a value, as its manual page says. An empty value
+//!   resets it.
+//! - [`Unit::add`] reads a drop-in; [`Unit::read`] and [`Unit::find`] read the drop-ins of a file too.
+//! - Specifiers (`%i`) are refused, but for `%%`, because only the service manager knows what they stand for.
+//!
+//! # What is not read
+//!
+//! - A name that systemd does not have is an error, which names the nearest one.
+//! - A directive that restricts a process, and that this crate cannot express (`ProtectSystem=`, `PrivateTmp=`), is
+//!   listed by [`Unit::unsupported`]. [`Unit::privileges`] is an error then, unless
+//!   [`Unit::without`] names the directive: a process must not silently run with less than its unit says.
+//! - A directive that is not about privileges (`Environment=`, `Restart=`) is passed over.
+//!
+//! # What differs from systemd
+//!
+//! - A directive that the unit does not have leaves things as they are. systemd gives a service its own defaults for
+//!   some (`UMask=0022`, `KeyringMode=private`, limits).
+//! - `RootDirectory=` is chroot(2), and not a mount namespace.
+//! - `PrivateNetwork=` leaves the loopback device of the new namespace down.
+//! - `SystemCallFilter=` always brings no_new_privs, and without `SystemCallArchitectures=` too it kills for a call in
+//!   another convention than the CPU's own.
+//! - `TimerSlackNSec=` and scheduling are set before the ids change, like everything else that needs privilege.
+#![forbid(unsafe_code)]
+
+pub(crate) mod values;
+
+mod directives;
+mod file;
+#[cfg(feature = "serde")]
+mod table;
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use libpsx::process::{CapabilitySets, Namespace};
+
+pub use directives::{Directives, KeyringMode, WorkingDirectory, supported};
+
+use crate::{Groups, Id, Privileges};
+
+/// Something in a unit that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnitProblem {
+    /// The file; `None` for text that was given.
+    pub file: Option<PathBuf>,
+    /// The line, counted from 1; 0 if it is not about a line.
+    pub line: usize,
+    /// The name of the directive; empty if it is not about one.
+    pub directive: String,
+    /// The value.
+    pub value: String,
+    /// Why it cannot be used.
+    pub why: String,
+}
+
+impl fmt::Display for UnitProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.display())?;
+        }
+        match (self.file.is_some(), self.line) {
+            (true, 0) => write!(f, " ")?,
+            (false, 0) => {}
+            (true, line) => write!(f, "{line}: ")?,
+            (false, line) => write!(f, "line {line}: ")?,
+        }
+        if !self.directive.is_empty() {
+            write!(f, "{}={}: ", self.directive, shortened(&self.value))?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
+/// A value on one line, of a bounded length.
+fn shortened(value: &str) -> String {
+    const MOST: usize = 60;
+    let printable: String = value.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if value.chars().nth(MOST).is_some() { printable + "..." } else { printable }
+}
+
+/// Why a unit cannot be used. These are all of its problems. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitError(Vec<UnitProblem>);
+
+impl UnitError {
+    #[cfg(feature = "toml")]
+    pub(crate) fn of_table(error: toml::de::Error) -> Self {
+        let (directive, value) = Default::default();
+        UnitProblem {
+            file: None,
+            line: 0,
+            directive,
+            value,
+            why: error.to_string().trim_end().to_owned(),
+        }
+        .into()
+    }
+
+    /// Returns the problems, in the order of the lines.
+    pub fn problems(&self) -> &[UnitProblem] {
+        &self.0
+    }
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(f, "the unit cannot be used: {one}"),
+            all => {
+                write!(f, "the unit cannot be used: {} problems", all.len())?;
+                all.iter().try_for_each(|one| write!(f, "\n  {one}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for UnitError {}
+
+impl From<UnitProblem> for UnitError {
+    fn from(problem: UnitProblem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+/// A directive that was read and has no effect here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unsupported {
+    /// The file; `None` for text that was given.
+    pub file: Option<PathBuf>,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// Its name.
+    pub directive: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What a unit file and its drop-ins say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unit {
+    directives: Directives,
+    unsupported: Vec<Unsupported>,
+    exec_start: Option<String>,
+    files: Vec<PathBuf>,
+}
+
+/// Where units are, in the order of precedence: systemd.unit(5), "Unit File Load Path".
+const PLACES: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+impl Unit {
+    /// Reads the text of a unit file.
+    ///
+    /// # Errors
+    /// [`UnitError`]: a line is none of systemd.syntax(7), a name is not known, or a value is not one of its directive.
+    pub fn parse(text: &str) -> Result<Self, UnitError> {
+        let mut unit = Self::default();
+        unit.add(text)?;
+        Ok(unit)
+    }
+
+    /// Reads the text of a drop-in, whose assignments come after those that were read before.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse). The unit has not changed.
+    pub fn add(&mut self, text: &str) -> Result<(), UnitError> {
+        self.add_from(None, text)
+    }
+
+    /// Reads a unit file, and the drop-ins `PATH.d/*.conf` in the order of their names.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); a file that cannot be read, or is not UTF-8.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, UnitError> {
+        let path = path.as_ref();
+        let mut directory = path.as_os_str().to_owned();
+        directory.push(".d");
+        let mut drop_ins = Vec::new();
+        collect_drop_ins(Path::new(&directory), &mut drop_ins);
+        Self::of_files(path, drop_ins)
+    }
+
+    /// Finds a unit of the system by its name (`nginx.service`; `.service` may be missing), and reads it with its
+    /// drop-ins. Of drop-ins with the same name, the one in the directory of the highest precedence counts.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); there is no such unit, or it is masked.
+    pub fn find(name: &str) -> Result<Self, UnitError> {
+        Self::find_in(name, &PLACES.map(Path::new))
+    }
+
+    /// As [`find`](Self::find), in other directories.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_in(name: &str, places: &[&Path]) -> Result<Self, UnitError> {
+        let problem = |why: String| {
+            UnitError::from(UnitProblem {
+                file: None,
+                line: 0,
+                directive: String::new(),
+                value: String::new(),
+                why,
+            })
+        };
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(problem(format!("{name:?} is not the name of a unit")));
+        }
+        let name = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
+        // The file of `getty@tty1.service` is `getty@.service`.
+        let template = name.split_once('@').and_then(|(prefix, rest)| {
+            let (instance, suffix) = rest.rsplit_once('.')?;
+            (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
+        });
+        let names: Vec<&str> = std::iter::once(name.as_str()).chain(template.as_deref()).collect();
+        let files = names.iter().flat_map(|name| places.iter().map(move |place| place.join(name)));
+        let Some(file) = files.into_iter().find(|file| file.exists()) else {
+            let searched: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+            return Err(problem(format!("unit {name} not found in {}", searched.join(", "))));
+        };
+        if std::fs::canonicalize(&file).is_ok_and(|target| target == Path::new("/dev/null")) {
+            return Err(problem(format!("unit {name} is masked by {}", file.display())));
+        }
+        let mut drop_ins = Vec::new();
+        let kind = name.rsplit_once('.').map(|(_, kind)| kind.to_owned()).unwrap_or_default();
+        for place in places {
+            for name in names.iter().map(|name| (*name).to_owned()).chain(Some(kind.clone())) {
+                collect_drop_ins(&place.join(format!("{name}.d")), &mut drop_ins);
+            }
+        }
+        Self::of_files(&file, drop_ins)
+    }
+
+    fn of_files(path: &Path, mut drop_ins: Vec<PathBuf>) -> Result<Self, UnitError> {
+        // The sort is stable, so the directory of the highest precedence comes first.
+        drop_ins.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+        drop_ins.dedup_by(|a, b| a.file_name() == b.file_name());
+        let mut unit = Self::default();
+        for file in std::iter::once(path.to_owned()).chain(drop_ins) {
+            let text = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+            });
+            match text {
+                Ok(text) => unit.add_from(Some(&file), &text)?,
+                Err(why) => {
+                    let (directive, value) = Default::default();
+                    let file = Some(file);
+                    return Err(UnitProblem { file, line: 0, directive, value, why }.into());
+                }
+            }
+            unit.files.push(file);
+        }
+        Ok(unit)
+    }
+
+    /// Returns the directives that this crate supports.
+    pub fn directives(&self) -> &Directives {
+        &self.directives
+    }
+
+    /// Returns the directives that restrict a process and that this crate cannot express, as far as they restrict
+    /// anything: neither those that are `no`, nor those that were reset.
+    pub fn unsupported(&self) -> &[Unsupported] {
+        &self.unsupported
+    }
+
+    /// Returns the last `ExecStart=`, with its prefix: after `+` a program runs with full privileges, after `!` with
+    /// the ids and capabilities of the service manager (systemd.service(5)).
+    pub fn exec_start(&self) -> Option<&str> {
+        self.exec_start.as_deref()
+    }
+
+    /// Returns the files that were read, in their order.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Passes over these directives in [`unsupported`](Self::unsupported).
+    #[must_use]
+    pub fn without<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let names: Vec<&str> = names.into_iter().collect();
+        self.unsupported.retain(|one| !names.contains(&one.directive.as_str()));
+        self
+    }
+
+    /// Returns what the unit says as settings. What it does not say is as [`Privileges::new`] has it, but a unit
+    /// without `User=` stays root, and has no supplementary groups but those it lists.
+    ///
+    /// # Errors
+    /// A directive is not supported, or two contradict each other, or a file that one names cannot be opened.
+    pub fn privileges(&self) -> Result<Privileges, UnitError> {
+        if !self.unsupported.is_empty() {
+            let why = "it is not supported here, so the process would have more than the unit says";
+            let problem = |one: &Unsupported| UnitProblem {
+                file: one.file.clone(),
+                line: one.line,
+                directive: one.directive.clone(),
+                value: one.value.clone(),
+                why: why.to_owned(),
+            };
+            return Err(UnitError(self.unsupported.iter().map(problem).collect()));
+        }
+        self.directives.privileges()
+    }
+
+    fn add_from(&mut self, file: Option<&Path>, text: &str) -> Result<(), UnitError> {
+        let mut next = self.clone();
+        let mut problems = Vec::new();
+        let owned = |file: Option<&Path>| file.map(Path::to_owned);
+        let lines = file::assignments(text);
+        for line in lines {
+            let assignment = match line {
+                Ok(assignment) => assignment,
+                Err(file::BadLine { line, why }) => {
+                    let (directive, value) = Default::default();
+                    problems.push(UnitProblem { file: owned(file), line, directive, value, why });
+                    continue;
+                }
+            };
+            let file::Assignment { line, name, value } = assignment;
+            let why = match next.directives.assign(&name, &value) {
+                Ok(()) => continue,
+                Err(directives::NotAssigned::Bad(why)) => why,
+                Err(directives::NotAssigned::PassedOver) => {
+                    if name == "ExecStart" {
+                        next.exec_start = Some(value).filter(|value| !value.is_empty());
+                    }
+                    continue;
+                }
+                Err(directives::NotAssigned::Unsupported { restricts }) => {
+                    if restricts {
+                        let file = owned(file);
+                        next.unsupported.push(Unsupported { file, line, directive: name, value });
+                    } else {
+                        next.unsupported.retain(|one| one.directive != name);
+                    }
+                    continue;
+                }
+            };
+            problems.push(UnitProblem { file: owned(file), line, directive: name, value, why });
+        }
+        if !problems.is_empty() {
+            return Err(UnitError(problems));
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+fn collect_drop_ins(directory: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let paths = entries.flatten().map(|entry| entry.path());
+    files.extend(paths.filter(|path| path.extension().is_some_and(|end| end == "conf")));
+}
+
+impl Directives {
+    /// Returns what the directives say as settings, as [`Unit::privileges`] does.
+    ///
+    /// # Errors
+    /// Two directives contradict each other, or a file that one names cannot be opened.
+    pub fn privileges(&self) -> Result<Privileges, UnitError> {
+        let mut problems = Vec::new();
+        let mut problem = |directive: &str, value: String, why: String| {
+            problems.push(UnitProblem {
+                file: None,
+                line: 0,
+                directive: directive.to_owned(),
+                value,
+                why,
+            });
+        };
+        let mut settings = Privileges::new();
+        let more = self.supplementary_groups.clone().unwrap_or_default();
+        let root = |id: &Id| {
+            matches!(id, Id::Number(0))
+                || matches!(id, Id::Name(name) if name == "root" || name == "0")
+        };
+        let ambient = self.ambient_capabilities.unwrap_or_default();
+        match &self.user {
+            Some(user) => {
+                settings = settings.user(user.clone()).groups(Groups::FromUserAnd(more));
+            }
+            None => settings = settings.stay_root().groups(Groups::Explicit(more)),
+        }
+        if self.user.as_ref().is_none_or(root) {
+            // execve(2) gives root what is in the bounding set. Until then it has no less.
+            let now = CapabilitySets::current().map(|now| now.permitted).unwrap_or_default();
+            let bounding = self.capability_bounding_set.unwrap_or(now);
+            settings = settings.keep(now & bounding | ambient);
+        } else {
+            settings = settings.keep(ambient);
+        }
+        if let Some(group) = &self.group {
+            settings = settings.group(group.clone());
+        }
+        if !ambient.is_empty() {
+            settings = settings.ambient(ambient).inheritable(ambient);
+        }
+        if let Some(bounding) = self.capability_bounding_set {
+            settings = settings.bounding(bounding);
+        }
+        if let Some(bits) = self.secure_bits {
+            settings = settings.securebits(bits);
+        }
+        if self.no_new_privileges == Some(true) {
+            settings = settings.no_new_privs();
+        }
+        if let Some(filter) = self.filter() {
+            match filter.program() {
+                Ok(program) => settings = settings.seccomp_program(program),
+                Err(why) => problem("SystemCallFilter", String::new(), why.to_string()),
+            }
+        }
+        if let Some(root) = &self.root_directory {
+            settings = settings.chroot(root);
+        }
+        match self.working_directory() {
+            Ok(Some(directory)) => settings = settings.chdir(directory),
+            Ok(None) => {}
+            Err(why) => problem("WorkingDirectory", String::new(), why),
+        }
+        if let Some(mask) = self.umask {
+            settings = settings.umask(mask);
+        }
+        for (&resource, &[soft, hard]) in &self.limits {
+            settings = settings.limit(resource, soft, hard);
+        }
+        match self.keyring_mode {
+            None | Some(KeyringMode::Inherit) => {}
+            Some(KeyringMode::Private) => settings = settings.new_session_keyring(),
+        }
+        match self.scheduling() {
+            Ok((scheduling, nice)) => {
+                if let Some(scheduling) = scheduling {
+                    settings = settings.scheduling(scheduling);
+                }
+                if let Some(nice) = nice {
+                    settings = settings.nice(nice);
+                }
+            }
+            Err(why) => problem("CPUSchedulingPolicy", String::new(), why),
+        }
+        if let Some(priority) = self.io_priority() {
+            settings = settings.io_priority(priority);
+        }
+        if let Some(cpus) = &self.cpu_affinity {
+            settings = settings.cpus(cpus.iter().copied());
+        }
+        if let Some(slack) = self.timer_slack {
+            settings = settings.timer_slack(slack);
+        }
+        for (new, path, kind, name) in [
+            (
+                self.private_network,
+                &self.network_namespace_path,
+                Namespace::Network,
+                "NetworkNamespacePath",
+            ),
+            (self.private_ipc, &self.ipc_namespace_path, Namespace::Ipc, "IPCNamespacePath"),
+        ] {
+            match path {
+                // systemd.exec(5): the path takes precedence.
+                Some(path) => match File::open(path) {
+                    Ok(file) => settings = settings.join_namespace(kind, file),
+                    Err(error) => problem(name, path.display().to_string(), error.to_string()),
+                },
+                None if new == Some(true) => settings = settings.new_namespace(kind),
+                None => {}
+            }
+        }
+        if problems.is_empty() { Ok(settings) } else { Err(UnitError(problems)) }
+    }
+}

@@ -1,0 +1,515 @@
+//! The directives of systemd.exec(5): which there are, which are supported, and what their values mean.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libpsx::process::{CapabilitySet, IoPriority, SchedAttr, SchedPolicy, Securebits};
+use nix::unistd::User;
+
+use super::values::{self, LIMITS, Why};
+use crate::Id;
+use crate::system_calls::{Denial, SystemCallFilter};
+
+/// The directives that a section for execution may have, one a line: the manual page that has the directive, or
+/// `other`, and its name. scripts/systemd-tables writes it.
+const KNOWN: &str = include_str!("directives.txt");
+
+/// Directives of systemd.exec(5) that restrict nothing that a process may do.
+const NO_RESTRICTION: [&str; 54] = [
+    "BindLogSockets",
+    "MemoryKSM",
+    "NUMAMask",
+    "NUMAPolicy",
+    "RemoveIPC",
+    "CacheDirectory",
+    "CacheDirectoryMode",
+    "ConfigurationDirectory",
+    "ConfigurationDirectoryMode",
+    "CoredumpFilter",
+    "Environment",
+    "EnvironmentFile",
+    "ExecSearchPath",
+    "IgnoreSIGPIPE",
+    "ImportCredential",
+    "LoadCredential",
+    "LoadCredentialEncrypted",
+    "LogExtraFields",
+    "LogFilterPatterns",
+    "LogLevelMax",
+    "LogNamespace",
+    "LogRateLimitBurst",
+    "LogRateLimitIntervalSec",
+    "LogsDirectory",
+    "LogsDirectoryMode",
+    "OOMScoreAdjust",
+    "PassEnvironment",
+    "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "RuntimeDirectoryPreserve",
+    "SetCredential",
+    "SetCredentialEncrypted",
+    "SetLoginEnvironment",
+    "StandardError",
+    "StandardInput",
+    "StandardInputData",
+    "StandardInputText",
+    "StandardOutput",
+    "StateDirectory",
+    "StateDirectoryMode",
+    "SyslogFacility",
+    "SyslogIdentifier",
+    "SyslogLevel",
+    "SyslogLevelPrefix",
+    "TTYColumns",
+    "TTYPath",
+    "TTYReset",
+    "TTYRows",
+    "TTYVHangup",
+    "TTYVTDisallocate",
+    "TimeoutCleanSec",
+    "UnsetEnvironment",
+    "UtmpIdentifier",
+    "UtmpMode",
+];
+
+/// Other directives that restrict what a process may do, and not how much it may use: those of
+/// systemd.resource-control(5), and old names of some of systemd.exec(5).
+const RESTRICTIONS: [&str; 16] = [
+    "InaccessibleDirectories",
+    "ReadOnlyDirectories",
+    "ReadWriteDirectories",
+    "AllowedCPUs",
+    "AllowedMemoryNodes",
+    "BPFProgram",
+    "DeviceAllow",
+    "DevicePolicy",
+    "IPAddressAllow",
+    "IPAddressDeny",
+    "IPEgressFilterPath",
+    "IPIngressFilterPath",
+    "NFTSet",
+    "RestrictNetworkInterfaces",
+    "SocketBindAllow",
+    "SocketBindDeny",
+];
+
+/// `KeyringMode=`; `shared` is not supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyringMode {
+    /// The session keyring stays.
+    Inherit,
+    /// A new session keyring.
+    Private,
+}
+
+/// `WorkingDirectory=`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkingDirectory {
+    /// A directory.
+    Path(PathBuf),
+    /// A directory that may be missing: then it is the root directory.
+    IfThere(PathBuf),
+    /// `~`: the home directory of the user.
+    Home,
+}
+
+/// The directives that are supported, each as its assignments left it. `None` is no assignment, or one that resets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Directives {
+    /// `User=`.
+    pub user: Option<Id>,
+    /// `Group=`.
+    pub group: Option<Id>,
+    /// `SupplementaryGroups=`: those besides the user's.
+    pub supplementary_groups: Option<Vec<Id>>,
+    /// `CapabilityBoundingSet=`.
+    pub capability_bounding_set: Option<CapabilitySet>,
+    /// `AmbientCapabilities=`.
+    pub ambient_capabilities: Option<CapabilitySet>,
+    /// `NoNewPrivileges=`.
+    pub no_new_privileges: Option<bool>,
+    /// `SecureBits=`.
+    pub secure_bits: Option<Securebits>,
+    /// `SystemCallFilter=`, without `SystemCallErrorNumber=`.
+    pub system_call_filter: Option<SystemCallFilter>,
+    /// `SystemCallErrorNumber=`.
+    pub system_call_error_number: Option<Denial>,
+    /// Whether `SystemCallArchitectures=native` is there.
+    pub system_call_architectures_native: Option<bool>,
+    /// `RootDirectory=`.
+    pub root_directory: Option<PathBuf>,
+    /// `WorkingDirectory=`.
+    pub working_directory: Option<WorkingDirectory>,
+    /// `UMask=`.
+    pub umask: Option<u32>,
+    /// `LimitNOFILE=` and the like: `RLIMIT_*`, the soft and the hard limit.
+    pub limits: BTreeMap<u32, [u64; 2]>,
+    /// `KeyringMode=`.
+    pub keyring_mode: Option<KeyringMode>,
+    /// `Nice=`.
+    pub nice: Option<i32>,
+    /// `CPUSchedulingPolicy=`: the name.
+    pub cpu_scheduling_policy: Option<String>,
+    /// `CPUSchedulingPriority=`.
+    pub cpu_scheduling_priority: Option<u32>,
+    /// `CPUSchedulingResetOnFork=`.
+    pub cpu_scheduling_reset_on_fork: Option<bool>,
+    /// `CPUAffinity=`.
+    pub cpu_affinity: Option<Vec<u16>>,
+    /// `IOSchedulingClass=`, with level 4.
+    pub io_scheduling_class: Option<IoPriority>,
+    /// `IOSchedulingPriority=`.
+    pub io_scheduling_priority: Option<u8>,
+    /// `TimerSlackNSec=`.
+    pub timer_slack: Option<Duration>,
+    /// `PrivateNetwork=`.
+    pub private_network: Option<bool>,
+    /// `PrivateIPC=`.
+    pub private_ipc: Option<bool>,
+    /// `NetworkNamespacePath=`.
+    pub network_namespace_path: Option<PathBuf>,
+    /// `IPCNamespacePath=`.
+    pub ipc_namespace_path: Option<PathBuf>,
+}
+
+/// Why an assignment has no effect.
+#[derive(Debug)]
+pub(crate) enum NotAssigned {
+    /// There is no such directive, or it has no such value.
+    Bad(Why),
+    /// It is not about privileges.
+    PassedOver,
+    /// It cannot be expressed here. It may be switched off.
+    Unsupported {
+        /// It is not switched off.
+        restricts: bool,
+    },
+}
+
+impl From<Why> for NotAssigned {
+    fn from(why: Why) -> Self {
+        Self::Bad(why)
+    }
+}
+
+/// The names of the directives that are supported.
+pub(crate) const SUPPORTED: [&str; 25] = [
+    "AmbientCapabilities",
+    "CPUAffinity",
+    "CPUSchedulingPolicy",
+    "CPUSchedulingPriority",
+    "CPUSchedulingResetOnFork",
+    "CapabilityBoundingSet",
+    "Group",
+    "IOSchedulingClass",
+    "IOSchedulingPriority",
+    "IPCNamespacePath",
+    "KeyringMode",
+    "NetworkNamespacePath",
+    "Nice",
+    "NoNewPrivileges",
+    "PrivateIPC",
+    "PrivateNetwork",
+    "RootDirectory",
+    "SecureBits",
+    "SupplementaryGroups",
+    "SystemCallArchitectures",
+    "SystemCallErrorNumber",
+    "SystemCallFilter",
+    "TimerSlackNSec",
+    "UMask",
+    "User",
+];
+
+/// An empty value resets a directive.
+fn unless_empty<T>(
+    value: &str,
+    read: impl FnOnce(&str) -> Result<T, Why>,
+) -> Result<Option<T>, Why> {
+    if value.is_empty() { Ok(None) } else { read(value).map(Some) }
+}
+
+fn id(value: &str) -> Result<Id, Why> {
+    if value.contains(char::is_whitespace) {
+        return Err("a name has no white space".to_owned());
+    }
+    Ok(Id::from(value))
+}
+
+impl Directives {
+    /// Makes one more assignment. If it fails, nothing has changed.
+    pub(crate) fn assign(&mut self, name: &str, value: &str) -> Result<(), NotAssigned> {
+        let limit = name
+            .strip_prefix("Limit")
+            .and_then(|name| LIMITS.iter().find(|(other, ..)| *other == name));
+        if limit.is_none() && name != "WorkingDirectory" && !SUPPORTED.contains(&name) {
+            return Err(not_supported(name, value));
+        }
+        let text = values::without_specifiers(value)?;
+        let value = text.as_str();
+        if let Some(&(_, resource, unit)) = limit {
+            match unless_empty(value, |value| values::limit(value, unit))? {
+                Some(limits) => self.limits.insert(resource, limits),
+                None => self.limits.remove(&resource),
+            };
+            return Ok(());
+        }
+        match name {
+            "User" => self.user = unless_empty(value, id)?,
+            "Group" => self.group = unless_empty(value, id)?,
+            "SupplementaryGroups" => {
+                let more = values::words(value)?.into_iter().map(Id::from);
+                let before = self.supplementary_groups.take().filter(|_| !value.is_empty());
+                let all: Vec<Id> = before.into_iter().flatten().chain(more).collect();
+                self.supplementary_groups = (!value.is_empty()).then_some(all);
+            }
+            "CapabilityBoundingSet" => {
+                let (before, all) = (self.capability_bounding_set, CapabilitySet::all());
+                self.capability_bounding_set = Some(values::merged(before, all, value)?);
+            }
+            "AmbientCapabilities" => {
+                let (before, none) = (self.ambient_capabilities, CapabilitySet::EMPTY);
+                self.ambient_capabilities = Some(values::merged(before, none, value)?);
+            }
+            "NoNewPrivileges" => self.no_new_privileges = unless_empty(value, values::boolean)?,
+            "SecureBits" => {
+                let before = self.secure_bits.unwrap_or_default();
+                self.secure_bits =
+                    unless_empty(value, values::securebits)?.map(|bits| before | bits);
+            }
+            "SystemCallFilter" => {
+                let mut filter = self.system_call_filter.clone().unwrap_or_default();
+                filter.add(value).map_err(|bad| bad.to_string())?;
+                self.system_call_filter = Some(filter).filter(|filter| !filter.is_empty());
+            }
+            "SystemCallErrorNumber" => {
+                let read = |value: &str| value.parse::<Denial>().map_err(|bad| bad.to_string());
+                self.system_call_error_number = unless_empty(value, read)?;
+            }
+            "SystemCallArchitectures" => {
+                let native = unless_empty(value, |value| match value {
+                    "native" => Ok(true),
+                    "x86-64" if cfg!(target_arch = "x86_64") => Ok(true),
+                    "arm64" if cfg!(target_arch = "aarch64") => Ok(true),
+                    _ => Err("only \"native\" is supported: the filter allows one architecture"
+                        .to_owned()),
+                })?;
+                self.system_call_architectures_native = native;
+            }
+            "RootDirectory" => self.root_directory = unless_empty(value, values::path)?,
+            "WorkingDirectory" => self.working_directory = unless_empty(value, working_directory)?,
+            "UMask" => self.umask = unless_empty(value, values::mask)?,
+            "KeyringMode" => {
+                self.keyring_mode = unless_empty(value, |value| match value {
+                    "inherit" => Ok(KeyringMode::Inherit),
+                    "private" => Ok(KeyringMode::Private),
+                    "shared" => {
+                        Err("\"shared\" is not supported: the user keyring is not linked here"
+                            .to_owned())
+                    }
+                    _ => Err("it must be inherit or private".to_owned()),
+                })?;
+            }
+            "Nice" => self.nice = unless_empty(value, |value| values::in_range(value, -20, 19))?,
+            "CPUSchedulingPolicy" => {
+                self.cpu_scheduling_policy = unless_empty(value, |value| match value {
+                    "other" | "batch" | "idle" | "fifo" | "rr" => Ok(value.to_owned()),
+                    _ => Err("it must be other, batch, idle, fifo or rr".to_owned()),
+                })?;
+            }
+            "CPUSchedulingPriority" => {
+                let priority = unless_empty(value, |value| values::in_range(value, 1, 99))?;
+                self.cpu_scheduling_priority = priority.map(i32::unsigned_abs);
+            }
+            "CPUSchedulingResetOnFork" => {
+                self.cpu_scheduling_reset_on_fork = unless_empty(value, values::boolean)?;
+            }
+            "CPUAffinity" => {
+                self.cpu_affinity = unless_empty(value, values::cpus)?.map(|more| {
+                    let mut all = self.cpu_affinity.take().unwrap_or_default();
+                    all.extend(more);
+                    all.sort_unstable();
+                    all.dedup();
+                    all
+                });
+            }
+            "IOSchedulingClass" => {
+                self.io_scheduling_class = unless_empty(value, |value| values::io_class(value, 4))?;
+            }
+            "IOSchedulingPriority" => {
+                let level = unless_empty(value, |value| values::in_range(value, 0, 7))?;
+                self.io_scheduling_priority = level.and_then(|level| u8::try_from(level).ok());
+            }
+            "TimerSlackNSec" => {
+                self.timer_slack =
+                    unless_empty(value, |value| match values::span(value, values::NANOSECOND)? {
+                        Some(nanoseconds) => u64::try_from(nanoseconds)
+                            .map(Duration::from_nanos)
+                            .map_err(|_| format!("{value:?} is too long")),
+                        None => Err("infinity is no timer slack".to_owned()),
+                    })?;
+            }
+            "PrivateNetwork" => self.private_network = unless_empty(value, values::boolean)?,
+            "PrivateIPC" => self.private_ipc = unless_empty(value, values::boolean)?,
+            "NetworkNamespacePath" => {
+                self.network_namespace_path = unless_empty(value, values::path)?
+            }
+            "IPCNamespacePath" => self.ipc_namespace_path = unless_empty(value, values::path)?,
+            _ => return Err(not_supported(name, value)),
+        }
+        Ok(())
+    }
+
+    /// Returns the filter of system calls with its error number; `None` if there is none.
+    pub fn filter(&self) -> Option<SystemCallFilter> {
+        let mut filter = self.system_call_filter.clone()?;
+        filter.set_denial(self.system_call_error_number.unwrap_or_default());
+        Some(filter)
+    }
+
+    /// Returns the path of the working directory, in the new root directory if there is one.
+    ///
+    /// # Errors
+    /// It is the home directory of a user, and there is no user, or the user database does not have it.
+    pub fn working_directory(&self) -> Result<Option<PathBuf>, String> {
+        match &self.working_directory {
+            None => Ok(None),
+            Some(WorkingDirectory::Path(path)) => Ok(Some(path.clone())),
+            Some(WorkingDirectory::IfThere(path)) => {
+                let whole = match &self.root_directory {
+                    Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+                    None => path.clone(),
+                };
+                Ok(Some(if whole.is_dir() { path.clone() } else { PathBuf::from("/") }))
+            }
+            Some(WorkingDirectory::Home) => {
+                let found = match &self.user {
+                    None => return Err("~ needs User=".to_owned()),
+                    Some(Id::Number(number)) => User::from_uid((*number).into()),
+                    Some(Id::Name(name)) => match (User::from_name(name), name.parse::<u32>()) {
+                        (Ok(None), Ok(number)) => User::from_uid(number.into()),
+                        (found, _) => found,
+                    },
+                };
+                match found {
+                    Ok(Some(user)) => Ok(Some(user.dir)),
+                    Ok(None) => Err("~: the user database does not have the user".to_owned()),
+                    Err(errno) => Err(format!("~: the user database could not be read: {errno}")),
+                }
+            }
+        }
+    }
+
+    /// The scheduling policy with its nice value; or the nice value alone.
+    pub(crate) fn scheduling(&self) -> Result<(Option<SchedAttr>, Option<i32>), Why> {
+        let reset = self.cpu_scheduling_reset_on_fork == Some(true);
+        let name = match (self.cpu_scheduling_policy.as_deref(), self.cpu_scheduling_priority) {
+            (None, Some(_)) => {
+                return Err(
+                    "CPUSchedulingPriority= needs CPUSchedulingPolicy=fifo or rr".to_owned()
+                );
+            }
+            (None, None) if reset => {
+                return Err("CPUSchedulingResetOnFork= needs CPUSchedulingPolicy=".to_owned());
+            }
+            (None, None) => return Ok((None, self.nice)),
+            (Some(name @ ("other" | "batch" | "idle")), Some(_)) => {
+                return Err(format!("CPUSchedulingPriority= has no meaning for the policy {name}"));
+            }
+            (Some(name), _) => name,
+        };
+        // systemd.exec(5): the lowest real-time priority is the default.
+        let priority = self.cpu_scheduling_priority.unwrap_or(1);
+        let policy = match (name, self.nice) {
+            ("other", nice) => SchedPolicy::Other(nice.unwrap_or(0)),
+            ("batch", nice) => SchedPolicy::Batch(nice.unwrap_or(0)),
+            (name, Some(_)) => return Err(format!("Nice= has no meaning for the policy {name}")),
+            ("idle", None) => SchedPolicy::Idle,
+            ("fifo", None) => SchedPolicy::Fifo(priority),
+            (_, None) => SchedPolicy::RoundRobin(priority),
+        };
+        let attributes = SchedAttr::new(policy);
+        Ok((Some(if reset { attributes.reset_on_fork() } else { attributes }), None))
+    }
+
+    /// The priority of input and output: a level alone is one of the best-effort class.
+    pub(crate) fn io_priority(&self) -> Option<IoPriority> {
+        let level = self.io_scheduling_priority;
+        Some(match (self.io_scheduling_class, level) {
+            (None, None) => return None,
+            (None, Some(level)) => IoPriority::BestEffort(level),
+            (Some(IoPriority::RealTime(_)), Some(level)) => IoPriority::RealTime(level),
+            (Some(IoPriority::BestEffort(_)), Some(level)) => IoPriority::BestEffort(level),
+            (Some(class), _) => class,
+        })
+    }
+}
+
+fn working_directory(value: &str) -> Result<WorkingDirectory, Why> {
+    let (value, may_be_missing) = match value.strip_prefix('-') {
+        Some(value) => (value, true),
+        None => (value, false),
+    };
+    if value == "~" {
+        return Ok(WorkingDirectory::Home);
+    }
+    let path = values::path(value)?;
+    Ok(if may_be_missing { WorkingDirectory::IfThere(path) } else { WorkingDirectory::Path(path) })
+}
+
+/// The pages and names of [`KNOWN`].
+fn known() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KNOWN.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '))
+}
+
+/// What becomes of a directive that this crate does not support.
+fn not_supported(name: &str, value: &str) -> NotAssigned {
+    let page = known().find(|(_, other)| *other == name).map(|(page, _)| page);
+    let restricts = match page {
+        _ if name.starts_with("X-") => return NotAssigned::PassedOver,
+        None => {
+            let near = values::nearest(name, known().map(|(_, name)| name));
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}=?"));
+            return NotAssigned::Bad(format!("systemd has no such directive{hint}"));
+        }
+        Some("exec") => !NO_RESTRICTION.contains(&name),
+        Some(_) => RESTRICTIONS.contains(&name),
+    };
+    if !restricts {
+        return NotAssigned::PassedOver;
+    }
+    let all = matches!((name, value), ("ProtectProc", "default") | ("ProcSubset", "all"));
+    let off = all || value.is_empty() || values::boolean(value) == Ok(false);
+    NotAssigned::Unsupported { restricts: !off }
+}
+
+/// Returns the names of the directives of systemd.exec(5) that this crate supports.
+pub fn supported() -> impl Iterator<Item = String> {
+    let limits = LIMITS.iter().map(|(name, ..)| format!("Limit{name}"));
+    SUPPORTED
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(Some("WorkingDirectory".to_owned()))
+        .chain(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_have_names_that_systemd_has() {
+        let page = |name: &str| known().find(|(_, other)| *other == name).map(|(page, _)| page);
+        for name in NO_RESTRICTION.into_iter().map(str::to_owned).chain(supported()) {
+            assert_eq!(page(&name), Some("exec"), "{name}");
+        }
+        for name in RESTRICTIONS {
+            assert!(page(name).is_some_and(|page| page != "exec"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,636 @@
+//! Unit files: how they are read, what systemd makes of the same values, and what the kernel says afterwards.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use privileges::bpf::{Action, Program, SeccompData};
+use privileges::system_calls::{self, Denial, SystemCallFilter};
+use privileges::unit::{UnitError, Directives, KeyringMode, Unit, WorkingDirectory, supported};
+use privileges::{Capability as C, CapabilitySet, Id, Privileges, Securebits};
+use proptest::prelude::*;
+use support::{isolated_as_root, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn service(lines: &str) -> Result<Unit, UnitError> {
+    Unit::parse(&format!("[Unit]\nDescription=a test\n\n[Service]\n{lines}\n"))
+}
+
+fn directives(lines: &str) -> Directives {
+    service(lines).unwrap_or_else(|bad| panic!("{lines:?}: {bad}")).directives().clone()
+}
+
+/// The message for lines that cannot be used.
+fn refused(lines: &str) -> String {
+    match service(lines) {
+        Ok(unit) => panic!("{lines:?}: {unit:?}"),
+        Err(bad) => bad.to_string(),
+    }
+}
+
+#[test]
+fn lines_are_read_as_systemd_syntax_says() {
+    let text = "\u{feff}# a comment\n; another\n[Service]\n  # an indented one\nUser = nobody \n\
+                CapabilityBoundingSet=CAP_CHOWN \\\n# a comment between\n; and another\n  CAP_KILL\\\n\n\
+                X-Ours=anything\n[X-Section]\nnot a line\n[Install]\nWantedBy=multi-user.target\n";
+    let unit = Unit::parse(text).unwrap();
+    assert_eq!(unit.directives().user, Some(Id::from("nobody")));
+    assert_eq!(unit.directives().capability_bounding_set, Some(C::CHOWN | C::KILL));
+    assert!(unit.unsupported().is_empty());
+    // A continued line at the end, and an escaped backslash.
+    assert_eq!(directives("UMask=0077\\").umask, Some(0o077));
+    assert_eq!(directives("User=a\\\\\nGroup=b").group, Some(Id::from("b")), "no continuation");
+    for (text, line, why) in [
+        ("User=nobody\n", 1, "in no section"),
+        ("[Service\n", 1, "ends with ]"),
+        ("[Service]\n\nnonsense\n", 3, "neither NAME=VALUE"),
+        ("[Servcie]\n", 1, "no section [Servcie]"),
+        ("[Service]\nUser=a\0b\n", 2, "byte of value 0"),
+        ("[Service]\n=x\n", 2, "neither NAME=VALUE"),
+        ("[Service]\nA=\\\n# c\nb\nUsr=root\n", 2, "no such directive"),
+    ] {
+        let bad = Unit::parse(text).unwrap_err();
+        let first = &bad.problems()[0];
+        assert_eq!(first.line, line, "{text:?}: {bad}");
+        assert!(first.why.contains(why), "{text:?}: {bad}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let bad = service("Nice=30\nUsr=nobody\nUMask=9\nLimitNOFILE=5:4").unwrap_err();
+    let text = bad.to_string();
+    assert_eq!(bad.problems().len(), 4, "{text}");
+    assert!(text.contains("line 5: Nice=30: it must be a number from -20 to 19"), "{text}");
+    assert!(text.contains("did you mean User=?"), "{text}");
+}
+
+#[test]
+fn assignments_add_or_replace_or_reset() {
+    let set = |lines: &str| directives(lines).capability_bounding_set;
+    let all = CapabilitySet::all();
+    assert_eq!(
+        set("CapabilityBoundingSet=CAP_A\n".replace("CAP_A", "CAP_KILL").as_str()),
+        Some(C::KILL.into())
+    );
+    assert_eq!(
+        set("CapabilityBoundingSet=CAP_CHOWN CAP_KILL\nCapabilityBoundingSet=CAP_BPF"),
+        Some(C::CHOWN | C::KILL | C::BPF)
+    );
+    assert_eq!(
+        set("CapabilityBoundingSet=CAP_CHOWN CAP_KILL\nCapabilityBoundingSet=~CAP_KILL CAP_BPF"),
+        Some(C::CHOWN.into())
+    );
+    assert_eq!(set("CapabilityBoundingSet=~CAP_KILL"), Some(all - C::KILL.into()));
+    assert_eq!(
+        set("CapabilityBoundingSet=~CAP_KILL\nCapabilityBoundingSet=~CAP_BPF"),
+        Some(all - (C::KILL | C::BPF))
+    );
+    assert_eq!(
+        set("CapabilityBoundingSet=CAP_KILL\nCapabilityBoundingSet="),
+        Some(CapabilitySet::EMPTY)
+    );
+    assert_eq!(set("CapabilityBoundingSet=CAP_KILL\nCapabilityBoundingSet=~"), Some(all));
+    assert_eq!(set("User=nobody"), None);
+    let ambient = |lines: &str| directives(lines).ambient_capabilities;
+    assert_eq!(
+        ambient("AmbientCapabilities=CAP_KILL\nAmbientCapabilities=CAP_BPF"),
+        Some(C::KILL | C::BPF)
+    );
+    assert_eq!(
+        ambient("AmbientCapabilities=CAP_KILL\nAmbientCapabilities="),
+        Some(CapabilitySet::EMPTY)
+    );
+
+    let two = directives("SupplementaryGroups=adm audio\nSupplementaryGroups=\"staff\"");
+    assert_eq!(two.supplementary_groups, Some(["adm", "audio", "staff"].map(Id::from).to_vec()));
+    let reset =
+        directives("SupplementaryGroups=adm\nSupplementaryGroups=\nSupplementaryGroups=staff");
+    assert_eq!(reset.supplementary_groups, Some(vec![Id::from("staff")]));
+    assert_eq!(directives("User=nobody\nUser=").user, None);
+    assert_eq!(directives("User=nobody\nUser=daemon").user, Some(Id::from("daemon")));
+    let bits = directives("SecureBits=noroot\nSecureBits=noroot-locked keep-caps");
+    assert_eq!(
+        bits.secure_bits,
+        Some(Securebits::NOROOT | Securebits::NOROOT_LOCKED | Securebits::KEEP_CAPS)
+    );
+    assert_eq!(directives("SecureBits=noroot\nSecureBits=").secure_bits, None);
+    assert_eq!(
+        directives("CPUAffinity=0-2,5\nCPUAffinity=7 1").cpu_affinity,
+        Some(vec![0, 1, 2, 5, 7])
+    );
+    assert_eq!(directives("CPUAffinity=0\nCPUAffinity=").cpu_affinity, None);
+    assert!(directives("LimitCORE=5\nLimitCORE=").limits.is_empty());
+
+    let mut unit = service("User=nobody\nProtectSystem=strict\nPrivateTmp=no").unwrap();
+    let names = |unit: &Unit| {
+        unit.unsupported().iter().map(|one| one.directive.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&unit), ["ProtectSystem"]);
+    assert!(
+        unit.privileges()
+            .unwrap_err()
+            .to_string()
+            .contains("line 6: ProtectSystem=strict: it is not supported")
+    );
+    assert!(unit.clone().without(["ProtectSystem"]).privileges().is_ok());
+    unit.add("[Service]\nProtectSystem=no\nGroup=daemon\n").unwrap();
+    assert!(names(&unit).is_empty(), "{unit:?}");
+    assert_eq!(unit.directives().group, Some(Id::from("daemon")));
+    let before = unit.clone();
+    unit.add("[Service]\nGroup=audio\nNice=99\n").unwrap_err();
+    assert_eq!(unit, before, "a drop-in that cannot be used changes nothing");
+}
+
+#[test]
+fn values_are_those_of_the_manual_page() {
+    use libc::*;
+    let limit = |text: &str, resource: u32| directives(text).limits[&resource];
+    let infinity = RLIM_INFINITY;
+    assert_eq!(limit("LimitNOFILE=1024:524288", RLIMIT_NOFILE), [1024, 524288]);
+    assert_eq!(limit("LimitNOFILE=infinity", RLIMIT_NOFILE), [infinity; 2]);
+    assert_eq!(limit("LimitAS=1G", RLIMIT_AS), [1 << 30; 2]);
+    assert_eq!(limit("LimitAS=1.5G:infinity", RLIMIT_AS), [3 << 29, infinity]);
+    assert_eq!(limit("LimitMEMLOCK=64K", RLIMIT_MEMLOCK), [65536; 2]);
+    assert_eq!(limit("LimitCPU=1min 30s:1h", RLIMIT_CPU), [90, 3600]);
+    assert_eq!(limit("LimitCPU=1500ms", RLIMIT_CPU), [2; 2]);
+    assert_eq!(limit("LimitCPU=4", RLIMIT_CPU), [4; 2]);
+    assert_eq!(limit("LimitRTTIME=5ms", RLIMIT_RTTIME), [5000; 2]);
+    assert_eq!(limit("LimitRTTIME=7", RLIMIT_RTTIME), [7; 2]);
+    assert_eq!(limit("LimitNICE=-5", RLIMIT_NICE), [25; 2]);
+    assert_eq!(limit("LimitNICE=+19", RLIMIT_NICE), [1; 2]);
+    assert_eq!(limit("LimitNICE=30", RLIMIT_NICE), [30; 2]);
+    for yes in ["1", "yes", "y", "true", "t", "on", "YES"] {
+        assert_eq!(directives(&format!("NoNewPrivileges={yes}")).no_new_privileges, Some(true));
+    }
+    for no in ["0", "no", "n", "false", "f", "off"] {
+        assert_eq!(directives(&format!("NoNewPrivileges={no}")).no_new_privileges, Some(false));
+    }
+    let slack = |text: &str| directives(&format!("TimerSlackNSec={text}")).timer_slack;
+    assert_eq!(slack("50"), Some(Duration::from_nanos(50)));
+    assert_eq!(slack("1ms 20us"), Some(Duration::from_micros(1020)));
+    assert_eq!(directives("KeyringMode=private").keyring_mode, Some(KeyringMode::Private));
+    assert_eq!(directives("UMask=027").umask, Some(0o27));
+    let directory = |text: &str| directives(&format!("WorkingDirectory={text}")).working_directory;
+    assert_eq!(directory("/srv"), Some(WorkingDirectory::Path("/srv".into())));
+    assert_eq!(directory("-/srv"), Some(WorkingDirectory::IfThere("/srv".into())));
+    assert_eq!(directory("~"), Some(WorkingDirectory::Home));
+    assert_eq!(directives("User=50%%").user, Some(Id::from("50%")));
+    for (lines, why) in [
+        ("User=%i", "the specifier %i is not expanded here"),
+        ("WorkingDirectory=/srv/%u", "the specifier %u"),
+        ("RootDirectory=srv", "an absolute path"),
+        ("RootDirectory=/srv/../etc", "must not contain .."),
+        ("UMask=0999", "octal"),
+        ("UMask=01777", "octal"),
+        ("LimitNOFILE=1K", "not a number"),
+        ("LimitAS=1X", "not a size"),
+        ("LimitAS=1.G", "not a size"),
+        ("LimitAS=-1", "not a size"),
+        ("LimitAS=99999999E", "too large"),
+        ("LimitCPU=3 fortnights", "not a time span"),
+        ("LimitNICE=41", "0 to 40"),
+        ("LimitNICE=+20", "-20 to 19"),
+        ("LimitNOFILE=2:1", "above the hard limit"),
+        ("CapabilityBoundingSet=CAP_CHWON", "did you mean CAP_CHOWN?"),
+        ("CapabilityBoundingSet=CHOWN", "no capability"),
+        ("NoNewPrivileges=maybe", "yes or no"),
+        ("SecureBits=no-root", "no securebit is called"),
+        ("KeyringMode=shared", "not supported"),
+        ("CPUSchedulingPriority=0", "1 to 99"),
+        ("CPUAffinity=3-1", "not a range"),
+        ("CPUAffinity=numa", "not supported"),
+        ("SystemCallArchitectures=native x86", "only \"native\""),
+        ("SystemCallFilter=@system-servce", "did you mean @system-service?"),
+        ("SystemCallFilter=opne", "did you mean open?"),
+        ("SystemCallFilter=open:EPERM", "begins with ~"),
+        ("SystemCallErrorNumber=EFOO", "neither the name"),
+        ("Usr=root", "did you mean User=?"),
+        ("user=root", "did you mean User=?"),
+    ] {
+        let text = refused(lines);
+        assert!(text.contains(why), "{lines}: {text}");
+    }
+}
+
+#[test]
+fn contradictions_are_found_before_anything_changes() {
+    for (lines, why) in [
+        ("CPUSchedulingPriority=5", "needs CPUSchedulingPolicy"),
+        ("CPUSchedulingPolicy=batch\nCPUSchedulingPriority=5", "no meaning for the policy batch"),
+        ("CPUSchedulingPolicy=fifo\nNice=5", "no meaning for the policy fifo"),
+        ("WorkingDirectory=~", "needs User="),
+        ("NetworkNamespacePath=/nonexistent/namespace", "No such file"),
+    ] {
+        let bad = service(lines).unwrap().privileges().unwrap_err().to_string();
+        assert!(bad.contains(why), "{lines}: {bad}");
+    }
+}
+
+fn verdict(filter: &SystemCallFilter, number: i64) -> Action {
+    let program = filter.program().unwrap();
+    Program::new(&program).unwrap().evaluate(&SeccompData::native(number as u32, [0; 6]))
+}
+
+#[test]
+fn filters_allow_and_deny_what_they_list() {
+    let filter = |lines: &str| directives(lines).filter().unwrap();
+    let only = filter("SystemCallFilter=openat read");
+    assert_eq!(verdict(&only, libc::SYS_read), Action::Allow);
+    assert_eq!(verdict(&only, libc::SYS_execve), Action::Allow, "@default is always allowed");
+    assert_eq!(verdict(&only, libc::SYS_write), Action::KillProcess);
+    let error = filter("SystemCallFilter=openat\nSystemCallErrorNumber=EACCES");
+    assert_eq!(verdict(&error, libc::SYS_write), Action::Errno(libc::EACCES as u16));
+    let without = filter("SystemCallFilter=~@mount chroot:EPERM\nSystemCallFilter=pivot_root");
+    assert_eq!(verdict(&without, libc::SYS_mount), Action::KillProcess);
+    assert_eq!(verdict(&without, libc::SYS_chroot), Action::Errno(libc::EPERM as u16));
+    assert_eq!(verdict(&without, libc::SYS_pivot_root), Action::Allow, "taken away again");
+    assert_eq!(verdict(&without, libc::SYS_write), Action::Allow);
+    let narrowed =
+        filter("SystemCallFilter=@system-service\nSystemCallFilter=~@resources:13 kill:kill");
+    assert_eq!(verdict(&narrowed, libc::SYS_setrlimit), Action::Errno(13));
+    assert_eq!(verdict(&narrowed, libc::SYS_kill), Action::KillProcess);
+    assert_eq!(verdict(&narrowed, libc::SYS_write), Action::Allow);
+    assert_eq!(verdict(&narrowed, libc::SYS_mount), Action::KillProcess);
+    assert_eq!(directives("SystemCallFilter=read\nSystemCallFilter=").filter(), None);
+    assert_eq!("0".parse(), Ok(Denial::Errno(0)));
+    assert!("4096".parse::<Denial>().is_err() && "EPER".parse::<Denial>().is_err());
+
+    // Another convention than the CPU's, and a cancelled call.
+    let program = only.program().unwrap();
+    let program = Program::new(&program).unwrap();
+    let foreign = SeccompData { arch: 0x4000_0003, ..SeccompData::native(libc::SYS_read as u32, [0; 6]) };
+    assert_eq!(program.evaluate(&foreign), Action::KillProcess);
+    let denies = without.program().unwrap();
+    let denies = Program::new(&denies).unwrap();
+    if cfg!(target_arch = "x86_64") {
+        let x32 = SeccompData::native(libc::SYS_mount as u32 | 0x4000_0000, [0; 6]);
+        assert_eq!(denies.evaluate(&x32), Action::KillProcess);
+        assert_eq!(denies.evaluate(&SeccompData::native(u32::MAX, [0; 6])), Action::Allow);
+    }
+    // For each call the program says what the filter says.
+    for number in 0..600 {
+        let expected = match narrowed.denial_of(number) {
+            None => Action::Allow,
+            Some(Denial::Errno(errno)) => Action::Errno(errno),
+            Some(_) => Action::KillProcess,
+        };
+        assert_eq!(verdict(&narrowed, number.into()), expected, "{number}");
+    }
+}
+
+#[test]
+fn every_group_and_every_call_of_systemd_is_known() {
+    assert!(system_calls::version().starts_with("systemd 2"), "{}", system_calls::version());
+    let names: Vec<_> = system_calls::group_names().collect();
+    assert!(names.len() > 20 && names.contains(&"@system-service"), "{names:?}");
+    for name in names {
+        let mut filter = SystemCallFilter::new();
+        filter.add(name).unwrap_or_else(|bad| panic!("{name}: {bad}"));
+    }
+}
+
+/// What the installed systemd prints of its groups. With the version of the tables it is the same.
+#[test]
+fn groups_beside_systemd_analyze() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        command
+            .args(arguments)
+            .env("SYSTEMD_COLORS", "0")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        command
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let (Some(version), Some(text)) = (run(&["--version"]), run(&["--no-pager", "syscall-filter"]))
+    else {
+        return support::skipped("systemd-analyze cannot be run here");
+    };
+    let release = |text: &str| {
+        text.split_whitespace().nth(1).unwrap_or_default().split('.').next().unwrap().to_owned()
+    };
+    let same = release(&version) == release(system_calls::version());
+    let (mut name, mut compared, mut missing) = ("", 0, Vec::new());
+    for line in text.lines() {
+        match line.trim() {
+            word if line.starts_with('@') => name = word,
+            _ if !line.starts_with(' ') => name = "",
+            word if !name.is_empty() && !word.is_empty() && !word.starts_with('#') => {
+                compared += 1;
+                let there = system_calls::group(name)
+                    .is_some_and(|all| all.split(' ').any(|one| one == word));
+                if !there {
+                    missing.push(format!("{name}: {word}"));
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(compared > 500, "{compared}: {text}");
+    if same {
+        assert!(missing.is_empty(), "{missing:?}");
+    } else {
+        // A call may have moved to another group between two versions.
+        println!(
+            "{compared} members compared with {}; {} are elsewhere now: {missing:?}",
+            version.lines().next().unwrap(),
+            missing.len()
+        );
+        assert!(missing.len() * 20 < compared, "{missing:?}");
+    }
+}
+
+/// systemd-analyze verify(1) names the directives, and the values, that systemd does not take.
+#[test]
+fn refusals_beside_systemd_analyze() {
+    let place = std::env::temp_dir().join(format!("privileges-unit-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let refuses = |line: &str| -> Option<bool> {
+        let path = place.join("ours.service");
+        std::fs::write(&path, format!("[Service]\nType=oneshot\nExecStart=/bin/true\n{line}\n"))
+            .unwrap();
+        let mut command = Command::new("systemd-analyze");
+        command
+            .args(["verify", "--man=no", "--generators=no"])
+            .arg(&path)
+            .env("SYSTEMD_COLORS", "0");
+        let output = command.stdin(Stdio::null()).output().ok()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Other units of the system may have faults too.
+        Some(said.lines().any(|line| line.contains("ours.service:4")))
+    };
+    if refuses("Nonsense=1") != Some(true) {
+        std::fs::remove_dir_all(&place).unwrap();
+        return support::skipped("systemd-analyze verify cannot be run here");
+    }
+    for (line, both) in [
+        ("User=daemon", false),
+        ("UMask=0027", false),
+        ("UMask=0999", true),
+        ("LimitNOFILE=1024:4096", false),
+        ("LimitNOFILE=4096:1024", true),
+        ("LimitNOFILE=1K", true),
+        ("LimitAS=1.5G", false),
+        ("LimitAS=1X", true),
+        ("LimitCPU=1min 30s", false),
+        ("LimitCPU=3 fortnights", true),
+        ("LimitNICE=-5", false),
+        ("LimitNICE=41", true),
+        ("LimitRTTIME=5ms", false),
+        ("Nice=19", false),
+        ("Nice=20", true),
+        ("SecureBits=noroot keep-caps", false),
+        ("NoNewPrivileges=maybe", true),
+        ("CapabilityBoundingSet=~CAP_CHOWN", false),
+        ("SystemCallFilter=~@mount:EPERM", false),
+        ("SystemCallErrorNumber=EFOO", true),
+        ("CPUSchedulingPolicy=fifo", false),
+        ("CPUSchedulingPolicy=deadlin", true),
+        ("CPUAffinity=0-1,3", false),
+        ("IOSchedulingClass=best-effort", false),
+        ("IOSchedulingClass=fast", true),
+        ("IOSchedulingPriority=8", true),
+        ("TimerSlackNSec=1ms 20us", false),
+        ("TimerSlackNSec=1 parsec", true),
+        ("KeyringMode=private", false),
+        ("KeyringMode=public", true),
+        ("RootDirectory=srv", true),
+        ("WorkingDirectory=-/srv", false),
+        ("PrivateNetwork=yes", false),
+        ("NetworkNamespacePath=ns", true),
+        ("Usr=nobody", true),
+    ] {
+        assert_eq!(refuses(line), Some(both), "systemd: {line}");
+        assert_eq!(service(line).is_err(), both, "here: {line}");
+    }
+    std::fs::remove_dir_all(&place).unwrap();
+}
+
+#[test]
+fn units_of_this_machine_can_be_read() {
+    let mut read = 0;
+    for place in ["/usr/lib/systemd/system", "/lib/systemd/system"] {
+        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|end| end != "service") || !path.is_file() {
+                continue;
+            }
+            match Unit::read(&path) {
+                Ok(_) => read += 1,
+                // Templates have specifiers.
+                Err(bad) => assert!(
+                    bad.problems().iter().all(|one| one.why.contains("specifier")
+                        || one.why.contains("shared")
+                        || one.why.contains("native")),
+                    "{bad}"
+                ),
+            }
+        }
+    }
+    println!("{read} units read");
+    if read == 0 {
+        support::skipped("this machine has no unit files");
+    }
+}
+
+#[test]
+fn units_are_found_with_their_drop_ins() {
+    let place = std::env::temp_dir().join(format!("privileges-units-{}", std::process::id()));
+    let (etc, usr) = (place.join("etc"), place.join("usr"));
+    let write = |path: &Path, text: &str| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("[Service]\n{text}\n")).unwrap();
+    };
+    write(&usr.join("a.service"), "User=a\nNice=1\nUMask=022");
+    write(&usr.join("a.service.d/10-x.conf"), "Nice=2");
+    write(&etc.join("a.service.d/20-y.conf"), "UMask=077");
+    write(&etc.join("a.service.d/10-x.conf"), "Nice=3");
+    write(&usr.join("b@.service"), "User=b");
+    write(&etc.join("b@one.service.d/only.conf"), "Group=one");
+    write(&etc.join("b@.service.d/all.conf"), "Nice=4");
+    std::os::unix::fs::symlink("/dev/null", etc.join("c.service")).unwrap();
+    let places = [etc.as_path(), usr.as_path()];
+    let unit = Unit::find_in("a", &places).unwrap();
+    let found = unit.directives();
+    assert_eq!(
+        (&found.user, found.nice, found.umask),
+        (&Some(Id::from("a")), Some(3), Some(0o077)),
+        "{:?}",
+        unit.files()
+    );
+    assert_eq!(unit.files().len(), 3);
+    let unit = Unit::find_in("b@one.service", &places).unwrap();
+    assert_eq!(
+        (&unit.directives().group, unit.directives().nice),
+        (&Some(Id::from("one")), Some(4))
+    );
+    assert!(Unit::find_in("c", &places).unwrap_err().to_string().contains("masked"));
+    assert!(Unit::find_in("d", &places).unwrap_err().to_string().contains("not found"));
+    assert!(Unit::find_in("../etc/passwd", &places).is_err());
+    assert!(
+        Unit::read(usr.join("nothing.service")).unwrap_err().to_string().contains("No such file")
+    );
+    std::fs::remove_dir_all(place).unwrap();
+}
+
+#[test]
+fn tables_say_the_same() {
+    let settings = r#"
+        User = "nobody"
+        Group = 12
+        SupplementaryGroups = ["adm", "audio"]
+        CapabilityBoundingSet = ["CAP_CHOWN CAP_KILL", "~CAP_KILL"]
+        AmbientCapabilities = []
+        NoNewPrivileges = true
+        LimitNOFILE = "1024:4096"
+        LimitNPROC = 100
+        UMask = "027"
+        CPUAffinity = [0, 1]
+    "#;
+    let table: Directives = toml::from_str(settings).unwrap();
+    let unit = directives(
+        "User=nobody\nGroup=12\nSupplementaryGroups=adm audio\nCapabilityBoundingSet=CAP_CHOWN\n\
+         AmbientCapabilities=\nNoNewPrivileges=yes\nLimitNOFILE=1024:4096\nLimitNPROC=100\nUMask=027\nCPUAffinity=0 1",
+    );
+    assert_eq!(table, unit);
+    for (text, why) in [
+        ("Usr = \"nobody\"", "did you mean User=?"),
+        ("UMask = 0o27", "a string of octal digits"),
+        ("Nice = 1.5", "a string, a whole number"),
+        ("PrivateTmp = true", "not supported here"),
+        ("Restart = \"always\"", "not about privileges"),
+        ("Nice = 40", "-20 to 19"),
+        ("User = ", "TOML"),
+    ] {
+        let bad = Privileges::from_toml(text).unwrap_err().to_string();
+        assert!(bad.contains(why), "{text}: {bad}");
+    }
+}
+
+/// Each directive that changes something in /proc does so for every thread.
+#[test]
+fn a_unit_applies_to_every_thread() {
+    isolated_as_root("a_unit_applies_to_every_thread", WATCHDOG, || {
+        sleepers(3);
+        let unit = service(
+            "User=65534\nGroup=65534\nSupplementaryGroups=4 27\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_CHOWN\n\
+             AmbientCapabilities=CAP_NET_BIND_SERVICE\nNoNewPrivileges=yes\nUMask=0077\nLimitNOFILE=100:200\n\
+             KeyringMode=inherit\nWorkingDirectory=/tmp\nNice=5\nCPUAffinity=0\nPrivateTmp=no",
+        );
+        let plan = unit.unwrap().privileges().unwrap().plan().unwrap();
+        plan.apply().unwrap();
+        support::all_have("Uid", "65534\t65534\t65534\t65534");
+        support::all_have("Gid", "65534\t65534\t65534\t65534");
+        support::all_have("Groups", "4 27 65534");
+        support::all_have("CapBnd", "0000000000000401");
+        support::all_have("CapAmb", "0000000000000400");
+        support::all_have("CapPrm", "0000000000000400");
+        support::all_have("CapEff", "0000000000000400");
+        support::all_have("NoNewPrivs", "1");
+        support::all_have("Umask", "0077");
+        support::all_have("Cpus_allowed_list", "0");
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert!(line.split_whitespace().any(|word| word == "100"), "{line}");
+        assert_eq!(std::env::current_dir().unwrap(), Path::new("/tmp"));
+    });
+}
+
+/// The kernel runs the program of a filter as the table says.
+#[test]
+fn the_kernel_obeys_the_filter() {
+    isolated_as_root("the_kernel_obeys_the_filter", WATCHDOG, || {
+        sleepers(2);
+        let unit = service(
+            "User=65534\nGroup=65534\nSystemCallFilter=@system-service\nSystemCallFilter=~@chown:EXDEV\n\
+             SystemCallErrorNumber=EMLINK\nSystemCallArchitectures=native",
+        );
+        unit.unwrap().privileges().unwrap().plan().unwrap().apply().unwrap();
+        support::all_have("Seccomp", "2");
+        let errno = |result: i64| {
+            if result < 0 { std::io::Error::last_os_error().raw_os_error() } else { None }
+        };
+        // SAFETY: the path is a string.
+        let chown = unsafe { libc::syscall(libc::SYS_chown, c"/nonexistent".as_ptr(), 0, 0) };
+        assert_eq!(errno(chown), Some(libc::EXDEV));
+        // SAFETY: it takes numbers.
+        let swap = unsafe { libc::syscall(libc::SYS_vhangup) };
+        assert_eq!(errno(swap), Some(libc::EMLINK));
+        assert!(std::fs::read("/proc/self/comm").is_ok());
+    });
+}
+
+#[test]
+fn the_table_of_the_supported_is_not_stale() {
+    let names: BTreeSet<String> = supported().collect();
+    for name in &names {
+        let unit = service(&format!("{name}="));
+        let unit = unit.unwrap_or_else(|bad| panic!("{name}: {bad}"));
+        assert_eq!(unit.directives(), &{
+            let mut empty = Directives::default();
+            match name.as_str() {
+                "CapabilityBoundingSet" => {
+                    empty.capability_bounding_set = Some(CapabilitySet::EMPTY)
+                }
+                "AmbientCapabilities" => empty.ambient_capabilities = Some(CapabilitySet::EMPTY),
+                _ => {}
+            }
+            empty
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// No text makes the reader panic, and what it reads once it reads again.
+    #[test]
+    fn any_text_is_read_or_refused(text in any::<String>()) {
+        let first = Unit::parse(&text);
+        prop_assert_eq!(first, Unit::parse(&text));
+    }
+
+    #[test]
+    fn any_lines_are_read_or_refused(lines in prop::collection::vec(
+        (prop::sample::select(supported().collect::<Vec<_>>()), "[ -~]{0,30}|[~@a-zA-Z0-9_:,. %\\\\\"'-]{0,20}|\\PC{0,8}"), 0..8))
+    {
+        let text: String = lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        if let Ok(unit) = service(&text) {
+            let again = service(&text).unwrap();
+            prop_assert_eq!(unit.directives(), again.directives());
+        }
+    }
+
+    /// A list of capabilities in several assignments is the list in one.
+    #[test]
+    fn capabilities_add_up(first in 1u64..1 << 41, second in 1u64..1 << 41) {
+        let names = |bits: u64| CapabilitySet::from_bits(bits).iter().map(|one| one.to_string().to_uppercase()).collect::<Vec<_>>().join(" ");
+        let all = CapabilitySet::all().bits();
+        let two = directives(&format!("CapabilityBoundingSet={}\nCapabilityBoundingSet={}", names(first), names(second)));
+        let expected = if first == all { second } else { first | second };
+        prop_assert_eq!(two.capability_bounding_set.unwrap().bits(), expected);
+        let less = directives(&format!("CapabilityBoundingSet={}\nCapabilityBoundingSet=~{}", names(first), names(second)));
+        prop_assert_eq!(less.capability_bounding_set.unwrap().bits() & second & all, 0);
+    }
+
+    /// Sizes and spans are read as they are written.
+    #[test]
+    fn limits_are_exact(number in 0u64..1 << 30, unit in 0usize..4) {
+        let (name, shift) = [("", 0), ("K", 10), ("M", 20), ("G", 30)][unit];
+        let read = directives(&format!("LimitAS={number}{name}"));
+        prop_assert_eq!(read.limits[&libc::RLIMIT_AS], [number << shift; 2]);
+        let (name, factor) = [("us", 1), ("ms", 1000), ("s", 1_000_000), ("min", 60_000_000)][unit];
+        let read = directives(&format!("LimitRTTIME={number}{name}"));
+        prop_assert_eq!(read.limits[&libc::RLIMIT_RTTIME], [number * factor; 2]);
+    }
+}
