@@ -544,3 +544,81 @@ fn a_closed_pipe_is_no_error() {
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A unit file with this name, and what is left of it when the test ends.
+struct UnitFile(PathBuf);
+
+impl Drop for UnitFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_unit_is_checked_against_its_processes() {
+    if !is_root("a process that drops privileges as a unit says") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+        become_user(NOBODY as usize);
+        stage.ready(&[]);
+    });
+    let name = format!("psx-test-{}.service", subject.pid);
+    let file = UnitFile(std::env::temp_dir().join(&name));
+    let path = file.0.to_str().unwrap();
+    let check = |text: &str, args: &[&str]| {
+        std::fs::write(&file.0, text).unwrap();
+        finish(psx(&[&["audit", "--unit", path], args].concat()))
+    };
+    let pid = subject.pid.to_string();
+    let start = "[Service]\nExecStart=/bin/true\n";
+    let holds = format!("{start}User=nobody\nGroup=root\nNoNewPrivileges=yes\n");
+    let finished = check(&holds, &[&pid]);
+    assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+    let fails = format!("{start}User=nobody\nNoNewPrivileges=yes\nPrivateTmp=yes\nUMask=0007\n");
+    let finished = check(&fails, &[&pid]);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
+    for part in [
+        format!("error: {name}: expected User= (gid=65534): thread {pid} (subject) has root (0)"),
+        format!("error: {name}: expected PrivateTmp= (namespaces>=mnt): "),
+        format!("warning: {name}: expected UMask= (umask=0007): "),
+    ] {
+        assert!(finished.stdout.contains(&part), "{part}: {}", finished.stdout);
+    }
+    // What psx cannot see is said.
+    let hidden = format!("{holds}SecureBits=noroot\nKeyringMode=private\n");
+    let finished = check(&hidden, &[&pid]);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
+    assert!(finished.stdout.contains("not checked: the kernel does not show the securebits"));
+    // Without a selection: the processes of the unit, by their control group.
+    let nothing = check(&holds, &[]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", nothing.stdout);
+    assert!(nothing.stderr.contains("no process of the unit"), "{}", nothing.stderr);
+    let bad = check("[Service]\nUsr=nobody\n", &[]);
+    assert_eq!(bad.status.code(), Some(2), "{}", bad.stdout);
+    assert!(bad.stderr.contains("Usr"), "{}", bad.stderr);
+    let hierarchies = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+    let hierarchies = hierarchies.map(std::path::Path::new);
+    let made = hierarchies.into_iter().find(|path| path.join("cgroup.procs").exists());
+    let group = made.map(|hierarchy| hierarchy.join(&name)).unwrap_or_default();
+    if std::fs::create_dir(&group).is_err() {
+        skipped("control groups cannot be made here");
+        return;
+    }
+    let moved = std::fs::write(group.join("cgroup.procs"), &pid);
+    let finished = check(&holds, &["--json"]);
+    drop(subject);
+    // The group can be removed when the process is gone.
+    let gone = std::fs::remove_dir(&group);
+    if moved.is_err() {
+        skipped("processes cannot be moved between control groups here");
+        return;
+    }
+    let report: Value = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}{gone:?}", finished.stderr));
+    assert_eq!(finished.status.code(), Some(0), "{report}");
+    let processes = report["processes"].as_array().unwrap();
+    assert_eq!(processes.len(), 1, "{report}");
+    assert_eq!((&processes[0]["unit"], &processes[0]["pid"].to_string()), (&name.into(), &pid));
+}
