@@ -1,138 +1,161 @@
-//! Values that a shell completes while the user types: names of processes, units, users, capabilities, keys.
+//! What completes the words of a command line: processes, units, users, groups, and names that the kernel gives.
 //!
-//! `clap_complete` writes completions for commands, options and fixed values. Values of this machine are asked for at
-//! that moment: the completions call the hidden command `psx complete-values KIND`, which prints one value per line.
+//! The shell asks this program itself (a variable of the environment), because a script cannot know what runs now.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write as _};
+use std::ffi::OsStr;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use clap_complete::Shell;
+use clap::Command;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use libpsx::process::CapabilitySet;
+use privileges::{system_calls, unit};
 
 use crate::tasks;
 
-/// The hidden command.
-pub(crate) const COMMAND: &str = "complete-values";
-
-/// Options, and the kind of their values. They mean the same in every command.
-const OPTIONS: [(&str, &str); 4] =
-    [("name", "names"), ("user", "users"), ("unit", "units"), ("expect", "keys")];
-
-/// Where systemd looks for units, systemd.unit(5).
-pub(crate) const UNIT_DIRECTORIES: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-
-/// Prints the values of a kind.
-pub(crate) fn run(kind: Option<&str>) -> Result<bool> {
-    let values = match kind {
-        Some("names") => names(),
-        Some("users") => first_fields("/etc/passwd"),
-        Some("units") => units(),
-        Some("keys") => crate::audit::keys().map(|key| format!("{key}=")).collect(),
-        Some("capabilities") => CapabilitySet::all().iter().map(|one| one.to_string()).collect(),
-        _ => bail!("the kinds are names, users, units, keys and capabilities"),
-    };
-    let text: String = values.iter().map(|value| format!("{value}\n")).collect();
-    io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
-    Ok(true)
+/// Adds completers to the arguments that have names to complete. An argument that a command does not have is passed
+/// over.
+pub(crate) fn add(command: Command) -> Command {
+    const TABLE: [(&[&str], &str, Words); 17] = [
+        (&["audit"], "pids", pids),
+        (&["audit"], "name", names),
+        (&["audit"], "user", users),
+        (&["audit"], "unit", units),
+        (&["audit"], "expect", expectations),
+        (&["caps"], "pids", pids),
+        (&["caps", "explain"], "names", capabilities),
+        (&["run"], "user", users),
+        (&["run"], "group", groups),
+        (&["run"], "groups", groups),
+        (&["run"], "ambient", capabilities),
+        (&["run"], "inheritable", capabilities),
+        (&["run"], "bounding", capabilities),
+        (&["run"], "seccomp", filters),
+        (&["run"], "from_unit", units),
+        (&["run"], "property", directives),
+        (&["run"], "without", restrictions),
+    ];
+    TABLE
+        .into_iter()
+        .fold(command, |command, (path, argument, words)| at(command, path, argument, words))
 }
 
-/// The names of processes, as far as a shell takes them without quotes.
-fn names() -> BTreeSet<String> {
-    let pids = tasks::processes().unwrap_or_default();
-    let name = |&pid: &i32| {
-        let stat = tasks::Process::open(pid).ok()?.task(pid).ok()?.stat().ok()?;
-        String::from_utf8(stat.name).ok().filter(|_| !stat_is_kernel(stat.flags))
-    };
-    pids.iter().filter_map(name).filter(|name| plain(name)).collect()
-}
+/// All words, each with what it stands for.
+type Words = fn() -> Vec<(String, String)>;
 
-fn stat_is_kernel(flags: u32) -> bool {
-    flags & 0x20_0000 != 0
-}
-
-fn plain(word: &str) -> bool {
-    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@+".contains(&byte);
-    !word.is_empty() && word.bytes().all(usual)
-}
-
-fn first_fields(file: &str) -> BTreeSet<String> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let first = text.lines().filter_map(|line| line.split(':').next());
-    first.filter(|word| plain(word)).map(str::to_owned).collect()
-}
-
-fn units() -> BTreeSet<String> {
-    let files = UNIT_DIRECTORIES.iter().filter_map(|path| fs::read_dir(path).ok()).flatten();
-    let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.ends_with(".service") && plain(name)).collect()
-}
-
-/// Adds to the completions of a shell what asks for values.
-pub(crate) fn extend(shell: Shell, text: String) -> String {
-    match shell {
-        Shell::Bash => text + &bash(),
-        Shell::Fish => text + &fish(),
-        Shell::Zsh => zsh(text),
-        _ => text,
+fn at(command: Command, path: &[&str], argument: &str, words: Words) -> Command {
+    match path.split_first() {
+        Some((first, rest)) if command.find_subcommand(first).is_some() => {
+            let first = (*first).to_owned();
+            let (rest, argument) = (rest.to_vec(), argument.to_owned());
+            command.mut_subcommand(first, |inner| at(inner, &rest, &argument, words))
+        }
+        Some(_) => command,
+        None if command.get_arguments().any(|one| one.get_id() == argument) => {
+            let listed =
+                command.get_arguments().any(|one| one.get_id() == argument && is_list(one));
+            let completer =
+                ArgValueCompleter::new(move |typed: &OsStr| complete(typed, listed, words));
+            command.mut_arg(argument, |one| one.add(completer))
+        }
+        None => command,
     }
 }
 
-fn bash() -> String {
-    let cases: String = OPTIONS
+/// Whether the value is words with commas between them.
+fn is_list(argument: &clap::Arg) -> bool {
+    argument.get_value_names().is_some_and(|names| names.iter().any(|name| name.ends_with(",...")))
+}
+
+/// The words that begin with what was typed, in a list with what is last in it.
+fn complete(typed: &OsStr, listed: bool, words: Words) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    let start =
+        if listed { typed.rfind(',').map_or(0, |comma| comma.saturating_add(1)) } else { 0 };
+    let (before, last) = typed.split_at_checked(start).unwrap_or_default();
+    // A set may be inverted.
+    let (mark, last) = match last.strip_prefix('~') {
+        Some(rest) => ("~", rest),
+        None => ("", last),
+    };
+    let all = words().into_iter().filter(|(word, _)| word.starts_with(last));
+    all.map(|(word, help)| {
+        let help = (!help.is_empty()).then(|| help.into());
+        CompletionCandidate::new(format!("{before}{mark}{word}")).help(help)
+    })
+    .collect()
+}
+
+fn without_help(words: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
+    let all: BTreeSet<String> = words.into_iter().collect();
+    all.into_iter().map(|word| (word, String::new())).collect()
+}
+
+/// The names of processes that a shell need not quote.
+fn running() -> Vec<(i32, String)> {
+    let of = |pid: i32| {
+        let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+        let name = String::from_utf8(name).ok()?.trim_end().to_owned();
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        (plain && !name.is_empty()).then_some((pid, name))
+    };
+    tasks::processes().unwrap_or_default().into_iter().filter_map(of).collect()
+}
+
+fn pids() -> Vec<(String, String)> {
+    running().into_iter().map(|(pid, name)| (pid.to_string(), name)).collect()
+}
+
+fn names() -> Vec<(String, String)> {
+    without_help(running().into_iter().map(|(_, name)| name))
+}
+
+/// The first fields of a database that the C library reads too.
+fn first_fields(file: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    without_help(text.lines().filter_map(|line| line.split(':').next().map(str::to_owned)))
+}
+
+fn users() -> Vec<(String, String)> {
+    first_fields("/etc/passwd")
+}
+
+fn groups() -> Vec<(String, String)> {
+    first_fields("/etc/group")
+}
+
+fn units() -> Vec<(String, String)> {
+    let places = [
+        "/etc/systemd/system",
+        "/run/systemd/system",
+        "/usr/lib/systemd/system",
+        "/lib/systemd/system",
+    ];
+    let entries = places
         .iter()
-        .map(|(option, kind)| format!("        --{option}) kind={kind} ;;\n"))
-        .collect();
-    format!(
-        r#"
-_psx_with_values() {{
-    local kind= word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
-    case "$before" in
-{cases}        explain) [ "${{COMP_WORDS[1]}}" = caps ] && kind=capabilities ;;
-    esac
-    if [ -n "$kind" ]; then
-        COMPREPLY=($(compgen -W "$("${{COMP_WORDS[0]}}" {COMMAND} $kind 2>/dev/null)" -- "$word"))
-    else
-        _psx "$@"
-    fi
-}}
-complete -F _psx_with_values -o nosort -o bashdefault -o default psx 2>/dev/null ||
-    complete -F _psx_with_values -o bashdefault -o default psx
-"#
-    )
+        .filter_map(|place| std::fs::read_dir(Path::new(place)).ok())
+        .flatten()
+        .flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    without_help(names.filter(|name| name.ends_with(".service")))
 }
 
-fn fish() -> String {
-    let lines = OPTIONS.map(|(option, kind)| {
-        format!("complete -c psx -l {option} -x -a \"(psx {COMMAND} {kind} 2>/dev/null)\"\n")
-    });
-    let capabilities = format!(
-        "complete -c psx -n \"__fish_seen_subcommand_from caps; and __fish_seen_subcommand_from explain\" -f -a \
-         \"(psx {COMMAND} capabilities 2>/dev/null)\"\n"
-    );
-    lines.concat() + &capabilities
+fn capabilities() -> Vec<(String, String)> {
+    CapabilitySet::all().iter().map(|one| (one.to_string(), String::new())).collect()
 }
 
-/// An option's line ends with the action that completes its value: `'--name=[...]:REGEX:_default'`.
-fn zsh(text: String) -> String {
-    let lines = text.lines().map(|line| {
-        let start = line.trim_start().trim_start_matches(['*', '\'', '(']);
-        let kind = OPTIONS.iter().find(|(option, _)| start.starts_with(&format!("--{option}=[")));
-        match kind {
-            Some((_, kind)) if line.contains(":_") => {
-                let (head, action) = line.rsplit_once(":_").unwrap_or((line, ""));
-                let rest = action.find('\'').and_then(|at| action.get(at..)).unwrap_or("' \\");
-                format!("{head}:{{compadd -- $(psx {COMMAND} {kind} 2>/dev/null)}}{rest}\n")
-            }
-            _ => format!("{line}\n"),
-        }
-    });
-    lines.collect()
+fn filters() -> Vec<(String, String)> {
+    without_help(system_calls::group_names().map(str::to_owned))
+}
+
+fn directives() -> Vec<(String, String)> {
+    without_help(unit::supported().map(|name| format!("{name}=")))
+}
+
+fn restrictions() -> Vec<(String, String)> {
+    without_help(unit::restrictions().map(str::to_owned))
+}
+
+fn expectations() -> Vec<(String, String)> {
+    without_help(crate::audit::keys().map(|key| format!("{key}=")))
 }

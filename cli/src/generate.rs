@@ -1,248 +1,273 @@
-//! Shell completions and man pages, from the definitions that the command line is parsed by.
-//!
-//! The text after a command's long help has a form that this module knows: a paragraph that begins with "Exit status:"
-//! becomes the section EXIT STATUS, the lines after "Examples:" become the section EXAMPLES, and the other paragraphs
-//! become the section NOTES.
+//! Shell completions and manual pages, from the definitions that the command line is parsed by.
 
-use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, Args, Command, CommandFactory};
-use clap_complete::Shell;
-use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
+use clap::{Arg, Args, Command, CommandFactory};
+use clap_complete::env::Shells;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+
+/// The variable by which a shell asks this program to complete a word.
+pub(crate) const ASK: &str = "_PSX_COMPLETE";
 
 #[derive(Args)]
 pub(crate) struct Completions {
     /// The shell to complete for
-    #[arg(value_name = "SHELL", value_enum)]
-    shell: Shell,
+    #[arg(value_name = "SHELL", value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
+    shell: String,
 }
 
 #[derive(Args)]
 pub(crate) struct Man {
-    /// The directory for psx.1, psx-audit.1 and so on; it is created if it is missing. Without it, psx(1) goes to
-    /// standard output
-    #[arg(value_name = "DIR")]
+    /// The directory for psx.1, psx-audit.1 and so on, created if it is missing; without it, psx(1) goes to standard output
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     directory: Option<PathBuf>,
+}
+
+/// The command line with what completes its words.
+pub(crate) fn command() -> Command {
+    crate::complete::add(crate::Cli::command())
 }
 
 impl Completions {
     pub(crate) fn run(self) -> Result<bool> {
+        let shells = Shells::builtins();
+        let shell = shells.completer(&self.shell).context("this shell is not known")?;
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut crate::Cli::command(), "psx", &mut text);
-        let text = String::from_utf8(text).context("the completions are not text")?;
-        let text = crate::complete::extend(self.shell, text);
-        io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        // The program that PATH has, so that the script stays right when the program is installed anew.
+        shell.write_registration(ASK, "psx", "psx", "psx", &mut text)?;
+        io::stdout().write_all(&text).context("writing to standard output")?;
         Ok(true)
     }
 }
 
 impl Man {
     pub(crate) fn run(self) -> Result<bool> {
-        let mut command = crate::Cli::command();
+        let mut command = crate::Cli::command().disable_help_subcommand(true);
         command.build();
         let Some(directory) = self.directory else {
-            let page = page(&command, "psx")?;
-            io::stdout().write_all(&page).context("writing to standard output")?;
+            page(&command, &mut io::stdout()).context("writing to standard output")?;
             return Ok(true);
         };
-        let shown = directory.display();
-        fs::create_dir_all(&directory).with_context(|| format!("creating {shown}"))?;
-        let subcommands = command.get_subcommands().filter(|one| listed(one));
-        let pages = subcommands.map(|one| (one, format!("psx-{}", one.get_name())));
-        for (command, name) in std::iter::once((&command, "psx".to_owned())).chain(pages) {
-            let path = directory.join(format!("{name}.1"));
-            fs::write(&path, page(command, &name)?)
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
+        write_pages(&command, &directory)
+            .with_context(|| format!("writing to {}", directory.display()))?;
         Ok(true)
     }
 }
 
-/// Whether a command has a page: `help` has none.
-fn listed(command: &Command) -> bool {
-    !command.is_hide_set() && command.get_name() != "help"
+/// Writes the page of a command, and those of the commands in it.
+fn write_pages(command: &Command, directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut text = Vec::new();
+    page(command, &mut text)?;
+    std::fs::write(directory.join(format!("{}.1", file_name(command))), text)?;
+    let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set());
+    inner
+        .filter(|inner| inner.get_name() != "help")
+        .try_for_each(|inner| write_pages(inner, directory))
 }
 
-/// Returns the page of a command, in the language of man(7).
-fn page(command: &Command, name: &str) -> Result<Vec<u8>> {
-    let version = env!("CARGO_PKG_VERSION");
-    let man = clap_mangen::Man::new(command.clone());
-    let mut page = Vec::new();
-    let mut head = Roff::new();
-    let source = format!("psx {version}");
-    head.control("TH", [name.to_uppercase().as_str(), "1", "", &source, "psx"]);
-    head.control("SH", ["NAME"]);
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    head.text([roman(format!("{name} - {}", lower(&about)))]);
-    head.control("SH", ["SYNOPSIS"]);
-    synopsis(&mut head, command, name);
-    head.to_writer(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-    let mut rest = Roff::new();
-    if command.get_subcommands().any(listed) {
-        rest.control("SH", ["COMMANDS"]);
-        for one in command.get_subcommands().filter(|one| listed(one)) {
-            rest.control("TP", []);
-            rest.text([bold(format!("psx-{}", one.get_name())), roman("(1)")]);
-            rest.text([roman(one.get_about().map(ToString::to_string).unwrap_or_default())]);
-        }
+/// `psx-caps-file`.
+fn file_name(command: &Command) -> String {
+    command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
+}
+
+/// A page in the order of man-pages(7).
+fn page(command: &Command, out: &mut dyn io::Write) -> io::Result<()> {
+    let man = clap_mangen::Man::new(command.clone()).manual("User Commands");
+    man.render_title(out)?;
+    man.render_name_section(out)?;
+    synopsis(command).to_writer(out)?;
+    man.render_description_section(out)?;
+    if command.get_arguments().any(|one| !one.is_hide_set()) {
+        man.render_options_section(out)?;
     }
-    let long = command.get_after_long_help().or(command.get_after_help());
-    notes(&mut rest, &long.map(ToString::to_string).unwrap_or_default());
-    files(&mut rest, name);
-    see_also(&mut rest, command, name);
-    rest.to_writer(&mut page)?;
-    Ok(page)
-}
-
-/// NAME begins with a small letter, as man-pages(7) has it.
-fn lower(text: &str) -> String {
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
-}
-
-fn synopsis(page: &mut Roff, command: &Command, name: &str) {
-    let mut line = vec![bold(name.replacen("psx-", "psx ", 1))];
-    let arguments = || command.get_arguments().filter(|one| !one.is_hide_set());
-    for one in arguments().filter(|one| !one.is_positional()) {
-        line.extend([roman(" "), roman("[")]);
-        line.extend(option(one));
-        line.push(roman("]"));
+    if command.get_subcommands().any(|inner| !inner.is_hide_set()) {
+        man.render_subcommands_section(out)?;
     }
-    for one in arguments().filter(|one| one.is_positional()) {
-        let many = matches!(one.get_action(), ArgAction::Append);
-        let value = value(one).unwrap_or_else(|| one.get_id().as_str().to_owned());
-        let (open, close) = if one.is_required_set() { ("", "") } else { ("[", "]") };
-        let dots = if many { "..." } else { "" };
-        line.extend([roman(" "), roman(open), italic(value), roman(format!("{close}{dots}"))]);
-    }
-    if command.get_subcommands().any(listed) {
-        line.extend([roman(" "), italic("COMMAND"), roman(" [...]")]);
-    }
-    page.text(line);
+    sections(command).to_writer(out)
 }
 
-/// `-q|--quiet`, or `--name REGEX`.
-fn option(one: &Arg) -> Vec<Inline> {
-    let short = one.get_short().map(|short| format!("-{short}"));
-    let long = one.get_long().map(|long| format!("--{long}"));
-    let names: Vec<_> = short.into_iter().chain(long).collect();
-    let mut parts = vec![bold(names.join("|"))];
-    if let Some(value) = value(one).filter(|_| one.get_action().takes_values()) {
-        parts.extend([roman(" "), italic(value)]);
-    }
-    parts
-}
-
-fn value(one: &Arg) -> Option<String> {
-    let names = one.get_value_names()?;
-    Some(names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
-}
-
-/// Writes the sections that come from the text after the long help.
-fn notes(page: &mut Roff, text: &str) {
-    let (mut exit, mut examples, mut other) = (None, None, Vec::new());
-    for paragraph in text.split("\n\n").map(str::trim_end).filter(|one| !one.is_empty()) {
-        if let Some(status) = paragraph.strip_prefix("Exit status: ") {
-            exit = Some(status);
-        } else if let Some(lines) = paragraph.strip_prefix("Examples:\n") {
-            examples = Some(lines);
+/// The text after the options, by its paragraphs: those that begin with "Exit status:" and "Examples:" are sections of
+/// their own.
+fn sections(command: &Command) -> Roff {
+    let text = command.get_after_long_help().or_else(|| command.get_after_help());
+    let text = text.map(ToString::to_string).unwrap_or_default();
+    let (mut notes, mut exit, mut examples) = (Vec::new(), None, None);
+    let mut paragraphs = text.split("\n\n").peekable();
+    while let Some(paragraph) = paragraphs.next() {
+        if let Some(rest) = paragraph.strip_prefix("Exit status: ") {
+            exit = Some(rest.to_owned());
+        } else if let Some(rest) = paragraph.strip_prefix("Examples:") {
+            examples = Some(rest.trim_matches('\n').to_owned());
         } else {
-            other.push(paragraph);
+            notes.push(paragraph.to_owned());
         }
     }
-    if !other.is_empty() {
+    let name = file_name(command);
+    let mut page = Roff::new();
+    if !notes.iter().all(|one| one.trim().is_empty()) {
         page.control("SH", ["NOTES"]);
-    }
-    for (index, paragraph) in other.into_iter().enumerate() {
-        if index > 0 {
-            page.control("PP", []);
-        }
-        // Indented lines are commands: they keep their lines.
-        let block = paragraph.lines().any(|line| line.starts_with("  "));
-        if block {
-            page.control("nf", []);
-        }
-        for line in paragraph.lines() {
-            page.text([roman(line)]);
-        }
-        if block {
-            page.control("fi", []);
+        for (index, paragraph) in notes.iter().enumerate() {
+            if index > 0 {
+                page.control("PP", []);
+            }
+            // Lines that are indented are shown as they are.
+            if paragraph.lines().any(|line| line.starts_with("  ")) {
+                verbatim(&mut page, paragraph);
+            } else {
+                page.text([roman(paragraph.as_str())]);
+            }
         }
     }
     page.control("SH", ["EXIT STATUS"]);
-    let usual = "0 success; 1 it failed; 2 the command line is wrong";
-    for one in exit.unwrap_or(usual).trim_end_matches('.').split("; ") {
-        match one.split_once(' ') {
-            Some((code, meaning)) if code.bytes().all(|byte| byte.is_ascii_digit()) => {
-                page.control("TP", []);
-                page.text([bold(code)]);
-                page.text([roman(meaning)]);
-            }
-            // A semicolon within the text of one status.
-            _ => {
-                page.text([roman(one)]);
-            }
+    let exit = exit.unwrap_or_else(|| {
+        "0 it was done, and what was looked at is as it should be; 1 it is not, or something failed; 2 the command line \
+         makes no sense."
+            .to_owned()
+    });
+    for one in exit.trim_end_matches('.').split("; ") {
+        let number =
+            one.split(' ').next().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+        let (term, meaning) = match number {
+            Some(number) => (number, one.get(number.len()..).unwrap_or_default().trim_start()),
+            None => ("otherwise", one),
+        };
+        page.control("TP", []);
+        page.text([bold(term)]);
+        page.text([roman(format!("{meaning}."))]);
+    }
+    let files = files(&name);
+    if !files.is_empty() {
+        page.control("SH", ["FILES"]);
+        for (file, meaning) in files {
+            page.control("TP", []);
+            page.text([italic(*file)]);
+            page.text([roman(*meaning)]);
         }
     }
-    if let Some(lines) = examples {
-        page.control("SH", ["EXAMPLES"]);
-        page.control("nf", []);
-        for line in lines.lines() {
-            page.text([roman(line)]);
-        }
-        page.control("fi", []);
+    page.control("SH", ["EXAMPLES"]);
+    verbatim(&mut page, &examples.unwrap_or_else(|| example(&name).to_owned()));
+    page.control("SH", ["SEE ALSO"]);
+    let related = related(command, &name);
+    let mut line = Vec::new();
+    for (index, (title, section)) in related.iter().enumerate() {
+        line.extend([bold(title.as_str()), roman(format!("({section})"))]);
+        line.push(roman(if index.saturating_add(1) < related.len() { ", " } else { "" }));
     }
+    page.text(line);
+    page
 }
 
-fn files(page: &mut Roff, name: &str) {
-    let all: &[(&str, &str)] = match name {
-        "psx-audit" => &[
-            ("/proc/PID/task", "the threads and their state"),
-            ("/proc/PID/cgroup", "the unit and the container"),
+fn verbatim(page: &mut Roff, text: &str) {
+    page.control("PP", []);
+    page.control("RS", ["2"]);
+    page.control("nf", []);
+    for line in text.lines() {
+        page.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
+    }
+    page.control("fi", []);
+    page.control("RE", []);
+}
+
+/// The command with its options and their values.
+fn synopsis(command: &Command) -> Roff {
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let mut line = vec![bold(name)];
+    let shown = |one: &&Arg| !one.is_hide_set();
+    for option in command.get_arguments().filter(shown).filter(|one| !one.is_positional()) {
+        if ["help", "version"].contains(&option.get_id().as_str()) {
+            continue;
+        }
+        line.push(roman(if option.is_required_set() { " " } else { " [" }));
+        let word = match (option.get_long(), option.get_short()) {
+            (Some(long), _) => format!("--{long}"),
+            (None, Some(short)) => format!("-{short}"),
+            (None, None) => continue,
+        };
+        line.push(bold(word));
+        if option.get_action().takes_values() {
+            line.extend([roman(" "), italic(values(option))]);
+        }
+        line.push(roman(if option.is_required_set() { "" } else { "]" }));
+    }
+    for positional in command.get_positionals().filter(shown) {
+        let many =
+            if matches!(positional.get_action(), clap::ArgAction::Append) { "..." } else { "" };
+        let (before, after) = if positional.is_required_set() { (" ", "") } else { (" [", "]") };
+        line.extend([roman(before), italic(values(positional)), roman(format!("{many}{after}"))]);
+    }
+    if command.get_subcommands().any(|inner| !inner.is_hide_set()) {
+        line.extend([roman(" "), italic("COMMAND")]);
+    }
+    let mut page = Roff::new();
+    page.control("SH", ["SYNOPSIS"]);
+    page.text(line);
+    page
+}
+
+fn values(argument: &Arg) -> String {
+    let names = argument.get_value_names().unwrap_or_default();
+    names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn files(name: &str) -> &'static [(&'static str, &'static str)] {
+    match name {
+        "psx-audit" | "psx-doctor" | "psx-caps" => &[(
+            "/proc/PID/task/TID/status",
+            "What the kernel shows of a thread, proc_pid_status(5).",
+        )],
+        "psx-run" => &[
+            ("/etc/passwd", "The users, and their groups."),
             (
-                "/etc/systemd/system, /run/systemd/system, /usr/lib/systemd/system",
-                "units for --unit",
+                "/etc/systemd/system",
+                "Units that --from-unit finds, with /run, /usr/local/lib and /usr/lib.",
             ),
         ],
-        "psx-doctor" | "psx-demo" => &[("/proc/self/task", "the threads and their state")],
+        "psx-completions" => {
+            &[("/etc/bash_completion.d/psx", "Where bash looks for what is printed.")]
+        }
+        "psx-man" => &[("/usr/local/share/man/man1", "Where man(1) looks for what is written.")],
         _ => &[],
-    };
-    if !all.is_empty() {
-        page.control("SH", ["FILES"]);
-    }
-    for (file, what) in all {
-        page.control("TP", []);
-        page.text([italic(*file)]);
-        page.text([roman(*what)]);
     }
 }
 
-fn see_also(page: &mut Roff, command: &Command, name: &str) {
-    let own: &[&str] = match name {
-        "psx" => &["credentials(7)", "capabilities(7)", "pthreads(7)", "psx_syscall3(3)"],
-        "psx-audit" => {
-            &["proc(5)", "ps(1)", "pscap(8)", "credentials(7)", "capabilities(7)", "seccomp(2)"]
+fn example(name: &str) -> &'static str {
+    match name {
+        "psx" => "psx audit --all\npsx run --user nobody -- id\npsx caps explain net_admin",
+        "psx-demo" => "psx demo\npsx demo --threads 500 --json",
+        "psx-doctor" => "psx doctor",
+        "psx-completions" => "psx completions bash > /etc/bash_completion.d/psx",
+        "psx-man" => "psx man /usr/local/share/man/man1",
+        "psx-caps-decode" => "psx caps decode 00000000a80425fb",
+        "psx-caps-explain" => "psx caps explain net_raw",
+        "psx-caps-file" | "psx-caps-file-get" => "psx caps file get /usr/bin/ping",
+        "psx-caps-file-set" => "psx caps file set cap_net_raw=ep ./ping",
+        "psx-caps-file-remove" => "psx caps file remove ./ping",
+        _ => "psx --help",
+    }
+}
+
+/// The other pages of this program, and those that tell more.
+fn related(command: &Command, name: &str) -> Vec<(String, u8)> {
+    let mut all: Vec<(String, u8)> = Vec::new();
+    if let Some((parent, _)) = name.rsplit_once('-') {
+        all.push((parent.to_owned(), 1));
+    }
+    let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set());
+    all.extend(inner.map(|inner| (file_name(inner), 1)));
+    let others: &[(&str, u8)] = match name {
+        "psx-run" => {
+            &[("capsh", 1), ("env", 1), ("setpriv", 1), ("systemd-run", 1), ("systemd.exec", 5)]
         }
-        "psx-doctor" => &["seccomp(2)", "landlock(7)", "signal(7)", "getrlimit(2)"],
-        "psx-demo" => &["setresuid(2)", "credentials(7)", "nptl(7)"],
-        "psx-run" => &["setpriv(1)", "capsh(1)", "systemd.exec(5)", "env(1)"],
-        "psx-caps" => &["capabilities(7)", "getcap(8)", "setcap(8)", "pscap(8)"],
+        "psx-audit" => &[("ps", 1), ("proc_pid_status", 5), ("pscap", 8)],
+        _ if name.starts_with("psx-caps") => {
+            &[("capsh", 1), ("cap_from_text", 3), ("getcap", 8), ("setcap", 8)]
+        }
         _ => &[],
     };
-    let commands = command.get_subcommands().filter(|one| listed(one));
-    let mut all: Vec<_> = commands.map(|one| format!("psx-{}(1)", one.get_name())).collect();
-    if name != "psx" {
-        all.push("psx(1)".to_owned());
-    }
-    all.extend(own.iter().map(|&page| page.to_owned()));
-    page.control("SH", ["SEE ALSO"]);
-    page.text([roman(all.join(", "))]);
+    all.extend(others.iter().map(|(title, section)| ((*title).to_owned(), *section)));
+    all.extend([("capabilities".to_owned(), 7), ("credentials".to_owned(), 7)]);
+    all
 }

@@ -5,6 +5,7 @@
 
 mod ask;
 mod audit;
+mod caps;
 mod census;
 mod complete;
 mod demo;
@@ -13,6 +14,7 @@ mod generate;
 mod parallel;
 mod raw;
 mod report;
+mod run;
 mod steps;
 mod tasks;
 mod terminal;
@@ -42,6 +44,9 @@ them by a plain system call keeps them in its other threads. See it happen, and 
   psx audit PID --expect uid=nobody,caps=none,nnp=1
                               check a process; exit status 1 if it fails
   psx doctor                  whether libpsx works on this machine
+  psx run --user nobody -- COMMAND
+                              a program with the privileges that the options say
+  psx caps explain net_admin  what a capability allows
 
 Each command has its own --help. Set it up:
 
@@ -54,6 +59,10 @@ enum Command {
     Audit(audit::Arguments),
     /// Check whether libpsx works here, and what the kernel, C library and sandbox allow
     Doctor(doctor::Arguments),
+    /// Execute a program with the privileges that the options say, and no others
+    Run(Box<run::Arguments>),
+    /// Explain capabilities, and show or change those of files and processes
+    Caps(caps::Arguments),
     /// Drop privileges in a program with many threads: by a plain call, then by libpsx
     Demo(demo::Demo),
     /// Print the completions for a shell
@@ -63,18 +72,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let first = std::env::args_os().nth(1);
     // The half of `demo` that makes plain calls, in a process of its own. Only `demo` calls it.
-    if first.as_deref().is_some_and(|first| first == demo::PLAIN) {
+    if std::env::args_os().nth(1).is_some_and(|first| first == demo::PLAIN) {
         return status(demo::DemoPlain::parse_from(std::env::args_os().skip(1)).run(), 1);
     }
-    // Only the shell completions call this.
-    if first.is_some_and(|first| first == complete::COMMAND) {
-        let kind = std::env::args_os().nth(2);
-        return status(complete::run(kind.as_deref().and_then(std::ffi::OsStr::to_str)), 2);
-    }
-    // clap ends the process itself for a bad command line, with status 2.
-    match Cli::parse().command {
+    clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
+    // clap ends the process itself for a bad command line, with status 2; `run` has 125 for it, as env(1).
+    let parsed = Cli::try_parse().unwrap_or_else(|error| {
+        let run = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+        if run && error.use_stderr() {
+            let _ = error.print();
+            std::process::exit(run::FAILED.into());
+        }
+        error.exit()
+    });
+    match parsed.command {
+        Command::Run(run) => ExitCode::from(run.run()),
+        Command::Caps(caps) => status(caps.run(), 1),
         Command::Audit(audit) => status(audit.run(), 2),
         Command::Doctor(doctor) => status(doctor.run(), 1),
         Command::Demo(demo) => status(demo.run(), 1),

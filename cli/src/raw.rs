@@ -26,6 +26,18 @@ use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
 
+/// Has the kernel stop the program at the end of execve(2), for this process to look at it (ptrace(2)). The program gets
+/// this signal mask.
+pub(crate) fn trace_me(command: &mut std::process::Command, mask: nix::sys::signal::SigSet) {
+    let hook = move || {
+        nix::sys::ptrace::traceme()?;
+        mask.thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: the hook makes two system calls.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
+}
+
 /// Room for the signal frame, whatever the CPU's registers take (11 KiB with AMX), and a handler.
 const STACK: usize = 64 * 1024;
 

@@ -8,7 +8,16 @@ use std::process::{Command, Stdio};
 
 use support::{finish, psx};
 
-const COMMANDS: [&str; 5] = ["audit", "doctor", "demo", "completions", "man"];
+const COMMANDS: [&str; 7] = ["audit", "doctor", "run", "caps", "demo", "completions", "man"];
+/// The commands inside of commands.
+const INNER: [&str; 6] = [
+    "caps-decode",
+    "caps-explain",
+    "caps-file",
+    "caps-file-get",
+    "caps-file-set",
+    "caps-file-remove",
+];
 
 /// Whether a program can be run; says so if not.
 fn installed(program: &str) -> bool {
@@ -26,18 +35,62 @@ fn what_is_printed_is_as_recorded() {
     trycmd::TestCases::new().case("tests/cmd/*.trycmd");
 }
 
+/// What the program answers to a shell that asks for the last of these words.
+fn completed(words: &[&str]) -> Vec<String> {
+    let mut command = psx(&["--"]);
+    command.args(words).env("_PSX_COMPLETE", "bash").env("_CLAP_IFS", "\n");
+    command.env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+    let finished = finish(command);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    finished.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn words_are_completed_by_what_is_there() {
+    let own = std::process::id().to_string();
+    let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let has = |words: &[&str], wanted: &str| {
+        let found = completed(words);
+        assert!(found.iter().any(|one| one.trim() == wanted), "{words:?}: {found:?}");
+        assert!(!found.iter().any(|one| one.contains("demo-plain")), "{words:?}: what is hidden");
+    };
+    has(&["psx", "au"], "audit");
+    has(&["psx", "audit", &own], &own);
+    has(&["psx", "audit", "--name", &comm.trim()[..3]], comm.trim());
+    has(&["psx", "audit", "--user", "ro"], "root");
+    has(&["psx", "audit", "--ignore", "sch"], "sched");
+    has(&["psx", "audit", "--expect", "uid=0,nn"], "uid=0,nnp=");
+    has(&["psx", "caps", "explain", "cap_net_a"], "cap_net_admin");
+    has(&["psx", "run", "--ambient", "cap_chown,cap_ki"], "cap_chown,cap_kill");
+    has(&["psx", "run", "--bounding", "~cap_sys_adm"], "~cap_sys_admin");
+    has(&["psx", "run", "--seccomp", "~@syst"], "~@system-service");
+    has(&["psx", "run", "-p", "NoNew"], "NoNewPrivileges=");
+    has(&["psx", "run", "--without", "ProtectSys"], "ProtectSystem");
+    let units = std::fs::read_dir("/usr/lib/systemd/system").into_iter().flatten().flatten();
+    let unit = units
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .find(|name| name.ends_with(".service"));
+    match unit {
+        Some(unit) => has(&["psx", "run", "--from-unit", &unit[..3]], &unit),
+        None => support::skipped("this machine has no units"),
+    }
+}
+
 #[test]
 fn shells_load_their_completions() {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_psx"));
+    let path =
+        format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     for (shell, ask) in [
-        ("bash", "COMP_WORDS=(psx a) COMP_CWORD=1; _psx psx a psx; echo \"${COMPREPLY[@]}\""),
+        (
+            "bash",
+            "COMP_WORDS=(psx a) COMP_CWORD=1 COMP_TYPE=9; _clap_complete_psx psx a psx 2>/dev/null; echo \"${COMPREPLY[@]}\"",
+        ),
         ("fish", "complete -C 'psx a'"),
-        ("zsh", "functions _psx"),
+        ("zsh", "functions _clap_dynamic_completer_psx; echo audit"),
     ] {
         let text = finish(psx(&["completions", shell])).stdout;
-        for command in COMMANDS {
-            assert!(text.contains(command), "{shell}: {command}");
-        }
-        assert!(!text.contains("demo-plain"), "{shell}: a hidden command is completed");
+        assert!(text.contains("_PSX_COMPLETE"), "{shell}: {text}");
         if !installed(shell) {
             continue;
         }
@@ -48,7 +101,8 @@ fn shells_load_their_completions() {
             _ => "eval \"$0\"; ",
         };
         let mut command = Command::new(shell);
-        command.args(["-c", &format!("{start}{ask}")]).arg(&text).env("HOME", "/nonexistent");
+        command.args(["-c", &format!("{start}{ask}")]).arg(&text);
+        command.env("HOME", "/nonexistent").env("PATH", &path);
         let finished = finish(command);
         assert!(finished.status.success(), "{shell}: {}", finished.stderr);
         assert!(
@@ -60,60 +114,27 @@ fn shells_load_their_completions() {
     }
 }
 
-/// Values of this machine: the completions ask the program for them.
-#[test]
-fn values_are_completed() {
-    let values = |kind: &str| finish(psx(&["complete-values", kind])).stdout;
-    let has = |kind: &str, value: &str| values(kind).lines().any(|line| line == value);
-    assert!(has("users", "root") && has("capabilities", "cap_chown") && has("keys", "nnp="));
-    // No name of a kernel thread.
-    assert!(!has("names", "kthreadd"), "{}", values("names"));
-    assert_eq!(finish(psx(&["complete-values", "hats"])).status.code(), Some(2));
-    if !installed("bash") {
-        return;
-    }
-    let text = finish(psx(&["completions", "bash"])).stdout;
-    let program = env!("CARGO_BIN_EXE_psx");
-    for (before, typed, wanted) in [
-        ("--user", "roo", "root"),
-        ("--expect", "nn", "nnp="),
-        ("--sort", "ver", "verdict"),
-        ("--ignore", "time", "timer-slack"),
-    ] {
-        let ask = format!(
-            "eval \"$0\"; COMP_WORDS=({program} audit {before} {typed}) COMP_CWORD=3
-             _psx_with_values {program} {typed} {before}; echo \"${{COMPREPLY[@]}}\""
-        );
-        let mut command = Command::new("bash");
-        command.args(["-c", &ask]).arg(&text);
-        let finished = finish(command);
-        let found = finished.stdout.split_whitespace().any(|word| word == wanted);
-        assert!(found, "{before} {typed}: {}{}", finished.stdout, finished.stderr);
-    }
-    let zsh = finish(psx(&["completions", "zsh"])).stdout;
-    assert!(zsh.contains("{compadd -- $(psx complete-values users"), "{zsh}");
-}
-
 #[test]
 fn manual_pages_are_written_and_render() {
-    // The directory and the one above it do not exist.
-    let above = std::env::temp_dir().join(format!("psx-man-{}", std::process::id()));
-    let place = above.join("man1");
+    let place = std::env::temp_dir().join(format!("psx-man-{}", std::process::id()));
+    // The directory is made.
     let finished = finish(psx(&["man", place.to_str().unwrap()]));
     assert!(finished.status.success(), "{}", finished.stderr);
-    let mut pages: Vec<_> =
-        COMMANDS.iter().map(|command| place.join(format!("psx-{command}.1"))).collect();
+    let mut pages: Vec<_> = COMMANDS
+        .iter()
+        .chain(&INNER)
+        .map(|command| place.join(format!("psx-{command}.1")))
+        .collect();
     pages.push(place.join("psx.1"));
     let mut written = std::fs::read_dir(&place).unwrap().count();
     let (mandoc, man) = (installed("mandoc"), installed("man"));
     for page in &pages {
         let source = std::fs::read_to_string(page).unwrap();
-        for section in
-            ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "\"EXIT STATUS\"", "\"SEE ALSO\""]
-        {
-            let heading = format!("\n.SH {section}\n");
-            assert!(source.contains(&heading), "{section}: {}", page.display());
-        }
+        let sections: Vec<_> =
+            source.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        assert_eq!(sections[..3], ["NAME", "SYNOPSIS", "DESCRIPTION"], "{}", page.display());
+        let last = ["\"EXIT STATUS\"", "EXAMPLES", "\"SEE ALSO\""];
+        assert!(last.iter().all(|one| sections.contains(one)), "{}: {sections:?}", page.display());
         written -= 1;
         if mandoc {
             let mut lint = Command::new("mandoc");
@@ -131,14 +152,14 @@ fn manual_pages_are_written_and_render() {
         }
     }
     assert_eq!(written, 0, "pages of what is hidden");
-    let audit = std::fs::read_to_string(place.join("psx-audit.1")).unwrap();
-    for part in ["EXAMPLES", "FILES", "\\fB\\-\\-name\\fR \\fIREGEX\\fR"] {
-        assert!(audit.contains(part), "{part}: {audit}");
+    let run = std::fs::read_to_string(place.join("psx-run.1")).unwrap();
+    for shown in
+        ["\\fB\\-\\-user\\fR \\fIUSER\\fR", "\\fB125\\fR", ".SH FILES", "\\fBsetpriv\\fR(1)"]
+    {
+        assert!(run.contains(shown), "{shown}: {run}");
     }
-    std::fs::remove_dir_all(&above).unwrap();
+    std::fs::remove_dir_all(&place).unwrap();
     let alone = finish(psx(&["man"])).stdout;
-    assert!(alone.contains(".TH PSX 1"), "{alone}");
-    let refused = finish(psx(&["man", "/dev/null/directory"]));
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(refused.stderr.contains("creating /dev/null/directory"), "{}", refused.stderr);
+    assert!(alone.contains(".TH psx 1"), "{alone}");
+    assert_eq!(finish(psx(&["man", "/proc/nonexistent/directory"])).status.code(), Some(1));
 }

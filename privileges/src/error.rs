@@ -260,6 +260,19 @@ pub enum Problem {
         /// Those that the machine has.
         online: Vec<u32>,
     },
+    /// A hard limit is above the present one.
+    #[error(
+        "raising the hard limit {resource} to {hard} is not possible: it needs {capability}; start the program as root, \
+             or with the limit raised"
+    )]
+    RaisedLimit {
+        /// `RLIMIT_*`.
+        resource: &'static str,
+        /// The hard limit that was asked for.
+        hard: u64,
+        /// The capability.
+        capability: Capability,
+    },
     /// A soft limit is above its hard limit.
     #[error(
         "the soft limit {soft} of {} is above the hard limit {hard}: raise the hard limit",

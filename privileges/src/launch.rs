@@ -14,7 +14,9 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libpsx::process::{CapabilitySets, CapabilitySet, IoPriority, SchedPolicy, Securebits, Uid};
+use rustix::pipe::PipeFlags;
+
+use libpsx::process::{CapabilitySet, CapabilitySets, IoPriority, SchedPolicy, Securebits, Uid};
 
 use crate::names;
 use crate::plan::{Now, Plan, keyring_name};
@@ -25,6 +27,19 @@ use crate::verify::{self, Expected, Joined, Mismatch, field, place_of};
 /// A plan for a program that is executed, made by [`Privileges::plan_launch`](crate::Privileges::plan_launch).
 ///
 /// It shows the calls, and what the program has after execve(2), which gives and takes capabilities (capabilities(7)).
+///
+/// ```no_run
+/// use std::process::Command;
+/// use privileges::{Launch, LaunchError, Privileges};
+///
+/// let launch: Launch = Privileges::new().user("nobody").no_new_privs().plan_launch()?;
+/// match launch.spawn(Command::new("worker")) {
+///     Ok(child) => println!("as planned: {}", launch.check(child.id())?.is_empty()),
+///     Err(LaunchError::Call { call, error }) => eprintln!("{call}: {error}"),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a plan does nothing until a program is started"]
 pub struct Launch {
@@ -107,14 +122,14 @@ impl fmt::Display for After {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// A call of the plan failed. The calls before it were performed in this process.
+    /// A call of the plan failed. The calls before it were performed: in this process by [`Launch::exec`].
     Call {
         /// The call, as the plan shows it.
         call: String,
         /// What the kernel said.
         error: io::Error,
     },
-    /// execve(2) failed. The calls of the plan were performed in this process.
+    /// execve(2) failed, or no process could be made. By [`Launch::exec`] the calls were performed in this process.
     Execute(io::Error),
 }
 
@@ -122,10 +137,10 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call { call, error } => {
-                write!(f, "call {call} failed: {error}; the calls before it were performed")
+                write!(f, "call {call} failed: {error}; the program was not started")
             }
             Self::Execute(error) => {
-                write!(f, "the program could not be executed: {error}; the calls were performed")
+                write!(f, "the program could not be executed: {error}")
             }
         }
     }
@@ -151,13 +166,30 @@ impl Launch {
     /// Starts the program in a child process. The privileges of this process stay. See [`Plan::spawn`].
     ///
     /// # Errors
-    /// As [`Command::spawn`]; the error of the call that failed.
-    pub fn spawn(&self, mut command: Command) -> io::Result<Child> {
+    /// [`LaunchError`]: there is no new process.
+    pub fn spawn(&self, mut command: Command) -> Result<Child, LaunchError> {
         let (steps, name) = (self.plan.steps(), keyring_name());
-        let hook = move || Plan::perform_in_child(&steps, &name).map_err(|(_, error)| error);
+        // The child tells which call failed. execve(2) closes its end.
+        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+        let (reader, writer) =
+            rustix::pipe::pipe_with(flags).map_err(|errno| LaunchError::Execute(errno.into()))?;
+        let hook = move || {
+            Plan::perform_in_child(&steps, &name).map_err(|(at, error)| {
+                let _ = rustix::io::write(&writer, &at.to_ne_bytes());
+                error
+            })
+        };
         // SAFETY: the hook makes system calls only.
         unsafe { command.pre_exec(hook) };
-        command.spawn()
+        command.spawn().map_err(|error| {
+            let mut at = [0; size_of::<usize>()];
+            match rustix::io::read(&reader, &mut at) {
+                Ok(length) if length == at.len() => {
+                    LaunchError::Call { call: self.plan.call(usize::from_ne_bytes(at)), error }
+                }
+                _ => LaunchError::Execute(error),
+            }
+        })
     }
 
     /// Executes the program in the place of this process, which keeps its number. It returns only if that fails.

@@ -364,6 +364,12 @@ impl Plan {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
             }
+            let raised = own_limits(resource).is_some_and(|[_, now]| hard > now);
+            if raised && !can(Capability::SYS_RESOURCE) {
+                let what = names::resource(resource);
+                let capability = Capability::SYS_RESOURCE;
+                problems.push(Problem::RaisedLimit { resource: what, hard, capability });
+            }
         }
 
         let root = settings.root.as_ref().and_then(|path| take(&mut problems, directory(path)));
@@ -687,8 +693,9 @@ impl Plan {
             steps.split_at_checked(steps.len().saturating_sub(filters)).unwrap_or_default();
         let mut before = 0;
         for part in [first, filter] {
-            let mut calls =
-                Calls::new().on_partial_failure(PartialFailureAction::Report).sensitivity(Sensitivity::Ignore);
+            let mut calls = Calls::new()
+                .on_partial_failure(PartialFailureAction::Report)
+                .sensitivity(Sensitivity::Ignore);
             for step in part {
                 calls = step.add(calls, &made);
             }
@@ -732,6 +739,16 @@ pub(crate) fn keyring_name() -> CString {
 /// How many filters the calling thread has.
 fn own_filters(tasks: &mut Tasks) -> Option<usize> {
     verify::filters(&tasks.own_status().ok()?)
+}
+
+/// The soft and the hard limit of this process; `None` if there is no such resource.
+fn own_limits(resource: u32) -> Option<[u64; 2]> {
+    // SAFETY: it is a structure of integers.
+    let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
+    let none = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes the structure.
+    let told = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &mut found) } == 0;
+    told.then_some([found.rlim_cur, found.rlim_max])
 }
 
 /// As initgroups(3).

@@ -13,6 +13,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! It can be asked about a call, and say which names there are:
+//!
+//! ```
+//! use privileges::system_calls::{
+//!     Denial, ParseDenialError, ParseFilterError, SystemCallFilter, group, group_names, version,
+//! };
+//!
+//! fn filter(text: &str) -> Result<SystemCallFilter, ParseFilterError> {
+//!     let mut filter = SystemCallFilter::new();
+//!     filter.add(text)?;
+//!     Ok(filter)
+//! }
+//!
+//! let mut filter = filter("~@mount")?;
+//! assert!(!filter.is_empty());
+//! assert_eq!(filter.denial_of(libc::SYS_mount as u32), Some(Denial::Kill));
+//! let denial: Result<Denial, ParseDenialError> = "EPERM".parse();
+//! filter.set_denial(denial?);
+//! assert_eq!(filter.denial_of(libc::SYS_mount as u32), Some(Denial::Errno(1)));
+//! assert_eq!(filter.denial_of(libc::SYS_read as u32), None);
+//! println!("{} groups of {}", group_names().count(), version());
+//! assert!(group("@mount").is_some_and(|members| members.contains("pivot_root")));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The groups are those that `systemd-analyze syscall-filter` prints; [`version`] tells of which version. The numbers of
 //! the calls come from the crate `syscalls`.
 #![forbid(unsafe_code)]
@@ -133,11 +158,9 @@ impl SystemCallFilter {
             let (name, denial) = match word.split_once(':') {
                 Some((name, denial)) => (
                     name,
-                    Some(
-                        denial
-                            .parse()
-                            .map_err(|why: ParseDenialError| ParseFilterError::new(word, why.to_string()))?,
-                    ),
+                    Some(denial.parse().map_err(|why: ParseDenialError| {
+                        ParseFilterError::new(word, why.to_string())
+                    })?),
                 ),
                 None => (word, None),
             };
@@ -202,10 +225,12 @@ impl SystemCallFilter {
     /// # Errors
     /// Nothing was added; or the convention of this CPU is not known here.
     pub fn program(&self) -> Result<Vec<Instruction>, ParseFilterError> {
-        let native = bpf::NATIVE
-            .ok_or_else(|| ParseFilterError::new("", "the system calls of this CPU are not known here"))?;
-        let kind =
-            self.kind.ok_or_else(|| ParseFilterError::new("", "the filter lists no system call"))?;
+        let native = bpf::NATIVE.ok_or_else(|| {
+            ParseFilterError::new("", "the system calls of this CPU are not known here")
+        })?;
+        let kind = self
+            .kind
+            .ok_or_else(|| ParseFilterError::new("", "the filter lists no system call"))?;
         let value = |denial: Option<Denial>| match denial {
             None => ALLOW,
             Some(Denial::Kill) => KILL_PROCESS,

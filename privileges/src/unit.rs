@@ -17,6 +17,45 @@
 //! # Ok::<(), privileges::unit::UnitError>(())
 //! ```
 //!
+//! A program can look at a unit, and at what it cannot express:
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use privileges::Privileges;
+//! use privileges::unit::{
+//!     Directives, KeyringMode, Unit, UnitError, UnitProblem, Unsupported, WorkingDirectory, restrictions, supported,
+//! };
+//!
+//! fn settings(unit: &Unit) -> Result<Privileges, UnitError> {
+//!     for Unsupported { directive, value, .. } in unit.unsupported() {
+//!         println!("not supported: {directive}={value}");
+//!     }
+//!     println!("{:?} of {:?}", unit.exec_start(), unit.files());
+//!     let directives: &Directives = unit.directives();
+//!     println!("a keyring of its own: {}", directives.keyring_mode == Some(KeyringMode::Private));
+//!     println!("at home: {}", directives.working_directory == Some(WorkingDirectory::Home));
+//!     println!("{:?}, {:?}", directives.working_directory(), directives.filter());
+//!     unit.refuse_unsupported()?;
+//!     // Without what `unit.privileges()` says of a unit without a user.
+//!     directives.add_to(Privileges::new().stay_root().keep_groups())
+//! }
+//!
+//! let mut unit = Unit::find("nginx")?;
+//! unit.set("NoNewPrivileges", "yes")?;
+//! unit.add("[Service]\nUMask=0077")?;
+//! if let Err(error) = settings(&unit.without(["PrivateTmp"])) {
+//!     for UnitProblem { directive, why, .. } in error.problems() {
+//!         eprintln!("{directive}: {why}");
+//!     }
+//! }
+//! // Files that systemd does not know of.
+//! let own = Unit::read("/opt/server/server.service")?;
+//! let other = Unit::find_in("server", &[Path::new("/opt/server")])?;
+//! println!("{} directives, without {}", supported().count(), restrictions().count());
+//! # let _ = (own, other);
+//! # Ok::<(), UnitError>(())
+//! ```
+//!
 //! The same directives can come from a table of any format that serde reads ([`Directives`], feature `serde`), and from
 //! TOML (`Privileges::from_toml`, feature `toml`).
 //!
@@ -60,7 +99,7 @@ use std::path::{Path, PathBuf};
 
 use libpsx::process::{CapabilitySets, Namespace};
 
-pub use directives::{Directives, KeyringMode, WorkingDirectory, supported};
+pub use directives::{Directives, KeyringMode, WorkingDirectory, restrictions, supported};
 
 use crate::{Groups, Id, Privileges};
 
@@ -286,6 +325,18 @@ impl Unit {
         Ok(unit)
     }
 
+    /// Makes one more assignment, as a line `NAME=VALUE` of a drop-in.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse). The unit has not changed.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), UnitError> {
+        let mut problems = Vec::new();
+        let assignment =
+            file::Assignment { line: 0, name: name.to_owned(), value: value.to_owned() };
+        self.assign(None, assignment, &mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(UnitError(problems)) }
+    }
+
     /// Returns the directives that this crate supports.
     pub fn directives(&self) -> &Directives {
         &self.directives
@@ -322,61 +373,73 @@ impl Unit {
     /// # Errors
     /// A directive is not supported, or two contradict each other, or a file that one names cannot be opened.
     pub fn privileges(&self) -> Result<Privileges, UnitError> {
-        if !self.unsupported.is_empty() {
-            let why = "it is not supported here, so the process would have more than the unit says";
-            let problem = |one: &Unsupported| UnitProblem {
-                file: one.file.clone(),
-                line: one.line,
-                directive: one.directive.clone(),
-                value: one.value.clone(),
-                why: why.to_owned(),
-            };
-            return Err(UnitError(self.unsupported.iter().map(problem).collect()));
-        }
+        self.refuse_unsupported()?;
         self.directives.privileges()
+    }
+
+    /// Returns an error if [`unsupported`](Self::unsupported) lists anything.
+    ///
+    /// # Errors
+    /// Directives are not supported.
+    pub fn refuse_unsupported(&self) -> Result<(), UnitError> {
+        let why = "it is not supported here, so the process would have more than the unit says";
+        let problem = |one: &Unsupported| UnitProblem {
+            file: one.file.clone(),
+            line: one.line,
+            directive: one.directive.clone(),
+            value: one.value.clone(),
+            why: why.to_owned(),
+        };
+        let problems: Vec<_> = self.unsupported.iter().map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(UnitError(problems)) }
     }
 
     fn add_from(&mut self, file: Option<&Path>, text: &str) -> Result<(), UnitError> {
         let mut next = self.clone();
         let mut problems = Vec::new();
-        let owned = |file: Option<&Path>| file.map(Path::to_owned);
-        let lines = file::assignments(text);
-        for line in lines {
-            let assignment = match line {
-                Ok(assignment) => assignment,
+        for line in file::assignments(text) {
+            match line {
+                Ok(assignment) => next.assign(file, assignment, &mut problems),
                 Err(file::BadLine { line, why }) => {
                     let (directive, value) = Default::default();
-                    problems.push(UnitProblem { file: owned(file), line, directive, value, why });
-                    continue;
+                    let file = file.map(Path::to_owned);
+                    problems.push(UnitProblem { file, line, directive, value, why });
                 }
-            };
-            let file::Assignment { line, name, value } = assignment;
-            let why = match next.directives.assign(&name, &value) {
-                Ok(()) => continue,
-                Err(directives::NotAssigned::Bad(why)) => why,
-                Err(directives::NotAssigned::PassedOver) => {
-                    if name == "ExecStart" {
-                        next.exec_start = Some(value).filter(|value| !value.is_empty());
-                    }
-                    continue;
-                }
-                Err(directives::NotAssigned::Unsupported { restricts }) => {
-                    if restricts {
-                        let file = owned(file);
-                        next.unsupported.push(Unsupported { file, line, directive: name, value });
-                    } else {
-                        next.unsupported.retain(|one| one.directive != name);
-                    }
-                    continue;
-                }
-            };
-            problems.push(UnitProblem { file: owned(file), line, directive: name, value, why });
+            }
         }
         if !problems.is_empty() {
             return Err(UnitError(problems));
         }
         *self = next;
         Ok(())
+    }
+
+    /// Makes one assignment, or notes why it cannot be made; then nothing has changed.
+    fn assign(
+        &mut self,
+        file: Option<&Path>,
+        assignment: file::Assignment,
+        problems: &mut Vec<UnitProblem>,
+    ) {
+        let file::Assignment { line, name, value } = assignment;
+        let file = file.map(Path::to_owned);
+        match self.directives.assign(&name, &value) {
+            Ok(()) => {}
+            Err(directives::NotAssigned::Bad(why)) => {
+                problems.push(UnitProblem { file, line, directive: name, value, why });
+            }
+            Err(directives::NotAssigned::PassedOver) => {
+                if name == "ExecStart" {
+                    self.exec_start = Some(value).filter(|value| !value.is_empty());
+                }
+            }
+            Err(directives::NotAssigned::Unsupported { restricts: true }) => {
+                self.unsupported.push(Unsupported { file, line, directive: name, value });
+            }
+            Err(directives::NotAssigned::Unsupported { restricts: false }) => {
+                self.unsupported.retain(|one| one.directive != name);
+            }
+        }
     }
 }
 
@@ -392,6 +455,30 @@ impl Directives {
     /// # Errors
     /// Two directives contradict each other, or a file that one names cannot be opened.
     pub fn privileges(&self) -> Result<Privileges, UnitError> {
+        let root = |id: &Id| {
+            matches!(id, Id::Number(0))
+                || matches!(id, Id::Name(name) if name == "root" || name == "0")
+        };
+        let mut settings = Privileges::new();
+        if self.user.is_none() {
+            settings = settings.stay_root();
+            if self.supplementary_groups.is_none() {
+                settings = settings.groups(Groups::NONE);
+            }
+        }
+        if self.user.as_ref().is_none_or(root) {
+            // execve(2) gives root what is in the bounding set. Until then it has no less.
+            let now = CapabilitySets::current().map(|now| now.permitted).unwrap_or_default();
+            settings = settings.keep(now & self.capability_bounding_set.unwrap_or(now));
+        }
+        self.add_to(settings)
+    }
+
+    /// Adds what the directives say to settings. A directive that is not there adds nothing.
+    ///
+    /// # Errors
+    /// As [`privileges`](Self::privileges).
+    pub fn add_to(&self, mut settings: Privileges) -> Result<Privileges, UnitError> {
         let mut problems = Vec::new();
         let mut problem = |directive: &str, value: String, why: String| {
             problems.push(UnitProblem {
@@ -402,27 +489,17 @@ impl Directives {
                 why,
             });
         };
-        let mut settings = Privileges::new();
-        let more = self.supplementary_groups.clone().unwrap_or_default();
-        let root = |id: &Id| {
-            matches!(id, Id::Number(0))
-                || matches!(id, Id::Name(name) if name == "root" || name == "0")
-        };
-        let ambient = self.ambient_capabilities.unwrap_or_default();
-        match &self.user {
-            Some(user) => {
-                settings = settings.user(user.clone()).groups(Groups::FromUserAnd(more));
+        let more = self.supplementary_groups.clone();
+        match (&self.user, more) {
+            (Some(user), more) => {
+                let groups = Groups::FromUserAnd(more.unwrap_or_default());
+                settings = settings.user(user.clone()).groups(groups);
             }
-            None => settings = settings.stay_root().groups(Groups::Explicit(more)),
+            (None, Some(more)) => settings = settings.groups(Groups::Explicit(more)),
+            (None, None) => {}
         }
-        if self.user.as_ref().is_none_or(root) {
-            // execve(2) gives root what is in the bounding set. Until then it has no less.
-            let now = CapabilitySets::current().map(|now| now.permitted).unwrap_or_default();
-            let bounding = self.capability_bounding_set.unwrap_or(now);
-            settings = settings.keep(now & bounding | ambient);
-        } else {
-            settings = settings.keep(ambient);
-        }
+        let ambient = self.ambient_capabilities.unwrap_or_default();
+        settings = if ambient.is_empty() { settings } else { settings.keep(ambient) };
         if let Some(group) = &self.group {
             settings = settings.group(group.clone());
         }

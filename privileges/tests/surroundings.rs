@@ -247,3 +247,78 @@ fn mistakes() {
         }
     });
 }
+
+/// What the kernel would refuse in the middle, or take for another value, is a problem before anything changes.
+#[test]
+fn values_of_scheduling_are_checked_by_the_plan() {
+    let problems = |settings: Privileges| match settings.plan() {
+        Err(Error::Plan(problems)) => problems,
+        other => panic!("{other:?}"),
+    };
+    let own = || Privileges::new().stay_root().keep_groups();
+    let out_of_range: [(Privileges, i64); 10] = [
+        (own().nice(20), 20),
+        (own().nice(-21), -21),
+        (own().scheduling(SchedAttr::new(SchedPolicy::Batch(40))), 40),
+        (own().scheduling(SchedAttr::new(SchedPolicy::Fifo(0))), 0),
+        (own().scheduling(SchedAttr::new(SchedPolicy::RoundRobin(100))), 100),
+        (own().scheduling(SchedAttr::keep_all().util_max(1025)), 1025),
+        (own().scheduling(SchedAttr::keep_all().util_min(500).util_max(400)), 500),
+        (own().io_priority(IoPriority::BestEffort(8)), 8),
+        (own().io_priority(IoPriority::RealTime(9)), 9),
+        (own().scheduling(SchedAttr::new(SchedPolicy::Other(-100))), -100),
+    ];
+    for (settings, value) in out_of_range {
+        let shown = format!("{settings:?}");
+        let found = problems(settings);
+        assert!(
+            found.iter().any(
+                |one| matches!(one, Problem::OutOfRange { value: other, .. } if *other == value)
+            ),
+            "{shown}: {found:?}"
+        );
+    }
+    let fine = own()
+        .scheduling(SchedAttr::keep_all().util_min(SchedAttr::UTIL_RESET).util_max(1024))
+        .io_priority(IoPriority::BestEffort(7))
+        .cpus([0, 4000])
+        .timer_slack(Duration::from_nanos(1));
+    assert!(fine.plan().is_ok());
+    for nobody_s in [own().cpus([4000, 4001]), own().cpus([])] {
+        let found = problems(nobody_s);
+        assert!(matches!(found.as_slice(), [Problem::NoCpu { .. }]), "{found:?}");
+    }
+    let found = problems(own().limit(libc::RLIMIT_NOFILE, 2, 1));
+    assert!(matches!(found.as_slice(), [Problem::SoftAboveHard { .. }]), "{found:?}");
+    assert!(found[0].to_string().contains("RLIMIT_NOFILE"), "{}", found[0]);
+}
+
+/// Without the capability, what needs it is a problem, and what is within the limits is not.
+#[test]
+fn priorities_need_their_capability() {
+    isolated_as_root("priorities_need_their_capability", WATCHDOG, || {
+        Privileges::new()
+            .user(65534)
+            .group(65534)
+            .groups(privileges::Groups::NONE)
+            .plan()
+            .unwrap()
+            .apply()
+            .unwrap();
+        let plan = |settings: Privileges| settings.plan().map(drop);
+        let own = Privileges::new;
+        for settings in [
+            own().nice(-1),
+            own().scheduling(SchedAttr::new(SchedPolicy::Fifo(99))),
+            own().io_priority(IoPriority::RealTime(0)),
+            own().limit(libc::RLIMIT_NOFILE, 1, u64::MAX),
+        ] {
+            let shown = format!("{settings:?}");
+            let text = plan(settings).unwrap_err().to_string();
+            assert!(text.contains("it needs cap_sys_"), "{shown}: {text}");
+        }
+        for settings in [own().nice(5), own().scheduling(SchedAttr::new(SchedPolicy::Batch(3)))] {
+            plan(settings).unwrap();
+        }
+    });
+}

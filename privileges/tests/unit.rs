@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use privileges::bpf::{Action, Program, SeccompData};
 use privileges::system_calls::{self, Denial, SystemCallFilter};
-use privileges::unit::{UnitError, Directives, KeyringMode, Unit, WorkingDirectory, supported};
+use privileges::unit::{Directives, KeyringMode, Unit, UnitError, WorkingDirectory, supported};
 use privileges::{Capability as C, CapabilitySet, Id, Privileges, Securebits};
 use proptest::prelude::*;
 use support::{isolated_as_root, sleepers};
@@ -265,7 +265,8 @@ fn filters_allow_and_deny_what_they_list() {
     // Another convention than the CPU's, and a cancelled call.
     let program = only.program().unwrap();
     let program = Program::new(&program).unwrap();
-    let foreign = SeccompData { arch: 0x4000_0003, ..SeccompData::native(libc::SYS_read as u32, [0; 6]) };
+    let foreign =
+        SeccompData { arch: 0x4000_0003, ..SeccompData::native(libc::SYS_read as u32, [0; 6]) };
     assert_eq!(program.evaluate(&foreign), Action::KillProcess);
     let denies = without.program().unwrap();
     let denies = Program::new(&denies).unwrap();

@@ -104,6 +104,14 @@ impl SeccompFlags {
 
     /// Makes flags of the bits that the kernel takes. Bits without a name here stay: a newer kernel may know them, and any
     /// other refuses them with EINVAL.
+    ///
+    /// ```
+    /// use libpsx::process::{LandlockFlags, SeccompFlags};
+    ///
+    /// let logged = LandlockFlags::LOG_NEW_EXEC_ON;
+    /// assert_eq!(LandlockFlags::from_bits(logged.bits()), logged);
+    /// assert!(SeccompFlags::from_bits(0b110).contains(SeccompFlags::LOG));
+    /// ```
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
@@ -209,6 +217,14 @@ impl LandlockFlags {
 
     /// Makes flags of the bits that the kernel takes. Bits without a name here stay: a newer kernel may know them, and any
     /// other refuses them with EINVAL.
+    ///
+    /// ```
+    /// use libpsx::process::{LandlockFlags, SeccompFlags};
+    ///
+    /// let logged = LandlockFlags::LOG_NEW_EXEC_ON;
+    /// assert_eq!(LandlockFlags::from_bits(logged.bits()), logged);
+    /// assert!(SeccompFlags::from_bits(0b110).contains(SeccompFlags::LOG));
+    /// ```
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }

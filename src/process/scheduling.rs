@@ -148,6 +148,7 @@ impl SchedAttr {
     ///
     /// assert_eq!(SchedAttr::new(SchedPolicy::Fifo(10)).policy(), Some(SchedPolicy::Fifo(10)));
     /// assert_eq!(SchedAttr::keep_all().policy(), None);
+    /// assert_eq!(SchedAttr::keep_all().util_min(512).utilization(), [Some(512), None]);
     /// ```
     pub const fn policy(&self) -> Option<SchedPolicy> {
         if self.flags & k::SCHED_FLAG_KEEP_ALL == k::SCHED_FLAG_KEEP_ALL {

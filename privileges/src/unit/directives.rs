@@ -498,6 +498,18 @@ pub fn supported() -> impl Iterator<Item = String> {
         .chain(limits)
 }
 
+/// Returns the names of directives that restrict a process and that this crate does not support.
+pub fn restrictions() -> impl Iterator<Item = &'static str> {
+    let own = |name: &str| {
+        SUPPORTED.contains(&name) || name == "WorkingDirectory" || name.starts_with("Limit")
+    };
+    let restricts = |(page, name): &(&str, &str)| match *page {
+        "exec" => !NO_RESTRICTION.contains(name),
+        _ => RESTRICTIONS.contains(name),
+    };
+    known().filter(move |one| restricts(one) && !own(one.1)).map(|(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

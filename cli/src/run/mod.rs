@@ -1,0 +1,476 @@
+//! `psx run`: executes a program with the privileges that the options say, and no others.
+//!
+//! The plan is made and checked before anything changes. Then the calls are made in this process, which has one thread,
+//! and the program takes its place. With `--check` the program is a child process: it is stopped before its first
+//! instruction, and compared with the plan from outside.
+//!
+//! Exit status, as env(1): that of the program; 125 if this command failed, 126 if the program cannot be executed, 127 if
+//! there is no such program.
+
+mod check;
+mod sandbox;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::sys::signal::Signal;
+use privileges::unit::{Unit, WorkingDirectory};
+use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
+
+use crate::caps;
+
+/// This command failed.
+pub(crate) const FAILED: u8 = 125;
+/// The program is there, and cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// There is no such program.
+const NOT_FOUND: u8 = 127;
+
+#[derive(Args)]
+#[command(after_long_help = AFTER, override_usage = USAGE)]
+pub(crate) struct Arguments {
+    /// User, by name or number: all four ids, and its groups
+    #[arg(long, short, value_name = "USER", help_heading = IDS)]
+    pub(crate) user: Option<String>,
+    /// Group, by name or number: all four ids
+    #[arg(long, short, value_name = "GROUP", help_heading = IDS)]
+    pub(crate) group: Option<String>,
+    /// Supplementary groups: names or numbers, or "none"; without it those of the user
+    #[arg(long, value_name = "GROUP,...", help_heading = IDS)]
+    pub(crate) groups: Option<String>,
+    /// The supplementary groups stay
+    #[arg(long, conflicts_with = "groups", help_heading = IDS)]
+    keep_groups: bool,
+    /// The user id stays 0; without it and without a user that is an error
+    #[arg(long, conflicts_with = "user", help_heading = IDS)]
+    stay_root: bool,
+
+    /// Capabilities that the program gets, whoever the user is
+    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
+    pub(crate) ambient: Option<privileges::CapabilitySet>,
+    /// Capabilities that the program gets if its file says so
+    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
+    pub(crate) inheritable: Option<privileges::CapabilitySet>,
+    /// Capabilities that no program gets back: all others leave the bounding set; ~CAP,... is all but these
+    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
+    pub(crate) bounding: Option<privileges::CapabilitySet>,
+    /// The inheritable, ambient and bounding set in one text, as cap_iab(3) and capsh(1)
+    #[arg(long, value_name = "IAB", conflicts_with_all = ["ambient", "inheritable", "bounding"], help_heading = CAPS)]
+    iab: Option<Iab>,
+    /// One of libcap's modes, as capsh(1)
+    #[arg(long, value_name = "MODE", value_parser = mode, conflicts_with = "securebits", help_heading = CAPS)]
+    mode: Option<Mode>,
+    /// Securebits: noroot, noroot-locked, no-setuid-fixup, no-setuid-fixup-locked, keep-caps, keep-caps-locked
+    #[arg(long, value_name = "BIT,...", help_heading = CAPS)]
+    securebits: Option<String>,
+
+    /// execve(2) gives no privilege any more
+    #[arg(long, short = 'n', help_heading = SANDBOX)]
+    no_new_privs: bool,
+    /// System calls and groups of them that are allowed, or after ~ forbidden, as SystemCallFilter=
+    #[arg(long, value_name = "FILTER", help_heading = SANDBOX)]
+    pub(crate) seccomp: Vec<String>,
+    /// What a forbidden call returns: EPERM, a number; without it the kernel kills the process
+    #[arg(long, value_name = "ERRNO", help_heading = SANDBOX)]
+    seccomp_error: Option<String>,
+    /// Files below a path may be read and executed, and all other files not (Landlock)
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath, help_heading = SANDBOX)]
+    landlock_ro: Vec<PathBuf>,
+    /// Files below a path may be changed too
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath, help_heading = SANDBOX)]
+    landlock_rw: Vec<PathBuf>,
+    /// A new session keyring
+    #[arg(long, help_heading = SANDBOX)]
+    new_session_keyring: bool,
+    /// New namespaces: net, uts, ipc, cgroup
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',', value_parser = namespace, help_heading = SANDBOX)]
+    new_namespace: Vec<Namespace>,
+    /// A namespace that is there: net=/run/netns/blue
+    #[arg(long, value_name = "KIND=PATH", value_parser = namespace_path, help_heading = SANDBOX)]
+    join_namespace: Vec<(Namespace, PathBuf)>,
+
+    /// Root directory, chroot(2)
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = PLACE)]
+    chroot: Option<PathBuf>,
+    /// Working directory, in the new root directory
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = PLACE)]
+    chdir: Option<PathBuf>,
+    /// File mode creation mask, in octal
+    #[arg(long, value_name = "MASK", help_heading = PLACE)]
+    umask: Option<String>,
+    /// A resource limit, as LimitNOFILE= and the like: NOFILE=1024:4096, AS=1G, CPU=1min
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = PLACE)]
+    pub(crate) limit: Vec<String>,
+    /// Nice value, -20 to 19
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = PLACE)]
+    nice: Option<String>,
+    /// Scheduling policy: other, batch, idle, fifo:PRIORITY, rr:PRIORITY
+    #[arg(long, value_name = "POLICY", help_heading = PLACE)]
+    scheduling: Option<String>,
+    /// I/O priority: none, realtime:LEVEL, best-effort:LEVEL, idle
+    #[arg(long, value_name = "CLASS", help_heading = PLACE)]
+    io_priority: Option<String>,
+    /// CPUs: 0-3,5
+    #[arg(long, value_name = "CPU,...", help_heading = PLACE)]
+    cpus: Option<String>,
+    /// How late timers may expire: 50us
+    #[arg(long, value_name = "TIME", help_heading = PLACE)]
+    timer_slack: Option<String>,
+    /// Signal that the program gets when its parent ends
+    #[arg(long, value_name = "SIGNAL", value_parser = signal, help_heading = PLACE)]
+    pdeathsig: Option<Signal>,
+
+    /// The directives of a unit of systemd: a file, or the name of a unit of this system
+    #[arg(long, value_name = "UNIT", help_heading = UNIT)]
+    pub(crate) from_unit: Option<OsString>,
+    /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
+    #[arg(long, value_name = "DIRECTIVE,...", value_delimiter = ',', requires = "from_unit", help_heading = UNIT)]
+    pub(crate) without: Vec<String>,
+    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes
+    #[arg(long, short, value_name = "NAME=VALUE", help_heading = UNIT)]
+    pub(crate) property: Vec<String>,
+
+    /// Print the plan, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Start the program as a child, and compare it with the plan before its first instruction
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
+
+    /// The program with its arguments
+    #[arg(value_name = "COMMAND", required_unless_present = "dry_run", trailing_var_arg = true,
+          value_hint = clap::ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+}
+
+const IDS: &str = "Ids";
+const CAPS: &str = "Capabilities";
+const SANDBOX: &str = "Restrictions";
+const PLACE: &str = "Surroundings";
+const UNIT: &str = "Units";
+
+const USAGE: &str = "psx run [OPTIONS] [--] COMMAND [ARGUMENT]...";
+
+const AFTER: &str = "\
+What is not mentioned: capabilities are dropped, and root's ids and supplementary groups have to be dropped or kept by \
+an option; the rest stays as it is. The plan is checked before anything changes, and all its problems are reported at \
+once. A program that is set-user-ID, or whose file has capabilities, gets them, unless --no-new-privs is there.
+
+Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
+--landlock-ro /lib64. Landlock and filters bring no_new_privs.
+
+With --check this process stays as the parent, passes on signals that it gets, and ends with the status of the program \
+(128 and the number of the signal if one killed it). What does not hold is printed, and the program is killed. The \
+kernel shows neither securebits, nor keyrings, nor Landlock domains of another process.
+
+Exit status: that of the program; 125 this command failed, and the program was not started; 126 the program cannot be \
+executed; 127 there is no such program.
+
+Examples:
+  psx run --user nobody -- id
+  psx run --user www-data --ambient net_bind_service --no-new-privs -- server
+  psx run --from-unit nginx.service --without PrivateTmp --dry-run
+  psx run --user nobody --seccomp @system-service --seccomp '~@resources:EPERM' -- worker
+  psx run --stay-root --bounding ~sys_module,sys_rawio --check -- sh";
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "nopriv" => Ok(Mode::NoPriv),
+        "pure1e" => Ok(Mode::Pure1e),
+        "pure1e_init" | "pure1e-init" => Ok(Mode::Pure1eInit),
+        "hybrid" => Ok(Mode::Hybrid),
+        _ => Err("it must be NOPRIV, PURE1E, PURE1E_INIT or HYBRID".to_owned()),
+    }
+}
+
+fn namespace(text: &str) -> Result<Namespace, String> {
+    match text {
+        "net" | "network" => Ok(Namespace::Network),
+        "uts" => Ok(Namespace::Uts),
+        "ipc" => Ok(Namespace::Ipc),
+        "cgroup" => Ok(Namespace::Cgroup),
+        _ => Err("it must be net, uts, ipc or cgroup".to_owned()),
+    }
+}
+
+fn namespace_path(text: &str) -> Result<(Namespace, PathBuf), String> {
+    let (kind, path) = text.split_once('=').ok_or("it must be KIND=PATH")?;
+    Ok((namespace(kind)?, PathBuf::from(path)))
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let named = |name: &str| name.parse::<Signal>().ok();
+    let numbered = || text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
+    named(text)
+        .or_else(|| named(&format!("SIG{}", text.to_ascii_uppercase())))
+        .or_else(numbered)
+        .ok_or_else(|| "no signal is called that".to_owned())
+}
+
+impl Arguments {
+    /// Does it. Returns the exit status; if the program takes the place of this process, it does not return.
+    pub(crate) fn run(self) -> u8 {
+        match self.go() {
+            Ok(status) => status,
+            Err(error) => {
+                eprintln!("psx: {error:#}");
+                FAILED
+            }
+        }
+    }
+
+    fn go(self) -> Result<u8> {
+        let launch = self.settings()?.plan_launch().map_err(in_options)?;
+        if self.dry_run {
+            println!("{launch}");
+            return Ok(0);
+        }
+        let Some((program, arguments)) = self.command.split_first() else {
+            bail!("no program was named")
+        };
+        if let Err((why, status)) = find(program, self.root().as_deref()) {
+            eprintln!("psx: {}: {why}", program.to_string_lossy());
+            return Ok(status);
+        }
+        let mut command = Command::new(program);
+        command.args(arguments);
+        if self.check {
+            return check::run(&launch, command).or_else(|error| failed(program, error));
+        }
+        self.exec(&launch, command, program)
+    }
+
+    fn exec(&self, launch: &Launch, command: Command, program: &OsStr) -> Result<u8> {
+        let Err(error) = launch.exec(command);
+        failed(program, error.into())
+    }
+
+    /// The new root directory.
+    fn root(&self) -> Option<PathBuf> {
+        self.chroot.clone()
+    }
+
+    fn settings(&self) -> Result<Privileges> {
+        let mut unit = match &self.from_unit {
+            None => Unit::default(),
+            Some(name) => {
+                let path = Path::new(name);
+                let unit = match name.to_str() {
+                    Some(name) if !name.contains('/') && !path.is_file() => Unit::find(name),
+                    _ => Unit::read(path),
+                };
+                let unit = unit?;
+                let all = self.without.iter().any(|name| name == "all");
+                let every: Vec<_> =
+                    unit.unsupported().iter().map(|one| one.directive.clone()).collect();
+                let names = if all { &every } else { &self.without };
+                unit.without(names.iter().map(String::as_str))
+            }
+        };
+        for property in &self.property {
+            let (name, value) =
+                property.split_once('=').context("--property: it must be NAME=VALUE")?;
+            unit.set(name.trim(), value.trim())
+                .map_err(|bad| anyhow::anyhow!("--property: {bad}"))?;
+        }
+        self.set_directives(&mut unit)?;
+        let mut directives = unit.directives().clone();
+        let groups = self.groups.as_deref().map(groups);
+        // These options replace what the unit says of groups.
+        let user = if groups.is_some() || self.keep_groups {
+            if directives.working_directory == Some(WorkingDirectory::Home) {
+                let home = directives.working_directory().map_err(anyhow::Error::msg)?;
+                directives.working_directory = home.map(WorkingDirectory::Path);
+            }
+            directives.supplementary_groups = None;
+            directives.user.take()
+        } else {
+            None
+        };
+        let taken = user.is_some();
+        let mut settings = Privileges::new();
+        if let Some(user) = user {
+            settings = settings.user(user);
+        }
+        let of_unit = self.from_unit.is_some();
+        if self.stay_root || of_unit && !taken && directives.user.is_none() {
+            settings = settings.stay_root();
+        }
+        settings = match groups {
+            Some(groups) => settings.groups(groups),
+            None if self.keep_groups => settings.keep_groups(),
+            None if of_unit
+                && directives.user.is_none()
+                && directives.supplementary_groups.is_none() =>
+            {
+                settings.groups(Groups::NONE)
+            }
+            None => settings,
+        };
+        unit.refuse_unsupported()?;
+        settings = directives.add_to(settings)?;
+        self.add_options(settings)
+    }
+
+    /// Options that are the same as a directive: the last one counts, or adds.
+    fn set_directives(&self, unit: &mut Unit) -> Result<()> {
+        let mut set = |option: &str, name: &str, value: &str| {
+            // No specifier is meant here.
+            let value = value.replace('%', "%%");
+            unit.set(name, &value).map_err(|bad| {
+                let why: Vec<_> = bad.problems().iter().map(|one| one.why.clone()).collect();
+                anyhow::anyhow!("--{option} {value}: {}", why.join("; "))
+            })
+        };
+        let absolute = |path: &Path| {
+            let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+            path.into_os_string()
+                .into_string()
+                .map_err(|path| anyhow::anyhow!("{path:?} is not UTF-8"))
+        };
+        for (option, name, value) in [
+            ("user", "User", &self.user),
+            ("group", "Group", &self.group),
+            ("umask", "UMask", &self.umask),
+            ("nice", "Nice", &self.nice),
+            ("cpus", "CPUAffinity", &self.cpus),
+            ("timer-slack", "TimerSlackNSec", &self.timer_slack),
+            ("seccomp-error", "SystemCallErrorNumber", &self.seccomp_error),
+        ] {
+            if let Some(value) = value {
+                if name == "CPUAffinity" {
+                    set(option, name, "")?;
+                }
+                set(option, name, value)?;
+            }
+        }
+        if let Some(bits) = &self.securebits {
+            set("securebits", "SecureBits", "")?;
+            set("securebits", "SecureBits", &bits.replace(',', " ").replace('_', "-"))?;
+        }
+        for (option, value, names) in [
+            ("scheduling", &self.scheduling, ["CPUSchedulingPolicy", "CPUSchedulingPriority"]),
+            ("io-priority", &self.io_priority, ["IOSchedulingClass", "IOSchedulingPriority"]),
+        ] {
+            if let Some(value) = value {
+                let [class, level] = names;
+                let (first, second) = value.split_once(':').unwrap_or((value, ""));
+                set(option, class, first)?;
+                set(option, level, second)?;
+            }
+        }
+        for limit in &self.limit {
+            let (name, value) =
+                limit.split_once('=').context("--limit: it must be NAME=SOFT[:HARD]")?;
+            let name = name.to_ascii_uppercase();
+            let name = name.strip_prefix("RLIMIT_").unwrap_or(&name);
+            set("limit", &format!("Limit{name}"), value)?;
+        }
+        for filter in &self.seccomp {
+            set("seccomp", "SystemCallFilter", filter)?;
+        }
+        if let Some(path) = &self.chroot {
+            set("chroot", "RootDirectory", &absolute(path)?)?;
+        }
+        if let Some(path) = &self.chdir {
+            set("chdir", "WorkingDirectory", &absolute(path)?)?;
+        }
+        Ok(())
+    }
+
+    /// Options that no directive expresses.
+    fn add_options(&self, mut settings: Privileges) -> Result<Privileges> {
+        if let Some(set) = self.ambient {
+            settings = settings.ambient(set);
+        }
+        if let Some(set) = self.inheritable {
+            settings = settings.inheritable(set);
+        }
+        if let Some(set) = self.bounding {
+            settings = settings.bounding(set);
+        }
+        if let Some(iab) = self.iab {
+            settings = settings.iab(iab);
+        }
+        if let Some(mode) = self.mode {
+            settings = settings.mode(mode);
+        }
+        if self.no_new_privs {
+            settings = settings.no_new_privs();
+        }
+        if self.new_session_keyring {
+            settings = settings.new_session_keyring();
+        }
+        for &kind in &self.new_namespace {
+            settings = settings.new_namespace(kind);
+        }
+        for (kind, path) in &self.join_namespace {
+            let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+            settings = settings.join_namespace(*kind, file);
+        }
+        if let Some(signal) = self.pdeathsig {
+            settings = settings.parent_death_signal(signal as i32);
+        }
+        if !self.landlock_ro.is_empty() || !self.landlock_rw.is_empty() {
+            settings = settings.landlock(sandbox::ruleset(&self.landlock_ro, &self.landlock_rw)?);
+        }
+        Ok(settings)
+    }
+}
+
+/// The problems of a plan name methods of a library; here they are options.
+fn in_options(error: privileges::Error) -> anyhow::Error {
+    const OPTIONS: [(&str, &str); 7] = [
+        (".user(...)", "--user"),
+        (".stay_root()", "--stay-root"),
+        (".groups(Groups::NONE)", "--groups none"),
+        (".groups(...)", "--groups"),
+        (".keep_groups()", "--keep-groups"),
+        (".group(...)", "--group"),
+        ("; nothing changed in any thread", "; the program was not started"),
+    ];
+    let text = error.to_string();
+    anyhow::Error::msg(OPTIONS.iter().fold(text, |text, (from, to)| text.replace(from, to)))
+}
+
+/// Names or numbers with commas between them, or `none`.
+fn groups(text: &str) -> Groups {
+    let names = text.split(',').filter(|name| !name.is_empty() && text != "none");
+    Groups::Explicit(names.map(Id::from).collect())
+}
+
+/// Says why the program was not started.
+fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
+    let Some(LaunchError::Execute(why)) = error.downcast_ref::<LaunchError>() else {
+        return Err(error);
+    };
+    eprintln!("psx: {}: {why}", program.to_string_lossy());
+    Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+/// Finds out before anything changes whether there is such a program: a filter may forbid to say so afterwards.
+fn find(program: &OsStr, root: Option<&Path>) -> Result<(), (&'static str, u8)> {
+    let inside = |path: &Path| match root {
+        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        None => path.to_owned(),
+    };
+    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
+        vec![inside(Path::new(program))]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        std::env::split_paths(&path).map(|directory| inside(&directory.join(program))).collect()
+    };
+    let mut found = Err(("there is no such program", NOT_FOUND));
+    for candidate in candidates {
+        let Ok(metadata) = candidate.metadata() else { continue };
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+            return Ok(());
+        }
+        found = Err(("it cannot be executed", NOT_EXECUTABLE));
+    }
+    found
+}

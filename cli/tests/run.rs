@@ -1,0 +1,617 @@
+//! `psx run`: what a program has that it starts, as /proc shows it to this process; beside setpriv(1) and capsh(1).
+#![allow(missing_docs, unsafe_code)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Finished, Killed, finish, is_root, limit, psx, readable_copy, skipped};
+
+fn run(arguments: &[&str]) -> Finished {
+    let mut all = vec!["run"];
+    all.extend(arguments);
+    finish(psx(&all))
+}
+
+/// The lines of /proc/PID/status.
+fn fields(text: &str) -> BTreeMap<String, String> {
+    let words = |value: &str| value.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key.to_owned(), words(value)))
+        .collect()
+}
+
+/// What the parent sees of a program that runs for a while.
+fn started(
+    mut command: Command,
+    until: impl Fn(u32) -> bool,
+) -> (Killed, BTreeMap<String, String>) {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let child = Killed(command.spawn().unwrap());
+    let pid = child.0.id();
+    let deadline = Instant::now() + limit();
+    while !until(pid) {
+        assert!(Instant::now() < deadline, "the program did not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    (child, fields(&status))
+}
+
+fn is_sleep(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
+}
+
+fn installed(program: &str) -> bool {
+    let there = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    if !there {
+        skipped(format!("{program} is not installed"));
+    }
+    there
+}
+
+const CREDENTIALS: [&str; 9] =
+    ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"];
+
+fn credentials(fields: &BTreeMap<String, String>) -> Vec<String> {
+    CREDENTIALS
+        .iter()
+        .map(|name| format!("{name}: {}", fields.get(*name).cloned().unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn the_process_keeps_its_number_and_has_what_was_asked_for() {
+    if !is_root("psx run") {
+        return;
+    }
+    let (child, fields) = started(
+        psx(&[
+            "run",
+            "--user",
+            "65534",
+            "--group",
+            "65534",
+            "--groups",
+            "4,27",
+            "--ambient",
+            "net_bind_service",
+            "--bounding",
+            "net_bind_service,cap_chown",
+            "--no-new-privs",
+            "--umask",
+            "077",
+            "--limit",
+            "NOFILE=100:200",
+            "--nice",
+            "7",
+            "--cpus",
+            "0",
+            "--chdir",
+            "/tmp",
+            "--securebits",
+            "noroot,noroot_locked",
+            "--seccomp",
+            "@system-service",
+            "--",
+            "sleep",
+            "600",
+        ]),
+        is_sleep,
+    );
+    let pid = child.0.id();
+    assert_eq!(fields["Pid"], pid.to_string(), "no process between");
+    for (name, value) in [
+        ("Uid", "65534 65534 65534 65534"),
+        ("Gid", "65534 65534 65534 65534"),
+        ("Groups", "4 27"),
+        ("CapInh", "0000000000000400"),
+        ("CapPrm", "0000000000000400"),
+        ("CapEff", "0000000000000400"),
+        ("CapBnd", "0000000000000401"),
+        ("CapAmb", "0000000000000400"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("Umask", "0077"),
+        ("Cpus_allowed_list", "0"),
+        ("SigBlk", "0000000000000000"),
+    ] {
+        assert_eq!(fields[name], value, "{name}");
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().collect::<Vec<_>>()[3..5], ["100", "200"]);
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/tmp"));
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert_eq!(
+        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16),
+        Some("7"),
+        "nice value"
+    );
+    // Nothing is left open, apart from what this process passes on.
+    let open = |pid: &str| {
+        let all = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        all.filter_map(|one| one.file_name().to_str()?.parse::<i32>().ok()).collect::<Vec<_>>()
+    };
+    let inherited = |fd: &i32| {
+        // SAFETY: it takes numbers.
+        *fd < 3 || unsafe { libc::fcntl(*fd, libc::F_GETFD) } == 0
+    };
+    let left: Vec<_> = open(&pid.to_string()).into_iter().filter(|fd| !inherited(fd)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The same, as setpriv and as psx say it.
+#[test]
+fn beside_setpriv() {
+    if !is_root("psx run") || !installed("setpriv") {
+        return;
+    }
+    for (theirs, ours) in [
+        (
+            vec!["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"],
+            vec!["--user", "65534", "--group", "65534", "--groups", "none"],
+        ),
+        (
+            vec![
+                "--reuid",
+                "65534",
+                "--regid",
+                "12",
+                "--groups",
+                "4,27",
+                "--inh-caps=-all",
+                "--no-new-privs",
+            ],
+            vec!["-u", "65534", "-g", "12", "--groups", "4,27", "-n"],
+        ),
+        (
+            vec![
+                "--reuid",
+                "65534",
+                "--regid",
+                "65534",
+                "--clear-groups",
+                "--inh-caps=-all,+net_raw",
+                "--ambient-caps=-all,+net_raw",
+                "--bounding-set=-all,+net_raw,+chown",
+            ],
+            vec![
+                "-u",
+                "65534",
+                "-g",
+                "65534",
+                "--groups",
+                "none",
+                "--ambient",
+                "net_raw",
+                "--bounding",
+                "net_raw,chown",
+            ],
+        ),
+        (
+            vec!["--inh-caps=-all", "--bounding-set=-sys_admin,-sys_module", "--groups", "4"],
+            vec!["--stay-root", "--groups", "4", "--bounding", "~sys_admin,sys_module"],
+        ),
+        (
+            vec!["--inh-caps=-all", "--no-new-privs", "--clear-groups", "--securebits=+noroot"],
+            vec!["--stay-root", "--groups", "none", "-n", "--securebits", "noroot"],
+        ),
+    ] {
+        let mut command = Command::new("setpriv");
+        command.args(&theirs).args(["cat", "/proc/self/status"]);
+        let expected = finish(command);
+        if !expected.status.success() {
+            skipped(format!("this setpriv does not take {theirs:?}: {}", expected.stderr));
+            continue;
+        }
+        let found = run(&[ours.as_slice(), &["--", "cat", "/proc/self/status"]].concat());
+        assert_eq!(found.status.code(), Some(0), "{ours:?}: {}", found.stderr);
+        assert_eq!(
+            credentials(&fields(&found.stdout)),
+            credentials(&fields(&expected.stdout)),
+            "{ours:?}"
+        );
+        // From outside, before its first instruction.
+        let checked =
+            run(&[ours.as_slice(), &["--check", "--", "cat", "/proc/self/status"]].concat());
+        assert_eq!(checked.status.code(), Some(0), "{ours:?}: {}", checked.stderr);
+        assert_eq!(
+            credentials(&fields(&checked.stdout)),
+            credentials(&fields(&expected.stdout)),
+            "{ours:?}"
+        );
+    }
+}
+
+#[test]
+fn beside_capsh() {
+    if !is_root("psx run") || !installed("/usr/sbin/capsh") {
+        return;
+    }
+    let script = "cat /proc/self/status";
+    for (theirs, ours) in [
+        (vec!["--drop=cap_sys_admin,cap_bpf"], vec!["--bounding", "~sys_admin,bpf"]),
+        (vec!["--iab=!cap_chown,%cap_kill"], vec!["--iab", "!cap_chown,%cap_kill"]),
+        (vec!["--mode=NOPRIV"], vec!["--mode", "NOPRIV"]),
+    ] {
+        let mut command = Command::new("/usr/sbin/capsh");
+        command.args(&theirs).args(["--", "-c", script]);
+        let expected = finish(command);
+        if !expected.status.success() {
+            skipped(format!("this capsh does not take {theirs:?}: {}", expected.stderr));
+            continue;
+        }
+        let mut all = vec!["--stay-root", "--keep-groups"];
+        all.extend(ours.iter().copied());
+        all.extend(["--", "bash", "-c", script]);
+        let found = run(&all);
+        assert_eq!(found.status.code(), Some(0), "{ours:?}: {}", found.stderr);
+        assert_eq!(
+            credentials(&fields(&found.stdout)),
+            credentials(&fields(&expected.stdout)),
+            "{ours:?}"
+        );
+    }
+}
+
+#[test]
+fn statuses_are_those_of_env() {
+    if !is_root("psx run") {
+        return;
+    }
+    let place = std::env::temp_dir().join(format!("psx-run-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let file = place.join("data");
+    std::fs::write(&file, "no program").unwrap();
+    let broken = place.join("broken");
+    std::fs::write(&broken, "#!/tmp\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (file, broken) = (file.to_str().unwrap(), broken.to_str().unwrap());
+    let keep = ["--stay-root", "--keep-groups"];
+    for (arguments, code, said) in [
+        (vec!["--", "true"], 0, ""),
+        (vec!["--", "sh", "-c", "exit 7"], 7, ""),
+        (vec!["--", "/nonexistent/program"], 127, "there is no such program"),
+        (vec!["--", "psx-no-such-program"], 127, "there is no such program"),
+        (vec!["--", file], 126, "it cannot be executed"),
+        (vec!["--", broken], 126, "Permission denied"),
+        (vec!["--check", "--", broken], 126, "Permission denied"),
+        (vec!["--check", "--", "sh", "-c", "exit 9"], 9, ""),
+        (vec!["--check", "--", "sh", "-c", "kill -TERM $$"], 128 + 15, ""),
+        (vec!["--nice", "30", "--", "true"], 125, "--nice 30: it must be a number from -20 to 19"),
+        (vec!["--no-such-option", "--", "true"], 125, "unexpected argument"),
+        (vec![], 125, "COMMAND"),
+        (vec!["--user", "psx-no-such-user", "--", "true"], 125, "cannot be used with"),
+        (vec!["--seccomp", "~execve", "--", "true"], 125, "execve in the new process"),
+        (vec!["--cpus", "4000", "--", "true"], 125, "none of the CPUs 4000 is online"),
+    ] {
+        let found = run(&[keep.as_slice(), &arguments].concat());
+        assert_eq!(
+            found.status.code(),
+            Some(code),
+            "{arguments:?}: {}{}",
+            found.stdout,
+            found.stderr
+        );
+        assert!(found.stderr.contains(said), "{arguments:?}: {}", found.stderr);
+        assert!(said.is_empty() == found.stderr.is_empty(), "{arguments:?}: {}", found.stderr);
+    }
+    std::fs::remove_dir_all(place).unwrap();
+    // All problems at once, each with what to do.
+    let found = run(&["--ambient", "60", "--", "true"]);
+    assert_eq!(found.status.code(), Some(125));
+    assert!(found.stderr.contains("the user id stays 0 (root)"), "{}", found.stderr);
+    assert!(found.stderr.contains("no capability 60"), "{}", found.stderr);
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
+    if !is_root("psx run") {
+        return;
+    }
+    let found = run(&[
+        "--user",
+        "65534",
+        "--group",
+        "65534",
+        "--groups",
+        "none",
+        "--dry-run",
+        "--",
+        "/nonexistent",
+    ]);
+    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
+    assert!(
+        found.stdout.contains("setresuid 65534")
+            && found.stdout.contains("then execve: the program has uid 65534"),
+        "{}",
+        found.stdout
+    );
+    assert!(found.stdout.contains("permitted none, effective none"), "{}", found.stdout);
+}
+
+/// A copy of a program with a set-user-ID bit: the plan does not hold after execve(2), and the check finds it.
+#[test]
+fn a_program_with_privileges_of_its_own_is_found() {
+    if !is_root("psx run") {
+        return;
+    }
+    let place = std::env::temp_dir().join(format!("psx-setuid-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = place.join("cat");
+    assert!(Command::new("cp").arg("/bin/cat").arg(&copy).status().unwrap().success());
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    let program = copy.to_str().unwrap();
+    let nobody = ["--user", "65534", "--group", "65534", "--groups", "none"];
+    let plain = run(&[nobody.as_slice(), &["--", program, "/proc/self/status"]].concat());
+    let uids = fields(&plain.stdout).remove("Uid").unwrap_or_default();
+    if uids != "65534 0 0 0" {
+        skipped(format!(
+            "set-user-ID has no effect in {}: {uids}{}",
+            place.display(),
+            plain.stderr
+        ));
+    } else {
+        let found =
+            run(&[nobody.as_slice(), &["--check", "--", program, "/proc/self/status"]].concat());
+        assert_eq!(found.status.code(), Some(125), "{}{}", found.stdout, found.stderr);
+        assert!(found.stdout.is_empty(), "it ran: {}", found.stdout);
+        assert!(
+            found.stderr.contains("Uid: 65534 0 0 0; expected 65534 65534 65534 65534"),
+            "{}",
+            found.stderr
+        );
+        let bound =
+            run(&[nobody.as_slice(), &["-n", "--check", "--", program, "/proc/self/status"]]
+                .concat());
+        assert_eq!(bound.status.code(), Some(0), "{}", bound.stderr);
+        // The same for capabilities of the file.
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let set = finish(psx(&["caps", "file", "set", "cap_chown=ep", program]));
+        if set.status.success() {
+            let found = run(
+                &[nobody.as_slice(), &["--check", "--", program, "/proc/self/status"]].concat()
+            );
+            assert_eq!(found.status.code(), Some(125), "{}", found.stderr);
+            assert!(found.stderr.contains("CapPrm: cap_chown; expected none"), "{}", found.stderr);
+        } else {
+            skipped(format!("files cannot have capabilities here: {}", set.stderr));
+        }
+    }
+    std::fs::remove_dir_all(place).unwrap();
+}
+
+fn unit(name: &str, text: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("psx-{name}-{}.service", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_unit_says_what_the_program_has() {
+    if !is_root("psx run") {
+        return;
+    }
+    let path = unit(
+        "unit",
+        "[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true\nUser=65534\nGroup=65534\n\
+         CapabilityBoundingSet=CAP_NET_RAW CAP_CHOWN\nCapabilityBoundingSet=~CAP_CHOWN\nAmbientCapabilities=CAP_NET_RAW\n\
+         NoNewPrivileges=yes\nSystemCallFilter=@system-service\nSystemCallErrorNumber=EPERM\nUMask=0027\nPrivateTmp=yes\n",
+    );
+    let name = path.to_str().unwrap();
+    let refused = run(&["--from-unit", name, "--", "true"]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(
+        refused.stderr.contains("14: PrivateTmp=yes: it is not supported here"),
+        "{}",
+        refused.stderr
+    );
+    let found = run(&[
+        "--from-unit",
+        name,
+        "--without",
+        "PrivateTmp",
+        "--check",
+        "--",
+        "cat",
+        "/proc/self/status",
+    ]);
+    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
+    let fields_found = fields(&found.stdout);
+    for (name, value) in [
+        ("Uid", "65534 65534 65534 65534"),
+        ("Groups", "65534"),
+        ("CapBnd", "0000000000002000"),
+        ("CapEff", "0000000000002000"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("Umask", "0027"),
+    ] {
+        assert_eq!(fields_found[name], value, "{name}");
+    }
+    // Options and properties come after the unit.
+    let found = run(&[
+        "--from-unit",
+        name,
+        "--without",
+        "PrivateTmp",
+        "--umask",
+        "077",
+        "-p",
+        "CapabilityBoundingSet=CAP_KILL",
+        "--groups",
+        "4",
+        "--",
+        "cat",
+        "/proc/self/status",
+    ]);
+    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
+    let changed = fields(&found.stdout);
+    assert_eq!((changed["Umask"].as_str(), changed["Groups"].as_str()), ("0077", "4"));
+    assert_eq!(changed["CapBnd"], "0000000000002020");
+    // A unit without a user is root's.
+    let root = unit("root", "[Service]\nExecStart=/bin/true\nCapabilityBoundingSet=CAP_CHOWN\n");
+    let found =
+        run(&["--from-unit", root.to_str().unwrap(), "--check", "--", "cat", "/proc/self/status"]);
+    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
+    let of_root = fields(&found.stdout);
+    assert_eq!(of_root["SigBlk"], "0000000000000000", "the mask is that of before");
+    assert_eq!(
+        (of_root["Uid"].as_str(), of_root["Groups"].as_str(), of_root["CapEff"].as_str()),
+        ("0 0 0 0", "", "0000000000000001")
+    );
+    let unknown = unit("unknown", "[Service]\nUsr=nobody\n");
+    let found = run(&["--from-unit", unknown.to_str().unwrap(), "--", "true"]);
+    assert!(
+        found.stderr.contains(":2: Usr=nobody: systemd has no such directive; did you mean User=?"),
+        "{}",
+        found.stderr
+    );
+    for path in [path, root, unknown] {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn landlock_lets_only_the_named_files_through() {
+    if !is_root("psx run") {
+        return;
+    }
+    let place = std::env::temp_dir().join(format!("psx-landlock-{}", std::process::id()));
+    let (inside, outside) = (place.join("in"), place.join("out"));
+    for directory in [&inside, &outside] {
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::write(directory.join("file"), "content\n").unwrap();
+    }
+    let mut arguments = vec!["--stay-root".to_owned(), "--keep-groups".to_owned()];
+    for path in
+        ["/usr", "/bin", "/lib", "/lib64", "/etc"].iter().filter(|path| Path::new(path).exists())
+    {
+        arguments.extend(["--landlock-ro".to_owned(), (*path).to_owned()]);
+    }
+    arguments.extend(["--landlock-rw".to_owned(), inside.display().to_string()]);
+    let with = |script: &str| {
+        let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        all.extend(["--", "/bin/sh", "-c", script]);
+        run(&all)
+    };
+    let (inside, outside) = (inside.display(), outside.display());
+    let found = with(&format!("cat {inside}/file && echo more > {inside}/other"));
+    if found.stderr.contains("this kernel has no Landlock") {
+        std::fs::remove_dir_all(&place).unwrap();
+        return skipped(found.stderr);
+    }
+    assert_eq!(
+        (found.status.code(), found.stdout.as_str()),
+        (Some(0), "content\n"),
+        "{}",
+        found.stderr
+    );
+    let found = with(&format!("cat {outside}/file"));
+    assert!(
+        !found.status.success() && found.stderr.contains("Permission denied"),
+        "{}",
+        found.stderr
+    );
+    let found = with("echo x > /etc/psx-must-not-be");
+    assert!(!found.status.success() && !Path::new("/etc/psx-must-not-be").exists());
+    std::fs::remove_dir_all(&place).unwrap();
+}
+
+#[test]
+fn a_filter_works_in_the_program() {
+    if !is_root("psx run") || !installed("chown") {
+        return;
+    }
+    let nobody = ["--stay-root", "--keep-groups"];
+    let found = run(
+        &[nobody.as_slice(), &["--seccomp", "~@chown:EXDEV", "--", "chown", "0", "/"]].concat()
+    );
+    assert!(!found.status.success() && found.stderr.contains("cross-device"), "{}", found.stderr);
+    let killed =
+        run(&[nobody.as_slice(), &["--seccomp", "~@chown", "--check", "--", "chown", "0", "/"]]
+            .concat());
+    assert_eq!(killed.status.code(), Some(128 + libc::SIGSYS), "{}", killed.stderr);
+}
+
+/// What a user may do who may do nothing special.
+#[test]
+fn an_ordinary_user_may_restrict_itself() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let program = readable_copy();
+    let mut command = psx(&["run", "-u", "65534", "-g", "65534", "--groups", "none", "--"]);
+    command.arg(&program).args([
+        "run",
+        "--no-new-privs",
+        "--seccomp",
+        "~@mount",
+        "--check",
+        "--",
+        "cat",
+        "/proc/self/status",
+    ]);
+    let found = finish(command);
+    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
+    let seen = fields(&found.stdout);
+    assert_eq!((seen["NoNewPrivs"].as_str(), seen["Seccomp"].as_str()), ("1", "2"));
+    let mut command = psx(&["run", "-u", "65534", "-g", "65534", "--groups", "none", "--"]);
+    command.arg(&program).args([
+        "run",
+        "--user",
+        "0",
+        "--ambient",
+        "chown",
+        "--nice",
+        "-5",
+        "--",
+        "id",
+    ]);
+    let found = finish(command);
+    assert_eq!(found.status.code(), Some(125), "{}", found.stdout);
+    for said in ["cap_setuid", "cap_chown", "cap_sys_nice"] {
+        assert!(found.stderr.contains(said), "{said}: {}", found.stderr);
+    }
+    std::fs::remove_file(program).unwrap();
+}
+
+/// The parent passes signals on, and ends as the program does.
+#[test]
+fn with_check_signals_reach_the_program() {
+    if !is_root("psx run") {
+        return;
+    }
+    let mut command = psx(&["run", "--stay-root", "--keep-groups", "--check", "--", "sh", "-c"]);
+    command
+        .arg("trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done")
+        .stdout(Stdio::piped());
+    let mut child = Killed(command.spawn().unwrap());
+    let mut line = [0; 6];
+    std::io::Read::read_exact(child.0.stdout.as_mut().unwrap(), &mut line).unwrap();
+    // SAFETY: it is a child that has not been waited for.
+    unsafe { libc::kill(child.0.id() as i32, libc::SIGTERM) };
+    let deadline = Instant::now() + limit();
+    let status = loop {
+        if let Some(status) = child.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it did not end");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(42));
+}
