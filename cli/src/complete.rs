@@ -157,29 +157,5 @@ fn restrictions() -> Vec<(String, String)> {
 }
 
 fn expectations() -> Vec<(String, String)> {
-    const KEYS: [&str; 22] = [
-        "uid",
-        "ruid",
-        "euid",
-        "suid",
-        "fsuid",
-        "gid",
-        "rgid",
-        "egid",
-        "sgid",
-        "fsgid",
-        "groups",
-        "caps",
-        "effective",
-        "permitted",
-        "inheritable",
-        "ambient",
-        "bounding",
-        "nnp",
-        "seccomp",
-        "filters",
-        "label",
-        "sched",
-    ];
-    without_help(KEYS.map(|key| format!("{key}=")))
+    without_help(crate::audit::keys().map(|key| format!("{key}=")))
 }

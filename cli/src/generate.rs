@@ -20,7 +20,7 @@ pub(crate) struct Completions {
 
 #[derive(Args)]
 pub(crate) struct Man {
-    /// Where to write psx.1, psx-audit.1 and so on; without it psx(1) goes to standard output
+    /// The directory for psx.1, psx-audit.1 and so on, created if it is missing; without it, psx(1) goes to standard output
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     directory: Option<PathBuf>,
 }

@@ -1,8 +1,9 @@
 //! `psx`: show and check what every thread of a process may do.
 //!
-//! Exit status: 0 when every thread has the state it should have, 1 when one has not or something
-//! failed, 2 for a command line that makes no sense, or a process to audit that cannot be read.
+//! Exit status: 0 if every thread has the state that it should have, 1 if a thread does not or something failed, 2 if
+//! the command line is wrong or a process to audit cannot be read.
 
+mod ask;
 mod audit;
 mod caps;
 mod complete;
@@ -10,6 +11,7 @@ mod demo;
 mod demo_threads;
 mod doctor;
 mod generate;
+mod parallel;
 mod raw;
 mod report;
 mod run;
@@ -18,6 +20,7 @@ mod tasks;
 mod terminal;
 mod text;
 mod thread_counts;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -31,16 +34,16 @@ struct Cli {
 }
 
 const AFTER: &str = "\
-On Linux ids, groups, capabilities, no_new_privs and seccomp filters belong to a thread, so a program that drops \
-them by a plain system call keeps them in its other threads. See it happen, and see it found:
+On Linux, IDs, groups, capabilities, no_new_privs and seccomp filters belong to a thread. A program that drops \
+them by a plain system call keeps them in its other threads. See it happen, and find it:
 
-  psx demo                    root is dropped, the wrong way and the right one
-  psx demo --hold             the same, and both processes stay
-  psx audit PID --explain     which threads of a process differ, in what, and what to call
-  psx audit --all             every process that may be read
+  psx demo                    drop root, the wrong way and the right way
+  psx demo --hold             the same, and keep both processes running
+  psx audit PID --explain     which threads of a process differ, and what to call
+  psx audit --all             every process, one line each
   psx audit PID --expect uid=nobody,caps=none,nnp=1
-                              exit status 1, and the first thread for which it is not so
-  psx doctor                  whether libpsx works on this machine, in this container
+                              check a process; exit status 1 if it fails
+  psx doctor                  whether libpsx works on this machine
   psx run --user nobody -- COMMAND
                               a program with the privileges that the options say
   psx caps explain net_admin  what a capability allows
@@ -54,24 +57,23 @@ Each command has its own --help. Set it up:
 enum Command {
     /// Show whether all threads of a process may do the same
     Audit(audit::Arguments),
-    /// Say whether libpsx works here, and what this kernel, C library and sandbox give
+    /// Check whether libpsx works here, and what the kernel, C library and sandbox allow
     Doctor(doctor::Arguments),
     /// Execute a program with the privileges that the options say, and no others
     Run(Box<run::Arguments>),
     /// Explain capabilities, and show or change those of files and processes
     Caps(caps::Arguments),
-    /// Drop privilege in a program of many threads: by a plain call, then by libpsx
+    /// Drop privileges in a program with many threads: by a plain call, then by libpsx
     Demo(demo::Demo),
-    /// Print what makes a shell complete this command's arguments
+    /// Print the completions for a shell
     Completions(generate::Completions),
     /// Print or write the manual pages
     Man(generate::Man),
 }
 
 fn main() -> ExitCode {
-    // The half of `demo` that does it the plain way, in a process of its own: for nobody else to call.
-    let copy = std::env::args_os().nth(1).is_some_and(|first| first == demo::PLAIN);
-    if copy {
+    // The half of `demo` that makes plain calls, in a process of its own. Only `demo` calls it.
+    if std::env::args_os().nth(1).is_some_and(|first| first == demo::PLAIN) {
         return status(demo::DemoPlain::parse_from(std::env::args_os().skip(1)).run(), 1);
     }
     clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
@@ -95,7 +97,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// 0 for good news, 1 for bad news, and `failed` for none.
+/// Returns 0 if the result is good, 1 if it is bad, and `failed` if there is none.
 fn status(done: anyhow::Result<bool>, failed: u8) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,

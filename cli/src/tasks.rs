@@ -1,37 +1,39 @@
-//! The tasks of a process as /proc shows them, this one's or another's.
+//! The tasks of a process as /proc shows them, of this process or another one.
 //!
-//! A process is opened once, as a directory, and so is each task in it; everything is read through
-//! those descriptors. A number that is used again meanwhile therefore deceives nobody: what is read is
-//! of the one task, or an error that [`is_no_such_process`] knows.
+//! A process is opened once, as a directory, and so is each task in it. Everything is read through these
+//! descriptors. If the number of a task is used again meanwhile, a read returns an error that [`is_no_such_process`] knows,
+//! never the state of the new task.
 //!
-//! Only the lines that are needed are parsed, as bytes: a name may be anything but a 0.
+//! Only the lines that are needed are parsed, as bytes: a name may contain any byte but 0.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
 
 use libpsx::process::{CapabilitySet, CapabilitySets, Ids};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd;
 
 /// include/linux/sched.h
 const PF_EXITING: u32 = 0x4;
 const PF_KTHREAD: u32 = 0x20_0000;
 
-/// How often the tasks are listed while others come and go.
+/// How often the tasks are listed while other tasks come and go.
 const SWEEPS: usize = 8;
 
-/// A process, by an open directory.
+/// A process, as an open directory.
 pub(crate) struct Process {
     pub(crate) pid: i32,
     tasks: OwnedFd,
 }
 
-/// One task of it, by an open directory.
+/// One task of a process, as an open directory.
 pub(crate) struct Task {
+    pub(crate) tid: i32,
     directory: OwnedFd,
 }
 
@@ -41,7 +43,11 @@ pub(crate) struct Stat {
     /// As the task has it, byte for byte.
     pub(crate) name: Vec<u8>,
     pub(crate) state: u8,
+    pub(crate) parent: i32,
     pub(crate) flags: u32,
+    pub(crate) nice: i32,
+    /// When the task started, in clock ticks since the system started.
+    pub(crate) start: u64,
     pub(crate) scheduling: Scheduling,
 }
 
@@ -50,21 +56,45 @@ pub(crate) struct Stat {
 pub(crate) struct Scheduling {
     pub(crate) policy: u32,
     pub(crate) priority: u32,
+    /// Whether a child gets the default policy (SCHED_FLAG_RESET_ON_FORK).
+    pub(crate) reset_on_fork: bool,
+    /// Only of the policy SCHED_DEADLINE.
+    pub(crate) deadline: Option<Deadline>,
+}
+
+/// The parameters of SCHED_DEADLINE, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Deadline {
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
 }
 
 /// From the file `status` of a task.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) process: i32,
-    /// The number of the task in each PID namespace, from that of /proc inwards.
+    /// The number of the task in each PID namespace, from the namespace of /proc inwards.
     pub(crate) numbers: Vec<i32>,
     pub(crate) blocked: u64,
-    /// How many signals the user has queued, and how many may be (`SigQ`).
+    /// How many signals the user has queued, and how many the user may queue (`SigQ`).
     pub(crate) queue: Option<(u64, u64)>,
     pub(crate) credentials: Credentials,
+    pub(crate) umask: Option<u32>,
+    /// The CPUs and memory nodes that the task may use, as lists.
+    pub(crate) cpus: Vec<u8>,
+    pub(crate) mems: Vec<u8>,
+    pub(crate) speculation: Speculation,
 }
 
-/// What a task may do, as far as `status` tells it. None: this kernel does not.
+/// The speculation controls of a task, in the kernel's words. None: this kernel does not show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Speculation {
+    pub(crate) store_bypass: Option<Vec<u8>>,
+    pub(crate) indirect_branch: Option<Vec<u8>>,
+}
+
+/// What a task may do, as far as `status` shows it. None: this kernel does not show it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Credentials {
     pub(crate) user: Ids,
@@ -78,12 +108,22 @@ pub(crate) struct Credentials {
     pub(crate) filters: Option<u32>,
 }
 
+/// Whether /proc and the system calls of this process number tasks alike: only then does a number from /proc name
+/// the same task in a system call. /proc can be that of an outer PID namespace; this process then has several numbers.
+pub(crate) fn numbers_are_ours() -> bool {
+    static OURS: LazyLock<bool> = LazyLock::new(|| {
+        let status = Process::myself().and_then(|own| own.task(own.pid)?.status());
+        status.is_ok_and(|status| status.numbers == [unistd::getpid().as_raw()])
+    });
+    *OURS
+}
+
 /// Whether the task or process is not there any more.
 pub(crate) fn is_no_such_process(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::ESRCH)
 }
 
-/// The numbers of all processes that /proc lists.
+/// Returns the numbers of all processes that /proc lists.
 pub(crate) fn processes() -> nix::Result<Vec<i32>> {
     numbers(&mut Dir::open("/proc", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
@@ -99,7 +139,7 @@ fn numbers(directory: &mut Dir) -> nix::Result<Vec<i32>> {
 }
 
 impl Process {
-    /// The process with this number, or the one that the thread with this number is of.
+    /// Opens the process with this number, or the process of the thread with this number.
     pub(crate) fn open(pid: i32) -> nix::Result<Self> {
         Self::at(pid, &format!("/proc/{pid}/task"))
     }
@@ -113,9 +153,9 @@ impl Process {
         Ok(Self { pid, tasks: openat(AT_FDCWD, path, flags, Mode::empty())? })
     }
 
-    /// The numbers of its tasks, in order. One pass of the list can miss a living task while another
-    /// one exits (`next_tid`, fs/proc/base.c), but the link count does not: so there are more passes
-    /// until one of them is as long as that says.
+    /// Returns the numbers of the tasks, in order. One pass over the list can miss a living task while another task
+    /// exits (`next_tid`, fs/proc/base.c), but the link count does not. Therefore the list is read again until it is
+    /// as long as the link count says.
     pub(crate) fn tids(&self) -> nix::Result<Vec<i32>> {
         let mut tids = Vec::new();
         for _ in 0..SWEEPS {
@@ -141,7 +181,7 @@ impl Process {
         let mut name = String::new();
         // Writing to a String cannot fail.
         let _ = write!(name, "{tid}");
-        Ok(Task { directory: openat(&self.tasks, name.as_str(), flags, Mode::empty())? })
+        Ok(Task { tid, directory: openat(&self.tasks, name.as_str(), flags, Mode::empty())? })
     }
 }
 
@@ -154,19 +194,25 @@ impl Task {
         Status::parse(&self.read("status")?).ok_or(Errno::EBADMSG)
     }
 
-    /// What a file of the task contains.
+    /// Returns the contents of a file of the task.
     pub(crate) fn read(&self, file: &str) -> nix::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let fd = openat(&self.directory, file, flags, Mode::empty())?;
-        let mut text = Vec::new();
-        let mut piece = [0; 4096];
-        loop {
-            let length = unistd::read(&fd, &mut piece)?;
-            match piece.get(..length) {
-                None | Some([]) => return Ok(text),
-                Some(read) => text.extend_from_slice(read),
-            }
-        }
+        contents(&openat(&self.directory, file, flags, Mode::empty())?)
+    }
+
+    /// Returns the owner of a file of the task. The kernel gives a file that not every user may read to root if the
+    /// process is not dumpable (`task_dump_owner`, fs/proc/base.c).
+    pub(crate) fn owner(&self, file: &str) -> nix::Result<u32> {
+        Ok(fstatat(&self.directory, file, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_uid)
+    }
+
+    /// Returns the timer slack in nanoseconds. The file exists in /proc/TID only, so the number may be used again
+    /// meanwhile: the caller reads `stat` afterwards.
+    pub(crate) fn timer_slack(&self) -> Option<u64> {
+        let path = format!("/proc/{}/timerslack_ns", self.tid);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let text = contents(&openat(AT_FDCWD, path.as_str(), flags, Mode::empty()).ok()?).ok()?;
+        one(std::str::from_utf8(&text).ok()?)
     }
 
     pub(crate) fn link(&self, file: &str) -> nix::Result<OsString> {
@@ -174,9 +220,23 @@ impl Task {
     }
 }
 
+/// Reads a file of /proc to its end. Each of these files is one record: a read that does not fill the buffer has
+/// reached the end.
+fn contents(fd: &OwnedFd) -> nix::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let length = unistd::read(fd, &mut piece)?;
+        text.extend_from_slice(piece.get(..length).unwrap_or_default());
+        if length < piece.len() {
+            return Ok(text);
+        }
+    }
+}
+
 impl Stat {
     fn parse(text: &[u8]) -> Option<Self> {
-        // The name may contain parentheses; nothing behind it does.
+        // The name may contain parentheses; the text after it contains none.
         let first = text.iter().position(|&byte| byte == b'(')?;
         let last = text.iter().rposition(|&byte| byte == b')')?;
         let name = text.get(first.checked_add(1)?..last)?.to_vec();
@@ -184,18 +244,22 @@ impl Stat {
         // proc_pid_stat(5) counts from 1; the state is the third.
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        let flags = fields.nth(9 - 4)?.parse().ok()?;
-        let priority = fields.nth(40 - 10)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let flags = fields.nth(9 - 5)?.parse().ok()?;
+        let nice = fields.nth(19 - 10)?.parse().ok()?;
+        let start = fields.nth(22 - 20)?.parse().ok()?;
+        let priority = fields.nth(40 - 23)?.parse().ok()?;
         let policy = fields.next()?.parse().ok()?;
-        Some(Self { name, state, flags, scheduling: Scheduling { policy, priority } })
+        let scheduling = Scheduling { policy, priority, reset_on_fork: false, deadline: None };
+        Some(Self { name, state, parent, flags, nice, start, scheduling })
     }
 
-    /// It runs no code any more. It still shows the ids that it had when it died.
+    /// Whether the task runs no code any more. It still shows the IDs that it had when it died.
     pub(crate) const fn dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') || self.flags & PF_EXITING != 0
     }
 
-    /// A thread of the kernel, without a process.
+    /// Whether this is a thread of the kernel, without a process.
     pub(crate) const fn kernel(&self) -> bool {
         self.flags & PF_KTHREAD != 0
     }
@@ -208,10 +272,13 @@ impl Status {
         let (mut effective, mut permitted, mut inheritable) = (None, None, None);
         let (mut bounding, mut ambient) = (None, None);
         let (mut no_new_privs, mut seccomp, mut filters) = (None, None, None);
+        let (mut umask, mut cpus, mut mems) = (None, Vec::new(), Vec::new());
+        let mut speculation = Speculation::default();
         for line in text.split(|&byte| byte == b'\n') {
             let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
             let Some((key, value)) = line.split_at_checked(colon) else { continue };
-            let value = || std::str::from_utf8(value.get(1..)?).ok();
+            let bytes = value.get(1..).unwrap_or_default().trim_ascii();
+            let value = || std::str::from_utf8(bytes).ok();
             match key {
                 b"Tgid" => process = one(value()?),
                 b"NSpid" => numbers = all(value()?)?,
@@ -230,6 +297,11 @@ impl Status {
                 b"NoNewPrivs" => no_new_privs = one(value()?),
                 b"Seccomp" => seccomp = one(value()?),
                 b"Seccomp_filters" => filters = one(value()?),
+                b"Umask" => umask = u32::from_str_radix(value()?, 8).ok(),
+                b"Cpus_allowed_list" => cpus = bytes.to_vec(),
+                b"Mems_allowed_list" => mems = bytes.to_vec(),
+                b"Speculation_Store_Bypass" => speculation.store_bypass = Some(bytes.to_vec()),
+                b"SpeculationIndirectBranch" => speculation.indirect_branch = Some(bytes.to_vec()),
                 _ => {}
             }
         }
@@ -254,6 +326,10 @@ impl Status {
                 seccomp,
                 filters,
             },
+            umask,
+            cpus,
+            mems,
+            speculation,
         })
     }
 }

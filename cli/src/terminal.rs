@@ -1,4 +1,4 @@
-//! The terminal: whether to use colours, how a name of somebody else's is shown, and a progress line.
+//! The terminal: whether to use colours, how the name of another process is shown, and a progress line.
 
 use std::env;
 use std::io::{self, IsTerminal, Write as _};
@@ -16,7 +16,7 @@ pub(crate) enum ColorChoice {
 }
 
 impl ColorChoice {
-    /// The decision, for standard output.
+    /// Decides for standard output.
     pub(crate) fn colored(self) -> bool {
         let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -28,14 +28,14 @@ impl ColorChoice {
     }
 }
 
-/// Columns and lines of the terminal that standard output is, if it is one.
+/// Returns the columns and lines of the terminal, if standard output is one.
 pub(crate) fn size() -> Option<(u16, u16)> {
     let (width, height) = terminal_size::terminal_size_of(io::stdout())?;
     Some((width.0, height.0))
 }
 
-/// A name that another process may have chosen, so that it can do nothing to a terminal, nor pass for
-/// something else: what is not printable ASCII is escaped, and so is the backslash.
+/// Escapes a name that another process may have chosen, so that it cannot control a terminal or imitate other text. Every
+/// byte that is not printable ASCII is escaped, and so is the backslash.
 pub(crate) fn printable(name: &[u8]) -> String {
     let mut text = String::new();
     for &byte in name {
@@ -47,7 +47,7 @@ pub(crate) fn printable(name: &[u8]) -> String {
     text
 }
 
-/// One line on standard error, rewritten in place, once something takes longer than a second.
+/// One line on standard error, rewritten in place. It appears if something takes longer than a second.
 pub(crate) struct Progress {
     next: Instant,
     terminal: bool,
@@ -63,18 +63,18 @@ impl Progress {
         Self { next, terminal: io::stderr().is_terminal(), shown: false }
     }
 
-    /// One that never says anything.
+    /// Returns a progress line that never appears.
     pub(crate) fn silent() -> Self {
         Self { terminal: false, ..Self::new() }
     }
 
-    /// Says what is going on, if it is time to.
+    /// Shows what is going on, if it is time to.
     pub(crate) fn tick(&mut self, what: impl FnOnce() -> String) {
         let now = Instant::now();
         if !self.terminal || now < self.next {
             return;
         }
-        // A progress line that cannot be written is no reason to fail.
+        // A progress line that cannot be written does not matter.
         let _ = write!(io::stderr(), "\r\x1b[Kpsx: {}", what());
         self.next = now + Self::INTERVAL;
         self.shown = true;

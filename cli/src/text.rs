@@ -1,4 +1,4 @@
-//! What people see of the demo: its table.
+//! The demo's output for people: its table, and lines of at most 80 columns.
 
 use std::fmt::Write as _;
 
@@ -7,28 +7,30 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use crate::report::{Counts, Report};
 use crate::steps::Goal;
 use crate::thread_counts::Count;
+use crate::wrap::{PIPED, paragraph};
 
-/// The whole of the demo's text.
+/// Returns the whole text of the demo.
 pub(crate) fn render(report: &Report, colored: bool) -> String {
     let mut text = String::new();
     let what = match &report.goal {
         Goal::Root { user, uid, gid } => format!("root becomes {user} (uid {uid}, gid {gid})"),
         Goal::Unprivileged => "no_new_privs for every thread".to_owned(),
     };
+    let say = |text: &mut String, line: &str| *text += &paragraph(line, PIPED, "    ");
+    say(&mut text, &format!("{what}: {}", report.calls.join(", ")));
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{what}: {}", report.calls.join(", "));
     let _ = writeln!(text, "{}", table(report, colored));
-    let _ = writeln!(
-        text,
-        "libpsx: {} threads in {}, {} calls, none of them held for longer than {}; plain: {}",
+    let line = format!(
+        "libpsx: {} threads in {}, {} calls, no thread held for longer than {}; plain: {}",
         report.performed,
         time(report.libpsx_us),
         report.calls.len(),
         time(report.longest_freeze_us),
         time(report.plain_us),
     );
+    say(&mut text, &line);
     for note in &report.notes {
-        let _ = writeln!(text, "note: {note}");
+        say(&mut text, &format!("note: {note}"));
     }
     if let Some(held) = &report.held {
         let _ =
@@ -39,7 +41,7 @@ pub(crate) fn render(report: &Report, colored: bool) -> String {
     text
 }
 
-fn table(report: &Report, colored: bool) -> Table {
+fn table(report: &Report, colored: bool) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     if colored {
@@ -47,19 +49,19 @@ fn table(report: &Report, colored: bool) -> Table {
     } else {
         table.force_no_tty();
     }
-    table.set_header(["threads", "before", "after the plain call", "after libpsx"]);
-    let word = report.goal.unreached();
+    let what = format!("threads {}", report.goal.unreached());
+    table.set_header([what.as_str(), "before", "after the plain call", "after libpsx"]);
     for group in &report.groups {
-        table.add_row(row(group.group.label(), &group.counts, word));
+        table.add_row(row(group.group.label(), &group.counts));
     }
-    let bold = row("all", &report.total, word).map(|cell| cell.add_attribute(Attribute::Bold));
+    let bold = row("all", &report.total).map(|cell| cell.add_attribute(Attribute::Bold));
     table.add_row(bold);
-    table
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn row(label: &str, counts: &Counts, word: &str) -> [Cell; 4] {
+fn row(label: &str, counts: &Counts) -> [Cell; 4] {
     let cell = |count: Count| {
-        let text = format!("{} of {} {word}", count.old, count.threads);
+        let text = format!("{} of {}", count.old, count.threads);
         let color = if count.old == 0 { Color::Green } else { Color::Red };
         Cell::new(text).fg(color).set_alignment(CellAlignment::Right)
     };

@@ -85,7 +85,18 @@ fn ambient() {
     plain(libc::SYS_prctl, [47, 2, 0, 0, 0]);
 }
 
-const AS_ROOT: [Divergence; 9] = [
+/// A thread that shares neither directories nor umask with the others.
+fn alone(then: fn()) {
+    plain(libc::SYS_unshare, [libc::CLONE_FS as usize, 0, 0, 0, 0]);
+    then();
+}
+
+fn chroot() {
+    alone(|| plain(libc::SYS_chroot, [c"/tmp".as_ptr() as usize, 0, 0, 0, 0]));
+}
+
+const AS_ROOT: [Divergence; 10] = [
+    ("chroot", chroot, &["root"]),
     ("setresuid", || become_user(NOBODY as usize), &["uid", "caps"]),
     ("setfsuid", || plain(libc::SYS_setfsuid, [7, 0, 0, 0, 0]), &["uid", "caps"]),
     ("setresgid", || plain(libc::SYS_setresgid, [7, 7, 7, 0, 0]), &["gid"]),
@@ -105,7 +116,23 @@ const AS_ROOT: [Divergence; 9] = [
     ("sched_setscheduler", batch, &["sched"]),
 ];
 
-const AS_ANYBODY: [Divergence; 2] = [
+fn chdir() {
+    alone(|| plain(libc::SYS_chdir, [c"/usr".as_ptr() as usize, 0, 0, 0, 0]));
+}
+
+fn umask() {
+    alone(|| plain(libc::SYS_umask, [0o077, 0, 0, 0, 0]));
+}
+
+/// ADDR_NO_RANDOMIZE
+fn personality() {
+    plain(libc::SYS_personality, [0x004_0000, 0, 0, 0, 0]);
+}
+
+const AS_ANYBODY: [Divergence; 5] = [
+    ("chdir", chdir, &["cwd"]),
+    ("umask", umask, &["umask"]),
+    ("personality", personality, &["personality"]),
     ("no_new_privs", || prctl(libc::PR_SET_NO_NEW_PRIVS, 1), &["nnp"]),
     ("seccomp", allow_all, &["nnp", "seccomp"]),
 ];
@@ -232,7 +259,7 @@ fn a_zombie_is_reported_and_fails_no_expectation() {
     wait_for_state(subject.pid, 'Z');
     let finished = audit(&[], subject.pid);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
-    assert!(finished.stdout.contains("zombie, nothing of it runs"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("zombie, no thread of it runs"), "{}", finished.stdout);
     assert_eq!(audit(&["--expect", "nnp=0"], subject.pid).status.code(), Some(1));
 }
 
@@ -268,7 +295,7 @@ fn expectations_name_the_first_thread_that_fails() {
     let finished = audit(&["--expect", "seccomp=disabled,nnp=1"], subject.pid);
     assert_eq!(finished.status.code(), Some(1));
     let line = format!(
-        "{} (subject): expected nnp=1: thread {} (worker-2) has no, and 2 other threads have not",
+        "{} (subject): expected nnp=1: thread {} (worker-2) has no, and 2 other threads do not have",
         subject.pid, subject.tids[2]
     );
     assert!(finished.stdout.contains(&line), "{}", finished.stdout);
@@ -428,7 +455,7 @@ fn processes_are_found() {
     }
 }
 
-/// Somebody else's process: all but the namespaces can be seen, and that is said.
+/// The process of another user: the namespaces and directories cannot be seen, and the output says so.
 #[test]
 fn an_unprivileged_look_at_root() {
     if !is_root("looking at root as somebody else") {
@@ -443,4 +470,12 @@ fn an_unprivileged_look_at_root() {
     let report: Value = serde_json::from_str(&finished.stdout).unwrap();
     let process = &report["processes"][0];
     assert_eq!(process["flags"], serde_json::json!(["differs:nnp", "namespaces-unseen"]));
+    let unseen = ["namespaces", "root", "cwd", "personality", "timer-slack"];
+    assert_eq!(process["unseen"], serde_json::json!(unseen), "{report}");
+    assert_eq!(process["groups"][0]["state"]["root"], Value::Null);
+    let mut command = Command::new(readable_copy());
+    command.args(["audit", &subject.pid.to_string()]).uid(NOBODY).gid(NOBODY);
+    let text = finish(command).stdout;
+    let line = format!("not seen: {} of 1 process: run psx as root", unseen.join(", "));
+    assert!(text.contains(&line), "{text}");
 }

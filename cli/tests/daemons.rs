@@ -1,4 +1,4 @@
-//! `psx audit` on daemons from Debian's packages, where they are installed.
+//! `psx audit` on daemons from Debian's packages, as far as they are installed.
 
 #![allow(missing_docs, unsafe_code)]
 
@@ -54,7 +54,62 @@ fn start(mut command: Command, directory: PathBuf) -> Daemon {
     Daemon { child: command.spawn().unwrap(), directory }
 }
 
-/// What psx says of these processes, once that holds which is waited for.
+/// Runs each view, format and check of the audit on these processes. None of them may fail.
+fn every_option(pids: &[&str], place: &Path) {
+    let file = |name: &str| place.join(name).to_str().unwrap().to_owned();
+    let (saved, page, policy) = (file("saved.json"), file("page.html"), file("policy.toml"));
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", pids[0])).unwrap();
+    let select = format!("[[rule]]\nmatch.name = '^{}$'\n", name.trim());
+    std::fs::write(&policy, select + "expect.verdict.at-most = 'privileged'\n").unwrap();
+    let all = "affinity,mems,nice,ioprio,timer-slack";
+    let options: [&[&str]; 16] = [
+        &[],
+        &["--long"],
+        &["--tree"],
+        &["--threads", "--explain"],
+        &["--sort", "verdict"],
+        &["--only", "divergent,privileged"],
+        &["--expect", "dumpable=1,verdict<=privileged"],
+        &["--compare", all],
+        &["--json"],
+        &["--format", "ecs"],
+        &["--format", "prometheus"],
+        &["--html", &page],
+        &["--save", &saved, "--quiet"],
+        &["--diff", &saved],
+        &["--policy", &policy],
+        &["--watch", "0.01", "--times", "2"],
+    ];
+    for option in options {
+        let finished = finish(psx(&[&["audit"], option, pids].concat()));
+        let code = finished.status.code();
+        // Threads may differ in fields that are not compared usually.
+        let possible = if option.contains(&"--compare") || option.contains(&"--expect") {
+            0..=1
+        } else {
+            0..=0
+        };
+        assert!(
+            possible.contains(&code.unwrap()),
+            "{option:?}: {}{}",
+            finished.stdout,
+            finished.stderr
+        );
+        assert_eq!(finished.stderr, "", "{option:?}");
+        if ["--long", "--tree", "--sort"].iter().any(|one| option.contains(one)) {
+            let table = finished.stdout.lines().filter(|line| !line.starts_with(pids[0]));
+            for line in table.take_while(|line| !line.starts_with("not seen")) {
+                assert!(
+                    line.chars().count() <= 80 || line.contains("process"),
+                    "{option:?}: {line}"
+                );
+            }
+        }
+    }
+    assert!(std::fs::read_to_string(&page).unwrap().contains(pids[0]));
+}
+
+/// What psx says of these processes, once the condition holds.
 fn audit_until(args: &[&str], settled: impl Fn(&Value) -> bool) -> (Option<i32>, Value) {
     let deadline = Instant::now() + limit();
     loop {
@@ -117,6 +172,12 @@ fn nginx_keeps_a_root_master_and_drops_its_workers() {
     let workers = finish(psx(&[&expect, &all[1..]].concat()));
     assert_eq!(workers.status.code(), Some(0), "{}", workers.stderr);
     assert_eq!(finish(psx(&[&expect, &all[..1]].concat())).status.code(), Some(1));
+    let verdicts: Vec<_> =
+        report["processes"].as_array().unwrap().iter().map(|one| &one["verdict"]).collect();
+    assert_eq!(verdicts, ["privileged", "unprivileged", "unprivileged"], "{report}");
+    every_option(&all, &daemon.directory);
+    let tree = finish(psx(&["audit", "--name", "^nginx$", "--tree"])).stdout;
+    assert!(tree.contains("   nginx: worker process"), "{tree}");
 }
 
 #[test]
@@ -137,6 +198,97 @@ fn memcached_drops_root_in_all_its_threads() {
     assert_eq!(code, Some(0), "{report}");
     let checked = finish(psx(&["audit", "--expect", "uid=nobody,caps=none", &pid]));
     assert_eq!(checked.status.code(), Some(0), "{}", checked.stdout);
+    assert_eq!(report["processes"][0]["verdict"], "unprivileged", "{report}");
+    every_option(&[&pid], &daemon.directory);
+}
+
+#[test]
+fn redis_is_its_user_in_all_its_threads() {
+    let program = "/usr/bin/redis-server";
+    if !installed(program) || !is_root("redis as a user of its own") {
+        return;
+    }
+    let place = directory("redis");
+    let mut command = Command::new(program);
+    command.args(["--port", "0", "--save", "", "--dir"]).arg(&place);
+    command.arg("--unixsocket").arg(place.join("socket")).uid(NOBODY).gid(NOBODY);
+    let daemon = start(command, place);
+    let pid = daemon.child.id().to_string();
+    let running = |report: &Value| report["processes"][0]["threads"].as_u64() > Some(3);
+    let (code, report) = audit_until(&[&pid], running);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["processes"][0]["verdict"], "unprivileged", "{report}");
+    every_option(&[&pid], &daemon.directory);
+}
+
+#[test]
+fn named_keeps_few_capabilities_in_all_its_threads() {
+    let program = "/usr/sbin/named";
+    if !installed(program) || !is_root("named that changes its user") {
+        return;
+    }
+    let (place, port) = (directory("named"), free_port());
+    let at = place.display();
+    let text = format!(
+        "options {{ directory \"{at}\"; pid-file \"{at}/pid\"; session-keyfile \"{at}/key\";\n\
+         listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no;\n\
+         managed-keys-directory \"{at}\"; }};\ncontrols {{ }};\n"
+    );
+    std::fs::write(place.join("named.conf"), text).unwrap();
+    let mut command = Command::new(program);
+    command.args(["-f", "-u", "bind", "-c"]).arg(place.join("named.conf"));
+    let daemon = start(command, place);
+    let pid = daemon.child.id().to_string();
+    let dropped = |report: &Value| {
+        let process = &report["processes"][0];
+        process["threads"].as_u64() > Some(3) && effective(process) != 0
+    };
+    let (code, report) = audit_until(&[&pid], dropped);
+    assert_eq!(code, Some(0), "{report}");
+    // It keeps what it needs to bind ports and raise limits.
+    assert_eq!(report["processes"][0]["verdict"], "reduced", "{report}");
+    every_option(&[&pid], &daemon.directory);
+}
+
+#[test]
+fn chronyd_keeps_few_capabilities() {
+    let program = "/usr/sbin/chronyd";
+    if !installed(program) || !is_root("chronyd that changes its user") {
+        return;
+    }
+    let place = directory("chronyd");
+    let at = place.display();
+    let text = format!("port 0\ncmdport 0\nbindcmdaddress /\npidfile {at}/pid\nuser _chrony\n");
+    std::fs::write(place.join("chrony.conf"), text).unwrap();
+    let mut command = Command::new(program);
+    // -x: it does not touch the clock.
+    command.args(["-d", "-x", "-f"]).arg(place.join("chrony.conf"));
+    let daemon = start(command, place);
+    let pid = daemon.child.id().to_string();
+    let (code, report) = audit_until(&[&pid], |report| effective(&report["processes"][0]) != 0);
+    assert_eq!(code, Some(0), "{report}");
+    assert_ne!(report["processes"][0]["verdict"], "privileged", "{report}");
+    every_option(&[&pid], &daemon.directory);
+}
+
+/// keytool waits for a password, so its JVM stays.
+#[test]
+fn a_jvm_is_consistent() {
+    let program = "/usr/bin/keytool";
+    if !installed(program) {
+        return;
+    }
+    let place = directory("jvm");
+    let mut command = Command::new(program);
+    command.args(["-genkeypair", "-alias", "a", "-dname", "CN=a", "-keyalg", "EC", "-keystore"]);
+    command.arg(place.join("store")).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let daemon = Daemon { child: command.spawn().unwrap(), directory: place };
+    let pid = daemon.child.id().to_string();
+    let (code, report) =
+        audit_until(&[&pid], |report| report["processes"][0]["threads"].as_u64() > Some(8));
+    assert_eq!(code, Some(0), "{report}");
+    every_option(&[&pid], &daemon.directory);
 }
 
 #[test]
@@ -177,4 +329,5 @@ fn postgres_is_its_user_everywhere() {
     assert!(all.len() > 6, "{children}");
     let finished = finish(psx(&all));
     assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+    every_option(&[&pid], &daemon.directory);
 }

@@ -37,6 +37,23 @@ fn here_a_broadcast_works() {
 }
 
 #[test]
+fn the_json_says_the_same_as_the_table() {
+    let finished = finish(psx(&["doctor", "--json"]));
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!((finished.status.code(), &report["works"]), (Some(0), &true.into()), "{report}");
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 12, "{report}");
+    for check in checks {
+        assert!(["ok", "limited"].contains(&check["verdict"].as_str().unwrap()), "{check}");
+        for member in ["name", "found", "consequence"] {
+            assert!(check[member].is_string(), "{check}");
+        }
+    }
+    let table = finish(psx(&["doctor"])).stdout;
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+}
+
+#[test]
 fn without_a_place_in_the_signal_queue_it_fails() {
     let mut command = Command::new("prlimit");
     command.args(["--sigpending=0"]);

@@ -1,16 +1,19 @@
-//! `--expect`: what has to hold for every thread.
+//! What must hold for every thread of a process: `--expect`, and the rules of a policy.
 
 use std::str::FromStr;
 
 use libpsx::process::{Capability, CapabilitySet};
 use nix::unistd::{Group, User};
+use serde::Serialize;
 
 use super::names::{self, POLICIES, SECCOMP};
 use super::process::{Process, Thread};
-use super::state::State;
+use super::state::{Field, NAMESPACES, Namespaces, State};
+use super::verdict::{Judgement, Verdict};
 use crate::tasks::Credentials;
+use crate::terminal::printable;
 
-/// One `KEY=VALUE`.
+/// One condition, `KEY=VALUE` or `KEY<=VALUE`.
 #[derive(Debug, Clone)]
 pub(crate) struct Expectation {
     /// As it was given.
@@ -18,21 +21,78 @@ pub(crate) struct Expectation {
     wanted: Wanted,
 }
 
+/// How serious it is if an expectation does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    /// Reported; does not change the exit status.
+    Info,
+    /// Reported; does not change the exit status.
+    Warning,
+    /// A violation: exit status 1.
+    Error,
+}
+
+impl Level {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
-enum Wanted {
+pub(crate) enum Wanted {
     User(Which, u32),
     Group(Which, u32),
     Groups(Vec<u32>),
-    Sets(Sets, CapabilitySet),
+    /// The groups contain these.
+    GroupsInclude(Vec<u32>),
+    Sets(Sets, Comparison, CapabilitySet),
     NoNewPrivs(bool),
     Seccomp(u32),
-    Filters(u32),
+    Filters(Comparison, u32),
     Label(String),
     Policy(u32),
+    Priority(u32),
+    /// These kinds of namespaces are not those of psx.
+    Namespaces(Comparison, Vec<&'static str>),
+    /// A path, or any path but `/`.
+    Root(Path),
+    /// Another root directory than `/`, or another mount namespace than that of psx.
+    OtherFiles,
+    Cwd(Path),
+    Umask(u32),
+    Nice(i32),
+    Personality(u32),
+    TimerSlack(u64),
+    Affinity(String),
+    IoPriority(String),
+    Verdict(Comparison, Verdict),
+    Dumpable(bool),
+    Consistent(bool),
+    /// The kernel does not show this state of another process.
+    Hidden(&'static str),
+}
+
+/// A directory that is expected.
+#[derive(Debug, Clone)]
+pub(crate) enum Path {
+    Is(String),
+    Changed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    Equal,
+    AtMost,
+    AtLeast,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Which {
+pub(crate) enum Which {
     All,
     Real,
     Effective,
@@ -41,7 +101,7 @@ enum Which {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Sets {
+pub(crate) enum Sets {
     /// Effective, permitted, inheritable and ambient together.
     Any,
     Effective,
@@ -51,51 +111,197 @@ enum Sets {
     Bounding,
 }
 
-/// Something that does not hold, in the first thread of a process for which it does not.
+/// An expectation that does not hold, with the first thread for which it does not hold.
 #[derive(Debug)]
 pub(crate) struct Failure {
+    /// The rule of the policy or the unit that expects it.
+    pub(crate) rule: Option<String>,
+    pub(crate) level: Level,
     pub(crate) expected: String,
-    /// None: there is no thread at all.
+    /// None: it is a condition on the whole process, or no thread runs.
     pub(crate) thread: Option<Thread>,
     pub(crate) found: String,
-    /// In how many threads it does not hold.
+    /// The number of threads for which it does not hold.
     pub(crate) threads: usize,
+    /// Whether the state could be seen. If not, this is a note, and never a violation.
+    pub(crate) seen: bool,
 }
 
-const KEYS: &str = "uid, ruid, euid, suid, fsuid, gid, rgid, egid, sgid, fsgid, groups, caps, effective, \
-                    permitted, inheritable, ambient, bounding, nnp, seccomp, filters, label, sched";
+impl Failure {
+    /// Whether it is a violation.
+    pub(crate) fn counts(&self) -> bool {
+        self.level == Level::Error && self.seen
+    }
+}
+
+/// What a condition says about one state.
+enum Outcome {
+    Holds,
+    /// What was found instead.
+    Missed(String),
+    /// Why it cannot be told.
+    Unseen(String),
+}
+
+/// The keys, and what their values look like.
+pub(crate) const KEYS: [(&str, &str); 34] = [
+    ("uid", "all four user IDs: a name or number"),
+    ("ruid", "the real user ID"),
+    ("euid", "the effective user ID"),
+    ("suid", "the saved user ID"),
+    ("fsuid", "the file system user ID"),
+    ("gid", "all four group IDs: a name or number"),
+    ("rgid", "the real group ID"),
+    ("egid", "the effective group ID"),
+    ("sgid", "the saved group ID"),
+    ("fsgid", "the file system group ID"),
+    (
+        "groups",
+        "the supplementary groups: none, or names joined by +; >= for groups that must be there",
+    ),
+    (
+        "caps",
+        "effective, permitted, inheritable and ambient together: none, all, or names joined by +",
+    ),
+    ("effective", "the effective set"),
+    ("permitted", "the permitted set"),
+    ("inheritable", "the inheritable set"),
+    ("ambient", "the ambient set"),
+    ("bounding", "the bounding set"),
+    ("nnp", "no_new_privs: 0 or 1"),
+    ("seccomp", "disabled, strict or filter"),
+    ("filters", "the number of seccomp filters"),
+    ("label", "the label of the security module"),
+    ("sched", "other, fifo, rr, batch, idle, deadline or ext"),
+    ("priority", "the real-time priority"),
+    ("namespaces", "the kinds that are not those of psx: none, or names joined by +"),
+    ("root", "the root directory: a path, or changed for any but /"),
+    ("cwd", "the working directory: a path, or changed"),
+    ("umask", "in octal"),
+    ("nice", "the nice value"),
+    ("personality", "in hexadecimal"),
+    ("timer-slack", "in nanoseconds"),
+    ("affinity", "the CPUs, as a list: 0-3,8 (in --expect: 0-3+8)"),
+    ("ioprio", "none, idle, best-effort/0 to best-effort/7, or realtime/0 to realtime/7"),
+    ("verdict", "sandboxed, unprivileged, reduced or privileged; <= for at most"),
+    ("dumpable", "whether the process can be dumped and traced by its user: 0 or 1"),
+];
+
+/// Keys that describe the whole process, or what the kernel does not show; a policy may use them.
+pub(crate) const MORE_KEYS: [(&str, &str); 4] = [
+    ("consistent", "whether all threads have the same state: 0 or 1"),
+    ("securebits", "the kernel does not show the securebits of another process"),
+    ("landlock", "the kernel does not show the Landlock domain of another process"),
+    ("keyrings", "the kernel does not show the keyrings of another process"),
+];
+
+/// Returns the known word that is most like this one, if one is similar enough to be meant.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|known| (strsim::damerau_levenshtein(word, known), known));
+    let (distance, found) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 1 + word.len() / 4).then_some(found)
+}
+
+/// Returns all keys.
+pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().chain(&MORE_KEYS).map(|(key, _)| *key)
+}
 
 impl FromStr for Expectation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (key, value) = text.split_once('=').ok_or("it has to be KEY=VALUE")?;
-        let wanted = match key {
-            "uid" => Wanted::User(Which::All, user(value)?),
-            "ruid" => Wanted::User(Which::Real, user(value)?),
-            "euid" => Wanted::User(Which::Effective, user(value)?),
-            "suid" => Wanted::User(Which::Saved, user(value)?),
-            "fsuid" => Wanted::User(Which::Files, user(value)?),
-            "gid" => Wanted::Group(Which::All, group(value)?),
-            "rgid" => Wanted::Group(Which::Real, group(value)?),
-            "egid" => Wanted::Group(Which::Effective, group(value)?),
-            "sgid" => Wanted::Group(Which::Saved, group(value)?),
-            "fsgid" => Wanted::Group(Which::Files, group(value)?),
-            "groups" => Wanted::Groups(groups(value)?),
-            "caps" => Wanted::Sets(Sets::Any, set(value)?),
-            "effective" => Wanted::Sets(Sets::Effective, set(value)?),
-            "permitted" => Wanted::Sets(Sets::Permitted, set(value)?),
-            "inheritable" => Wanted::Sets(Sets::Inheritable, set(value)?),
-            "ambient" => Wanted::Sets(Sets::Ambient, set(value)?),
-            "bounding" => Wanted::Sets(Sets::Bounding, set(value)?),
-            "nnp" => Wanted::NoNewPrivs(switch(value)?),
-            "seccomp" => Wanted::Seccomp(word(value, &SECCOMP)?),
-            "filters" => Wanted::Filters(value.parse().map_err(|_| "filters: a number")?),
-            "label" => Wanted::Label(value.to_owned()),
-            "sched" => Wanted::Policy(word(value, &POLICIES)?),
-            _ => return Err(format!("the keys are {KEYS}")),
+        let (key, comparison, value) = if let Some((key, value)) = text.split_once("<=") {
+            (key, Comparison::AtMost, value)
+        } else if let Some((key, value)) = text.split_once(">=") {
+            (key, Comparison::AtLeast, value)
+        } else {
+            let parts = text.split_once('=');
+            let (key, value) = parts.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+            (key, Comparison::Equal, value)
         };
+        let wanted = Wanted::parse(key, comparison, value)?;
         Ok(Self { text: text.to_owned(), wanted })
+    }
+}
+
+impl Wanted {
+    fn parse(key: &str, comparison: Comparison, value: &str) -> Result<Self, String> {
+        use Comparison::{AtLeast, AtMost, Equal};
+        let compares = match key {
+            "caps" | "effective" | "permitted" | "inheritable" | "ambient" | "bounding"
+            | "filters" | "verdict" | "namespaces" => true,
+            "groups" => comparison == AtLeast,
+            _ => false,
+        };
+        if comparison != Equal && !compares && keys().any(|known| known == key) {
+            let sign = if comparison == AtMost { "<=" } else { ">=" };
+            return Err(format!("{key} cannot be compared with {sign}"));
+        }
+        let number = |what: &str| format!("{value:?} is not {what}");
+        Ok(match key {
+            "uid" => Self::User(Which::All, user(value)?),
+            "ruid" => Self::User(Which::Real, user(value)?),
+            "euid" => Self::User(Which::Effective, user(value)?),
+            "suid" => Self::User(Which::Saved, user(value)?),
+            "fsuid" => Self::User(Which::Files, user(value)?),
+            "gid" => Self::Group(Which::All, group(value)?),
+            "rgid" => Self::Group(Which::Real, group(value)?),
+            "egid" => Self::Group(Which::Effective, group(value)?),
+            "sgid" => Self::Group(Which::Saved, group(value)?),
+            "fsgid" => Self::Group(Which::Files, group(value)?),
+            "groups" if comparison == AtLeast => Self::GroupsInclude(groups(value)?),
+            "groups" => Self::Groups(groups(value)?),
+            "caps" => Self::Sets(Sets::Any, comparison, set(value)?),
+            "effective" => Self::Sets(Sets::Effective, comparison, set(value)?),
+            "permitted" => Self::Sets(Sets::Permitted, comparison, set(value)?),
+            "inheritable" => Self::Sets(Sets::Inheritable, comparison, set(value)?),
+            "ambient" => Self::Sets(Sets::Ambient, comparison, set(value)?),
+            "bounding" => Self::Sets(Sets::Bounding, comparison, set(value)?),
+            "nnp" => Self::NoNewPrivs(switch(value)?),
+            "seccomp" => Self::Seccomp(word(value, &SECCOMP)?),
+            "filters" => {
+                Self::Filters(comparison, value.parse().map_err(|_| number("a number of filters"))?)
+            }
+            "label" => Self::Label(value.to_owned()),
+            "sched" => Self::Policy(word(value, &POLICIES)?),
+            "priority" => Self::Priority(value.parse().map_err(|_| number("a priority"))?),
+            "namespaces" => Self::Namespaces(comparison, kinds(value)?),
+            "root" => Self::Root(path(value)?),
+            "cwd" => Self::Cwd(path(value)?),
+            "umask" => {
+                Self::Umask(u32::from_str_radix(value, 8).map_err(|_| number("an octal number"))?)
+            }
+            "nice" => Self::Nice(value.parse().map_err(|_| number("a nice value"))?),
+            "personality" => {
+                let digits = value.trim_start_matches("0x");
+                let parsed = u32::from_str_radix(digits, 16);
+                Self::Personality(parsed.map_err(|_| number("a hexadecimal number"))?)
+            }
+            "timer-slack" => {
+                Self::TimerSlack(value.parse().map_err(|_| number("a number of nanoseconds"))?)
+            }
+            "affinity" => Self::Affinity(value.replace('+', ",")),
+            "ioprio" => Self::IoPriority(value.to_owned()),
+            "verdict" => Self::Verdict(comparison, verdict(value)?),
+            "dumpable" => Self::Dumpable(switch(value)?),
+            "consistent" => Self::Consistent(switch(value)?),
+            "securebits" => Self::Hidden("securebits"),
+            "landlock" => Self::Hidden("Landlock domain"),
+            "keyrings" => Self::Hidden("keyrings"),
+            _ => return Err(unknown_key(key)),
+        })
+    }
+}
+
+/// Returns the message for a key that does not exist.
+pub(crate) fn unknown_key(key: &str) -> String {
+    match nearest(key, keys()) {
+        Some(meant) => format!("unknown key {key:?}: did you mean {meant}?"),
+        None => {
+            let keys: Vec<_> = keys().collect();
+            format!("unknown key {key:?}: the keys are {}", keys.join(", "))
+        }
     }
 }
 
@@ -109,7 +315,7 @@ fn group(value: &str) -> Result<u32, String> {
     value.parse().ok().or_else(named).ok_or_else(|| format!("there is no group {value:?}"))
 }
 
-/// Several values are joined by `+`, because the comma is between expectations.
+/// Several values are joined by `+`, because a comma separates expectations.
 fn groups(value: &str) -> Result<Vec<u32>, String> {
     let mut all = match value {
         "none" | "" => Vec::new(),
@@ -132,78 +338,279 @@ fn set(value: &str) -> Result<CapabilitySet, String> {
 
 fn switch(value: &str) -> Result<bool, String> {
     match value {
-        "1" | "yes" => Ok(true),
-        "0" | "no" => Ok(false),
-        _ => Err("nnp is 0 or 1".to_owned()),
+        "1" | "yes" | "true" => Ok(true),
+        "0" | "no" | "false" => Ok(false),
+        _ => Err(format!("{value:?} is neither 0 nor 1")),
     }
 }
 
-/// A word of the list, or its place there.
+/// Returns the place of a word in the list, or the number that it is.
 fn word(value: &str, words: &[&str]) -> Result<u32, String> {
     let place = words.iter().position(|&word| word == value);
     let known = place.and_then(|place| u32::try_from(place).ok()).or_else(|| value.parse().ok());
-    known.ok_or_else(|| format!("one of {}", words.join(", ")))
+    known.ok_or_else(|| format!("{value:?} is not one of {}", words.join(", ")))
+}
+
+fn kinds(value: &str) -> Result<Vec<&'static str>, String> {
+    let kind = |name: &str| {
+        let known = NAMESPACES.into_iter().find(|&known| known == name);
+        known.ok_or_else(|| format!("{name:?} is not one of {}", NAMESPACES.join(", ")))
+    };
+    match value {
+        "none" | "" => Ok(Vec::new()),
+        _ => value.split('+').map(kind).collect(),
+    }
+}
+
+fn path(value: &str) -> Result<Path, String> {
+    match value {
+        "changed" => Ok(Path::Changed),
+        _ if value.starts_with('/') => Ok(Path::Is(value.to_owned())),
+        _ => Err(format!("{value:?} is neither an absolute path nor \"changed\"")),
+    }
+}
+
+fn verdict(value: &str) -> Result<Verdict, String> {
+    use Verdict::{Privileged, Reduced, Sandboxed, Unprivileged};
+    let all = [Sandboxed, Unprivileged, Reduced, Privileged];
+    all.into_iter()
+        .find(|verdict| verdict.name() == value)
+        .ok_or_else(|| format!("{value:?} is not one of {}", all.map(Verdict::name).join(", ")))
+}
+
+impl Comparison {
+    fn holds<T: PartialOrd>(self, found: &T, wanted: &T) -> bool {
+        match self {
+            Self::Equal => found == wanted,
+            Self::AtMost => found <= wanted,
+            Self::AtLeast => found >= wanted,
+        }
+    }
+
+    fn holds_for_sets(self, found: CapabilitySet, wanted: CapabilitySet) -> bool {
+        match self {
+            Self::Equal => found == wanted,
+            Self::AtMost => wanted.is_superset(found),
+            Self::AtLeast => found.is_superset(wanted),
+        }
+    }
+}
+
+impl Outcome {
+    fn of(holds: bool, found: impl FnOnce() -> String) -> Self {
+        if holds { Self::Holds } else { Self::Missed(found()) }
+    }
+
+    fn seen<T>(value: Option<T>, what: &str, judge: impl FnOnce(T) -> Self) -> Self {
+        value.map_or_else(|| Self::Unseen(format!("{what} cannot be seen")), judge)
+    }
+}
+
+fn directory(wanted: &Path, found: &[u8]) -> Outcome {
+    let holds = match wanted {
+        Path::Is(path) => found == path.as_bytes(),
+        Path::Changed => found != b"/",
+    };
+    Outcome::of(holds, || printable(found))
+}
+
+/// What expectations are checked with.
+pub(crate) struct Checker<'a> {
+    pub(crate) names: &'a mut names::Names,
+    /// The namespaces of psx.
+    pub(crate) own: Option<&'a Namespaces>,
 }
 
 impl Expectation {
-    /// What is found in its place, if it does not hold.
-    fn missed(&self, state: &State, names: &mut names::Names) -> Option<String> {
+    /// Makes an expectation from code.
+    pub(crate) fn new(text: impl Into<String>, wanted: Wanted) -> Self {
+        Self { text: text.into(), wanted }
+    }
+
+    /// Gives the expectation another text.
+    pub(crate) fn titled(self, text: String) -> Self {
+        Self { text, ..self }
+    }
+
+    fn outcome(&self, state: &State, checker: &mut Checker<'_>) -> Outcome {
         let own = &state.credentials;
+        let names = &mut *checker.names;
         match &self.wanted {
-            Wanted::User(which, id) => (!which.are(own.user, *id)).then(|| names.users(own.user)),
+            Wanted::User(which, id) => {
+                Outcome::of(which.are(own.user, *id), || names.users(own.user))
+            }
             Wanted::Group(which, id) => {
-                (!which.are(own.group, *id)).then(|| names.groups(own.group))
+                Outcome::of(which.are(own.group, *id), || names.groups(own.group))
             }
             Wanted::Groups(groups) => {
                 let mut found = own.groups.clone();
                 found.sort_unstable();
-                (found != *groups).then(|| names.supplementary(&own.groups))
+                Outcome::of(found == *groups, || names.supplementary(&own.groups))
             }
-            Wanted::Sets(which, wanted) => {
+            Wanted::GroupsInclude(groups) => {
+                let holds = groups.iter().all(|group| own.groups.contains(group));
+                Outcome::of(holds, || names.supplementary(&own.groups))
+            }
+            Wanted::Sets(which, comparison, wanted) => {
                 let found = which.of(own);
-                (found != *wanted).then(|| names::set(found))
+                Outcome::of(comparison.holds_for_sets(found, *wanted), || names::set(found))
             }
-            Wanted::NoNewPrivs(wanted) => (own.no_new_privs != Some(*wanted))
-                .then(|| names::yes_no(own.no_new_privs).to_owned()),
-            Wanted::Seccomp(mode) => (own.seccomp != Some(*mode)).then(|| names::seccomp(own)),
-            Wanted::Filters(count) => (own.filters != Some(*count)).then(|| names::seccomp(own)),
+            Wanted::NoNewPrivs(wanted) => Outcome::of(own.no_new_privs == Some(*wanted), || {
+                names::yes_no(own.no_new_privs).to_owned()
+            }),
+            Wanted::Seccomp(mode) => {
+                Outcome::of(own.seccomp == Some(*mode), || names::seccomp(own))
+            }
+            Wanted::Filters(comparison, count) => {
+                let holds = own.filters.is_some_and(|found| comparison.holds(&found, count));
+                Outcome::of(holds, || names::seccomp(own))
+            }
             Wanted::Label(label) => {
-                (state.label.as_deref() != Some(label.as_bytes())).then(|| names::label(state))
+                let holds = state.label.as_deref() == Some(label.as_bytes());
+                Outcome::of(holds, || names::label(state))
             }
-            Wanted::Policy(policy) => {
-                (state.scheduling.policy != *policy).then(|| names::scheduling(state.scheduling))
+            Wanted::Policy(policy) => Outcome::of(state.scheduling.policy == *policy, || {
+                names::scheduling(state.scheduling)
+            }),
+            Wanted::Priority(priority) => {
+                Outcome::of(state.scheduling.priority == *priority, || {
+                    names::scheduling(state.scheduling)
+                })
+            }
+            Wanted::Namespaces(comparison, kinds) => {
+                let both = state.namespaces.as_ref().and(checker.own);
+                Outcome::seen(both, "the namespaces", |own| {
+                    let found = state.namespaces_beside(own);
+                    let within =
+                        |one: &[&str], other: &[&str]| one.iter().all(|k| other.contains(k));
+                    let holds = match comparison {
+                        Comparison::Equal => within(&found, kinds) && within(kinds, &found),
+                        Comparison::AtMost => within(&found, kinds),
+                        Comparison::AtLeast => within(kinds, &found),
+                    };
+                    Outcome::of(holds, || match found.as_slice() {
+                        [] => "the namespaces of psx".to_owned(),
+                        found => format!("other namespaces than psx: {}", found.join(", ")),
+                    })
+                })
+            }
+            Wanted::Root(path) => {
+                Outcome::seen(state.directories.as_ref(), "the root directory", |both| {
+                    directory(path, &both.root)
+                })
+            }
+            Wanted::OtherFiles => {
+                let both =
+                    state.directories.as_ref().zip(state.namespaces.as_ref().and(checker.own));
+                Outcome::seen(both, "the root directory", |(both, own)| {
+                    let other = state.namespaces_beside(own).contains(&"mnt");
+                    Outcome::of(other || both.root != b"/", || "the files that psx sees".to_owned())
+                })
+            }
+            Wanted::Cwd(path) => {
+                Outcome::seen(state.directories.as_ref(), "the working directory", |both| {
+                    directory(path, &both.cwd)
+                })
+            }
+            Wanted::Umask(wanted) => Outcome::seen(state.umask, "the umask", |found| {
+                Outcome::of(found == *wanted, || format!("{found:04o}"))
+            }),
+            Wanted::Nice(wanted) => Outcome::of(state.nice == *wanted, || state.nice.to_string()),
+            Wanted::Personality(wanted) => {
+                Outcome::seen(state.personality, "the personality", |found| {
+                    Outcome::of(found == *wanted, || format!("{found:#x}"))
+                })
+            }
+            Wanted::TimerSlack(wanted) => {
+                Outcome::seen(state.timer_slack, "the timer slack", |found| {
+                    Outcome::of(found == *wanted, || format!("{found} ns"))
+                })
+            }
+            Wanted::Affinity(wanted) => {
+                let holds = state.affinity == wanted.as_bytes();
+                Outcome::of(holds, || printable(&state.affinity))
+            }
+            Wanted::IoPriority(wanted) => {
+                Outcome::seen(state.io_priority, "the I/O priority", |found| {
+                    let found = names::io_priority(found);
+                    Outcome::of(found == *wanted, || found.clone())
+                })
+            }
+            Wanted::Verdict(comparison, wanted) => {
+                let found = Judgement::of_state(state, checker.own).verdict;
+                Outcome::of(comparison.holds(&found, wanted), || found.name().to_owned())
+            }
+            Wanted::Dumpable(_) | Wanted::Consistent(_) => Outcome::Holds,
+            Wanted::Hidden(what) => {
+                Outcome::Unseen(format!("the kernel does not show the {what} of another process"))
             }
         }
     }
 
-    fn check(&self, process: &Process, names: &mut names::Names) -> Option<Failure> {
+    /// Checks a condition on the whole process. None: it is a condition on threads.
+    fn of_process(&self, process: &Process) -> Option<Outcome> {
+        match self.wanted {
+            Wanted::Dumpable(wanted) => {
+                Some(Outcome::seen(process.identity.dumpable, "whether it is dumpable", |found| {
+                    Outcome::of(found == wanted, || names::yes_no(Some(found)).to_owned())
+                }))
+            }
+            Wanted::Consistent(wanted) => Some(Outcome::of(process.consistent() == wanted, || {
+                let fields: Vec<_> = process.differs().iter().map(Field::to_string).collect();
+                match fields.as_slice() {
+                    [] => "threads that are all alike".to_owned(),
+                    fields => format!("threads that differ in {}", fields.join(", ")),
+                }
+            })),
+            _ => None,
+        }
+    }
+
+    /// Checks a process.
+    pub(crate) fn check(
+        &self,
+        process: &Process,
+        rule: Option<&str>,
+        level: Level,
+        checker: &mut Checker<'_>,
+    ) -> Option<Failure> {
+        let rule = rule.map(str::to_owned);
+        let expected = self.text.clone();
+        let fail = |thread, found, threads, seen| {
+            Some(Failure { rule, level, expected, thread, found, threads, seen })
+        };
         if process.groups.is_empty() {
-            let (expected, found) = (self.text.clone(), "no thread that runs".to_owned());
-            return Some(Failure { expected, thread: None, found, threads: 0 });
+            return fail(None, "no thread that runs".to_owned(), 0, true);
+        }
+        match self.of_process(process) {
+            None => {}
+            Some(Outcome::Holds) => return None,
+            Some(Outcome::Missed(found)) => return fail(None, found, process.threads(), true),
+            Some(Outcome::Unseen(why)) => return fail(None, why, 0, false),
         }
         let mut first: Option<(&Thread, String)> = None;
-        let mut threads = 0;
+        let (mut threads, mut unseen) = (0, None);
         for group in &process.groups {
-            let Some(found) = self.missed(&group.state, names) else { continue };
+            let found = match self.outcome(&group.state, checker) {
+                Outcome::Holds => continue,
+                Outcome::Missed(found) => found,
+                Outcome::Unseen(why) => {
+                    unseen = Some(why);
+                    continue;
+                }
+            };
             threads += group.threads.len();
             let Some(thread) = group.threads.first() else { continue };
             if first.as_ref().is_none_or(|(earlier, _)| thread.tid < earlier.tid) {
                 first = Some((thread, found));
             }
         }
-        let (thread, found) = first?;
-        let thread = Some(thread.clone());
-        Some(Failure { expected: self.text.clone(), thread, found, threads })
+        match (first, unseen) {
+            (Some((thread, found)), _) => fail(Some(thread.clone()), found, threads, true),
+            (None, Some(why)) => fail(None, why, 0, false),
+            (None, None) => None,
+        }
     }
-}
-
-/// What of it does not hold for a process.
-pub(crate) fn failures(
-    expected: &[Expectation],
-    process: &Process,
-    names: &mut names::Names,
-) -> Vec<Failure> {
-    expected.iter().filter_map(|one| one.check(process, names)).collect()
 }
 
 impl Which {

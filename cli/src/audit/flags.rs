@@ -9,17 +9,17 @@ use super::state::Field;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Flag {
-    /// Threads differ in this.
+    /// Threads differ in this field.
     Differs(Field),
-    /// A kernel worker keeps what no thread has.
+    /// A kernel worker may do what no thread may do.
     WorkerKeeps,
-    /// What was expected does not hold.
+    /// An expectation does not hold.
     Unexpected,
-    /// The leader is dead, and others are not.
+    /// The leader has ended, and other threads run.
     ZombieLeader,
-    /// Nothing of the process runs any more.
+    /// No thread of the process runs any more.
     Zombie,
-    /// Whoever looks may not see the namespaces.
+    /// This process may not see the namespaces.
     NamespacesUnseen,
 }
 
@@ -37,74 +37,109 @@ impl Flag {
         flags
     }
 
-    /// Why it matters, and what to call.
+    /// Returns why it matters, and which function repairs it.
     pub(crate) const fn explain(self) -> &'static str {
         match self {
-            Self::Differs(Field::Uid) => {
-                "whoever takes over one thread has what every thread may do, because they share their \
-                 memory, so ids that one thread keeps are kept by all: call setresuid on all of them \
-                 (libpsx::process::setresuid, psx_syscall3(SYS_setresuid, ...))"
-            }
-            Self::Differs(Field::Gid) => {
-                "a thread that keeps a group opens the files of that group for the others: call setresgid \
-                 on all of them, before setresuid (libpsx::process::setresgid)"
-            }
-            Self::Differs(Field::Groups) => {
-                "supplementary groups open files as the main group does, and setgroups(2) itself changes \
-                 one thread: call libpsx::process::setgroups, before setresuid"
-            }
-            Self::Differs(Field::Caps) => {
-                "capset(2) changes the calling thread alone, and code that runs in any other has the \
-                 capabilities still: call libpsx::process::capset, or cap_set_proc(3) with libpsx linked"
-            }
-            Self::Differs(Field::Ambient) => {
-                "a thread that keeps ambient capabilities gives them to every program that it executes: \
-                 call libpsx::process::cap_ambient_clear_all"
-            }
-            Self::Differs(Field::Bounding) => {
-                "a thread with a larger bounding set may gain by execve(2) what the others gave up: call \
-                 libpsx::process::capbset_drop"
-            }
-            Self::Differs(Field::Nnp) => {
-                "a thread without no_new_privs can execute set-user-ID programs: call \
-                 libpsx::process::set_no_new_privs"
-            }
-            Self::Differs(Field::Seccomp) => {
-                "a thread with fewer filters makes the calls that the others are forbidden: install the \
-                 filter with SECCOMP_FILTER_FLAG_TSYNC, or by libpsx::process::seccomp"
-            }
-            Self::Differs(Field::Namespaces) => {
-                "a thread in another namespace sees other files, networks or processes than its fellows: \
-                 unless that is meant (container runtimes do it), call libpsx::process::setns"
-            }
-            Self::Differs(Field::Label) => {
-                "the security module holds one thread to other rules than its fellows: have the label set \
-                 before the first thread starts, or by execve(2)"
-            }
-            Self::Differs(Field::Sched) => {
-                "a thread with a real-time policy can keep a CPU from all others: if that is not meant, \
-                 call libpsx::process::sched_setscheduler, and if it is, --ignore sched"
-            }
+            Self::Differs(field) => difference(field),
             Self::WorkerKeeps => {
-                "this worker of the kernel goes on with the credentials that its io_uring or device was \
-                 made with, and no call changes them: drop privileges before io_uring_setup(2), or close \
-                 the ring and make it again"
+                "This worker of the kernel keeps the credentials that its io_uring or device was made \
+                 with, and no call changes them. Drop privileges before io_uring_setup(2), or close the \
+                 ring and make it again."
             }
             Self::Unexpected => {
-                "the process is not what its deployment says: look at the order in which it drops \
-                 privileges, and at the unit or container that starts it"
+                "The process is not what was expected. Check the order in which it drops privileges, \
+                 and the unit or container that starts it."
             }
             Self::ZombieLeader => {
-                "the main thread has ended and shows the ids that it had, which is why ps(1) shows them \
-                 too: it can do nothing any more, and is not compared"
+                "The main thread has ended. It shows the IDs that it had, and ps(1) shows them too. It \
+                 can do nothing any more and is not compared."
             }
             Self::Zombie => {
-                "the process has ended and only its parent's wait(2) is missing: nothing runs"
+                "The process has ended. Its parent has not called wait(2) yet. No thread of it runs."
             }
             Self::NamespacesUnseen => {
-                "only who may trace a process sees its namespaces: run psx as its user or as root to have \
-                 them compared"
+                "Only a process that may trace another process sees its namespaces. Run psx as the \
+                 user of the process or as root to have them compared."
             }
+        }
+    }
+}
+
+const fn difference(field: Field) -> &'static str {
+    match field {
+        Field::Uid => {
+            "The threads share their memory, so code that takes over one thread can do what any thread \
+             may do. IDs that one thread keeps are kept by the whole process. Call setresuid on all \
+             threads (libpsx::process::setresuid, psx_syscall3(SYS_setresuid, ...))."
+        }
+        Field::Gid => {
+            "A thread that keeps a group can open the files of that group for the other threads. Call \
+             setresgid on all threads, before setresuid (libpsx::process::setresgid)."
+        }
+        Field::Groups => {
+            "Supplementary groups open files as the main group does, and setgroups(2) changes one thread \
+             only. Call libpsx::process::setgroups, before setresuid."
+        }
+        Field::Caps => {
+            "capset(2) changes the calling thread only. Code that runs in another thread still has the \
+             capabilities. Call libpsx::process::capset, or cap_set_proc(3) with libpsx linked."
+        }
+        Field::Ambient => {
+            "A thread that keeps ambient capabilities gives them to every program that it executes. Call \
+             libpsx::process::cap_ambient_clear_all."
+        }
+        Field::Bounding => {
+            "A thread with a larger bounding set can gain by execve(2) what the other threads gave up. \
+             Call libpsx::process::capbset_drop."
+        }
+        Field::Nnp => {
+            "A thread without no_new_privs can execute set-user-ID programs. Call \
+             libpsx::process::set_no_new_privs."
+        }
+        Field::Seccomp => {
+            "A thread with fewer filters can make the system calls that the filters forbid to the other \
+             threads. Install the filter with SECCOMP_FILTER_FLAG_TSYNC, or by libpsx::process::seccomp."
+        }
+        Field::Namespaces => {
+            "A thread in another namespace sees other files, networks or processes. Container runtimes \
+             do this on purpose. Otherwise call libpsx::process::setns."
+        }
+        Field::Label => {
+            "The security module applies other rules to this thread. Set the label before the first \
+             thread starts, or by execve(2)."
+        }
+        Field::Root => {
+            "A thread with another root directory resolves absolute paths elsewhere: a thread outside \
+             the chroot opens files for the threads inside. Call chroot(2) before the first thread \
+             starts, or on all threads that do not share it (libpsx::process::chroot)."
+        }
+        Field::Cwd => {
+            "A thread with another working directory resolves relative paths elsewhere, and a working \
+             directory outside the root directory is a way out of it. Call libpsx::process::chdir."
+        }
+        Field::Umask => {
+            "Files that this thread creates get other permissions. Call umask(2) in it."
+        }
+        Field::Personality => {
+            "The personality can switch off address randomisation and make readable memory executable. \
+             Call personality(2) before the first thread starts, or broadcast it."
+        }
+        Field::Speculation => {
+            "A thread without a speculation control can be attacked through side channels that the \
+             control closes for the other threads. Call libpsx::process::set_speculation_ctrl."
+        }
+        Field::Sched => {
+            "A thread with a real-time policy can keep a CPU from all other threads. If that is not \
+             meant, call libpsx::process::sched_setscheduler. If it is meant, use --ignore sched."
+        }
+        Field::Affinity => {
+            "The thread may use other CPUs. If that is not meant, call libpsx::process::sched_setaffinity."
+        }
+        Field::Mems => "The thread may use other memory nodes: look at its cpuset, cpuset(7).",
+        Field::Nice => "The thread has another nice value. Call libpsx::process::setpriority.",
+        Field::Ioprio => "The thread has another I/O priority. Call libpsx::process::ioprio_set.",
+        Field::TimerSlack => {
+            "The timers of the thread are less or more exact. Call libpsx::process::set_timer_slack."
         }
     }
 }

@@ -1,63 +1,93 @@
-//! The report as `--json` prints it: docs/audit-json.md.
+//! The report that `--json` prints: docs/audit-json.md.
 
 use libpsx::process::{CapabilitySet, Ids};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::Audit;
 use super::expect::Failure;
+use super::look::{Audit, Audited};
 use super::names::{self, Names};
-use super::process::{Group, Process, Thread, Worker};
-use super::state::{NAMESPACES, State};
+use super::process::{Group, Thread, Worker};
+use super::state::{NAMESPACES, Namespaces, State};
 use crate::terminal::printable;
 
-/// The number of the JSON's shape. Fields may be added under the same number; a field that changes its
-/// meaning, or goes, takes the next one.
-const SCHEMA: u32 = 1;
+/// The number of the JSON's shape. Members may be added under the same number. If a member is removed or changes its
+/// meaning, the number goes up.
+pub(crate) const SCHEMA: u32 = 1;
 
-/// The whole.
+/// Returns the whole report.
 pub(crate) fn render(audit: &Audit, names: &mut Names) -> Value {
     json!({
         "schema": SCHEMA,
         "consistent": audit.consistent(),
         "as_expected": audit.as_expected(),
-        "processes": audit.processes.iter().map(|one| process(one, names)).collect::<Vec<_>>(),
+        "processes":
+            audit.processes.iter().map(|one| process(one, audit, names)).collect::<Vec<_>>(),
         "unreadable": audit.unreadable,
         "kernel_threads": audit.kernel,
+        "missing": audit.missing.iter().map(|rule| printable(rule.as_bytes())).collect::<Vec<_>>(),
     })
 }
 
-fn process(process: &Process, names: &mut Names) -> Value {
+fn process(audited: &Audited, audit: &Audit, names: &mut Names) -> Value {
+    let process = &audited.process;
+    let identity = &process.identity;
     let first = process.groups.first().map(|group| &group.state);
+    let own = audit.namespaces.as_ref();
+    let state = |state: &State, names: &mut Names| self::state(state, first, own, names);
+    let reasons = audited.judgement.as_ref().map(|one| one.reasons.clone()).unwrap_or_default();
+    let container = identity
+        .container
+        .as_ref()
+        .map(|found| json!({ "engine": found.engine, "id": printable(found.id.as_bytes()) }));
     json!({
         "pid": process.pid,
         "name": printable(&process.name),
+        "parent": identity.parent,
+        "start": identity.start,
+        "command": identity.command.iter().map(|one| printable(one)).collect::<Vec<_>>(),
+        "unit": identity.unit.as_ref().map(|unit| printable(unit.as_bytes())),
+        "container": container,
+        "dumpable": identity.dumpable,
+        "verdict": audited.verdict(),
+        "reasons": reasons,
+        "varies": audited.varies,
+        "unseen": process.unseen(),
         "pids_in_namespaces": process.numbers,
         "threads": process.threads(),
         "consistent": process.consistent(),
         "differs": process.differs(),
-        "flags": process.flags,
-        "groups": process.groups.iter().map(|one| group(one, first, names)).collect::<Vec<_>>(),
-        "workers": process.workers.iter().map(|one| worker(one, first, names)).collect::<Vec<_>>(),
-        "failures": process.failures.iter().map(failure).collect::<Vec<_>>(),
+        "flags": audited.flags,
+        "groups": process
+            .groups
+            .iter()
+            .map(|one| group(one, state(&one.state, names)))
+            .collect::<Vec<_>>(),
+        "workers": process
+            .workers
+            .iter()
+            .map(|one| worker(one, state(&one.state, names)))
+            .collect::<Vec<_>>(),
+        "failures": audited.failures.iter().map(failure).collect::<Vec<_>>(),
     })
 }
 
-fn group(group: &Group, first: Option<&State>, names: &mut Names) -> Value {
+fn group(group: &Group, state: Value) -> Value {
     json!({
         "differs": group.differs,
+        "varies": group.varies,
         "threads": group.threads.iter().map(thread).collect::<Vec<_>>(),
-        "state": state(&group.state, first, names),
+        "state": state,
     })
 }
 
-fn worker(worker: &Worker, first: Option<&State>, names: &mut Names) -> Value {
+fn worker(worker: &Worker, state: Value) -> Value {
     json!({
         "tid": worker.thread.tid,
         "name": printable(&worker.thread.name),
         "kind": worker.kind,
         "keeps": worker.keeps,
-        "state": state(&worker.state, first, names),
+        "state": state,
     })
 }
 
@@ -67,6 +97,9 @@ fn thread(thread: &Thread) -> Value {
 
 fn failure(failure: &Failure) -> Value {
     json!({
+        "rule": failure.rule.as_ref().map(|rule| printable(rule.as_bytes())),
+        "level": failure.level,
+        "checked": failure.seen,
         "expected": failure.expected,
         "found": failure.found,
         "first": failure.thread.as_ref().map(thread),
@@ -80,7 +113,12 @@ struct Named<'a> {
     name: Option<&'a str>,
 }
 
-fn state(state: &State, first: Option<&State>, names: &mut Names) -> Value {
+fn state(
+    state: &State,
+    first: Option<&State>,
+    psx: Option<&Namespaces>,
+    names: &mut Names,
+) -> Value {
     let own = &state.credentials;
     let mut user = |id| json!(Named { id, name: names.user(id) });
     let uid = ids(own.user, &mut user);
@@ -106,11 +144,35 @@ fn state(state: &State, first: Option<&State>, names: &mut Names) -> Value {
         "seccomp": { "mode": names::seccomp_mode(own.seccomp), "filters": own.filters },
         "namespaces": namespaces,
         "other_namespaces": first.map(|first| state.other_namespaces(first)).unwrap_or_default(),
+        "private_namespaces": state
+            .namespaces
+            .as_ref()
+            .and(psx)
+            .map(|psx| state.namespaces_beside(psx)),
         "label": state.label.as_deref().map(printable),
+        "root": state.directories.as_ref().map(|both| printable(&both.root)),
+        "cwd": state.directories.as_ref().map(|both| printable(&both.cwd)),
+        "umask": state.umask.map(|umask| format!("{umask:04o}")),
+        "personality": state.personality,
+        "speculation": {
+            "store_bypass": state.speculation.store_bypass.as_deref().map(printable),
+            "indirect_branch": state.speculation.indirect_branch.as_deref().map(printable),
+        },
         "scheduling": {
             "policy": names::policy(state.scheduling),
             "priority": state.scheduling.priority,
+            "reset_on_fork": state.scheduling.reset_on_fork,
+            "deadline": state.scheduling.deadline.map(|one| json!({
+                "runtime_ns": one.runtime,
+                "deadline_ns": one.deadline,
+                "period_ns": one.period,
+            })),
         },
+        "affinity": printable(&state.affinity),
+        "mems": printable(&state.mems),
+        "nice": state.nice,
+        "io_priority": state.io_priority.map(names::io_priority),
+        "timer_slack_ns": state.timer_slack,
     })
 }
 

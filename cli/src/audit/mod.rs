@@ -1,220 +1,485 @@
-//! `psx audit`: whether all threads of a process may do the same, seen from outside.
+//! `psx audit`: shows from outside whether all threads of a process may do the same, and how much that is.
 //!
-//! Everything comes from /proc, and needs no right that the kernel does not ask for: who may not see the
-//! namespaces of a process is told so. Threads and processes vanish while they are read; what is gone is
-//! left out.
+//! Everything comes from /proc and from system calls that only read. psx audit needs no right that the kernel does not
+//! ask for, and says which fields this user cannot see. Threads and processes can end while they are read; such a
+//! thread or process is left out.
 //!
-//! Exit status: 0 all are consistent and as expected, 1 one is not, 2 a process that was asked for cannot
-//! be read, or the command line makes no sense.
+//! The modules depend on each other in one direction: `state`, `identity` and `process` read; `verdict`, `flags`,
+//! `expect`, `policy` and `unit` judge; `look` holds the result; `table`, `list`, `remarks`, `json`, `ecs`,
+//! `prometheus`, `html`, `diff` and `watch` print it.
+//!
+//! Exit status: 0 all processes are consistent and as expected, 1 a process is not, 2 a process that was asked for
+//! cannot be read, or the command line or a file is wrong.
 
+mod diff;
+mod ecs;
 mod expect;
 mod flags;
+mod html;
+mod identity;
 mod json;
+mod list;
+mod look;
 mod names;
+mod policy;
 mod process;
+mod prometheus;
+mod remarks;
 mod state;
 mod table;
+mod unit;
+mod verdict;
 mod watch;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, User};
 use regex::bytes::Regex;
 
+use crate::parallel;
 use crate::tasks;
 use crate::terminal::{self, ColorChoice, Progress};
-use expect::Expectation;
-use flags::Flag;
+pub(crate) use expect::keys;
+use expect::{Checker, Expectation, Level};
+use list::Order;
+use look::{Audit, Audited, Settings};
 use names::Names;
+use policy::Policy;
 use process::{Process, Unread};
-use state::Field;
+use state::{Field, Fields};
 use table::Look;
+use verdict::Verdict;
 
 #[derive(Args)]
 #[command(after_long_help = AFTER)]
 pub(crate) struct Arguments {
     /// Processes to read; the number of a thread stands for its process
-    #[arg(value_name = "PID", required_unless_present_any = ["all", "name", "user"],
-          conflicts_with_all = ["all", "name", "user"], value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_name = "PID", conflicts_with_all = ["all", "name", "user"],
+          value_parser = clap::value_parser!(i32).range(1..))]
     pids: Vec<i32>,
-    /// Every process that may be read, but for threads of the kernel
-    #[arg(long)]
+    /// Read every process, except threads of the kernel
+    #[arg(long, help_heading = "Which processes")]
     all: bool,
-    /// Processes whose name (comm, at most 15 bytes) matches
-    #[arg(long, value_name = "REGEX")]
+    /// Read the processes whose name (comm, at most 15 bytes) matches
+    #[arg(long, value_name = "REGEX", help_heading = "Which processes")]
     name: Option<Regex>,
-    /// Processes of which a thread has this effective user, by name or number
-    #[arg(long, value_name = "NAME", value_parser = user)]
+    /// Read the processes in which a thread has this effective user, by name or number
+    #[arg(long, value_name = "NAME", value_parser = user, help_heading = "Which processes")]
     user: Option<u32>,
-    /// What must hold for every thread: uid=65534,nnp=1,caps=none
-    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    /// Show only some of the processes; the exit status is about all of them
+    #[arg(
+        long,
+        value_name = "WHICH,...",
+        value_delimiter = ',',
+        value_enum,
+        help_heading = "Which processes"
+    )]
+    only: Vec<Only>,
+
+    /// Check that this holds for every thread: uid=65534,nnp=1,caps=none
+    #[arg(
+        long,
+        value_name = "KEY=VALUE,...",
+        value_delimiter = ',',
+        help_heading = "What must hold"
+    )]
     expect: Vec<Expectation>,
-    /// Fields in which threads may differ
-    #[arg(long, value_name = "FIELD,...", value_delimiter = ',', value_enum)]
+    /// Check the rules of a TOML file (docs/audit-policy.md)
+    #[arg(long, value_name = "FILE", help_heading = "What must hold")]
+    policy: Option<PathBuf>,
+    /// Check what a unit of systemd promises; without a selection, read the processes of this unit
+    #[arg(long, value_name = "UNIT|FILE", help_heading = "What must hold")]
+    unit: Option<PathBuf>,
+    /// Compare these fields too, which threads often set for themselves
+    #[arg(
+        long,
+        value_name = "FIELD,...",
+        value_delimiter = ',',
+        value_enum,
+        help_heading = "What must hold"
+    )]
+    compare: Vec<Field>,
+    /// Do not compare these fields
+    #[arg(
+        long,
+        value_name = "FIELD,...",
+        value_delimiter = ',',
+        value_enum,
+        help_heading = "What must hold"
+    )]
     ignore: Vec<Field>,
-    /// Say of each flag why it matters, and what to call
-    #[arg(long)]
+    /// Save what was found as JSON, for --diff
+    #[arg(long, value_name = "FILE", help_heading = "What must hold")]
+    save: Option<PathBuf>,
+    /// Show what changed since FILE was saved; exit status 1 if something did
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "tree"],
+          help_heading = "What must hold")]
+    diff: Option<PathBuf>,
+
+    /// Print the table with all fields, not one line for each process
+    #[arg(long, conflicts_with = "tree", help_heading = "Output")]
+    long: bool,
+    /// Print one line for each process, children below their parents
+    #[arg(long, help_heading = "Output")]
+    tree: bool,
+    /// The order of the processes
+    #[arg(long, value_name = "ORDER", value_enum, default_value = "pid", help_heading = "Output")]
+    sort: Order,
+    /// Name all threads of each group, not the first eight
+    #[arg(long, help_heading = "Output")]
+    threads: bool,
+    /// Explain each flag and verdict: why it matters, and which function repairs it
+    #[arg(long, help_heading = "Output")]
     explain: bool,
     /// Look again every so many seconds, and mark what changed
-    #[arg(long, value_name = "SECONDS", value_parser = watch::interval)]
+    #[arg(long, value_name = "SECONDS", value_parser = watch::interval, help_heading = "Output")]
     watch: Option<std::time::Duration>,
-    /// With --watch: end after so many looks
-    #[arg(long, value_name = "N", requires = "watch")]
+    /// With --watch: end after this number of looks
+    #[arg(long, value_name = "N", requires = "watch", help_heading = "Output")]
     times: Option<std::num::NonZeroU32>,
-    /// Print JSON (docs/audit-json.md); with --watch one line for each look
-    #[arg(long, conflicts_with = "explain")]
+    /// The format of the output
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        conflicts_with = "json",
+        help_heading = "Output"
+    )]
+    format: Format,
+    /// The same as --format json; with --watch, one line for each look
+    #[arg(long, conflicts_with = "explain", help_heading = "Output")]
     json: bool,
-    /// Print nothing; the exit status tells
-    #[arg(long, short, conflicts_with_all = ["json", "explain", "watch"])]
+    /// Also write a page for a browser; it needs no other file and no network
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+    /// Print nothing; the exit status is the result
+    #[arg(long, short, conflicts_with_all = ["json", "explain", "watch"], help_heading = "Output")]
     quiet: bool,
     /// When to use colours
-    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Output")]
     color: ColorChoice,
 }
 
-const AFTER: &str = "\
-Threads in the same state are one line. The first line of a process is that of its leader; the others say \
-which threads differ from it, and in what. Workers of the kernel (io_uring, vhost) are listed apart.
+/// Which of the processes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// Processes whose threads differ
+    Divergent,
+    /// Processes with the verdict privileged
+    Privileged,
+    /// Processes that are not as expected
+    Violations,
+}
 
-Keys of --expect: uid, gid (all four ids), ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid: a name or number; \
+/// How the result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One object (docs/audit-json.md); with --watch, one line for each look
+    Json,
+    /// One line of JSON for each thread, with the names of the Elastic Common Schema
+    Ecs,
+    /// For the textfile collector of Prometheus's node_exporter
+    Prometheus,
+}
+
+const AFTER: &str = "\
+Threads in the same state are one row. The first row of a process is that of its leader. The other rows say which \
+threads differ from it, and in which fields. Workers of the kernel (io_uring, vhost) are listed apart.
+
+Verdicts: privileged: root, or capabilities that lead to root; reduced: some of root's privilege; unprivileged: no \
+capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. --explain gives \
+the reasons.
+
+Keys of --expect: uid, gid (all four IDs), ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid: a name or number; \
 groups: none, or names joined by +; caps (effective, permitted, inheritable and ambient together), effective, \
 permitted, inheritable, ambient, bounding: none, all, or names joined by +; nnp: 0 or 1; seccomp: disabled, \
-strict or filter; filters: how many; label; sched: other, fifo, rr, batch, idle, deadline, ext.
+strict or filter; filters: a number; label; sched: other, fifo, rr, batch, idle, deadline, ext; priority; namespaces: \
+the kinds that are not those of psx; root, cwd: a path, or changed; umask; nice; ioprio; affinity; timer-slack; \
+personality; verdict; dumpable; consistent. Sets, filters, namespaces and verdict can be compared: caps<=cap_kill, \
+filters>=1.
 
-Exit status: 0 all threads of each process may do the same, and what was expected holds; 1 not so for some \
-process; 2 a process that was asked for cannot be read, none was found, or the command line makes no sense.
+Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-slack. Daemons set them per thread on \
+purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
+
+Exit status: 0 all threads of each process may do the same, and what was expected holds; 1 it does not for some \
+process, or --diff found a change; 2 a process that was asked for cannot be read, no process was found, or the \
+command line or a file is wrong.
 
 Examples:
   psx audit 1234                             one process
-  psx audit --name '^nginx$' --explain       all of one name, with advice
+  psx audit --all --sort verdict             all processes, the privileged ones first
+  psx audit --name '^nginx$' --explain       all processes of one name, with advice
   psx audit --all --ignore sched --quiet     a check for cron
-  psx audit --expect uid=www-data,nnp=1,caps=none \"$(pidof -s nginx)\"";
+  psx audit --expect uid=www-data,nnp=1,caps=none \"$(pidof -s nginx)\"
+  psx audit --unit nginx.service             whether the threads are what the unit promises
+  psx audit --save before.json; psx audit --diff before.json";
+
+/// What `psx audit` says if no process was selected.
+const SELECT: &str = "\
+no process was selected; nothing was read. Select processes with one of:
+
+  psx audit PID...              these processes
+  psx audit --all               every process
+  psx audit --name REGEX        by name, for example --name '^nginx$'
+  psx audit --user NAME         by effective user
+  psx audit --unit UNIT         the processes of a unit, and what it promises
+  psx audit --policy FILE       the processes that the rules of a file match
+  psx audit --diff FILE         every process, compared with a saved state
+
+psx audit --help describes all options.";
 
 fn user(name: &str) -> Result<u32, String> {
     let named = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-    name.parse().ok().or_else(named).ok_or_else(|| "there is no such user".to_owned())
+    name.parse().ok().or_else(named).ok_or_else(|| format!("there is no user {name:?}"))
 }
 
-/// What one look at the processes has found.
-pub(crate) struct Audit {
-    pub(crate) processes: Vec<Process>,
-    /// How many could not be read, of those that nobody named.
-    pub(crate) unreadable: usize,
-    /// How many threads of the kernel were left out.
-    pub(crate) kernel: usize,
-}
-
-impl Audit {
-    pub(crate) fn consistent(&self) -> bool {
-        self.processes.iter().all(Process::consistent)
-    }
-
-    pub(crate) fn as_expected(&self) -> bool {
-        self.processes.iter().all(|process| process.failures.is_empty())
-    }
-
-    fn good(&self) -> bool {
-        self.consistent() && self.as_expected()
-    }
+/// What the files on the command line ask for.
+struct Files {
+    policy: Option<Policy>,
+    unit: Option<unit::Promises>,
+    before: Option<diff::Saved>,
 }
 
 impl Arguments {
-    /// Whether all is well; an error is exit status 2.
-    pub(crate) fn run(self) -> Result<bool> {
+    /// Returns whether all is well. An error is exit status 2.
+    pub(crate) fn run(mut self) -> Result<bool> {
+        if self.json {
+            self.format = Format::Json;
+        }
+        let selected =
+            !self.pids.is_empty() || self.all || self.name.is_some() || self.user.is_some();
+        let implied = self.policy.is_some() || self.unit.is_some() || self.diff.is_some();
+        if !selected && !implied && self.save.is_none() && self.html.is_none() {
+            bail!("{SELECT}");
+        }
+        let files = Files {
+            policy: self.policy.as_deref().map(Policy::read).transpose()?,
+            unit: self.unit.as_deref().map(unit::Promises::read).transpose()?,
+            before: self.diff.as_deref().map(diff::Saved::read).transpose()?,
+        };
         let mut names = Names::default();
         if let Some(interval) = self.watch {
-            return watch::run(&self, interval, &mut names);
+            return watch::run(&self, &files, interval, &mut names);
         }
         let mut progress = if self.quiet { Progress::silent() } else { Progress::new() };
-        let audit = self.look(&mut names, &mut progress)?;
+        let audit = self.look(&files, &mut names, &mut progress)?;
         drop(progress);
+        if let Some(path) = &self.save {
+            let text = serde_json::to_string(&json::render(&audit, &mut names))? + "\n";
+            write_file(path, &text)?;
+        }
+        if let Some(path) = &self.html {
+            write_file(path, &html::render(&audit, &mut names)?)?;
+        }
+        if let Some(before) = &files.before {
+            let changes = before.changes(&json::render(&audit, &mut names));
+            if !self.quiet {
+                print(&changes.render(self.format == Format::Json)?)?;
+            }
+            return Ok(changes.is_empty() && audit.as_expected());
+        }
         if !self.quiet {
-            let text = self.render(&audit, &mut names)?;
-            std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+            print(&self.render(&audit, &mut names)?)?;
         }
         Ok(audit.good())
     }
 
     fn render(&self, audit: &Audit, names: &mut Names) -> Result<String> {
-        if self.json {
-            return Ok(serde_json::to_string_pretty(&json::render(audit, names))? + "\n");
-        }
-        let look = self.appearance();
-        let rows = table::rows(audit, names);
-        Ok(table::table(&rows, look) + "\n" + &table::remarks(audit, look))
+        Ok(match self.format {
+            Format::Json => serde_json::to_string_pretty(&json::render(audit, names))? + "\n",
+            Format::Ecs => ecs::render(audit, names),
+            Format::Prometheus => prometheus::render(audit),
+            Format::Text => {
+                let (look, shown) = (self.appearance(), self.shown(audit));
+                let body = if self.lists() {
+                    list::list(&shown, self.tree, look, names)
+                } else {
+                    table::table(&table::rows(&shown, look, names), look) + "\n"
+                };
+                body + &remarks::remarks(audit, &shown, look)
+            }
+        })
+    }
+
+    /// Whether one line for each process is printed.
+    fn lists(&self) -> bool {
+        self.tree || (self.pids.is_empty() && !self.long)
     }
 
     fn appearance(&self) -> Look {
-        let width = terminal::size().map(|(width, _)| width);
-        Look { colored: self.color.colored(), width, explain: self.explain }
+        Look {
+            colored: self.color.colored(),
+            width: terminal::size().map(|(width, _)| width),
+            explain: self.explain,
+            threads: self.threads,
+            long: self.long,
+        }
     }
 
-    /// Reads the processes that were asked for.
-    fn look(&self, names: &mut Names, progress: &mut Progress) -> Result<Audit> {
-        let mut audit = Audit { processes: Vec::new(), unreadable: 0, kernel: 0 };
+    /// Returns the processes that are shown.
+    fn shown<'a>(&self, audit: &'a Audit) -> Vec<&'a Audited> {
+        let is = |audited: &Audited, only: &Only| match only {
+            Only::Divergent => !audited.process.consistent(),
+            Only::Privileged => audited.verdict() == Some(Verdict::Privileged),
+            Only::Violations => !audited.as_expected(),
+        };
+        let shown =
+            |one: &&Audited| self.only.is_empty() || self.only.iter().any(|only| is(one, only));
+        audit.processes.iter().filter(shown).collect()
+    }
+
+    fn settings(&self) -> Settings {
+        let mut compared = Fields::usual();
+        for &field in &self.compare {
+            compared = compared.with(field);
+        }
+        for &field in &self.ignore {
+            compared = compared.without(field);
+        }
+        let own = tasks::Process::myself().and_then(|own| own.task(own.pid));
+        Settings { compared, namespaces: own.ok().and_then(|own| state::namespaces(&own)) }
+    }
+
+    /// Reads the processes that were asked for, and checks them.
+    fn look(&self, files: &Files, names: &mut Names, progress: &mut Progress) -> Result<Audit> {
+        let settings = self.settings();
+        let mut audit = Audit { namespaces: settings.namespaces, ..Audit::default() };
         if self.pids.is_empty() {
-            self.search(&mut audit, progress)?;
+            self.search(&mut audit, files, &settings, progress)?;
         } else {
             for &pid in &self.pids {
-                match Process::read(pid, &self.ignore) {
-                    Ok(process) => audit.processes.push(process),
+                match Process::read(pid, settings.compared) {
+                    Ok(process) => audit.processes.push(Audited::new(process, &settings)),
                     Err(why) => bail!("process {pid}: {}", said(pid, why)),
                 }
                 progress.tick(|| format!("reading process {pid}"));
             }
-            audit.processes.sort_by_key(|process| process.pid);
-            audit.processes.dedup_by_key(|process| process.pid);
+            audit.processes.sort_by_key(|one| one.process.pid);
+            audit.processes.dedup_by_key(|one| one.process.pid);
         }
-        for process in &mut audit.processes {
-            process.failures = expect::failures(&self.expect, process, names);
-            if !process.failures.is_empty() {
-                process.flags.push(Flag::Unexpected);
+        let mut checker = Checker { names, own: settings.namespaces.as_ref() };
+        for audited in &mut audit.processes {
+            let check =
+                |one: &Expectation| one.check(&audited.process, None, Level::Error, &mut checker);
+            let failures = self.expect.iter().filter_map(check).collect();
+            audited.fail(failures);
+            if let Some(unit) = &files.unit {
+                let failures = unit.check(&audited.process, &mut checker);
+                audited.fail(failures);
             }
         }
+        if let Some(policy) = &files.policy {
+            policy.apply(&mut audit, &mut checker);
+        }
+        list::sort(&mut audit, self.sort, names);
         Ok(audit)
     }
 
-    fn search(&self, audit: &mut Audit, progress: &mut Progress) -> Result<()> {
+    fn search(
+        &self,
+        audit: &mut Audit,
+        files: &Files,
+        settings: &Settings,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let mut pids = tasks::processes().context("reading /proc")?;
         pids.sort_unstable();
-        for (done, &pid) in pids.iter().enumerate() {
-            progress.tick(|| format!("process {done} of {}", pids.len()));
-            match self.matching(pid) {
+        let read = |&pid: &i32| self.matching(pid, settings.compared);
+        let tick = |done| progress.tick(|| format!("process {done} of {}", pids.len()));
+        for found in parallel::map(&pids, read, tick) {
+            match found {
                 Ok(Some(process)) if process.kernel => audit.kernel += 1,
-                Ok(Some(process)) => audit.processes.push(process),
+                Ok(Some(process)) => audit.processes.push(Audited::new(process, settings)),
                 Ok(None) | Err(Unread::Gone) => {}
                 Err(Unread::Refused(_)) => audit.unreadable += 1,
             }
         }
+        let selected = self.all || self.name.is_some() || self.user.is_some();
+        if let Some(unit) = files.unit.as_ref().filter(|_| !selected) {
+            audit.processes.retain(|one| unit.is_of(&one.process));
+            audit.kernel = 0;
+            if audit.processes.is_empty() {
+                bail!("no process of the unit {} runs; nothing was checked", unit.name());
+            }
+        }
+        if let Some(policy) = files.policy.as_ref().filter(|_| !selected) {
+            audit.processes.retain(|one| policy.concerns(one));
+            audit.kernel = 0;
+            return Ok(());
+        }
         if audit.processes.is_empty() {
-            bail!("no process is like that, of those that may be read");
+            bail!("no readable process matches {}", self.selection());
         }
         Ok(())
     }
 
-    /// The process, if it is one of those that are sought.
-    fn matching(&self, pid: i32) -> Result<Option<Process>, Unread> {
+    /// Returns the selection as it was given.
+    fn selection(&self) -> String {
+        let name = self.name.as_ref().map(|pattern| format!("--name {pattern}"));
+        let user = self.user.as_ref().map(|user| format!("--user {user}"));
+        let parts: Vec<_> = name.into_iter().chain(user).collect();
+        if parts.is_empty() { "--all".to_owned() } else { parts.join(" ") }
+    }
+
+    /// Returns the process if it is selected.
+    fn matching(&self, pid: i32, compared: Fields) -> Result<Option<Process>, Unread> {
         if let Some(pattern) = &self.name {
             let leader = tasks::Process::open(pid)?.task(pid)?.stat()?;
             if !pattern.is_match(&leader.name) {
                 return Ok(None);
             }
         }
-        let process = Process::read(pid, &self.ignore)?;
+        let process = Process::read(pid, compared)?;
         let effective =
             |id| process.groups.iter().any(|group| group.state.credentials.user.effective == id);
         Ok(self.user.is_none_or(effective).then_some(process))
     }
 }
 
-/// Why a process was not read, for people.
+/// Writes to standard output. A reader that has closed the pipe (head(1)) has what it wants.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("writing to standard output"),
+    }
+}
+
+/// Writes a file as a whole: a reader sees the old contents or the new ones. A device or a pipe is written to.
+fn write_file(path: &std::path::Path, text: &str) -> Result<()> {
+    let shown = path.display();
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return std::fs::write(path, text).with_context(|| format!("writing {shown}"));
+    }
+    let name = path.file_name().with_context(|| format!("{shown} does not name a file"))?;
+    let mut temporary = name.to_owned();
+    temporary.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let written = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // The error of the write is what matters.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("writing {shown}"))
+}
+
+/// Returns why a process was not read, for people.
 fn said(pid: i32, why: Unread) -> String {
     let hidden = "it is there, but /proc does not show it (hidepid, proc(5))";
     match why {
-        // kill(2) knows of processes that /proc hides.
+        // kill(2) finds processes that /proc hides.
         Unread::Gone => match kill(Pid::from_raw(pid), None) {
             Ok(()) | Err(nix::Error::EPERM) if tasks::Process::open(pid).is_err() => {
                 hidden.to_owned()

@@ -1,4 +1,4 @@
-//! The names of users and groups, asked for once each; and what else people read in place of numbers.
+//! What people read in place of numbers: the names of users and groups, each asked for once, and other words.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use libpsx::process::{CapabilitySet, Ids};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::state::{NAMESPACES, State};
-use crate::tasks::{Credentials, Scheduling};
+use crate::tasks::{Credentials, Deadline, Scheduling, Speculation};
 use crate::terminal::printable;
 
-/// What the user database has said.
+/// The answers of the user database.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     users: HashMap<u32, Option<String>>,
@@ -17,21 +17,21 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The name of a user, printable.
+    /// Returns the name of a user, printable.
     pub(crate) fn user(&mut self, id: u32) -> Option<&str> {
         let ask = || User::from_uid(Uid::from_raw(id)).ok().flatten();
         let name = self.users.entry(id).or_insert_with(|| Some(printable(ask()?.name.as_bytes())));
         name.as_deref()
     }
 
-    /// The name of a group, printable.
+    /// Returns the name of a group, printable.
     pub(crate) fn group(&mut self, id: u32) -> Option<&str> {
         let ask = || Group::from_gid(Gid::from_raw(id)).ok().flatten();
         let name = self.groups.entry(id).or_insert_with(|| Some(printable(ask()?.name.as_bytes())));
         name.as_deref()
     }
 
-    /// `root (0)`, or each of the four where they are not the same.
+    /// Returns `root (0)`, or each of the four IDs if they differ.
     pub(crate) fn users(&mut self, ids: Ids) -> String {
         four(ids, |id| with_number(id, self.user(id)))
     }
@@ -66,7 +66,7 @@ fn four(ids: Ids, mut name: impl FnMut(u32) -> String) -> String {
     text
 }
 
-/// A set of which most often everything or nothing is in it.
+/// Describes a set in few words: most sets contain everything or nothing.
 pub(crate) fn set(set: CapabilitySet) -> String {
     let all = CapabilitySet::all();
     let missing = all - set;
@@ -115,13 +115,46 @@ pub(crate) fn policy(scheduling: Scheduling) -> String {
 }
 
 pub(crate) fn scheduling(scheduling: Scheduling) -> String {
-    match scheduling.priority {
-        0 => policy(scheduling),
-        priority => format!("{} (priority {priority})", policy(scheduling)),
+    let mut details = Vec::new();
+    if scheduling.priority != 0 {
+        details.push(format!("priority {}", scheduling.priority));
+    }
+    if let Some(Deadline { runtime, deadline, period }) = scheduling.deadline {
+        details.push(format!("runtime {runtime} ns, deadline {deadline} ns, period {period} ns"));
+    }
+    if scheduling.reset_on_fork {
+        details.push("reset on fork".to_owned());
+    }
+    let policy = policy(scheduling);
+    if details.is_empty() { policy } else { format!("{policy} ({})", details.join(", ")) }
+}
+
+/// Describes an I/O priority, ioprio_get(2): `best-effort/4`.
+pub(crate) fn io_priority(packed: u16) -> String {
+    let (class, level) = (packed >> 13, packed & 7);
+    match class {
+        0 => "none".to_owned(),
+        1 => format!("realtime/{level}"),
+        2 => format!("best-effort/{level}"),
+        3 => "idle".to_owned(),
+        other => format!("class {other}/{level}"),
     }
 }
 
-/// The kinds in which the namespaces are not the first group's.
+/// Describes the speculation controls, or nothing if the kernel shows none.
+pub(crate) fn speculation(speculation: &Speculation) -> Option<String> {
+    let part = |what: &str, value: &Option<Vec<u8>>| {
+        value.as_ref().map(|value| format!("{what}: {}", printable(value)))
+    };
+    let parts = [
+        part("store bypass", &speculation.store_bypass),
+        part("indirect branch", &speculation.indirect_branch),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Describes the namespaces that are not those of the first group.
 pub(crate) fn namespaces(state: &State, first: &State) -> String {
     let others = state.other_namespaces(first);
     let Some(namespaces) = &state.namespaces else { return "unseen".to_owned() };

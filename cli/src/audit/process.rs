@@ -1,4 +1,6 @@
-//! One process: its threads in groups of identical state, and what there is to say of it.
+//! One process: its threads in groups of the same state.
+//!
+//! This module reads and groups. It does not judge what it finds.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -6,10 +8,13 @@ use std::sync::LazyLock;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::expect::Failure;
-use super::flags::Flag;
-use super::state::{self, Field, State};
-use crate::tasks::{self, Stat, Status};
+use super::identity::Identity;
+use super::state::{Directories, Field, Fields, Known, State};
+use crate::parallel;
+use crate::tasks::{self, Stat, Status, Task};
+
+/// A process with more tasks than this is read by several threads.
+const MANY: usize = 256;
 
 /// A thread of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,22 +23,25 @@ pub(crate) struct Thread {
     pub(crate) name: Vec<u8>,
 }
 
-/// Threads in one and the same state.
+/// Threads in the same state, as far as it is compared.
 #[derive(Debug)]
 pub(crate) struct Group {
+    /// The state of the first thread.
     pub(crate) state: State,
     pub(crate) threads: Vec<Thread>,
-    /// In what they differ from the first group.
+    /// In which fields they differ from the first group.
     pub(crate) differs: Vec<Field>,
+    /// Fields that are not compared and in which threads of this group differ.
+    pub(crate) varies: Vec<Field>,
 }
 
-/// A task of the kernel that works for the process, and runs none of its code.
+/// A task of the kernel that works for the process and runs none of its code.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) thread: Thread,
     pub(crate) kind: Kind,
     pub(crate) state: State,
-    /// What it may do and none of the threads.
+    /// Fields in which the worker may do what no thread may do.
     pub(crate) keeps: Vec<Field>,
 }
 
@@ -75,16 +83,16 @@ impl Kind {
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) name: Vec<u8>,
-    /// Its number in each PID namespace, from that of /proc inwards.
+    /// Its number in each PID namespace, from the namespace of /proc inwards.
     pub(crate) numbers: Vec<i32>,
-    /// The first is that of the leader, or the largest if the leader is dead.
+    pub(crate) identity: Identity,
+    /// The first group is that of the leader, or the largest group if the leader has ended.
     pub(crate) groups: Vec<Group>,
     pub(crate) workers: Vec<Worker>,
-    /// The leader has ended, and waits for the others.
+    /// Whether the leader has ended while other threads run.
     pub(crate) leader_dead: bool,
+    /// Whether it is a thread of the kernel.
     pub(crate) kernel: bool,
-    pub(crate) flags: Vec<Flag>,
-    pub(crate) failures: Vec<Failure>,
 }
 
 /// Why a process was not read.
@@ -100,7 +108,7 @@ impl From<Errno> for Unread {
     }
 }
 
-/// A task while its place is not known yet.
+/// A task before it is known where it belongs.
 struct Seen {
     worker: bool,
     stat: Stat,
@@ -109,28 +117,53 @@ struct Seen {
     state: State,
 }
 
+impl Seen {
+    fn read(task: &Task, known: Option<Known<'_>>) -> nix::Result<Self> {
+        let (status, stat, state) = State::read(task, known)?;
+        let worker = is_worker(task, &stat, &status);
+        Ok(Self {
+            worker,
+            thread: Thread { tid: task.tid, name: stat.name.clone() },
+            stat,
+            status,
+            state,
+        })
+    }
+
+    /// Whether a second look finds the same task in the same state.
+    fn confirmed(&self, directory: &tasks::Process) -> bool {
+        let again = directory.task(self.thread.tid).and_then(|task| Self::read(&task, None));
+        again.is_ok_and(|again| {
+            again.stat.start == self.stat.start
+                && again.stat.dead() == self.stat.dead()
+                && again.state == self.state
+        })
+    }
+}
+
 impl Process {
-    /// Reads a process. One whose threads differ is read again: it may have been in the middle of a
-    /// change, and what is seen the second time counts.
-    pub(crate) fn read(pid: i32, ignored: &[Field]) -> Result<Self, Unread> {
-        let first = Self::read_once(pid, ignored)?;
-        if first.groups.len() > 1 { Self::read_once(pid, ignored) } else { Ok(first) }
-    }
-
-    fn read_once(pid: i32, ignored: &[Field]) -> Result<Self, Unread> {
+    /// Reads a process. A process whose threads differ may have been in the middle of a change. So the threads of
+    /// the smaller groups and one thread of the largest group are looked at again. If one of them has changed
+    /// meanwhile, the whole process is read a second time, and the second state counts.
+    pub(crate) fn read(pid: i32, compared: Fields) -> Result<Self, Unread> {
         let directory = tasks::Process::open(pid)?;
-        let mut seen = Vec::new();
-        for tid in directory.tids()? {
-            match directory.task(tid).and_then(|task| look(tid, &task)) {
-                Ok(one) => seen.push(one),
-                Err(error) if tasks::is_no_such_process(error) => {}
-                Err(error) => return Err(Unread::Refused(error)),
-            }
+        let seen = read_all(&directory)?;
+        let keys = keys(&seen, compared);
+        if settled(&directory, &seen, &keys) {
+            return Self::sort(&directory, seen, keys, compared).ok_or(Unread::Gone);
         }
-        Self::sort(seen, ignored).ok_or(Unread::Gone)
+        drop(seen);
+        let seen = read_all(&directory)?;
+        let keys = self::keys(&seen, compared);
+        Self::sort(&directory, seen, keys, compared).ok_or(Unread::Gone)
     }
 
-    fn sort(seen: Vec<Seen>, ignored: &[Field]) -> Option<Self> {
+    fn sort(
+        directory: &tasks::Process,
+        seen: Vec<Seen>,
+        keys: Vec<Option<State>>,
+        compared: Fields,
+    ) -> Option<Self> {
         let pid = seen.first()?.status.process;
         let leader = seen.iter().find(|one| one.thread.tid == pid);
         let of_leader = leader.or(seen.first())?;
@@ -138,38 +171,36 @@ impl Process {
             pid,
             name: of_leader.thread.name.clone(),
             numbers: leader.map(|one| one.status.numbers.clone()).unwrap_or_default(),
+            identity: Identity::read(directory, &of_leader.stat, &of_leader.status),
             groups: Vec::new(),
             workers: Vec::new(),
             leader_dead: leader.is_none_or(|one| one.stat.dead()),
             kernel: of_leader.stat.kernel(),
-            flags: Vec::new(),
-            failures: Vec::new(),
         };
         let mut threads = Vec::new();
-        for Seen { worker, stat, thread, state, .. } in seen {
-            if stat.dead() {
-                continue;
-            }
-            if worker {
-                let kind = Kind::of(&thread.name);
-                process.workers.push(Worker { thread, kind, state, keeps: Vec::new() });
-            } else {
-                threads.push((thread, state));
+        for (one, key) in seen.into_iter().zip(keys) {
+            let Seen { stat, thread, state, .. } = one;
+            match key {
+                Some(key) => threads.push((thread, state, key)),
+                None if stat.dead() => {}
+                None => {
+                    let kind = Kind::of(&thread.name);
+                    process.workers.push(Worker { thread, kind, state, keeps: Vec::new() });
+                }
             }
         }
-        process.groups = grouped(threads);
-        process.compare(ignored);
-        process.flags = Flag::of(&process);
+        process.groups = grouped(threads, compared);
+        process.compare(compared);
         Some(process)
     }
 
-    /// Puts the group first that the others are compared with, and compares.
-    fn compare(&mut self, ignored: &[Field]) {
+    /// Puts the group first with which the other groups are compared, and compares.
+    fn compare(&mut self, compared: Fields) {
         let pid = self.pid;
         let of_leader = |group: &Group| group.threads.iter().any(|thread| thread.tid == pid);
         self.groups.sort_by_key(|group| (!of_leader(group), usize::MAX - group.threads.len()));
         let counts = |fields: Vec<Field>| -> Vec<Field> {
-            fields.into_iter().filter(|field| !ignored.contains(field)).collect()
+            fields.into_iter().filter(|&field| compared.contains(field)).collect()
         };
         if let Some((first, others)) = self.groups.split_first_mut() {
             for group in &mut *others {
@@ -182,18 +213,27 @@ impl Process {
         }
     }
 
-    /// How many threads can run code of the process.
+    /// Returns the number of threads that can run code of the process.
     pub(crate) fn threads(&self) -> usize {
         self.groups.iter().map(|group| group.threads.len()).sum()
     }
 
-    /// In what any of its threads differ.
+    /// Returns the compared fields in which any thread differs from the first group.
     pub(crate) fn differs(&self) -> Vec<Field> {
-        let mut all: Vec<_> =
-            self.groups.iter().flat_map(|group| group.differs.iter().copied()).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+        sorted(self.groups.iter().flat_map(|group| group.differs.iter().copied()))
+    }
+
+    /// Returns the other fields in which threads differ.
+    pub(crate) fn varies(&self, compared: Fields) -> Vec<Field> {
+        let within = self.groups.iter().flat_map(|group| group.varies.iter().copied());
+        let first = self.groups.first();
+        let among = self.groups.iter().filter_map(|group| Some(group.state.differs(&first?.state)));
+        sorted(within.chain(among.flatten().filter(|&field| !compared.contains(field))))
+    }
+
+    /// Returns the fields that this process may not see of some thread.
+    pub(crate) fn unseen(&self) -> Vec<Field> {
+        sorted(self.groups.iter().flat_map(|group| group.state.unseen()))
     }
 
     /// Whether all its threads, and the workers of the kernel, may do the same.
@@ -203,39 +243,102 @@ impl Process {
     }
 }
 
-/// Reads a task; last what tells whether it was alive, so that the rest is of a living one.
-fn look(tid: i32, task: &tasks::Task) -> nix::Result<Seen> {
-    let namespaces = state::namespaces(task);
-    let label = state::label(task);
-    let status = task.status()?;
-    let stat = task.stat()?;
-    let worker = is_worker(task, &stat, &status);
-    let scheduling = stat.scheduling;
-    let state = State { credentials: status.credentials.clone(), namespaces, label, scheduling };
-    Ok(Seen { worker, thread: Thread { tid, name: stat.name.clone() }, stat, status, state })
+fn sorted(fields: impl Iterator<Item = Field>) -> Vec<Field> {
+    let mut all: Vec<_> = fields.collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
-/// Threads by state. One whose state was not seen whole joins the first group that it agrees with.
-fn grouped(threads: Vec<(Thread, State)>) -> Vec<Group> {
+/// Reads every task that has not ended. Most tasks share the directories of the first task; those are read once.
+fn read_all(directory: &tasks::Process) -> Result<Vec<Seen>, Unread> {
+    let tids = directory.tids()?;
+    let first = tids.first().and_then(|&tid| directory.task(tid).ok());
+    let first = first.and_then(|task| Seen::read(&task, None).ok());
+    let directories: Option<(i32, Directories)> =
+        first.as_ref().and_then(|one| Some((one.thread.tid, one.state.directories.clone()?)));
+    let known = directories.as_ref().map(|(tid, directories)| Known { tid: *tid, directories });
+    let read = |&tid: &i32| directory.task(tid).and_then(|task| Seen::read(&task, known));
+    let rest = match (&first, tids.as_slice()) {
+        (Some(_), [_, rest @ ..]) => rest,
+        (_, all) => all,
+    };
+    let results = if rest.len() > MANY {
+        parallel::map(rest, read, |_| {})
+    } else {
+        rest.iter().map(read).collect()
+    };
+    let mut seen: Vec<_> = first.into_iter().collect();
+    for result in results {
+        match result {
+            Ok(one) => seen.push(one),
+            Err(error) if tasks::is_no_such_process(error) => {}
+            Err(error) => return Err(Unread::Refused(error)),
+        }
+    }
+    Ok(seen)
+}
+
+/// Returns what decides the group of each thread. None: the task has ended, or is a worker of the kernel.
+fn keys(seen: &[Seen], compared: Fields) -> Vec<Option<State>> {
+    let key = |one: &Seen| {
+        let thread = !one.stat.dead() && !one.worker;
+        thread.then(|| one.state.key(compared))
+    };
+    seen.iter().map(key).collect()
+}
+
+/// Whether all threads have the same state, or a second look at those that differ finds them unchanged.
+fn settled(directory: &tasks::Process, seen: &[Seen], keys: &[Option<State>]) -> bool {
+    let mut counts: HashMap<&State, usize> = HashMap::new();
+    for key in keys.iter().flatten() {
+        *counts.entry(key).or_default() += 1;
+    }
+    if counts.len() <= 1 {
+        return true;
+    }
+    let Some(largest) = counts.iter().max_by_key(|(_, count)| **count).map(|(key, _)| *key) else {
+        return true;
+    };
+    let mut sample = true;
+    seen.iter().zip(keys).all(|(one, key)| match key {
+        Some(key) if key == largest => !std::mem::take(&mut sample) || one.confirmed(directory),
+        Some(_) => one.confirmed(directory),
+        None => true,
+    })
+}
+
+/// Sorts threads into groups. A thread whose state was not seen completely joins the first group that it agrees with.
+fn grouped(threads: Vec<(Thread, State, State)>, compared: Fields) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<State, usize> = HashMap::new();
-    let (complete, partial): (Vec<_>, Vec<_>) =
-        threads.into_iter().partition(|(_, state)| state.complete());
-    for (thread, state) in complete.into_iter().chain(partial) {
-        let place = known.get(&state).copied().or_else(|| {
-            let alike = |group: &Group| group.state.differs(&state).is_empty();
-            if state.complete() { None } else { groups.iter().position(alike) }
+    let unseen = |state: &State| state.unseen().len();
+    let mut threads = threads;
+    threads.sort_by_cached_key(|(_, state, _)| unseen(state));
+    for (thread, state, key) in threads {
+        let counts = |field: &Field| compared.contains(*field);
+        let place = known.get(&key).copied().or_else(|| {
+            let alike = |group: &Group| !group.state.differs(&state).iter().any(counts);
+            if unseen(&state) == 0 { None } else { groups.iter().position(alike) }
         });
         match place.and_then(|place| groups.get_mut(place)) {
-            Some(group) => group.threads.push(thread),
+            Some(group) => {
+                group.threads.push(thread);
+                if group.state != state {
+                    let other = group.state.differs(&state);
+                    group.varies.extend(other.into_iter().filter(|field| !counts(field)));
+                }
+            }
             None => {
-                known.insert(state.clone(), groups.len());
-                groups.push(Group { state, threads: vec![thread], differs: Vec::new() });
+                known.insert(key, groups.len());
+                let (differs, varies) = (Vec::new(), Vec::new());
+                groups.push(Group { state, threads: vec![thread], differs, varies });
             }
         }
     }
     for group in &mut groups {
         group.threads.sort_unstable_by_key(|thread| thread.tid);
+        group.varies = sorted(group.varies.drain(..));
     }
     groups
 }

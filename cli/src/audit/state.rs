@@ -1,4 +1,4 @@
-//! The security state of one task, and in what two of them differ.
+//! The security state of one task, and in which fields two states differ.
 
 use std::fmt;
 
@@ -7,15 +7,16 @@ use libpsx::process::{CapabilitySet, Ids};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::tasks::{Credentials, Scheduling, Task};
+use crate::ask;
+use crate::tasks::{self, Credentials, Deadline, Scheduling, Speculation, Stat, Status, Task};
 
-/// A part of the state, by the name that the command line and the JSON have for it.
+/// A part of the state, under the name that the command line and the JSON use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Field {
-    /// Real, effective, saved and file system user id
+    /// Real, effective, saved and file system user ID
     Uid,
-    /// Real, effective, saved and file system group id
+    /// Real, effective, saved and file system group ID
     Gid,
     /// Supplementary groups
     Groups,
@@ -33,13 +34,34 @@ pub(crate) enum Field {
     Namespaces,
     /// Label of the Linux security module
     Label,
-    /// Scheduling policy and priority
+    /// Root directory
+    Root,
+    /// Working directory
+    Cwd,
+    /// Umask
+    Umask,
+    /// Personality (execution domain), personality(2)
+    Personality,
+    /// Speculation controls, PR_SET_SPECULATION_CTRL(2const)
+    Speculation,
+    /// Scheduling policy, priority and deadline parameters
     Sched,
+    /// CPUs that the thread may use
+    Affinity,
+    /// Memory nodes that the thread may use
+    Mems,
+    /// Nice value
+    Nice,
+    /// I/O priority
+    Ioprio,
+    /// Timer slack
+    TimerSlack,
 }
 
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Field {
+    /// Returns the name of the field.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Self::Uid => "uid",
             Self::Gid => "gid",
             Self::Groups => "groups",
@@ -50,12 +72,58 @@ impl fmt::Display for Field {
             Self::Seccomp => "seccomp",
             Self::Namespaces => "namespaces",
             Self::Label => "label",
+            Self::Root => "root",
+            Self::Cwd => "cwd",
+            Self::Umask => "umask",
+            Self::Personality => "personality",
+            Self::Speculation => "speculation",
             Self::Sched => "sched",
-        })
+            Self::Affinity => "affinity",
+            Self::Mems => "mems",
+            Self::Nice => "nice",
+            Self::Ioprio => "ioprio",
+            Self::TimerSlack => "timer-slack",
+        }
+    }
+
+    /// Whether a difference in this field counts unless the user says otherwise. The other fields share out
+    /// resources, and daemons set them per thread on purpose.
+    pub(crate) const fn compared(self) -> bool {
+        !matches!(self, Self::Affinity | Self::Mems | Self::Nice | Self::Ioprio | Self::TimerSlack)
     }
 }
 
-/// The links in /proc/PID/ns, namespaces(7). A kernel may be without some.
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fields(u32);
+
+impl Fields {
+    /// The fields that are compared if the user says nothing else.
+    pub(crate) fn usual() -> Self {
+        let fields = Field::value_variants().iter().filter(|field| field.compared());
+        fields.fold(Self(0), |all, &field| all.with(field))
+    }
+
+    pub(crate) const fn with(self, field: Field) -> Self {
+        Self(self.0 | 1 << field as u32)
+    }
+
+    pub(crate) const fn without(self, field: Field) -> Self {
+        Self(self.0 & !(1 << field as u32))
+    }
+
+    pub(crate) const fn contains(self, field: Field) -> bool {
+        self.0 & 1 << field as u32 != 0
+    }
+}
+
+/// The links in /proc/PID/ns, namespaces(7). A kernel may lack some of them.
 pub(crate) const NAMESPACES: [&str; 10] = [
     "cgroup",
     "ipc",
@@ -69,59 +137,87 @@ pub(crate) const NAMESPACES: [&str; 10] = [
     "uts",
 ];
 
-/// What tells each namespace from others of its kind; None where there is no such link.
+/// The inode number of each namespace. None: there is no such link.
 pub(crate) type Namespaces = [Option<u64>; NAMESPACES.len()];
 
-/// All that is compared.
+/// The directories that a task resolves paths from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Directories {
+    pub(crate) root: Vec<u8>,
+    pub(crate) cwd: Vec<u8>,
+}
+
+/// The state of a task, as far as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) credentials: Credentials,
-    /// None: whoever looks may not see them (ptrace(2), "access mode checking").
+    /// None: this process may not see them (ptrace(2), "access mode checking").
     pub(crate) namespaces: Option<Namespaces>,
-    /// None: no security module gives one, or it may not be seen.
+    /// None: no security module sets one, or this process may not see it.
     pub(crate) label: Option<Vec<u8>>,
+    /// None: this process may not see them.
+    pub(crate) directories: Option<Directories>,
+    pub(crate) umask: Option<u32>,
+    /// None: this process may not see it.
+    pub(crate) personality: Option<u32>,
+    pub(crate) speculation: Speculation,
     pub(crate) scheduling: Scheduling,
+    pub(crate) affinity: Vec<u8>,
+    pub(crate) mems: Vec<u8>,
+    pub(crate) nice: i32,
+    /// As ioprio_get(2) packs it. None: this process may not see it.
+    pub(crate) io_priority: Option<u16>,
+    /// In nanoseconds. None: this process may not see it (that needs CAP_SYS_NICE).
+    pub(crate) timer_slack: Option<u64>,
 }
 
-/// The namespaces of a task. Whether an error means that it is gone will show when more of it is read:
-/// the kernel says EACCES here for that too (`proc_ns_readlink`, fs/proc/namespaces.c).
-pub(crate) fn namespaces(task: &Task) -> Option<Namespaces> {
-    let mut found = Namespaces::default();
-    let mut path = String::new();
-    for (name, place) in NAMESPACES.iter().zip(&mut found) {
-        path.clear();
-        path.push_str("ns/");
-        path.push_str(name);
-        match task.link(&path) {
-            Ok(link) => *place = number(link.as_encoded_bytes()),
-            Err(Errno::ENOENT) => {}
-            Err(_) => return None,
-        }
-    }
-    Some(found)
-}
-
-/// The number in `net:[4026531840]`.
-fn number(link: &[u8]) -> Option<u64> {
-    std::str::from_utf8(link).ok()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
-}
-
-/// The label of the security module that has one to show.
-pub(crate) fn label(task: &Task) -> Option<Vec<u8>> {
-    let mut label = task.read("attr/current").ok()?;
-    while let Some(b'\n' | 0) = label.last() {
-        label.pop();
-    }
-    (!label.is_empty()).then_some(label)
+/// A task of the same process whose directories are known already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) tid: i32,
+    pub(crate) directories: &'a Directories,
 }
 
 impl State {
-    /// In what they differ. What could not be seen of one is no difference.
+    /// Reads the state of a task, and last the file `stat`: if the task was alive then, its number was its own all
+    /// the time.
+    pub(crate) fn read(task: &Task, known: Option<Known<'_>>) -> nix::Result<(Status, Stat, Self)> {
+        let namespaces = namespaces(task);
+        let directories = directories(task, known);
+        let (label, personality) = (label(task), personality(task));
+        let ours = tasks::numbers_are_ours();
+        let timer_slack = task.timer_slack();
+        let io_priority = if ours { ask::io_priority(task.tid) } else { None };
+        let attributes = if ours { ask::scheduling(task.tid) } else { None };
+        let mut status = task.status()?;
+        let stat = task.stat()?;
+        let state = Self {
+            credentials: status.credentials.clone(),
+            namespaces,
+            label,
+            directories,
+            umask: status.umask,
+            personality,
+            speculation: std::mem::take(&mut status.speculation),
+            scheduling: attributes.map_or(stat.scheduling, scheduling),
+            affinity: std::mem::take(&mut status.cpus),
+            mems: std::mem::take(&mut status.mems),
+            nice: stat.nice,
+            io_priority,
+            timer_slack,
+        };
+        Ok((status, stat, state))
+    }
+
+    /// Returns the fields in which the states differ. A field that could not be seen of one of them is no difference.
     pub(crate) fn differs(&self, other: &Self) -> Vec<Field> {
+        fn seen<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.zip(other).is_some_and(|(one, other)| one != other)
+        }
         let (a, b) = (&self.credentials, &other.credentials);
-        let both = |a: bool, b: bool| a && b;
-        let namespaces = both(self.namespaces.is_some(), other.namespaces.is_some());
-        let label = both(self.label.is_some(), other.label.is_some());
+        let root = |state: &'_ Self| state.directories.as_ref().map(|both| both.root.clone());
+        let cwd = |state: &'_ Self| state.directories.as_ref().map(|both| both.cwd.clone());
+        let directories = self.directories != other.directories;
         let table = [
             (Field::Uid, a.user != b.user),
             (Field::Gid, a.group != b.group),
@@ -131,28 +227,127 @@ impl State {
             (Field::Bounding, a.bounding != b.bounding),
             (Field::Nnp, a.no_new_privs != b.no_new_privs),
             (Field::Seccomp, (a.seccomp, a.filters) != (b.seccomp, b.filters)),
-            (Field::Namespaces, namespaces && self.namespaces != other.namespaces),
-            (Field::Label, label && self.label != other.label),
+            (Field::Namespaces, seen(self.namespaces.as_ref(), other.namespaces.as_ref())),
+            (Field::Label, seen(self.label.as_ref(), other.label.as_ref())),
+            (Field::Root, directories && seen(root(self).as_ref(), root(other).as_ref())),
+            (Field::Cwd, directories && seen(cwd(self).as_ref(), cwd(other).as_ref())),
+            (Field::Umask, seen(self.umask.as_ref(), other.umask.as_ref())),
+            (Field::Personality, seen(self.personality.as_ref(), other.personality.as_ref())),
+            (Field::Speculation, self.speculation != other.speculation),
             (Field::Sched, self.scheduling != other.scheduling),
+            (Field::Affinity, self.affinity != other.affinity),
+            (Field::Mems, self.mems != other.mems),
+            (Field::Nice, self.nice != other.nice),
+            (Field::Ioprio, seen(self.io_priority.as_ref(), other.io_priority.as_ref())),
+            (Field::TimerSlack, seen(self.timer_slack.as_ref(), other.timer_slack.as_ref())),
         ];
         table.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
     }
 
-    /// Whether all of it could be seen. (Without a security module there is no label to see.)
-    pub(crate) const fn complete(&self) -> bool {
-        self.namespaces.is_some()
+    /// Returns the fields that this process may not see. A kernel without a security module shows no label to any
+    /// process, so a missing label does not count.
+    pub(crate) fn unseen(&self) -> Vec<Field> {
+        let table = [
+            (Field::Namespaces, self.namespaces.is_none()),
+            (Field::Root, self.directories.is_none()),
+            (Field::Cwd, self.directories.is_none()),
+            (Field::Personality, self.personality.is_none()),
+            (Field::Ioprio, self.io_priority.is_none()),
+            (Field::TimerSlack, self.timer_slack.is_none()),
+        ];
+        table.into_iter().filter_map(|(field, unseen)| unseen.then_some(field)).collect()
     }
 
-    /// The kinds of namespaces that are not those of `other`.
+    /// Returns the state with one fixed value in each field that is not compared: two threads belong to one group if
+    /// these states are equal.
+    pub(crate) fn key(&self, compared: Fields) -> Self {
+        let mut key = self.clone();
+        let skip = |field| !compared.contains(field);
+        let own = &mut key.credentials;
+        let zero = Ids { real: 0, effective: 0, saved: 0, filesystem: 0 };
+        if skip(Field::Uid) {
+            own.user = zero;
+        }
+        if skip(Field::Gid) {
+            own.group = zero;
+        }
+        if skip(Field::Groups) {
+            own.groups.clear();
+        }
+        if skip(Field::Caps) {
+            own.sets = libpsx::process::CapabilitySets::default();
+        }
+        if skip(Field::Ambient) {
+            own.ambient = CapabilitySet::EMPTY;
+        }
+        if skip(Field::Bounding) {
+            own.bounding = CapabilitySet::EMPTY;
+        }
+        if skip(Field::Nnp) {
+            own.no_new_privs = None;
+        }
+        if skip(Field::Seccomp) {
+            (own.seccomp, own.filters) = (None, None);
+        }
+        if skip(Field::Namespaces) {
+            key.namespaces = None;
+        }
+        if skip(Field::Label) {
+            key.label = None;
+        }
+        if let Some(directories) = &mut key.directories {
+            if skip(Field::Root) {
+                directories.root.clear();
+            }
+            if skip(Field::Cwd) {
+                directories.cwd.clear();
+            }
+        }
+        if skip(Field::Umask) {
+            key.umask = None;
+        }
+        if skip(Field::Personality) {
+            key.personality = None;
+        }
+        if skip(Field::Speculation) {
+            key.speculation = Speculation::default();
+        }
+        if skip(Field::Sched) {
+            key.scheduling =
+                Scheduling { policy: 0, priority: 0, reset_on_fork: false, deadline: None };
+        }
+        if skip(Field::Affinity) {
+            key.affinity.clear();
+        }
+        if skip(Field::Mems) {
+            key.mems.clear();
+        }
+        if skip(Field::Nice) {
+            key.nice = 0;
+        }
+        if skip(Field::Ioprio) {
+            key.io_priority = None;
+        }
+        if skip(Field::TimerSlack) {
+            key.timer_slack = None;
+        }
+        key
+    }
+
+    /// Returns the kinds of namespaces that are not those of `other`.
     pub(crate) fn other_namespaces(&self, other: &Self) -> Vec<&'static str> {
-        let (Some(ours), Some(theirs)) = (&self.namespaces, &other.namespaces) else {
-            return Vec::new();
-        };
+        other.namespaces.as_ref().map(|theirs| self.namespaces_beside(theirs)).unwrap_or_default()
+    }
+
+    /// Returns the kinds of namespaces that are not these.
+    pub(crate) fn namespaces_beside(&self, theirs: &Namespaces) -> Vec<&'static str> {
+        let Some(ours) = &self.namespaces else { return Vec::new() };
         let pairs = NAMESPACES.iter().zip(ours.iter().zip(theirs));
         pairs.filter_map(|(&name, (ours, theirs))| (ours != theirs).then_some(name)).collect()
     }
 
-    /// What a task in this state may do and none of `others`: ids, groups, capabilities, label.
+    /// Returns the fields in which a task in this state may do what no task in `others` may do: IDs, groups,
+    /// capabilities, label.
     pub(crate) fn exceeds<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> Vec<Field> {
         let own = &self.credentials;
         let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
@@ -181,5 +376,66 @@ impl State {
             (Field::Label, self.label.as_ref().is_some_and(label)),
         ];
         table.into_iter().filter_map(|(field, more)| more.then_some(field)).collect()
+    }
+}
+
+/// Returns the namespaces of a task. An error does not say whether the task has ended: the kernel returns EACCES for
+/// that too (`proc_ns_readlink`, fs/proc/namespaces.c). A later read shows it.
+pub(crate) fn namespaces(task: &Task) -> Option<Namespaces> {
+    let mut found = Namespaces::default();
+    let mut path = String::new();
+    for (name, place) in NAMESPACES.iter().zip(&mut found) {
+        path.clear();
+        path.push_str("ns/");
+        path.push_str(name);
+        match task.link(&path) {
+            Ok(link) => *place = number(link.as_encoded_bytes()),
+            Err(Errno::ENOENT) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(found)
+}
+
+/// The number in `net:[4026531840]`.
+fn number(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link).ok()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+fn directories(task: &Task, known: Option<Known<'_>>) -> Option<Directories> {
+    if let Some(known) = known {
+        if tasks::numbers_are_ours() && ask::share_directories(task.tid, known.tid) {
+            return Some(known.directories.clone());
+        }
+    }
+    let read = |file| task.link(file).ok().map(|path| path.into_encoded_bytes());
+    Some(Directories { root: read("root")?, cwd: read("cwd")? })
+}
+
+/// Returns the label of the security module that shows one.
+fn label(task: &Task) -> Option<Vec<u8>> {
+    let mut label = task.read("attr/current").ok()?;
+    while let Some(b'\n' | 0) = label.last() {
+        label.pop();
+    }
+    (!label.is_empty()).then_some(label)
+}
+
+fn personality(task: &Task) -> Option<u32> {
+    let text = task.read("personality").ok()?;
+    u32::from_str_radix(std::str::from_utf8(&text).ok()?.trim(), 16).ok()
+}
+
+/// SCHED_DEADLINE and SCHED_FLAG_RESET_ON_FORK: include/uapi/linux/sched.h.
+fn scheduling(attributes: ask::SchedulingAttributes) -> Scheduling {
+    const DEADLINE: u32 = 6;
+    let ask::SchedulingAttributes { policy, priority, flags, runtime, deadline, period, .. } =
+        attributes;
+    let parameters = Deadline { runtime, deadline, period };
+    Scheduling {
+        policy,
+        priority,
+        reset_on_fork: flags & 1 != 0,
+        deadline: (policy == DEADLINE).then_some(parameters),
     }
 }

@@ -1,31 +1,39 @@
-//! The report for people: a table, and then in words what is remarkable.
+//! The table for people: a row for each group of threads and each worker of the kernel.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
-use super::Audit;
+use super::look::Audited;
 use super::names::{self, Names};
 use super::process::{Process, Thread};
 use super::state::{Field, State};
 use crate::terminal::printable;
-
-/// How many threads are named before it says how many more there are.
-const NAMED: usize = 8;
+use crate::wrap;
 
 /// How to show it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) colored: bool,
-    /// Of the terminal; None: as wide as it gets.
+    /// The width of the terminal. None: standard output is no terminal.
     pub(crate) width: Option<u16>,
     pub(crate) explain: bool,
+    /// Whether all threads of a group are named.
+    pub(crate) threads: bool,
+    /// Whether all fields are shown.
+    pub(crate) long: bool,
 }
 
-/// One line of the table: a group of threads, or a worker of the kernel.
+impl Look {
+    /// The width of text that is broken into lines.
+    pub(crate) fn columns(self) -> usize {
+        self.width.map_or(wrap::PIPED, usize::from)
+    }
+}
+
+/// One row: a group of threads, or a worker of the kernel.
 pub(crate) struct Row {
-    /// The process and, as far as it lasts from one look to the next, what tells rows of it apart.
+    /// The process, and what identifies the row within it from one look to the next.
     pub(crate) key: (i32, String),
     pub(crate) texts: [String; 5],
     alarming: bool,
@@ -34,85 +42,115 @@ pub(crate) struct Row {
 
 const HEADER: [&str; 5] = ["process", "threads", "user, group", "capabilities", "confinement"];
 
-/// The rows of all processes.
-pub(crate) fn rows(audit: &Audit, names: &mut Names) -> Vec<Row> {
+/// What the table adds to the width of five columns: a space in each, one between them, and one at each end.
+const MARGINS: usize = 5 + 4 + 2;
+
+/// Returns the rows of all processes.
+pub(crate) fn rows(shown: &[&Audited], look: Look, names: &mut Names) -> Vec<Row> {
+    shown.iter().flat_map(|audited| of_process(audited, look, names)).collect()
+}
+
+fn of_process(audited: &Audited, look: Look, names: &mut Names) -> Vec<Row> {
+    let process = &audited.process;
+    let first = process.groups.first().map(|group| &group.state);
     let mut rows = Vec::new();
-    for process in &audit.processes {
-        let first = process.groups.first().map(|group| &group.state);
-        for (index, group) in process.groups.iter().enumerate() {
-            let threads = match group.threads.as_slice() {
-                [only] if process.threads() > 1 => format!("1: {}", called(only)),
-                threads => threads.len().to_string(),
-            };
-            rows.push(Row {
-                key: (process.pid, format!("group {index}")),
-                texts: texts(process, threads, &group.state, first, names),
-                alarming: !group.differs.is_empty(),
-                changed: false,
-            });
-        }
-        for worker in &process.workers {
-            let threads = format!("{}\n{}", worker.kind.label(), called(&worker.thread));
-            rows.push(Row {
-                key: (process.pid, format!("worker {}", worker.thread.tid)),
-                texts: texts(process, threads, &worker.state, first, names),
-                alarming: !worker.keeps.is_empty(),
-                changed: false,
-            });
-        }
-        if process.threads() == 0 && process.workers.is_empty() {
+    let mut add =
+        |key: String, threads: String, state: &State, varies: &[Field], alarming: bool| {
             let texts = [
-                title(process),
-                "0 (zombie)".to_owned(),
-                String::new(),
-                String::new(),
-                String::new(),
+                title(audited),
+                threads,
+                identity(state, names),
+                capabilities(state),
+                confinement(state, first, varies, look).join("\n"),
             ];
-            let key = (process.pid, "zombie".to_owned());
-            rows.push(Row { key, texts, alarming: false, changed: false });
-        }
+            rows.push(Row { key: (process.pid, key), texts, alarming, changed: false });
+        };
+    for (index, group) in process.groups.iter().enumerate() {
+        let threads = match group.threads.as_slice() {
+            [only] if process.threads() > 1 => format!("1: {}", called(only)),
+            threads => threads.len().to_string(),
+        };
+        let differs = !group.differs.is_empty();
+        add(format!("group {index}"), threads, &group.state, &group.varies, differs);
+    }
+    for worker in &process.workers {
+        let threads = format!("{}\n{}", worker.kind.label(), called(&worker.thread));
+        let key = format!("worker {}", worker.thread.tid);
+        add(key, threads, &worker.state, &[], !worker.keeps.is_empty());
+    }
+    if rows.is_empty() {
+        let mut texts: [String; 5] = std::array::from_fn(|_| String::new());
+        let [first, second, ..] = &mut texts;
+        (*first, *second) = (title(audited), "0 (zombie)".to_owned());
+        let key = (process.pid, "zombie".to_owned());
+        rows.push(Row { key, texts, alarming: false, changed: false });
     }
     rows
 }
 
-fn texts(
-    process: &Process,
-    threads: String,
-    state: &State,
-    first: Option<&State>,
-    names: &mut Names,
-) -> [String; 5] {
+pub(crate) fn identity(state: &State, names: &mut Names) -> String {
     let own = &state.credentials;
-    let identity = format!(
-        "{}\n{}\ngroups {}",
-        names.users(own.user),
-        names.groups(own.group),
-        names.supplementary(&own.groups),
-    );
-    let capabilities = format!(
-        "{}\nambient {}\nbounding {}",
-        own.sets,
-        names::set(own.ambient),
-        names::set(own.bounding),
-    );
-    let mut confinement = format!(
-        "no_new_privs {}\nseccomp {}",
-        names::yes_no(own.no_new_privs),
-        names::seccomp(own),
-    );
-    // Writing to a String cannot fail.
-    let _ = write!(confinement, "\nscheduling {}", names::scheduling(state.scheduling));
-    if state.label.is_some() {
-        let _ = write!(confinement, "\nlabel {}", names::label(state));
-    }
-    if first.is_some_and(|first| !state.other_namespaces(first).is_empty()) {
-        let namespaces = first.map(|first| names::namespaces(state, first)).unwrap_or_default();
-        let _ = write!(confinement, "\nnamespaces {namespaces}");
-    }
-    [title(process), threads, identity, capabilities, confinement]
+    let groups = names.supplementary(&own.groups);
+    format!("{}\n{}\ngroups {groups}", names.users(own.user), names.groups(own.group))
 }
 
-fn title(process: &Process) -> String {
+pub(crate) fn capabilities(state: &State) -> String {
+    let own = &state.credentials;
+    let (ambient, bounding) = (names::set(own.ambient), names::set(own.bounding));
+    format!("{}\nambient {ambient}\nbounding {bounding}", own.sets)
+}
+
+/// Returns the other fields. A field that has its usual value is shown only if all fields are asked for, or if it
+/// differs from that of the first group.
+pub(crate) fn confinement(
+    state: &State,
+    first: Option<&State>,
+    varies: &[Field],
+    look: Look,
+) -> Vec<String> {
+    let own = &state.credentials;
+    let differs = first.map(|first| state.differs(first)).unwrap_or_default();
+    let shown = |field: Field| look.long || differs.contains(&field) || varies.contains(&field);
+    let mut lines = vec![
+        format!("no_new_privs {}", names::yes_no(own.no_new_privs)),
+        format!("seccomp {}", names::seccomp(own)),
+        format!("scheduling {}", names::scheduling(state.scheduling)),
+    ];
+    if state.label.is_some() {
+        lines.push(format!("label {}", names::label(state)));
+    }
+    if let Some(first) = first.filter(|first| !state.other_namespaces(first).is_empty()) {
+        lines.push(format!("namespaces {}", names::namespaces(state, first)));
+    }
+    if let Some(both) = &state.directories {
+        if shown(Field::Root) || both.root != b"/" {
+            lines.push(format!("root {}", printable(&both.root)));
+        }
+        if shown(Field::Cwd) {
+            lines.push(format!("cwd {}", printable(&both.cwd)));
+        }
+    }
+    let mut add = |field: Field, usual: bool, text: Option<String>| {
+        if let Some(text) = text.filter(|_| !usual || shown(field)) {
+            let more = if varies.contains(&field) { " and others" } else { "" };
+            lines.push(format!("{field} {text}{more}"));
+        }
+    };
+    let octal = |umask: u32| format!("{umask:04o}");
+    add(Field::Umask, true, state.umask.map(octal));
+    let personality = state.personality;
+    add(Field::Personality, personality == Some(0), personality.map(|value| format!("{value:#x}")));
+    add(Field::Speculation, true, names::speculation(&state.speculation));
+    add(Field::Affinity, true, Some(printable(&state.affinity)));
+    add(Field::Mems, true, Some(printable(&state.mems)));
+    add(Field::Nice, state.nice == 0, Some(state.nice.to_string()));
+    add(Field::Ioprio, true, state.io_priority.map(names::io_priority));
+    add(Field::TimerSlack, true, state.timer_slack.map(|slack| format!("{slack} ns")));
+    lines
+}
+
+fn title(audited: &Audited) -> String {
+    let process = &audited.process;
     let mut title = format!("{}\n{}", process.pid, printable(&process.name));
     if let [_, inner @ ..] = process.numbers.as_slice() {
         if !inner.is_empty() {
@@ -120,10 +158,27 @@ fn title(process: &Process) -> String {
             let _ = write!(title, "\npid inside: {}", inner.join(", "));
         }
     }
+    if let Some(verdict) = audited.verdict() {
+        let _ = write!(title, "\n{}", verdict.name());
+    }
+    if let Some(place) = place(process) {
+        let _ = write!(title, "\n{place}");
+    }
     title
 }
 
-/// The table of these rows.
+/// Returns the container or the unit of a process.
+pub(crate) fn place(process: &Process) -> Option<String> {
+    let identity = &process.identity;
+    let unit = || identity.unit.as_ref().map(|unit| printable(unit.as_bytes()));
+    let container = identity.container.as_ref().map(|container| {
+        let short: String = container.id.chars().take(12).collect();
+        format!("{}:{}", container.engine.unwrap_or("container"), printable(short.as_bytes()))
+    });
+    container.or_else(unit)
+}
+
+/// Draws the table of these rows.
 pub(crate) fn table(rows: &[Row], look: Look) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
@@ -132,10 +187,16 @@ pub(crate) fn table(rows: &[Row], look: Look) -> String {
     } else {
         table.force_no_tty();
     }
-    if let Some(width) = look.width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    table.set_header(HEADER);
+    // The cells are broken into lines here, between words. The table would break lines inside words.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    let mut texts = vec![HEADER.map(str::to_owned).to_vec()];
+    texts.extend(rows.iter().map(|row| row.texts.to_vec()));
+    let widths = wrap::columns(&texts, look.columns().saturating_sub(MARGINS));
+    let broken = |column: usize, text: &str| {
+        let width = widths.get(column).copied().unwrap_or(usize::MAX);
+        wrap::wrap(text, width).join("\n")
+    };
+    table.set_header(HEADER.iter().enumerate().map(|(column, text)| broken(column, text)));
     let mut before = None;
     for row in rows {
         let again = before == Some(row.key.0);
@@ -144,7 +205,7 @@ pub(crate) fn table(rows: &[Row], look: Look) -> String {
             let text = if again && column == 0 { "" } else { text };
             let text =
                 if row.changed && column == 1 { format!("* {text}") } else { text.to_owned() };
-            let cell = Cell::new(text);
+            let cell = Cell::new(broken(column, &text));
             match (row.alarming, row.changed) {
                 (_, true) => cell.fg(Color::Yellow).add_attribute(Attribute::Bold),
                 (true, false) => cell.fg(Color::Red),
@@ -153,103 +214,15 @@ pub(crate) fn table(rows: &[Row], look: Look) -> String {
         });
         table.add_row(cells);
     }
-    table.to_string()
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    // Comfy-table fills the last column with spaces.
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
-/// What there is to say of the processes, and of those that are not in the table.
-pub(crate) fn remarks(audit: &Audit, look: Look) -> String {
-    let mut text = String::new();
-    for process in &audit.processes {
-        of_process(&mut text, process);
-    }
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{}", summary(audit));
-    if look.explain {
-        let flags: BTreeSet<_> = audit.processes.iter().flat_map(|one| one.flags.iter()).collect();
-        for flag in flags {
-            let _ = writeln!(text, "{flag}: {}", flag.explain());
-        }
-    }
-    text
-}
-
-fn of_process(text: &mut String, process: &Process) {
-    let who = called(&Thread { tid: process.pid, name: process.name.clone() });
-    for failure in &process.failures {
-        let found = &failure.found;
-        let _ = write!(text, "{who}: expected {}: ", printable(failure.expected.as_bytes()));
-        let _ = match &failure.thread {
-            Some(thread) => write!(text, "thread {} has {found}", called(thread)),
-            None => write!(text, "{found}"),
-        };
-        let others = failure.threads.saturating_sub(1);
-        let _ = match others {
-            0 => writeln!(text),
-            1 => writeln!(text, ", and 1 other thread has not what is expected"),
-            _ => writeln!(text, ", and {others} other threads have not what is expected"),
-        };
-    }
-    let differs = process.differs();
-    if !differs.is_empty() {
-        let _ = writeln!(text, "{who}: its threads differ: {}", list(&differs));
-    }
-    let than = if process.leader_dead { "most" } else { "the leader" };
-    for group in process.groups.iter().filter(|group| !group.differs.is_empty()) {
-        let named: Vec<_> = group.threads.iter().take(NAMED).map(called).collect();
-        let _ =
-            write!(text, "    other than {than} in {}: {}", list(&group.differs), named.join(", "));
-        let _ = match group.threads.len().saturating_sub(NAMED) {
-            0 => writeln!(text),
-            more => writeln!(text, " and {more} more"),
-        };
-    }
-    for worker in process.workers.iter().filter(|worker| !worker.keeps.is_empty()) {
-        let (kind, name) = (worker.kind.label(), called(&worker.thread));
-        let _ = writeln!(
-            text,
-            "{who}: {kind} {name} keeps what no thread has: {}",
-            list(&worker.keeps)
-        );
-    }
-    let threads = process.threads();
-    if threads == 0 {
-        let _ = writeln!(text, "{who}: zombie, nothing of it runs");
-    } else if process.leader_dead {
-        let _ = writeln!(text, "{who}: the leader is a zombie and shows its old ids; not compared");
-    }
-}
-
-/// What the last line says.
-fn summary(audit: &Audit) -> String {
-    let count =
-        |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
-    let processes = count(audit.processes.len(), "process", "processes");
-    let threads = audit.processes.iter().map(Process::threads).sum();
-    let mut text = format!("{processes}, {}: ", count(threads, "thread", "threads"));
-    let divergent = audit.processes.iter().filter(|one| !one.consistent()).count();
-    text += &match divergent {
-        0 => "consistent".to_owned(),
-        n => count(n, "diverges", "diverge"),
-    };
-    let failed = audit.processes.iter().filter(|one| !one.failures.is_empty()).count();
-    if failed > 0 {
-        text +=
-            &count(failed, "is", "are").replacen(&failed.to_string(), &format!(", {failed}"), 1);
-        text += " not as expected";
-    }
-    if audit.unreadable > 0 {
-        text += &format!("; {} could not be read", audit.unreadable);
-    }
-    if audit.kernel > 0 {
-        text += &format!("; {} left out", count(audit.kernel, "kernel thread", "kernel threads"));
-    }
-    text
-}
-
-fn called(thread: &Thread) -> String {
+/// Returns `TID (NAME)`.
+pub(crate) fn called(thread: &Thread) -> String {
     format!("{} ({})", thread.tid, printable(&thread.name))
-}
-
-fn list(fields: &[Field]) -> String {
-    fields.iter().map(Field::to_string).collect::<Vec<_>>().join(", ")
 }

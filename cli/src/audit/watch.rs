@@ -1,4 +1,4 @@
-//! `--watch`: the same again and again, in place on a terminal, with a mark on what changed.
+//! `--watch`: looks again and again, redraws in place on a terminal, and marks what changed.
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
@@ -7,33 +7,45 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::look::Audit;
 use super::names::Names;
 use super::table::{self, Row};
-use super::{Arguments, Audit, json};
+use super::{Arguments, Files, Format, json, remarks};
 use crate::terminal::{self, Progress};
 
-/// Seconds, with a fraction if you like.
+/// Parses a number of seconds, with or without a fraction.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(interval) if interval >= Duration::from_millis(10) => Ok(interval),
-        _ => Err("at least 0.01 seconds".to_owned()),
+        _ => Err("the interval is at least 0.01 seconds".to_owned()),
     }
 }
 
-/// What the rows said at the last look.
+/// The texts of the rows at the last look.
 type Before = HashMap<(i32, String), [String; 5]>;
 
-/// Looks until it has looked often enough, or what was asked for cannot be read any more.
-pub(crate) fn run(arguments: &Arguments, interval: Duration, names: &mut Names) -> Result<bool> {
+/// Looks until it has looked often enough, or a process that was asked for cannot be read any more.
+pub(crate) fn run(
+    arguments: &Arguments,
+    files: &Files,
+    interval: Duration,
+    names: &mut Names,
+) -> Result<bool> {
     let mut before: Option<Before> = None;
     let mut looks = 0;
     loop {
-        let audit = arguments.look(names, &mut Progress::silent())?;
-        let text = if arguments.json {
-            format!("{}\n", json::render(&audit, names))
-        } else {
-            draw(arguments, &audit, names, &mut before)
+        let audit = arguments.look(files, names, &mut Progress::silent())?;
+        if let Some(path) = &arguments.save {
+            super::write_file(path, &format!("{}\n", json::render(&audit, names)))?;
+        }
+        if let Some(path) = &arguments.html {
+            super::write_file(path, &super::html::render(&audit, names)?)?;
+        }
+        let text = match arguments.format {
+            Format::Json => format!("{}\n", json::render(&audit, names)),
+            Format::Text => draw(arguments, &audit, names, &mut before),
+            Format::Ecs | Format::Prometheus => arguments.render(&audit, names)?,
         };
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).context("writing to standard output")?;
@@ -53,10 +65,10 @@ fn draw(
     names: &mut Names,
     before: &mut Option<Before>,
 ) -> String {
-    let look = arguments.appearance();
-    let mut rows = table::rows(audit, names);
+    let (look, shown) = (arguments.appearance(), arguments.shown(audit));
+    let mut rows = table::rows(&shown, look, names);
     let gone = mark(&mut rows, before.as_ref());
-    let mut text = table::table(&rows, look) + "\n" + &table::remarks(audit, look);
+    let mut text = table::table(&rows, look) + "\n" + &remarks::remarks(audit, &shown, look);
     text.extend(gone.iter().map(|pid| format!("* {pid}: gone since the last look\n")));
     *before = Some(rows.into_iter().map(|row| (row.key, row.texts)).collect());
     match terminal::size() {
@@ -65,7 +77,7 @@ fn draw(
     }
 }
 
-/// Marks the rows that were not there, or said something else; gives the processes that are gone.
+/// Marks the rows that are new or have changed. Returns the processes that have ended.
 fn mark(rows: &mut [Row], before: Option<&Before>) -> Vec<i32> {
     let Some(before) = before else { return Vec::new() };
     for row in &mut *rows {
@@ -78,8 +90,8 @@ fn mark(rows: &mut [Row], before: Option<&Before>) -> Vec<i32> {
     gone
 }
 
-/// The text from the top of the terminal on, each line over the one that was there. What does not fit
-/// is left out, for it would scroll the rest away.
+/// Returns the text with what moves the cursor: each line overwrites the line that was there. Lines for which there is
+/// no room are left out, because they would scroll the other lines away.
 fn in_place(text: &str, height: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     let room = height.saturating_sub(1);

@@ -1,15 +1,13 @@
 //! `psx doctor`: what this kernel, C library and sandbox give to a broadcast, and whether one works here.
 //!
-//! Each question is asked in a child process of its own, because a sandbox may kill for it. The last one
-//! is no question: a broadcast is made, in threads of a child, and each of them is asked whether it took
-//! part.
+//! Each question is asked in a child process of its own, because a sandbox may kill a process that asks it. The last
+//! check makes a broadcast among the threads of a child, and asks each of them whether it took part.
 //!
-//! Exit status: 0 it works, 1 it would fail.
+//! Exit status: 0 a broadcast works, 1 it would fail.
 
 mod checks;
 mod proof;
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context, Result};
@@ -20,9 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::raw::{self, Fate};
 use crate::terminal::{self, ColorChoice};
+use crate::wrap;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    /// Print JSON in place of a table
+    #[arg(long)]
+    json: bool,
     /// When to use colours
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     color: ColorChoice,
@@ -31,14 +33,16 @@ pub(crate) struct Arguments {
 /// How long a child may take, in milliseconds; the broadcast's own deadline is shorter.
 const PATIENCE: u16 = 15_000;
 
-/// Columns where there is no terminal.
-const PIPED: u16 = 100;
+/// The number of the JSON's shape. Members may be added under the same number.
+const SCHEMA: u32 = 1;
 
-/// What a check comes to.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
+    #[serde(rename = "ok")]
     Good,
-    /// It works, at a price.
+    /// A broadcast works, at a price.
     Limited,
     /// A broadcast fails.
     Fails,
@@ -58,10 +62,10 @@ impl Finding {
     }
 }
 
-/// Finds one thing out.
+/// Answers one question.
 type Check = fn() -> Finding;
 
-/// What is looked at, in order.
+/// The checks, in order.
 const CHECKS: [(&str, Check); 11] = [
     ("CPU", checks::cpu),
     ("kernel", checks::kernel),
@@ -77,7 +81,7 @@ const CHECKS: [(&str, Check); 11] = [
 ];
 
 impl Arguments {
-    /// Whether a broadcast works here.
+    /// Returns whether a broadcast works here.
     pub(crate) fn run(self) -> Result<bool> {
         let mut findings = Vec::new();
         for (name, check) in CHECKS {
@@ -85,16 +89,30 @@ impl Arguments {
         }
         findings.push(("a broadcast", ask(proof::broadcast)?));
         let works = findings.iter().all(|(_, finding)| finding.verdict != Verdict::Fails);
-        let mut text = format!("{}\n", table(&findings, self.color.colored()));
-        let last = if works { "works" } else { "would fail" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "a broadcast {last} here");
+        let text = if self.json {
+            let named = findings.iter().map(|(name, finding)| Named { name, finding });
+            let checks: Vec<_> = named.collect();
+            let report = serde_json::json!({ "schema": SCHEMA, "works": works, "checks": checks });
+            serde_json::to_string_pretty(&report)? + "\n"
+        } else {
+            let last = if works { "works" } else { "would fail" };
+            let table = table(&findings, self.color.colored());
+            format!("{table}a broadcast {last} here\n")
+        };
         std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
         Ok(works)
     }
 }
 
-/// Has a child find out.
+/// A check as the JSON has it.
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+/// Runs a check in a child process.
 fn ask(check: Check) -> Result<Finding> {
     let fate = raw::in_a_child(PollTimeout::from(PATIENCE), move || {
         serde_json::to_string(&check()).unwrap_or_default()
@@ -109,26 +127,35 @@ fn ask(check: Check) -> Result<Finding> {
     })
 }
 
-fn table(findings: &[(&str, Finding)], colored: bool) -> Table {
+fn table(findings: &[(&str, Finding)], colored: bool) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(terminal::size().map_or(PIPED, |(width, _)| width));
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if colored {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
+    let words = |finding: &Finding| match finding.verdict {
+        Verdict::Good => ("ok", Color::Green),
+        Verdict::Limited => ("limited", Color::Yellow),
+        Verdict::Fails => ("fails", Color::Red),
+    };
+    let text = |finding: &Finding| format!("{}\n{}", finding.found, finding.consequence);
+    let cells = |(name, finding): &(&str, Finding)| {
+        vec![words(finding).0.to_owned(), (*name).to_owned(), text(finding)]
+    };
+    let all: Vec<_> = findings.iter().map(cells).collect();
+    // Two spaces in each of the columns, and one between them.
+    let room = terminal::size().map_or(wrap::PIPED, |(width, _)| usize::from(width));
+    let widths = wrap::columns(&all, room.saturating_sub(3 * 2 + 2));
+    let last = widths.last().copied().unwrap_or(room);
     for (name, finding) in findings {
-        let (word, color) = match finding.verdict {
-            Verdict::Good => ("ok", Color::Green),
-            Verdict::Limited => ("limited", Color::Yellow),
-            Verdict::Fails => ("fails", Color::Red),
-        };
+        let (word, color) = words(finding);
         table.add_row([
             Cell::new(word).fg(color).add_attribute(Attribute::Bold),
             Cell::new(name),
-            Cell::new(format!("{}\n{}", finding.found, finding.consequence)),
+            Cell::new(wrap::wrap(&text(finding), last).join("\n")),
         ]);
     }
-    table
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }

@@ -104,3 +104,13 @@ impl Drop for Killed {
         let _ = self.0.wait();
     }
 }
+
+/// Another process that the test ends: a grandchild, say.
+pub struct KilledById(pub i32);
+
+impl Drop for KilledById {
+    fn drop(&mut self) {
+        // SAFETY: a signal touches no memory. The process was started for the test.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+}

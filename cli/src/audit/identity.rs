@@ -1,0 +1,221 @@
+//! What a process belongs to: its parent, its command line, its unit and its container.
+
+use serde::Serialize;
+
+use crate::tasks::{self, Stat, Status};
+
+/// The length of a container's ID in the names of control groups.
+const ID: usize = 64;
+
+/// What names a process to an operator.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) parent: i32,
+    /// When the process started, in clock ticks since the system started.
+    pub(crate) start: u64,
+    /// The arguments, the program first. Empty: a zombie, or the process has overwritten them.
+    pub(crate) command: Vec<Vec<u8>>,
+    /// The innermost unit of systemd.
+    pub(crate) unit: Option<String>,
+    pub(crate) container: Option<Container>,
+    /// Whether the process can be dumped, and traced by its user. None: the effective user is root, to whom the
+    /// files in /proc belong in both cases.
+    pub(crate) dumpable: Option<bool>,
+}
+
+/// A container, as the path of a control group names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Container {
+    /// The program that made it, if the path tells.
+    pub(crate) engine: Option<&'static str>,
+    pub(crate) id: String,
+}
+
+impl Identity {
+    pub(crate) fn read(directory: &tasks::Process, stat: &Stat, status: &Status) -> Self {
+        let task = directory.task(status.process).ok();
+        let read = |file| task.as_ref().and_then(|task| task.read(file).ok()).unwrap_or_default();
+        let path = control_group(&read("cgroup"));
+        let owner = task.as_ref().and_then(|task| task.owner("status").ok());
+        let effective = status.credentials.user.effective;
+        let dumpable = match (effective, owner) {
+            (0, _) | (_, None) => None,
+            (user, Some(owner)) => Some(user == owner),
+        };
+        Self {
+            parent: stat.parent,
+            start: stat.start,
+            command: arguments(&read("cmdline")),
+            unit: unit(&path),
+            container: container(&path),
+            dumpable,
+        }
+    }
+}
+
+/// Splits the file `cmdline`. A process that has overwritten it (setproctitle) leaves one argument, often with zeros
+/// at the end.
+fn arguments(text: &[u8]) -> Vec<Vec<u8>> {
+    let end = text.iter().rposition(|&byte| byte != 0).map_or(0, |last| last.saturating_add(1));
+    match text.get(..end) {
+        None | Some([]) => Vec::new(),
+        Some(text) => text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),
+    }
+}
+
+/// Returns the path in the unified hierarchy, or in that of systemd.
+fn control_group(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let systemd = text.lines().find_map(|line| line.split_once(":name=systemd:"));
+    let systemd = systemd.map(|(_, path)| path.to_owned());
+    let unified = text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
+    let named = unified.filter(|path| path != "/").or(systemd);
+    // Without systemd, the first hierarchy with a path tells the container.
+    let any = || {
+        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        paths.into_iter().find(|path| *path != "/").map(str::to_owned)
+    };
+    named.or_else(any).unwrap_or_default()
+}
+
+/// Returns the innermost part of the path that is a service or a scope. A container's own scope counts too.
+fn unit(path: &str) -> Option<String> {
+    let units = path.split('/').rev();
+    let mut units = units.filter(|part| {
+        [".service", ".scope", ".mount", ".swap", ".socket"].iter().any(|end| part.ends_with(end))
+    });
+    units.next().map(unescaped)
+}
+
+/// Resolves `\x2d` as systemd writes it in the names of units.
+fn unescaped(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        bytes.extend_from_slice(before.as_bytes());
+        match after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.extend_from_slice(b"\\x");
+                rest = after;
+            }
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The name that each engine puts before the ID, or the directory above it.
+const ENGINES: [(&str, &str); 8] = [
+    ("docker", "docker"),
+    ("libpod", "podman"),
+    ("crio", "cri-o"),
+    ("cri-containerd", "containerd"),
+    ("kubepods", "kubernetes"),
+    ("buildkit", "buildkit"),
+    ("garden", "garden"),
+    ("ecs", "ecs"),
+];
+
+fn container(path: &str) -> Option<Container> {
+    for part in path.split('/').rev() {
+        let stem = part.strip_suffix(".scope").unwrap_or(part);
+        let stem = stem.strip_suffix(".service").unwrap_or(stem);
+        let (before, id) = match stem.len().checked_sub(ID) {
+            Some(start) if stem.is_char_boundary(start) => stem.split_at(start),
+            _ => ("", stem),
+        };
+        if id.len() == ID && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let engine = ENGINES.iter().find(|(word, _)| before.starts_with(word));
+            let engine = engine.or_else(|| ENGINES.iter().find(|(word, _)| path.contains(word)));
+            return Some(Container { engine: engine.map(|(_, name)| *name), id: id.to_owned() });
+        }
+        let named = [
+            ("lxc.payload.", "lxc"),
+            ("lxc.monitor.", "lxc"),
+            ("machine-", "machined"),
+            ("systemd-nspawn@", "nspawn"),
+        ];
+        for (prefix, engine) in named {
+            let machine = stem.strip_prefix(prefix).filter(|_| part != stem || engine == "lxc");
+            if let Some(name) = machine.filter(|name| !name.is_empty()) {
+                return Some(Container { engine: Some(engine), id: unescaped(name) });
+            }
+        }
+    }
+    let lxc = path.strip_prefix("/lxc/").and_then(|rest| rest.split('/').next());
+    lxc.map(|name| Container { engine: Some("lxc"), id: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn of(text: &str) -> (Option<String>, Option<(Option<&'static str>, String)>) {
+        let path = control_group(text.as_bytes());
+        (unit(&path), container(&path).map(|found| (found.engine, found.id)))
+    }
+
+    #[test]
+    fn units_and_containers_are_found_in_control_groups() {
+        let id = || HEX.to_owned();
+        for (text, name, engine) in [
+            ("0::/system.slice/nginx.service\n".to_owned(), Some("nginx.service"), None),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n".to_owned(),
+                Some("x.service"),
+                None,
+            ),
+            (
+                "0::/system.slice/system-getty.slice/a\\x2db@c.service/sub\n".to_owned(),
+                Some("a-b@c.service"),
+                None,
+            ),
+            (
+                "1:name=systemd:/system.slice/cron.service\n0::/\n".to_owned(),
+                Some("cron.service"),
+                None,
+            ),
+            ("0::/\n".to_owned(), None, None),
+            (String::new(), None, None),
+            (
+                format!("0::/system.slice/docker-{HEX}.scope\n"),
+                Some(&*format!("docker-{HEX}.scope")),
+                Some((Some("docker"), id())),
+            ),
+            (format!("4:cpu:/docker/{HEX}\n0::/\n"), None, Some((Some("docker"), id()))),
+            (
+                format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{HEX}.scope\n"),
+                Some(&*format!("cri-containerd-{HEX}.scope")),
+                Some((Some("containerd"), id())),
+            ),
+            (
+                format!("0::/x/libpod-{HEX}.scope/container\n"),
+                Some(&*format!("libpod-{HEX}.scope")),
+                Some((Some("podman"), id())),
+            ),
+            ("0::/lxc.payload.web/init\n".to_owned(), None, Some((Some("lxc"), "web".to_owned()))),
+            (
+                "0::/machine.slice/machine-my\\x2dbox.scope/payload\n".to_owned(),
+                Some("machine-my-box.scope"),
+                Some((Some("machined"), "my-box".to_owned())),
+            ),
+        ] {
+            assert_eq!(of(&text), (name.map(str::to_owned), engine), "{text}");
+        }
+    }
+
+    #[test]
+    fn command_lines_are_split_and_zeros_at_the_end_dropped() {
+        assert_eq!(arguments(b"a\0b c\0"), [b"a".to_vec(), b"b c".to_vec()]);
+        assert_eq!(arguments(b"title\0\0\0\0"), [b"title".to_vec()]);
+        assert_eq!(arguments(b"\0\0"), Vec::<Vec<u8>>::new());
+        assert_eq!(arguments(b""), Vec::<Vec<u8>>::new());
+        assert_eq!(arguments(b"a\0\0b"), [b"a".to_vec(), b"".to_vec(), b"b".to_vec()]);
+    }
+}

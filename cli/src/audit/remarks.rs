@@ -1,0 +1,210 @@
+//! What there is to say in words about processes, after the table or the list.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::expect::Failure;
+use super::look::{Audit, Audited};
+use super::process::{Group, Thread};
+use super::state::Field;
+use super::table::{Look, called};
+use super::verdict::Verdict;
+use crate::terminal::printable;
+use crate::wrap::paragraph;
+
+/// How many threads are named unless all are asked for.
+const NAMED: usize = 8;
+
+/// What the kernel does not show of another process, to any user.
+const HIDDEN: &str = "The kernel does not show these of another process: securebits, keyrings, the Landlock domain, \
+                      the memory policy, the parent-death signal.";
+
+/// Returns the remarks. `shown` are the processes in the table or list.
+pub(crate) fn remarks(audit: &Audit, shown: &[&Audited], look: Look) -> String {
+    let mut text = String::new();
+    for audited in shown {
+        of_process(&mut text, audited, look);
+    }
+    for line in notes(audit, shown) {
+        say(&mut text, look, "", &line);
+    }
+    let hidden = audit.processes.len().saturating_sub(shown.len());
+    let mut line = summary(audit);
+    if hidden > 0 {
+        line += &format!("; {} not shown", count(hidden, "process", "processes"));
+    }
+    say(&mut text, look, "", &line);
+    if look.explain {
+        let flags: BTreeSet<_> = shown.iter().flat_map(|one| one.flags.iter()).collect();
+        for flag in flags {
+            text += &paragraph(&format!("{flag}: {}", flag.explain()), look.columns(), "    ");
+        }
+        text += &paragraph(HIDDEN, look.columns(), "");
+    }
+    text
+}
+
+/// Returns the remarks that are not about one process.
+pub(crate) fn notes(audit: &Audit, shown: &[&Audited]) -> Vec<String> {
+    let missing = audit.missing.iter().map(|rule| printable(rule.as_bytes()));
+    let missing =
+        missing.map(|rule| format!("{rule}: no process matches, and the rule requires one"));
+    missing.chain(unseen(shown)).collect()
+}
+
+/// Adds a line. On a terminal it is broken between words; a program that reads a pipe gets it whole.
+fn say(text: &mut String, look: Look, indent: &str, line: &str) {
+    match look.width {
+        Some(width) => {
+            let inner = format!("{indent}    ");
+            *text += indent;
+            *text += &paragraph(line, usize::from(width), &inner);
+        }
+        // Writing to a String cannot fail.
+        None => {
+            let _ = writeln!(text, "{indent}{line}");
+        }
+    }
+}
+
+fn of_process(text: &mut String, audited: &Audited, look: Look) {
+    let process = &audited.process;
+    let subject = called(&Thread { tid: process.pid, name: process.name.clone() });
+    for failure in &audited.failures {
+        say(text, look, "", &format!("{subject}: {}", failed(failure)));
+    }
+    let differs = process.differs();
+    if !differs.is_empty() {
+        say(text, look, "", &format!("{subject}: its threads differ: {}", list(&differs)));
+    }
+    let than = if process.leader_dead { "most" } else { "the leader" };
+    for group in process.groups.iter().filter(|group| !group.differs.is_empty()) {
+        let line = format!("other than {than} in {}: {}", list(&group.differs), named(group, look));
+        say(text, look, "    ", &line);
+    }
+    if look.threads {
+        for group in process.groups.iter().filter(|group| group.differs.is_empty()) {
+            say(text, look, "    ", &format!("threads of {subject}: {}", named(group, look)));
+        }
+    }
+    if !audited.varies.is_empty() && look.explain {
+        let line = format!(
+            "{subject}: its threads also differ in {}: this is not compared unless --compare says so",
+            list(&audited.varies)
+        );
+        say(text, look, "", &line);
+    }
+    for worker in process.workers.iter().filter(|worker| !worker.keeps.is_empty()) {
+        let (kind, name) = (worker.kind.label(), called(&worker.thread));
+        let keeps = list(&worker.keeps);
+        say(text, look, "", &format!("{subject}: {kind} {name} keeps what no thread has: {keeps}"));
+    }
+    let threads = process.threads();
+    if threads == 0 {
+        say(text, look, "", &format!("{subject}: zombie, no thread of it runs"));
+    } else if process.leader_dead {
+        let line = "the leader is a zombie and shows its old IDs; it is not compared";
+        say(text, look, "", &format!("{subject}: {line}"));
+    }
+    if let Some(judgement) = audited.judgement.as_ref().filter(|_| look.explain) {
+        let (verdict, reasons) = (judgement.verdict.name(), judgement.reasons.join("; "));
+        say(text, look, "", &format!("{subject}: {verdict}: {reasons}"));
+    }
+}
+
+/// Describes what does not hold.
+pub(crate) fn failed(failure: &Failure) -> String {
+    let mut line = String::new();
+    if let Some(rule) = &failure.rule {
+        let rule = printable(rule.as_bytes());
+        let _ = write!(line, "{}: {rule}: ", failure.level.name());
+    }
+    let _ = write!(line, "expected {}: ", printable(failure.expected.as_bytes()));
+    if !failure.seen {
+        let _ = write!(line, "not checked: ");
+    }
+    let found = &failure.found;
+    let _ = match &failure.thread {
+        Some(thread) => write!(line, "thread {} has {found}", called(thread)),
+        None => write!(line, "{found}"),
+    };
+    if failure.thread.is_some() {
+        match failure.threads.saturating_sub(1) {
+            0 => {}
+            1 => line += ", and 1 other thread does not have what is expected",
+            others => {
+                let _ = write!(line, ", and {others} other threads do not have what is expected");
+            }
+        }
+    }
+    line
+}
+
+fn named(group: &Group, look: Look) -> String {
+    let most = if look.threads { usize::MAX } else { NAMED };
+    let named: Vec<_> = group.threads.iter().take(most).map(called).collect();
+    let mut text = named.join(", ");
+    if let more @ 1.. = group.threads.len().saturating_sub(most) {
+        let _ = write!(text, " and {more} more");
+    }
+    text
+}
+
+/// Returns what this user cannot see, and of how many processes.
+fn unseen(shown: &[&Audited]) -> Option<String> {
+    let of = |one: &&Audited| one.process.unseen();
+    let processes = shown.iter().filter(|one| !of(one).is_empty()).count();
+    let fields: BTreeSet<_> = shown.iter().flat_map(of).collect();
+    let fields: Vec<_> = fields.into_iter().collect();
+    (processes > 0).then(|| {
+        let processes = count(processes, "process", "processes");
+        let fields = list(&fields);
+        if nix::unistd::geteuid().is_root() {
+            format!("not seen: {fields} of {processes}: psx lacks a capability that they have")
+        } else {
+            format!("not seen: {fields} of {processes}: run psx as root to see them")
+        }
+    })
+}
+
+/// Returns the last line.
+pub(crate) fn summary(audit: &Audit) -> String {
+    let processes = count(audit.processes.len(), "process", "processes");
+    let threads = audit.processes.iter().map(|one| one.process.threads()).sum();
+    let mut text = format!("{processes}, {}: ", count(threads, "thread", "threads"));
+    let divergent = audit.processes.iter().filter(|one| !one.process.consistent()).count();
+    text += &match divergent {
+        0 => "consistent".to_owned(),
+        n => count(n, "diverges", "diverge"),
+    };
+    let verdicts =
+        [Verdict::Privileged, Verdict::Reduced, Verdict::Unprivileged, Verdict::Sandboxed];
+    let counted = verdicts.map(|verdict| {
+        let n = audit.processes.iter().filter(|one| one.verdict() == Some(verdict)).count();
+        (n > 0).then(|| format!("{n} {}", verdict.name()))
+    });
+    let counted: Vec<_> = counted.into_iter().flatten().collect();
+    if !counted.is_empty() {
+        let _ = write!(text, "; {}", counted.join(", "));
+    }
+    let failed = audit.processes.iter().filter(|one| !one.as_expected()).count();
+    if failed > 0 {
+        let _ = write!(text, "; {}", count(failed, "is not as expected", "are not as expected"));
+    }
+    if audit.unreadable > 0 {
+        let _ = write!(text, "; {} could not be read", audit.unreadable);
+    }
+    if audit.kernel > 0 {
+        let kernel = count(audit.kernel, "kernel thread", "kernel threads");
+        let _ = write!(text, "; {kernel} left out");
+    }
+    text
+}
+
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+fn list(fields: &[Field]) -> String {
+    fields.iter().map(Field::to_string).collect::<Vec<_>>().join(", ")
+}

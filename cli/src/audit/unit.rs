@@ -1,0 +1,362 @@
+//! `--unit`: whether the threads of a unit's processes are what its directives promise.
+//!
+//! The crate `privileges` reads the unit. This module turns each directive into an expectation that can be checked from
+//! outside. A directive whose effect the kernel does not show is reported as not checked.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use libpsx::process::CapabilitySet;
+use nix::unistd::User;
+use privileges::Id;
+use privileges::unit::{Directives, Unit};
+
+use super::expect::{Checker, Comparison, Expectation, Failure, Level, Sets, Wanted};
+use super::process::Process;
+
+/// What a unit promises.
+pub(crate) struct Promises {
+    name: String,
+    expectations: Vec<(Expectation, Level)>,
+}
+
+/// Directives for which systemd gives a service its own mount namespace, systemd.exec(5).
+const MOUNT: [&str; 24] = [
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "DynamicUser",
+    "ExecPaths",
+    "ExtensionDirectories",
+    "ExtensionImages",
+    "InaccessiblePaths",
+    "MountImages",
+    "NoExecPaths",
+    "PrivateDevices",
+    "PrivateMounts",
+    "PrivateTmp",
+    "ProcSubset",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "ProtectSystem",
+    "ReadOnlyPaths",
+    "RootHash",
+    "RootImage",
+    "TemporaryFileSystem",
+];
+
+/// Directives that systemd implements with a seccomp filter.
+const FILTER: [&str; 13] = [
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "PrivateDevices",
+    "ProtectClock",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "SystemCallArchitectures",
+    "SystemCallLog",
+];
+
+/// Directives that give a service another namespace of its own.
+const NAMESPACES: [(&str, &str); 5] = [
+    ("PrivateIPC", "ipc"),
+    ("PrivateNetwork", "net"),
+    ("PrivatePIDs", "pid"),
+    ("PrivateUsers", "user"),
+    ("ProtectHostname", "uts"),
+];
+
+impl Promises {
+    /// Reads a unit: a file, or the name of a unit of this system with its drop-ins.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.with_context(|| format!("{shown} is not the name of a unit"))?;
+        let named = path.to_str().filter(|text| !text.contains('/') && !path.exists());
+        let unit = match named {
+            Some(name) => Unit::find(name),
+            None => Unit::read(path),
+        };
+        let unit = unit.with_context(|| format!("--unit {shown}: no process was read"))?;
+        let full = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
+        Self::of(full, &unit)
+    }
+
+    fn of(name: String, unit: &Unit) -> Result<Self> {
+        let prefix = unit.exec_start().unwrap_or_default();
+        let prefixes: Vec<char> = prefix
+            .chars()
+            .take_while(|one| matches!(one, '@' | '-' | ':' | '+' | '!' | '|'))
+            .collect();
+        if prefixes.contains(&'+') {
+            bail!("{name} starts its program with full privileges (ExecStart=+): nothing to check");
+        }
+        let mut found = Self { name, expectations: Vec::new() };
+        // After `!` the program changes its IDs and capabilities itself.
+        if !prefixes.contains(&'!') {
+            found.identity(unit.directives())?;
+        }
+        found.confinement(unit);
+        found.resources(unit.directives());
+        found.unchecked(unit);
+        if found.expectations.is_empty() {
+            bail!("{} has no directive that restricts its processes: nothing to check", found.name);
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the process belongs to the unit.
+    pub(crate) fn is_of(&self, process: &Process) -> bool {
+        process.identity.unit.as_deref() == Some(&self.name)
+    }
+
+    pub(crate) fn check(&self, process: &Process, checker: &mut Checker<'_>) -> Vec<Failure> {
+        if process.groups.is_empty() {
+            return Vec::new();
+        }
+        let check = |(expectation, level): &(Expectation, Level)| {
+            expectation.check(process, Some(&self.name), *level, checker)
+        };
+        self.expectations.iter().filter_map(check).collect()
+    }
+
+    /// Adds an expectation as `--expect` takes it.
+    fn add(&mut self, level: Level, directive: &str, text: &str) -> Result<()> {
+        let wanted: Expectation = text.parse().map_err(|why| {
+            anyhow::anyhow!("{}: {directive}=: {why}; no process was read", self.name)
+        })?;
+        self.expectations.push((wanted.titled(format!("{directive}= ({text})")), level));
+        Ok(())
+    }
+
+    fn sets(&mut self, level: Level, directive: &str, which: Sets, most: CapabilitySet) {
+        let name = match which {
+            Sets::Bounding => "bounding",
+            Sets::Ambient => "ambient",
+            _ => "caps",
+        };
+        let shown = super::names::set(most);
+        let wanted = Wanted::Sets(which, Comparison::AtMost, most);
+        let text = format!("{directive}= ({name}<={shown})");
+        self.expectations.push((Expectation::new(text, wanted), level));
+    }
+
+    fn identity(&mut self, directives: &Directives) -> Result<()> {
+        if let Some(user) = &directives.user {
+            let user = text(user);
+            self.add(Level::Error, "User", &format!("uid={user}"))?;
+            let id = user.parse().ok();
+            let entry = match id {
+                Some(id) => User::from_uid(nix::unistd::Uid::from_raw(id)),
+                None => User::from_name(&user),
+            };
+            if let (None, Ok(Some(entry))) = (&directives.group, entry) {
+                self.add(Level::Error, "User", &format!("gid={}", entry.gid))?;
+            }
+        }
+        if let Some(group) = &directives.group {
+            self.add(Level::Error, "Group", &format!("gid={}", text(group)))?;
+        }
+        let groups = directives.supplementary_groups.iter().flatten();
+        let groups: Vec<_> = groups.map(text).collect();
+        if !groups.is_empty() {
+            let text = format!("groups>={}", groups.join("+"));
+            self.add(Level::Error, "SupplementaryGroups", &text)?;
+        }
+        if let Some(bounding) = directives.capability_bounding_set {
+            self.sets(Level::Error, "CapabilityBoundingSet", Sets::Bounding, bounding);
+            self.sets(Level::Error, "CapabilityBoundingSet", Sets::Any, bounding);
+        }
+        if let Some(ambient) = directives.ambient_capabilities {
+            self.sets(Level::Error, "AmbientCapabilities", Sets::Ambient, ambient);
+        }
+        let user = directives.user.as_ref().map(text);
+        if user.is_some_and(|user| user != "root" && user != "0") {
+            // A program with file capabilities can have more, unless no_new_privs is set.
+            let nnp = directives.no_new_privileges == Some(true);
+            let level = if nnp { Level::Error } else { Level::Warning };
+            let ambient = directives.ambient_capabilities.unwrap_or_default();
+            self.sets(level, "User", Sets::Any, ambient);
+        }
+        Ok(())
+    }
+
+    fn confinement(&mut self, unit: &Unit) {
+        let directives = unit.directives();
+        let has = |name: &str| unit.unsupported().iter().any(|one| one.directive == name);
+        let mut add = |directive: &str, text: &str, wanted: Wanted| {
+            let text = format!("{directive}= ({text})");
+            self.expectations.push((Expectation::new(text, wanted), Level::Error));
+        };
+        if directives.no_new_privileges == Some(true) {
+            add("NoNewPrivileges", "nnp=1", Wanted::NoNewPrivs(true));
+        } else if has("DynamicUser") {
+            add("DynamicUser", "nnp=1", Wanted::NoNewPrivs(true));
+        }
+        let by_name = FILTER.iter().find(|name| has(name)).copied();
+        let by_value = directives.system_call_filter.is_some().then_some("SystemCallFilter");
+        let native = directives.system_call_architectures_native == Some(true);
+        let native = native.then_some("SystemCallArchitectures");
+        if let Some(name) = by_value.or(native).or(by_name) {
+            add(name, "seccomp=filter", Wanted::Seccomp(2));
+        }
+        if let Some(name) = MOUNT.iter().find(|name| has(name)) {
+            let wanted = Wanted::Namespaces(Comparison::AtLeast, vec!["mnt"]);
+            add(name, "namespaces>=mnt", wanted);
+        }
+        for (name, kind) in NAMESPACES {
+            let supported = match name {
+                "PrivateIPC" => directives.private_ipc == Some(true),
+                "PrivateNetwork" => directives.private_network == Some(true),
+                _ => false,
+            };
+            if supported || has(name) {
+                let wanted = Wanted::Namespaces(Comparison::AtLeast, vec![kind]);
+                add(name, &format!("namespaces>={kind}"), wanted);
+            }
+        }
+        if directives.root_directory.is_some() {
+            add("RootDirectory", "other files than psx", Wanted::OtherFiles);
+        }
+        if directives.secure_bits.is_some() {
+            add("SecureBits", "securebits", Wanted::Hidden("securebits"));
+        }
+        if directives.keyring_mode.is_some() {
+            add("KeyringMode", "keyrings", Wanted::Hidden("keyrings"));
+        }
+    }
+
+    /// A process can change these itself, so a difference is a warning.
+    fn resources(&mut self, directives: &Directives) {
+        let mut add = |directive: &str, text: String, wanted: Wanted| {
+            let text = format!("{directive}= ({text})");
+            self.expectations.push((Expectation::new(text, wanted), Level::Warning));
+        };
+        if let Some(umask) = directives.umask {
+            add("UMask", format!("umask={umask:04o}"), Wanted::Umask(umask));
+        }
+        if let Some(nice) = directives.nice {
+            add("Nice", format!("nice={nice}"), Wanted::Nice(nice));
+        }
+        if let Some(priority) = directives.cpu_scheduling_priority {
+            let text = format!("priority={priority}");
+            add("CPUSchedulingPriority", text, Wanted::Priority(priority));
+        }
+        let slack = directives.timer_slack.and_then(|slack| u64::try_from(slack.as_nanos()).ok());
+        if let Some(slack) = slack {
+            add("TimerSlackNSec", format!("timer-slack={slack}"), Wanted::TimerSlack(slack));
+        }
+        if let Some(policy) = &directives.cpu_scheduling_policy {
+            if let Ok(expectation) = format!("sched={policy}").parse::<Expectation>() {
+                let text = format!("CPUSchedulingPolicy= (sched={policy})");
+                self.expectations.push((expectation.titled(text), Level::Warning));
+            }
+        }
+    }
+
+    /// Notes the directives whose effect nothing above checks.
+    fn unchecked(&mut self, unit: &Unit) {
+        let known = |name: &str| {
+            MOUNT.contains(&name)
+                || FILTER.contains(&name)
+                || NAMESPACES.iter().any(|(known, _)| *known == name)
+        };
+        let mut names: Vec<_> =
+            unit.unsupported().iter().map(|one| one.directive.clone()).collect();
+        names.retain(|name| !known(name));
+        names.sort();
+        names.dedup();
+        for name in names {
+            let text = format!("{name}=");
+            let wanted = Wanted::Hidden("effect of this directive");
+            self.expectations.push((Expectation::new(text, wanted), Level::Info));
+        }
+    }
+}
+
+/// A user or group as `--expect` takes it.
+fn text(id: &Id) -> String {
+    match id {
+        Id::Name(name) => name.clone(),
+        Id::Number(number) => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn promises(text: &str) -> Result<Vec<(String, Level)>> {
+        let unit = Unit::parse(text)?;
+        let found = Promises::of("a.service".to_owned(), &unit)?;
+        Ok(found.expectations.into_iter().map(|(one, level)| (one.text, level)).collect())
+    }
+
+    #[test]
+    fn directives_become_expectations() {
+        let found = promises(
+            "[Service]\nExecStart=/bin/true\nUser=root\nGroup=0\nCapabilityBoundingSet=CAP_KILL\n\
+             NoNewPrivileges=yes\nSystemCallFilter=@system-service\nProtectSystem=strict\nUMask=0077\n\
+             PrivateNetwork=yes\nNice=5\n",
+        );
+        let found = found.unwrap();
+        for wanted in [
+            ("User= (uid=root)", Level::Error),
+            ("Group= (gid=0)", Level::Error),
+            ("CapabilityBoundingSet= (bounding<=cap_kill)", Level::Error),
+            ("CapabilityBoundingSet= (caps<=cap_kill)", Level::Error),
+            ("NoNewPrivileges= (nnp=1)", Level::Error),
+            ("SystemCallFilter= (seccomp=filter)", Level::Error),
+            ("ProtectSystem= (namespaces>=mnt)", Level::Error),
+            ("PrivateNetwork= (namespaces>=net)", Level::Error),
+            ("UMask= (umask=0077)", Level::Warning),
+            ("Nice= (nice=5)", Level::Warning),
+        ] {
+            let is = |one: &(String, Level)| (one.0.as_str(), one.1) == wanted;
+            assert!(found.iter().any(is), "{wanted:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_unit_without_a_promise_is_an_error() {
+        for text in [
+            "[Service]\nExecStart=/bin/true\n",
+            "[Service]\nExecStart=+/bin/true\nNoNewPrivileges=yes\n",
+            "[Service]\nUser=no-such-user\n",
+        ] {
+            assert!(promises(text).is_err(), "{text}");
+        }
+        // After an exclamation mark the program changes its IDs itself.
+        let found = promises("[Service]\nExecStart=!/bin/true\nUser=root\nNoNewPrivileges=yes\n");
+        assert_eq!(found.unwrap(), [("NoNewPrivileges= (nnp=1)".to_owned(), Level::Error)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_unit_makes_psx_panic(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "[Service]\n", "[Unit]\n", "User", "Group", "SupplementaryGroups", "UMask", "Nice",
+                "CapabilityBoundingSet", "AmbientCapabilities", "SystemCallFilter", "ProtectSystem",
+                "CPUSchedulingPolicy", "CPUSchedulingPriority", "TimerSlackNSec", "DynamicUser",
+                "RootDirectory", "ExecStart", "=", "~", "yes", "no", "root", "0", "-1", "+", "!", "/",
+                "CAP_KILL", "@system-service", "fifo", "\\", " ", "\n", "\n", "%i", "\"", "#", "\u{e9}",
+            ]), 0..24),
+        ) {
+            let _ = promises(&parts.concat());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How much a process may do, in one word, and the reasons.
+//!
+//! The word is that of the most privileged thread or kernel worker. It follows from what the kernel shows: IDs,
+//! capabilities, no_new_privs, seccomp, namespaces and directories. It does not follow from files that the process may
+//! open, from descriptors that it holds, from a label, or from a Landlock domain.
+
+use clap::ValueEnum;
+use libpsx::process::{Capability, CapabilitySet};
+use serde::Serialize;
+
+use super::process::Process;
+use super::state::{NAMESPACES, Namespaces, State};
+
+/// How much a process may do, from little to much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// No privilege, no way to gain one by execve(2), and a filter of system calls
+    Sandboxed,
+    /// No capability and no ID of root
+    Unprivileged,
+    /// Some of root's privilege
+    Reduced,
+    /// Root, or capabilities that lead to root
+    Privileged,
+}
+
+impl Verdict {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sandboxed => "sandboxed",
+            Self::Unprivileged => "unprivileged",
+            Self::Reduced => "reduced",
+            Self::Privileged => "privileged",
+        }
+    }
+}
+
+/// A verdict and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Judgement {
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<String>,
+}
+
+/// A process that has one of these is as good as root, whatever directories and namespaces it sees: it can load code
+/// into the kernel, trace any process, or open any file by its handle.
+const LEAD_TO_ROOT: [Capability; 5] = [
+    Capability::SYS_ADMIN,
+    Capability::SYS_MODULE,
+    Capability::SYS_RAWIO,
+    Capability::SYS_PTRACE,
+    Capability::DAC_READ_SEARCH,
+];
+
+/// A process that has one of these can become root or change root's files, unless it sees other files than the system.
+const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
+    Capability::CHOWN,
+    Capability::DAC_OVERRIDE,
+    Capability::FOWNER,
+    Capability::SETUID,
+    Capability::SETGID,
+    Capability::SETFCAP,
+    Capability::MKNOD,
+    Capability::SYS_CHROOT,
+];
+
+impl Judgement {
+    /// Judges a process. None: no task of it runs.
+    pub(crate) fn of(process: &Process, own: Option<&Namespaces>) -> Option<Self> {
+        let groups = process.groups.iter().map(|group| &group.state);
+        let workers = process.workers.iter().map(|worker| &worker.state);
+        let all = groups.chain(workers).map(|state| Self::of_state(state, own));
+        all.max_by_key(|one| one.verdict)
+    }
+
+    /// Judges one state. `own` are the namespaces of this program.
+    pub(crate) fn of_state(state: &State, own: Option<&Namespaces>) -> Self {
+        let mut reasons = Vec::new();
+        let differs = |kind: &str| {
+            let place = NAMESPACES.iter().position(|&name| name == kind);
+            let of = |all: &Namespaces| place.and_then(|place| all.get(place).copied().flatten());
+            let pair = state.namespaces.as_ref().and_then(of).zip(own.and_then(of));
+            pair.is_some_and(|(theirs, ours)| theirs != ours)
+        };
+        let other_root = state.directories.as_ref().is_some_and(|both| both.root != b"/");
+        let (other_user, other_files) = (differs("user"), differs("mnt") || other_root);
+        let credentials = &state.credentials;
+        let held = credentials.sets.permitted | credentials.sets.effective | credentials.ambient;
+        let of = |list: &[Capability]| -> CapabilitySet {
+            list.iter().copied().filter(|&one| held.contains(one)).collect()
+        };
+        let mut verdict = Verdict::Unprivileged;
+        let mut raise = |to: Verdict, why: String| {
+            verdict = verdict.max(to);
+            reasons.push(why);
+        };
+        let user = credentials.user;
+        let ids = [
+            (user.real, "real"),
+            (user.effective, "effective"),
+            (user.saved, "saved"),
+            (user.filesystem, "file system"),
+        ];
+        let root: Vec<_> = ids.iter().filter(|(id, _)| *id == 0).map(|(_, name)| *name).collect();
+        let beside = if other_files { Verdict::Reduced } else { Verdict::Privileged };
+        match root.len() {
+            0 => {}
+            4 => raise(beside, "the user ID is 0".to_owned()),
+            _ => raise(beside, format!("the {} user ID is 0", root.join(" and "))),
+        }
+        let (strong, by_files) = (of(&LEAD_TO_ROOT), of(&LEAD_TO_ROOT_BY_FILES));
+        if held.is_empty() {
+        } else if other_user {
+            raise(Verdict::Reduced, "capabilities, but only in its own user namespace".to_owned());
+        } else if held.is_superset(CapabilitySet::all()) {
+            raise(Verdict::Privileged, "all capabilities".to_owned());
+        } else if !strong.is_empty() {
+            raise(Verdict::Privileged, format!("leads to root: {strong}"));
+        } else if !by_files.is_empty() && !other_files {
+            raise(Verdict::Privileged, format!("leads to root: {by_files}"));
+        } else {
+            raise(Verdict::Reduced, format!("capabilities: {held}"));
+        }
+        if held.is_empty() && !credentials.sets.inheritable.is_empty() {
+            let sets = credentials.sets.inheritable;
+            raise(Verdict::Unprivileged, format!("inheritable capabilities: {sets}"));
+        }
+        let filter = credentials.seccomp.is_some_and(|mode| mode != 0);
+        let nnp = credentials.no_new_privs == Some(true);
+        if verdict == Verdict::Unprivileged {
+            reasons.push("no capability, no user ID 0".to_owned());
+            if nnp && filter {
+                verdict = Verdict::Sandboxed;
+            }
+        }
+        let switches = [
+            (nnp, "no_new_privs is set", "no_new_privs is not set: execve(2) can give privilege"),
+            (filter, "seccomp filters system calls", "no seccomp filter"),
+        ];
+        reasons.extend(switches.map(|(on, yes, no)| if on { yes } else { no }.to_owned()));
+        if other_files {
+            let why = if other_root { "its own root directory" } else { "its own mount namespace" };
+            reasons.push(why.to_owned());
+        }
+        if state.namespaces.is_none() {
+            reasons.push("its namespaces cannot be seen".to_owned());
+        }
+        Self { verdict, reasons }
+    }
+}
