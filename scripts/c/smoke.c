@@ -33,7 +33,7 @@
 
 enum { THREADS = 8, NOBODY = 70000 };
 #define CHECK(condition) \
-    ((condition) ? (void)0 : (printf("wrong: %s (line %d, errno %d)\n", #condition, __LINE__, errno), _exit(1)))
+    ((condition) ? (void)0 : (dprintf(1, "wrong: %s (line %d, errno %d)\n", #condition, __LINE__, errno), _exit(1)))
 
 struct identity {
     unsigned uid[3], gid[3];
