@@ -310,7 +310,9 @@ mod virtual_cpu {
         let page = support::shared_word() as *const _ as *mut u8;
         for (offset, byte) in [(0xff0, 0xeb), (0xff1, 0xfe)] {
             // SAFETY: within the page, which has no other use.
-            unsafe { page.add(offset).write(byte) };
+            let at = unsafe { page.add(offset) };
+            // SAFETY: as above.
+            unsafe { at.write(byte) };
         }
         let region = [0u64, 0xffff_f000, 4096, page as u64];
         // SAFETY: the kernel reads the region, and the page stays.

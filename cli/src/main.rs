@@ -56,7 +56,7 @@ Each command has its own --help. Set it up:
 #[derive(Subcommand)]
 enum Command {
     /// Show whether all threads of a process may do the same
-    Audit(audit::Arguments),
+    Audit(Box<audit::Arguments>),
     /// Check whether libpsx works here, and what the kernel, C library and sandbox allow
     Doctor(doctor::Arguments),
     /// Execute a program with the privileges that the options say, and no others

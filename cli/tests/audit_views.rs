@@ -272,7 +272,7 @@ fn a_tree_shows_children_below_their_parents() {
     let at = |pid: &str| {
         let of = |line: &&str| line.trim_start().starts_with(&format!("{pid} "));
         let lines: Vec<_> = finished.stdout.lines().collect();
-        let index = lines.iter().position(|line| of(&line));
+        let index = lines.iter().position(of);
         let index = index.unwrap_or_else(|| panic!("{pid}: {}", finished.stdout));
         let line = lines[index];
         let command =

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreated, Scope};
 use privileges::Privileges;
-use support::{Asked, isolated_as_root, proc, set_slack};
+use support::{Asked, add_filter, isolated_as_root, proc, set_slack};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -68,7 +68,7 @@ fn the_threads_have_one_domain_if_the_kernel_synchronises_them() {
             assert_eq!(plan.to_string().contains("by the kernel in all threads"), synchronised);
             let applied = plan.apply().unwrap();
             // Every thread was asked in the same stop, and then by a process from outside.
-            assert_eq!((applied.threads, applied.seen), (listed, listed));
+            assert_eq!((applied.threads, applied.verified), (listed, listed));
             support::all_have("NoNewPrivs", "1");
             let _listener = UnixListener::bind_addr(&name()).unwrap();
             assert_eq!(connects(), 1);
