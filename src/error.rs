@@ -20,6 +20,9 @@ use crate::errno::Errno;
 ///     Err(Error::Unreachable(threads)) => {
 ///         let threads: UnreachableThreads = threads;
 ///         println!("{} threads could not be stopped", threads.total());
+///         if threads.is_emulated() {
+///             println!("an emulator of this CPU runs the program; its own threads cannot be stopped");
+///         }
 ///         let named: &[UnreachableThread] = threads.threads();
 ///         for thread in named {
 ///             println!("{} ({}, state {})", thread.tid(), thread.name(), thread.state());
