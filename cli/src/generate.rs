@@ -95,8 +95,7 @@ fn sections(command: &Command) -> Roff {
     let text = command.get_after_long_help().or_else(|| command.get_after_help());
     let text = text.map(ToString::to_string).unwrap_or_default();
     let (mut notes, mut exit, mut examples) = (Vec::new(), None, None);
-    let mut paragraphs = text.split("\n\n").peekable();
-    while let Some(paragraph) = paragraphs.next() {
+    for paragraph in text.split("\n\n") {
         if let Some(rest) = paragraph.strip_prefix("Exit status: ") {
             exit = Some(rest.to_owned());
         } else if let Some(rest) = paragraph.strip_prefix("Examples:") {
