@@ -161,7 +161,7 @@ impl Process {
         for _ in 0..SWEEPS {
             let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             let listed = numbers(&mut Dir::openat(&self.tasks, ".", flags, Mode::empty())?)?;
-            let complete = u64::try_from(listed.len()) == Ok(self.count()?);
+            let complete = libc::nlink_t::try_from(listed.len()) == Ok(self.count()?);
             tids.extend(listed);
             if complete {
                 break;
@@ -172,7 +172,8 @@ impl Process {
         Ok(tids)
     }
 
-    fn count(&self) -> nix::Result<u64> {
+    /// Its type differs per CPU.
+    fn count(&self) -> nix::Result<libc::nlink_t> {
         Ok(fstat(&self.tasks)?.st_nlink.saturating_sub(2))
     }
 

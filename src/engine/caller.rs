@@ -251,6 +251,10 @@ impl<'a> Stop<'a> {
             tasks.check_numbers();
         }
         let threads = &shared.threads;
+        if !tasks.is_readable() {
+            // The threads of the last call, which could be listed then, are found without asking for every tid.
+            threads.keep();
+        }
         threads.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
 
         let mut gather = Gather::new(shared, &mut tasks, self.pid, self.tid, self.until);
