@@ -1,8 +1,8 @@
 //! Calls that every test makes, and threads for these calls.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Report, Sensitivity};
@@ -32,13 +32,18 @@ pub fn set_slack(value: usize) -> Result<Report, Error> {
 
 /// Starts threads that sleep until the process ends.
 pub fn sleepers(count: usize) {
+    // A new thread makes calls of its own before it runs this code, and the call under test may forbid them.
+    let started = Arc::new(Barrier::new(count + 1));
     for _ in 0..count {
-        std::thread::spawn(|| {
+        let started = started.clone();
+        std::thread::spawn(move || {
+            started.wait();
             loop {
                 std::thread::park();
             }
         });
     }
+    started.wait();
 }
 
 /// Starts threads that compute until the process ends.
