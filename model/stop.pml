@@ -639,7 +639,7 @@ sweep:
 slice_over:
     b = 0;
 
-    /* `prove`: first those who have come, then how many there are. */
+    /* `prove`: first the held count, then the number of threads. */
     if
     :: !M(13) -> h = count; CALL(i, c = TASKS)
     :: M(13) -> c = TASKS; h = count

@@ -241,7 +241,7 @@ pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
     call(k::__NR_add_key, args).map(|serial| serial as i32)
 }
 
-/// keyctl(2), KEYCTL_SETPERM: all for who possesses it; view, read, search and link for its user.
+/// keyctl(2), KEYCTL_SETPERM: all rights for a thread that possesses it; view, read, search and link for its user.
 pub(crate) fn permit_user_to_search(serial: i32) -> Result<(), Errno> {
     const KEYCTL_SETPERM: usize = 5;
     const PERMISSIONS: usize = 0x3f1b_0000;

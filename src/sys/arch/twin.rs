@@ -72,7 +72,7 @@ enum File {
 struct Kernel {
     tasks: BTreeMap<i32, TaskState>,
     next: i32,
-    /// Who sleeps on which address, in the order in which they came; the number of each sleep.
+    /// The address and the number of each sleep, in the order in which the threads fell asleep.
     sleepers: Vec<(usize, u64)>,
     sleeps: u64,
     action: KernelSigaction,
