@@ -56,8 +56,13 @@ fn each_variant_of_an_error_has_a_row() {
     assert!(unknown.is_empty(), "errors.md has rows for {unknown:?}, which do not exist");
 }
 
-/// The functions that a C header declares with this prefix.
+/// Returns the functions that a C header declares with this prefix. Comments mention others.
 fn declared(header: &str, prefix: &str) -> BTreeSet<String> {
+    let code =
+        |part: &str| part.split_once("*/").map_or(String::new(), |(_, code)| code.to_owned());
+    let mut parts = header.split("/*");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let header = &parts.map(code).fold(first, |all, part| all + &part);
     let mut found = BTreeSet::new();
     for (at, _) in header.match_indices(prefix) {
         let before = header.get(..at).and_then(|text| text.chars().last());

@@ -11,7 +11,7 @@ fn dies_in_its_call(world: &World, index: usize) {
     let Some((epoch, count)) = world.rendezvous.arrive(entry, tid) else { return };
     let awaited = world.rendezvous.awaited.load(SeqCst);
     if awaited == count | super::super::ASLEEP {
-        world.rendezvous.ring();
+        world.rendezvous.wake_caller();
     }
     assert!(world.rendezvous.await_plan(epoch, false, &held));
     entry.set_value(0);
