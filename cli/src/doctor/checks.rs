@@ -1,4 +1,4 @@
-//! The single questions. Each is asked in a process of one thread.
+//! The checks. Each runs in a process with one thread.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -22,7 +22,7 @@ fn own_status() -> nix::Result<Status> {
 pub(super) fn cpu() -> Finding {
     let cpu = std::env::consts::ARCH;
     match header("/proc/thread-self/exe") {
-        // An emulator shows its program what the program expects, under this name alone.
+        // An emulator shows its program the CPU that the program expects, under this name alone.
         Some(real) if header("/proc/self/exe").is_some_and(|shown| shown != real) => Finding::new(
             Limited,
             format!("{cpu}, emulated"),
@@ -33,7 +33,7 @@ pub(super) fn cpu() -> Finding {
     }
 }
 
-/// What a program file says of the CPU that it is for, elf(5).
+/// Reads the start of a program file, which names the CPU that the program is for, elf(5).
 fn header(path: &str) -> Option<[u8; 20]> {
     let mut header = [0; 20];
     File::open(path).ok()?.read_exact(&mut header).ok()?;
@@ -63,7 +63,7 @@ pub(super) fn libc() -> Finding {
     )
 }
 
-/// What this process was given when it started, which others here will be given too.
+/// Checks the restrictions that this process inherited. Other processes started here inherit them too.
 pub(super) fn sandbox() -> Finding {
     let Ok(status) = own_status() else {
         return Finding::new(Limited, "unknown", "without /proc nothing tells");
@@ -115,7 +115,7 @@ pub(super) fn signal() -> Finding {
         Ok(status) if status.blocked >> (SIGNAL - 1) & 1 != 0 => Finding::new(
             Fails,
             "blocked from the start",
-            "whoever started this blocks signal 33, and threads inherit that: they cannot be stopped",
+            "the program that started psx blocks signal 33, and threads inherit that: they cannot be stopped",
         ),
         Ok(_) => Finding::new(Good, "open", "threads can be stopped by it"),
         Err(_) => {
