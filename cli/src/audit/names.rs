@@ -89,7 +89,7 @@ pub(crate) const fn yes_no(value: Option<bool>) -> &'static str {
     }
 }
 
-/// Returns the name of a seccomp mode (include/uapi/linux/seccomp.h).
+/// The names of the seccomp modes (include/uapi/linux/seccomp.h).
 pub(crate) const SECCOMP: [&str; 3] = ["disabled", "strict", "filter"];
 
 pub(crate) fn seccomp_mode(mode: Option<u32>) -> Option<&'static str> {
@@ -105,7 +105,7 @@ pub(crate) fn seccomp(credentials: &Credentials) -> String {
     }
 }
 
-/// Returns the name of a scheduling policy (include/uapi/linux/sched.h). The number 4 was never used.
+/// The names of the scheduling policies (include/uapi/linux/sched.h). The number 4 was never used.
 pub(crate) const POLICIES: [&str; 8] =
     ["other", "fifo", "rr", "batch", "iso", "idle", "deadline", "ext"];
 

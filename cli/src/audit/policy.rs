@@ -338,7 +338,7 @@ fn words(key: &str, value: &Value<'_>) -> Parsed<String> {
     Ok(all.join("+"))
 }
 
-/// Parses an umask. It must be an octal text: a TOML number would be decimal, and an umask is octal elsewhere.
+/// Parses an umask. An umask is octal in every other place, so a decimal number is refused: it would be misread.
 fn octal(value: &Value<'_>) -> Parsed<String> {
     match value.get_ref().as_integer() {
         Some(number) if number.radix() == 8 => Ok(number.as_str().to_owned()),

@@ -50,7 +50,9 @@ pub(super) fn kernel() -> Finding {
             let found = format!("Linux {}.{}.{}", v.major, v.minor, v.patch);
             Finding::new(Limited, found, "the tests have not run on a kernel before 5.10")
         }
-        Err(error) => Finding::new(Limited, "unknown", format!("its version is not told: {error}")),
+        Err(error) => {
+            Finding::new(Limited, "unknown", format!("the version could not be read: {error}"))
+        }
     }
 }
 
@@ -66,7 +68,11 @@ pub(super) fn libc() -> Finding {
 /// Checks the restrictions that this process inherited. Other processes started here inherit them too.
 pub(super) fn sandbox() -> Finding {
     let Ok(status) = own_status() else {
-        return Finding::new(Limited, "unknown", "without /proc nothing tells");
+        return Finding::new(
+            Limited,
+            "unknown",
+            "/proc cannot be read, so the check is not possible",
+        );
     };
     let own = status.credentials;
     if own.seccomp == Some(2) {
@@ -77,7 +83,7 @@ pub(super) fn sandbox() -> Finding {
             "calls may be refused, in all threads or none; what a broadcast needs is tried below",
         );
     }
-    Finding::new(Good, "no seccomp filter", "nothing is refused but by privilege")
+    Finding::new(Good, "no seccomp filter", "only calls that need a missing privilege are refused")
 }
 
 pub(super) fn proc() -> Finding {
@@ -102,7 +108,7 @@ pub(super) fn proc() -> Finding {
         "a broadcast translates the numbers there, or mounts a proc for itself"
     } else {
         "a broadcast translates the numbers there, or asks for every possible tid, which takes seconds and \
-         takes zombies for threads"
+         mistakes zombies for threads"
     };
     Finding::new(Limited, found, consequence)
 }
@@ -129,7 +135,7 @@ pub(super) fn queue() -> Finding {
         return Finding::new(
             Limited,
             "unknown",
-            "/proc does not tell; the broadcast below shows it",
+            "/proc does not show it; the broadcast below shows it",
         );
     };
     let free = limit.saturating_sub(used);
@@ -147,7 +153,7 @@ pub(super) fn alone() -> Finding {
     match unshare(CloneFlags::CLONE_THREAD) {
         Ok(()) => Finding::new(
             Good,
-            "unshare(CLONE_THREAD) tells",
+            "unshare(CLONE_THREAD) is allowed",
             "in a process of one thread a call costs two system calls",
         ),
         Err(error) => Finding::new(

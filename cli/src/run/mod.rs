@@ -212,7 +212,7 @@ fn signal(text: &str) -> Result<Signal, String> {
 }
 
 impl Arguments {
-    /// Executes the program, and returns the exit status. Does not return if the program takes the place of this process.
+    /// Executes the program, and returns the exit status. Does not return if the program replaces this process.
     pub(crate) fn run(self) -> u8 {
         match self.go() {
             Ok(status) => status,
