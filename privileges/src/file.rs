@@ -50,7 +50,7 @@ impl FileCapabilities {
         root: Uid::ROOT,
     };
 
-    /// The value of the attribute: `struct vfs_cap_data` or `struct vfs_ns_cap_data`
+    /// Returns the value of the attribute: `struct vfs_cap_data` or `struct vfs_ns_cap_data`
     /// (include/uapi/linux/capability.h).
     pub fn to_bytes(self) -> Vec<u8> {
         let version = if self.root == Uid::ROOT { VERSION_2 } else { VERSION_3 };
@@ -133,7 +133,7 @@ impl From<ParseFileCapabilitiesError> for io::Error {
 }
 
 impl From<FileCapabilities> for CapabilitySets {
-    /// The effective set is all of them, or empty.
+    /// Converts to three sets. The effective set contains all permitted and inheritable capabilities, or none.
     fn from(file: FileCapabilities) -> Self {
         let FileCapabilities { permitted, inheritable, .. } = file;
         let all = permitted | inheritable;
@@ -145,7 +145,7 @@ impl From<FileCapabilities> for CapabilitySets {
 impl TryFrom<CapabilitySets> for FileCapabilities {
     type Error = ParseFileCapabilitiesError;
 
-    /// In the present user namespace.
+    /// Converts three sets to file capabilities of the present user namespace.
     fn try_from(sets: CapabilitySets) -> Result<Self, ParseFileCapabilitiesError> {
         let CapabilitySets { effective, permitted, inheritable } = sets;
         if !effective.is_empty() && effective != permitted | inheritable {

@@ -444,7 +444,7 @@ mod tests {
             let _ = Policy::parse(&text);
         }
 
-        /// Text that is similar to a policy reaches more of the parser than random text.
+        /// Parses text that is similar to a policy: it reaches more of the parser than random text.
         #[test]
         fn no_text_like_a_policy_makes_the_parser_panic(
             parts in prop::collection::vec(prop::sample::select(vec![

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "user", help_heading = IDS)]
     stay_root: bool,
 
-    /// Capabilities that the program gets, whoever the user is
+    /// Capabilities that the program gets under any user id
     #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
     pub(crate) ambient: Option<privileges::CapabilitySet>,
     /// Capabilities that the program gets if its file says so
@@ -156,16 +156,17 @@ const UNIT: &str = "Units";
 const USAGE: &str = "psx run [OPTIONS] [--] COMMAND [ARGUMENT]...";
 
 const AFTER: &str = "\
-What is not mentioned: capabilities are dropped, and root's ids and supplementary groups have to be dropped or kept by \
-an option; the rest stays as it is. The plan is checked before anything changes, and all its problems are reported at \
-once. A program that is set-user-ID, or whose file has capabilities, gets them, unless --no-new-privs is there.
+Capabilities that no option names are dropped. Root's ids and supplementary groups have to be dropped or kept by an \
+option. All other state stays as it is. The plan is checked before anything changes, and all its problems are reported \
+at once. Without --no-new-privs, a program gets the privileges of its set-user-ID bit and its file capabilities.
 
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
---landlock-ro /lib64. Landlock and filters bring no_new_privs.
+--landlock-ro /lib64. Landlock and filters set no_new_privs.
 
 With --check this process stays as the parent, passes on signals that it gets, and ends with the status of the program \
-(128 and the number of the signal if one killed it). What does not hold is printed, and the program is killed. The \
-kernel shows neither securebits, nor keyrings, nor Landlock domains of another process.
+(128 plus the number of the signal if a signal killed it). If the program differs from the plan, the differences are \
+printed, and the program is killed. The kernel does not show securebits, keyrings or Landlock domains of another \
+process.
 
 Exit status: that of the program; 125 this command failed, and the program was not started; 126 the program cannot be \
 executed; 127 there is no such program.
