@@ -303,8 +303,8 @@ fn no_child_process_is_left() {
 
 /// Closes standard input, so that the descriptor of /proc gets the number 0.
 #[test]
-fn without_standard_input() {
-    isolated_as_root("without_standard_input", WATCHDOG, || {
+fn a_drop_works_without_standard_input() {
+    isolated_as_root("a_drop_works_without_standard_input", WATCHDOG, || {
         sleepers(2);
         let threads = proc::tids().len();
         let plan = nobody().chroot(jail()).plan().unwrap();
@@ -317,8 +317,8 @@ fn without_standard_input() {
 
 /// Mounts a /proc that hides this process from the process that reads for it. Then only the threads are asked.
 #[test]
-fn hidden_from_the_process_outside() {
-    isolated_as_root("hidden_from_the_process_outside", WATCHDOG, || {
+fn a_process_hidden_by_hidepid_asks_its_threads() {
+    isolated_as_root("a_process_hidden_by_hidepid_asks_its_threads", WATCHDOG, || {
         for options in [c"hidepid=1,gid=4242", c"hidepid=2,gid=4242"] {
             support::forked(|| {
                 private_mounts();
@@ -357,8 +357,8 @@ fn private_mounts() {
 
 /// Forbids the process outside to follow the links of a process that has changed its user, as in a container.
 #[test]
-fn without_cap_sys_ptrace() {
-    isolated_as_root("without_cap_sys_ptrace", WATCHDOG, || {
+fn a_drop_works_without_cap_sys_ptrace() {
+    isolated_as_root("a_drop_works_without_cap_sys_ptrace", WATCHDOG, || {
         sleepers(2);
         let threads = proc::tids().len();
         let ptrace = privileges::Capability::SYS_PTRACE.into();
@@ -460,8 +460,8 @@ fn landlock_flags_are_carried() {
 
 /// Makes standard error a full pipe, with a reader or without: the process ends before any thread has run on.
 #[test]
-fn killed_though_standard_error_is_full() {
-    let case = "killed_though_standard_error_is_full";
+fn a_full_standard_error_does_not_stop_the_kill() {
+    let case = "a_full_standard_error_does_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -486,8 +486,8 @@ fn killed_though_standard_error_is_full() {
 
 /// Makes many differences: the line on the pipe still ends with the consequence for the process.
 #[test]
-fn a_long_line_has_its_end() {
-    let case = "a_long_line_has_its_end";
+fn a_long_line_ends_with_the_consequence() {
+    let case = "a_long_line_ends_with_the_consequence";
     if support::skipped_without_root(case) {
         return;
     }
@@ -503,8 +503,8 @@ fn a_long_line_has_its_end() {
 
 /// Installs a handler for every signal: the handlers do not keep the process alive.
 #[test]
-fn killed_though_every_signal_is_handled() {
-    let case = "killed_though_every_signal_is_handled";
+fn signal_handlers_do_not_stop_the_kill() {
+    let case = "signal_handlers_do_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -527,8 +527,8 @@ fn killed_though_every_signal_is_handled() {
 
 /// Installs an earlier filter that denies every call by which a process may end.
 #[test]
-fn killed_though_a_filter_forbids_it() {
-    let case = "killed_though_a_filter_forbids_it";
+fn a_filter_does_not_stop_the_kill() {
+    let case = "a_filter_does_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }

@@ -196,7 +196,7 @@ fn accepted_programs_match_the_kernel() {
 }
 
 #[test]
-fn actions_by_value() {
+fn return_values_map_to_actions() {
     for (value, action) in [
         (libc::SECCOMP_RET_KILL_PROCESS, Action::KillProcess),
         (libc::SECCOMP_RET_KILL_THREAD, Action::KillThread),
@@ -215,7 +215,7 @@ fn actions_by_value() {
 
 /// Reads the fields of a call at their offsets. A filter for another CPU's convention gets another value.
 #[test]
-fn data_by_offset() {
+fn fields_are_read_by_offset() {
     let call = SeccompData {
         nr: 1,
         arch: 2,

@@ -104,7 +104,7 @@ fn a_transaction() {
 
 /// Compares docs/daemons.md with the programs. Only their first line, and the lines that this file needs, may differ.
 #[test]
-fn the_page_has_them() {
+fn the_page_quotes_the_programs() {
     let page = include_str!("../../docs/daemons.md");
     for program in [
         include_str!("../examples/web.rs"),

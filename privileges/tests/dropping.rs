@@ -246,8 +246,8 @@ fn iab_matches_capsh() {
 }
 
 #[test]
-fn another_root_directory() {
-    isolated_as_root("another_root_directory", WATCHDOG, || {
+fn chroot_and_chdir_reach_every_thread() {
+    isolated_as_root("chroot_and_chdir_reach_every_thread", WATCHDOG, || {
         threads();
         let asked = support::Asked::new(2);
         let root = std::env::temp_dir().join(format!("privileges-test-{}", std::process::id()));
@@ -266,8 +266,8 @@ fn another_root_directory() {
 }
 
 #[test]
-fn sandboxed_finally() {
-    isolated_as_root("sandboxed_finally", WATCHDOG, || {
+fn landlock_and_seccomp_are_applied_last() {
+    isolated_as_root("landlock_and_seccomp_are_applied_last", WATCHDOG, || {
         threads();
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap();
         let ruleset = ruleset.create().unwrap();
@@ -309,8 +309,8 @@ fn refused(settings: Privileges, check: impl FnOnce(&Problem) -> bool) {
 }
 
 #[test]
-fn refused_before_anything_changes() {
-    isolated_as_root("refused_before_anything_changes", WATCHDOG, || {
+fn impossible_plans_change_nothing() {
+    isolated_as_root("impossible_plans_change_nothing", WATCHDOG, || {
         threads();
         let new = rooted;
         refused(user("no such user"), |e| matches!(e, Problem::UserNotFound(_)));
@@ -346,8 +346,8 @@ fn refused_before_anything_changes() {
 
 /// Gives up privileges as an unprivileged user: that needs no privilege.
 #[test]
-fn without_privilege() {
-    isolated("without_privilege", WATCHDOG, || {
+fn an_unprivileged_user_can_drop() {
+    isolated("an_unprivileged_user_can_drop", WATCHDOG, || {
         threads();
         // SAFETY: it touches no memory.
         let uid = unsafe { libc::getuid() };
@@ -409,8 +409,8 @@ fn false_answers_of_a_thread_kill_the_process() {
 }
 
 #[test]
-fn in_a_user_namespace() {
-    isolated_as_root("in_a_user_namespace", WATCHDOG, || {
+fn a_drop_works_in_a_user_namespace() {
+    isolated_as_root("a_drop_works_in_a_user_namespace", WATCHDOG, || {
         support::forked(|| {
             if !support::unshared(libc::CLONE_NEWUSER) {
                 return;

@@ -200,8 +200,8 @@ fn file_capabilities_match_libcap() {
 
 /// Starts a program that has file capabilities, as a user without capabilities.
 #[test]
-fn execve_gives_them() {
-    isolated_as_root("execve_gives_them", WATCHDOG, || {
+fn execve_gives_file_capabilities() {
+    isolated_as_root("execve_gives_file_capabilities", WATCHDOG, || {
         let directory = directory();
         let program = directory.join("cat");
         std::fs::copy("/bin/cat", &program).unwrap();
@@ -258,7 +258,7 @@ fn impossible_values_are_refused() {
 }
 
 #[test]
-fn bytes_and_texts() {
+fn file_capabilities_convert_to_bytes_and_text() {
     let chown = |version: u32, rest: &[u32]| -> Vec<u8> {
         let words = [version << 24 | 1, 1, 0].into_iter().chain(rest.iter().copied());
         words.flat_map(u32::to_le_bytes).collect()

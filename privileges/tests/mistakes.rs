@@ -153,8 +153,8 @@ fn settings_add_up_or_contradict() {
 }
 
 #[test]
-fn names_of_all_kinds() {
-    isolated_as_root("names_of_all_kinds", WATCHDOG, || {
+fn names_and_numbers_of_users_and_groups_are_accepted() {
+    isolated_as_root("names_and_numbers_of_users_and_groups_are_accepted", WATCHDOG, || {
         sleepers(1);
         for groups in [Groups::from(["adm", "4", "65533"]), Groups::from(vec![4, 65533])] {
             support::forked(|| {
@@ -180,8 +180,8 @@ fn names_of_all_kinds() {
 
 /// Compares plan and errors: both give a call the same number and the same name.
 #[test]
-fn numbers_of_calls() {
-    isolated_as_root("numbers_of_calls", WATCHDOG, || {
+fn calls_have_the_same_number_in_plan_and_error() {
+    isolated_as_root("calls_have_the_same_number_in_plan_and_error", WATCHDOG, || {
         sleepers(1);
         prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
         let plan = nobody().plan().unwrap();
@@ -199,8 +199,8 @@ fn numbers_of_calls() {
 
 /// Makes a plan with a call that the kernel refuses in the calling thread.
 #[test]
-fn numbers_of_refused_calls() {
-    isolated_as_root("numbers_of_refused_calls", WATCHDOG, || {
+fn a_refused_call_has_its_number() {
+    isolated_as_root("a_refused_call_has_its_number", WATCHDOG, || {
         sleepers(1);
         let plan = nobody().plan().unwrap();
         filter(libc::SYS_setresgid, libc::SECCOMP_RET_ERRNO | libc::ENOMEM as u32);
@@ -218,8 +218,8 @@ fn numbers_of_refused_calls() {
 }
 
 #[test]
-fn a_deadline() {
-    isolated("a_deadline", WATCHDOG, || {
+fn the_deadline_bounds_the_stop() {
+    isolated("the_deadline_bounds_the_stop", WATCHDOG, || {
         prepared(support::block_all);
         let begun = Instant::now();
         let settings =
@@ -250,8 +250,8 @@ fn denying(call: i64, action: u32) -> Vec<seccompiler::sock_filter> {
 }
 
 #[test]
-fn filters_that_deny_what_comes_next() {
-    isolated("filters_that_deny_what_comes_next", WATCHDOG, || {
+fn filters_that_deny_needed_calls_are_reported() {
+    isolated("filters_that_deny_needed_calls_are_reported", WATCHDOG, || {
         let kill = libc::SECCOMP_RET_KILL_PROCESS;
         for (name, call, action, refused) in [
             ("futex", libc::SYS_futex, kill, true),

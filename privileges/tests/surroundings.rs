@@ -137,8 +137,8 @@ fn support_program() -> [privileges::Instruction; 4] {
 }
 
 #[test]
-fn scheduling_of_all_threads() {
-    isolated_as_root("scheduling_of_all_threads", WATCHDOG, || {
+fn scheduling_changes_every_thread() {
+    isolated_as_root("scheduling_changes_every_thread", WATCHDOG, || {
         sleepers(3);
         let plan = nobody()
             .scheduling(SchedAttr::new(SchedPolicy::Batch(5)))
@@ -170,8 +170,8 @@ fn scheduling_of_all_threads() {
 }
 
 #[test]
-fn the_nice_value_alone() {
-    isolated_as_root("the_nice_value_alone", WATCHDOG, || {
+fn nice_changes_every_thread() {
+    isolated_as_root("nice_changes_every_thread", WATCHDOG, || {
         sleepers(2);
         nobody().nice(7).plan().unwrap().apply().unwrap();
         for tid in proc::tids() {
@@ -200,8 +200,8 @@ fn a_program_in_a_new_namespace() {
 }
 
 #[test]
-fn mistakes() {
-    isolated_as_root("mistakes", WATCHDOG, || {
+fn contradictions_are_reported_by_the_plan() {
+    isolated_as_root("contradictions_are_reported_by_the_plan", WATCHDOG, || {
         let net = || File::open("/proc/self/ns/net").unwrap();
         let twice = |settings: Privileges, first, second| match settings.plan() {
             Err(Error::Plan(problems)) => {

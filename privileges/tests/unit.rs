@@ -299,7 +299,7 @@ fn every_group_and_every_call_of_systemd_is_known() {
 
 /// Compares the groups with those that the installed systemd prints. They are equal if the version is the tables'.
 #[test]
-fn groups_beside_systemd_analyze() {
+fn groups_match_systemd_analyze() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new("systemd-analyze");
         command
@@ -353,7 +353,7 @@ fn groups_beside_systemd_analyze() {
 
 /// Compares the refused directives and values with those that systemd-analyze(1) `verify` names.
 #[test]
-fn refusals_beside_systemd_analyze() {
+fn refusals_match_systemd_analyze() {
     let place = std::env::temp_dir().join(format!("privileges-unit-{}", std::process::id()));
     std::fs::create_dir_all(&place).unwrap();
     let refuses = |line: &str| -> Option<bool> {

@@ -70,8 +70,8 @@ fn dropping(step: &AtomicU32) {
 
 /// Lets a child drop in a user namespace with many ids. Its parent, outside, inspects all threads.
 #[test]
-fn in_a_user_namespace_of_many_ids() {
-    isolated_as_root("in_a_user_namespace_of_many_ids", WATCHDOG, || {
+fn a_drop_works_in_a_user_namespace_with_many_ids() {
+    isolated_as_root("a_drop_works_in_a_user_namespace_with_many_ids", WATCHDOG, || {
         if !support::user_namespaces() {
             return;
         }
@@ -111,8 +111,8 @@ fn in_a_user_namespace_of_many_ids() {
 
 /// Removes /proc. The test reads it through a descriptor that it opened before.
 #[test]
-fn without_any_proc() {
-    isolated_as_root("without_any_proc", WATCHDOG, || {
+fn a_drop_works_without_proc() {
+    isolated_as_root("a_drop_works_without_proc", WATCHDOG, || {
         sleepers(3);
         let listed = proc::tids();
         // All threads that share root and working directory enter the mount namespace.

@@ -98,8 +98,8 @@ fn a_thread_that_disagrees_is_reported_on_request() {
 
 /// Starts a thread whose own filter kills it in one of the calls, before the filter of all threads is installed.
 #[test]
-fn a_thread_that_dies_in_the_middle() {
-    isolated_as_root("a_thread_that_dies_in_the_middle", WATCHDOG, || {
+fn a_thread_that_dies_in_a_call_is_reported() {
+    isolated_as_root("a_thread_that_dies_in_a_call_is_reported", WATCHDOG, || {
         sleepers(1);
         prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_KILL_THREAD));
         let settings = Privileges::new().user("nobody").seccomp(&allow_all()).report_failure();
@@ -111,8 +111,8 @@ fn a_thread_that_dies_in_the_middle() {
 }
 
 #[test]
-fn killed_though_standard_error_takes_nothing() {
-    let case = "killed_though_standard_error_takes_nothing";
+fn an_unwritable_standard_error_does_not_stop_the_kill() {
+    let case = "an_unwritable_standard_error_does_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -171,8 +171,8 @@ fn one_of_several_users_without_a_capability() {
 
 /// Installs an earlier filter that kills for an attempt to become root. The verification must not make this attempt.
 #[test]
-fn no_attempt_under_an_earlier_filter() {
-    isolated_as_root("no_attempt_under_an_earlier_filter", WATCHDOG, || {
+fn an_earlier_filter_prevents_the_attempt_to_become_root() {
+    isolated_as_root("an_earlier_filter_prevents_the_attempt_to_become_root", WATCHDOG, || {
         sleepers(1);
         let settings = || {
             let groups = privileges::Groups::Explicit(vec![]);
@@ -208,14 +208,18 @@ fn locked_keepcaps_stay() {
 
 /// Requests a capability that no process may make inheritable: it is refused before anything has changed.
 #[test]
-fn inheritable_beyond_the_bounding_set() {
-    isolated_as_root("inheritable_beyond_the_bounding_set", WATCHDOG, || {
-        libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
-        let settings = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
-        let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
-        let kill = CapabilitySet::from(Capability::KILL);
-        assert!(matches!(problems[..], [Problem::NotInheritable(set)] if set == kill));
-    });
+fn inheritable_capabilities_outside_the_bounding_set_are_refused() {
+    isolated_as_root(
+        "inheritable_capabilities_outside_the_bounding_set_are_refused",
+        WATCHDOG,
+        || {
+            libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
+            let settings = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
+            let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
+            let kill = CapabilitySet::from(Capability::KILL);
+            assert!(matches!(problems[..], [Problem::NotInheritable(set)] if set == kill));
+        },
+    );
 }
 
 #[test]
