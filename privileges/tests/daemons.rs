@@ -23,7 +23,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 /// The variable that names the program that a process of this test runs.
 const PROGRAM: &str = "PSX_DAEMON";
 
-/// Runs a program in a process that [`start`] has made. Does nothing in any other process.
+/// Runs a program in a process that [`start`] has made. Does nothing in all other processes.
 #[test]
 fn program() {
     let done = match std::env::var(PROGRAM).as_deref() {
