@@ -123,8 +123,8 @@ fn sections(command: &Command) -> Roff {
     }
     page.control("SH", ["EXIT STATUS"]);
     let exit = exit.unwrap_or_else(|| {
-        "0 it was done, and what was looked at is as it should be; 1 it is not, or something failed; 2 the command line \
-         makes no sense."
+        "0 if the command succeeded and its findings are good; 1 if they are not, or if an operation failed; 2 if the \
+         command line is wrong."
             .to_owned()
     });
     for one in exit.trim_end_matches('.').split("; ") {

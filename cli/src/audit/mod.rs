@@ -208,8 +208,8 @@ filters>=1.
 Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-slack. Daemons set them per thread on \
 purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
 
-Exit status: 0 all threads of each process may do the same, and what was expected holds; 1 it does not for some \
-process, or --diff found a change; 2 a process that was asked for cannot be read, no process was found, or the \
+Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
+process, or if --diff found a change; 2 if a requested process cannot be read, if no process was found, or if the \
 command line or a file is wrong.
 
 Examples:

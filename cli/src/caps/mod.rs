@@ -27,8 +27,8 @@ const AFTER: &str = "\
 Capabilities are written as capabilities(7) names them, in any case, with or without \"cap_\"; or by their number. \
 Sets of a file are written as in cap_from_text(3): cap_net_raw,cap_net_admin=ep.
 
-Exit status: 0 done; 1 something could not be read or changed, or a file has no capabilities; 2 the command line \
-makes no sense.
+Exit status: 0 if everything was done; 1 if a file or process could not be read or changed, or if a file has no \
+capabilities; 2 if the command line is wrong.
 
 Examples:
   psx caps 1234                              the sets of a process, and of its threads if they differ

@@ -168,8 +168,8 @@ With --check this process stays as the parent, passes on signals that it gets, a
 printed, and the program is killed. The kernel does not show securebits, keyrings or Landlock domains of another \
 process.
 
-Exit status: that of the program; 125 this command failed, and the program was not started; 126 the program cannot be \
-executed; 127 there is no such program.
+Exit status: that of the program; 125 if this command failed and the program was not started; 126 if the program cannot \
+be executed; 127 if there is no such program.
 
 Examples:
   psx run --user nobody -- id
