@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: converter [--unconfined] FROM TO".into());
     };
     rayon::ThreadPoolBuilder::new().num_threads(4).build_global()?;
-    // The threads of the pool are there, and have worked.
+    // The threads of the pool have started, and have worked.
     rayon::broadcast(|_| ());
     if !unconfined {
         let plan = Privileges::new()
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let applied = plan.apply()?;
         println!("{} threads are confined", applied.threads);
     }
-    // In place: every thread of the pool stays free for work.
+    // in_place_scope leaves every thread of the pool free for work.
     rayon::in_place_scope(|scope| {
         for name in std::io::stdin().lines() {
             let name = name?;
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// Reading in one directory, writing in the other, no port.
+/// Makes a ruleset that allows reading in one directory and writing in the other, and no network port.
 fn ruleset(from: &Path, to: &Path) -> Result<RulesetCreated, Box<dyn Error>> {
     let abi = ABI::V4;
     let ruleset = Ruleset::default()
@@ -87,7 +87,7 @@ fn ruleset(from: &Path, to: &Path) -> Result<RulesetCreated, Box<dyn Error>> {
 /// the C library takes that as a reason to call clone(2).
 fn filter() -> Result<BpfProgram, Box<dyn Error>> {
     let allowed = [
-        // To convert.
+        // These calls convert.
         libc::SYS_openat,
         libc::SYS_read,
         libc::SYS_write,
@@ -101,7 +101,7 @@ fn filter() -> Result<BpfProgram, Box<dyn Error>> {
         libc::SYS_mprotect,
         libc::SYS_madvise,
         libc::SYS_brk,
-        // To wait for each other, to begin and to end.
+        // By these calls threads wait for each other, begin and end.
         libc::SYS_futex,
         libc::SYS_sched_yield,
         libc::SYS_gettid,
@@ -113,7 +113,7 @@ fn filter() -> Result<BpfProgram, Box<dyn Error>> {
         libc::SYS_sched_getaffinity,
         libc::SYS_exit,
         libc::SYS_exit_group,
-        // To leave the stop, and to verify.
+        // By these calls threads leave the stop, and the caller verifies.
         libc::SYS_rt_sigreturn,
         libc::SYS_rt_sigprocmask,
         libc::SYS_restart_syscall,
@@ -121,7 +121,7 @@ fn filter() -> Result<BpfProgram, Box<dyn Error>> {
     ];
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         allowed.into_iter().map(|number| (number, Vec::new())).collect();
-    // A new thread, and no new process.
+    // This allows a new thread, and no new process.
     let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
     let operator = SeccompCmpOp::MaskedEq(thread);
     let is_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, thread)?;
@@ -149,13 +149,13 @@ fn convert(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Width, height and pixels of a PPM, whose samples have one byte.
+/// Returns width, height and pixels of a PPM whose samples have one byte.
 fn parse(input: &[u8]) -> Option<(usize, usize, &[u8])> {
     let mut rest = input.strip_prefix(b"P6")?.trim_ascii_start();
     let mut number = || {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (number, after) = rest.split_at_checked(digits)?;
-        // One space ends the header, and belongs to no pixel.
+        // One space ends the header. It does not belong to a pixel.
         rest = after.get(1..)?;
         std::str::from_utf8(number).ok()?.parse::<usize>().ok()
     };
@@ -164,7 +164,7 @@ fn parse(input: &[u8]) -> Option<(usize, usize, &[u8])> {
     (most == 255 && width > 0).then_some((width, height, pixels))
 }
 
-/// A BMP with 24 bits a pixel: lines from the last to the first, each filled up to four bytes.
+/// Makes a BMP with 24 bits a pixel. The lines go from the last to the first, each padded to a multiple of four bytes.
 fn bitmap(width: usize, height: usize, pixels: &[u8]) -> Option<Vec<u8>> {
     let line = width.checked_mul(3)?.checked_next_multiple_of(4)?;
     let size = line.checked_mul(height)?;
@@ -183,7 +183,7 @@ fn bitmap(width: usize, height: usize, pixels: &[u8]) -> Option<Vec<u8>> {
     Some(output)
 }
 
-/// It stands for a bug of the parser: the input's own code runs in this thread. That code reaches every other thread
+/// Simulates a bug of the parser: the input's own code runs in this thread. That code reaches every other thread
 /// too, because threads share their memory.
 fn taken_over(address: &str) {
     attack("the thread that was taken over", address);
@@ -197,7 +197,7 @@ fn taken_over(address: &str) {
     });
 }
 
-/// Tries what the converter has no need of, and tells how each attempt ended.
+/// Tries actions that the converter does not need, and prints the result of each attempt.
 fn attack(thread: &str, address: &str) {
     let tell = |what: &str, done: std::io::Result<()>| match done {
         Ok(()) => println!("{thread}: {what}: succeeded"),
@@ -206,6 +206,6 @@ fn attack(thread: &str, address: &str) {
     tell("open /etc/shadow", File::open("/etc/shadow").map(drop));
     tell("connect", TcpStream::connect(address).map(drop));
     tell("start a program", Command::new("/bin/true").status().map(drop));
-    // If the call were allowed, this would say that there is no such file.
+    // If the call were allowed, the error would be that the file does not exist.
     tell("execve", Err(Command::new("/no/such/program").exec()));
 }

@@ -1,11 +1,12 @@
 //! A Rust program with a Java VM in it, which drops privileges while Java's garbage collector stops threads.
 //!
-//! It shows that the VM's threads are changed with all others: Java's, the compiler's, the collector's. The collector
-//! stops threads at points of its own; libpsx gets along with that. It needs a JDK (Debian: default-jdk-headless). Run it
-//! as root:
+//! It shows that the VM's threads are changed with all others: those of Java, the compiler and the collector. The
+//! collector stops threads at points of its own, and libpsx works beside it. The example needs a JDK (Debian:
+//! default-jdk-headless). Run it as root:
 //!
 //! ```sh
-//! scripts/examples --fetch && cargo build -p examples --features jvm && sudo target/debug/embedded_java target/examples
+//! scripts/examples --fetch && cargo build -p examples --features jvm && sudo target/debug/embedded_java
+//! target/examples
 //! ```
 //!
 //! The argument is the directory with the compiled class. A line of input makes it drop privileges.
@@ -24,7 +25,7 @@ fn main() -> Result<(), Failure> {
         .build()?;
     let vm = JavaVM::new(arguments)?;
     let call = |name: &jni::strings::JNIStr| -> jni::errors::Result<i32> {
-        // Attached to the VM only for the call.
+        // This thread is attached to the VM only for the call.
         vm.attach_current_thread(|env| {
             env.call_static_method(jni_str!("Churn"), name, jni_sig!("()I"), &[])?.i()
         })
@@ -34,7 +35,7 @@ fn main() -> Result<(), Failure> {
     if lines.next().transpose()?.is_some() {
         let before = call(jni_str!("collections"))?;
         for _ in 0..100 {
-            // A change that leaves everything as it is: a hundred stops beside the collector.
+            // This change leaves the state as it is. It makes a hundred stops beside the collector.
             libpsx::process::identities(0)?;
         }
         let plan = Privileges::new().user("nobody").no_new_privs().plan()?;
@@ -44,6 +45,6 @@ fn main() -> Result<(), Failure> {
         println!("{} threads of Java can read what only root may", call(jni_str!("attempts"))?);
     }
     lines.for_each(drop);
-    // The VM would wait for Java's threads.
+    // A return from main would wait for Java's threads.
     std::process::exit(0)
 }

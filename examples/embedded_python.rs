@@ -22,7 +22,7 @@ fn main() -> Result<(), Failure> {
         PyModule::from_code(py, &program, c"churn.py", c"churn").map(Bound::unbind)
     })?;
     let call = |name: &str| -> PyResult<usize> {
-        // Attached to the interpreter only for the call: otherwise Python's threads would wait for this one.
+        // This thread is attached to the interpreter only for the call: otherwise Python's threads would wait for it.
         Python::attach(|py| module.bind(py).getattr(name)?.call0()?.extract())
     };
     println!("{} threads of Python", call("start")?);
@@ -30,7 +30,7 @@ fn main() -> Result<(), Failure> {
     if lines.next().transpose()?.is_some() {
         let before = call("collections")?;
         for _ in 0..100 {
-            // A change that leaves everything as it is: a hundred stops beside the interpreter.
+            // This change leaves the state as it is. It makes a hundred stops beside the interpreter.
             libpsx::process::identities(0)?;
         }
         let plan = Privileges::new().user("nobody").no_new_privs().plan()?;

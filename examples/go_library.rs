@@ -1,7 +1,7 @@
 //! A Rust program with a library in Go, which drops privileges while Go's garbage collector runs.
 //!
-//! It shows that threads of Go's runtime are changed with all others, and that a stop of all threads by libpsx gets
-//! along with the collector, which stops all goroutines by signals of its own. Build the library and run it as root:
+//! It shows that threads of Go's runtime are changed with all others. It also shows that libpsx can stop all threads
+//! beside the collector, which stops all goroutines by signals of its own. Build the library and run it as root:
 //!
 //! ```sh
 //! scripts/examples --fetch && cargo build -p examples && sudo target/debug/go_library target/examples/libchurn.so
@@ -46,7 +46,7 @@ fn main() -> Result<(), Failure> {
     if lines.next().transpose()?.is_some() {
         let before = collections();
         for _ in 0..100 {
-            // A change that leaves everything as it is: a hundred stops beside the collector.
+            // This change leaves the state as it is. It makes a hundred stops beside the collector.
             libpsx::process::identities(0)?;
         }
         let plan = Privileges::new().user("nobody").no_new_privs().plan()?;

@@ -33,9 +33,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main(worker_threads = 4)]
 async fn main() -> Result<(), Failure> {
-    // With this limit, memory is locked only by a thread that has CAP_IPC_LOCK.
+    // With this limit, only a thread with CAP_IPC_LOCK can lock memory.
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0)?;
-    // The workers, and a blocking thread that lives on.
+    // The runtime has workers, and a blocking thread that stays.
     let input = spawn_blocking(|| std::io::stdin().lock().lines().count());
     match std::env::args().nth(1).as_deref() {
         None => at_once()?,
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Failure> {
         .map(|_| {
             tokio::spawn(async {
                 let locked = lock_a_page();
-                // No task ends before each of the workers has one.
+                // No task ends before each of the workers has a task.
                 together.wait();
                 locked
             })
@@ -64,14 +64,14 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What `privileges` does.
+/// Drops the privileges through `privileges`.
 fn at_once() -> Result<(), privileges::Error> {
     let settings = Privileges::new().user(NOBODY).group(NOBODY).groups(Groups::NONE);
     settings.keep(Capability::IPC_LOCK).plan()?.apply()?;
     Ok(())
 }
 
-/// What oo7-daemon did.
+/// Drops the privileges as oo7-daemon did.
 fn plainly() -> Result<(), Failure> {
     let mut kept = CapState::empty();
     kept.permitted.add(Cap::IPC_LOCK);
@@ -83,7 +83,7 @@ fn plainly() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Locks a page that stays, and is not swapped out.
+/// Locks a page, which is never freed and not swapped out.
 fn lock_a_page() -> std::io::Result<()> {
     let page: &[u8] = vec![1; 4096].leak();
     // SAFETY: the page is never freed.

@@ -1,15 +1,15 @@
 //! Moves a process between namespaces, beside tokio's running threads.
 //!
-//! It shows the three cases, and what to do in each. setns(2) and unshare(2) move one thread. A runtime runs a task on
-//! any of its threads, so a namespace that only one of them is in is found by some tasks and not by others.
+//! It shows the three cases, and a solution for each. setns(2) and unshare(2) move one thread. A runtime runs a task on
+//! any of its threads, so if only one thread is in a namespace, some tasks run in it and others do not.
 //!
 //! - **Network, UTS, IPC and cgroup namespaces**: all threads move in one stop.
-//! - **User and time namespaces**: the kernel refuses a process with several threads. Do it before the runtime starts, or
-//!   in a child process.
-//! - **PID and mount namespaces**: they cannot be the process's. setns(2) into a mount namespace wants a thread that
-//!   shares its working directory with no other; a thread that has another PID namespace for its children can start no
-//!   thread. Do it before the runtime starts, in a child process, or (a mount namespace) in a thread that does nothing
-//!   else, opens files there, and hands them out.
+//! - **User and time namespaces**: the kernel refuses a process with several threads. Do it before the runtime starts,
+//! or   in a child process.
+//! - **PID and mount namespaces**: all threads together cannot enter one. setns(2) into a mount namespace requires a
+//!   thread that shares its working directory with no other thread. A thread that has another PID namespace for its
+//!   children can start no thread. Do it before the runtime starts, or in a child process. For a mount namespace, a
+//!   separate thread can also enter it, open files there, and pass the files to other threads.
 //!
 //! Run it as root. It prints in which namespaces its threads are, and ends when its input ends:
 //!
@@ -39,7 +39,7 @@ use tokio::task::spawn_blocking;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
-    // Before the runtime starts there is one thread, and each kind is possible: here a mount namespace of our own.
+    // Before the runtime starts there is one thread, and each kind is possible. Here it is a new mount namespace.
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     tokio::runtime::Builder::new_multi_thread()
@@ -53,7 +53,7 @@ async fn run() -> Result<(), Failure> {
     let input = spawn_blocking(|| std::io::stdin().lock().lines().count());
     let home = File::open("/proc/self/ns/net")?;
 
-    // Supported: all threads, in one stop, into the same new namespaces.
+    // Supported: all threads move into the same new namespaces in one stop.
     unshare_all(&Namespace::ALL)?;
     for kind in ["net", "uts", "ipc", "cgroup"] {
         println!("{kind}: all {} threads in {}", tids()?.len(), one(kind)?);
@@ -61,21 +61,21 @@ async fn run() -> Result<(), Failure> {
     // A new thread inherits them, and every task is in them, on whichever thread it runs.
     let of_task = tokio::spawn(async { std::fs::read_link("/proc/thread-self/ns/net") }).await??;
     println!("net: a task is in {}", of_task.display());
-    // A namespace that exists, by its descriptor; here the one where the process came from.
+    // Supported: all threads join an existing namespace by its descriptor. Here it is the process's first one.
     setns(&home, Namespace::Network).execute()?;
     println!("net: all threads back in {}", one("net")?);
 
-    // Not supported: the kernel says so, whichever library asks.
+    // Not supported: the kernel refuses, whichever library makes the call.
     let refused = unshare(CloneFlags::CLONE_NEWUSER);
     println!("user: {}", told(refused));
     let mounts = File::open("/proc/1/ns/mnt").or_else(|_| File::open("/proc/self/ns/mnt"))?;
     let joined = nix::sched::setns(&mounts, CloneFlags::CLONE_NEWNS);
     println!("mount: {}", told(joined));
 
-    // What to do then. User, PID and mount namespaces: in a child process, between fork and exec.
+    // The solution for user, PID and mount namespaces is a child process, between fork and exec.
     let shown = spawn_blocking(child).await??;
     println!("a child process: {shown}");
-    // A mount namespace: in a thread of its own, which opens what is wanted there, and ends.
+    // The other solution for a mount namespace is a separate thread, which opens the files there, and ends.
     let (tid, mut file) = spawn_blocking(|| std::thread::spawn(open_elsewhere).join())
         .await?
         .map_err(|_| "the thread panicked")??;
@@ -107,7 +107,7 @@ fn tids() -> std::io::Result<Vec<String>> {
     tasks.map(|task| Ok(task?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// The one namespace of this kind that all threads are in.
+/// Returns the one namespace of this kind that all threads are in.
 fn one(kind: &str) -> Result<String, Failure> {
     let links: BTreeSet<_> = tids()?
         .iter()
@@ -119,7 +119,7 @@ fn one(kind: &str) -> Result<String, Failure> {
     }
 }
 
-/// A process in new user, mount and PID namespaces: what its child says, which is the first process there.
+/// Starts a process in new user, mount and PID namespaces. Returns the output of its child, the first process there.
 fn child() -> Result<String, Failure> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "sh -c 'echo process $$ in $(readlink /proc/self/ns/user)'; true"]);
@@ -130,7 +130,7 @@ fn child() -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Makes a mount namespace in this thread alone, and opens a file that is nowhere else.
+/// Makes a mount namespace in this thread alone, and opens a file that exists only there.
 fn open_elsewhere() -> std::io::Result<(String, File)> {
     // From here on the thread has a root and a working directory of its own. A later call that changes directories in
     // all threads is refused as long as this thread lives.

@@ -1,9 +1,9 @@
 //! A process that fills its own memory on demand (userfaultfd), and drops privileges meanwhile.
 //!
-//! It shows a wait that a signal does not end: a thread whose system call needs a missing page sleeps in the kernel until
-//! another thread of the same process has filled the page. If all threads were held at once, the page would never come.
-//! libpsx releases the threads after some milliseconds and tries again, so the page comes, and all are held the next time.
-//! Run it as root. It drops privileges at a line of input, and ends with its input:
+//! It shows a wait that a signal does not end: a thread whose system call needs a missing page sleeps in the kernel
+//! until another thread of the same process has filled the page. If all threads were held at once, the page would never
+//! come. libpsx releases the threads after some milliseconds and tries again, so the page comes, and all are held the
+//! next time. Run it as root. It drops privileges at a line of input, and ends with its input:
 //!
 //! ```sh
 //! cargo build -p examples && sudo target/debug/page_server
@@ -56,11 +56,11 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut lines = io::stdin().lines();
     if lines.next().transpose()?.is_some() {
         let before = READS.load(Ordering::Relaxed);
-        // On a busy machine it takes more rounds than the default of 10 seconds has.
+        // On a busy machine the call takes more rounds than fit into the default of 10 seconds.
         let settings = Privileges::new().user("nobody").no_new_privs().deadline(DEADLINE);
         let applied = settings.plan()?.apply()?;
         println!("{} threads are nobody", applied.threads);
-        // It serves on.
+        // The process goes on serving pages.
         while READS.load(Ordering::Relaxed) < before + 20 {
             std::thread::sleep(DELAY);
         }
@@ -83,7 +83,7 @@ fn map(size: usize) -> io::Result<usize> {
     if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as usize) }
 }
 
-/// ioctl(2) with a structure of 64-bit fields.
+/// Calls ioctl(2) with a structure of 64-bit fields.
 fn control(faults: &File, request: libc::c_ulong, fields: &mut [u64]) -> io::Result<()> {
     // SAFETY: the kernel reads and writes a structure of this size, which is part of the request.
     let done = unsafe { libc::ioctl(faults.as_raw_fd(), request, fields.as_mut_ptr()) };
@@ -109,14 +109,14 @@ fn fill(mut faults: &File) -> io::Result<()> {
         let to = address & !(PAGE as u64 - 1);
         let mut copy = [to, page.as_ptr() as u64, PAGE as u64, 0, 0];
         match control(faults, 0xc028_aa03, &mut copy) {
-            // The page is there: a thread that was interrupted has asked twice.
+            // The page is already filled: a thread that was interrupted has asked twice.
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             done => done?,
         }
     }
 }
 
-/// Needs the page again and again: the thread itself, or the kernel in a call that the thread makes.
+/// Reads the page again and again, in the thread itself or in the kernel by a call of the thread.
 fn read(page: usize, by_kernel: bool) -> io::Result<()> {
     let zeros = File::open("/dev/zero")?;
     let at = page as *mut u8;
@@ -131,9 +131,9 @@ fn read(page: usize, by_kernel: bool) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidData.into());
         }
         READS.fetch_add(1, Ordering::Relaxed);
-        // It works with the page. Without a pause there would be few moments in which no thread waits.
+        // The pause stands for work with the page. Without it, at nearly every moment some thread would wait.
         std::thread::sleep(DELAY * 3);
-        // SAFETY: the page is this thread's, and what was in it is not needed.
+        // SAFETY: the page belongs to this thread, which does not need its contents.
         if unsafe { libc::madvise(at.cast(), PAGE, libc::MADV_DONTNEED) } != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,8 +1,9 @@
 //! A file server on io_uring, whose kernel thread would keep root's privileges.
 //!
-//! It shows what no call can change: a ring with SQPOLL has a kernel thread, which goes on with the credentials of the
-//! moment in which the ring was made. The server asks libpsx whether there is such a thread, closes the ring first,
-//! waits until the thread is gone, drops privileges, and makes a new ring. A client sends the name of a file, or `drop`:
+//! It shows a state that no call can change: a ring with SQPOLL has a kernel thread, which keeps the credentials that
+//! the process had when it made the ring. The server asks libpsx whether there is such a thread, closes the ring first,
+//! waits until the thread is gone, drops privileges, and makes a new ring. A client sends the name of a file, or
+//! `drop`:
 //!
 //! ```sh
 //! cargo build -p examples && sudo target/debug/uring 127.0.0.1:7000 &
@@ -41,7 +42,7 @@ fn main() -> Result<(), Failure> {
     }
     let listener = TcpListener::bind(arguments.first().map_or("127.0.0.1:0", String::as_str))?;
     println!("serving on {}", listener.local_addr()?);
-    // Threads beside, as a program has them.
+    // The server has further threads, like a real program.
     for _ in 0..3 {
         std::thread::spawn(|| {
             loop {
@@ -79,7 +80,7 @@ fn new_ring() -> io::Result<IoUring> {
 
 /// Closes the ring, and waits until its thread is gone: the kernel ends it some time after.
 fn close(ring: &mut Option<IoUring>) -> Result<(), Failure> {
-    // A broadcast that changes nothing: its report says how many such threads there are.
+    // This broadcast changes nothing. Its report contains the number of such threads.
     println!(
         "{} kernel thread would keep root's privileges: closing the ring",
         identities(0)?.sqpoll()
@@ -103,14 +104,14 @@ fn drop_privileges() -> Result<String, privileges::Error> {
     Ok(format!("{threads} threads are nobody; {sqpoll} kernel threads keep the old privileges\n"))
 }
 
-/// Has the kernel's thread perform one operation, and waits for it.
+/// Makes the kernel's thread perform one operation, and waits for it.
 fn one(ring: &mut IoUring, entry: squeue::Entry) -> io::Result<RawFd> {
-    // SAFETY: what the entry refers to lives until this function returns, and then the kernel is done.
+    // SAFETY: the memory of the entry lives until this function returns. By then the kernel has completed the entry.
     let pushed = unsafe { ring.submission().push(&entry) };
     pushed.map_err(io::Error::other)?;
     let result = loop {
         match ring.submit_and_wait(1) {
-            // libpsx's signal, or another one.
+            // A signal has interrupted the call: libpsx's or another one.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 // The kernel may write into the memory of the entry at any time.
@@ -145,7 +146,7 @@ fn send(ring: &mut IoUring, to: RawFd, data: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens and reads a file. The kernel's thread opens it: its credentials decide.
+/// Opens and reads a file. The kernel's thread opens the file, so that thread's credentials decide.
 fn read_file(ring: &mut IoUring, path: &str) -> io::Result<Vec<u8>> {
     let path = CString::new(path)?;
     let opening = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).flags(libc::O_CLOEXEC);

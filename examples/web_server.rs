@@ -1,8 +1,8 @@
 //! A web server that binds port 80 as root, serves, and becomes `nobody` while it serves.
 //!
 //! It shows that axum on tokio's multi-threaded runtime, with blocking threads alive, loses its privileges in all
-//! threads at once, and that no request fails meanwhile. Its page shows what the kernel says of each thread: as it was
-//! before, and as it is now. Run it as root, open <http://localhost/>, and press the button:
+//! threads at once, and that no request fails meanwhile. Its page shows the kernel's state of each thread, before the
+//! drop and now. Run it as root, open <http://localhost/>, and press the button:
 //!
 //! ```sh
 //! cargo build -p examples && sudo target/debug/web_server
@@ -31,7 +31,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 struct Server {
     log: Sender<String>,
-    /// The threads before privileges were dropped, and what was done.
+    /// The threads before privileges were dropped, and a description of the drop.
     dropped: OnceLock<(BTreeMap<i32, Thread>, String)>,
     dropping: Mutex<()>,
 }
@@ -86,7 +86,7 @@ async fn drop_privileges(
     let failed = |error: Failure| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
     let _alone = server.dropping.lock().await;
     if server.dropped.get().is_none() {
-        // It reads files, and the stop takes some milliseconds: not for a thread that serves.
+        // The drop reads files, and the stop takes some milliseconds, so a thread that serves does not do it.
         let done = spawn_blocking(become_nobody).await.map_err(|error| failed(error.into()))?;
         let (before, what) = done.map_err(failed)?;
         let _ = server.log.send(what.clone());
@@ -104,7 +104,7 @@ fn become_nobody() -> Result<(BTreeMap<i32, Thread>, String), Failure> {
     Ok((before, what))
 }
 
-/// What the kernel says of a thread.
+/// The kernel's state of a thread.
 #[derive(Clone, PartialEq, Eq)]
 struct Thread {
     name: String,
@@ -121,7 +121,7 @@ fn threads() -> std::io::Result<BTreeMap<i32, Thread>> {
         };
         Some(Thread {
             name: field("Name")?.to_owned(),
-            // The effective one of four.
+            // The effective id is the second of four.
             user: field("Uid")?.split_whitespace().nth(1)?.parse().ok()?,
             capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
             no_new_privs: field("NoNewPrivs")? == "1",

@@ -46,8 +46,8 @@ pub(crate) fn io_priority(tid: i32) -> Option<u16> {
     u16::try_from(result).ok()
 }
 
-/// Whether the kernel says that two tasks share root directory, working directory and umask (CLONE_FS).
-/// False if the kernel does not answer: kcmp(2) needs the right to trace both, and may be missing.
+/// Returns whether the kernel says that two tasks share root directory, working directory and umask (CLONE_FS).
+/// Returns false if the kernel does not answer: kcmp(2) needs the right to trace both tasks, and may be missing.
 pub(crate) fn share_directories(one: i32, other: i32) -> bool {
     const KCMP_FS: i32 = 3;
     // SAFETY: the call takes numbers and touches no memory of this process.

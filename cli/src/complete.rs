@@ -1,6 +1,7 @@
-//! What completes the words of a command line: processes, units, users, groups, and names that the kernel gives.
+//! Completes the words of a command line: processes, units, users, groups, and names that the kernel gives.
 //!
-//! The shell asks this program itself (a variable of the environment), because a script cannot know what runs now.
+//! The shell runs this program with an environment variable to ask for completions, because a script cannot know which
+//! processes run now.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,8 +14,7 @@ use privileges::{system_calls, unit};
 
 use crate::tasks;
 
-/// Adds completers to the arguments that have names to complete. An argument that a command does not have is passed
-/// over.
+/// Adds completers to the arguments that have names to complete. Skips an argument that a command does not have.
 pub(crate) fn add(command: Command) -> Command {
     const TABLE: [(&[&str], &str, Words); 17] = [
         (&["audit"], "pids", pids),
@@ -40,7 +40,7 @@ pub(crate) fn add(command: Command) -> Command {
         .fold(command, |command, (path, argument, words)| at(command, path, argument, words))
 }
 
-/// All words, each with what it stands for.
+/// A function that returns all words, each with its explanation.
 type Words = fn() -> Vec<(String, String)>;
 
 fn at(command: Command, path: &[&str], argument: &str, words: Words) -> Command {
@@ -62,12 +62,12 @@ fn at(command: Command, path: &[&str], argument: &str, words: Words) -> Command 
     }
 }
 
-/// Whether the value is words with commas between them.
+/// Returns whether the value is a list of words with commas between them.
 fn is_list(argument: &clap::Arg) -> bool {
     argument.get_value_names().is_some_and(|names| names.iter().any(|name| name.ends_with(",...")))
 }
 
-/// The words that begin with what was typed, in a list with what is last in it.
+/// Returns the words that begin with the typed text. In a list, only the last element of the typed text counts.
 fn complete(typed: &OsStr, listed: bool, words: Words) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let start =
@@ -91,7 +91,7 @@ fn without_help(words: impl IntoIterator<Item = String>) -> Vec<(String, String)
     all.into_iter().map(|word| (word, String::new())).collect()
 }
 
-/// The names of processes that a shell need not quote.
+/// Returns the processes whose names a shell need not quote.
 fn running() -> Vec<(i32, String)> {
     let of = |pid: i32| {
         let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
@@ -110,7 +110,7 @@ fn names() -> Vec<(String, String)> {
     without_help(running().into_iter().map(|(_, name)| name))
 }
 
-/// The first fields of a database that the C library reads too.
+/// Returns the first field of each line of a database. The C library reads the same file.
 fn first_fields(file: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     without_help(text.lines().filter_map(|line| line.split(':').next().map(str::to_owned)))

@@ -1,8 +1,8 @@
-//! `psx demo`: a program of many threads drops its privilege in front of the user's eyes, first by
+//! `psx demo`: a program with many threads drops its privilege and shows the result. It drops it first by
 //! plain calls, which change the calling thread alone, then through libpsx.
 //!
-//! The plain way is shown in a second process, which runs the same zoo of threads: privilege once
-//! dropped cannot be dropped again. What is shown is read from /proc, not from libpsx's report.
+//! The plain calls run in a second process, which has the same kinds of threads, because a process can drop
+//! its privilege only once. The table is read from /proc, not from libpsx's report.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,7 +42,7 @@ pub(crate) struct Demo {
     color: ColorChoice,
 }
 
-/// What the copy of this program is told to be.
+/// The command that makes the copy of this program perform the plain calls.
 pub(crate) const PLAIN: &str = "demo-plain";
 
 #[derive(Parser)]
@@ -52,7 +52,7 @@ pub(crate) struct DemoPlain {
 }
 
 impl Demo {
-    /// Whether every thread has the new state afterwards.
+    /// Runs the demo. Returns whether every thread has the new state afterwards.
     pub(crate) fn run(self) -> Result<bool> {
         let workers = usize::from(self.threads);
         let goal = Goal::for_this_process()?;
@@ -80,8 +80,8 @@ impl Demo {
         };
         std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
         if self.hold {
-            // Until somebody ends this process, or the copy. Its standard input stays open, which wait()
-            // would close.
+            // This waits until this process or the copy is ended from outside. wait() would close the copy's
+            // standard input, and then the copy would end.
             let _open = copy.child.stdin.take();
             copy.child.wait().context("waiting for the copy")?;
         }
@@ -89,7 +89,7 @@ impl Demo {
     }
 }
 
-/// Makes the calls through libpsx, between two counts.
+/// Counts the threads, makes the calls through libpsx, and counts the threads again.
 fn everywhere(goal: &Goal) -> Result<Everywhere> {
     let before = thread_counts::count(goal)?;
     let mut reports = Vec::new();
@@ -109,8 +109,8 @@ fn everywhere(goal: &Goal) -> Result<Everywhere> {
     })
 }
 
-/// This program again, which makes the plain calls and stays until its standard input ends: when it is
-/// told to, or this process has ended, however it did.
+/// A second process of this program, which makes the plain calls and stays until its standard input ends. That
+/// happens when this process closes it, or when this process has ended for any reason.
 struct Held {
     child: Child,
     stdout: ChildStdout,
@@ -129,7 +129,7 @@ impl Held {
         Ok(Self { child, stdout })
     }
 
-    /// Waits for what it found: one line.
+    /// Waits for the copy's findings, which are one line.
     fn findings(&mut self, threads: u16, progress: &mut Progress) -> Result<Plain> {
         while poll(
             &mut [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)],
@@ -157,7 +157,7 @@ impl DemoPlain {
     /// Makes the calls in the calling thread alone, and prints what /proc says then.
     pub(crate) fn run(self) -> Result<bool> {
         let goal = Goal::for_this_process()?;
-        // Quiet: the parent shows the progress of both.
+        // The copy shows no progress: the parent shows the progress of both.
         demo_threads::start(usize::from(self.threads), &mut Progress::silent())?;
         let start = Instant::now();
         for step in goal.steps() {

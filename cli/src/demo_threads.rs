@@ -1,5 +1,5 @@
-//! A program of many threads, of the kinds that real programs have: the zoo that the demo
-//! changes the state of. Its threads never end; the process does.
+//! Many threads of the kinds that real programs have. The demo changes their state. The threads run until the
+//! process ends.
 
 use std::fs::File;
 use std::hint;
@@ -15,7 +15,7 @@ use crate::raw;
 use crate::terminal::Progress;
 use crate::thread_counts::{self, Kind};
 
-/// Deep enough for a signal frame and what a debug build makes of these loops.
+/// The stack size of a worker: enough for a signal frame and the frames of these loops in a debug build.
 const STACK: usize = 64 * 1024;
 
 /// How many short-lived threads the churn has at once, and how long they live.
@@ -36,7 +36,7 @@ struct WaitObjects {
 /// Starts `workers` threads of all kinds, and the churn, and waits until all are in place.
 pub(crate) fn start(workers: usize, progress: &mut Progress) -> Result<()> {
     let (reader, writer) = nix::unistd::pipe().context("making a pipe")?;
-    // A pipe that nobody can write to any more is at its end, and a read would return.
+    // The pipe's writing end stays open: without any writer, a read from the pipe would return.
     std::mem::forget(writer);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("making an epoll")?;
     let wait_objects =
@@ -55,8 +55,8 @@ pub(crate) fn start(workers: usize, progress: &mut Progress) -> Result<()> {
     wait_until_in_place(&plan, progress)
 }
 
-/// How many of each kind. Two busy threads at most: they are there to be interrupted while they
-/// run, and one per CPU would only make the demo slow.
+/// Returns how many threads of each kind to start. At most two threads are busy: they exist to be interrupted
+/// while they run, and one per CPU would only make the demo slow.
 fn plan(workers: usize) -> Vec<(Kind, usize)> {
     const SLEEPERS: [Kind; 5] = [Kind::Futex, Kind::Epoll, Kind::Read, Kind::Nanosleep, Kind::Raw];
     let busy = (workers / 8).min(2);
@@ -77,7 +77,7 @@ fn spawn(kind: Kind, wait_objects: &WaitObjects) -> Result<()> {
     Ok(())
 }
 
-/// What a thread does for the rest of its life. Each wait is in a loop: a signal may end it.
+/// Runs a thread of this kind until the process ends. Each wait is in a loop, because a signal may end the wait.
 fn run_forever(kind: Kind, wait_objects: &WaitObjects) {
     loop {
         match kind {
@@ -95,7 +95,7 @@ fn run_forever(kind: Kind, wait_objects: &WaitObjects) {
     }
 }
 
-/// Some threads are born and die. They are named after their parent, as the kernel does it.
+/// Starts short-lived threads and joins them. The kernel gives each new thread its parent's name.
 fn run_short_lived_threads() {
     let threads = (0..SHORT_LIVED_THREADS).filter_map(|_| {
         thread::Builder::new().stack_size(STACK).spawn(|| thread::sleep(SHORT_LIFETIME)).ok()

@@ -25,7 +25,7 @@ pub(crate) struct Man {
     directory: Option<PathBuf>,
 }
 
-/// The command line with what completes its words.
+/// Returns the definition of the command line with its completers.
 pub(crate) fn command() -> Command {
     crate::complete::add(crate::Cli::command())
 }
@@ -35,7 +35,8 @@ impl Completions {
         let shells = Shells::builtins();
         let shell = shells.completer(&self.shell).context("this shell is not known")?;
         let mut text = Vec::new();
-        // The program that PATH has, so that the script stays right when the program is installed anew.
+        // The script names the program without a directory, so that PATH decides. The script stays right when the
+        // program is installed anew.
         shell.write_registration(ASK, "psx", "psx", "psx", &mut text)?;
         io::stdout().write_all(&text).context("writing to standard output")?;
         Ok(true)
@@ -68,12 +69,12 @@ fn write_pages(command: &Command, directory: &Path) -> io::Result<()> {
         .try_for_each(|inner| write_pages(inner, directory))
 }
 
-/// `psx-caps-file`.
+/// Returns the file name of a command's page without its section: `psx-caps-file`.
 fn file_name(command: &Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
-/// A page in the order of man-pages(7).
+/// Writes one page, with its sections in the order of man-pages(7).
 fn page(command: &Command, out: &mut dyn io::Write) -> io::Result<()> {
     let man = clap_mangen::Man::new(command.clone()).manual("User Commands");
     man.render_title(out)?;
@@ -89,8 +90,8 @@ fn page(command: &Command, out: &mut dyn io::Write) -> io::Result<()> {
     sections(command).to_writer(out)
 }
 
-/// The text after the options, by its paragraphs: those that begin with "Exit status:" and "Examples:" are sections of
-/// their own.
+/// Returns the text after the options. The paragraphs that begin with "Exit status:" and "Examples:" become sections
+/// of their own.
 fn sections(command: &Command) -> Roff {
     let text = command.get_after_long_help().or_else(|| command.get_after_help());
     let text = text.map(ToString::to_string).unwrap_or_default();
@@ -112,7 +113,7 @@ fn sections(command: &Command) -> Roff {
             if index > 0 {
                 page.control("PP", []);
             }
-            // Lines that are indented are shown as they are.
+            // Indented lines are copied without filling.
             if paragraph.lines().any(|line| line.starts_with("  ")) {
                 verbatim(&mut page, paragraph);
             } else {
@@ -122,8 +123,8 @@ fn sections(command: &Command) -> Roff {
     }
     page.control("SH", ["EXIT STATUS"]);
     let exit = exit.unwrap_or_else(|| {
-        "0 it was done, and what was looked at is as it should be; 1 it is not, or something failed; 2 the command line \
-         makes no sense."
+        "0 if the command succeeded and its findings are good; 1 if they are not, or if an operation failed; 2 if the \
+         command line is wrong."
             .to_owned()
     });
     for one in exit.trim_end_matches('.').split("; ") {
@@ -170,7 +171,7 @@ fn verbatim(page: &mut Roff, text: &str) {
     page.control("RE", []);
 }
 
-/// The command with its options and their values.
+/// Returns the synopsis: the command with its options and their values.
 fn synopsis(command: &Command) -> Roff {
     let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
     let mut line = vec![bold(name)];
@@ -248,7 +249,7 @@ fn example(name: &str) -> &'static str {
     }
 }
 
-/// The other pages of this program, and those that tell more.
+/// Returns the other pages of this program, and pages of other programs on the same subject.
 fn related(command: &Command, name: &str) -> Vec<(String, u8)> {
     let mut all: Vec<(String, u8)> = Vec::new();
     if let Some((parent, _)) = name.rsplit_once('-') {

@@ -1,12 +1,12 @@
-//! One function over many items, on as many threads as there are CPUs.
+//! Applies one function to many items, on as many threads as there are CPUs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// More threads than this gain nothing: the kernel's own locks are the limit then.
+/// The most threads that are used. More threads gain nothing, because the kernel's own locks are the limit then.
 const MOST: usize = 8;
 
-/// Items that a thread takes at once.
+/// The number of items that a thread takes at once.
 const CHUNK: usize = 16;
 
 /// Applies `function` to each item and returns the results in the order of the items. Calls `tick` with the number

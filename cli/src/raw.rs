@@ -1,13 +1,13 @@
-//! What cannot be done in safe Rust: threads made by clone(2) itself, a system call that glibc does not
-//! pass on to other threads, the one that libpsx does, a child of fork(2), and questions to the kernel
-//! for which there is no function.
+//! The operations that need unsafe Rust: threads made by clone(2) itself, a system call that glibc does not
+//! pass on to other threads, the same call through libpsx, a child of fork(2), and questions to the kernel
+//! for which no safe function exists.
 
 // # Safety
 //
 // - A raw thread shares the thread-local storage of the thread that made it, for it is cloned
 //   without CLONE_SETTLS. It may therefore run nothing but `sleep_forever`, which only makes raw
 //   system calls: no allocation, no lock, no errno, no panic, and it never returns.
-// - The system calls are those of `Step`, and questions; none reads or writes memory.
+// - The system calls are those of `Step`, and calls that only ask. None of them reads or writes memory.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
@@ -26,8 +26,8 @@ use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
 
-/// Has the kernel stop the program at the end of execve(2), for this process to look at it (ptrace(2)). The program gets
-/// this signal mask.
+/// Makes the kernel stop the program at the end of execve(2), so that this process can inspect it (ptrace(2)). The
+/// program gets this signal mask.
 pub(crate) fn trace_me(command: &mut std::process::Command, mask: nix::sys::signal::SigSet) {
     let hook = move || {
         nix::sys::ptrace::traceme()?;
@@ -38,16 +38,17 @@ pub(crate) fn trace_me(command: &mut std::process::Command, mask: nix::sys::sign
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
 }
 
-/// Room for the signal frame, whatever the CPU's registers take (11 KiB with AMX), and a handler.
+/// The stack size of a raw thread: room for a handler and for a signal frame with all the CPU's registers (11 KiB
+/// with AMX).
 const STACK: usize = 64 * 1024;
 
-/// The word that the raw threads wait on; nobody ever wakes them.
+/// The word that the raw threads wait on. No thread ever wakes them.
 static NEVER: AtomicU32 = AtomicU32::new(0);
 
-/// The name of every raw thread; the kernel wants it ended by a 0.
+/// The name of every raw thread. The kernel expects a terminating 0.
 const NAME: &[u8] = b"psx-raw\0";
 
-/// Starts a thread that no C library knows of, asleep in futex(2) until the process ends.
+/// Starts a thread that no C library knows. It sleeps in futex(2) until the process ends.
 pub(crate) fn spawn_sleeper() -> io::Result<()> {
     const FLAGS: c_int = libc::CLONE_VM
         | libc::CLONE_FS
@@ -57,7 +58,7 @@ pub(crate) fn spawn_sleeper() -> io::Result<()> {
         | libc::CLONE_SYSVSEM;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
-    // SAFETY: a new anonymous mapping where the kernel likes disturbs nothing that exists.
+    // SAFETY: the kernel chooses the address of the new anonymous mapping, so no existing mapping changes.
     let stack = unsafe { libc::mmap(ptr::null_mut(), STACK, protection, kind, -1, 0) };
     if stack == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -71,7 +72,7 @@ pub(crate) fn spawn_sleeper() -> io::Result<()> {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    // SAFETY: no thread was made, so nobody uses the mapping.
+    // SAFETY: no thread was made, so no thread uses the mapping.
     unsafe { libc::munmap(stack, STACK) };
     Err(error)
 }
@@ -87,8 +88,8 @@ extern "C" fn sleep_forever(_: *mut c_void) -> c_int {
     }
 }
 
-/// Performs the step in the calling thread alone, as the kernel has it. (glibc's own setresuid()
-/// and its kin would tell the threads that glibc knows of.)
+/// Performs the step in the calling thread alone, by the system call itself. (glibc's setresuid() and similar
+/// functions would change every thread that glibc knows.)
 pub(crate) fn plain(step: Step) -> io::Result<()> {
     let (nr, [a, b, c, d, e, f]) = call(step);
     // SAFETY: no step reads or writes memory.
@@ -101,7 +102,7 @@ pub(crate) fn everywhere(step: Step) -> Result<Report, libpsx::Error> {
     let (nr, args) = call(step);
     let broadcast = Broadcast::new(nr, args);
     // SAFETY: no step reads or writes memory, and each is idempotent, so every thread may make it.
-    // Nothing in this program relies on the privilege that it takes away.
+    // No part of this program relies on the privilege that the step takes away.
     unsafe { broadcast.execute_with_report() }
 }
 
@@ -123,37 +124,37 @@ const fn switch_on(option: c_int) -> [usize; 6] {
     [option as usize, 1, 0, 0, 0, 0]
 }
 
-/// What a child of fork(2) came to.
+/// The result of a child of fork(2).
 pub(crate) enum Fate {
-    /// What it said.
+    /// The text that it wrote.
     Said(String),
     /// The signal that killed it.
     Killed(Signal),
-    /// It did not end in time, or did otherwise than it was told.
+    /// It did not end in time, or failed in another way.
     Lost(&'static str),
 }
 
-/// Has a child process of its own find something out, so that a filter that kills for a question kills
-/// only the child. It is killed if it does not end in time.
+/// Runs a question in a child process, so that a filter that kills for the question kills only the child. Kills
+/// the child if it does not end in time.
 pub(crate) fn in_a_child(
     patience: PollTimeout,
     body: impl FnOnce() -> String,
 ) -> nix::Result<Fate> {
     let (reader, writer) = pipe()?;
-    // SAFETY: this process has one thread when it asks, so no lock is held by a thread that the child
-    // has not; the child ends by _exit(2).
+    // SAFETY: this process has one thread when it asks, so no lock is held by a thread that is missing in
+    // the child. The child ends by _exit(2).
     let child = match unsafe { fork() }? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            // Nobody is left to tell if this fails; the parent sees that nothing came.
+            // The child cannot report an error of this write. The parent sees that it got no text.
             let _ = File::from(writer).write_all(body().as_bytes());
-            // SAFETY: ends the process, and runs none of its handlers.
+            // SAFETY: it ends the process, and runs none of the process's exit handlers.
             unsafe { libc::_exit(0) }
         }
     };
     drop(writer);
     let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-    // Some of it, or its end: what it says is short, and comes in one piece.
+    // This read returns the text or the end of the pipe. The text is short, so it comes in one piece.
     if !matches!(poll(&mut ready, patience), Ok(1)) {
         kill(child, Signal::SIGKILL)?;
         waitpid(child, None)?;
@@ -168,16 +169,16 @@ pub(crate) fn in_a_child(
     })
 }
 
-/// Whether the kernel gives a seccomp filter to all threads at once: it looks for the program, which is
-/// not there, only if it knows the flag.
+/// Returns whether the kernel can install a seccomp filter in all threads at once. The call passes no program; the
+/// kernel tries to read the program only if it knows the flag.
 pub(crate) fn knows_seccomp_tsync() -> bool {
     let (set, flag) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
-    // SAFETY: the kernel finds no program at 0, and changes nothing.
+    // SAFETY: the address of the program is 0, so the kernel changes nothing.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, set, flag, 0) };
     result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
-/// The version of Landlock, landlock_create_ruleset(2).
+/// Returns the version of Landlock, landlock_create_ruleset(2).
 pub(crate) fn landlock_abi() -> io::Result<c_long> {
     const VERSION: c_long = 1;
     // SAFETY: asked for the version, the kernel reads no memory.
@@ -185,27 +186,27 @@ pub(crate) fn landlock_abi() -> io::Result<c_long> {
     if abi < 0 { Err(io::Error::last_os_error()) } else { Ok(abi) }
 }
 
-/// Why io_uring_setup(2) is refused; None: it is not, for what it complains about is that there are no
-/// parameters.
+/// Returns the error by which io_uring_setup(2) is refused. Returns None if the only error is that the parameters
+/// are missing: then the call is allowed.
 pub(crate) fn io_uring_refused() -> Option<io::Error> {
-    // SAFETY: the kernel finds no parameters at 0, and makes no ring.
+    // SAFETY: the address of the parameters is 0, so the kernel makes no ring.
     unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) };
     let error = io::Error::last_os_error();
     (error.raw_os_error() != Some(libc::EFAULT)).then_some(error)
 }
 
-/// What sigaction(2) says of signal 33, past the C library, which would deny that it exists.
+/// Asks the kernel for the action of a signal by sigaction(2). It bypasses the C library, which rejects signal 33.
 pub(crate) fn signal_action(signal: c_int) -> io::Result<()> {
-    // SAFETY: the kernel reads and writes nothing at 0.
+    // SAFETY: both addresses are 0, so the kernel reads and writes no memory.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, 0, 0, 8) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The C library and its version.
+/// Returns the name of the C library and its version.
 pub(crate) fn libc_version() -> String {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: it takes nothing, and gives a static text.
+        // SAFETY: it has no parameters and returns a static text.
         let version = unsafe { libc::gnu_get_libc_version() };
         // SAFETY: the text ends with 0.
         let version = unsafe { std::ffi::CStr::from_ptr(version) };

@@ -1,4 +1,4 @@
-//! What the demo found, in the shape that `--json` prints.
+//! The findings of the demo, in the shape that `--json` prints.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 use crate::steps::Goal;
 use crate::thread_counts::{self, Count, Kind, ThreadCounts};
 
-/// The number of the JSON's shape. Fields may be added under the same number; a field that
-/// changes its meaning, or goes, takes the next one.
+/// The number of the JSON's shape. Fields may be added under the same number. If a field is removed or changes
+/// its meaning, the number goes up.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// What the process that did it the plain way tells its parent.
+/// The findings that the process with the plain calls sends to its parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plain {
     pub(crate) elapsed_us: u64,
     pub(crate) after: ThreadCounts,
 }
 
-/// The same for the process that did it through libpsx.
+/// The findings of the process that made the calls through libpsx.
 #[derive(Debug)]
 pub(crate) struct Everywhere {
     pub(crate) before: ThreadCounts,
@@ -30,8 +30,8 @@ pub(crate) struct Everywhere {
     pub(crate) sqpoll: usize,
 }
 
-/// `psx demo --json`. A count is `{"threads": n, "old": n}`, where `old` is how many of the
-/// threads have not the whole of the new state.
+/// The output of `psx demo --json`. A count is `{"threads": n, "old": n}`, where `old` is the number of threads
+/// that do not have the whole new state.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) schema: u32,
@@ -40,11 +40,11 @@ pub(crate) struct Report {
     pub(crate) goal: Goal,
     /// The calls, in order.
     pub(crate) calls: Vec<&'static str>,
-    /// What `--threads` asked for; the main thread and the churn come on top.
+    /// The value of `--threads`. The main thread and the churn are not included.
     pub(crate) workers: usize,
-    /// One entry per group of threads.
+    /// The groups of threads, one entry each.
     pub(crate) groups: Vec<Group>,
-    /// All groups together.
+    /// The counts of all groups together.
     pub(crate) total: Counts,
     /// How long the plain calls took, all together.
     pub(crate) plain_us: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Report {
     /// With `--hold`: the processes that stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<Pids>,
-    /// What else there is to know.
+    /// Further remarks.
     pub(crate) notes: Vec<String>,
 }
 

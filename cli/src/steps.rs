@@ -1,4 +1,4 @@
-//! The calls that the demo makes, and the state they must leave every thread in.
+//! The calls that the demo makes, and the state that every thread must have after them.
 
 use anyhow::{Context, Result};
 use libpsx::process::Ids;
@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::tasks::Credentials;
 
-/// One system call of the demo. None of them takes a pointer into memory, so making any of them
-/// is sound; whether the kernel allows it is another matter.
+/// One system call of the demo. None of the calls takes a pointer into memory, so each is sound, also if the
+/// kernel refuses it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     /// setgroups(0, NULL)
@@ -24,7 +24,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// What to call it in front of people.
+    /// Returns the name that the table shows.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::NoGroups => "setgroups",
@@ -36,18 +36,18 @@ impl Step {
     }
 }
 
-/// What the demo does, which depends on who runs it.
+/// What the demo does. It depends on the user that runs the demo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub(crate) enum Goal {
     /// Root becomes this user, without supplementary groups, with no_new_privs.
     Root { user: String, uid: u32, gid: u32 },
-    /// Anyone else gets no_new_privs and keepcaps.
+    /// Any other user gets no_new_privs and keepcaps.
     Unprivileged,
 }
 
 impl Goal {
-    /// The goal for whoever runs this process.
+    /// Returns the goal for the user of this process.
     pub(crate) fn for_this_process() -> Result<Self> {
         if !geteuid().is_root() {
             return Ok(Self::Unprivileged);
@@ -59,7 +59,7 @@ impl Goal {
         Ok(Self::Root { user: nobody.name, uid, gid })
     }
 
-    /// The calls, in the order in which each still has the privilege it needs.
+    /// Returns the calls, in an order in which each still has the privilege that it needs.
     pub(crate) fn steps(&self) -> Vec<Step> {
         match *self {
             Self::Root { uid, gid, .. } => {
@@ -69,8 +69,8 @@ impl Goal {
         }
     }
 
-    /// Whether a thread with this status has the whole of the new state. Keepcaps is not part of
-    /// it: the kernel does not show it in /proc.
+    /// Returns whether a thread with this status has the whole new state. Keepcaps is not part of it, because the
+    /// kernel does not show it in /proc.
     pub(crate) fn reached_by(&self, credentials: &Credentials) -> bool {
         let no_new_privs = credentials.no_new_privs == Some(true);
         match *self {
@@ -85,7 +85,7 @@ impl Goal {
         }
     }
 
-    /// What to say of a thread that has not reached it.
+    /// Returns the words for a thread that has not reached the goal.
     pub(crate) const fn unreached(&self) -> &'static str {
         match self {
             Self::Root { .. } => "still root",

@@ -37,10 +37,10 @@ pub(crate) struct Task {
     directory: OwnedFd,
 }
 
-/// From the file `stat` of a task.
+/// The contents of the file `stat` of a task.
 #[derive(Debug, Clone)]
 pub(crate) struct Stat {
-    /// As the task has it, byte for byte.
+    /// The name of the task, byte for byte.
     pub(crate) name: Vec<u8>,
     pub(crate) state: u8,
     pub(crate) parent: i32,
@@ -58,7 +58,7 @@ pub(crate) struct Scheduling {
     pub(crate) priority: u32,
     /// Whether a child gets the default policy (SCHED_FLAG_RESET_ON_FORK).
     pub(crate) reset_on_fork: bool,
-    /// Only of the policy SCHED_DEADLINE.
+    /// The parameters of the policy SCHED_DEADLINE; other policies have none.
     pub(crate) deadline: Option<Deadline>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Deadline {
     pub(crate) period: u64,
 }
 
-/// From the file `status` of a task.
+/// The contents of the file `status` of a task.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) process: i32,
@@ -108,8 +108,8 @@ pub(crate) struct Credentials {
     pub(crate) filters: Option<u32>,
 }
 
-/// Whether /proc and the system calls of this process number tasks alike: only then does a number from /proc name
-/// the same task in a system call. /proc can be that of an outer PID namespace; this process then has several numbers.
+/// Returns whether /proc and the system calls of this process number tasks alike. Only then does a number from /proc
+/// name the same task in a system call. If /proc is that of an outer PID namespace, this process has several numbers.
 pub(crate) fn numbers_are_ours() -> bool {
     static OURS: LazyLock<bool> = LazyLock::new(|| {
         let status = Process::myself().and_then(|own| own.task(own.pid)?.status());
@@ -118,7 +118,7 @@ pub(crate) fn numbers_are_ours() -> bool {
     *OURS
 }
 
-/// Whether the task or process is not there any more.
+/// Returns whether the error means that the task or process has ended.
 pub(crate) fn is_no_such_process(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::ESRCH)
 }
@@ -255,12 +255,12 @@ impl Stat {
         Some(Self { name, state, parent, flags, nice, start, scheduling })
     }
 
-    /// Whether the task runs no code any more. It still shows the IDs that it had when it died.
+    /// Returns whether the task runs no code any more. It still shows the IDs that it had when it died.
     pub(crate) const fn dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') || self.flags & PF_EXITING != 0
     }
 
-    /// Whether this is a thread of the kernel, without a process.
+    /// Returns whether this is a thread of the kernel, without a process.
     pub(crate) const fn kernel(&self) -> bool {
         self.flags & PF_KTHREAD != 0
     }

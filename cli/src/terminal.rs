@@ -68,7 +68,7 @@ impl Progress {
         Self { terminal: false, ..Self::new() }
     }
 
-    /// Shows what is going on, if it is time to.
+    /// Shows the present progress, if enough time has passed.
     pub(crate) fn tick(&mut self, what: impl FnOnce() -> String) {
         let now = Instant::now();
         if !self.terminal || now < self.next {

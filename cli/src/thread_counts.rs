@@ -27,7 +27,7 @@ impl Kind {
     const NAMED: [Self; 7] =
         [Self::Futex, Self::Epoll, Self::Read, Self::Nanosleep, Self::Busy, Self::Raw, Self::Churn];
 
-    /// The name of the thread, by which it is recognized.
+    /// Returns the name of the thread, by which it is recognized in /proc.
     pub(crate) const fn comm(self) -> &'static str {
         match self {
             Self::Main => "psx",
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// What to call the group in front of people.
+    /// Returns the name of the group that the table shows.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -66,14 +66,14 @@ impl Kind {
     }
 }
 
-/// How many threads there are, and how many of them have not the new state.
+/// The number of threads, and the number of those that do not have the new state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Count {
     pub(crate) threads: usize,
     pub(crate) old: usize,
 }
 
-/// The count of each group that has any thread.
+/// The count of each group that has at least one thread.
 pub(crate) type ThreadCounts = BTreeMap<Kind, Count>;
 
 /// Counts the threads, and those that have not reached the goal.
@@ -87,7 +87,7 @@ pub(crate) fn count(goal: &Goal) -> Result<ThreadCounts> {
     Ok(counts)
 }
 
-/// All groups together.
+/// Returns the count of all groups together.
 pub(crate) fn total(counts: &ThreadCounts) -> Count {
     counts.values().fold(Count::default(), |sum, count| Count {
         threads: sum.threads + count.threads,
@@ -95,7 +95,7 @@ pub(crate) fn total(counts: &ThreadCounts) -> Count {
     })
 }
 
-/// How many threads of each kind are where they belong: asleep, except for the busy ones.
+/// Returns how many threads of each kind are in place. A busy thread is always in place, any other if it sleeps.
 pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
     let mut placed = BTreeMap::new();
     for_each_thread(|kind, stat, _| {
@@ -106,8 +106,8 @@ pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
     Ok(placed)
 }
 
-/// Shows every thread that can still run code. Threads die while we look: one that is gone, or is
-/// a zombie, has no state that could matter.
+/// Shows every thread that can still run code. Threads end while this reads them. A thread that has ended, or is a
+/// zombie, is left out, because it can use no privilege.
 fn for_each_thread(mut see: impl FnMut(Kind, &Stat, &Credentials)) -> Result<()> {
     let process = Process::myself().context("opening /proc/self/task")?;
     for tid in process.tids().context("reading /proc/self/task")? {

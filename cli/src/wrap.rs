@@ -63,12 +63,12 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     kept
 }
 
-/// The number of characters. The texts of this program contain no wide characters: names are escaped.
+/// Returns the number of characters. The texts of this program contain no wide characters, because names are escaped.
 pub(crate) fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The parts between which a word may be broken.
+/// Returns the parts between which a word may be broken.
 fn pieces(word: &str, width: usize) -> Vec<&str> {
     let mut found = Vec::new();
     for piece in word.split_inclusive([',', '/', '+']) {

@@ -1,4 +1,4 @@
-//! `psx audit` on processes that the test makes: what it sees, says and returns.
+//! `psx audit` on processes that the test makes: the state that it reads, its output and its exit status.
 
 #![allow(missing_docs, unsafe_code)]
 
@@ -23,7 +23,7 @@ fn json(args: &[&str], pid: i32) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {}", finished.stderr))
 }
 
-/// The tids of the groups that differ, with the fields.
+/// Returns the tids of the groups that differ, with the fields.
 fn differing(process: &Value) -> Vec<(i64, Vec<&str>)> {
     let mut found = Vec::new();
     for group in process["groups"].as_array().unwrap() {
@@ -39,7 +39,7 @@ fn differing(process: &Value) -> Vec<(i64, Vec<&str>)> {
 }
 
 #[test]
-fn threads_alike_are_consistent() {
+fn equal_threads_are_consistent() {
     let subject = Subject::new(|stage| {
         let tids: Vec<_> = (0..3).map(|_| thread(|| {})).collect();
         stage.ready(&tids);
@@ -53,7 +53,7 @@ fn threads_alike_are_consistent() {
     assert_eq!((finished.status.code(), &*finished.stdout, &*finished.stderr), (Some(0), "", ""));
 }
 
-/// What one thread does alone, and the fields that then differ.
+/// A change that one thread makes alone, and the fields that then differ.
 type Divergence = (&'static str, fn(), &'static [&'static str]);
 
 fn no_capabilities() {
@@ -73,7 +73,7 @@ fn allow_all() {
     }
 }
 
-/// SCHED_BATCH
+/// Sets the policy SCHED_BATCH.
 fn batch() {
     plain(libc::SYS_sched_setscheduler, [0, 3, [0_i32].as_ptr() as usize, 0, 0]);
 }
@@ -85,7 +85,7 @@ fn ambient() {
     plain(libc::SYS_prctl, [47, 2, 0, 0, 0]);
 }
 
-/// A thread that shares neither directories nor umask with the others.
+/// Stops sharing directories and umask with the other threads (CLONE_FS), and runs the function.
 fn alone(then: fn()) {
     plain(libc::SYS_unshare, [libc::CLONE_FS as usize, 0, 0, 0, 0]);
     then();
@@ -124,7 +124,7 @@ fn umask() {
     alone(|| plain(libc::SYS_umask, [0o077, 0, 0, 0, 0]));
 }
 
-/// ADDR_NO_RANDOMIZE
+/// Sets ADDR_NO_RANDOMIZE.
 fn personality() {
     plain(libc::SYS_personality, [0x004_0000, 0, 0, 0, 0]);
 }
@@ -160,7 +160,7 @@ fn each_field_in_which_one_thread_differs_is_named() {
         assert_eq!((finished.status.code(), finished.stdout.len()), (Some(1), 0), "{what}");
         let ignored = audit(&["--quiet", "--ignore", &fields.join(",")], subject.pid);
         assert_eq!(ignored.status.code(), Some(0), "{what}: {}", ignored.stderr);
-        // For people: which thread, and which fields; and a sentence for each.
+        // The table names the thread and the fields, and explains each field in a sentence.
         let text = audit(&["--explain"], subject.pid).stdout;
         let line = format!("in {}: {} (other)\n", fields.join(", "), subject.tids[0]);
         assert!(text.contains(&line), "{what}: {text}");
@@ -171,7 +171,7 @@ fn each_field_in_which_one_thread_differs_is_named() {
 }
 
 #[test]
-fn the_number_of_filters_and_the_sets_are_told() {
+fn the_number_of_filters_and_the_sets_are_shown() {
     let subject = Subject::new(|stage| stage.ready(&[thread(allow_all)]));
     let report = json(&[], subject.pid);
     let state = &report["processes"][0]["groups"][1]["state"];
@@ -180,7 +180,7 @@ fn the_number_of_filters_and_the_sets_are_told() {
     assert_eq!(state["no_new_privs"], true);
 }
 
-/// Names that would be something else on a terminal, or in a file of /proc.
+/// Names that have another meaning on a terminal or in a file of /proc.
 const NAMES: [(&[u8], &str); 8] = [
     (b"sp ace", "sp ace"),
     (b"a) R 1 (b", "a) R 1 (b"),
@@ -193,9 +193,9 @@ const NAMES: [(&[u8], &str); 8] = [
 ];
 
 #[test]
-fn no_name_does_anything_to_a_terminal() {
+fn no_name_controls_a_terminal() {
     let subject = Subject::new(|stage| {
-        // Each differs, so that each is named.
+        // Each thread differs, so psx names each thread.
         let tids: Vec<_> = NAMES
             .iter()
             .map(|(bytes, _)| {
@@ -236,7 +236,7 @@ fn a_dead_leader_is_noted_and_not_compared() {
     let subject = Subject::new(|stage| {
         let changes = [thread(|| prctl(libc::PR_SET_NO_NEW_PRIVS, 1))];
         stage.ready(&changes);
-        // The leader ends with what it had.
+        // The leader ends with its old privileges.
         plain(libc::SYS_exit, [0; 5]);
     });
     wait_for_state(subject.pid, 'Z');
@@ -253,7 +253,7 @@ fn a_dead_leader_is_noted_and_not_compared() {
 fn a_zombie_is_reported_and_fails_no_expectation() {
     let subject = Subject::new(|stage| {
         stage.ready(&[]);
-        // SAFETY: ends the process; its parent does not ask.
+        // SAFETY: it ends the process; its parent does not wait for it.
         unsafe { libc::_exit(0) }
     });
     wait_for_state(subject.pid, 'Z');
@@ -276,7 +276,7 @@ fn wait_for_state(pid: i32, state: char) {
 #[test]
 fn expectations_name_the_first_thread_that_fails() {
     let subject = Subject::new(|stage| {
-        // Two states fail, and the first thread is in that of fewer.
+        // Two states fail, and the first thread has the state of the smaller group.
         let tids: Vec<_> = (0..5)
             .map(|n| {
                 thread(move || {
@@ -398,7 +398,7 @@ fn a_ring_that_keeps_root_is_flagged() {
 }
 
 #[test]
-fn what_is_asked_for_and_cannot_be_read_is_2() {
+fn a_requested_process_that_cannot_be_read_is_exit_status_2() {
     let gone = Subject::new(|stage| stage.ready(&[])).pid;
     let finished = audit(&[], gone);
     assert_eq!((finished.status.code(), &*finished.stdout), (Some(2), ""));
@@ -425,9 +425,9 @@ fn what_is_asked_for_and_cannot_be_read_is_2() {
     }
 }
 
-/// Processes by name and by user; and the number of a thread stands for its process.
+/// Finds processes by name, by user, and by the number of one of their threads.
 #[test]
-fn processes_are_found() {
+fn processes_are_found_by_name_user_and_tid() {
     let subject = Subject::new(|stage| {
         let tids = [thread(|| {})];
         name(b"sought (it)");
@@ -455,10 +455,10 @@ fn processes_are_found() {
     }
 }
 
-/// The process of another user: the namespaces and directories cannot be seen, and the output says so.
+/// Audits a process of root as another user: the output says that namespaces and directories cannot be seen.
 #[test]
-fn an_unprivileged_look_at_root() {
-    if !is_root("looking at root as somebody else") {
+fn an_unprivileged_audit_of_root_reports_unseen_fields() {
+    if !is_root("auditing root as another user") {
         return;
     }
     let subject =

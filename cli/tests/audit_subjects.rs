@@ -1,4 +1,4 @@
-//! `psx audit` where it is hard: terminals, namespaces, hidepid, many threads, threads that vanish, daemons.
+//! `psx audit` in difficult cases: terminals, namespaces, hidepid, many threads, threads that end meanwhile, daemons.
 
 #![allow(missing_docs, unsafe_code)]
 
@@ -18,11 +18,11 @@ use support::{
     Killed, NOBODY, Subject, finish, is_root, limit, name, prctl, psx, readable_copy, thread,
 };
 
-/// A terminal of this size, with a program on it.
+/// A terminal of a given size, with a program that runs on it.
 struct Screen {
     _child: Killed,
     master: File,
-    /// What was read and not given yet. A read may end in the middle of a character, or of a frame.
+    /// The bytes that were read and not returned yet. A read may end in the middle of a character, or of a frame.
     bytes: Vec<u8>,
 }
 
@@ -38,13 +38,13 @@ impl Screen {
         Self { _child: child, master: master.into(), bytes: Vec::new() }
     }
 
-    /// Reads until `end` finds how much of the text is wanted, or the program has ended. Returns the text up to there,
-    /// or all of it; the rest stays.
+    /// Reads until `end` returns the length of the wanted text, or the program has ended. Returns the text of that
+    /// length, or all of it. The rest stays for the next call.
     fn until(&mut self, end: impl Fn(&str) -> Option<usize>) -> String {
         let started = Instant::now();
         let mut master = self.master.try_clone().unwrap();
         let (pieces, piece) = channel();
-        // A read can last for ever, the test must not.
+        // A read can last for ever, so another thread reads, and the test has a time limit.
         std::thread::scope(|scope| {
             let (want, wanted) = channel::<()>();
             scope.spawn(move || {
@@ -78,7 +78,7 @@ impl Screen {
         })
     }
 
-    /// The next frame of a watch.
+    /// Returns the next frame of a watch.
     fn frame(&mut self) -> String {
         let frame = self.until(|text| Some(text.find(FRAME_ENDS)? + FRAME_ENDS.len()));
         assert!(frame.ends_with(FRAME_ENDS), "the watch ended: {frame:?}");
@@ -93,7 +93,7 @@ impl Screen {
 /// The last escape sequence of a frame.
 const FRAME_ENDS: &str = "\x1b[J";
 
-/// The text without a character that is not complete yet.
+/// Returns the text without an incomplete last character.
 fn whole_characters(bytes: &[u8]) -> &str {
     match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -105,7 +105,7 @@ fn text_of(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Whether there are terminals; notes it if not.
+/// Returns whether there are pseudo-terminals, and prints a note if not.
 fn terminals() -> bool {
     let made = openpty(None, None);
     if let Err(error) = &made {
@@ -119,7 +119,7 @@ fn colored(text: &str) -> bool {
 }
 
 #[test]
-fn a_terminal_gets_its_width_and_colours() {
+fn output_on_a_terminal_fits_its_width_and_has_colours() {
     if !terminals() {
         return;
     }
@@ -163,11 +163,11 @@ fn a_watch_redraws_in_place_and_marks_what_changed() {
         assert_eq!(frame.matches(" threads  user, group").count(), 1, "{frame:?}");
     }
     subject.proceed();
-    // Frames from before may come first.
+    // Older frames may come first.
     let marked = std::iter::from_fn(|| Some(screen.frame())).find(|frame| frame.contains("* "));
     let frame = marked.unwrap();
     assert!(frame.contains("no_new_privs yes") && frame.contains("diverges"), "{frame:?}");
-    // No more than there is room for, or it would scroll.
+    // A frame has no more lines than fit, because the terminal would scroll.
     let low = psx(&["audit", "--watch", "0.02", "--times", "2", &subject.pid.to_string()]);
     let text = Screen::new(low, (120, 6)).all();
     for frame in text.split("\x1b[H").skip(1) {
@@ -216,7 +216,7 @@ fn processes_in_a_pid_namespace_show_both_numbers() {
 }
 
 #[test]
-fn what_hidepid_hides_is_said() {
+fn processes_hidden_by_hidepid_are_reported() {
     if !is_root("a proc of its own") {
         return;
     }
@@ -242,7 +242,7 @@ fn what_hidepid_hides_is_said() {
         let finished = run(&["audit", &subject.pid.to_string()]);
         assert_eq!(finished.status.code(), Some(2), "{}", finished.stderr);
         assert!(finished.stderr.contains(said), "{hidepid}: {}", finished.stderr);
-        // Where nobody was named, what cannot be read is left out, and counted if it shows.
+        // If no process was named, unreadable processes are left out, and counted if /proc lists them.
         let all = run(&["audit", "--all", "--json"]);
         let report: Value =
             serde_json::from_str(&all.stdout).unwrap_or_else(|e| panic!("{e}: {}", all.stderr));
@@ -288,9 +288,9 @@ fn ten_thousand_threads() {
     );
 }
 
-/// Threads and processes come and go all the time; those that stay are all seen each time.
+/// Runs audits while threads and processes start and end. Each audit sees all threads and processes that stay.
 #[test]
-fn what_vanishes_is_left_out() {
+fn ended_threads_and_processes_are_left_out() {
     let subject = Subject::new(|stage| {
         for _ in 0..20 {
             thread(|| {});
@@ -319,7 +319,7 @@ fn what_vanishes_is_left_out() {
     }
 }
 
-/// A python3 that has jsonschema.
+/// Returns a python3 that has jsonschema.
 fn validator() -> Option<&'static str> {
     ["python3", "/usr/bin/python3"].into_iter().find(|python| {
         let mut command = Command::new(python);
@@ -329,7 +329,7 @@ fn validator() -> Option<&'static str> {
 }
 
 #[test]
-fn the_json_is_as_documented() {
+fn the_json_matches_its_schema() {
     let Some(python) = validator() else {
         support::skipped("python3-jsonschema is not installed");
         return;

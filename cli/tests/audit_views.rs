@@ -24,7 +24,7 @@ fn report(args: &[&str], pid: i32) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {}", finished.stderr))
 }
 
-/// A file that goes with the test.
+/// A file that is removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -54,7 +54,7 @@ fn no_capabilities() {
     plain(libc::SYS_capset, [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0]);
 }
 
-/// Only CAP_NET_BIND_SERVICE, number 10.
+/// Keeps only CAP_NET_BIND_SERVICE, number 10.
 fn bind_only() {
     let header = [0x2008_0522_u32, 0];
     let sets = [1_u32 << 10, 1 << 10, 0, 0, 0, 0];
@@ -70,14 +70,14 @@ fn allow_all() {
     plain(libc::SYS_seccomp, [set, 0, (&raw const program) as usize, 0, 0]);
 }
 
-/// A user that keeps this capability.
+/// Becomes another user and keeps this capability.
 fn user_that_binds() {
     prctl(libc::PR_SET_KEEPCAPS, 1);
     become_user(NOBODY as usize);
     bind_only();
 }
 
-/// What the process does, the verdict, and a part of the reasons.
+/// The calls of the process, the verdict, and a part of the reasons.
 type Case = (&'static str, fn(), &'static str, &'static str);
 
 #[test]
@@ -139,7 +139,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
         let line = format!("(subject): {verdict}: ");
         assert!(text.contains(&line), "{what}: {text}");
         assert!(text.contains("The kernel does not show these of another process: securebits"));
-        // The verdict can be demanded too.
+        // The verdict can be an expectation too.
         let demanded = ["--quiet", "--ignore", "uid,caps", "--expect"];
         let at_most = format!("verdict<={verdict}");
         let finished = audit(&[&demanded[..], &[&at_most]].concat(), subject.pid);
@@ -151,10 +151,10 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
     }
 }
 
-/// A field that daemons set per thread on purpose, how, and its name.
+/// A field that daemons set per thread on purpose: how a thread sets it, and its name.
 type Resource = (&'static str, fn());
 
-/// One CPU, if there are two.
+/// Restricts the thread to one CPU, if there are two.
 fn one_cpu() {
     let mask = [1_u64];
     plain(libc::SYS_sched_setaffinity, [0, 8, mask.as_ptr() as usize, 0, 0]);
@@ -254,7 +254,7 @@ fn a_list_has_one_line_for_each_process_and_fits() {
     let long = finish(psx(&[&select[..], &["--long"]].concat())).stdout;
     assert!(long.contains("capabilities") && long.contains("timer-slack"), "{long}");
     assert!(long.lines().take(20).all(|line| line.chars().count() <= 80), "{long}");
-    // All threads, if asked for.
+    // All threads are named if an option requests it.
     let threads = finish(psx(&[&select[..], &["--threads"]].concat())).stdout;
     assert!(threads.contains("threads of"), "{threads}");
 }
@@ -333,11 +333,11 @@ fn a_policy_is_checked_with_levels() {
     };
     let rule =
         |rest: &str| format!("[[rule]]\ntitle = 'the rule'\nmatch.name = '^policed$'\n{rest}\n");
-    // It holds.
+    // The policy holds.
     let (finished, json) = check(&rule("expect.nnp = true\nexpect.seccomp = 'disabled'"));
     assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
     assert_eq!(json["processes"].as_array().unwrap().len(), 1, "{json}");
-    // It does not: an error counts, a warning does not.
+    // The policy does not hold: an error changes the exit status, a warning does not.
     let (finished, json) = check(&rule("expect.filters = { at-least = 1 }"));
     assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
     let line = format!("{} (policed): error: the rule: expected filters>=1: ", subject.pid);
@@ -349,17 +349,17 @@ fn a_policy_is_checked_with_levels() {
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
     assert!(finished.stdout.contains("warning: the rule: "), "{}", finished.stdout);
     assert_eq!(json["as_expected"], true);
-    // What the kernel does not show is said, and is no violation.
+    // A state that the kernel does not show is reported, and is not a violation.
     let (finished, json) = check(&rule("expect.securebits = 'noroot'\nexpect.landlock = true"));
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
     assert!(finished.stdout.contains("not checked: the kernel does not show the securebits"));
     assert_eq!(json["processes"][0]["failures"][0]["checked"], false);
-    // A process that has to be there.
+    // A required process is missing.
     let absent = "[[rule]]\ntitle = 'needed'\nrequired = true\nmatch.name = '^no such name$'\n";
     let (finished, json) = check(absent);
     assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
     assert_eq!(json["missing"], json!(["needed"]));
-    // A user, and no container.
+    // The rule selects by a user and by the absence of a container.
     let own = format!("match.user = {}\nexpect.nnp = true", nix::unistd::geteuid());
     assert_eq!(check(&rule(&own)).0.status.code(), Some(0));
     let contained = "match.container = true\nexpect.nnp = false";
@@ -367,7 +367,7 @@ fn a_policy_is_checked_with_levels() {
     if !within.contains("docker") && !within.contains("libpod") && !within.contains("kube") {
         assert_eq!(check(&rule(contained)).0.status.code(), Some(0));
     }
-    // A policy that makes no sense reads nothing.
+    // If the policy is invalid, psx reads no process.
     let (finished, _) = check(&rule("expect.nnpp = true"));
     assert_eq!((finished.status.code(), &*finished.stdout), (Some(2), ""));
     assert!(
@@ -479,7 +479,7 @@ fn the_page_stands_alone_and_escapes_names() {
     }
 }
 
-/// The page in a browser: a click sorts, the search hides rows.
+/// Opens the page in a browser: a click sorts, and the search hides rows.
 #[test]
 fn the_page_sorts_and_searches_in_a_browser() {
     let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
@@ -528,9 +528,9 @@ fn without_a_selection_the_possible_arguments_are_named() {
     }
 }
 
-/// head(1) closes the pipe before psx has written everything.
+/// Closes the pipe before psx has written everything, as head(1) does.
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let subject = Subject::new(|stage| {
         for _ in 0..2000 {
             thread(|| {});
@@ -545,7 +545,7 @@ fn a_closed_pipe_is_no_error() {
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A unit file with this name, and what is left of it when the test ends.
+/// A unit file with this name, which is removed when the test ends.
 struct UnitFile(PathBuf);
 
 impl Drop for UnitFile {
@@ -586,7 +586,7 @@ fn a_unit_is_checked_against_its_processes() {
     ] {
         assert!(finished.stdout.contains(&part), "{part}: {}", finished.stdout);
     }
-    // What psx cannot see is said.
+    // psx reports the directives that it cannot check.
     let hidden = format!("{holds}SecureBits=noroot\nKeyringMode=private\n");
     let finished = check(&hidden, &[&pid]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);

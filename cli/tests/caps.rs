@@ -1,4 +1,4 @@
-//! `psx caps`: capabilities in words, of files and of processes; beside capsh(1), getcap(8) and setcap(8).
+//! `psx caps`: capabilities in words, of files and of processes, compared with capsh(1), getcap(8) and setcap(8).
 #![allow(missing_docs, unsafe_code)]
 
 mod support;
@@ -56,7 +56,7 @@ fn every_capability_is_explained_in_80_columns() {
     for number in 0..known {
         let one = finish(psx(&["caps", "explain", &number.to_string()])).stdout;
         assert!(all.stdout.contains(&one) && one.contains(&format!("(number {number}, ")), "{one}");
-        // The other explanations are others.
+        // Each explanation has several lines.
         assert!(one.lines().count() >= 4, "{one}");
     }
     let by_name = finish(psx(&["caps", "explain", "net_admin", "CAP_BPF"])).stdout;
@@ -75,7 +75,7 @@ fn every_capability_is_explained_in_80_columns() {
 }
 
 #[test]
-fn files_beside_getcap_and_setcap() {
+fn file_capabilities_match_getcap_and_setcap() {
     if !is_root("setting the capabilities of files") || !installed("/usr/sbin/getcap") {
         return;
     }
@@ -110,7 +110,7 @@ fn files_beside_getcap_and_setcap() {
     assert!(ours(&["set", "--root", "1000", "cap_chown=p", &name]).status.success());
     assert!(ours(&["get", &name]).stdout.contains("[rootid=1000]"));
     assert!(theirs("getcap", &["-n", &name]).stdout.contains("[rootid=1000]"));
-    // Errors name the file, and others are done all the same.
+    // An error names its file, and psx goes on with the other files.
     let two = ours(&["get", "/nonexistent/file", &name]);
     assert_eq!(two.status.code(), Some(1));
     assert!(
@@ -154,9 +154,9 @@ fn a_process_shows_its_sets() {
     assert!(gone.stderr.contains("999999999: there is no such process"), "{}", gone.stderr);
 }
 
-/// A thread whose sets are others is a group of its own.
+/// Shows a thread with other sets as a group of its own.
 #[test]
-fn threads_that_differ_are_shown_apart() {
+fn threads_that_differ_are_shown_as_separate_groups() {
     if !is_root("dropping capabilities") {
         return;
     }
@@ -165,13 +165,13 @@ fn threads_that_differ_are_shown_apart() {
         let none = [0u32; 6];
         // SAFETY: the kernel reads both.
         assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }, 0);
-        // SAFETY: it touches no memory.
+        // SAFETY: the call touches no memory.
         let tid = unsafe { libc::syscall(libc::SYS_gettid) };
         (finish(psx(&["caps", &std::process::id().to_string()])), tid)
     });
     let (found, tid) = other.join().unwrap();
     assert!(found.status.success(), "{}", found.stderr);
-    // The threads of this test that `finish` has started have the same.
+    // The threads that `finish` has started in this test have the same sets.
     let lines: Vec<_> = found.stdout.lines().collect();
     let own = |line: &str| {
         line.starts_with(" threads") && line.split(' ').any(|word| word == tid.to_string())
@@ -188,7 +188,7 @@ fn threads_that_differ_are_shown_apart() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The names of a set make the same set again, in the bounding set of a program.
+    /// Decodes a set and encodes its names again: the result is the same set, in the bounding set of a program.
     #[test]
     fn decoding_and_encoding_are_inverse(bits in 0u64..1 << 41) {
         let decoded = finish(psx(&["caps", "decode", &format!("{bits:x}")])).stdout;

@@ -1,4 +1,4 @@
-//! `psx audit` on daemons from Debian's packages, as far as they are installed.
+//! `psx audit` on those daemons from Debian's packages that are installed.
 
 #![allow(missing_docs, unsafe_code)]
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{NOBODY, finish, is_root, limit, psx};
 
-/// A daemon in a process group of its own, and a directory; both go with the test.
+/// A daemon in a process group of its own, and a directory. Both are removed when the test ends.
 struct Daemon {
     child: Child,
     directory: PathBuf,
@@ -23,7 +23,7 @@ struct Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // SAFETY: the group was made for this child, which nobody has waited for.
+        // SAFETY: the group was made for this child, which no thread has waited for.
         unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
@@ -83,7 +83,7 @@ fn every_option(pids: &[&str], place: &Path) {
     for option in options {
         let finished = finish(psx(&[&["audit"], option, pids].concat()));
         let code = finished.status.code();
-        // Threads may differ in fields that are not compared usually.
+        // Threads may differ in fields that are not compared by default.
         let possible = if option.contains(&"--compare") || option.contains(&"--expect") {
             0..=1
         } else {
@@ -109,7 +109,7 @@ fn every_option(pids: &[&str], place: &Path) {
     assert!(std::fs::read_to_string(&page).unwrap().contains(pids[0]));
 }
 
-/// What psx says of these processes, once the condition holds.
+/// Returns psx's exit status and report on these processes, as soon as the condition holds.
 fn audit_until(args: &[&str], settled: impl Fn(&Value) -> bool) -> (Option<i32>, Value) {
     let deadline = Instant::now() + limit();
     loop {
@@ -166,7 +166,7 @@ fn nginx_keeps_a_root_master_and_drops_its_workers() {
         processes.iter().filter(|one| effective(one) == NOBODY).count() == 2
     };
     let (code, report) = audit_until(&all, dropped);
-    // Each process is consistent; they differ from each other, which is the design.
+    // Each process is consistent. The master and the workers differ by design.
     assert_eq!(code, Some(0), "{report}");
     let expect = ["audit", "--quiet", "--expect", "uid=nobody,gid=nogroup,caps=none"];
     let workers = finish(psx(&[&expect, &all[1..]].concat()));
@@ -203,7 +203,7 @@ fn memcached_drops_root_in_all_its_threads() {
 }
 
 #[test]
-fn redis_is_its_user_in_all_its_threads() {
+fn redis_has_its_user_in_all_threads() {
     let program = "/usr/bin/redis-server";
     if !installed(program) || !is_root("redis as a user of its own") {
         return;
@@ -245,7 +245,7 @@ fn named_keeps_few_capabilities_in_all_its_threads() {
     };
     let (code, report) = audit_until(&[&pid], dropped);
     assert_eq!(code, Some(0), "{report}");
-    // It keeps what it needs to bind ports and raise limits.
+    // It keeps the capabilities that it needs to bind ports and raise limits.
     assert_eq!(report["processes"][0]["verdict"], "reduced", "{report}");
     every_option(&[&pid], &daemon.directory);
 }
@@ -261,7 +261,7 @@ fn chronyd_keeps_few_capabilities() {
     let text = format!("port 0\ncmdport 0\nbindcmdaddress /\npidfile {at}/pid\nuser _chrony\n");
     std::fs::write(place.join("chrony.conf"), text).unwrap();
     let mut command = Command::new(program);
-    // -x: it does not touch the clock.
+    // With -x, chronyd does not change the clock.
     command.args(["-d", "-x", "-f"]).arg(place.join("chrony.conf"));
     let daemon = start(command, place);
     let pid = daemon.child.id().to_string();
@@ -271,7 +271,7 @@ fn chronyd_keeps_few_capabilities() {
     every_option(&[&pid], &daemon.directory);
 }
 
-/// keytool waits for a password, so its JVM stays.
+/// Audits the JVM of keytool, which stays because keytool waits for a password.
 #[test]
 fn a_jvm_is_consistent() {
     let program = "/usr/bin/keytool";
@@ -292,7 +292,7 @@ fn a_jvm_is_consistent() {
 }
 
 #[test]
-fn postgres_is_its_user_everywhere() {
+fn postgres_has_its_user_in_all_processes() {
     let Some(bin) = std::fs::read_dir("/usr/lib/postgresql")
         .ok()
         .and_then(|versions| Some(versions.flatten().next()?.path().join("bin")))

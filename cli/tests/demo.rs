@@ -1,4 +1,4 @@
-//! `psx demo`, as a user or a script meets it.
+//! `psx demo`, as a user or a script runs it.
 
 #![allow(missing_docs)]
 
@@ -16,14 +16,14 @@ fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).expect("JSON on standard output")
 }
 
-/// What must hold whoever runs it: all threads are in the table, and all have changed.
+/// Checks what must hold for every user: all threads are in the table, and all have changed.
 fn check(report: &Value, workers: u64) {
     assert_eq!(report["schema"], 1);
     assert_eq!(report["all_changed"], true);
     assert_eq!(report["workers"], workers);
     let count = |when: &str, what: &str| report["total"][when][what].as_u64().expect("a number");
     for when in ["before", "plain", "libpsx"] {
-        // The main thread and the parent of the churn come on top.
+        // The process has two more threads: the main thread and the parent of the churn.
         assert!(count(when, "threads") >= workers + 2, "{when}: {report}");
     }
     assert_eq!(count("libpsx", "old"), 0);
@@ -37,13 +37,13 @@ fn check(report: &Value, workers: u64) {
     }
 }
 
-/// Whether this process could still gain privilege, which a plain call then leaves to the others.
+/// Returns whether this process can still gain privilege. If so, threads that a plain call does not change keep that.
 fn may_gain_privilege() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     status.lines().any(|l| l.strip_prefix("NoNewPrivs:").is_some_and(|v| v.trim() == "0"))
 }
 
-/// Of the threads, the plain call changed the one that made it, and no other.
+/// Checks that the plain call changed the thread that made it, and no other thread.
 fn check_plain(report: &Value) {
     let plain = &report["total"]["plain"];
     let threads = plain["threads"].as_u64().expect("a number");
@@ -66,8 +66,8 @@ fn json_says_that_all_threads_changed() {
 fn works_without_privilege() {
     let mut command = psx(&["demo", "--json", "--threads", "40"]);
     if is_root("becoming an unprivileged user; runs as this one") {
-        // The directories above a build may be closed to nobody: the program is passed as an open
-        // file then, and current_exe() finds it through /proc as well.
+        // The user nobody may lack access to the directories above a build. Therefore the program is
+        // passed as an open file, and current_exe() finds it through /proc as well.
         command = Command::new(readable_copy());
         command.args(["demo", "--json", "--threads", "40"]).uid(NOBODY).gid(NOBODY);
     }
@@ -102,7 +102,7 @@ fn bad_arguments_exit_2() {
 }
 
 #[test]
-fn plain_when_piped() {
+fn piped_output_has_no_colours() {
     let finished = finish(psx(&["demo", "--threads", "8"]));
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
     assert!(finished.stdout.contains("after libpsx"), "{}", finished.stdout);
@@ -113,22 +113,22 @@ fn plain_when_piped() {
 }
 
 #[test]
-fn colours_when_asked_for() {
+fn colours_are_used_when_requested() {
     let finished = finish(psx(&["demo", "--threads", "8", "--color", "always"]));
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
     assert!(finished.stdout.contains("\x1b["), "{:?}", finished.stdout);
 }
 
 #[test]
-fn one_thread_will_do() {
+fn one_worker_thread_is_enough() {
     let report = json(&finish(psx(&["demo", "--json", "--threads", "1"])));
     assert_eq!(report["all_changed"], true);
 }
 
-/// What stays is what psx audit finds: threads that differ after the plain call, none after libpsx; and
-/// the copy does not outlive the demo.
+/// Audits the two processes of `--hold`: threads differ after the plain call, and no thread differs after libpsx.
+/// The copy does not outlive the demo.
 #[test]
-fn held_for_psx_audit() {
+fn hold_keeps_both_processes_for_psx_audit() {
     let mut command = psx(&["demo", "--threads", "8", "--hold"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut demo = Killed(command.spawn().unwrap());
@@ -139,7 +139,7 @@ fn held_for_psx_audit() {
         .collect();
     let [plain, everywhere] = pids.as_slice() else { panic!("{pids:?}") };
     assert_eq!(*everywhere, demo.0.id().to_string());
-    if is_root("auditing what the plain call left") {
+    if is_root("auditing the process with the plain call") {
         let ignore = ["--ignore", "namespaces"];
         let finished = finish(psx(&[&["audit", plain], &ignore[..]].concat()));
         assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);

@@ -1,4 +1,4 @@
-//! `psx doctor`: its broadcast is a real one, and where one fails it says so.
+//! `psx doctor`: its broadcast is a real one, and it reports a broadcast that fails.
 
 #![allow(missing_docs, unsafe_code)]
 
@@ -22,7 +22,7 @@ fn check(finished: &Finished, works: bool) {
     }
 }
 
-/// The line that begins the answer to one question, as one piece of text.
+/// Returns the answer to one question with its lines joined, from the line that begins it.
 fn line<'a>(finished: &'a Finished, what: &str) -> &'a str {
     let of = |line: &&str| line.split("  ").any(|piece| piece.trim() == what);
     finished.stdout.lines().find(of).unwrap_or_else(|| panic!("{what}: {}", finished.stdout))
@@ -54,12 +54,12 @@ fn the_json_says_the_same_as_the_table() {
 }
 
 #[test]
-fn without_a_place_in_the_signal_queue_it_fails() {
+fn a_full_signal_queue_is_a_failure() {
     let mut command = Command::new("prlimit");
     command.args(["--sigpending=0"]);
     let program = readable_copy();
     if is_root("a user of its own; runs as this one") {
-        // Nobody else's signals count then.
+        // The signals of other processes do not count for this user.
         command.args(["setpriv", "--reuid", "61234", "--regid", "61234", "--clear-groups"]);
     }
     command.arg(program).arg("doctor");
@@ -69,7 +69,7 @@ fn without_a_place_in_the_signal_queue_it_fails() {
     assert!(line(&finished, "a broadcast").trim().starts_with("fails"), "{}", finished.stdout);
 }
 
-/// psx under a filter that does this to one call.
+/// Runs psx under a filter that applies this action to one call.
 fn filtered(nr: i64, action: u32) -> Finished {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let program = [
@@ -96,24 +96,25 @@ fn filtered(nr: i64, action: u32) -> Finished {
 }
 
 #[test]
-fn under_a_filter_that_forbids_the_signal_it_fails() {
+fn a_filter_that_forbids_the_signal_is_a_failure() {
     let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let finished = filtered(libc::SYS_rt_tgsigqueueinfo, refused);
     check(&finished, false);
     assert!(line(&finished, "sandbox").contains("seccomp filters: 1"), "{}", finished.stdout);
 }
 
-/// A filter that kills for what is asked kills the child that asked.
+/// Runs psx under a filter that kills for a question: it kills only the child that asked.
 #[test]
-fn a_filter_that_kills_is_survived_and_told() {
+fn a_filter_that_kills_is_survived_and_reported() {
     let finished = filtered(libc::SYS_rt_tgsigqueueinfo, libc::SECCOMP_RET_KILL_PROCESS);
     check(&finished, false);
     assert!(line(&finished, "a broadcast").contains("killed by SIGSYS"), "{}", finished.stdout);
 }
 
-/// What is only dearer is no failure: the sandboxes of containers refuse unshare(2).
+/// Refuses calls that only make a broadcast cheaper. That is not a failure: the sandboxes of containers refuse
+/// unshare(2).
 #[test]
-fn what_is_missing_but_not_needed_is_limited() {
+fn a_missing_call_that_is_not_needed_is_limited() {
     let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     for (nr, what) in [
         (libc::SYS_unshare, "alone?"),

@@ -1,4 +1,4 @@
-//! Completions, manual pages and help come from one definition, and their readers take them.
+//! Completions, manual pages and help come from one definition, and shells and man(1) accept them.
 
 #![allow(missing_docs)]
 
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use support::{finish, psx};
 
 const COMMANDS: [&str; 7] = ["audit", "doctor", "run", "caps", "demo", "completions", "man"];
-/// The commands inside of commands.
+/// The commands and their subcommands.
 const INNER: [&str; 6] = [
     "caps-decode",
     "caps-explain",
@@ -19,7 +19,7 @@ const INNER: [&str; 6] = [
     "caps-file-remove",
 ];
 
-/// Whether a program can be run; says so if not.
+/// Returns whether a program can be run, and prints a note if not.
 fn installed(program: &str) -> bool {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -31,11 +31,11 @@ fn installed(program: &str) -> bool {
 }
 
 #[test]
-fn what_is_printed_is_as_recorded() {
+fn output_matches_the_record() {
     trycmd::TestCases::new().case("tests/cmd/*.trycmd");
 }
 
-/// What the program answers to a shell that asks for the last of these words.
+/// Returns the program's answer to a shell that asks to complete the last of these words.
 fn completed(words: &[&str]) -> Vec<String> {
     let mut command = psx(&["--"]);
     command.args(words).env("_PSX_COMPLETE", "bash").env("_CLAP_IFS", "\n");
@@ -46,7 +46,7 @@ fn completed(words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn words_are_completed_by_what_is_there() {
+fn words_are_completed_from_the_present_names() {
     let own = std::process::id().to_string();
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
     let has = |words: &[&str], wanted: &str| {
@@ -95,7 +95,7 @@ fn shells_load_their_completions() {
             continue;
         }
         let start = match shell {
-            // A completion needs its own functions of zsh.
+            // zsh completion functions work only in its completion system.
             "zsh" => "autoload -U compinit; compinit -u -D; eval \"$0\"; ",
             "fish" => "source (printf '%s' $argv[1] | psub); ",
             _ => "eval \"$0\"; ",
@@ -117,7 +117,7 @@ fn shells_load_their_completions() {
 #[test]
 fn manual_pages_are_written_and_render() {
     let place = std::env::temp_dir().join(format!("psx-man-{}", std::process::id()));
-    // The directory is made.
+    // psx creates the directory.
     let finished = finish(psx(&["man", place.to_str().unwrap()]));
     assert!(finished.status.success(), "{}", finished.stderr);
     let mut pages: Vec<_> = COMMANDS
@@ -138,7 +138,7 @@ fn manual_pages_are_written_and_render() {
         written -= 1;
         if mandoc {
             let mut lint = Command::new("mandoc");
-            // Neither style nor the date, which would make each build another one.
+            // The pages contain neither style nor a date. A date would make each build differ.
             lint.args(["-T", "lint", "-W", "error"]).arg(page);
             let finished = finish(lint);
             assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);

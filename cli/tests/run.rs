@@ -1,4 +1,5 @@
-//! `psx run`: what a program has that it starts, as /proc shows it to this process; beside setpriv(1) and capsh(1).
+//! `psx run`: the state of the program that it starts, as /proc shows it to this process, compared with setpriv(1) and
+//! capsh(1).
 #![allow(missing_docs, unsafe_code)]
 
 mod support;
@@ -17,7 +18,7 @@ fn run(arguments: &[&str]) -> Finished {
     finish(psx(&all))
 }
 
-/// The lines of /proc/PID/status.
+/// Returns the fields of /proc/PID/status.
 fn fields(text: &str) -> BTreeMap<String, String> {
     let words = |value: &str| value.split_whitespace().collect::<Vec<_>>().join(" ");
     text.lines()
@@ -26,7 +27,7 @@ fn fields(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What the parent sees of a program that runs for a while.
+/// Starts a program that runs for a while, and inspects it as its parent.
 fn started(
     mut command: Command,
     until: impl Fn(u32) -> bool,
@@ -71,7 +72,7 @@ fn credentials(fields: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 #[test]
-fn the_process_keeps_its_number_and_has_what_was_asked_for() {
+fn the_process_keeps_its_pid_and_has_the_requested_state() {
     if !is_root("psx run") {
         return;
     }
@@ -138,7 +139,7 @@ fn the_process_keeps_its_number_and_has_what_was_asked_for() {
         Some("7"),
         "nice value"
     );
-    // Nothing is left open, apart from what this process passes on.
+    // The program has no open descriptors except those that this process passes on.
     let open = |pid: &str| {
         let all = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
         all.filter_map(|one| one.file_name().to_str()?.parse::<i32>().ok()).collect::<Vec<_>>()
@@ -151,9 +152,9 @@ fn the_process_keeps_its_number_and_has_what_was_asked_for() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The same, as setpriv and as psx say it.
+/// Applies the same settings by options of setpriv and by options of psx.
 #[test]
-fn beside_setpriv() {
+fn settings_match_setpriv() {
     if !is_root("psx run") || !installed("setpriv") {
         return;
     }
@@ -222,7 +223,7 @@ fn beside_setpriv() {
             credentials(&fields(&expected.stdout)),
             "{ours:?}"
         );
-        // From outside, before its first instruction.
+        // With --check, psx compares it from outside, before its first instruction.
         let checked =
             run(&[ours.as_slice(), &["--check", "--", "cat", "/proc/self/status"]].concat());
         assert_eq!(checked.status.code(), Some(0), "{ours:?}: {}", checked.stderr);
@@ -235,7 +236,7 @@ fn beside_setpriv() {
 }
 
 #[test]
-fn beside_capsh() {
+fn settings_match_capsh() {
     if !is_root("psx run") || !installed("/usr/sbin/capsh") {
         return;
     }
@@ -266,7 +267,7 @@ fn beside_capsh() {
 }
 
 #[test]
-fn statuses_are_those_of_env() {
+fn exit_statuses_are_those_of_env() {
     if !is_root("psx run") {
         return;
     }
@@ -308,7 +309,7 @@ fn statuses_are_those_of_env() {
         assert!(said.is_empty() == found.stderr.is_empty(), "{arguments:?}: {}", found.stderr);
     }
     std::fs::remove_dir_all(place).unwrap();
-    // All problems at once, each with what to do.
+    // psx reports all problems at once, each with its remedy.
     let found = run(&["--ambient", "60", "--", "true"]);
     assert_eq!(found.status.code(), Some(125));
     assert!(found.stderr.contains("the user id stays 0 (root)"), "{}", found.stderr);
@@ -343,7 +344,7 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
     assert!(found.stdout.contains("permitted none, effective none"), "{}", found.stdout);
 }
 
-/// A copy of a program with a set-user-ID bit: the plan does not hold after execve(2), and the check finds it.
+/// Runs a copy of a program with a set-user-ID bit. The plan does not hold after execve(2), and the check finds it.
 #[test]
 fn a_program_with_privileges_of_its_own_is_found() {
     if !is_root("psx run") {
@@ -379,7 +380,7 @@ fn a_program_with_privileges_of_its_own_is_found() {
             run(&[nobody.as_slice(), &["-n", "--check", "--", program, "/proc/self/status"]]
                 .concat());
         assert_eq!(bound.status.code(), Some(0), "{}", bound.stderr);
-        // The same for capabilities of the file.
+        // The check finds capabilities of the file too.
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
         let set = finish(psx(&["caps", "file", "set", "cap_chown=ep", program]));
         if set.status.success() {
@@ -402,7 +403,7 @@ fn unit(name: &str, text: &str) -> PathBuf {
 }
 
 #[test]
-fn a_unit_says_what_the_program_has() {
+fn a_unit_sets_the_state_of_the_program() {
     if !is_root("psx run") {
         return;
     }
@@ -463,7 +464,7 @@ fn a_unit_says_what_the_program_has() {
     let changed = fields(&found.stdout);
     assert_eq!((changed["Umask"].as_str(), changed["Groups"].as_str()), ("0077", "4"));
     assert_eq!(changed["CapBnd"], "0000000000002020");
-    // A unit without a user is root's.
+    // A unit without a user stays root.
     let root = unit("root", "[Service]\nExecStart=/bin/true\nCapabilityBoundingSet=CAP_CHOWN\n");
     let found =
         run(&["--from-unit", root.to_str().unwrap(), "--check", "--", "cat", "/proc/self/status"]);
@@ -548,7 +549,7 @@ fn a_filter_works_in_the_program() {
     assert_eq!(killed.status.code(), Some(128 + libc::SIGSYS), "{}", killed.stderr);
 }
 
-/// What a user may do who may do nothing special.
+/// Applies the restrictions that need no privilege, as an ordinary user.
 #[test]
 fn an_ordinary_user_may_restrict_itself() {
     if !is_root("becoming another user") {
@@ -590,7 +591,7 @@ fn an_ordinary_user_may_restrict_itself() {
     std::fs::remove_file(program).unwrap();
 }
 
-/// The parent passes signals on, and ends as the program does.
+/// Sends a signal to psx: it passes the signal on, and ends as the program does.
 #[test]
 fn with_check_signals_reach_the_program() {
     if !is_root("psx run") {

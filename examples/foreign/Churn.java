@@ -33,7 +33,7 @@ public final class Churn {
             try (FileInputStream file = new FileInputStream("/etc/shadow")) {
                 if (file.read() >= 0) able.incrementAndGet();
             } catch (IOException refused) {
-                // As it should be.
+                // The kernel refuses the access, as it should.
             }
             done.countDown();
         });

@@ -1,4 +1,4 @@
-// A library for programs in C and Rust: goroutines that allocate, and a garbage collector that is never done.
+// A library for programs in C and Rust: goroutines that allocate, and a garbage collector that runs all the time.
 package main
 
 import "C"
@@ -46,7 +46,7 @@ func Start() C.int {
 	return workers
 }
 
-// Collections is how often the collector has run.
+// Collections returns how often the collector has run.
 //
 //export Collections
 func Collections() C.int {
@@ -55,7 +55,7 @@ func Collections() C.int {
 	return C.int(statistics.NumGC)
 }
 
-// Attempts says how many of the threads could become root again.
+// Attempts returns how many of the threads could become root again.
 //
 //export Attempts
 func Attempts() C.int {

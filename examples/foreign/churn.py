@@ -14,7 +14,7 @@ def collections() -> int:
 
 
 def attempt() -> None:
-    """Notes whether this thread could become root, or read what only root may read."""
+    """Records whether this thread could become root, or read a file that only root may read."""
     try:
         os.setresuid(0, 0, 0)
     except PermissionError:
@@ -53,7 +53,7 @@ def start() -> int:
 
 
 def attempts() -> int:
-    """Has each thread try, and returns how many could. The threads end."""
+    """Makes each thread try, and returns how many succeeded. The threads end."""
     over.set()
     for thread in threads:
         thread.join()

@@ -1,7 +1,7 @@
 /*
  * A daemon in C that drops privileges by libcap, with libpsx.so.2 of this project.
  *
- * It shows that libcap needs no change: linked with libpsx, its calls change every thread, also those that run. Threads
+ * It shows that libcap needs no change. If it is linked with libpsx, its calls change every thread, running or not. Threads
  * echo datagrams; the daemon binds its port as root, becomes the user 65534, and keeps one capability. Build and run:
  *
  *     capi/install --prefix=/usr/local

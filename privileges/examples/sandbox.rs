@@ -1,4 +1,4 @@
-//! Threads that work on input that is not trusted, and can open no file.
+//! A program whose threads work on untrusted input, and can open no file.
 
 use privileges::Privileges;
 use privileges::landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr};

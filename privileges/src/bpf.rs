@@ -1,4 +1,4 @@
-//! Classic BPF as seccomp(2) runs it: whether the kernel takes a program, and what the program says of a call.
+//! Classic BPF as seccomp(2) runs it: whether the kernel accepts a program, and which action the program returns.
 //!
 //! The semantics are those of `bpf_check_classic` and `bpf_convert_filter` (net/core/filter.c) and
 //! `seccomp_check_filter` (kernel/seccomp.c). [`Plan`](crate::Plan) runs a filter with it over the calls that come
@@ -62,13 +62,13 @@ pub struct SeccompData {
 }
 
 impl SeccompData {
-    /// A call in the convention of this CPU, at no particular address.
+    /// Returns the data of a call in the convention of this CPU. The address of the instruction is 0.
     pub fn native(nr: u32, args: [u64; 6]) -> Self {
         let arch = NATIVE.unwrap_or_default();
         Self { nr, arch, instruction_pointer: 0, args }
     }
 
-    /// The 32-bit word at this offset.
+    /// Returns the 32-bit word at this offset.
     fn word(&self, offset: u32) -> u32 {
         let half = |value: u64, second: bool| {
             let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
@@ -91,21 +91,21 @@ impl SeccompData {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// The process is killed. The kernel does the same for a value that it does not know.
+    /// The kernel kills the process. It does the same for a value that it does not know.
     KillProcess,
-    /// The thread is killed.
+    /// The kernel kills the thread.
     KillThread,
     /// The thread gets SIGSYS.
     Trap,
-    /// The call fails with this error number (the kernel takes at most 4095), or returns 0.
+    /// The call fails with this error number (at most 4095), or returns 0.
     Errno(u16),
-    /// A supervisor is asked; without one the call fails with ENOSYS.
+    /// The kernel asks a supervisor. Without a supervisor the call fails with ENOSYS.
     Notify,
-    /// A tracer is asked; without one the call fails with ENOSYS.
+    /// The kernel asks a tracer. Without a tracer the call fails with ENOSYS.
     Trace,
-    /// The call is made, and logged.
+    /// The kernel makes the call, and logs it.
     Log,
-    /// The call is made.
+    /// The kernel makes the call.
     Allow,
 }
 
@@ -147,10 +147,10 @@ impl Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidProgram {
-    /// The kernel takes programs of 1 to 4096 instructions.
+    /// The program does not have 1 to 4096 instructions.
     #[error("it has {0} instructions, and the kernel takes 1 to 4096")]
     Length(usize),
-    /// seccomp(2) has no such instruction, or the instruction has an operand that is never right.
+    /// seccomp(2) has no such instruction, or the instruction has an operand that is always invalid.
     #[error("instruction {0} is none that seccomp(2) takes")]
     Instruction(usize),
     /// The instruction jumps beyond the end.
@@ -164,7 +164,7 @@ pub enum InvalidProgram {
     End,
 }
 
-/// A program that the kernel takes.
+/// A program that the kernel accepts.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a>(&'a [Instruction]);
 
@@ -195,7 +195,7 @@ enum Comparison {
     AnyBit,
 }
 
-/// An instruction, decoded.
+/// A decoded instruction.
 #[derive(Clone, Copy)]
 enum Operation {
     LoadData,
@@ -326,11 +326,11 @@ impl<'a> Program<'a> {
         Action::from_return_value(self.value(call))
     }
 
-    /// Runs the program, for the value that it returns.
+    /// Runs the program, and returns the program's value.
     fn value(&self, call: &SeccompData) -> u32 {
         let (mut a, mut x, mut memory) = (0u32, 0u32, [0u32; MEMORY as usize]);
         let mut at = 0usize;
-        // `new` has seen that each instruction is known and each jump ends inside.
+        // `new` has checked that each instruction is known and that each jump ends inside the program.
         while let Some((step, operation)) =
             self.0.get(at).and_then(|step| Some((step, decode(step.code)?)))
         {
@@ -380,7 +380,7 @@ impl<'a> Program<'a> {
     }
 }
 
-/// `None` for a division by 0, which ends the program with the value 0.
+/// Computes an operation. Returns `None` for a division by 0, which ends the program with the value 0.
 fn compute(which: Arithmetic, a: u32, operand: u32) -> Option<u32> {
     Some(match which {
         Arithmetic::Add => a.wrapping_add(operand),

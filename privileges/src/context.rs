@@ -1,5 +1,5 @@
-//! Namespaces, scheduling and the session keyring of a plan, and what has to be made for them before the threads are
-//! stopped.
+//! Namespaces, scheduling and the session keyring of a plan, and the objects that have to be made for them before the
+//! threads are stopped.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,28 +15,28 @@ use crate::Problem;
 use crate::step::Step;
 use crate::verify::{self, Joined};
 
-/// The settings.
+/// The settings of namespaces and scheduling.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ExecutionContext {
     /// The kinds of namespaces that are created.
     pub(crate) new_namespaces: Vec<Namespace>,
-    /// Namespaces that exist, to join.
+    /// Existing namespaces that the threads join.
     pub(crate) joined: Vec<(Namespace, Arc<OwnedFd>)>,
     pub(crate) scheduling: Option<SchedAttr>,
     pub(crate) nice: Option<i32>,
     pub(crate) io_priority: Option<IoPriority>,
-    /// Bit `n` of the words together is CPU `n`.
+    /// The CPUs: bit `n`, counted over all words, is CPU `n`.
     pub(crate) cpus: Option<Vec<u64>>,
     pub(crate) timer_slack: Option<Duration>,
 }
 
 impl ExecutionContext {
-    /// The kinds of namespaces that change.
+    /// Returns the kinds of namespaces that change.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = Namespace> {
         self.new_namespaces.iter().copied().chain(self.joined.iter().map(|(kind, _)| *kind))
     }
 
-    /// The future targets of the links of /proc to the namespaces.
+    /// Returns the future targets of the links in /proc to the namespaces.
     pub(crate) fn expected(&self) -> Vec<(&'static str, Joined)> {
         let now = |kind| {
             let path = CString::new(format!("/proc/thread-self/{}", link(kind))).ok()?;
@@ -58,8 +58,8 @@ impl ExecutionContext {
             || self.timer_slack.is_some()
     }
 
-    /// What of the scheduling cannot be, as far as it is known before the calls. `held` is what the calling thread is
-    /// permitted.
+    /// Returns the problems of the scheduling that are known before the calls. `held` is the permitted set of the
+    /// calling thread.
     pub(crate) fn problems(&self, held: CapabilitySet) -> Vec<Problem> {
         let mut found = Vec::new();
         let mut range = |what, value: i64, from: i64, to: i64| {
@@ -137,7 +137,7 @@ impl ExecutionContext {
         found
     }
 
-    /// The calls. They need privilege, so they come before the ids change.
+    /// Returns the calls. They need privilege, so they come before the ids change.
     pub(crate) fn steps(self) -> impl Iterator<Item = Step> {
         let made = self.new_namespaces.into_iter().map(Step::NewNamespace);
         let joined = self.joined.into_iter().map(|(kind, fd)| Step::JoinNamespace(kind, fd));
@@ -150,12 +150,12 @@ impl ExecutionContext {
     }
 }
 
-/// The nice value of the calling thread.
+/// Returns the nice value of the calling thread.
 fn own_nice() -> i64 {
     rustix::process::getpriority_process(None).map_or(0, i64::from)
 }
 
-/// The soft limit of this process; `None` if it cannot be read.
+/// Returns the soft limit of this process, or `None` if it cannot be read.
 fn own_limit(resource: u32) -> Option<u64> {
     let kind = match resource {
         libc::RLIMIT_NICE => rustix::process::Resource::Nice,
@@ -164,13 +164,14 @@ fn own_limit(resource: u32) -> Option<u64> {
     Some(rustix::process::getrlimit(kind).current.unwrap_or(u64::MAX))
 }
 
-/// The numbers of the bits that are set.
+/// Returns the numbers of the bits that are set.
 pub(crate) fn words_to_numbers(words: &[u64]) -> Vec<u32> {
     let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
     (0u32..).zip(bits).filter(|(_, set)| *set).map(|(number, _)| number).collect()
 }
 
-/// The CPUs that a thread can run on, `/sys/devices/system/cpu/online`; `None` if the kernel does not show them.
+/// Returns the CPUs that a thread can run on, `/sys/devices/system/cpu/online`, or `None` if the kernel does not show
+/// them.
 fn online_cpus() -> Option<Vec<u32>> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     let mut all = Vec::new();
@@ -197,7 +198,7 @@ pub(crate) struct Prepared<'n> {
     namespaces: [Option<NewNamespace>; Namespace::ALL.len()],
 }
 
-/// A namespace, or else the keyring, could not be made.
+/// The error if a namespace, or else (with `kind` `None`) the keyring, could not be made.
 pub(crate) struct PrepareError {
     pub(crate) kind: Option<Namespace>,
     pub(crate) error: libpsx::Error,
@@ -232,7 +233,7 @@ impl<'n> Prepared<'n> {
         all.find_map(|(made, other)| made.as_ref().filter(|_| other == kind))
     }
 
-    /// Leaves the keyring in the thread keyring. Removing it needs a call that a filter may kill for.
+    /// Leaves the keyring in the thread keyring, because a filter may kill for the call that would remove it.
     pub(crate) fn forget_keyring(self) {
         std::mem::forget(self.keyring);
     }

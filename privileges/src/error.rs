@@ -9,7 +9,7 @@ use libpsx::{PartialFailure, SharedResource, TransactionError};
 use crate::bpf::InvalidProgram;
 use crate::{Mismatch, Mode, names};
 
-/// The reason why privileges were not dropped. Nothing has changed in any thread, but for [`Error::Partial`] and
+/// The reason why privileges were not dropped. Nothing has changed in any thread, except for [`Error::Partial`] and
 /// [`Error::NotDropped`].
 ///
 /// `Debug` shows the same text as `Display`, because `fn main() -> Result<(), Error>` shows `Debug`.
@@ -19,7 +19,7 @@ pub enum Error {
     Plan(Vec<Problem>),
     /// The privileges of the calling thread could not be read.
     ReadPrivileges(std::io::Error),
-    /// A thread has a descriptor table of its own, in which the numbers of the plan's descriptors mean something else.
+    /// A thread has a descriptor table of its own. In that table the plan's descriptor numbers have another meaning.
     DescriptorsNotShared {
         /// The thread.
         tid: i32,
@@ -236,28 +236,28 @@ pub enum Problem {
         #[source]
         error: std::io::Error,
     },
-    /// A value that the kernel would refuse, or take for another one.
+    /// A value that the kernel would refuse, or would change to another one.
     #[error("{what} {value} is not possible: it must be from {from} to {to}")]
     OutOfRange {
-        /// What it is a value of.
+        /// The name of the setting.
         what: &'static str,
         /// The value.
         value: i64,
-        /// The lowest that is possible.
+        /// The lowest possible value.
         from: i64,
-        /// The highest that is possible.
+        /// The highest possible value.
         to: i64,
     },
-    /// No thread could run.
+    /// None of the requested CPUs is online, so no thread could run.
     #[error(
         "none of the CPUs {} is online: name at least one of {}",
         names::numbers(.asked.iter().copied()),
         names::numbers(.online.iter().copied())
     )]
     NoCpu {
-        /// The CPUs that were asked for.
+        /// The requested CPUs.
         asked: Vec<u32>,
-        /// Those that the machine has.
+        /// The CPUs of the machine that are online.
         online: Vec<u32>,
     },
     /// A hard limit is above the present one.
@@ -268,7 +268,7 @@ pub enum Problem {
     RaisedLimit {
         /// `RLIMIT_*`.
         resource: &'static str,
-        /// The hard limit that was asked for.
+        /// The requested hard limit.
         hard: u64,
         /// The capability.
         capability: Capability,
@@ -289,7 +289,7 @@ pub enum Problem {
     /// A namespace could not be made.
     #[error("no {kind:?} namespace could be made: {error}")]
     CreateNamespace {
-        /// Its kind.
+        /// The kind of the namespace.
         kind: Namespace,
         /// The kernel's error.
         #[source]

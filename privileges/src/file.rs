@@ -41,8 +41,8 @@ pub struct FileCapabilities {
 }
 
 impl FileCapabilities {
-    /// Nothing, in the present user namespace. (It is not the same as no attribute: such a file takes the ambient set
-    /// away, and a set-user-ID-root program gets no capability.)
+    /// No capabilities, in the present user namespace. (This differs from a missing attribute: execve(2) of such a file
+    /// clears the ambient set, and a set-user-ID-root program gets no capability.)
     pub const NONE: Self = Self {
         permitted: CapabilitySet::EMPTY,
         inheritable: CapabilitySet::EMPTY,
@@ -50,7 +50,7 @@ impl FileCapabilities {
         root: Uid::ROOT,
     };
 
-    /// The value of the attribute: `struct vfs_cap_data` or `struct vfs_ns_cap_data`
+    /// Returns the value of the attribute: `struct vfs_cap_data` or `struct vfs_ns_cap_data`
     /// (include/uapi/linux/capability.h).
     pub fn to_bytes(self) -> Vec<u8> {
         let version = if self.root == Uid::ROOT { VERSION_2 } else { VERSION_3 };
@@ -112,7 +112,7 @@ pub enum ParseFileCapabilitiesError {
     /// The attribute has another length than its version.
     #[error("the attribute has another length than its version")]
     Length,
-    /// The attribute has a version that is not known here.
+    /// The attribute has a version that this crate does not know.
     #[error("version {0} of the attribute is not known: there are 1, 2 and 3")]
     Version(u32),
     /// The attribute names the user 4294967295.
@@ -133,7 +133,7 @@ impl From<ParseFileCapabilitiesError> for io::Error {
 }
 
 impl From<FileCapabilities> for CapabilitySets {
-    /// The effective set is all of them, or empty.
+    /// Converts to three sets. The effective set contains all permitted and inheritable capabilities, or none.
     fn from(file: FileCapabilities) -> Self {
         let FileCapabilities { permitted, inheritable, .. } = file;
         let all = permitted | inheritable;
@@ -145,7 +145,7 @@ impl From<FileCapabilities> for CapabilitySets {
 impl TryFrom<CapabilitySets> for FileCapabilities {
     type Error = ParseFileCapabilitiesError;
 
-    /// In the present user namespace.
+    /// Converts three sets to file capabilities of the present user namespace.
     fn try_from(sets: CapabilitySets) -> Result<Self, ParseFileCapabilitiesError> {
         let CapabilitySets { effective, permitted, inheritable } = sets;
         if !effective.is_empty() && effective != permitted | inheritable {
@@ -165,14 +165,15 @@ impl FromStr for FileCapabilities {
 }
 
 impl fmt::Display for FileCapabilities {
-    /// As `CapabilitySets`; and the user that is root, if it is not the present namespace's, as getcap(8) shows it with `-n`.
+    /// Formats the sets as `CapabilitySets` does. If the root user is not that of the present namespace, it follows in
+    /// the form of getcap(8) with `-n`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&CapabilitySets::from(*self), f)?;
         if self.root == Uid::ROOT { Ok(()) } else { write!(f, " [rootid={}]", self.root.as_raw()) }
     }
 }
 
-/// The length of version 3, the longest.
+/// The length of version 3, which is the longest version.
 const LONGEST: usize = 24;
 
 fn value(length: Result<usize, Errno>, bytes: &[u8]) -> io::Result<Option<FileCapabilities>> {

@@ -1,8 +1,8 @@
 //! The system calls that come after a filter, and whether the filter allows them.
 //!
 //! The caller installs the filter while every other thread is held. After that the held threads leave the stop, and
-//! the caller verifies. [`NEEDED`] lists their calls. A filter that denies one of them would kill the process, or leave a
-//! thread stuck, without a message.
+//! the caller verifies. [`NEEDED`] lists their calls. A filter that denies one of them would kill the process, or leave
+//! a thread stuck, without a message.
 
 use libpsx::process::Instruction;
 
@@ -12,7 +12,7 @@ use crate::plan::Purpose;
 /// The consequence of a refused call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refused {
-    /// The process could not go on if the call failed or killed.
+    /// The process cannot go on if the filter makes the call fail, or kills for it.
     Fatal,
     /// The call may fail. It must not kill.
     ErrorIsFine,
@@ -169,7 +169,7 @@ const OUTSIDE: [Needed; 3] = [
 
 impl Needed {
     fn judge(&self, program: &Program<'_>) -> Action {
-        // A filter cannot tell one address from another; this is where the stack is.
+        // A filter cannot distinguish addresses, so an address of the stack stands for all.
         let somewhere = std::ptr::from_ref(self).addr() as u64;
         let arguments = self.arguments.map(|argument| match argument {
             Is(value) => value,
@@ -187,7 +187,7 @@ impl Needed {
     }
 }
 
-/// What comes after the filter if a program is executed.
+/// The calls after the filter if a program is executed.
 const EXECUTION: [Needed; 1] = [needed(
     "execve",
     libc::SYS_execve,
@@ -196,8 +196,8 @@ const EXECUTION: [Needed; 1] = [needed(
     Fatal,
 )];
 
-/// Returns the calls of the table that a filter denies, each with the action of the filter. The list is empty for a program
-/// that the kernel refuses.
+/// Returns the calls of the table that a filter denies, each with the action of the filter. The list is empty for a
+/// program that the kernel refuses.
 pub(crate) fn denied(program: &[Instruction], purpose: Purpose) -> Vec<String> {
     let Some(program) = checked(program) else { return Vec::new() };
     let emulated = handles_sigsys();

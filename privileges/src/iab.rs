@@ -63,7 +63,7 @@ impl fmt::Display for Iab {
             let mark =
                 match (self.ambient.contains(capability), self.inheritable.contains(capability)) {
                     (true, _) => "^",
-                    // Without a mark it would not be inheritable.
+                    // Without the mark `%` it would not be inheritable.
                     (false, true) if blocked => "%",
                     (false, _) => "",
                 };

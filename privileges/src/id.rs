@@ -58,7 +58,7 @@ pub enum Groups {
     FromUser,
     /// The listed groups.
     Explicit(Vec<Id>),
-    /// Those that the database gives the user, and the listed ones besides.
+    /// The groups that the database gives the user, and the listed groups too.
     FromUserAnd(Vec<Id>),
 }
 

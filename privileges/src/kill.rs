@@ -91,7 +91,7 @@ fn has_room(fd: libc::c_int) -> bool {
 /// Ends the process: by the signal, by SIGKILL, by exit_group(2), and by an invalid instruction. Process 1 of a PID
 /// namespace does not die of the first two.
 fn die() -> ! {
-    // `struct sigaction` as the kernel has it, and longer on no CPU: SIG_DFL, no flags, no mask.
+    // The kernel's `struct sigaction`, which is not longer than this on any CPU: SIG_DFL, no flags, no mask.
     let default = [0u64; 8];
     let (action, none) = (default.as_ptr(), std::ptr::null_mut::<u64>());
     // SAFETY: the kernel reads the structure.
@@ -106,14 +106,14 @@ fn die() -> ! {
     unsafe { libc::syscall(libc::SYS_kill, pid, libc::SIGKILL) };
     // SAFETY: it takes a number.
     unsafe { libc::syscall(libc::SYS_exit_group, 128 + SIGNAL) };
-    // A filter has forbidden all of these. The signal of this instruction is blocked, so the kernel kills for it.
+    // A filter has forbidden all calls above. The signal of this instruction is blocked, so the kernel kills.
     loop {
         // SAFETY: it has no operand but a number.
         unsafe { std::arch::asm!(trap!()) };
     }
 }
 
-/// An instruction that is none, or that traps.
+/// Executes an invalid instruction, or an instruction that traps.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 macro_rules! trap {
     () => {

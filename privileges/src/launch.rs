@@ -1,4 +1,5 @@
-//! A plan for a program that is executed: in a child process, or in the place of this one; and what the program has then.
+//! A plan for a program that is executed, in a child process or in the place of this one, and the program's state after
+//! that.
 
 // # Safety
 //
@@ -47,7 +48,7 @@ pub struct Launch {
     after: After,
 }
 
-/// What a program has that has no privilege of its own: neither a set-user-ID bit, nor capabilities of its file.
+/// The state of a program after execve(2), if it has neither a set-user-ID bit nor file capabilities.
 #[derive(Debug, Clone)]
 struct After {
     users: [u32; 3],
@@ -62,7 +63,7 @@ struct After {
 }
 
 impl After {
-    /// By the rules of capabilities(7), "Transformation of capabilities during execve()".
+    /// Computes the state by the rules of capabilities(7), "Transformation of capabilities during execve()".
     fn of(expected: &Expected, now: &Now) -> Self {
         let one = |id: u32| [id; 3];
         // The saved ids become the effective ones.
@@ -118,7 +119,7 @@ impl fmt::Display for After {
     }
 }
 
-/// Why a program was not started.
+/// The reason why a program was not started.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LaunchError {
@@ -126,7 +127,7 @@ pub enum LaunchError {
     Call {
         /// The call, as the plan shows it.
         call: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
     /// execve(2) failed, or no process could be made. By [`Launch::exec`] the calls were performed in this process.
@@ -154,7 +155,7 @@ impl std::error::Error for LaunchError {
     }
 }
 
-/// No call has failed.
+/// The index that means that no call has failed.
 const NONE: usize = usize::MAX;
 
 impl Launch {
@@ -169,7 +170,7 @@ impl Launch {
     /// [`LaunchError`]: there is no new process.
     pub fn spawn(&self, mut command: Command) -> Result<Child, LaunchError> {
         let (steps, name) = (self.plan.steps(), keyring_name());
-        // The child tells which call failed. execve(2) closes its end.
+        // The child writes which call failed. execve(2) closes the child's end.
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let (reader, writer) =
             rustix::pipe::pipe_with(flags).map_err(|errno| LaunchError::Execute(errno.into()))?;
@@ -216,8 +217,8 @@ impl Launch {
         })
     }
 
-    /// Compares what the plan says with what the kernel shows of a process in /proc, from outside. Call it for a program
-    /// that has not run yet, or has not changed its own state.
+    /// Compares the plan with the state of a process that the kernel shows in /proc, from outside. Call it for a
+    /// program that has not run yet, or that has not changed its own state.
     ///
     /// The kernel shows neither securebits, nor keyrings, nor Landlock domains, nor the parent-death signal of another
     /// process. What a filter does is not shown either, only that there is one.
@@ -292,7 +293,7 @@ impl Launch {
     }
 }
 
-/// What the kernel tells of another process that one call has set, apart from credentials.
+/// Compares the state that one call has set, apart from credentials, with the kernel's answer for another process.
 fn check_step(
     step: &Step,
     pid: u32,
@@ -380,13 +381,13 @@ fn check_step(
             let found = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, raw) };
             let show = |class: i64, level: i64| format!("class {class}, level {level}");
             let found = (found >= 0).then(|| show(found >> 13, found & 7));
-            // Without a class, the kernel tells the one that follows from the nice value.
+            // If no class was set, the kernel returns the class that follows from the nice value.
             if class != 0 {
                 compare("I/O priority", show(class, level.into()), found);
             }
         }
         Step::TimerSlack(slack) => {
-            // It needs CAP_SYS_NICE, or the same user.
+            // The call needs CAP_SYS_NICE, or the same user.
             let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/timerslack_ns")) else {
                 return;
             };
@@ -398,7 +399,7 @@ fn check_step(
     }
 }
 
-/// The nice value of another process.
+/// Returns the nice value of another process.
 fn nice_of(pid: libc::pid_t) -> Option<i64> {
     // The system call itself returns 20 minus the nice value, so that no value looks like an error.
     // SAFETY: it takes numbers.
@@ -407,7 +408,7 @@ fn nice_of(pid: libc::pid_t) -> Option<i64> {
 }
 
 impl fmt::Display for Launch {
-    /// A line for each call, in order; then what stays and goes, and what the program has.
+    /// Writes a line for each call, in order, then what stays and goes, and the program's state.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.plan.show_calls(f)?;
         write!(f, "then execve: the program has {}", self.after)

@@ -1,6 +1,6 @@
 //! Drops the privileges of a process, in all its threads at once, and verifies that they are gone.
 //!
-//! A daemon that has started says what it is to be from then on:
+//! A daemon that has started states the privileges that it keeps from then on:
 //!
 //! ```no_run
 //! use privileges::{Capability, Privileges};
@@ -16,17 +16,17 @@
 //! # }
 //! ```
 //!
-//! [`Privileges::plan`] looks everything up and checks what can be checked. An error names every problem that was
+//! [`Privileges::plan`] looks up all names and checks all settings. An error names every problem that was
 //! found, and means that nothing has changed. The [`Plan`] shows the calls in their order, what goes, and what stays.
 //! [`Plan::apply`] performs the calls in one stop of all threads ([`libpsx::Transaction`]), asks every thread for its
-//! credentials, reads /proc/self/task, and tries to become root again. If something does not hold, the process is
-//! killed, unless [`Privileges::report_failure`] was called.
+//! credentials, reads /proc/self/task, and tries to become root again. If the verification finds a difference, the
+//! process is killed, unless [`Privileges::report_failure`] was called.
 //!
-//! What a program gets when it is executed is in [`mod@file`], the capabilities of files.
+//! The module [`mod@file`] sets the capabilities of files, which a program gets when it is executed.
 //!
-//! # What is not mentioned
+//! # Settings that are not mentioned
 //!
-//! Capabilities that are not mentioned are dropped. What the table calls an error has to be mentioned.
+//! Capabilities that are not mentioned are dropped. A setting that the table calls an error has to be mentioned.
 //!
 //! | what | not mentioned | mentioned | verified how |
 //! |---|---|---|---|
@@ -79,8 +79,8 @@
 //! | every other directive that restricts | none | none | refused: `unit::Unit::unsupported` lists them | refused, unless `--without` names it | |
 //! | a unit file, with its drop-ins | none | none | `unit::Unit` | `--from-unit`, `--property` | as its directives |
 //!
-//! What `psx run` starts, and what [`Launch`] starts, is verified by the results of the calls; `psx run --check` and
-//! [`Launch::check`] compare the program with the plan from outside as well.
+//! A program that `psx run` or [`Launch`] starts is verified by the results of the calls. `psx run --check` and
+//! [`Launch::check`] also compare the program with the plan from outside.
 //!
 //! # Every setting
 //!
@@ -161,20 +161,20 @@
 //!
 //! # What the kernel does not show
 //!
-//! - The Landlock domain of a thread, and its securebits, are not in /proc. A thread with a seccomp filter of its own
-//!   that answers calls in the kernel's place can hide that it has no domain.
-//! - What a filter does. Only how many a thread has is shown.
-//! - The root directory of a thread whose ids have changed is shown to a process with CAP_SYS_PTRACE only. Without it
-//!   (in a container, for example) the comparison by the calls alone counts.
-//! - The keyrings of a thread.
+//! - The kernel does not show the Landlock domain of a thread, or its securebits, in /proc. A thread with a seccomp
+//!   filter of its own that answers calls in the kernel's place can hide that it has no domain.
+//! - The kernel does not show what a filter does. It shows only how many filters a thread has.
+//! - The kernel shows the root directory of a thread whose ids have changed only to a process with CAP_SYS_PTRACE.
+//!   Without it (in a container, for example) only the comparison by the calls counts.
+//! - The kernel does not show the keyrings of a thread.
 //!
 //! # Features
 //!
-//! - `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take what
-//!   these crates make, and the crates are exported again under their names.
-//! - `unit`: `privileges::unit` reads unit files of systemd, and `privileges::system_calls` its filters of system calls.
-//! - `serde`: the directives of a unit are read from a table of any format. It brings `unit`.
-//! - `toml`: `Privileges::from_toml` reads such a table from TOML. It brings `serde`.
+//! - `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take the
+//!   types of these crates, and this crate exports the crates under their names.
+//! - `unit`: `privileges::unit` reads unit files of systemd, and `privileges::system_calls` its filters of system
+//! calls. - `serde`: the directives of a unit are read from a table of any format. It enables `unit`.
+//! - `toml`: `Privileges::from_toml` reads such a table from TOML. It enables `serde`.
 
 mod context;
 mod current;
@@ -226,18 +226,18 @@ pub use verify::Mismatch;
 /// The modes of libcap, cap_set_mode(3), with its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// No privilege, ever: no capability, an empty bounding set, no_new_privs; user id 0 gives no capabilities,
-    /// and this is locked.
+    /// The process can never have a privilege: it has no capability, an empty bounding set, and no_new_privs. User id 0
+    /// gives no capabilities, and this is locked.
     NoPriv,
-    /// Capabilities come from files alone: user id 0 gives none, there is no ambient set; this is locked.
+    /// Capabilities come from files alone: user id 0 gives none, and there is no ambient set. This is locked.
     Pure1e,
-    /// [`Pure1e`](Self::Pure1e), and nothing is inheritable to begin with.
+    /// The mode [`Pure1e`](Self::Pure1e) with an inheritable set that is empty at first.
     Pure1eInit,
-    /// The securebits are all clear: user id 0 is the superuser.
+    /// All securebits are clear, so user id 0 is the superuser.
     Hybrid,
 }
 
-/// What a process is to be.
+/// The settings: the privileges that a process keeps.
 ///
 /// A setting that is made twice with different values is an error of [`plan`](Self::plan); sets of capabilities add
 /// up.
@@ -254,7 +254,7 @@ pub struct Privileges {
     ambient: Option<CapabilitySet>,
     bounding: Option<CapabilitySet>,
     iab: Option<Iab>,
-    /// What the bounding set loses.
+    /// The capabilities that the bounding set loses.
     blocked: CapabilitySet,
     securebits: Option<Securebits>,
     mode: Option<Mode>,
@@ -276,22 +276,22 @@ pub struct Privileges {
     twice: Vec<&'static str>,
 }
 
-/// A ruleset of Landlock, as far as the crate `landlock` tells.
+/// A ruleset of Landlock, with the properties that the crate `landlock` shows.
 #[derive(Debug, Clone)]
 struct Ruleset {
-    /// `None`: the kernel does not support it.
+    /// The descriptor, or `None` if the kernel does not support the ruleset.
     ruleset: Option<Arc<OwnedFd>>,
     /// The flags of landlock_restrict_self(2); `None` if they are not known.
     flags: Option<LandlockFlags>,
 }
 
 impl Privileges {
-    /// No setting yet: no capability is kept.
+    /// Returns the settings without any change: no capability is kept.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes a setting, and notes if it was made before with another value.
+    /// Makes a setting, and records if it was made before with another value.
     fn once<T: PartialEq>(
         mut self,
         name: &'static str,
@@ -355,7 +355,7 @@ impl Privileges {
         self
     }
 
-    /// Adds to what the bounding set is reduced to.
+    /// Adds to the capabilities that stay in the bounding set. The others leave it.
     pub fn bounding(mut self, capabilities: impl IntoCapabilitySet) -> Self {
         add(&mut self.bounding, capabilities);
         self
@@ -378,14 +378,14 @@ impl Privileges {
         self.once("mode", mode, |all| &mut all.mode)
     }
 
-    /// Sets no_new_privs: execve(2) gives no privilege any more.
+    /// Sets no_new_privs, so that execve(2) gives no privilege any more.
     pub fn no_new_privs(mut self) -> Self {
         self.no_new_privs = true;
         self
     }
 
-    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It brings
-    /// no_new_privs, on a kernel without Landlock too. A ruleset that the kernel does not support (which the
+    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It sets
+    /// no_new_privs too, even on a kernel without Landlock. A ruleset that the kernel does not support (which the
     /// `landlock` crate allows unless told otherwise) restricts nothing, and [`Plan`] says so.
     #[cfg(feature = "landlock")]
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
@@ -398,8 +398,8 @@ impl Privileges {
         self
     }
 
-    /// Sets the flags of landlock_restrict_self(2), in place of those of the ruleset. A version of the crate
-    /// `landlock` whose rulesets do not tell their flags makes this necessary.
+    /// Sets the flags of landlock_restrict_self(2), in place of those of the ruleset. This is necessary if the version
+    /// of the crate `landlock` does not show the flags of its rulesets.
     pub fn landlock_flags(self, flags: LandlockFlags) -> Self {
         self.once("landlock_flags", flags, |all| &mut all.landlock_flags)
     }
@@ -469,7 +469,8 @@ impl Privileges {
         self.once("parent_death_signal", signal, |all| &mut all.parent_death_signal)
     }
 
-    /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same one.
+    /// Moves the process into a new namespace of this kind ([`libpsx::process::unshare`]): all threads into the same
+    /// one.
     pub fn new_namespace(mut self, kind: Namespace) -> Self {
         let new = &mut self.context.new_namespaces;
         if !new.contains(&kind) {
@@ -543,14 +544,15 @@ impl Privileges {
         self.once("deadline", deadline, |all| &mut all.deadline)
     }
 
-    /// Makes what fails after something has changed an error of [`Plan::apply`]. Otherwise the process is killed.
+    /// Makes [`Plan::apply`] return an error if it fails after it has changed the process. Otherwise the process is
+    /// killed.
     pub fn report_failure(mut self) -> Self {
         self.report_failure = true;
         self
     }
 
-    /// Reads settings from TOML: directives of systemd.exec(5), each with a value or a list of values, as [`unit`] reads
-    /// them from a unit file.
+    /// Reads settings from TOML: directives of systemd.exec(5), each with a value or a list of values, as [`unit`]
+    /// reads them from a unit file.
     ///
     /// ```
     /// use privileges::Privileges;
@@ -568,14 +570,14 @@ impl Privileges {
     /// ```
     ///
     /// # Errors
-    /// The text is not TOML; a name is not one of systemd.exec(5) (the nearest one is named), or is not supported; a value
-    /// is not one of its directive; a file that one names cannot be opened.
+    /// The text is not TOML; a name is not one of systemd.exec(5) (the nearest one is named), or is not supported; a
+    /// value is not one of its directive; a file that one names cannot be opened.
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, unit::UnitError> {
         toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?.privileges()
     }
 
-    /// Looks up and checks everything.
+    /// Looks up all names, checks all settings, and returns the plan.
     ///
     /// # Errors
     /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
@@ -583,11 +585,11 @@ impl Privileges {
         Plan::of(self, Purpose::Process)
     }
 
-    /// Looks up and checks everything for a program that is executed, in the place of this process or in a child.
+    /// Returns the plan for a program that is executed, in the place of this process or in a child.
     ///
-    /// It differs from [`plan`](Self::plan) in this: a filter need not allow the calls of a stop, but has to allow
-    /// execve(2); [`ambient`](Self::ambient) brings [`keep`](Self::keep); and a process that stays root keeps what it has
-    /// until execve(2), which gives root the bounding set again.
+    /// It differs from [`plan`](Self::plan) in three points. A filter need not allow the calls of a stop, but has to
+    /// allow execve(2). [`ambient`](Self::ambient) includes [`keep`](Self::keep). A process that stays root keeps its
+    /// capabilities until execve(2), which gives root the bounding set again.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -606,7 +608,7 @@ impl Privileges {
         Plan::of_program(self)
     }
 
-    /// Settings that cannot both be meant.
+    /// Returns a problem for each pair of settings that contradict each other.
     fn find_contradictions(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> =
             self.twice.iter().map(|name| Problem::ConflictingSettings(name, name)).collect();
@@ -635,9 +637,9 @@ fn add(place: &mut Option<CapabilitySet>, more: impl IntoCapabilitySet) {
     *place = Some(place.unwrap_or_default() | more.into_capability_set());
 }
 
-/// The flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` gives the descriptor away
-/// without them, and shows them in `Debug` alone. TSYNC is not among them: the plan decides how the ruleset gets to all
-/// threads. `None`: this version of the crate does not show them.
+/// Returns the flags of landlock_restrict_self(2) that were set on a ruleset. The crate `landlock` returns the
+/// descriptor without them, and shows them in `Debug` alone. TSYNC is not among them, because the plan decides how all
+/// threads get the ruleset. Returns `None` if this version of the crate does not show the flags.
 #[cfg(feature = "landlock")]
 fn flags_of(ruleset: &RulesetCreated) -> Option<LandlockFlags> {
     const TSYNC: u32 = 1 << 3;

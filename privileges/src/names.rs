@@ -2,7 +2,8 @@
 
 use libpsx::process::{Capability, CapabilitySet, CapabilitySets, Securebits};
 
-/// Formats a set as `none`, as `all`, by names with commas between them, or by the missing names if most are there. `all`
+/// Formats a set as `none`, as `all`, by names with commas between them, or by the missing names if most are there.
+/// `all`
 /// needs a system call (which capabilities the kernel knows), and a filter may forbid it by then.
 pub(crate) fn set(set: CapabilitySet, all: CapabilitySet) -> String {
     let missing = all - set;
@@ -61,7 +62,7 @@ pub(crate) fn user(raw: u32) -> String {
     if raw == 0 { "0 (root)".to_owned() } else { raw.to_string() }
 }
 
-/// `RLIMIT_*`.
+/// Returns the name of a resource limit, `RLIMIT_*`.
 pub(crate) fn resource(number: u32) -> &'static str {
     match number {
         libc::RLIMIT_CPU => "RLIMIT_CPU",

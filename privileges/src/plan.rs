@@ -1,12 +1,13 @@
-//! The plan: what will be done, in the only order in which it can be; and doing it.
+//! The plan: the calls in the only possible order, and their execution.
 //!
-//! 1. What needs privilege comes first: the session keyring, the root directory, the bounding set, groups.
-//! 2. The user ids. Away from 0 they take the effective and ambient sets along, and the permitted set too
-//!    unless the "keep capabilities" flag is set before.
-//! 3. The capability sets as they will be, with CAP_SETPCAP for as long as it is needed; the ambient set, which
-//!    has to be permitted and inheritable; the securebits, which may forbid to raise it; the final sets.
-//! 4. What the kernel clears when ids change: dumpable, the signal of a parent's death.
-//! 5. What forbids: no_new_privs, Landlock. Then every thread is asked for its credentials. The filter comes last.
+//! 1. The calls that need privilege come first: the session keyring, the root directory, the bounding set, groups.
+//! 2. The user ids follow. If they change from 0, the kernel clears the effective and ambient sets. It clears the
+//!    permitted set too, unless the "keep capabilities" flag is set before.
+//! 3. The capability sets follow, with CAP_SETPCAP as long as it is needed; then the ambient set, which has to be
+//!    permitted and inheritable; then the securebits, which may forbid raising it; then the final sets.
+//! 4. The state that the kernel clears if ids change follows: dumpable, the parent-death signal.
+//! 5. The restrictions follow: no_new_privs, Landlock. Then every thread is asked for its credentials. The filter is
+//!    the last call.
 
 // # Safety
 //
@@ -39,7 +40,7 @@ use crate::tasks::{self, Tasks};
 use crate::verify::{self, Expected, Verification};
 use crate::{Error, Groups, Id, Mode, Privileges, Problem, bpf, filter, kill, names};
 
-/// What will be done.
+/// The calls that drop the privileges, in their order. [`Plan::apply`] performs them.
 #[derive(Debug)]
 #[must_use = "a plan does nothing until it is applied"]
 pub struct Plan {
@@ -53,27 +54,27 @@ pub struct Plan {
     goes: Vec<String>,
     /// How /proc is read after the stop, in words.
     looks: &'static str,
-    /// A child process reads /proc.
+    /// Whether a child process reads /proc.
     outside: bool,
     deadline: Option<Duration>,
     report_failure: bool,
 }
 
-/// What was done.
+/// The result of a plan that was applied.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Applied {
-    /// How many threads were changed and asked.
+    /// The number of threads that were changed and asked.
     pub threads: usize,
-    /// How many of them were looked at in /proc as well. 0: there is no /proc of this process, the process that
-    /// reads it could not be made, or the new filter does not let this process ask it.
+    /// The number of those threads that were verified in /proc too. It is 0 if there is no /proc of this process, if
+    /// the process that reads /proc could not be made, or if the new filter does not let this process ask it.
     pub verified: usize,
-    /// How many kernel threads of an io_uring go on with the privileges of before
-    /// ([`libpsx::Report::sqpoll`]). If it is not 0, close those rings.
+    /// The number of kernel threads of an io_uring that keep the old privileges ([`libpsx::Report::sqpoll`]). If it is
+    /// not 0, close those rings.
     pub sqpoll: usize,
 }
 
-/// Notes a problem, or gives the value.
+/// Returns the value, or adds the problem to the list.
 fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T> {
     result.map_err(|problem| problems.push(problem)).ok()
 }
@@ -116,7 +117,7 @@ fn group(id: &Id) -> Result<Gid, Problem> {
     new_gid(number)
 }
 
-/// The number that a name of digits alone stands for.
+/// Returns the number that a name of digits alone stands for.
 fn digits(name: &str) -> Option<u32> {
     let all = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
     if all { name.parse().ok() } else { None }
@@ -128,7 +129,7 @@ fn directory(path: &Path) -> Result<File, Problem> {
     options.open(path).map_err(|error| Problem::OpenDirectory { path: path.to_owned(), error })
 }
 
-/// A directory as it will be found in a new root directory: neither `..` nor a link leads out of that
+/// Opens a directory by its path in a new root directory. Neither `..` nor a link leads out of the root directory
 /// (openat2(2), RESOLVE_IN_ROOT).
 fn directory_in(root: &File, path: &Path) -> Result<File, Problem> {
     let how = OpenHow::new()
@@ -140,7 +141,7 @@ fn directory_in(root: &File, path: &Path) -> Result<File, Problem> {
     }
 }
 
-/// An inotify instance by which threads can compare these directories; `None` if the kernel gives none.
+/// Makes an inotify instance by which threads can compare these directories. Returns `None` if the kernel refuses.
 fn comparer(directories: &[&File]) -> Option<Arc<OwnedFd>> {
     // SAFETY: it takes a number.
     let fd = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
@@ -159,7 +160,7 @@ fn comparer(directories: &[&File]) -> Option<Arc<OwnedFd>> {
     all.then(|| Arc::new(inotify))
 }
 
-/// Whether bits may become others: what is locked stays, and the locks too.
+/// Returns whether the securebits may change to these: locked bits and the locks must stay.
 fn unlocked(now: Securebits, bits: Securebits) -> bool {
     [0, 2, 4, 6].into_iter().all(|base| {
         let (locked, changed) = (now.bits() >> (base + 1) & 1, now.bits() ^ bits.bits());
@@ -167,19 +168,19 @@ fn unlocked(now: Securebits, bits: Securebits) -> bool {
     })
 }
 
-/// The ids of the calling thread.
+/// The present ids of the calling thread.
 pub(crate) struct Now {
     pub(crate) users: [u32; 3],
     pub(crate) groups: [u32; 3],
     pub(crate) supplementary: Vec<u32>,
 }
 
-/// What a plan is for.
+/// The purpose of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// This process, which goes on.
+    /// The plan is for this process, which goes on.
     Process,
-    /// A program that is executed after the calls.
+    /// The plan is for a program that is executed after the calls.
     Program,
 }
 
@@ -202,7 +203,7 @@ impl Now {
     }
 }
 
-/// What the ids are to be.
+/// The ids that the plan sets.
 struct Ids {
     uid: Option<Uid>,
     gid: Option<Gid>,
@@ -255,7 +256,7 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
         problems.push(Problem::RootNotDropped);
     }
     let nothing = settings.user.is_none() && settings.group.is_none() && of_user;
-    // A group that is the group id as well gives nothing more.
+    // A supplementary group that is equal to the group id gives no further access.
     let more = now.supplementary.iter().any(|&group| group != now.groups[1]);
     if nothing && !settings.keep_groups && more {
         problems.push(Problem::GroupsNotDropped(now.supplementary.clone()));
@@ -264,8 +265,9 @@ fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
 }
 
 impl Plan {
-    /// A plan for a program. What execve(2) gives root is in the permitted set before, if the settings do not say what is
-    /// kept: without it root could not execute every file, and would get nothing under no_new_privs.
+    /// Makes a plan for a program. If the process stays root and the settings name no kept capabilities, the permitted
+    /// set keeps those that execve(2) gives root. Without them root could not execute every file, and would get none
+    /// under no_new_privs.
     pub(crate) fn of_program(mut settings: Privileges) -> Result<Launch, Error> {
         let now = Now::get()?;
         let stays_root = settings.user.is_none() && now.users.contains(&0);
@@ -274,7 +276,7 @@ impl Plan {
             let bounding = settings.bounding.unwrap_or_else(process::bounding_set);
             settings.keep = Some(permitted.unwrap_or_default() & bounding);
         }
-        // Ambient capabilities are kept, or they could not be ambient.
+        // Ambient capabilities are kept, because only a permitted capability can be ambient.
         if let Some(ambient) = settings.ambient {
             settings.keep = Some(settings.keep.unwrap_or_default() | ambient);
         }
@@ -312,8 +314,8 @@ impl Plan {
             || settings.landlock.is_some()
             || settings.seccomp.is_some();
         let dropped = bounding_now - bounding;
-        // The flag that lets capabilities survive the change of user ids is no setting to keep, if it can be
-        // cleared.
+        // The "keep capabilities" flag lets capabilities survive the change of user ids. It does not stay
+        // set if it can be cleared.
         let flag_locked = bits_now.contains(Securebits::KEEP_CAPS_LOCKED);
         let flag = if flag_locked { 0 } else { Securebits::KEEP_CAPS.bits() };
         let bits_now_lasting = Securebits::from_bits(bits_now.bits() & !flag);
@@ -395,13 +397,13 @@ impl Plan {
         if settings.new_session_keyring {
             steps.push(Step::JoinKeyring);
         }
-        // What becomes inheritable has to be in the bounding set still.
+        // A capability that becomes inheritable must still be in the bounding set.
         let first = CapabilitySets {
             effective: now.permitted,
             permitted: now.permitted,
             inheritable: now.inheritable | sets.inheritable,
         };
-        // It may be what is not permitted, for a thread that has CAP_SETPCAP in effect by then.
+        // A capability that is not permitted can become inheritable if CAP_SETPCAP is effective then.
         let beyond = !(now.permitted | now.inheritable).is_superset(first.inheritable);
         if beyond && !now.effective.contains(Capability::SETPCAP) {
             steps.push(Step::Capabilities(CapabilitySets { effective: now.permitted, ..now }));
@@ -464,7 +466,8 @@ impl Plan {
         let no_landlock = landlock.is_some() && ruleset.is_none();
         let forbids_proc = ruleset.is_some();
         let filtered = settings.seccomp.is_some();
-        // What the kernel does in all threads has to be the last call but for questions, and the filter is that.
+        // A call that the kernel performs in all threads has to be the last call, except for questions. If there is a
+        // filter, the filter is that call, so the ruleset is broadcast.
         let how = match filtered {
             true => Synchronization::Broadcast,
             false => Synchronization::for_landlock(),
@@ -582,17 +585,17 @@ impl Plan {
         })
     }
 
-    /// Does it, and verifies it.
+    /// Performs the calls in all threads, and verifies the result.
     ///
-    /// The process is killed, with a line on standard error, if something fails after something has changed,
-    /// or if in the end something does not hold.
+    /// The process is killed, with a line on standard error, if a call fails after another call has changed the
+    /// process, or if the verification finds a difference.
     ///
-    /// If the plan brings a root directory, a Landlock ruleset or a filter, a child process is made by clone(2) that
-    /// reads /proc while this process cannot, or must not hold a descriptor of it. It ends before this returns. The
-    /// program gets no SIGCHLD for it.
+    /// If the plan brings a root directory, a Landlock ruleset or a filter, this makes a child process by clone(2). The
+    /// child reads /proc while this process cannot, or must not hold a descriptor of it. The child ends before this
+    /// returns. The program gets no SIGCHLD for it.
     ///
     /// # Errors
-    /// Nothing has changed. With [`Privileges::report_failure`]: but for [`Error::Partial`] and
+    /// Nothing has changed. With [`Privileges::report_failure`] there are two exceptions: [`Error::Partial`] and
     /// [`Error::NotDropped`].
     pub fn apply(self) -> Result<Applied, Error> {
         let mut tasks = Tasks::open();
@@ -603,7 +606,7 @@ impl Plan {
             (false, false) => tasks,
         };
         let groups = self.expected.groups.as_ref().map_or(0, Vec::len);
-        // Whatever the program has settled for its own calls.
+        // This replaces the program's settings for its own calls.
         let (on_partial_failure, sensitivity) = match self.report_failure {
             true => (PartialFailureAction::Report, Sensitivity::Ignore),
             false => (PartialFailureAction::Kill, Sensitivity::Error),
@@ -624,7 +627,7 @@ impl Plan {
         for step in self.steps.iter().filter(|step| !filter(step)) {
             calls = step.add(calls, &made);
         }
-        // Before the filter, which may not allow it.
+        // This comes before the filter, because the filter may deny it.
         calls = calls.query_identities(groups);
         for step in self.steps.iter().filter(filter) {
             calls = step.add(calls, &made);
@@ -649,12 +652,12 @@ impl Plan {
         kill::kill(&verify::in_one_line(&wrong))
     }
 
-    /// Starts a program with the privileges of the plan. Those of this process stay.
+    /// Starts a program with the privileges of the plan. The privileges of this process stay.
     ///
     /// The child process performs the calls between fork(2) and execve(2), and nothing else: it neither allocates nor
-    /// locks, so this is safe beside other threads. If one call fails, the program is not executed. The results of the
-    /// calls are all that is verified; what execve(2) makes of the capabilities is capabilities(7)'s matter. A filter
-    /// has to allow execve(2).
+    /// locks, so this is safe beside other threads. If one call fails, the program is not executed. Only the results of
+    /// the calls are verified. execve(2) changes the capabilities by the rules of capabilities(7). A filter has to
+    /// allow execve(2).
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -666,7 +669,7 @@ impl Plan {
     /// ```
     ///
     /// # Errors
-    /// As [`Command::spawn`]; the error of the call that failed.
+    /// The errors of [`Command::spawn`], and the error of the call that failed.
     pub fn spawn(self, mut command: Command) -> io::Result<Child> {
         let name = keyring_name();
         let hook = move || Self::perform_in_child(&self.steps, &name).map_err(|(_, error)| error);
@@ -675,11 +678,11 @@ impl Plan {
         command.spawn()
     }
 
-    /// Performs the calls in a process of one thread, before execve(2). It does not allocate. The error has the number of
-    /// the call that failed.
+    /// Performs the calls in a process of one thread, before execve(2). It does not allocate. The error has the number
+    /// of the call that failed.
     ///
-    /// A filter comes by itself after the other calls, and nothing comes after it: it need not allow what ends a
-    /// transaction.
+    /// A filter is installed by itself after the other calls, and no call comes after it. It need not allow the calls
+    /// that end a transaction.
     pub(crate) fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
         let made = Prepared::new(steps, name);
@@ -722,7 +725,7 @@ impl Plan {
         &self.expected
     }
 
-    /// A call by its number, counted from 0, as the plan shows it.
+    /// Describes the call with this number, counted from 0, as the plan shows it.
     pub(crate) fn call(&self, index: usize) -> String {
         match self.shown.get(index) {
             Some(shown) => format!("{} of {} ({shown})", index + 1, self.shown.len()),
@@ -731,17 +734,17 @@ impl Plan {
     }
 }
 
-/// Another process has another name for its session keyring.
+/// Returns the name of this process's new session keyring. Another process has another name.
 pub(crate) fn keyring_name() -> CString {
     CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
-/// How many filters the calling thread has.
+/// Returns how many filters the calling thread has.
 fn own_filters(tasks: &mut Tasks) -> Option<usize> {
     verify::filters(&tasks.own_status().ok()?)
 }
 
-/// The soft and the hard limit of this process; `None` if there is no such resource.
+/// Returns the soft and the hard limit of this process, or `None` if there is no such resource.
 fn own_limits(resource: u32) -> Option<[u64; 2]> {
     // SAFETY: it is a structure of integers.
     let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
@@ -751,7 +754,7 @@ fn own_limits(resource: u32) -> Option<[u64; 2]> {
     told.then_some([found.rlim_cur, found.rlim_max])
 }
 
-/// As initgroups(3).
+/// Returns the groups that initgroups(3) would set.
 fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Problem> {
     let name =
         CString::new(user.name.clone()).map_err(|_| Problem::UserNotFound(user.name.clone()))?;
@@ -761,7 +764,7 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, Problem> {
 }
 
 impl Plan {
-    /// A line for each call, in order; then what stays, and what goes.
+    /// Writes a line for each call, in order, then what stays, and what goes.
     pub(crate) fn show_calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, step) in self.shown.iter().enumerate() {
             writeln!(f, "{:3} {step}", index + 1)?;
@@ -772,7 +775,7 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// A line for each call, in order; then what stays, what goes, and what is verified.
+    /// Writes a line for each call, in order, then what stays, what goes, and what is verified.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.show_calls(f)?;
         write!(

@@ -1,4 +1,4 @@
-//! One system call of a plan: what it shows of itself, and what it adds to the transaction.
+//! One system call of a plan: its description, and its calls in the transaction.
 
 // # Safety
 //
@@ -34,8 +34,8 @@ pub(crate) enum Step {
     Enter(File, PathBuf),
     /// Makes the working directory the root directory.
     Chroot,
-    /// Returns the number that an inotify instance has for the directory at a path: another number in a thread whose
-    /// directory is another one.
+    /// Returns the number that an inotify instance has for the directory at a path. A thread with another directory
+    /// gets another number.
     Compare(Arc<OwnedFd>, &'static CStr),
     JoinKeyring,
     NewNamespace(Namespace),
@@ -65,7 +65,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// Whether it joins what could not be made: a namespace of this kind, or else the keyring.
+    /// Returns whether the step joins a namespace of this kind, or the keyring if `kind` is `None`. These are made
+    /// before.
     pub(crate) fn is_made(&self, kind: Option<Namespace>) -> bool {
         match (self, kind) {
             (Self::JoinKeyring, None) => true,
@@ -131,21 +132,21 @@ impl Step {
     }
 }
 
-/// The event is one that a root directory hardly has.
+/// The watched event. It hardly occurs in a root directory.
 pub(crate) const WATCHED: u32 = libc::IN_DELETE_SELF | libc::IN_ONLYDIR;
 
 fn fd(descriptor: &impl AsRawFd) -> usize {
     descriptor.as_raw_fd() as usize
 }
 
-/// Adds a call that takes numbers, or addresses of what outlives the transaction.
+/// Adds a call whose arguments are numbers, or addresses of memory that outlives the transaction.
 fn number<'a>(
     calls: Calls<'a>,
     nr: libc::c_long,
     [a, b, c]: [usize; 3],
     result_check: ResultCheck,
 ) -> Calls<'a> {
-    // SAFETY: as the head of this file says.
+    // SAFETY: the arguments follow the rules at the head of this file.
     unsafe { calls.with_call(nr, [a, b, c, 0, 0, 0], result_check) }
 }
 

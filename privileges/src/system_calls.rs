@@ -13,7 +13,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! It can be asked about a call, and say which names there are:
+//! A filter returns its answer for a call, and this module lists the known names:
 //!
 //! ```
 //! use privileges::system_calls::{
@@ -38,8 +38,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The groups are those that `systemd-analyze syscall-filter` prints; [`version`] tells of which version. The numbers of
-//! the calls come from the crate `syscalls`.
+//! The groups are those that `systemd-analyze syscall-filter` prints; [`version`] returns systemd's version. The
+//! numbers of the calls come from the crate `syscalls`.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ pub fn version() -> &'static str {
     first.and_then(|line| line.split(';').next()).unwrap_or_default()
 }
 
-/// What a filter does with a call that it does not allow.
+/// The consequence of a call that a filter does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Denial {
@@ -71,21 +71,21 @@ pub enum Denial {
     Errno(u16),
 }
 
-/// A filter, before it is a program.
+/// A filter of system calls, from which [`program`](Self::program) makes a program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SystemCallFilter {
-    /// `None`: nothing was added.
+    /// The kind of the list, or `None` if nothing was added.
     kind: Option<Kind>,
-    /// What holds for calls in another way than for all others. `None` in place of a denial is the default one.
+    /// The listed calls, with their denial. A denial of `None` is the default denial.
     listed: BTreeMap<u32, Verdict>,
     denial: Denial,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What is not listed is denied.
+    /// A call that is not listed is denied.
     Allow,
-    /// What is not listed is allowed.
+    /// A call that is not listed is allowed.
     Deny,
 }
 
@@ -95,7 +95,7 @@ enum Verdict {
     Denied(Option<Denial>),
 }
 
-/// Not a filter of system calls.
+/// The text is not a filter of system calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseFilterError {
     word: String,
@@ -121,7 +121,7 @@ impl ParseFilterError {
 }
 
 impl SystemCallFilter {
-    /// A filter without any assignment.
+    /// Returns a filter without any assignment.
     pub fn new() -> Self {
         Self::default()
     }
@@ -136,7 +136,7 @@ impl SystemCallFilter {
     /// A name that systemd knows and this CPU does not have is left out.
     ///
     /// # Errors
-    /// A word is not known, or what is after its colon. The filter has not changed.
+    /// A word, or the text after its colon, is not known. The filter has not changed.
     pub fn add(&mut self, assignment: &str) -> Result<(), ParseFilterError> {
         let (denies, words) = match assignment.strip_prefix('~') {
             Some(words) => (true, words),
@@ -245,7 +245,7 @@ impl SystemCallFilter {
             step(LOAD, 0, 0, NUMBER),
         ];
         if cfg!(target_arch = "x86_64") {
-            // -1 is no call of x32, but one that a tracer has cancelled.
+            // The number -1 is not a call of x32: a tracer has cancelled the call.
             program.extend([
                 step(JUMP_GREATER_OR_EQUAL, 0, 2, X32),
                 step(JUMP_EQUAL, 1, 0, u32::MAX),
@@ -263,8 +263,8 @@ impl SystemCallFilter {
     }
 }
 
-// Instructions of classic BPF (linux/bpf_common.h), what a filter returns (linux/seccomp.h), and where it reads
-// (struct seccomp_data).
+// Instructions of classic BPF (linux/bpf_common.h), the values that a filter returns (linux/seccomp.h), and the offsets
+// that it reads (struct seccomp_data).
 const LOAD: u16 = 0x20;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
@@ -278,7 +278,7 @@ const ARCHITECTURE: u32 = 4;
 /// `__X32_SYSCALL_BIT`.
 const X32: u32 = 0x4000_0000;
 
-/// Not the name of an error.
+/// The text is not the name of an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither the name of an error, nor a number from 0 to 4095, nor \"kill\"")]
 pub struct ParseDenialError(String);
@@ -286,7 +286,7 @@ pub struct ParseDenialError(String);
 impl std::str::FromStr for Denial {
     type Err = ParseDenialError;
 
-    /// `kill`, `EPERM`, or a number.
+    /// Parses `kill`, the name of an error such as `EPERM`, or a number.
     fn from_str(text: &str) -> Result<Self, ParseDenialError> {
         if text == "kill" {
             return Ok(Self::Kill);
@@ -306,7 +306,7 @@ fn hint(near: Option<String>) -> String {
     near.map_or_else(String::new, |near| format!("; did you mean {near}?"))
 }
 
-/// The names of the groups, each with its members.
+/// Returns the names of the groups, each with its members.
 fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
     GROUPS.lines().filter_map(|line| line.split_once(": "))
 }
@@ -321,7 +321,7 @@ pub fn group(name: &str) -> Option<&'static str> {
     groups().find(|(other, _)| *other == name).map(|(_, members)| members)
 }
 
-/// Each system call that is a member of some group.
+/// Returns each system call that is a member of some group.
 fn known() -> impl Iterator<Item = &'static str> {
     groups().flat_map(|(_, members)| members.split(' ')).filter(|member| !member.starts_with('@'))
 }

@@ -1,4 +1,5 @@
-//! Computes the capability sets and securebits of the plan: what is kept, the modes of libcap, and whether it is possible.
+//! Computes the capability sets and securebits of the plan from the settings and the modes of libcap, and checks that
+//! they are possible.
 
 use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebits};
 
@@ -58,7 +59,7 @@ pub(crate) fn target_state(
                 remaining = CapabilitySet::EMPTY;
             }
             Mode::Pure1eInit => conflict(!asked_inheritable.is_empty(), "inheritable set"),
-            // It is left as it is.
+            // The inheritable set stays as it is, with the ambient capabilities added.
             Mode::Pure1e | Mode::Hybrid if asked_inheritable.is_empty() => {
                 sets.inheritable = now.inheritable | asked_ambient;
             }
@@ -82,7 +83,7 @@ pub(crate) fn target_state(
     }
     missing(beyond & known, Problem::NotInheritable);
     if settings.mode == Some(Mode::Hybrid) && ambient.is_empty() {
-        // It is left as it is.
+        // The ambient set stays as it is, as far as it is permitted and inheritable.
         ambient = process::ambient_set() & sets.permitted & sets.inheritable;
     }
     TargetState { sets, ambient, bounding: remaining, securebits }

@@ -112,8 +112,8 @@ impl Tasks {
         Some(Self { reader: Reader::Outside(observer), ..self })
     }
 
-    /// Returns the names of the threads, which are their ids in the PID namespace of the mount. If a thread ends meanwhile,
-    /// another living thread may be missing.
+    /// Returns the names of the threads, which are their ids in the PID namespace of the mount. If a thread ends
+    /// meanwhile, another living thread may be missing.
     pub(crate) fn list(&mut self) -> io::Result<Vec<i32>> {
         self.step(Step::Rewind, "", &mut |_| ())?;
         let mut names = Vec::new();
@@ -310,7 +310,7 @@ impl Observer {
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) };
         let parent = std::process::id() as i32;
         // Like fork(2), without an exit signal.
-        // SAFETY: the child goes on on a copy of this stack, and never returns from `serve`.
+        // SAFETY: the child continues on a copy of this stack, and never returns from `serve`.
         let pid = unsafe { libc::syscall(libc::SYS_clone, NONE, NONE, NONE, NONE, NONE) } as i32;
         if pid == 0 {
             // SAFETY: this is the child.
@@ -343,7 +343,7 @@ impl Observer {
         page.turn.store(ASKED, Ordering::Release);
         wake(&page.turn);
         let until = Instant::now() + PATIENCE;
-        // Acquire: the content is as the child left it. Its partner is the store in `serve`.
+        // Acquire: this process sees the content that the child wrote. Its partner is the store in `serve`.
         while page.turn.load(Ordering::Acquire) == ASKED {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -397,7 +397,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
     let page = unsafe { page.as_ref() };
     let mut file: c_int = -1;
     loop {
-        // Acquire: the content is as the parent left it. Its partner is the store in `ask`.
+        // Acquire: the child sees the content that the parent wrote. Its partner is the store in `ask`.
         match page.turn.load(Ordering::Acquire) {
             ASKED => {}
             REST => {
@@ -427,7 +427,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
         }
         // SAFETY: it is this process's turn.
         unsafe { (*content).result = result };
-        // It fails if the parent does not wait any more. Release: partner of the load in `ask`.
+        // This fails if the parent does not wait any more. Release: its partner is the load in `ask`.
         let _ = page.turn.compare_exchange(ASKED, REST, Ordering::Release, Ordering::Relaxed);
         wake(&page.turn);
     }

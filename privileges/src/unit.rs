@@ -17,7 +17,7 @@
 //! # Ok::<(), privileges::unit::UnitError>(())
 //! ```
 //!
-//! A program can look at a unit, and at what it cannot express:
+//! A program can inspect a unit, and the directives that this crate cannot express:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -59,30 +59,30 @@
 //! The same directives can come from a table of any format that serde reads ([`Directives`], feature `serde`), and from
 //! TOML (`Privileges::from_toml`, feature `toml`).
 //!
-//! # What is read
+//! # What this module reads
 //!
 //! - Files have the syntax of systemd.syntax(7). The sections `[Service]`, `[Socket]`, `[Mount]` and `[Swap]` count.
 //! - A directive that is assigned again adds to a list or replaces a value, as its manual page says. An empty value
 //!   resets it.
 //! - [`Unit::add`] reads a drop-in; [`Unit::read`] and [`Unit::find`] read the drop-ins of a file too.
-//! - Specifiers (`%i`) are refused, but for `%%`, because only the service manager knows what they stand for.
+//! - Specifiers (`%i`) are refused, except for `%%`, because only the service manager knows their values.
 //!
-//! # What is not read
+//! # What this module does not read
 //!
 //! - A name that systemd does not have is an error, which names the nearest one.
 //! - A directive that restricts a process, and that this crate cannot express (`ProtectSystem=`, `PrivateTmp=`), is
 //!   listed by [`Unit::unsupported`]. [`Unit::privileges`] is an error then, unless
 //!   [`Unit::without`] names the directive: a process must not silently run with less than its unit says.
-//! - A directive that is not about privileges (`Environment=`, `Restart=`) is passed over.
+//! - A directive that is not about privileges (`Environment=`, `Restart=`) is ignored.
 //!
 //! # What differs from systemd
 //!
 //! - A directive that the unit does not have leaves things as they are. systemd gives a service its own defaults for
 //!   some (`UMask=0022`, `KeyringMode=private`, limits).
-//! - `RootDirectory=` is chroot(2), and not a mount namespace.
+//! - `RootDirectory=` is chroot(2) without a mount namespace.
 //! - `PrivateNetwork=` leaves the loopback device of the new namespace down.
-//! - `SystemCallFilter=` always brings no_new_privs, and without `SystemCallArchitectures=` too it kills for a call in
-//!   another convention than the CPU's own.
+//! - `SystemCallFilter=` always sets no_new_privs. It kills for a call in another convention than the CPU's own, also
+//!   without `SystemCallArchitectures=`.
 //! - `TimerSlackNSec=` and scheduling are set before the ids change, like everything else that needs privilege.
 #![forbid(unsafe_code)]
 
@@ -103,7 +103,7 @@ pub use directives::{Directives, KeyringMode, WorkingDirectory, restrictions, su
 
 use crate::{Groups, Id, Privileges};
 
-/// Something in a unit that cannot be used.
+/// A part of a unit that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnitProblem {
@@ -115,7 +115,7 @@ pub struct UnitProblem {
     pub directive: String,
     /// The value.
     pub value: String,
-    /// Why it cannot be used.
+    /// The reason why it cannot be used.
     pub why: String,
 }
 
@@ -137,14 +137,14 @@ impl fmt::Display for UnitProblem {
     }
 }
 
-/// A value on one line, of a bounded length.
+/// Returns the value on one line, with a bounded length.
 fn shortened(value: &str) -> String {
     const MOST: usize = 60;
     let printable: String = value.chars().take(MOST).flat_map(char::escape_debug).collect();
     if value.chars().nth(MOST).is_some() { printable + "..." } else { printable }
 }
 
-/// Why a unit cannot be used. These are all of its problems. Nothing has changed.
+/// The reasons why a unit cannot be used: all of its problems. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitError(Vec<UnitProblem>);
 
@@ -188,7 +188,7 @@ impl From<UnitProblem> for UnitError {
     }
 }
 
-/// A directive that was read and has no effect here.
+/// A directive that was read, and that this crate cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unsupported {
@@ -196,13 +196,13 @@ pub struct Unsupported {
     pub file: Option<PathBuf>,
     /// The line, counted from 1.
     pub line: usize,
-    /// Its name.
+    /// The name of the directive.
     pub directive: String,
-    /// Its value.
+    /// The value of the directive.
     pub value: String,
 }
 
-/// What a unit file and its drop-ins say.
+/// The contents of a unit file and its drop-ins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unit {
     directives: Directives,
@@ -211,7 +211,7 @@ pub struct Unit {
     files: Vec<PathBuf>,
 }
 
-/// Where units are, in the order of precedence: systemd.unit(5), "Unit File Load Path".
+/// The directories of units, in the order of precedence: systemd.unit(5), "Unit File Load Path".
 const PLACES: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -224,7 +224,8 @@ impl Unit {
     /// Reads the text of a unit file.
     ///
     /// # Errors
-    /// [`UnitError`]: a line is none of systemd.syntax(7), a name is not known, or a value is not one of its directive.
+    /// [`UnitError`]: a line is not one of systemd.syntax(7), a name is not known, or the value is invalid for its
+    /// directive.
     pub fn parse(text: &str) -> Result<Self, UnitError> {
         let mut unit = Self::default();
         unit.add(text)?;
@@ -242,7 +243,7 @@ impl Unit {
     /// Reads a unit file, and the drop-ins `PATH.d/*.conf` in the order of their names.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse); a file that cannot be read, or is not UTF-8.
+    /// The errors of [`parse`](Self::parse); a file cannot be read, or is not UTF-8.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, UnitError> {
         let path = path.as_ref();
         let mut directory = path.as_os_str().to_owned();
@@ -256,15 +257,15 @@ impl Unit {
     /// drop-ins. Of drop-ins with the same name, the one in the directory of the highest precedence counts.
     ///
     /// # Errors
-    /// As [`read`](Self::read); there is no such unit, or it is masked.
+    /// The errors of [`read`](Self::read); there is no such unit, or it is masked.
     pub fn find(name: &str) -> Result<Self, UnitError> {
         Self::find_in(name, &PLACES.map(Path::new))
     }
 
-    /// As [`find`](Self::find), in other directories.
+    /// Finds a unit in other directories, and reads it as [`find`](Self::find) does.
     ///
     /// # Errors
-    /// As [`find`](Self::find).
+    /// The errors of [`find`](Self::find).
     pub fn find_in(name: &str, places: &[&Path]) -> Result<Self, UnitError> {
         let problem = |why: String| {
             UnitError::from(UnitProblem {
@@ -342,14 +343,14 @@ impl Unit {
         &self.directives
     }
 
-    /// Returns the directives that restrict a process and that this crate cannot express, as far as they restrict
-    /// anything: neither those that are `no`, nor those that were reset.
+    /// Returns the directives that restrict a process and that this crate cannot express. A directive whose value is
+    /// `no`, or that was reset, restricts nothing and is left out.
     pub fn unsupported(&self) -> &[Unsupported] {
         &self.unsupported
     }
 
-    /// Returns the last `ExecStart=`, with its prefix: after `+` a program runs with full privileges, after `!` with
-    /// the ids and capabilities of the service manager (systemd.service(5)).
+    /// Returns the last `ExecStart=`, with its prefix. After `+` a program runs with full privileges. After `!` it runs
+    /// with the ids and capabilities of the service manager (systemd.service(5)).
     pub fn exec_start(&self) -> Option<&str> {
         self.exec_start.as_deref()
     }
@@ -359,7 +360,7 @@ impl Unit {
         &self.files
     }
 
-    /// Passes over these directives in [`unsupported`](Self::unsupported).
+    /// Leaves these directives out of [`unsupported`](Self::unsupported).
     #[must_use]
     pub fn without<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
         let names: Vec<&str> = names.into_iter().collect();
@@ -367,8 +368,8 @@ impl Unit {
         self
     }
 
-    /// Returns what the unit says as settings. What it does not say is as [`Privileges::new`] has it, but a unit
-    /// without `User=` stays root, and has no supplementary groups but those it lists.
+    /// Returns the settings that the unit states. Other settings are those of [`Privileges::new`], with one exception:
+    /// a unit without `User=` stays root, and has only the supplementary groups that it lists.
     ///
     /// # Errors
     /// A directive is not supported, or two contradict each other, or a file that one names cannot be opened.
@@ -414,7 +415,7 @@ impl Unit {
         Ok(())
     }
 
-    /// Makes one assignment, or notes why it cannot be made; then nothing has changed.
+    /// Makes one assignment. If it cannot be made, this records the reason, and nothing has changed.
     fn assign(
         &mut self,
         file: Option<&Path>,
@@ -450,7 +451,7 @@ fn collect_drop_ins(directory: &Path, files: &mut Vec<PathBuf>) {
 }
 
 impl Directives {
-    /// Returns what the directives say as settings, as [`Unit::privileges`] does.
+    /// Returns the settings that the directives state, as [`Unit::privileges`] does.
     ///
     /// # Errors
     /// Two directives contradict each other, or a file that one names cannot be opened.
@@ -467,17 +468,17 @@ impl Directives {
             }
         }
         if self.user.as_ref().is_none_or(root) {
-            // execve(2) gives root what is in the bounding set. Until then it has no less.
+            // execve(2) gives root the capabilities of the bounding set. Until then root keeps at least these.
             let now = CapabilitySets::current().map(|now| now.permitted).unwrap_or_default();
             settings = settings.keep(now & self.capability_bounding_set.unwrap_or(now));
         }
         self.add_to(settings)
     }
 
-    /// Adds what the directives say to settings. A directive that is not there adds nothing.
+    /// Adds the directives to settings. A missing directive adds nothing.
     ///
     /// # Errors
-    /// As [`privileges`](Self::privileges).
+    /// The errors of [`privileges`](Self::privileges).
     pub fn add_to(&self, mut settings: Privileges) -> Result<Privileges, UnitError> {
         let mut problems = Vec::new();
         let mut problem = |directive: &str, value: String, why: String| {

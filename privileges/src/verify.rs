@@ -1,5 +1,5 @@
-//! Verification: what each thread's calls returned, what each thread answers, what /proc shows of it, and whether
-//! root comes back.
+//! Verification: the results of each thread's calls, each thread's answers, the state of each thread in /proc, and an
+//! attempt to become root again.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::tasks::{Place, Tasks, own_number};
 #[derive(Debug)]
 pub(crate) struct Expected {
     pub(crate) uid: Option<Uid>,
-    /// No user was named, and no id may be 0.
+    /// Whether no id may be 0, although no user was named.
     pub(crate) no_root: bool,
     pub(crate) gid: Option<Gid>,
     pub(crate) groups: Option<Vec<Gid>>,
@@ -29,7 +29,7 @@ pub(crate) struct Expected {
     pub(crate) directory: Option<Place>,
     /// The capabilities that the kernel knows.
     pub(crate) known: CapabilitySet,
-    /// The calls have compared the directories while the threads were held.
+    /// Whether the calls have compared the directories while the threads were held.
     pub(crate) compared: bool,
     /// The namespaces that change: the link in /proc, and its target.
     pub(crate) namespaces: Vec<(&'static str, Joined)>,
@@ -40,7 +40,7 @@ pub(crate) struct Expected {
 pub(crate) enum Joined {
     /// This namespace, or `None` if the kernel does not show it.
     This(Option<Place>),
-    /// A new namespace, which is not the one of before.
+    /// A new namespace, which differs from the old one that is given here.
     New(Option<Place>),
 }
 
@@ -51,16 +51,16 @@ impl Expected {
     }
 }
 
-/// A difference between the plan and what was found.
+/// A difference between the plan and the state that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     /// The thread; 0 for the process.
     pub tid: i32,
-    /// What was compared: a field of proc_pid_status(5), or a call of the plan.
+    /// The compared item: a field of proc_pid_status(5), or a call of the plan.
     pub what: String,
-    /// What was expected.
+    /// The expected value.
     pub expected: String,
-    /// What was found.
+    /// The value that was found.
     pub found: String,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// One line of text, for standard error.
+/// Returns the differences as one line of text, for standard error.
 pub(crate) fn in_one_line(wrong: &[Mismatch]) -> String {
     let all: Vec<String> = wrong.iter().map(Mismatch::to_string).collect();
     format!("privileges: not dropped: {}", all.join(", "))
@@ -119,7 +119,7 @@ pub(crate) fn filters(status: &[u8]) -> Option<usize> {
     std::str::from_utf8(field(status, b"Seccomp_filters")?).ok()?.parse().ok()
 }
 
-/// Collects the differences.
+/// A verification in progress, with the differences so far.
 pub(crate) struct Verification<'a> {
     expected: &'a Expected,
     report: &'a Report,
@@ -169,13 +169,13 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// Finds the threads whose calls returned something else than the caller's. They have performed no further call.
+    /// Finds the threads whose calls had other results than the caller's. These threads have performed no further call.
     fn compare_results(&mut self, call: impl Fn(usize) -> Option<String>) {
         if self.report.divergent() == 0 {
             return;
         }
         for result in self.report.results() {
-            // The last call of all is a question. A thread that agreed has made it.
+            // The last call is a question. Each thread that had the same results has made it.
             let Some(what) = call(result.call()) else { continue };
             let (what, found) = match result.outcome() {
                 CallOutcome::Died => ("thread".to_owned(), "died".to_owned()),
@@ -221,8 +221,8 @@ impl<'a> Verification<'a> {
         self.note(0, "number of threads asked", threads, Some(asked), |count| count.to_string());
     }
 
-    /// Verifies what the kernel shows of each thread in /proc. What cannot be read is a mismatch, unless the thread is
-    /// gone. Returns the number of threads that were read.
+    /// Verifies the state of each thread in /proc. A state that cannot be read is a mismatch, unless the thread has
+    /// ended. Returns the number of threads that were read.
     fn read(&mut self, tasks: &mut Tasks) -> usize {
         // A mount option (hidepid, proc(5)) may hide this process from the one that reads for it.
         let hidden = |error: &io::Error| {
@@ -239,7 +239,7 @@ impl<'a> Verification<'a> {
             }
         };
         self.compare_namespaces(tasks);
-        // A list may lack a thread that was there all the time.
+        // A list may lack a thread that existed all the time.
         if !tasks.foreign() {
             names.extend(self.report.identities().map(|one| one.tid()));
             names.sort_unstable();
@@ -408,7 +408,7 @@ fn set_this_thread(uid: Uid) -> bool {
     unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
 }
 
-/// Device and inode number of what a path leads to.
+/// Returns device and inode number of the file that a path leads to.
 pub(crate) fn place_of(path: &str) -> Option<Place> {
     place_at(libc::AT_FDCWD, &std::ffi::CString::new(path).ok()?)
 }
@@ -435,7 +435,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that looks like that of the tasks, with one thread whose status cannot be read.
+    /// Makes a directory in the form of the directory of tasks, with one thread whose status cannot be read.
     fn damaged() -> (PathBuf, Tasks) {
         let directory =
             std::env::temp_dir().join(format!("privileges-tasks-{}", std::process::id()));

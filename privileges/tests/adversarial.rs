@@ -1,4 +1,4 @@
-//! What would deceive the verification, lead out of the new root directory, or keep the process alive.
+//! Attacks that try to deceive the verification, to leave the new root directory, or to keep the process alive.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -22,7 +22,7 @@ use support::{
 const NOTHING: *const u8 = std::ptr::null();
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// What becomes `nobody`, or root without capabilities.
+/// Returns settings that become `nobody`.
 fn nobody() -> Privileges {
     Privileges::new().user(65534).group(65534).groups(Groups::NONE).report_failure()
 }
@@ -38,14 +38,14 @@ fn not_dropped(privileges: Privileges) -> Vec<Mismatch> {
     }
 }
 
-/// An empty directory.
+/// Makes an empty directory.
 fn jail() -> PathBuf {
     let jail = std::env::temp_dir().join(format!("privileges-jail-{}", std::process::id()));
     std::fs::create_dir_all(&jail).unwrap();
     jail
 }
 
-/// In this thread these calls succeed without effect.
+/// Installs a filter in this thread, under which these calls succeed without effect.
 fn pretend(calls: &[i64]) {
     install(&program(calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
 }
@@ -72,10 +72,10 @@ fn a_name_that_is_not_utf_8() {
     });
 }
 
-/// What hides a thread from this process does not hide it from the one outside.
+/// Hides a thread from this process: the process outside still reads it.
 #[test]
-fn under_a_new_filter_or_domain() {
-    isolated_as_root("under_a_new_filter_or_domain", WATCHDOG, || {
+fn a_new_filter_or_domain_hides_no_thread() {
+    isolated_as_root("a_new_filter_or_domain_hides_no_thread", WATCHDOG, || {
         let program = allow_all();
         for settings in [
             rooted().landlock(ruleset()),
@@ -98,10 +98,10 @@ fn under_a_new_filter_or_domain() {
     });
 }
 
-/// The new root directory is pretended by a thread with a root directory of its own.
+/// Starts a thread with a root directory of its own, whose filter pretends that it has the new one.
 #[test]
-fn a_thread_with_another_root_directory() {
-    isolated_as_root("a_thread_with_another_root_directory", WATCHDOG, || {
+fn a_thread_with_another_root_directory_is_detected() {
+    isolated_as_root("a_thread_with_another_root_directory_is_detected", WATCHDOG, || {
         let jail = jail();
         for calls in [&[libc::SYS_chroot][..], &[libc::SYS_chroot, libc::SYS_inotify_add_watch]] {
             support::forked(|| {
@@ -111,15 +111,15 @@ fn a_thread_with_another_root_directory() {
                     assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
                     pretend(&calls);
                 });
-                // As in a container: whether the threads share their directories is not told.
+                // The kernel does not answer whether the threads share their directories, as in a container.
                 filter(libc::SYS_kcmp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
                 let wrong = not_dropped(nobody().chroot(&jail));
                 let named = |what: &str| wrong.iter().any(|one| one.what.contains(what));
                 assert!(named("root") && named("inotify_add_watch"), "{wrong:?}");
             });
         }
-        // A thread whose root directory is its own is told, and nothing changes. If that is not known, it performs the
-        // calls as well.
+        // A thread with a root directory of its own is reported, and nothing changes. If the kernel does not answer,
+        // the thread performs the calls too.
         prepared(|| {
             // SAFETY: it takes a number.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
@@ -137,10 +137,10 @@ fn a_thread_with_another_root_directory() {
     });
 }
 
-/// A thread in whose own descriptor table the plan's numbers are other directories, or nothing.
+/// Starts a thread with a descriptor table of its own, in which the plan's numbers are other directories, or closed.
 #[test]
-fn a_thread_with_other_descriptors() {
-    isolated_as_root("a_thread_with_other_descriptors", WATCHDOG, || {
+fn a_thread_with_other_descriptors_is_detected() {
+    isolated_as_root("a_thread_with_other_descriptors_is_detected", WATCHDOG, || {
         let jail = jail();
         for other in [true, false] {
             support::forked(|| {
@@ -166,14 +166,14 @@ fn a_thread_with_other_descriptors() {
                     other => panic!("{other:?}"),
                 }
                 assert_eq!(proc::field_in_every_thread("Uid"), before);
-                // A plan without descriptors has nothing to do with it.
+                // A plan without descriptors does not depend on the table.
                 nobody().plan().unwrap().apply().unwrap();
             });
         }
     });
 }
 
-/// Threads that end while the descriptor tables are compared have none any more.
+/// Lets threads end while the descriptor tables are compared. A thread that has ended has no table any more.
 #[test]
 fn threads_that_end_are_not_taken_for_others() {
     isolated_as_root("threads_that_end_are_not_taken_for_others", WATCHDOG, || {
@@ -203,7 +203,7 @@ fn permitted() -> privileges::CapabilitySet {
     privileges::CapabilitySets::current().unwrap().permitted
 }
 
-/// Children that are forked just after the stop: what their descriptors lead to.
+/// Forks children just after the stop: none of their descriptors leads out of the new root directory.
 #[test]
 fn no_child_leaves_the_new_root() {
     isolated_as_root("no_child_leaves_the_new_root", WATCHDOG, || {
@@ -245,7 +245,7 @@ fn no_child_leaves_the_new_root() {
 fn shared_words() -> &'static [AtomicU32] {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: it makes a new mapping.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     shared_words_at(at.addr())
@@ -277,7 +277,7 @@ fn try_to_leave_the_root(counts: &[AtomicU32]) -> ! {
     support::end(0)
 }
 
-/// The child process that reads /proc is none of the program's children, and is over afterwards.
+/// Checks that the program does not see the child process that reads /proc, and that it has ended afterwards.
 #[test]
 fn no_child_process_is_left() {
     isolated_as_root("no_child_process_is_left", WATCHDOG, || {
@@ -301,10 +301,10 @@ fn no_child_process_is_left() {
     });
 }
 
-/// The descriptor of /proc is number 0, where standard input was.
+/// Closes standard input, so that the descriptor of /proc gets the number 0.
 #[test]
-fn without_standard_input() {
-    isolated_as_root("without_standard_input", WATCHDOG, || {
+fn a_drop_works_without_standard_input() {
+    isolated_as_root("a_drop_works_without_standard_input", WATCHDOG, || {
         sleepers(2);
         let threads = proc::tids().len();
         let plan = nobody().chroot(jail()).plan().unwrap();
@@ -315,10 +315,10 @@ fn without_standard_input() {
     });
 }
 
-/// Where a mount option hides this process from the one that reads for it, the threads are asked alone.
+/// Mounts a /proc that hides this process from the process that reads for it. Then only the threads are asked.
 #[test]
-fn hidden_from_the_process_outside() {
-    isolated_as_root("hidden_from_the_process_outside", WATCHDOG, || {
+fn a_process_hidden_by_hidepid_asks_its_threads() {
+    isolated_as_root("a_process_hidden_by_hidepid_asks_its_threads", WATCHDOG, || {
         for options in [c"hidepid=1,gid=4242", c"hidepid=2,gid=4242"] {
             support::forked(|| {
                 private_mounts();
@@ -344,7 +344,7 @@ fn hidden_from_the_process_outside() {
     });
 }
 
-/// Mounts of this process are its own from now on.
+/// Gives this process a mount namespace of its own.
 fn private_mounts() {
     // SAFETY: it takes a number, and is of this thread.
     assert_eq!(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS) }, 0);
@@ -355,10 +355,10 @@ fn private_mounts() {
     assert_eq!(made, 0);
 }
 
-/// As in a container: the process outside may not follow the links of a process that has changed its user.
+/// Forbids the process outside to follow the links of a process that has changed its user, as in a container.
 #[test]
-fn without_cap_sys_ptrace() {
-    isolated_as_root("without_cap_sys_ptrace", WATCHDOG, || {
+fn a_drop_works_without_cap_sys_ptrace() {
+    isolated_as_root("a_drop_works_without_cap_sys_ptrace", WATCHDOG, || {
         sleepers(2);
         let threads = proc::tids().len();
         let ptrace = privileges::Capability::SYS_PTRACE.into();
@@ -368,10 +368,10 @@ fn without_cap_sys_ptrace() {
     });
 }
 
-/// Something else is mounted at /proc, or another process's tasks are.
+/// Mounts another file system, or the tasks of another process, at /proc.
 #[test]
-fn a_proc_that_is_none() {
-    isolated_as_root("a_proc_that_is_none", WATCHDOG, || {
+fn a_false_proc_is_detected() {
+    isolated_as_root("a_false_proc_is_detected", WATCHDOG, || {
         for tasks in [true, false] {
             support::forked(|| {
                 private_mounts();
@@ -386,7 +386,7 @@ fn a_proc_that_is_none() {
                     };
                     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
                 } else {
-                    // A copy of the present state, which says nothing of the one to come.
+                    // This is a copy of the present state, which does not change with the threads.
                     let status = std::fs::read("/proc/thread-self/status").unwrap();
                     let tmpfs = c"tmpfs".as_ptr();
                     // SAFETY: strings.
@@ -408,7 +408,7 @@ fn a_proc_that_is_none() {
 fn landlock_brings_no_new_privs_without_landlock() {
     isolated_as_root("landlock_brings_no_new_privs_without_landlock", WATCHDOG, || {
         sleepers(2);
-        // The answer of a kernel without Landlock, in this thread alone.
+        // A filter in this thread alone answers like a kernel without Landlock.
         let none = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
         let ruleset = std::thread::spawn(move || {
             filter(libc::SYS_landlock_create_ruleset, none);
@@ -421,7 +421,7 @@ fn landlock_brings_no_new_privs_without_landlock() {
     });
 }
 
-/// The flags of the ruleset reach the kernel, and a setting replaces them.
+/// Checks that the flags of the ruleset reach the kernel, and that a setting replaces them.
 #[test]
 fn landlock_flags_are_carried() {
     isolated_as_root("landlock_flags_are_carried", WATCHDOG, || {
@@ -442,7 +442,7 @@ fn landlock_flags_are_carried() {
         let none = rooted().landlock(quiet()).landlock_flags(LandlockFlags::EMPTY).plan().unwrap();
         assert!(!none.to_string().contains("LandlockFlags"), "{none}");
         support::forked(|| rooted().landlock(quiet()).plan().unwrap().apply().map(|_| ()).unwrap());
-        // A filter of the calling thread sees what the kernel would get.
+        // A filter of the calling thread sees the arguments that the kernel would get.
         let all = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 7).unwrap();
         let rule = SeccompRule::new(vec![all]).unwrap();
         let rules = [(libc::SYS_landlock_restrict_self, vec![rule])].into();
@@ -458,10 +458,10 @@ fn landlock_flags_are_carried() {
     });
 }
 
-/// Standard error is a full pipe, with a reader or without: the process ends, before a thread has done anything.
+/// Makes standard error a full pipe, with a reader or without: the process ends before any thread has run on.
 #[test]
-fn killed_though_standard_error_is_full() {
-    let case = "killed_though_standard_error_is_full";
+fn a_full_standard_error_does_not_stop_the_kill() {
+    let case = "a_full_standard_error_does_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -484,10 +484,10 @@ fn killed_though_standard_error_is_full() {
     assert!(!output.contains("went on"), "{output}");
 }
 
-/// However many findings there are, the line on a pipe ends with what becomes of the process.
+/// Makes many differences: the line on the pipe still ends with the consequence for the process.
 #[test]
-fn a_long_line_has_its_end() {
-    let case = "a_long_line_has_its_end";
+fn a_long_line_ends_with_the_consequence() {
+    let case = "a_long_line_ends_with_the_consequence";
     if support::skipped_without_root(case) {
         return;
     }
@@ -501,10 +501,10 @@ fn a_long_line_has_its_end() {
     assert!(output.ends_with("; process killed\n") && output.len() > 4000, "{output}");
 }
 
-/// Handlers for every signal do not keep the process alive.
+/// Installs a handler for every signal: the handlers do not keep the process alive.
 #[test]
-fn killed_though_every_signal_is_handled() {
-    let case = "killed_though_every_signal_is_handled";
+fn signal_handlers_do_not_stop_the_kill() {
+    let case = "signal_handlers_do_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -525,10 +525,10 @@ fn killed_though_every_signal_is_handled() {
     );
 }
 
-/// A filter of before that lets nothing pass by which a process may end.
+/// Installs an earlier filter that denies every call by which a process may end.
 #[test]
-fn killed_though_a_filter_forbids_it() {
-    let case = "killed_though_a_filter_forbids_it";
+fn a_filter_does_not_stop_the_kill() {
+    let case = "a_filter_does_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -537,7 +537,7 @@ fn killed_though_a_filter_forbids_it() {
             [libc::SYS_tgkill, libc::SYS_kill, libc::SYS_exit_group, libc::SYS_rt_sigaction];
         prepared(|| pretend(&[libc::SYS_setresuid]));
         let plan = Privileges::new().user("nobody").plan().unwrap();
-        // The handler of signal 33 is there already.
+        // The handler of signal 33 is installed already.
         libpsx::process::identities(0).unwrap();
         install(&program(&calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
         let _ = plan.apply();

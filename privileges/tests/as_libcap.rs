@@ -1,5 +1,5 @@
-//! The same settings put to libcap, cap_set_mode(3) and cap_iab_set_proc(3), and to us: from random states, what
-//! /proc says of one process and of every thread of the other.
+//! The same settings through libcap, cap_set_mode(3) and cap_iab_set_proc(3), and through this crate. From random
+//! states, the tests compare /proc of the one process with /proc of every thread of the other.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -40,7 +40,8 @@ impl Libcap {
     }
 }
 
-/// What a process of its own comes to: each line once, from all of its threads; or that it was refused.
+/// Runs `body` in a process of its own. Returns each line of the state of all its threads once, or `None` if it was
+/// refused.
 fn state_after(body: impl FnOnce() -> bool) -> Option<BTreeMap<String, Vec<String>>> {
     let mut ends = [0; 2];
     // SAFETY: the kernel writes two descriptors.
@@ -62,7 +63,7 @@ fn state_after(body: impl FnOnce() -> bool) -> Option<BTreeMap<String, Vec<Strin
         unsafe { libc::write(ends[1], text.as_ptr().cast(), text.len()) };
         support::end(0);
     });
-    // SAFETY: it is ours.
+    // SAFETY: the descriptor belongs to this function.
     unsafe { libc::close(ends[1]) };
     // SAFETY: as above.
     let mut reader = unsafe { std::fs::File::from_raw_fd(ends[0]) };
@@ -82,7 +83,7 @@ fn state_after(body: impl FnOnce() -> bool) -> Option<BTreeMap<String, Vec<Strin
     })
 }
 
-/// Some state of a process that has been root.
+/// Sets a random state of a process that has been root.
 fn prepare(state: &mut u64) {
     let all = CapabilitySets::current().unwrap().permitted;
     let mut some = || CapabilitySet::from_bits(random(state) & random(state)) & all;
@@ -99,7 +100,7 @@ fn prepare(state: &mut u64) {
     let inheritable =
         if random(state) % 3 == 0 { CapabilitySet::EMPTY } else { inheritable & bounding };
     if random(state) % 4 == 0 {
-        // Without SECBIT_KEEP_CAPS, which we do not leave set.
+        // SECBIT_KEEP_CAPS is left out, because a plan does not leave it set.
         let bits = Securebits::from_bits(random(state) as u32 & 0b0100_0101);
         set_securebits(bits).execute().unwrap();
     }
@@ -136,7 +137,7 @@ fn modes() {
                 settings.plan().is_ok_and(|plan| plan.apply().is_ok())
             });
             random(&mut state);
-            // libcap wants CAP_SETPCAP even where nothing is left to be done.
+            // libcap requires CAP_SETPCAP even if nothing has to change.
             if theirs.is_some() {
                 assert_eq!(ours, theirs, "round {round}: {:?}", modes[number]);
                 agreed += 1;
@@ -146,10 +147,10 @@ fn modes() {
     });
 }
 
-/// What the kernel has is read alike: the mode, and the sets of another process.
+/// Reads the mode, and the sets of another process: libcap and this crate agree.
 #[test]
-fn what_is_there() {
-    isolated_as_root("what_is_there", WATCHDOG, || {
+fn the_present_state_is_read_as_by_libcap() {
+    isolated_as_root("the_present_state_is_read_as_by_libcap", WATCHDOG, || {
         let Some(libcap) = Libcap::load() else { return };
         let mut state = seed();
         for round in repeated(1000, WATCHDOG) {

@@ -1,4 +1,4 @@
-//! The interpreter of seccomp programs beside the kernel: which programs it takes, and what they say.
+//! The interpreter of seccomp programs compared with the kernel: the accepted programs, and their results.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -18,7 +18,7 @@ fn step(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
     Instruction { code, jt, jf, k }
 }
 
-/// The kernel's answer to the program, in a thread that the program is put on.
+/// Installs the program in this thread, and returns whether the kernel accepts it.
 fn install(program: &[Instruction]) -> bool {
     let header = libc::sock_fprog {
         len: program.len() as u16,
@@ -32,7 +32,7 @@ fn install(program: &[Instruction]) -> bool {
     set || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
 }
 
-/// Numbers that programs compare with and compute with.
+/// Returns a random number that programs compare with and compute with.
 fn number(state: &mut u64) -> u32 {
     let any = random(state) as u32;
     match random(state) % 6 {
@@ -45,7 +45,7 @@ fn number(state: &mut u64) -> u32 {
     }
 }
 
-/// A body in which most instructions are right; `wild` has some of them wrong.
+/// Returns a random body in which most instructions are valid. With `wild` some are invalid.
 fn body(state: &mut u64, length: usize, wild: bool) -> Vec<Instruction> {
     const CODES: [u16; 33] = [
         0x20, 0x20, 0x20, 0x80, 0x00, 0x60, 0x81, 0x01, 0x61, 0x02, 0x03, 0x04, 0x0c, 0x14, 0x1c,
@@ -66,7 +66,7 @@ fn body(state: &mut u64, length: usize, wild: bool) -> Vec<Instruction> {
         }
         let code = CODES[random(state) as usize % CODES.len()];
         let mut k = match code {
-            // Not the instruction pointer, which is not known here.
+            // The instruction pointer is left out, because the test does not know it.
             0x20 => {
                 [0, 4, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60][random(state) as usize % 14]
             }
@@ -89,7 +89,7 @@ fn body(state: &mut u64, length: usize, wild: bool) -> Vec<Instruction> {
     program
 }
 
-/// The program with `body` says ERRNO for call `NUMBER`, with twelve bits of A, and ALLOW for all others.
+/// Returns the program with `body`: ERRNO with twelve bits of A for call `NUMBER`, and ALLOW for all other calls.
 fn whole(body: Vec<Instruction>) -> Vec<Instruction> {
     let mut program = vec![
         step(0x20, 0, 0, 0),
@@ -108,7 +108,7 @@ fn prepared(state: &mut u64) -> Vec<Instruction> {
     (0..16).filter(|_| random(state) % 8 != 0).map(|word| step(0x02, 0, 0, word)).collect()
 }
 
-/// The error number, or 0: for a division by 0 the thread dies, and this returns `None`.
+/// Makes the call, and returns its error number, or 0.
 fn ask_kernel(arguments: [u64; 6]) -> i32 {
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: there is no such call.
@@ -117,8 +117,8 @@ fn ask_kernel(arguments: [u64; 6]) -> i32 {
 }
 
 #[test]
-fn verdicts_as_the_kernel_s() {
-    isolated("verdicts_as_the_kernel_s", WATCHDOG, || {
+fn actions_match_the_kernel() {
+    isolated("actions_match_the_kernel", WATCHDOG, || {
         let mut state = seed();
         let (mut compared, mut killed) = (0, 0);
         for round in 0..1000 {
@@ -173,8 +173,8 @@ fn verdicts_as_the_kernel_s() {
 }
 
 #[test]
-fn programs_are_taken_as_by_the_kernel() {
-    isolated("programs_are_taken_as_by_the_kernel", WATCHDOG, || {
+fn accepted_programs_match_the_kernel() {
+    isolated("accepted_programs_match_the_kernel", WATCHDOG, || {
         let mut state = seed();
         let mut taken = 0;
         for round in 0..2000 {
@@ -196,7 +196,7 @@ fn programs_are_taken_as_by_the_kernel() {
 }
 
 #[test]
-fn actions_by_value() {
+fn return_values_map_to_actions() {
     for (value, action) in [
         (libc::SECCOMP_RET_KILL_PROCESS, Action::KillProcess),
         (libc::SECCOMP_RET_KILL_THREAD, Action::KillThread),
@@ -213,9 +213,9 @@ fn actions_by_value() {
     }
 }
 
-/// A filter for another CPU's convention is not this one's.
+/// Reads the fields of a call at their offsets. A filter for another CPU's convention gets another value.
 #[test]
-fn data_by_offset() {
+fn fields_are_read_by_offset() {
     let call = SeccompData {
         nr: 1,
         arch: 2,

@@ -1,5 +1,5 @@
-//! The programs of docs/daemons.md, each as a process that is watched from outside: it binds its port as root, and answers
-//! after it has dropped root in all of its threads.
+//! The programs of docs/daemons.md. Each runs as a process that the test watches from outside: it binds its port as
+//! root, and answers after it has dropped root in all its threads.
 #![allow(unsafe_code)]
 
 #[path = "../examples/sandbox.rs"]
@@ -20,10 +20,10 @@ use support::daemon::{Daemon, has_network, landlock_is_there};
 use support::isolated_as_root;
 
 const WATCHDOG: Duration = Duration::from_secs(60);
-/// The program that a process of this test is to be.
+/// The variable that names the program that a process of this test runs.
 const PROGRAM: &str = "PSX_DAEMON";
 
-/// Nothing, but in a process that [`start`] has made.
+/// Runs a program in a process that [`start`] has made. Does nothing in all other processes.
 #[test]
 fn program() {
     let done = match std::env::var(PROGRAM).as_deref() {
@@ -61,7 +61,7 @@ fn a_web_server() {
                 "{answer}"
             );
         }
-        // Also the threads that have answered.
+        // The threads that have answered are included.
         assert!(daemon.is_dropped());
     });
 }
@@ -72,7 +72,7 @@ fn a_sandbox() {
         let mut daemon = start("sandbox");
         daemon.await_drop();
         daemon.say(&vec!["/proc/self/status"; 64].join(" "));
-        // Without Landlock, which then is told, the files of a user are open to it.
+        // On a kernel without Landlock, the program reports that, and it can open the files of its user.
         let plan_is_whole = landlock_is_there();
         let line = daemon.line_with("can be opened");
         let expected = if plan_is_whole { "0 of 64" } else { "64 of 64" };
@@ -102,9 +102,9 @@ fn a_transaction() {
     });
 }
 
-/// The text in docs/daemons.md is that of the programs, but for their first line and for what this file needs to call them.
+/// Compares docs/daemons.md with the programs. Only their first line, and the lines that this file needs, may differ.
 #[test]
-fn the_page_has_them() {
+fn the_page_quotes_the_programs() {
     let page = include_str!("../../docs/daemons.md");
     for program in [
         include_str!("../examples/web.rs"),

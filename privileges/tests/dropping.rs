@@ -1,4 +1,4 @@
-//! Dropping for good: what /proc says of every thread, beside what setpriv(1) and capsh(1) make of the same settings.
+//! Permanent drops: the state of every thread in /proc, compared with setpriv(1) and capsh(1) for the same settings.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -33,7 +33,7 @@ fn fields(status: &str) -> BTreeMap<String, String> {
     wanted.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
 }
 
-/// Every thread has this state.
+/// Checks that every thread has this state.
 fn all_are(wanted: &BTreeMap<String, String>) {
     for (field, value) in wanted {
         all_have(field, value);
@@ -47,7 +47,7 @@ fn printed_by(command: &[&str]) -> BTreeMap<String, String> {
     fields(&String::from_utf8(output.stdout).unwrap())
 }
 
-/// What stays root, with its groups.
+/// Returns settings that stay root, with its groups.
 fn rooted() -> Privileges {
     Privileges::new().stay_root().keep_groups()
 }
@@ -59,8 +59,8 @@ fn user(id: impl Into<Id>) -> Privileges {
 const STATUS: &str = "/proc/self/status";
 
 #[test]
-fn a_user_as_setpriv_makes_it() {
-    isolated_as_root("a_user_as_setpriv_makes_it", WATCHDOG, || {
+fn a_user_matches_setpriv() {
+    isolated_as_root("a_user_matches_setpriv", WATCHDOG, || {
         threads();
         let wanted = printed_by(&[
             "setpriv",
@@ -80,10 +80,10 @@ fn a_user_as_setpriv_makes_it() {
     });
 }
 
-/// A program that is started so, beside threads that allocate, and what stays here.
+/// Starts a program from a process whose threads allocate. The state of this process stays.
 #[test]
-fn a_program_as_setpriv_starts_it() {
-    isolated_as_root("a_program_as_setpriv_starts_it", WATCHDOG, || {
+fn a_started_program_matches_setpriv() {
+    isolated_as_root("a_started_program_matches_setpriv", WATCHDOG, || {
         for _ in 0..3 {
             std::thread::spawn(|| {
                 loop {
@@ -105,7 +105,7 @@ fn a_program_as_setpriv_starts_it() {
             assert_eq!(fields(&String::from_utf8(output.stdout).unwrap()), wanted);
         }
         assert_eq!(FIELDS.map(proc::field_in_every_thread), before);
-        // A call that fails, and then no program.
+        // If a call fails, no program is started.
         let plan = user("daemon").plan().unwrap();
         filter(libc::SYS_setresgid, libc::SECCOMP_RET_ERRNO | libc::ENOTUNIQ as u32);
         let error = plan.spawn(Command::new("cat")).unwrap_err();
@@ -134,8 +134,8 @@ fn groups_by_name_and_number() {
 }
 
 #[test]
-fn ambient_capabilities_as_setpriv_makes_them() {
-    isolated_as_root("ambient_capabilities_as_setpriv_makes_them", WATCHDOG, || {
+fn ambient_capabilities_match_setpriv() {
+    isolated_as_root("ambient_capabilities_match_setpriv", WATCHDOG, || {
         threads();
         let mut wanted = printed_by(&[
             "setpriv",
@@ -148,7 +148,7 @@ fn ambient_capabilities_as_setpriv_makes_them() {
             "cat",
             STATUS,
         ]);
-        // setpriv leaves to the program that it executes what that inherits: net_raw alone.
+        // The program that setpriv executes has only its inherited capability, net_raw.
         assert_eq!(wanted["CapPrm"], "0000000000002000");
         let two = CapabilitySet::from_slice(&[Capability::NET_RAW, Capability::CHOWN]);
         let settings =
@@ -161,7 +161,7 @@ fn ambient_capabilities_as_setpriv_makes_them() {
             wanted.insert(field.to_owned(), "0000000000002001".to_owned());
         }
         all_are(&wanted);
-        // What an executed program has is what setpriv's had.
+        // A program that this process executes has the same state as setpriv's program.
         let cat = Command::new("cat").arg(STATUS).output().unwrap();
         assert_eq!(fields(&String::from_utf8(cat.stdout).unwrap())["CapEff"], "0000000000002000");
         let order = [
@@ -178,12 +178,12 @@ fn ambient_capabilities_as_setpriv_makes_them() {
 }
 
 #[test]
-fn modes_as_capsh_sets_them() {
+fn modes_match_capsh() {
     if Command::new("capsh").arg("--version").output().is_err() {
         support::skipped("there is no capsh here");
         return;
     }
-    isolated_as_root("modes_as_capsh_sets_them", WATCHDOG, || {
+    isolated_as_root("modes_match_capsh", WATCHDOG, || {
         for (mode, name) in [
             (Mode::NoPriv, "NOPRIV"),
             (Mode::Pure1e, "PURE1E"),
@@ -192,7 +192,7 @@ fn modes_as_capsh_sets_them() {
         ] {
             support::forked(|| {
                 threads();
-                // capsh prints its own state; what it would execute might get other capabilities.
+                // capsh prints its own state. A program that it executes might get other capabilities.
                 let printed =
                     Command::new("capsh").args([&format!("--mode={name}"), "--print"]).output();
                 let printed = String::from_utf8(printed.unwrap().stdout).unwrap();
@@ -220,12 +220,12 @@ fn modes_as_capsh_sets_them() {
 }
 
 #[test]
-fn iab_as_capsh_sets_it() {
+fn iab_matches_capsh() {
     if Command::new("capsh").arg("--version").output().is_err() {
         support::skipped("there is no capsh here");
         return;
     }
-    isolated_as_root("iab_as_capsh_sets_it", WATCHDOG, || {
+    isolated_as_root("iab_matches_capsh", WATCHDOG, || {
         threads();
         let text = "^cap_chown,!%cap_kill,!cap_net_raw,cap_setuid";
         let iab: Iab = text.parse().unwrap();
@@ -246,12 +246,12 @@ fn iab_as_capsh_sets_it() {
 }
 
 #[test]
-fn another_root_directory() {
-    isolated_as_root("another_root_directory", WATCHDOG, || {
+fn chroot_and_chdir_reach_every_thread() {
+    isolated_as_root("chroot_and_chdir_reach_every_thread", WATCHDOG, || {
         threads();
         let asked = support::Asked::new(2);
         let root = std::env::temp_dir().join(format!("privileges-test-{}", std::process::id()));
-        // A process of this number may have left one: it cannot remove what it no longer sees.
+        // An earlier process with this number may have left a directory, which it could not see to remove.
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("inside")).unwrap();
         std::os::unix::fs::symlink("/inside", root.join("link")).unwrap();
@@ -259,15 +259,15 @@ fn another_root_directory() {
         settings.plan().unwrap().apply().unwrap();
         assert!(std::fs::metadata("/etc").is_err());
         assert_eq!(std::env::current_dir().unwrap(), std::path::Path::new("/inside"));
-        // No /proc here: each thread says it.
+        // There is no /proc here, so each thread answers.
         // SAFETY: it touches no memory.
         asked.all_answer(|| unsafe { libc::syscall(libc::SYS_geteuid) }, 65534);
     });
 }
 
 #[test]
-fn sandboxed_finally() {
-    isolated_as_root("sandboxed_finally", WATCHDOG, || {
+fn landlock_and_seccomp_are_applied_last() {
+    isolated_as_root("landlock_and_seccomp_are_applied_last", WATCHDOG, || {
         threads();
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap();
         let ruleset = ruleset.create().unwrap();
@@ -298,7 +298,7 @@ fn sandboxed_finally() {
     });
 }
 
-/// The settings are refused, and every thread is as before.
+/// Checks that the settings are refused, and that every thread has its old state.
 fn refused(settings: Privileges, check: impl FnOnce(&Problem) -> bool) {
     let before = FIELDS.map(proc::field_in_every_thread);
     let error = settings.plan().expect_err("it is refused");
@@ -309,8 +309,8 @@ fn refused(settings: Privileges, check: impl FnOnce(&Problem) -> bool) {
 }
 
 #[test]
-fn refused_before_anything_changes() {
-    isolated_as_root("refused_before_anything_changes", WATCHDOG, || {
+fn impossible_plans_change_nothing() {
+    isolated_as_root("impossible_plans_change_nothing", WATCHDOG, || {
         threads();
         let new = rooted;
         refused(user("no such user"), |e| matches!(e, Problem::UserNotFound(_)));
@@ -344,10 +344,10 @@ fn refused_before_anything_changes() {
     });
 }
 
-/// It is nobody's privilege to give up what he has.
+/// Gives up privileges as an unprivileged user: that needs no privilege.
 #[test]
-fn without_privilege() {
-    isolated("without_privilege", WATCHDOG, || {
+fn an_unprivileged_user_can_drop() {
+    isolated("an_unprivileged_user_can_drop", WATCHDOG, || {
         threads();
         // SAFETY: it touches no memory.
         let uid = unsafe { libc::getuid() };
@@ -373,7 +373,7 @@ fn nix_groups() -> Vec<Id> {
     groups.split_whitespace().map(|raw| Id::Number(raw.parse().unwrap())).collect()
 }
 
-/// A thread whose filter pretends that it has changed: the kernel says otherwise.
+/// Starts a thread whose filter pretends that the thread has changed. The kernel shows that it has not.
 fn gives_false_answers(report: bool) -> Result<(), Error> {
     threads();
     prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO));
@@ -394,22 +394,23 @@ fn false_answers_of_a_thread_are_detected() {
 }
 
 #[test]
-fn or_the_process_is_killed() {
-    if support::skipped_without_root("or_the_process_is_killed") {
+fn false_answers_of_a_thread_kill_the_process() {
+    if support::skipped_without_root("false_answers_of_a_thread_kill_the_process") {
         return;
     }
-    let (status, output) = isolated_status("or_the_process_is_killed", WATCHDOG, || {
-        let done = gives_false_answers(false);
-        println!("went on: {done:?}");
-    });
+    let (status, output) =
+        isolated_status("false_answers_of_a_thread_kill_the_process", WATCHDOG, || {
+            let done = gives_false_answers(false);
+            println!("went on: {done:?}");
+        });
     assert!(!status.success(), "{output}");
     assert!(output.contains("privileges: not dropped: thread "), "{output}");
     assert!(!output.contains("went on"), "{output}");
 }
 
 #[test]
-fn in_a_user_namespace() {
-    isolated_as_root("in_a_user_namespace", WATCHDOG, || {
+fn a_drop_works_in_a_user_namespace() {
+    isolated_as_root("a_drop_works_in_a_user_namespace", WATCHDOG, || {
         support::forked(|| {
             if !support::unshared(libc::CLONE_NEWUSER) {
                 return;
@@ -418,7 +419,7 @@ fn in_a_user_namespace() {
             std::fs::write("/proc/self/setgroups", "deny").unwrap();
             std::fs::write("/proc/self/gid_map", "0 0 1\n").unwrap();
             threads();
-            // Nobody else is there to become.
+            // This user namespace has no other user.
             let settings = Privileges::new().user(1234).group(0).groups(Groups::Explicit(vec![]));
             match settings.report_failure().plan().and_then(|plan| plan.apply().map(|_| ())) {
                 Err(Error::Partial { .. } | Error::Refused { .. }) => {}

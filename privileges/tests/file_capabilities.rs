@@ -1,5 +1,5 @@
-//! Capabilities of files, beside libcap's cap_get_file(3) and cap_set_file(3) on random values, and what the kernel
-//! makes of them.
+//! Capabilities of files, compared with libcap's cap_get_file(3) and cap_set_file(3) on random values, and their effect
+//! on execve(2).
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -60,11 +60,11 @@ impl Libcap {
         })
     }
 
-    /// Its sets, and the owner.
+    /// Makes libcap's form of the sets and the owner.
     fn make(&self, sets: CapabilitySets, owner: u32) -> *mut c_void {
         // SAFETY: it makes empty sets.
         let made = unsafe { (self.init)() };
-        // In the order of cap_flag_t.
+        // The sets are in the order of cap_flag_t.
         for (flag, set) in (0..).zip([sets.effective, sets.permitted, sets.inheritable]) {
             for capability in set.iter() {
                 let number = c_int::from(capability.number());
@@ -77,7 +77,7 @@ impl Libcap {
         made
     }
 
-    /// What its sets are; they are given back. `None`: there are none.
+    /// Returns the contents of libcap's sets, and frees them. Returns `None` if there are no sets.
     fn take(&self, sets: *mut c_void) -> Option<(CapabilitySets, u32)> {
         if sets.is_null() {
             return None;
@@ -100,7 +100,7 @@ impl Libcap {
     }
 }
 
-/// An empty directory of this process.
+/// Makes an empty directory for this process.
 fn directory() -> PathBuf {
     let path = std::env::temp_dir().join(format!("privileges-file-{}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
@@ -111,11 +111,11 @@ fn text(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
-/// The attribute as it is there.
+/// Returns the raw attribute of a file.
 fn attribute(path: &Path) -> Option<Vec<u8>> {
     let (path, mut bytes) = (text(path), [0u8; 64]);
     let name = c"security.capability";
-    // SAFETY: strings, and room for what is said.
+    // SAFETY: the arguments are strings, and a buffer with its length.
     let length = unsafe {
         libc::getxattr(path.as_ptr(), name.as_ptr(), bytes.as_mut_ptr().cast(), bytes.len())
     };
@@ -163,7 +163,7 @@ fn file_capabilities_match_libcap() {
             unsafe { (libcap.free)(made) };
             let wanted = FileCapabilities::try_from(sets);
             let Ok(wanted) = wanted else {
-                // libcap leaves out what is effective and nothing else; here it is an error.
+                // libcap drops a capability that is only effective. This crate returns an error for it.
                 assert!(!done || effective.is_superset(permitted | inheritable), "round {round}");
                 refused += 1;
                 continue;
@@ -176,14 +176,14 @@ fn file_capabilities_match_libcap() {
             }
             assert_eq!(attribute(&ours), attribute(&theirs), "round {round}: {wanted}");
             assert_eq!(attribute(&ours), Some(wanted.to_bytes()), "round {round}: {wanted}");
-            // Each reads what the other has set.
+            // Each of the two reads the value that the other has set.
             let read = [file::get(&theirs), file::get_fd(&their_file)];
             assert!(read.iter().all(|read| *read.as_ref().unwrap() == Some(wanted)), "{read:?}");
             // SAFETY: a string.
             let by_path = libcap.take(unsafe { (libcap.get_file)(text(&ours).as_ptr()) });
             // SAFETY: an open file.
             let by_file = libcap.take(unsafe { (libcap.get_fd)(our_file.as_raw_fd()) });
-            // libcap shows the flag for what is permitted or inheritable.
+            // libcap shows the effective flag for the capabilities that are permitted or inheritable.
             let expected = Some((CapabilitySets::from(wanted), owner));
             assert_eq!((by_path, by_file), (expected, expected), "round {round}: {wanted}");
             set += 1;
@@ -198,10 +198,10 @@ fn file_capabilities_match_libcap() {
     });
 }
 
-/// A program with capabilities of its own, started as a user without any.
+/// Starts a program that has file capabilities, as a user without capabilities.
 #[test]
-fn execve_gives_them() {
-    isolated_as_root("execve_gives_them", WATCHDOG, || {
+fn execve_gives_file_capabilities() {
+    isolated_as_root("execve_gives_file_capabilities", WATCHDOG, || {
         let directory = directory();
         let program = directory.join("cat");
         std::fs::copy("/bin/cat", &program).unwrap();
@@ -224,7 +224,7 @@ fn execve_gives_them() {
         } else {
             assert_eq!(got, both);
         }
-        // For another user namespace, they are none here.
+        // Capabilities for another user namespace have no effect here.
         let of_another = FileCapabilities {
             root: Uid::new(1234).unwrap(),
             ..file::get(&program).unwrap().unwrap()
@@ -240,8 +240,8 @@ fn execve_gives_them() {
 }
 
 #[test]
-fn what_cannot_be() {
-    isolated_as_root("what_cannot_be", WATCHDOG, || {
+fn impossible_values_are_refused() {
+    isolated_as_root("impossible_values_are_refused", WATCHDOG, || {
         let directory = directory();
         let link = directory.join("link");
         std::os::unix::fs::symlink("/bin/cat", &link).unwrap();
@@ -258,7 +258,7 @@ fn what_cannot_be() {
 }
 
 #[test]
-fn bytes_and_texts() {
+fn file_capabilities_convert_to_bytes_and_text() {
     let chown = |version: u32, rest: &[u32]| -> Vec<u8> {
         let words = [version << 24 | 1, 1, 0].into_iter().chain(rest.iter().copied());
         words.flat_map(u32::to_le_bytes).collect()

@@ -31,7 +31,8 @@ impl Libcap {
         })
     }
 
-    /// What it makes of a text, and what it writes for that; None if it takes it for none.
+    /// Parses a text by libcap, and returns the sets with libcap's text for them. Returns None if libcap refuses the
+    /// text.
     fn parse(&self, text: &str) -> Option<(Iab, String)> {
         let text = CString::new(text).unwrap();
         // SAFETY: a string.
@@ -41,7 +42,7 @@ impl Libcap {
         }
         // `CAP_IAB_INH`, `CAP_IAB_AMB`, `CAP_IAB_BOUND`.
         let [inheritable, ambient, blocked] = [2, 3, 4].map(|vector| {
-            // SAFETY: it is the one that was given.
+            // SAFETY: it is the pointer that libcap returned.
             let has = |n: &u8| unsafe { (self.get_vector)(iab, vector, c_int::from(*n)) } == 1;
             (0..64).filter(has).filter_map(Capability::new).collect::<CapabilitySet>()
         });
@@ -74,7 +75,7 @@ fn some_text(state: &mut u64) -> String {
 }
 
 #[test]
-fn what_is_a_text_and_what_it_means() {
+fn texts_match_libcap() {
     let Some(libcap) = Libcap::load() else { return };
     let mut state = seed();
     let (mut taken, mut different) = (0, Vec::new());

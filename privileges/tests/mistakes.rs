@@ -1,4 +1,4 @@
-//! What has to be said, what contradicts, and what would kill the process: errors of the plan, all of them at once.
+//! Errors of the plan, all of them at once: missing settings, contradictions, and filters that would kill the process.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -36,8 +36,8 @@ fn only(result: Result<Plan, Error>, check: impl FnOnce(&Problem) -> bool) {
 }
 
 #[test]
-fn what_stays_has_to_be_said() {
-    isolated_as_root("what_stays_has_to_be_said", WATCHDOG, || {
+fn ids_that_stay_have_to_be_stated() {
+    isolated_as_root("ids_that_stay_have_to_be_stated", WATCHDOG, || {
         sleepers(1);
         let groups = [27, 42].map(|raw| Gid::new(raw).unwrap());
         setgroups(&groups).execute().unwrap();
@@ -70,13 +70,13 @@ fn what_stays_has_to_be_said() {
             all_have("Groups", "27 42");
         });
 
-        // A group that is the group id as well gives nothing more.
+        // A supplementary group that is equal to the group id gives no further access.
         setgroups(&[Gid::ROOT]).execute().unwrap();
         let _ = Privileges::new().stay_root().plan().unwrap();
     });
 }
 
-/// Another thread is root, and the calling thread is not.
+/// Lets another thread be root while the calling thread is not.
 #[test]
 fn no_thread_stays_root() {
     isolated_as_root("no_thread_stays_root", WATCHDOG, || {
@@ -153,8 +153,8 @@ fn settings_add_up_or_contradict() {
 }
 
 #[test]
-fn names_of_all_kinds() {
-    isolated_as_root("names_of_all_kinds", WATCHDOG, || {
+fn names_and_numbers_of_users_and_groups_are_accepted() {
+    isolated_as_root("names_and_numbers_of_users_and_groups_are_accepted", WATCHDOG, || {
         sleepers(1);
         for groups in [Groups::from(["adm", "4", "65533"]), Groups::from(vec![4, 65533])] {
             support::forked(|| {
@@ -178,10 +178,10 @@ fn names_of_all_kinds() {
     });
 }
 
-/// The plan and the errors give a call the same number and the same name.
+/// Compares plan and errors: both give a call the same number and the same name.
 #[test]
-fn numbers_of_calls() {
-    isolated_as_root("numbers_of_calls", WATCHDOG, || {
+fn calls_have_the_same_number_in_plan_and_error() {
+    isolated_as_root("calls_have_the_same_number_in_plan_and_error", WATCHDOG, || {
         sleepers(1);
         prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
         let plan = nobody().plan().unwrap();
@@ -197,10 +197,10 @@ fn numbers_of_calls() {
     });
 }
 
-/// A call that the kernel refuses in the calling thread.
+/// Makes a plan with a call that the kernel refuses in the calling thread.
 #[test]
-fn numbers_of_refused_calls() {
-    isolated_as_root("numbers_of_refused_calls", WATCHDOG, || {
+fn a_refused_call_has_its_number() {
+    isolated_as_root("a_refused_call_has_its_number", WATCHDOG, || {
         sleepers(1);
         let plan = nobody().plan().unwrap();
         filter(libc::SYS_setresgid, libc::SECCOMP_RET_ERRNO | libc::ENOMEM as u32);
@@ -218,8 +218,8 @@ fn numbers_of_refused_calls() {
 }
 
 #[test]
-fn a_deadline() {
-    isolated("a_deadline", WATCHDOG, || {
+fn the_deadline_bounds_the_stop() {
+    isolated("the_deadline_bounds_the_stop", WATCHDOG, || {
         prepared(support::block_all);
         let begun = Instant::now();
         let settings =
@@ -227,7 +227,7 @@ fn a_deadline() {
         let settings = settings.no_new_privs().report_failure();
         let error = settings.plan().unwrap().apply().unwrap_err();
         assert!(matches!(error, Error::NotApplied(libpsx::Error::Unreachable(_))), "{error:?}");
-        // Without it, it takes 10 seconds.
+        // Without the setting, the deadline is 10 seconds.
         assert!(begun.elapsed() < Duration::from_secs(8));
     });
 }
@@ -244,14 +244,14 @@ fn as_seccompiler(program: &[libc::sock_filter]) -> Vec<seccompiler::sock_filter
 
 const ERROR: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
-/// A filter that does this to one call, and allows the rest.
+/// Returns a filter that applies this action to one call, and allows all others.
 fn denying(call: i64, action: u32) -> Vec<seccompiler::sock_filter> {
     as_seccompiler(&program(&[call], action, libc::SECCOMP_RET_ALLOW))
 }
 
 #[test]
-fn filters_that_deny_what_comes_next() {
-    isolated("filters_that_deny_what_comes_next", WATCHDOG, || {
+fn filters_that_deny_needed_calls_are_reported() {
+    isolated("filters_that_deny_needed_calls_are_reported", WATCHDOG, || {
         let kill = libc::SECCOMP_RET_KILL_PROCESS;
         for (name, call, action, refused) in [
             ("futex", libc::SYS_futex, kill, true),
@@ -280,7 +280,7 @@ fn filters_that_deny_what_comes_next() {
                 _ => false,
             });
         }
-        // A handler that makes trapped calls in the kernel's place.
+        // This handler stands for one that performs trapped calls in the kernel's place.
         extern "C" fn emulate(_: i32) {}
         // SAFETY: the handler does nothing.
         unsafe { libc::signal(libc::SIGSYS, emulate as *const () as usize) };
@@ -289,7 +289,8 @@ fn filters_that_deny_what_comes_next() {
     });
 }
 
-/// A filter that allows what the plan asks for and no more is survived, and what it then forbids is forbidden.
+/// Installs a filter that allows only the calls that the plan requires. The process goes on, and other calls are
+/// forbidden.
 #[test]
 fn a_filter_that_allows_what_is_needed() {
     isolated_as_root("a_filter_that_allows_what_is_needed", WATCHDOG, || {
@@ -305,7 +306,7 @@ fn a_filter_that_allows_what_is_needed() {
             #[cfg(debug_assertions)]
             libc::SYS_fcntl,
         ];
-        // What the test ends with, and what its sleeping threads are in.
+        // These calls end the test, and its threads sleep in one of them.
         let ours = [libc::SYS_write, libc::SYS_exit_group, libc::SYS_pause];
         for outside in [false, true] {
             support::forked(|| {
@@ -327,7 +328,7 @@ fn a_filter_that_allows_what_is_needed() {
     });
 }
 
-/// A key in root's session keyring, once the ids have changed.
+/// Returns whether a key in root's session keyring is readable after the ids have changed.
 fn key_is_readable(settings: Privileges) -> bool {
     sleepers(1);
     let none: *const u8 = std::ptr::null();
@@ -347,8 +348,8 @@ fn key_is_readable(settings: Privileges) -> bool {
 }
 
 #[test]
-fn keys_of_before() {
-    isolated_as_root("keys_of_before", WATCHDOG, || {
+fn old_keys_are_readable_without_a_new_keyring() {
+    isolated_as_root("old_keys_are_readable_without_a_new_keyring", WATCHDOG, || {
         support::forked(|| assert!(key_is_readable(nobody())));
         support::forked(|| assert!(!key_is_readable(nobody().new_session_keyring())));
         let allow = as_seccompiler(&program(&[], 0, libc::SECCOMP_RET_ALLOW));
@@ -359,8 +360,8 @@ fn keys_of_before() {
 }
 
 #[test]
-fn what_the_kernel_clears() {
-    isolated_as_root("what_the_kernel_clears", WATCHDOG, || {
+fn state_that_the_kernel_clears_is_set_again() {
+    isolated_as_root("state_that_the_kernel_clears_is_set_again", WATCHDOG, || {
         let state = || {
             let mut signal = 0;
             // SAFETY: the kernel writes a number.

@@ -30,14 +30,15 @@ fn name() -> SocketAddr {
     SocketAddr::from_abstract_name(format!("psx-{}", std::process::id())).unwrap()
 }
 
-/// Whether the calling thread reaches the socket of the main thread: a domain does not reach out of itself.
+/// Returns whether the calling thread reaches the socket of the main thread. A thread reaches no socket outside of its
+/// scoped domain.
 fn connects() -> i64 {
     UnixStream::connect_addr(&name()).is_ok().into()
 }
 
-/// How many more domains the calling thread can take: it has at most 16.
+/// Returns how many more domains the calling thread can enter. It can have at most 16.
 fn domains_left() -> i64 {
-    // LANDLOCK_ACCESS_FS_EXECUTE: which right it is does not matter.
+    // The right is LANDLOCK_ACCESS_FS_EXECUTE. Any other right would do.
     let handled = 1u64;
     // SAFETY: the kernel reads eight bytes.
     let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &handled, 8, 0) };

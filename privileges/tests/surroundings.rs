@@ -1,4 +1,4 @@
-//! Namespaces and scheduling: what the kernel says of every thread.
+//! Namespaces and scheduling: the kernel's answer for every thread.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -18,13 +18,13 @@ fn nobody() -> Privileges {
     Privileges::new().user(65534).group(65534).groups(privileges::Groups::NONE)
 }
 
-/// The namespaces of all threads: one entry if all are in the same.
+/// Returns the namespaces of all threads: one entry if all threads are in the same one.
 fn namespaces(link: &str) -> BTreeSet<String> {
     let of_one = |tid| read_link(format!("/proc/self/task/{tid}/ns/{link}")).unwrap();
     proc::tids().into_iter().map(|tid| of_one(tid).to_string_lossy().into_owned()).collect()
 }
 
-/// Whether namespaces can be made; prints why not.
+/// Returns whether namespaces can be made, and prints the reason if not.
 fn can_unshare() -> bool {
     let made =
         libpsx::process::unshare(Namespace::Network).and(libpsx::process::unshare(Namespace::Uts));
@@ -61,8 +61,8 @@ fn all_threads_in_the_same_new_namespaces() {
 }
 
 #[test]
-fn a_namespace_that_is_there() {
-    isolated_as_root("a_namespace_that_is_there", WATCHDOG, || {
+fn an_existing_namespace_is_joined() {
+    isolated_as_root("an_existing_namespace_is_joined", WATCHDOG, || {
         if !can_unshare() {
             return;
         }
@@ -75,10 +75,10 @@ fn a_namespace_that_is_there() {
     });
 }
 
-/// A thread whose filter pretends that it has moved.
+/// Starts a thread whose filter pretends that the thread has moved.
 #[test]
-fn a_thread_that_stays_behind() {
-    isolated_as_root("a_thread_that_stays_behind", WATCHDOG, || {
+fn a_thread_in_the_old_namespace_is_detected() {
+    isolated_as_root("a_thread_in_the_old_namespace_is_detected", WATCHDOG, || {
         if !can_unshare() {
             return;
         }
@@ -96,10 +96,10 @@ fn a_thread_that_stays_behind() {
     });
 }
 
-/// All threads pretend, the calling one too: it is where it was.
+/// Lets the filters of all threads, the calling one too, pretend a move. The process stays in its namespace.
 #[test]
-fn a_process_that_stays_behind() {
-    isolated_as_root("a_process_that_stays_behind", WATCHDOG, || {
+fn a_process_in_the_old_namespace_is_detected() {
+    isolated_as_root("a_process_in_the_old_namespace_is_detected", WATCHDOG, || {
         if !can_unshare() {
             return;
         }
@@ -125,7 +125,7 @@ fn a_process_that_stays_behind() {
     });
 }
 
-/// setns(2) returns 0 and does nothing.
+/// Returns a filter under which setns(2) returns 0 and does nothing.
 fn support_program() -> [privileges::Instruction; 4] {
     let step = |code, jt, jf, k| privileges::Instruction { code, jt, jf, k };
     [
@@ -137,8 +137,8 @@ fn support_program() -> [privileges::Instruction; 4] {
 }
 
 #[test]
-fn scheduling_of_all_threads() {
-    isolated_as_root("scheduling_of_all_threads", WATCHDOG, || {
+fn scheduling_changes_every_thread() {
+    isolated_as_root("scheduling_changes_every_thread", WATCHDOG, || {
         sleepers(3);
         let plan = nobody()
             .scheduling(SchedAttr::new(SchedPolicy::Batch(5)))
@@ -170,8 +170,8 @@ fn scheduling_of_all_threads() {
 }
 
 #[test]
-fn the_nice_value_alone() {
-    isolated_as_root("the_nice_value_alone", WATCHDOG, || {
+fn nice_changes_every_thread() {
+    isolated_as_root("nice_changes_every_thread", WATCHDOG, || {
         sleepers(2);
         nobody().nice(7).plan().unwrap().apply().unwrap();
         for tid in proc::tids() {
@@ -200,8 +200,8 @@ fn a_program_in_a_new_namespace() {
 }
 
 #[test]
-fn mistakes() {
-    isolated_as_root("mistakes", WATCHDOG, || {
+fn contradictions_are_reported_by_the_plan() {
+    isolated_as_root("contradictions_are_reported_by_the_plan", WATCHDOG, || {
         let net = || File::open("/proc/self/ns/net").unwrap();
         let twice = |settings: Privileges, first, second| match settings.plan() {
             Err(Error::Plan(problems)) => {
@@ -221,7 +221,7 @@ fn mistakes() {
             .join_namespace(Namespace::Network, net())
             .join_namespace(Namespace::Network, net());
         twice(two, "join_namespace", "join_namespace");
-        // A file that is no namespace: the first call fails, and nothing has changed.
+        // If the file is not a namespace, the first call fails, and nothing has changed.
         let no_namespace = File::open("/proc/self/status").unwrap();
         let before = proc::field_in_every_thread("Uid");
         let plan = nobody()
@@ -248,7 +248,7 @@ fn mistakes() {
     });
 }
 
-/// What the kernel would refuse in the middle, or take for another value, is a problem before anything changes.
+/// Passes values that the kernel would refuse in the middle, or would change. Each is a problem before any change.
 #[test]
 fn values_of_scheduling_are_checked_by_the_plan() {
     let problems = |settings: Privileges| match settings.plan() {
@@ -293,7 +293,7 @@ fn values_of_scheduling_are_checked_by_the_plan() {
     assert!(found[0].to_string().contains("RLIMIT_NOFILE"), "{}", found[0]);
 }
 
-/// Without the capability, what needs it is a problem, and what is within the limits is not.
+/// Drops the capability. Values that need it are problems then, and values within the limits are not.
 #[test]
 fn priorities_need_their_capability() {
     isolated_as_root("priorities_need_their_capability", WATCHDOG, || {

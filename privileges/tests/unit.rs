@@ -1,4 +1,4 @@
-//! Unit files: how they are read, what systemd makes of the same values, and what the kernel says afterwards.
+//! Unit files: the reader, systemd's reading of the same values, and the kernel's state afterwards.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -26,7 +26,7 @@ fn directives(lines: &str) -> Directives {
     service(lines).unwrap_or_else(|bad| panic!("{lines:?}: {bad}")).directives().clone()
 }
 
-/// The message for lines that cannot be used.
+/// Returns the message for lines that cannot be used.
 fn refused(lines: &str) -> String {
     match service(lines) {
         Ok(unit) => panic!("{lines:?}: {unit:?}"),
@@ -262,7 +262,7 @@ fn filters_allow_and_deny_what_they_list() {
     assert_eq!("0".parse(), Ok(Denial::Errno(0)));
     assert!("4096".parse::<Denial>().is_err() && "EPER".parse::<Denial>().is_err());
 
-    // Another convention than the CPU's, and a cancelled call.
+    // The calls are one in another convention than the CPU's, and one that a tracer has cancelled.
     let program = only.program().unwrap();
     let program = Program::new(&program).unwrap();
     let foreign =
@@ -275,7 +275,7 @@ fn filters_allow_and_deny_what_they_list() {
         assert_eq!(denies.evaluate(&x32), Action::KillProcess);
         assert_eq!(denies.evaluate(&SeccompData::native(u32::MAX, [0; 6])), Action::Allow);
     }
-    // For each call the program says what the filter says.
+    // For each call, the program's action is the filter's.
     for number in 0..600 {
         let expected = match narrowed.denial_of(number) {
             None => Action::Allow,
@@ -297,9 +297,9 @@ fn every_group_and_every_call_of_systemd_is_known() {
     }
 }
 
-/// What the installed systemd prints of its groups. With the version of the tables it is the same.
+/// Compares the groups with those that the installed systemd prints. They are equal if the version is the tables'.
 #[test]
-fn groups_beside_systemd_analyze() {
+fn groups_match_systemd_analyze() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new("systemd-analyze");
         command
@@ -351,9 +351,9 @@ fn groups_beside_systemd_analyze() {
     }
 }
 
-/// systemd-analyze verify(1) names the directives, and the values, that systemd does not take.
+/// Compares the refused directives and values with those that systemd-analyze(1) `verify` names.
 #[test]
-fn refusals_beside_systemd_analyze() {
+fn refusals_match_systemd_analyze() {
     let place = std::env::temp_dir().join(format!("privileges-unit-{}", std::process::id()));
     std::fs::create_dir_all(&place).unwrap();
     let refuses = |line: &str| -> Option<bool> {
@@ -518,7 +518,7 @@ fn tables_say_the_same() {
     }
 }
 
-/// Each directive that changes something in /proc does so for every thread.
+/// Applies a unit: each directive that /proc shows has changed every thread.
 #[test]
 fn a_unit_applies_to_every_thread() {
     isolated_as_root("a_unit_applies_to_every_thread", WATCHDOG, || {
@@ -547,7 +547,7 @@ fn a_unit_applies_to_every_thread() {
     });
 }
 
-/// The kernel runs the program of a filter as the table says.
+/// Installs the program of a filter: the kernel's answers match the table.
 #[test]
 fn the_kernel_obeys_the_filter() {
     isolated_as_root("the_kernel_obeys_the_filter", WATCHDOG, || {
@@ -594,7 +594,7 @@ fn the_table_of_the_supported_is_not_stale() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No text makes the reader panic, and what it reads once it reads again.
+    /// Reads random text: the reader does not panic, and reads an accepted text again.
     #[test]
     fn any_text_is_read_or_refused(text in any::<String>()) {
         let first = Unit::parse(&text);
@@ -612,7 +612,7 @@ proptest! {
         }
     }
 
-    /// A list of capabilities in several assignments is the list in one.
+    /// Compares a list of capabilities in several assignments with the same list in one.
     #[test]
     fn capabilities_add_up(first in 1u64..1 << 41, second in 1u64..1 << 41) {
         let names = |bits: u64| CapabilitySet::from_bits(bits).iter().map(|one| one.to_string().to_uppercase()).collect::<Vec<_>>().join(" ");
@@ -624,7 +624,7 @@ proptest! {
         prop_assert_eq!(less.capability_bounding_set.unwrap().bits() & second & all, 0);
     }
 
-    /// Sizes and spans are read as they are written.
+    /// Reads sizes and time spans: the values are exact.
     #[test]
     fn limits_are_exact(number in 0u64..1 << 30, unit in 0usize..4) {
         let (name, shift) = [("", 0), ("K", 10), ("M", 20), ("G", 30)][unit];

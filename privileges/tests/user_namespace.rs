@@ -1,4 +1,4 @@
-//! In a user namespace and without any /proc, looked at from outside.
+//! Drops in a user namespace and without any /proc, inspected from outside.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -23,11 +23,11 @@ fn fields(status: &str) -> BTreeMap<String, String> {
     wanted.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
 }
 
-/// A word that parent and child both see: how far they are.
+/// Makes a word that parent and child share. It holds the step that they have reached.
 fn shared_word() -> &'static AtomicU32 {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: makes a mapping of its own.
+    // SAFETY: it makes a new mapping.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     // SAFETY: zeroed, and never given back.
@@ -45,7 +45,7 @@ fn dropping(step: &AtomicU32) {
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
     step.store(1, Ordering::SeqCst);
     await_step(step, 2);
-    // Root in here, which it was not before.
+    // The process becomes root in this namespace.
     // SAFETY: it takes a number.
     assert_eq!(unsafe { libc::setgid(0) }, 0);
     // SAFETY: as above.
@@ -68,15 +68,15 @@ fn dropping(step: &AtomicU32) {
     await_step(step, 4);
 }
 
-/// A child that drops in a user namespace with many ids, and what its parent, outside, sees of all threads.
+/// Lets a child drop in a user namespace with many ids. Its parent, outside, inspects all threads.
 #[test]
-fn in_a_user_namespace_of_many_ids() {
-    isolated_as_root("in_a_user_namespace_of_many_ids", WATCHDOG, || {
+fn a_drop_works_in_a_user_namespace_with_many_ids() {
+    isolated_as_root("a_drop_works_in_a_user_namespace_with_many_ids", WATCHDOG, || {
         if !support::user_namespaces() {
             return;
         }
         let step = shared_word();
-        // SAFETY: glibc allows its child everything that is done here.
+        // SAFETY: glibc allows all calls of this child.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let done = std::panic::catch_unwind(|| dropping(step));
@@ -109,13 +109,13 @@ fn in_a_user_namespace_of_many_ids() {
     });
 }
 
-/// There is no /proc any more; the test looks through a descriptor from before.
+/// Removes /proc. The test reads it through a descriptor that it opened before.
 #[test]
-fn without_any_proc() {
-    isolated_as_root("without_any_proc", WATCHDOG, || {
+fn a_drop_works_without_proc() {
+    isolated_as_root("a_drop_works_without_proc", WATCHDOG, || {
         sleepers(3);
         let listed = proc::tids();
-        // A mount namespace is of those threads that share root and working directory.
+        // All threads that share root and working directory enter the mount namespace.
         if !support::private_mounts() {
             return;
         }

@@ -1,5 +1,5 @@
-//! What is found out, and what becomes of it: threads that disagree, ids that nobody thinks of, the kernel's own
-//! threads, a standard error that takes nothing.
+//! The findings of the verification, and their consequences: threads with other results, ids that are easily forgotten,
+//! the kernel's own threads, and a standard error that accepts no text.
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -17,7 +17,7 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// What stays root, with its groups.
+/// Returns settings that stay root, with its groups.
 fn rooted() -> Privileges {
     Privileges::new().stay_root().keep_groups()
 }
@@ -26,7 +26,7 @@ fn allow_all() -> Vec<seccompiler::sock_filter> {
     vec![seccompiler::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }]
 }
 
-/// A thread that has given up all but one of its capabilities, behind the others' backs.
+/// Starts a thread that has given up all but one of its capabilities by a plain call.
 fn with_less() {
     prepared(|| {
         let header = [0x2008_0522u32, 0];
@@ -68,7 +68,7 @@ fn a_thread_that_disagrees_kills_the_process() {
     let case = "a_thread_that_disagrees_kills_the_process";
     let (status, output) = isolated_status(case, WATCHDOG, || {
         with_less();
-        // What the program says of its own calls does not count here.
+        // The program's settings for its own calls do not apply here.
         libpsx::set_sensitivity(Sensitivity::Ignore);
         let settings = rooted().bounding(CapabilitySet::EMPTY).seccomp(&allow_all());
         let done = settings.plan().unwrap().apply();
@@ -80,8 +80,8 @@ fn a_thread_that_disagrees_kills_the_process() {
 }
 
 #[test]
-fn or_is_reported() {
-    isolated_as_root("or_is_reported", WATCHDOG, || {
+fn a_thread_that_disagrees_is_reported_on_request() {
+    isolated_as_root("a_thread_that_disagrees_is_reported_on_request", WATCHDOG, || {
         with_less();
         let has_less: Vec<i32> = proc::field_in_every_thread("CapPrm")
             .into_iter()
@@ -96,10 +96,10 @@ fn or_is_reported() {
     });
 }
 
-/// Its own filter kills it in one of the calls; what is to be the filter of all is not there yet.
+/// Starts a thread whose own filter kills it in one of the calls, before the filter of all threads is installed.
 #[test]
-fn a_thread_that_dies_in_the_middle() {
-    isolated_as_root("a_thread_that_dies_in_the_middle", WATCHDOG, || {
+fn a_thread_that_dies_in_a_call_is_reported() {
+    isolated_as_root("a_thread_that_dies_in_a_call_is_reported", WATCHDOG, || {
         sleepers(1);
         prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_KILL_THREAD));
         let settings = Privileges::new().user("nobody").seccomp(&allow_all()).report_failure();
@@ -111,8 +111,8 @@ fn a_thread_that_dies_in_the_middle() {
 }
 
 #[test]
-fn killed_though_standard_error_takes_nothing() {
-    let case = "killed_though_standard_error_takes_nothing";
+fn an_unwritable_standard_error_does_not_stop_the_kill() {
+    let case = "an_unwritable_standard_error_does_not_stop_the_kill";
     if support::skipped_without_root(case) {
         return;
     }
@@ -131,8 +131,8 @@ fn killed_though_standard_error_takes_nothing() {
 }
 
 #[test]
-fn the_file_system_s_user_comes_along() {
-    isolated_as_root("the_file_system_s_user_comes_along", WATCHDOG, || {
+fn the_file_system_user_id_changes_too() {
+    isolated_as_root("the_file_system_user_id_changes_too", WATCHDOG, || {
         sleepers(2);
         let user = Uid::new(1234).unwrap();
         set_keepcaps(true).execute().unwrap();
@@ -153,7 +153,7 @@ fn the_file_system_s_user_comes_along() {
     });
 }
 
-/// As a set-user-id program whose owner is not root goes back to who has started it.
+/// Returns to the real user, as a set-user-ID program does whose owner is not root.
 #[test]
 fn one_of_several_users_without_a_capability() {
     isolated_as_root("one_of_several_users_without_a_capability", WATCHDOG, || {
@@ -169,10 +169,10 @@ fn one_of_several_users_without_a_capability() {
     });
 }
 
-/// An earlier filter kills for an attempt to become root, which must not be made then.
+/// Installs an earlier filter that kills for an attempt to become root. The verification must not make this attempt.
 #[test]
-fn no_attempt_under_an_earlier_filter() {
-    isolated_as_root("no_attempt_under_an_earlier_filter", WATCHDOG, || {
+fn an_earlier_filter_prevents_the_attempt_to_become_root() {
+    isolated_as_root("an_earlier_filter_prevents_the_attempt_to_become_root", WATCHDOG, || {
         sleepers(1);
         let settings = || {
             let groups = privileges::Groups::Explicit(vec![]);
@@ -206,21 +206,25 @@ fn locked_keepcaps_stay() {
     });
 }
 
-/// What nobody may make inheritable is refused before anything has changed.
+/// Requests a capability that no process may make inheritable: it is refused before anything has changed.
 #[test]
-fn inheritable_beyond_the_bounding_set() {
-    isolated_as_root("inheritable_beyond_the_bounding_set", WATCHDOG, || {
-        libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
-        let settings = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
-        let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
-        let kill = CapabilitySet::from(Capability::KILL);
-        assert!(matches!(problems[..], [Problem::NotInheritable(set)] if set == kill));
-    });
+fn inheritable_capabilities_outside_the_bounding_set_are_refused() {
+    isolated_as_root(
+        "inheritable_capabilities_outside_the_bounding_set_are_refused",
+        WATCHDOG,
+        || {
+            libpsx::process::capbset_drop(Capability::KILL).execute().unwrap();
+            let settings = rooted().keep(Capability::KILL).inheritable(Capability::KILL);
+            let Err(Error::Plan(problems)) = settings.plan() else { panic!("Ok") };
+            let kill = CapabilitySet::from(Capability::KILL);
+            assert!(matches!(problems[..], [Problem::NotInheritable(set)] if set == kill));
+        },
+    );
 }
 
 #[test]
-fn filters_that_are_none() {
-    isolated("filters_that_are_none", WATCHDOG, || {
+fn invalid_filters_are_refused() {
+    isolated("invalid_filters_are_refused", WATCHDOG, || {
         for length in [0, 4097] {
             let program = vec![allow_all()[0].clone(); length];
             let settings = rooted().seccomp(&program);
@@ -245,10 +249,10 @@ fn hybrid_leaves_the_ambient_set() {
     });
 }
 
-/// Threads that are asked say what they are; a thread that was not says nothing.
+/// Asks threads for their state. The report has no answer of a thread that was not asked.
 #[test]
-fn what_was_not_asked_is_not_told() {
-    isolated_as_root("what_was_not_asked_is_not_told", WATCHDOG, || {
+fn only_asked_threads_have_answers() {
+    isolated_as_root("only_asked_threads_have_answers", WATCHDOG, || {
         let _asked = Asked::new(1);
         with_less();
         let all = CapabilitySets::current().unwrap();

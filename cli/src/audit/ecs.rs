@@ -1,6 +1,6 @@
 //! `--format ecs`: one line of JSON for each thread, with the field names of the Elastic Common Schema 8.
 //!
-//! What the schema has no name for is under `psx`.
+//! A field that the schema has no name for is under `psx`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -104,7 +104,7 @@ fn document(
     })
 }
 
-/// The schema's words: `CAP_NET_ADMIN`, or a number that has no name.
+/// Returns the capabilities in the schema's words: `CAP_NET_ADMIN`, or the number if it has no name.
 fn set(set: CapabilitySet) -> Vec<String> {
     set.iter().map(|one| one.to_string().to_uppercase()).collect()
 }

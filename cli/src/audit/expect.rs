@@ -1,4 +1,4 @@
-//! What must hold for every thread of a process: `--expect`, and the rules of a policy.
+//! Conditions that every thread of a process must meet: `--expect`, and the rules of a policy.
 
 use std::str::FromStr;
 
@@ -16,7 +16,7 @@ use crate::terminal::printable;
 /// One condition, `KEY=VALUE` or `KEY<=VALUE`.
 #[derive(Debug, Clone)]
 pub(crate) struct Expectation {
-    /// As it was given.
+    /// The text of the condition as it was given.
     pub(crate) text: String,
     wanted: Wanted,
 }
@@ -48,7 +48,7 @@ pub(crate) enum Wanted {
     User(Which, u32),
     Group(Which, u32),
     Groups(Vec<u32>),
-    /// The groups contain these.
+    /// The supplementary groups must contain these.
     GroupsInclude(Vec<u32>),
     Sets(Sets, Comparison, CapabilitySet),
     NoNewPrivs(bool),
@@ -57,9 +57,9 @@ pub(crate) enum Wanted {
     Label(String),
     Policy(u32),
     Priority(u32),
-    /// These kinds of namespaces are not those of psx.
+    /// The namespaces of these kinds must not be those of psx.
     Namespaces(Comparison, Vec<&'static str>),
-    /// A path, or any path but `/`.
+    /// A path, or any path except `/`.
     Root(Path),
     /// Another root directory than `/`, or another mount namespace than that of psx.
     OtherFiles,
@@ -118,7 +118,7 @@ pub(crate) struct Failure {
     pub(crate) rule: Option<String>,
     pub(crate) level: Level,
     pub(crate) expected: String,
-    /// None: it is a condition on the whole process, or no thread runs.
+    /// None if it is a condition on the whole process, or if no thread runs.
     pub(crate) thread: Option<Thread>,
     pub(crate) found: String,
     /// The number of threads for which it does not hold.
@@ -128,22 +128,22 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Whether it is a violation.
+    /// Returns whether it is a violation.
     pub(crate) fn counts(&self) -> bool {
         self.level == Level::Error && self.seen
     }
 }
 
-/// What a condition says about one state.
+/// The result of checking a condition on one state.
 enum Outcome {
     Holds,
-    /// What was found instead.
+    /// The condition does not hold; this value was found.
     Missed(String),
-    /// Why it cannot be told.
+    /// The state could not be seen; this is the reason.
     Unseen(String),
 }
 
-/// The keys, and what their values look like.
+/// The keys, and the form of their values.
 pub(crate) const KEYS: [(&str, &str); 34] = [
     ("uid", "all four user IDs: a name or number"),
     ("ruid", "the real user ID"),
@@ -187,7 +187,7 @@ pub(crate) const KEYS: [(&str, &str); 34] = [
     ("dumpable", "whether the process can be dumped and traced by its user: 0 or 1"),
 ];
 
-/// Keys that describe the whole process, or what the kernel does not show; a policy may use them.
+/// Keys that describe the whole process, or a state that the kernel does not show. A policy may use them.
 pub(crate) const MORE_KEYS: [(&str, &str); 4] = [
     ("consistent", "whether all threads have the same state: 0 or 1"),
     ("securebits", "the kernel does not show the securebits of another process"),
@@ -315,7 +315,7 @@ fn group(value: &str) -> Result<u32, String> {
     value.parse().ok().or_else(named).ok_or_else(|| format!("there is no group {value:?}"))
 }
 
-/// Several values are joined by `+`, because a comma separates expectations.
+/// Parses groups. Several values are joined by `+`, because a comma separates expectations.
 fn groups(value: &str) -> Result<Vec<u32>, String> {
     let mut all = match value {
         "none" | "" => Vec::new(),
@@ -344,7 +344,7 @@ fn switch(value: &str) -> Result<bool, String> {
     }
 }
 
-/// Returns the place of a word in the list, or the number that it is.
+/// Returns the index of a word in the list, or the number that the word writes.
 fn word(value: &str, words: &[&str]) -> Result<u32, String> {
     let place = words.iter().position(|&word| word == value);
     let known = place.and_then(|place| u32::try_from(place).ok()).or_else(|| value.parse().ok());
@@ -414,7 +414,7 @@ fn directory(wanted: &Path, found: &[u8]) -> Outcome {
     Outcome::of(holds, || printable(found))
 }
 
-/// What expectations are checked with.
+/// The inputs of a check.
 pub(crate) struct Checker<'a> {
     pub(crate) names: &'a mut names::Names,
     /// The namespaces of psx.
@@ -547,7 +547,7 @@ impl Expectation {
         }
     }
 
-    /// Checks a condition on the whole process. None: it is a condition on threads.
+    /// Checks a condition on the whole process. Returns None for a condition on threads.
     fn of_process(&self, process: &Process) -> Option<Outcome> {
         match self.wanted {
             Wanted::Dumpable(wanted) => {

@@ -1,4 +1,4 @@
-//! What is remarkable about a process, and why it matters.
+//! Flags of a process that need attention, and why they matter.
 
 use std::fmt;
 

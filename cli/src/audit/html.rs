@@ -1,4 +1,4 @@
-//! `--html FILE`: one page for a browser. It loads nothing from anywhere, and shows its table without JavaScript too.
+//! `--html FILE`: one page for a browser. It loads no other file, and shows its table without JavaScript too.
 //!
 //! Each verdict has a word and a symbol; colour only repeats them.
 

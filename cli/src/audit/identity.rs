@@ -1,4 +1,4 @@
-//! What a process belongs to: its parent, its command line, its unit and its container.
+//! The identity of a process: its parent, its command line, its unit and its container.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::tasks::{self, Stat, Status};
 /// The length of a container's ID in the names of control groups.
 const ID: usize = 64;
 
-/// What names a process to an operator.
+/// The properties by which an operator recognizes a process.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
     pub(crate) parent: i32,
@@ -18,15 +18,15 @@ pub(crate) struct Identity {
     /// The innermost unit of systemd.
     pub(crate) unit: Option<String>,
     pub(crate) container: Option<Container>,
-    /// Whether the process can be dumped, and traced by its user. None: the effective user is root, to whom the
-    /// files in /proc belong in both cases.
+    /// Whether the process can be dumped, and traced by its user. None if the effective user is root, because
+    /// root owns the files in /proc in both cases.
     pub(crate) dumpable: Option<bool>,
 }
 
 /// A container, as the path of a control group names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Container {
-    /// The program that made it, if the path tells.
+    /// The program that made the container, if the path names it.
     pub(crate) engine: Option<&'static str>,
     pub(crate) id: String,
 }
@@ -70,7 +70,7 @@ fn control_group(text: &[u8]) -> String {
     let systemd = systemd.map(|(_, path)| path.to_owned());
     let unified = text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
     let named = unified.filter(|path| path != "/").or(systemd);
-    // Without systemd, the first hierarchy with a path tells the container.
+    // Without systemd, the first hierarchy with a path names the container.
     let any = || {
         let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
         paths.into_iter().find(|path| *path != "/").map(str::to_owned)

@@ -57,7 +57,7 @@ pub(crate) fn sort(audit: &mut Audit, order: Order, names: &mut Names) {
 
 const HEADER: [&str; 7] = ["PID", "VERDICT", "STATE", "USER", "THREADS", "UNIT", "COMMAND"];
 
-/// The widest that each column but the last may be.
+/// The maximum width of each column except the last.
 const WIDEST: [usize; 6] = [10, 12, 9, 12, 7, 22];
 
 /// Draws the list.
@@ -98,7 +98,7 @@ pub(crate) fn list(shown: &[&Audited], tree: bool, look: Look, names: &mut Names
     text
 }
 
-/// Red: threads differ, or something is not as expected. Yellow: privileged.
+/// Returns the colour of a process. Red: threads differ, or an expectation does not hold. Yellow: privileged.
 fn color(audited: &Audited) -> Option<&'static str> {
     if !audited.process.consistent() || !audited.as_expected() {
         return Some("31");
@@ -126,7 +126,7 @@ fn row(audited: &Audited, depth: usize, names: &mut Names) -> [String; 7] {
     ]
 }
 
-/// Returns one word for what is wrong.
+/// Returns one word for the defect of a process.
 pub(crate) fn state(audited: &Audited) -> &'static str {
     let process = &audited.process;
     if !audited.as_expected() {

@@ -1,4 +1,4 @@
-//! What one look at the processes found, and what follows from it. The outputs take it from here.
+//! The findings of one look at the processes, and the conclusions from them. All outputs use these.
 
 use super::expect::Failure;
 use super::flags::Flag;
@@ -15,11 +15,11 @@ pub(crate) struct Settings {
     pub(crate) namespaces: Option<Namespaces>,
 }
 
-/// A process and what there is to say about it.
+/// A process and its findings.
 #[derive(Debug)]
 pub(crate) struct Audited {
     pub(crate) process: Process,
-    /// None: no thread of the process runs.
+    /// None if no thread of the process runs.
     pub(crate) judgement: Option<Judgement>,
     pub(crate) flags: Vec<Flag>,
     pub(crate) failures: Vec<Failure>,
@@ -34,7 +34,7 @@ impl Audited {
         Self { process, judgement, flags, failures: Vec::new(), varies }
     }
 
-    /// Records what does not hold.
+    /// Records the expectations that do not hold.
     pub(crate) fn fail(&mut self, failures: Vec<Failure>) {
         if failures.iter().any(Failure::counts) && !self.flags.contains(&Flag::Unexpected) {
             self.flags.push(Flag::Unexpected);
@@ -47,13 +47,13 @@ impl Audited {
         self.judgement.as_ref().map(|judgement| judgement.verdict)
     }
 
-    /// Whether what was expected holds.
+    /// Returns whether all expectations hold.
     pub(crate) fn as_expected(&self) -> bool {
         !self.failures.iter().any(Failure::counts)
     }
 }
 
-/// What one look at the processes found.
+/// The findings of one look at the processes.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     pub(crate) processes: Vec<Audited>,
@@ -76,7 +76,7 @@ impl Audit {
         self.missing.is_empty() && self.processes.iter().all(Audited::as_expected)
     }
 
-    /// Whether exit status 0 is right.
+    /// Returns whether the exit status is 0.
     pub(crate) fn good(&self) -> bool {
         self.consistent() && self.as_expected()
     }

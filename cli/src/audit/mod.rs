@@ -1,15 +1,15 @@
 //! `psx audit`: shows from outside whether all threads of a process may do the same, and how much that is.
 //!
-//! Everything comes from /proc and from system calls that only read. psx audit needs no right that the kernel does not
-//! ask for, and says which fields this user cannot see. Threads and processes can end while they are read; such a
-//! thread or process is left out.
+//! All data comes from /proc and from system calls that only read. psx audit needs no privilege of its own, and reports
+//! the fields that this user cannot see. Threads and processes can end while they are read; such a thread or process
+//! is left out.
 //!
 //! The modules depend on each other in one direction: `state`, `identity` and `process` read; `verdict`, `flags`,
 //! `expect`, `policy` and `unit` judge; `look` holds the result; `table`, `list`, `remarks`, `json`, `ecs`,
 //! `prometheus`, `html`, `diff` and `watch` print it.
 //!
-//! Exit status: 0 all processes are consistent and as expected, 1 a process is not, 2 a process that was asked for
-//! cannot be read, or the command line or a file is wrong.
+//! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a requested process
+//! cannot be read, or if the command line or a file is wrong.
 
 mod diff;
 mod ecs;
@@ -176,7 +176,7 @@ enum Only {
     Violations,
 }
 
-/// How the result is printed.
+/// The format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people
@@ -208,8 +208,8 @@ filters>=1.
 Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-slack. Daemons set them per thread on \
 purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
 
-Exit status: 0 all threads of each process may do the same, and what was expected holds; 1 it does not for some \
-process, or --diff found a change; 2 a process that was asked for cannot be read, no process was found, or the \
+Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
+process, or if --diff found a change; 2 if a requested process cannot be read, if no process was found, or if the \
 command line or a file is wrong.
 
 Examples:
@@ -221,7 +221,7 @@ Examples:
   psx audit --unit nginx.service             whether the threads are what the unit promises
   psx audit --save before.json; psx audit --diff before.json";
 
-/// What `psx audit` says if no process was selected.
+/// The message of `psx audit` if no process was selected.
 const SELECT: &str = "\
 no process was selected; nothing was read. Select processes with one of:
 
@@ -240,7 +240,7 @@ fn user(name: &str) -> Result<u32, String> {
     name.parse().ok().or_else(named).ok_or_else(|| format!("there is no user {name:?}"))
 }
 
-/// What the files on the command line ask for.
+/// The contents of the files on the command line.
 struct Files {
     policy: Option<Policy>,
     unit: Option<unit::Promises>,
@@ -308,7 +308,7 @@ impl Arguments {
         })
     }
 
-    /// Whether one line for each process is printed.
+    /// Returns whether one line for each process is printed.
     fn lists(&self) -> bool {
         self.tree || (self.pids.is_empty() && !self.long)
     }
@@ -347,7 +347,7 @@ impl Arguments {
         Settings { compared, namespaces: own.ok().and_then(|own| state::namespaces(&own)) }
     }
 
-    /// Reads the processes that were asked for, and checks them.
+    /// Reads the requested processes, and checks them.
     fn look(&self, files: &Files, names: &mut Names, progress: &mut Progress) -> Result<Audit> {
         let settings = self.settings();
         let mut audit = Audit { namespaces: settings.namespaces, ..Audit::default() };
@@ -443,7 +443,7 @@ impl Arguments {
     }
 }
 
-/// Writes to standard output. A reader that has closed the pipe (head(1)) has what it wants.
+/// Writes to standard output. A closed pipe is not an error: the reader, for example head(1), needs no more text.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -452,7 +452,7 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a file as a whole: a reader sees the old contents or the new ones. A device or a pipe is written to.
+/// Replaces a file as a whole: a reader sees the old contents or the new ones. Writes directly to a device or a pipe.
 fn write_file(path: &std::path::Path, text: &str) -> Result<()> {
     let shown = path.display();
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -469,7 +469,7 @@ fn write_file(path: &std::path::Path, text: &str) -> Result<()> {
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
-        // The error of the write is what matters.
+        // The error of the write is reported, and an error of the removal is not.
         let _ = std::fs::remove_file(&temporary);
     }
     written.with_context(|| format!("writing {shown}"))

@@ -1,4 +1,4 @@
-//! What people read in place of numbers: the names of users and groups, each asked for once, and other words.
+//! Names in place of numbers: the names of users and groups, each looked up once, and other words.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::state::{NAMESPACES, State};
 use crate::tasks::{Credentials, Deadline, Scheduling, Speculation};
 use crate::terminal::printable;
 
-/// The answers of the user database.
+/// The answers of the user database, so that each name is looked up once.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     users: HashMap<u32, Option<String>>,
@@ -17,14 +17,14 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Returns the name of a user, printable.
+    /// Returns the printable name of a user.
     pub(crate) fn user(&mut self, id: u32) -> Option<&str> {
         let ask = || User::from_uid(Uid::from_raw(id)).ok().flatten();
         let name = self.users.entry(id).or_insert_with(|| Some(printable(ask()?.name.as_bytes())));
         name.as_deref()
     }
 
-    /// Returns the name of a group, printable.
+    /// Returns the printable name of a group.
     pub(crate) fn group(&mut self, id: u32) -> Option<&str> {
         let ask = || Group::from_gid(Gid::from_raw(id)).ok().flatten();
         let name = self.groups.entry(id).or_insert_with(|| Some(printable(ask()?.name.as_bytes())));
@@ -66,7 +66,7 @@ fn four(ids: Ids, mut name: impl FnMut(u32) -> String) -> String {
     text
 }
 
-/// Describes a set in few words: most sets contain everything or nothing.
+/// Describes a set in few words. Most sets are full or empty.
 pub(crate) fn set(set: CapabilitySet) -> String {
     let all = CapabilitySet::all();
     let missing = all - set;
@@ -89,7 +89,7 @@ pub(crate) const fn yes_no(value: Option<bool>) -> &'static str {
     }
 }
 
-/// include/uapi/linux/seccomp.h
+/// The names of the seccomp modes (include/uapi/linux/seccomp.h).
 pub(crate) const SECCOMP: [&str; 3] = ["disabled", "strict", "filter"];
 
 pub(crate) fn seccomp_mode(mode: Option<u32>) -> Option<&'static str> {
@@ -105,7 +105,7 @@ pub(crate) fn seccomp(credentials: &Credentials) -> String {
     }
 }
 
-/// include/uapi/linux/sched.h; 4 was never used.
+/// The names of the scheduling policies (include/uapi/linux/sched.h). The number 4 was never used.
 pub(crate) const POLICIES: [&str; 8] =
     ["other", "fifo", "rr", "batch", "iso", "idle", "deadline", "ext"];
 

@@ -20,17 +20,17 @@ pub(crate) struct Policy {
     rules: Vec<Rule>,
 }
 
-/// Which processes, and what must hold for them.
+/// A rule: which processes it is about, and what they must meet.
 #[derive(Debug)]
 struct Rule {
     title: String,
-    /// Whether it is a violation if no process matches; and how serious.
+    /// Whether it is a violation if no process matches, and its level.
     required: Option<Level>,
     selector: Selector,
     expectations: Vec<(Expectation, Level)>,
 }
 
-/// Which processes a rule is about. All conditions must hold.
+/// The conditions by which a rule selects processes. All of them must hold.
 #[derive(Debug, Default)]
 struct Selector {
     name: Option<Regex>,
@@ -42,13 +42,13 @@ struct Selector {
 
 #[derive(Debug)]
 enum Container {
-    /// In any container, or in none.
+    /// The process must be in a container, or in no container.
     Any(bool),
-    /// The ID or the engine matches.
+    /// The container's ID or engine must match.
     Like(Regex),
 }
 
-/// What is wrong, and where.
+/// An error with its line.
 struct Fault {
     at: Range<usize>,
     message: String,
@@ -82,7 +82,7 @@ impl Policy {
         policy(document.get_ref()).map_err(|fault| (line(fault.at.start), fault.message))
     }
 
-    /// Whether any rule is about this process.
+    /// Returns whether any rule is about this process.
     pub(crate) fn concerns(&self, audited: &Audited) -> bool {
         self.rules.iter().any(|rule| rule.selector.matches(audited))
     }
@@ -211,7 +211,7 @@ fn pattern(value: &Value<'_>, what: &str) -> Parsed<Regex> {
     })
 }
 
-/// A unit, in which `*` stands for any text.
+/// Parses a pattern of unit names, in which `*` stands for any text.
 fn unit(value: &Value<'_>) -> Parsed<Regex> {
     let parts: Vec<_> = text(value, "unit")?.split('*').map(regex::escape).collect();
     Regex::new(&format!("^{}$", parts.join(".*")))
@@ -226,7 +226,7 @@ fn rule(value: &Value<'_>, number: usize) -> Parsed<Rule> {
         selector: Selector::default(),
         expectations: Vec::new(),
     };
-    // Its place in the table does not matter: the level applies to all expectations of the rule.
+    // The position of the level in the table does not matter: it applies to all expectations of the rule.
     let usual = fields.iter().find(|(key, _)| key.get_ref() == "level");
     let usual = usual.map_or(Ok(Level::Error), |(_, value)| level(value))?;
     for (key, value) in fields {
@@ -338,7 +338,7 @@ fn words(key: &str, value: &Value<'_>) -> Parsed<String> {
     Ok(all.join("+"))
 }
 
-/// An umask is octal in every other place, so a decimal number would be misread.
+/// Parses an umask. An umask is octal in every other place, so a decimal number is refused: it would be misread.
 fn octal(value: &Value<'_>) -> Parsed<String> {
     match value.get_ref().as_integer() {
         Some(number) if number.radix() == 8 => Ok(number.as_str().to_owned()),
@@ -444,7 +444,7 @@ mod tests {
             let _ = Policy::parse(&text);
         }
 
-        /// Text that is close to a policy gets further into the parser.
+        /// Parses text that is similar to a policy: it reaches more of the parser than random text.
         #[test]
         fn no_text_like_a_policy_makes_the_parser_panic(
             parts in prop::collection::vec(prop::sample::select(vec![

@@ -23,13 +23,13 @@ pub(crate) struct Thread {
     pub(crate) name: Vec<u8>,
 }
 
-/// Threads in the same state, as far as it is compared.
+/// Threads with the same values in all compared fields.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// The state of the first thread.
     pub(crate) state: State,
     pub(crate) threads: Vec<Thread>,
-    /// In which fields they differ from the first group.
+    /// The fields in which they differ from the first group.
     pub(crate) differs: Vec<Field>,
     /// Fields that are not compared and in which threads of this group differ.
     pub(crate) varies: Vec<Field>,
@@ -45,7 +45,7 @@ pub(crate) struct Worker {
     pub(crate) keeps: Vec<Field>,
 }
 
-/// What a kernel worker works for.
+/// The subsystem that a kernel worker works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// io_uring/sqpoll.c, io_uring/io-wq.c, drivers/vhost/vhost.c
+    /// Returns the kind by the worker's name, which io_uring/sqpoll.c, io_uring/io-wq.c or drivers/vhost/vhost.c sets.
     fn of(name: &[u8]) -> Self {
         match name {
             [b'i', b'o', b'u', b'-', b's', b'q', b'p', b'-', ..] => Self::Sqpoll,
@@ -108,7 +108,7 @@ impl From<Errno> for Unread {
     }
 }
 
-/// A task before it is known where it belongs.
+/// A task that is not in a group yet.
 struct Seen {
     worker: bool,
     stat: Stat,
@@ -130,7 +130,7 @@ impl Seen {
         })
     }
 
-    /// Whether a second look finds the same task in the same state.
+    /// Returns whether a second look finds the same task in the same state.
     fn confirmed(&self, directory: &tasks::Process) -> bool {
         let again = directory.task(self.thread.tid).and_then(|task| Self::read(&task, None));
         again.is_ok_and(|again| {
@@ -194,7 +194,7 @@ impl Process {
         Some(process)
     }
 
-    /// Puts the group first with which the other groups are compared, and compares.
+    /// Moves the group that the others are compared with to the front, and compares.
     fn compare(&mut self, compared: Fields) {
         let pid = self.pid;
         let of_leader = |group: &Group| group.threads.iter().any(|thread| thread.tid == pid);
@@ -236,7 +236,7 @@ impl Process {
         sorted(self.groups.iter().flat_map(|group| group.state.unseen()))
     }
 
-    /// Whether all its threads, and the workers of the kernel, may do the same.
+    /// Returns whether all its threads, and the workers of the kernel, may do the same.
     pub(crate) fn consistent(&self) -> bool {
         self.groups.iter().all(|group| group.differs.is_empty())
             && self.workers.iter().all(|worker| worker.keeps.is_empty())
@@ -279,7 +279,7 @@ fn read_all(directory: &tasks::Process) -> Result<Vec<Seen>, Unread> {
     Ok(seen)
 }
 
-/// Returns what decides the group of each thread. None: the task has ended, or is a worker of the kernel.
+/// Returns the state that decides the group of each thread, or None if the task has ended or is a worker of the kernel.
 fn keys(seen: &[Seen], compared: Fields) -> Vec<Option<State>> {
     let key = |one: &Seen| {
         let thread = !one.stat.dead() && !one.worker;
@@ -288,7 +288,7 @@ fn keys(seen: &[Seen], compared: Fields) -> Vec<Option<State>> {
     seen.iter().map(key).collect()
 }
 
-/// Whether all threads have the same state, or a second look at those that differ finds them unchanged.
+/// Returns whether all threads have the same state, or a second look at those that differ finds them unchanged.
 fn settled(directory: &tasks::Process, seen: &[Seen], keys: &[Option<State>]) -> bool {
     let mut counts: HashMap<&State, usize> = HashMap::new();
     for key in keys.iter().flatten() {
@@ -373,8 +373,8 @@ fn is_worker(task: &tasks::Task, stat: &Stat, status: &Status) -> bool {
     }
 }
 
-/// Reads the stack pointer and the program counter, with which the file `syscall` ends (proc_pid_syscall(5)): whether
-/// they are not both 0. None: the task runs, or the file may not be read.
+/// Returns whether the stack pointer and the program counter, the last words of the file `syscall`
+/// (proc_pid_syscall(5)), are not both 0. Returns None if the task runs, or if the file may not be read.
 fn has_user_registers(task: &tasks::Task) -> Option<bool> {
     let text = task.read("syscall").ok()?;
     let mut words = std::str::from_utf8(&text).ok()?.split_ascii_whitespace().rev();

@@ -1,4 +1,4 @@
-//! What there is to say in words about processes, after the table or the list.
+//! The remarks about processes that follow the table or the list.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use crate::wrap::paragraph;
 /// How many threads are named unless all are asked for.
 const NAMED: usize = 8;
 
-/// What the kernel does not show of another process, to any user.
+/// The state of another process that the kernel shows to no user.
 const HIDDEN: &str = "The kernel does not show these of another process: securebits, keyrings, the Landlock domain, \
                       the memory policy, the parent-death signal.";
 
@@ -112,7 +112,7 @@ fn of_process(text: &mut String, audited: &Audited, look: Look) {
     }
 }
 
-/// Describes what does not hold.
+/// Describes an expectation that does not hold.
 pub(crate) fn failed(failure: &Failure) -> String {
     let mut line = String::new();
     if let Some(rule) = &failure.rule {
@@ -150,7 +150,7 @@ fn named(group: &Group, look: Look) -> String {
     text
 }
 
-/// Returns what this user cannot see, and of how many processes.
+/// Returns the fields that this user cannot see, and of how many processes.
 fn unseen(shown: &[&Audited]) -> Option<String> {
     let of = |one: &&Audited| one.process.unseen();
     let processes = shown.iter().filter(|one| !of(one).is_empty()).count();

@@ -86,7 +86,7 @@ impl Field {
         }
     }
 
-    /// Whether a difference in this field counts unless the user says otherwise. The other fields share out
+    /// Returns whether a difference in this field counts unless the user says otherwise. The other fields distribute
     /// resources, and daemons set them per thread on purpose.
     pub(crate) const fn compared(self) -> bool {
         !matches!(self, Self::Affinity | Self::Mems | Self::Nice | Self::Ioprio | Self::TimerSlack)
@@ -104,7 +104,7 @@ impl fmt::Display for Field {
 pub(crate) struct Fields(u32);
 
 impl Fields {
-    /// The fields that are compared if the user says nothing else.
+    /// Returns the fields that are compared by default.
     pub(crate) fn usual() -> Self {
         let fields = Field::value_variants().iter().filter(|field| field.compared());
         fields.fold(Self(0), |all, &field| all.with(field))
@@ -137,7 +137,7 @@ pub(crate) const NAMESPACES: [&str; 10] = [
     "uts",
 ];
 
-/// The inode number of each namespace. None: there is no such link.
+/// The inode number of each namespace. None if the kernel has no such link.
 pub(crate) type Namespaces = [Option<u64>; NAMESPACES.len()];
 
 /// The directories that a task resolves paths from.
@@ -151,23 +151,23 @@ pub(crate) struct Directories {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) credentials: Credentials,
-    /// None: this process may not see them (ptrace(2), "access mode checking").
+    /// None if this process may not see them (ptrace(2), "access mode checking").
     pub(crate) namespaces: Option<Namespaces>,
-    /// None: no security module sets one, or this process may not see it.
+    /// None if no security module sets one, or if this process may not see it.
     pub(crate) label: Option<Vec<u8>>,
-    /// None: this process may not see them.
+    /// None if this process may not see them.
     pub(crate) directories: Option<Directories>,
     pub(crate) umask: Option<u32>,
-    /// None: this process may not see it.
+    /// None if this process may not see it.
     pub(crate) personality: Option<u32>,
     pub(crate) speculation: Speculation,
     pub(crate) scheduling: Scheduling,
     pub(crate) affinity: Vec<u8>,
     pub(crate) mems: Vec<u8>,
     pub(crate) nice: i32,
-    /// As ioprio_get(2) packs it. None: this process may not see it.
+    /// The value of ioprio_get(2). None if this process may not see it.
     pub(crate) io_priority: Option<u16>,
-    /// In nanoseconds. None: this process may not see it (that needs CAP_SYS_NICE).
+    /// The timer slack in nanoseconds. None if this process may not see it (that needs CAP_SYS_NICE).
     pub(crate) timer_slack: Option<u64>,
 }
 
@@ -179,8 +179,8 @@ pub(crate) struct Known<'a> {
 }
 
 impl State {
-    /// Reads the state of a task, and last the file `stat`: if the task was alive then, its number was its own all
-    /// the time.
+    /// Reads the state of a task, and at last the file `stat`. If the task is alive at that time, its number was not
+    /// used again meanwhile.
     pub(crate) fn read(task: &Task, known: Option<Known<'_>>) -> nix::Result<(Status, Stat, Self)> {
         let namespaces = namespaces(task);
         let directories = directories(task, known);
@@ -209,7 +209,7 @@ impl State {
         Ok((status, stat, state))
     }
 
-    /// Returns the fields in which the states differ. A field that could not be seen of one of them is no difference.
+    /// Returns the fields in which the states differ. A field that could not be seen in one of them does not count.
     pub(crate) fn differs(&self, other: &Self) -> Vec<Field> {
         fn seen<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
             one.zip(other).is_some_and(|(one, other)| one != other)
@@ -397,7 +397,7 @@ pub(crate) fn namespaces(task: &Task) -> Option<Namespaces> {
     Some(found)
 }
 
-/// The number in `net:[4026531840]`.
+/// Returns the number in `net:[4026531840]`.
 fn number(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(link).ok()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
@@ -426,7 +426,7 @@ fn personality(task: &Task) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(&text).ok()?.trim(), 16).ok()
 }
 
-/// SCHED_DEADLINE and SCHED_FLAG_RESET_ON_FORK: include/uapi/linux/sched.h.
+/// Converts the kernel's answer. SCHED_DEADLINE and SCHED_FLAG_RESET_ON_FORK are in include/uapi/linux/sched.h.
 fn scheduling(attributes: ask::SchedulingAttributes) -> Scheduling {
     const DEADLINE: u32 = 6;
     let ask::SchedulingAttributes { policy, priority, flags, runtime, deadline, period, .. } =

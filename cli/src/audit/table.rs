@@ -11,11 +11,11 @@ use super::state::{Field, State};
 use crate::terminal::printable;
 use crate::wrap;
 
-/// How to show it.
+/// The style of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) colored: bool,
-    /// The width of the terminal. None: standard output is no terminal.
+    /// The width of the terminal. None if standard output is not a terminal.
     pub(crate) width: Option<u16>,
     pub(crate) explain: bool,
     /// Whether all threads of a group are named.
@@ -25,7 +25,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// The width of text that is broken into lines.
+    /// Returns the width of text that is broken into lines.
     pub(crate) fn columns(self) -> usize {
         self.width.map_or(wrap::PIPED, usize::from)
     }
@@ -33,7 +33,7 @@ impl Look {
 
 /// One row: a group of threads, or a worker of the kernel.
 pub(crate) struct Row {
-    /// The process, and what identifies the row within it from one look to the next.
+    /// The process, and the identity of the row in it from one look to the next.
     pub(crate) key: (i32, String),
     pub(crate) texts: [String; 5],
     alarming: bool,
@@ -42,7 +42,7 @@ pub(crate) struct Row {
 
 const HEADER: [&str; 5] = ["process", "threads", "user, group", "capabilities", "confinement"];
 
-/// What the table adds to the width of five columns: a space in each, one between them, and one at each end.
+/// The width that the table adds to five columns: a space in each, one between them, and one at each end.
 const MARGINS: usize = 5 + 4 + 2;
 
 /// Returns the rows of all processes.

@@ -1,4 +1,4 @@
-//! `--unit`: whether the threads of a unit's processes are what its directives promise.
+//! `--unit`: whether the threads of a unit's processes have the state that its directives promise.
 //!
 //! The crate `privileges` reads the unit. This module turns each directive into an expectation that can be checked from
 //! outside. A directive whose effect the kernel does not show is reported as not checked.
@@ -14,7 +14,7 @@ use privileges::unit::{Directives, Unit};
 use super::expect::{Checker, Comparison, Expectation, Failure, Level, Sets, Wanted};
 use super::process::Process;
 
-/// What a unit promises.
+/// The promises of a unit.
 pub(crate) struct Promises {
     name: String,
     expectations: Vec<(Expectation, Level)>,
@@ -117,7 +117,7 @@ impl Promises {
         &self.name
     }
 
-    /// Whether the process belongs to the unit.
+    /// Returns whether the process belongs to the unit.
     pub(crate) fn is_of(&self, process: &Process) -> bool {
         process.identity.unit.as_deref() == Some(&self.name)
     }
@@ -132,7 +132,7 @@ impl Promises {
         self.expectations.iter().filter_map(check).collect()
     }
 
-    /// Adds an expectation as `--expect` takes it.
+    /// Adds an expectation in the form of `--expect`.
     fn add(&mut self, level: Level, directive: &str, text: &str) -> Result<()> {
         let wanted: Expectation = text.parse().map_err(|why| {
             anyhow::anyhow!("{}: {directive}=: {why}; no process was read", self.name)
@@ -238,7 +238,7 @@ impl Promises {
         }
     }
 
-    /// A process can change these itself, so a difference is a warning.
+    /// Adds the expectations about resources. A process can change these itself, so a difference is a warning.
     fn resources(&mut self, directives: &Directives) {
         let mut add = |directive: &str, text: String, wanted: Wanted| {
             let text = format!("{directive}= ({text})");
@@ -286,7 +286,7 @@ impl Promises {
     }
 }
 
-/// A user or group as `--expect` takes it.
+/// Returns a user or group in the form of `--expect`.
 fn text(id: &Id) -> String {
     match id {
         Id::Name(name) => name.clone(),
@@ -340,7 +340,7 @@ mod tests {
         ] {
             assert!(promises(text).is_err(), "{text}");
         }
-        // After an exclamation mark the program changes its IDs itself.
+        // After an exclamation mark in `ExecStart=` the program changes its IDs itself.
         let found = promises("[Service]\nExecStart=!/bin/true\nUser=root\nNoNewPrivileges=yes\n");
         assert_eq!(found.unwrap(), [("NoNewPrivileges= (nnp=1)".to_owned(), Level::Error)]);
     }

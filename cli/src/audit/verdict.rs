@@ -1,4 +1,4 @@
-//! How much a process may do, in one word, and the reasons.
+//! The verdict: how much a process may do, in one word, and the reasons.
 //!
 //! The word is that of the most privileged thread or kernel worker. It follows from what the kernel shows: IDs,
 //! capabilities, no_new_privs, seccomp, namespaces and directories. It does not follow from files that the process may
@@ -36,7 +36,7 @@ impl Verdict {
     }
 }
 
-/// A verdict and why.
+/// A verdict and its reasons.
 #[derive(Debug, Clone)]
 pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
@@ -66,7 +66,7 @@ const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
 ];
 
 impl Judgement {
-    /// Judges a process. None: no task of it runs.
+    /// Judges a process. Returns None if none of its tasks runs.
     pub(crate) fn of(process: &Process, own: Option<&Namespaces>) -> Option<Self> {
         let groups = process.groups.iter().map(|group| &group.state);
         let workers = process.workers.iter().map(|worker| &worker.state);

@@ -90,8 +90,8 @@ fn mark(rows: &mut [Row], before: Option<&Before>) -> Vec<i32> {
     gone
 }
 
-/// Returns the text with what moves the cursor: each line overwrites the line that was there. Lines for which there is
-/// no room are left out, because they would scroll the other lines away.
+/// Returns the text with escape sequences that move the cursor, so that each line overwrites the old line. Leaves out
+/// the lines that do not fit, because they would scroll the other lines away.
 fn in_place(text: &str, height: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     let room = height.saturating_sub(1);

@@ -27,8 +27,8 @@ const AFTER: &str = "\
 Capabilities are written as capabilities(7) names them, in any case, with or without \"cap_\"; or by their number. \
 Sets of a file are written as in cap_from_text(3): cap_net_raw,cap_net_admin=ep.
 
-Exit status: 0 done; 1 something could not be read or changed, or a file has no capabilities; 2 the command line \
-makes no sense.
+Exit status: 0 if everything was done; 1 if a file or process could not be read or changed, or if a file has no \
+capabilities; 2 if the command line is wrong.
 
 Examples:
   psx caps 1234                              the sets of a process, and of its threads if they differ
@@ -96,7 +96,7 @@ fn hex(text: &str) -> Result<u64, String> {
     bits.ok_or_else(|| "it must be up to 16 hexadecimal digits".to_owned())
 }
 
-/// A capability, with or without `cap_`.
+/// Parses the name of a capability, with or without `cap_`.
 pub(crate) fn capability(text: &str) -> Result<Capability, String> {
     let known = |text: &str| text.parse::<Capability>().ok();
     known(text).or_else(|| known(&format!("cap_{text}"))).ok_or_else(|| {
@@ -124,12 +124,12 @@ pub(crate) fn set(text: &str) -> Result<CapabilitySet, String> {
     }
 }
 
-/// The text of sets without the clause that clears all, which getcap(8) leaves out.
+/// Returns the text of sets without the clause that clears all sets. getcap(8) leaves that clause out.
 fn short(text: &str) -> &str {
     text.strip_prefix("= ").unwrap_or(text)
 }
 
-/// `none`, `all`, the names, or those that are missing if they are fewer.
+/// Describes a set: `none`, `all`, the names, or the missing names if they are fewer.
 fn shown(set: CapabilitySet) -> String {
     let (all, missing) = (CapabilitySet::all(), CapabilitySet::all() - set);
     match set {
@@ -167,7 +167,7 @@ impl Arguments {
 fn decode(sets: &[u64], explained: bool, text: &mut String) {
     for &bits in sets {
         let set = CapabilitySet::from_bits(bits);
-        // As capsh(1), --decode.
+        // The format of capsh(1), --decode.
         *text += &format!("0x{bits:016x}={set}\n");
         if explained {
             set.iter().for_each(|one| describe(one, text));
@@ -219,7 +219,7 @@ fn of_files(command: OfFile, text: &mut String) -> Result<bool> {
         let name = printable(path.as_os_str().as_encoded_bytes());
         let done = match &command {
             OfFile::Get { .. } => file::get(path).map(|found| match found {
-                // As getcap(8), which prints nothing for a file without.
+                // getcap(8) prints nothing for a file without capabilities.
                 Some(capabilities) => {
                     *text += &format!("{name} {}\n", short(&capabilities.to_string()))
                 }
@@ -246,7 +246,7 @@ fn of_files(command: OfFile, text: &mut String) -> Result<bool> {
     Ok(all)
 }
 
-/// The sets of processes, as pscap(8) and getpcaps(8) show them, but of every thread.
+/// Appends the sets of processes in the manner of pscap(8) and getpcaps(8), but for every thread.
 fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
     let mut all = true;
     for &pid in pids {
@@ -283,7 +283,7 @@ fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
 
 type Group = (Credentials, Vec<i32>);
 
-/// The name of a process, and its threads by their sets, those of the leader first.
+/// Returns the name of a process, and its threads grouped by their sets. The leader's group is the first.
 fn groups(pid: i32) -> Result<(Vec<u8>, Vec<Group>)> {
     let process = Process::open(pid).context("there is no such process")?;
     let mut groups: Vec<Group> = Vec::new();
@@ -311,7 +311,7 @@ fn groups(pid: i32) -> Result<(Vec<u8>, Vec<Group>)> {
         }
     }
     if groups.is_empty() {
-        bail!("no thread of it runs");
+        bail!("none of its threads runs");
     }
     Ok((name, groups))
 }

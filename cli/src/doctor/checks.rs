@@ -1,4 +1,4 @@
-//! The single questions. Each is asked in a process of one thread.
+//! The checks. Each runs in a process with one thread.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -22,7 +22,7 @@ fn own_status() -> nix::Result<Status> {
 pub(super) fn cpu() -> Finding {
     let cpu = std::env::consts::ARCH;
     match header("/proc/thread-self/exe") {
-        // An emulator shows its program what the program expects, under this name alone.
+        // An emulator shows its program the CPU that the program expects, under this name alone.
         Some(real) if header("/proc/self/exe").is_some_and(|shown| shown != real) => Finding::new(
             Limited,
             format!("{cpu}, emulated"),
@@ -33,7 +33,7 @@ pub(super) fn cpu() -> Finding {
     }
 }
 
-/// What a program file says of the CPU that it is for, elf(5).
+/// Reads the start of a program file, which names the CPU that the program is for, elf(5).
 fn header(path: &str) -> Option<[u8; 20]> {
     let mut header = [0; 20];
     File::open(path).ok()?.read_exact(&mut header).ok()?;
@@ -50,7 +50,9 @@ pub(super) fn kernel() -> Finding {
             let found = format!("Linux {}.{}.{}", v.major, v.minor, v.patch);
             Finding::new(Limited, found, "the tests have not run on a kernel before 5.10")
         }
-        Err(error) => Finding::new(Limited, "unknown", format!("its version is not told: {error}")),
+        Err(error) => {
+            Finding::new(Limited, "unknown", format!("the version could not be read: {error}"))
+        }
     }
 }
 
@@ -63,10 +65,14 @@ pub(super) fn libc() -> Finding {
     )
 }
 
-/// What this process was given when it started, which others here will be given too.
+/// Checks the restrictions that this process inherited. Other processes started here inherit them too.
 pub(super) fn sandbox() -> Finding {
     let Ok(status) = own_status() else {
-        return Finding::new(Limited, "unknown", "without /proc nothing tells");
+        return Finding::new(
+            Limited,
+            "unknown",
+            "/proc cannot be read, so the check is not possible",
+        );
     };
     let own = status.credentials;
     if own.seccomp == Some(2) {
@@ -77,7 +83,7 @@ pub(super) fn sandbox() -> Finding {
             "calls may be refused, in all threads or none; what a broadcast needs is tried below",
         );
     }
-    Finding::new(Good, "no seccomp filter", "nothing is refused but by privilege")
+    Finding::new(Good, "no seccomp filter", "only calls that need a missing privilege are refused")
 }
 
 pub(super) fn proc() -> Finding {
@@ -102,7 +108,7 @@ pub(super) fn proc() -> Finding {
         "a broadcast translates the numbers there, or mounts a proc for itself"
     } else {
         "a broadcast translates the numbers there, or asks for every possible tid, which takes seconds and \
-         takes zombies for threads"
+         mistakes zombies for threads"
     };
     Finding::new(Limited, found, consequence)
 }
@@ -115,7 +121,7 @@ pub(super) fn signal() -> Finding {
         Ok(status) if status.blocked >> (SIGNAL - 1) & 1 != 0 => Finding::new(
             Fails,
             "blocked from the start",
-            "whoever started this blocks signal 33, and threads inherit that: they cannot be stopped",
+            "the program that started psx blocks signal 33, and threads inherit that: they cannot be stopped",
         ),
         Ok(_) => Finding::new(Good, "open", "threads can be stopped by it"),
         Err(_) => {
@@ -129,7 +135,7 @@ pub(super) fn queue() -> Finding {
         return Finding::new(
             Limited,
             "unknown",
-            "/proc does not tell; the broadcast below shows it",
+            "/proc does not show it; the broadcast below shows it",
         );
     };
     let free = limit.saturating_sub(used);
@@ -147,7 +153,7 @@ pub(super) fn alone() -> Finding {
     match unshare(CloneFlags::CLONE_THREAD) {
         Ok(()) => Finding::new(
             Good,
-            "unshare(CLONE_THREAD) tells",
+            "unshare(CLONE_THREAD) is allowed",
             "in a process of one thread a call costs two system calls",
         ),
         Err(error) => Finding::new(

@@ -1,9 +1,9 @@
-//! `psx doctor`: what this kernel, C library and sandbox give to a broadcast, and whether one works here.
+//! `psx doctor`: whether a broadcast works here, and which parts of it this kernel, C library and sandbox allow.
 //!
 //! Each question is asked in a child process of its own, because a sandbox may kill a process that asks it. The last
 //! check makes a broadcast among the threads of a child, and asks each of them whether it took part.
 //!
-//! Exit status: 0 a broadcast works, 1 it would fail.
+//! Exit status: 0 if a broadcast works, 1 if it would fail.
 
 mod checks;
 mod proof;
@@ -42,13 +42,13 @@ const SCHEMA: u32 = 1;
 pub(crate) enum Verdict {
     #[serde(rename = "ok")]
     Good,
-    /// A broadcast works, at a price.
+    /// A broadcast works, with the limitation that the consequence names.
     Limited,
     /// A broadcast fails.
     Fails,
 }
 
-/// What was found, and what follows from it.
+/// The finding of a check, and its consequence.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Finding {
     verdict: Verdict,
@@ -104,7 +104,7 @@ impl Arguments {
     }
 }
 
-/// A check as the JSON has it.
+/// A check in the form of the JSON.
 #[derive(Serialize)]
 struct Named<'a> {
     name: &'a str,

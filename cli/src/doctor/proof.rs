@@ -1,4 +1,4 @@
-//! A broadcast, and each thread's own word that it took part.
+//! A broadcast, and each thread's own answer whether it took part.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -12,15 +12,16 @@ use nix::sys::prctl::get_timerslack;
 use super::{Finding, Verdict};
 use crate::raw;
 
-/// Threads of the C library; one that it does not know of comes on top, and the caller.
+/// The number of threads that the C library starts. The process has two more: the caller, and one thread that the C
+/// library does not know.
 const THREADS: usize = 8;
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// What no thread has from the start, in nanoseconds: each has 50,000, or what its parent has.
+/// A timer slack that no thread starts with, in nanoseconds. A thread starts with 50,000 or its parent's value.
 const SLACK: i32 = 54_321;
 
-/// A thread that says what its timer slack is when it is asked.
+/// A thread that reports its timer slack when it is asked.
 struct Witness {
     ask: Sender<()>,
     answer: Receiver<nix::Result<i32>>,

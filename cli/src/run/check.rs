@@ -1,4 +1,4 @@
-//! `psx run --check`: the program is a child, stopped at the end of execve(2), and looked at from outside.
+//! `psx run --check`: the program is a child process. It is stopped at the end of execve(2) and inspected from outside.
 
 use std::process::Command;
 
@@ -55,7 +55,7 @@ pub(super) fn run(launch: &Launch, mut command: Command) -> Result<u8> {
     Ok(FAILED)
 }
 
-/// Waits for the end, and passes signals on. Those of the terminal reach the program by themselves.
+/// Waits for the program's end, and passes signals on. Signals of the terminal reach the program without that.
 fn follow(pid: Pid, waited: &SigSet) -> Result<u8> {
     let signals = SignalFd::new(waited).context("waiting for signals")?;
     loop {
@@ -80,7 +80,7 @@ fn follow(pid: Pid, waited: &SigSet) -> Result<u8> {
     }
 }
 
-/// The exit status that stands for the end of the program, as a shell has it.
+/// Returns the exit status for the end of the program, as a shell computes it.
 fn ended(status: WaitStatus) -> Option<u8> {
     match status {
         WaitStatus::Exited(_, code) => u8::try_from(code & 0xff).ok(),

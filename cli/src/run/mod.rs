@@ -4,8 +4,8 @@
 //! and the program takes its place. With `--check` the program is a child process: it is stopped before its first
 //! instruction, and compared with the plan from outside.
 //!
-//! Exit status, as env(1): that of the program; 125 if this command failed, 126 if the program cannot be executed, 127 if
-//! there is no such program.
+//! The exit status is that of the program; 125 if this command failed, 126 if the program cannot be executed, 127 if
+//! there is no such program. env(1) uses the same numbers.
 
 mod check;
 mod sandbox;
@@ -23,11 +23,11 @@ use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileg
 
 use crate::caps;
 
-/// This command failed.
+/// The exit status if this command failed.
 pub(crate) const FAILED: u8 = 125;
-/// The program is there, and cannot be executed.
+/// The exit status if the program exists and cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// There is no such program.
+/// The exit status if there is no such program.
 const NOT_FOUND: u8 = 127;
 
 #[derive(Args)]
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "user", help_heading = IDS)]
     stay_root: bool,
 
-    /// Capabilities that the program gets, whoever the user is
+    /// Capabilities that the program gets under any user id
     #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
     pub(crate) ambient: Option<privileges::CapabilitySet>,
     /// Capabilities that the program gets if its file says so
@@ -156,19 +156,20 @@ const UNIT: &str = "Units";
 const USAGE: &str = "psx run [OPTIONS] [--] COMMAND [ARGUMENT]...";
 
 const AFTER: &str = "\
-What is not mentioned: capabilities are dropped, and root's ids and supplementary groups have to be dropped or kept by \
-an option; the rest stays as it is. The plan is checked before anything changes, and all its problems are reported at \
-once. A program that is set-user-ID, or whose file has capabilities, gets them, unless --no-new-privs is there.
+Capabilities that no option names are dropped. Root's ids and supplementary groups have to be dropped or kept by an \
+option. All other state stays as it is. The plan is checked before anything changes, and all its problems are reported \
+at once. Without --no-new-privs, a program gets the privileges of its set-user-ID bit and its file capabilities.
 
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
---landlock-ro /lib64. Landlock and filters bring no_new_privs.
+--landlock-ro /lib64. Landlock and filters set no_new_privs.
 
 With --check this process stays as the parent, passes on signals that it gets, and ends with the status of the program \
-(128 and the number of the signal if one killed it). What does not hold is printed, and the program is killed. The \
-kernel shows neither securebits, nor keyrings, nor Landlock domains of another process.
+(128 plus the number of the signal if a signal killed it). If the program differs from the plan, the differences are \
+printed, and the program is killed. The kernel does not show securebits, keyrings or Landlock domains of another \
+process.
 
-Exit status: that of the program; 125 this command failed, and the program was not started; 126 the program cannot be \
-executed; 127 there is no such program.
+Exit status: that of the program; 125 if this command failed and the program was not started; 126 if the program cannot \
+be executed; 127 if there is no such program.
 
 Examples:
   psx run --user nobody -- id
@@ -212,7 +213,7 @@ fn signal(text: &str) -> Result<Signal, String> {
 }
 
 impl Arguments {
-    /// Does it. Returns the exit status; if the program takes the place of this process, it does not return.
+    /// Executes the program, and returns the exit status. Does not return if the program replaces this process.
     pub(crate) fn run(self) -> u8 {
         match self.go() {
             Ok(status) => status,
@@ -249,7 +250,7 @@ impl Arguments {
         failed(program, error.into())
     }
 
-    /// The new root directory.
+    /// Returns the new root directory.
     fn root(&self) -> Option<PathBuf> {
         self.chroot.clone()
     }
@@ -280,7 +281,7 @@ impl Arguments {
         self.set_directives(&mut unit)?;
         let mut directives = unit.directives().clone();
         let groups = self.groups.as_deref().map(groups);
-        // These options replace what the unit says of groups.
+        // These options replace the unit's groups.
         let user = if groups.is_some() || self.keep_groups {
             if directives.working_directory == Some(WorkingDirectory::Home) {
                 let home = directives.working_directory().map_err(anyhow::Error::msg)?;
@@ -316,10 +317,10 @@ impl Arguments {
         self.add_options(settings)
     }
 
-    /// Options that are the same as a directive: the last one counts, or adds.
+    /// Applies the options that are equal to a directive. A later assignment replaces the value or adds to it.
     fn set_directives(&self, unit: &mut Unit) -> Result<()> {
         let mut set = |option: &str, name: &str, value: &str| {
-            // No specifier is meant here.
+            // A `%` in an option is literal: specifiers exist in unit files only.
             let value = value.replace('%', "%%");
             unit.set(name, &value).map_err(|bad| {
                 let why: Vec<_> = bad.problems().iter().map(|one| one.why.clone()).collect();
@@ -382,7 +383,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// Options that no directive expresses.
+    /// Applies the options that no directive expresses.
     fn add_options(&self, mut settings: Privileges) -> Result<Privileges> {
         if let Some(set) = self.ambient {
             settings = settings.ambient(set);
@@ -422,7 +423,7 @@ impl Arguments {
     }
 }
 
-/// The problems of a plan name methods of a library; here they are options.
+/// Replaces the library's method names in the problems of a plan by the names of the options.
 fn in_options(error: privileges::Error) -> anyhow::Error {
     const OPTIONS: [(&str, &str); 7] = [
         (".user(...)", "--user"),
@@ -437,13 +438,13 @@ fn in_options(error: privileges::Error) -> anyhow::Error {
     anyhow::Error::msg(OPTIONS.iter().fold(text, |text, (from, to)| text.replace(from, to)))
 }
 
-/// Names or numbers with commas between them, or `none`.
+/// Parses names or numbers with commas between them, or `none`.
 fn groups(text: &str) -> Groups {
     let names = text.split(',').filter(|name| !name.is_empty() && text != "none");
     Groups::Explicit(names.map(Id::from).collect())
 }
 
-/// Says why the program was not started.
+/// Reports why the program was not started.
 fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
     let Some(LaunchError::Execute(why)) = error.downcast_ref::<LaunchError>() else {
         return Err(error);
@@ -452,7 +453,7 @@ fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
     Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
 }
 
-/// Finds out before anything changes whether there is such a program: a filter may forbid to say so afterwards.
+/// Checks that the program exists, before anything changes: a filter may forbid the report of an error afterwards.
 fn find(program: &OsStr, root: Option<&Path>) -> Result<(), (&'static str, u8)> {
     let inside = |path: &Path| match root {
         Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),

@@ -8,13 +8,13 @@ use privileges::landlock::{
     RulesetCreated, RulesetCreatedAttr,
 };
 
-/// What a kernel must restrict at least.
+/// The Landlock version whose restrictions the kernel must support.
 const LEAST: ABI = ABI::V1;
-/// What it restricts as far as it can.
+/// The Landlock version whose restrictions apply as far as the kernel supports them.
 const BEST: ABI = ABI::V5;
 
-/// Everything that concerns files is forbidden, but for reading and executing below the first paths, and everything below
-/// the second ones.
+/// Makes a ruleset that forbids all access to files, with two exceptions: reading and executing below the paths of
+/// `read`, and all access below those of `write`.
 pub(super) fn ruleset(read: &[PathBuf], write: &[PathBuf]) -> Result<RulesetCreated> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -28,7 +28,7 @@ pub(super) fn ruleset(read: &[PathBuf], write: &[PathBuf]) -> Result<RulesetCrea
         for path in paths {
             let shown = || format!("--landlock: {}", path.display());
             let directory = path.metadata().with_context(shown)?.is_dir();
-            // The kernel refuses rights of directories for anything else.
+            // The kernel refuses the rights of directories for any other file.
             let access = if directory { access } else { access & AccessFs::from_file(BEST) };
             let fd = PathFd::new(path).with_context(shown)?;
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).with_context(shown)?;

@@ -1,4 +1,4 @@
-//! What every test of the command stands on: runs of it with a watchdog, and processes to audit.
+//! Support for the tests of the command: runs of it with a watchdog, and processes to audit.
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
 #[path = "../../../tests/support/harness.rs"]
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub const NOBODY: u32 = 65534;
 
-/// The time in which everything that a test waits for has come.
+/// Returns the longest time that a test waits for an event.
 pub fn limit() -> Duration {
     watchdog(Duration::from_secs(60))
 }
@@ -32,7 +32,7 @@ pub fn psx(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end, or kills it and fails when it takes too long.
+/// Runs a command to its end, or kills it and fails if it takes too long.
 pub fn finish(mut command: Command) -> Finished {
     let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("psx starts");
@@ -71,7 +71,7 @@ fn watch(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Whether the tests run as a user who can become any other; says so if not.
+/// Returns whether the tests run as root, which can become any user. Prints a note if not.
 pub fn is_root(what: &str) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let uids = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("Uid:");
@@ -82,13 +82,13 @@ pub fn is_root(what: &str) -> bool {
     root
 }
 
-/// The program where any user can execute it: the build directory may be closed to others.
+/// Returns the path of a copy that any user can execute: other users may lack access to the build directory.
 pub fn readable_copy() -> std::path::PathBuf {
     static COPIES: AtomicUsize = AtomicUsize::new(0);
     let number = COPIES.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("psx-test-{}-{number}", std::process::id()));
-    // By another process: what is forked here meanwhile would have the file open for writing, and nobody
-    // could execute it.
+    // Another process copies. If this process did, a child that another thread forks meanwhile would
+    // have the file open for writing, and execve(2) of the file would fail.
     let mut copy = Command::new("cp");
     let status = copy.arg(env!("CARGO_BIN_EXE_psx")).arg(&path).status().expect("cp starts");
     assert!(status.success(), "no copy");
@@ -105,7 +105,7 @@ impl Drop for Killed {
     }
 }
 
-/// Another process that the test ends: a grandchild, say.
+/// Another process that the test ends, for example a grandchild.
 pub struct KilledById(pub i32);
 
 impl Drop for KilledById {

@@ -1,4 +1,4 @@
-//! Processes to audit, made by fork(2); what their threads do is done by plain calls, one thread each.
+//! Processes to audit, made by fork(2). Each of their threads changes its own state by plain calls.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,14 +8,14 @@ use std::sync::mpsc::channel;
 /// A process that stays until it is dropped.
 pub struct Subject {
     pub pid: i32,
-    /// What it had to say.
+    /// The tids that the child has reported.
     pub tids: Vec<i32>,
-    /// A line that is written here lets the process go on.
+    /// A pipe to the child. A line that is written here lets the process go on.
     more: File,
     said: BufReader<File>,
 }
 
-/// The end of the child that speaks to the test.
+/// The child's side of the connection to the test.
 pub struct Stage {
     out: File,
     more: BufReader<File>,
@@ -23,7 +23,7 @@ pub struct Stage {
 
 fn pipe() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];
-    // SAFETY: the kernel writes two descriptors, which are nobody's yet.
+    // SAFETY: the kernel writes two new descriptors, which have no other owner.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
     fds.map(|fd| {
         // SAFETY: as above.
@@ -33,7 +33,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 }
 
 impl Stage {
-    /// Tells the test that all is in place; `tids` are those that it will ask for.
+    /// Tells the test that the process is ready, and which threads (`tids`) it has.
     pub fn ready(&mut self, tids: &[i32]) {
         let text: Vec<_> = tids.iter().map(i32::to_string).collect();
         self.out.write_all(format!("{}\n", text.join(" ")).as_bytes()).unwrap();
@@ -44,19 +44,19 @@ impl Stage {
         self.more.read_line(&mut String::new()).unwrap();
     }
 
-    /// The same without end.
+    /// Waits until the test closes the pipe, and ends the process.
     pub fn stay(&mut self) -> ! {
         let _ = self.more.read_to_end(&mut Vec::new());
-        // SAFETY: ends the process.
+        // SAFETY: it ends the process.
         unsafe { libc::_exit(0) }
     }
 }
 
 impl Subject {
-    /// `body` runs in the main thread of a new process.
+    /// Starts a process, in whose main thread `body` runs.
     pub fn new(body: impl FnOnce(&mut Stage)) -> Self {
         let ((said, out), (wait, more)) = (pipe(), pipe());
-        // SAFETY: glibc lets the child of a process with threads do what these do.
+        // SAFETY: in the child of a process with threads, glibc allows the calls that the tests make.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             drop((said, more));
@@ -74,7 +74,7 @@ impl Subject {
         subject
     }
 
-    /// Lets it go on, and waits until it is ready again.
+    /// Lets the process go on, and waits until it is ready again.
     pub fn proceed(&mut self) {
         self.more.write_all(b"\n").unwrap();
         self.listen();
@@ -89,14 +89,14 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        // SAFETY: our own child, which nobody has waited for.
+        // SAFETY: it is our own child, which no thread has waited for.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
         // SAFETY: the kernel writes no status.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL) };
     }
 }
 
-/// A thread that does this, has done it when this returns, and sleeps for good. Its tid.
+/// Starts a thread that runs `body` and then sleeps for ever. Returns its tid after `body` has run.
 pub fn thread(body: impl FnOnce() + Send + 'static) -> i32 {
     let (done, is_done) = channel();
     std::thread::Builder::new()
@@ -122,20 +122,20 @@ pub fn name(name: &[u8]) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
-/// A system call of the calling thread alone, which has to succeed.
+/// Makes a system call in the calling thread alone. The call has to succeed.
 pub fn plain(nr: i64, args: [usize; 5]) {
     let [a, b, c, d, e] = args;
-    // SAFETY: what pointers there are point to what the call wants.
+    // SAFETY: each pointer argument points to the memory that the call expects.
     let result = unsafe { libc::syscall(nr, a, b, c, d, e) };
     assert!(result >= 0, "{nr}: {}", std::io::Error::last_os_error());
 }
 
-/// setresuid(2) of the calling thread alone.
+/// Calls setresuid(2) in the calling thread alone.
 pub fn become_user(uid: usize) {
     plain(libc::SYS_setresuid, [uid, uid, uid, 0, 0]);
 }
 
-/// prctl(2) of the calling thread alone.
+/// Calls prctl(2) in the calling thread alone.
 pub fn prctl(option: i32, value: usize) {
     plain(libc::SYS_prctl, [option as usize, value, 0, 0, 0]);
 }

@@ -1,4 +1,4 @@
-//! An input that takes over a thread of the converter gets nothing, in no thread.
+//! An input that takes over a thread of the converter gains no access, in any thread.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::WATCHDOG;
 use crate::support::daemon::{Daemon, landlock_is_there};
 use crate::support::isolated_as_root;
 
-/// Two directories of the test's own, with a good and an evil picture; the evil one connects to this port.
+/// Makes two directories for the test, with a good and an evil picture. The evil picture connects to this port.
 fn directories(test: &str, port: u16) -> (PathBuf, PathBuf) {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     let _ = std::fs::remove_dir_all(&place);
@@ -22,7 +22,7 @@ fn directories(test: &str, port: u16) -> (PathBuf, PathBuf) {
     (from, to)
 }
 
-/// The attempts that the evil picture makes, from the six threads that it reaches.
+/// Returns the attempts of the evil picture, from the six threads that it reaches.
 fn attempts(converter: &mut Daemon) -> Vec<String> {
     converter.say("evil");
     let mut lines = Vec::new();
@@ -77,7 +77,7 @@ fn contains_a_hostile_input() {
             assert_eq!(ended, [expected.as_str(); EACH], "{what}: {lines:#?}");
         }
         assert!(converter.all_have(&is_confined));
-        // It goes on working.
+        // The converter goes on working.
         converter.say("good");
         assert_eq!(converter.line().as_deref(), Some("good: converted"));
         assert!(converter.end().success());
@@ -86,7 +86,7 @@ fn contains_a_hostile_input() {
     });
 }
 
-/// The same input is dangerous: without the sandbox each attempt succeeds.
+/// Runs the same input without the sandbox: each attempt succeeds, so the input is dangerous.
 #[test]
 fn unconfined() {
     isolated_as_root("converter::unconfined", WATCHDOG, || {

@@ -6,7 +6,7 @@ use crate::support::daemon::Daemon;
 use crate::support::isolated_as_root;
 use crate::{WATCHDOG, audit, made};
 
-/// Drops privileges in a program with `count` or more threads, beside a collector that runs.
+/// Drops privileges in a program with `count` or more threads while its collector runs.
 fn drops(command: &mut Command, started: &str, attempts: &str, count: usize) {
     let mut daemon = Daemon::start(command);
     daemon.line_with(started);

@@ -7,7 +7,7 @@ use crate::WATCHDOG;
 use crate::support::daemon::Daemon;
 use crate::support::isolated_as_root;
 
-/// CAP_IPC_LOCK alone.
+/// The set that contains CAP_IPC_LOCK alone.
 const KEPT: &str = "0000000000004000";
 
 #[test]
@@ -26,7 +26,7 @@ fn keeps_one_capability_in_every_thread() {
         for one in expected {
             assert!(daemon.all_have(&[one]), "{one:?}: {:?}", daemon.field(one.0));
         }
-        // Four workers, the main thread, and the blocking thread that reads.
+        // The threads are four workers, the main thread, and the blocking thread that reads.
         assert!(daemon.field("Uid").len() >= 6);
         let locked = daemon.field("VmLck");
         assert!(locked.iter().all(|size| size != "0 kB"), "{locked:?}");

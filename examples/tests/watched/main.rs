@@ -1,4 +1,4 @@
-//! Starts each example, loads it, and watches it from outside: by /proc, by what the kernel answers it, by its answers.
+//! Starts each example, puts load on it, and watches it from outside: by /proc, by the kernel's answers, by its output.
 #![allow(unsafe_code)]
 
 #[path = "../../../tests/support/mod.rs"]
@@ -23,7 +23,8 @@ use support::skipped;
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// What scripts/examples makes: libraries, classes and programs that cargo does not build. Notes it if this is not there.
+/// Returns the path of a library, class or program that scripts/examples builds and cargo does not. Prints a note if it
+/// is missing.
 fn made(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("examples").join(name);
     if path.exists() {
@@ -33,7 +34,7 @@ fn made(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// The command psx. Notes it if cargo has not built it.
+/// Returns the path of the command psx. Prints a note if cargo has not built it.
 fn psx() -> Option<PathBuf> {
     let psx = Path::new(env!("CARGO_BIN_EXE_web_server")).with_file_name("psx");
     if psx.exists() {
@@ -43,7 +44,7 @@ fn psx() -> Option<PathBuf> {
     None
 }
 
-/// Lets `psx audit` look at the process: each thread is nobody, with nothing left.
+/// Runs `psx audit` on the process: each thread has the user nobody and no capabilities.
 fn audit(daemon: &Daemon) {
     const EXPECTED: &str = "uid=nobody,caps=none,nnp=1";
     let Some(psx) = psx() else { return };

@@ -1,4 +1,4 @@
-//! All threads beside tokio in the same namespaces; what is not possible, and what is done then.
+//! All threads beside tokio are in the same namespaces. The impossible cases have other solutions.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::WATCHDOG;
 use crate::support::daemon::Daemon;
 use crate::support::{isolated_as_root, private_mounts, unshared, user_namespaces};
 
-/// The namespaces of this kind that the threads are in, seen from outside.
+/// Returns the namespaces of this kind that the threads are in, seen from outside.
 fn of(daemon: &Daemon, kind: &str) -> BTreeSet<PathBuf> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.process.id())).unwrap();
     let link = |task: std::io::Result<std::fs::DirEntry>| {
@@ -39,7 +39,7 @@ fn beside_tokio() {
         daemon.line_with("a child process: process 1 in user:");
         daemon.line_with("a file of another mount namespace: from the thread's own mounts");
         daemon.line_with("mnt: all threads in mnt:");
-        // The thread with its own mounts is gone, and all others are together.
+        // The thread with its own mounts has ended, and all other threads are in the same namespace.
         for kind in ["net", "uts", "ipc", "cgroup", "mnt", "user", "pid"] {
             let found = of(&daemon, kind);
             assert_eq!(found.len(), 1, "{kind}: {found:?}");

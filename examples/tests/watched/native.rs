@@ -1,4 +1,4 @@
-//! Daemons in C, Go and Python, with libpsx.so.2 as it is installed.
+//! Daemons in C, Go and Python, with an installed libpsx.so.2.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::{WATCHDOG, made};
 
 const NOBODY: &str = "65534 65534 65534 65534";
 
-/// Starts the daemon, lets it echo, and looks at its threads. `kept` is what is in its capability sets.
+/// Starts the daemon, lets it echo, and inspects its threads. `kept` is the contents of its capability sets.
 fn drops(command: &mut Command, library: &Path, groups: &str, kept: &str) {
     if !has_network() {
         return;
@@ -50,7 +50,7 @@ const NONE: &str = "0000000000000000";
 fn c_on_libcap() {
     isolated_as_root("native::c_on_libcap", WATCHDOG, || {
         if let (Some(program), Some(library)) = (made("daemon-c"), made(LIBRARY)) {
-            // CAP_NET_RAW.
+            // The mask is that of CAP_NET_RAW.
             drops(&mut Command::new(program), &library, NOBODY, "0000000000002000");
         }
     });

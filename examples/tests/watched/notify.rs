@@ -1,4 +1,4 @@
-//! What systemd is told, and when; and the unit.
+//! The message to systemd, its time, and the unit.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ fn is_ready_when_it_is_nobody() {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify");
         let _ = std::fs::remove_file(&path);
         let manager = UnixDatagram::bind(&path).unwrap();
-        // The daemon writes to the socket when it is nobody, as it does to systemd's.
+        // The daemon writes to the socket as the user nobody, as it does to systemd's socket.
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .unwrap();
         manager.set_read_timeout(Some(watchdog(WATCHDOG))).unwrap();
@@ -26,7 +26,7 @@ fn is_ready_when_it_is_nobody() {
         let daemon = Daemon::start(command.arg("127.0.0.1:0").env("NOTIFY_SOCKET", &path));
         let mut data = [0; 1024];
         let length = manager.recv(&mut data).unwrap();
-        // No thread is anything else when the message is there.
+        // When the message arrives, every thread has the user nobody.
         assert!(daemon.is_dropped(), "{:?}", daemon.field("Uid"));
         let text = std::str::from_utf8(&data[..length]).unwrap();
         assert!(text.starts_with("READY=1\nSTATUS=nobody in "), "{text}");
@@ -38,8 +38,8 @@ fn is_ready_when_it_is_nobody() {
     });
 }
 
-/// With the capabilities that the unit leaves it, and in a mount namespace of its own, as systemd starts it, the daemon
-/// becomes what the unit promises: `psx audit --unit` says so.
+/// Starts the daemon as systemd does: with the capabilities that the unit allows, in a mount namespace of its own.
+/// `psx audit --unit` confirms that the daemon keeps the unit's promises.
 #[test]
 fn keeps_what_the_unit_promises() {
     isolated_as_root("notify::keeps_what_the_unit_promises", WATCHDOG, || {
@@ -68,12 +68,12 @@ fn keeps_what_the_unit_promises() {
     });
 }
 
-/// systemd takes the unit as it is.
+/// Checks that systemd accepts the unit.
 #[test]
 fn the_unit() {
     let unit = std::fs::read_to_string(UNIT).unwrap();
     assert!(unit.contains("Type=notify"));
-    // The program is not installed: it is the one thing that systemd would miss.
+    // The program is not installed, so systemd would report it as missing.
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("psx-example.service");
     let unit = unit.replace("/usr/local/bin/notify", env!("CARGO_BIN_EXE_notify"));
     std::fs::write(&place, unit).unwrap();

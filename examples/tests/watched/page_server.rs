@@ -1,4 +1,4 @@
-//! Memory that the process fills for its own threads does not keep them from being stopped.
+//! Threads that wait for memory which their own process fills can be stopped.
 
 use std::process::Command;
 

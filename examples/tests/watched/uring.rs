@@ -1,4 +1,4 @@
-//! What the kernel thread of a ring may do, before and after privileges are dropped.
+//! The rights of a ring's kernel thread, before and after privileges are dropped.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ struct Server {
 }
 
 impl Server {
-    /// `None`, and a note: there is no io_uring.
+    /// Starts the server. Returns `None` and prints a note if there is no io_uring.
     fn start(arguments: &[&str]) -> Option<Self> {
         let secret =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secret{}", arguments.len()));
@@ -46,7 +46,7 @@ impl Server {
         self.ask(self.secret.to_str().unwrap())
     }
 
-    /// The ring's kernel threads, by their names, with their user ids.
+    /// Returns the ring's kernel threads, found by their names, with their user ids.
     fn kernel_threads(&self) -> Vec<String> {
         let names = self.daemon.field("Name");
         let ids = self.daemon.field("Uid");
@@ -68,17 +68,17 @@ fn closes_the_ring_first() {
         let answer = server.ask("drop");
         server.daemon.line_with("1 kernel thread would keep root's privileges");
         assert_eq!(answer, "4 threads are nobody; 0 kernel threads keep the old privileges\n");
-        // Another ring, whose thread is nobody as well.
+        // The new ring has a thread with the user nobody too.
         assert!(server.daemon.is_dropped(), "{:?}", server.daemon.field("Uid"));
         assert_eq!(server.kernel_threads(), ["65534 65534 65534 65534"]);
         let refused = std::io::Error::from_raw_os_error(libc::EACCES);
         assert_eq!(server.secret(), format!("{refused}\n"));
-        // It still serves what anybody may read.
+        // The server still serves files that every user may read.
         assert_eq!(server.ask("/proc/version"), std::fs::read_to_string("/proc/version").unwrap());
     });
 }
 
-/// The danger is real: with the old ring the server reads as root for ever. The report says so.
+/// Keeps the old ring: the server still reads as root after the drop, and the report shows it.
 #[test]
 fn keeps_the_ring() {
     isolated_as_root("uring::keeps_the_ring", WATCHDOG, || {

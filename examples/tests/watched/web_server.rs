@@ -15,7 +15,7 @@ const CLIENTS: usize = 8;
 static ANSWERED: AtomicUsize = AtomicUsize::new(0);
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// Requests on one connection, each answered as it should be, until the test is over.
+/// Sends requests on one connection, and checks each answer, until the test is over.
 fn client() {
     let mut stream = TcpStream::connect(ADDRESS).unwrap();
     let mut answers = BufReader::new(stream.try_clone().unwrap());
@@ -45,7 +45,7 @@ fn answer(request: &str) -> String {
     answer
 }
 
-/// How many connections there are in this network.
+/// Returns how many connections there are in this network namespace.
 fn connections() -> usize {
     let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
     // The fourth column is the state, proc_net_tcp(5): 01 is ESTABLISHED.
@@ -68,7 +68,7 @@ fn drops_under_load() {
         let server = start();
         let clients: Vec<_> = (0..CLIENTS).map(|_| std::thread::spawn(client)).collect();
         until(|| ANSWERED.load(Ordering::SeqCst) > 1000);
-        // Four workers, four blocking threads that are busy for good, and the main thread.
+        // The threads are four workers, four blocking threads that never end, and the main thread.
         let before = server.field("Uid");
         assert!(before.len() >= 9 && before.iter().all(|ids| ids == "0 0 0 0"), "{before:?}");
         assert!(answer("GET /").contains(" threads are root</h1>"));
@@ -82,7 +82,7 @@ fn drops_under_load() {
         clients.into_iter().for_each(|client| client.join().unwrap());
         println!("{} requests, each answered", ANSWERED.load(Ordering::SeqCst));
 
-        // Also the threads that were made since. A second time nothing happens.
+        // The threads that were made since are included. A second request changes nothing.
         assert!(answer("POST /drop").starts_with("HTTP/1.1 303 "));
         let page = answer("GET /");
         assert!(page.contains("<h1>0 of ") && page.contains(">housekeeping<"), "{page}");
@@ -92,7 +92,7 @@ fn drops_under_load() {
     });
 }
 
-/// The same under the load of wrk(1), which counts what fails.
+/// Drops privileges under the load of wrk(1), which counts failed requests.
 #[test]
 fn drops_under_wrk() {
     isolated_as_root("web_server::drops_under_wrk", WATCHDOG, || {

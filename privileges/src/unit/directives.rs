@@ -1,4 +1,4 @@
-//! The directives of systemd.exec(5): which there are, which are supported, and what their values mean.
+//! The directives of systemd.exec(5): their names, which are supported, and the meaning of their values.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::system_calls::{Denial, SystemCallFilter};
 /// `other`, and its name. scripts/systemd-tables writes it.
 const KNOWN: &str = include_str!("directives.txt");
 
-/// Directives of systemd.exec(5) that restrict nothing that a process may do.
+/// Directives of systemd.exec(5) that do not restrict a process.
 const NO_RESTRICTION: [&str; 54] = [
     "BindLogSockets",
     "MemoryKSM",
@@ -74,8 +74,8 @@ const NO_RESTRICTION: [&str; 54] = [
     "UtmpMode",
 ];
 
-/// Other directives that restrict what a process may do, and not how much it may use: those of
-/// systemd.resource-control(5), and old names of some of systemd.exec(5).
+/// Other directives that restrict the actions of a process, and not its resources: directives of
+/// systemd.resource-control(5), and old names of directives of systemd.exec(5).
 const RESTRICTIONS: [&str; 16] = [
     "InaccessibleDirectories",
     "ReadOnlyDirectories",
@@ -117,7 +117,7 @@ pub enum WorkingDirectory {
     Home,
 }
 
-/// The directives that are supported, each as its assignments left it. `None` is no assignment, or one that resets.
+/// The supported directives, each with its value after all assignments. `None` means no assignment, or a reset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Directives {
@@ -125,7 +125,7 @@ pub struct Directives {
     pub user: Option<Id>,
     /// `Group=`.
     pub group: Option<Id>,
-    /// `SupplementaryGroups=`: those besides the user's.
+    /// `SupplementaryGroups=`: the groups in addition to the user's.
     pub supplementary_groups: Option<Vec<Id>>,
     /// `CapabilityBoundingSet=`.
     pub capability_bounding_set: Option<CapabilitySet>,
@@ -139,7 +139,7 @@ pub struct Directives {
     pub system_call_filter: Option<SystemCallFilter>,
     /// `SystemCallErrorNumber=`.
     pub system_call_error_number: Option<Denial>,
-    /// Whether `SystemCallArchitectures=native` is there.
+    /// Whether `SystemCallArchitectures=native` is set.
     pub system_call_architectures_native: Option<bool>,
     /// `RootDirectory=`.
     pub root_directory: Option<PathBuf>,
@@ -147,7 +147,7 @@ pub struct Directives {
     pub working_directory: Option<WorkingDirectory>,
     /// `UMask=`.
     pub umask: Option<u32>,
-    /// `LimitNOFILE=` and the like: `RLIMIT_*`, the soft and the hard limit.
+    /// `LimitNOFILE=` and the other limits: `RLIMIT_*`, the soft and the hard limit.
     pub limits: BTreeMap<u32, [u64; 2]>,
     /// `KeyringMode=`.
     pub keyring_mode: Option<KeyringMode>,
@@ -177,16 +177,16 @@ pub struct Directives {
     pub ipc_namespace_path: Option<PathBuf>,
 }
 
-/// Why an assignment has no effect.
+/// The reason why an assignment has no effect.
 #[derive(Debug)]
 pub(crate) enum NotAssigned {
     /// There is no such directive, or it has no such value.
     Bad(Why),
     /// It is not about privileges.
     PassedOver,
-    /// It cannot be expressed here. It may be switched off.
+    /// This crate cannot express the directive. Its value may switch it off.
     Unsupported {
-        /// It is not switched off.
+        /// Whether the directive is not switched off.
         restricts: bool,
     },
 }
@@ -226,7 +226,7 @@ pub(crate) const SUPPORTED: [&str; 25] = [
     "User",
 ];
 
-/// An empty value resets a directive.
+/// Parses a value. An empty value resets the directive.
 fn unless_empty<T>(
     value: &str,
     read: impl FnOnce(&str) -> Result<T, Why>,
@@ -365,7 +365,7 @@ impl Directives {
         Ok(())
     }
 
-    /// Returns the filter of system calls with its error number; `None` if there is none.
+    /// Returns the filter of system calls with its error number, or `None` if there is no filter.
     pub fn filter(&self) -> Option<SystemCallFilter> {
         let mut filter = self.system_call_filter.clone()?;
         filter.set_denial(self.system_call_error_number.unwrap_or_default());
@@ -405,7 +405,7 @@ impl Directives {
         }
     }
 
-    /// The scheduling policy with its nice value; or the nice value alone.
+    /// Returns the scheduling policy with its nice value, or the nice value alone.
     pub(crate) fn scheduling(&self) -> Result<(Option<SchedAttr>, Option<i32>), Why> {
         let reset = self.cpu_scheduling_reset_on_fork == Some(true);
         let name = match (self.cpu_scheduling_policy.as_deref(), self.cpu_scheduling_priority) {
@@ -437,7 +437,7 @@ impl Directives {
         Ok((Some(if reset { attributes.reset_on_fork() } else { attributes }), None))
     }
 
-    /// The priority of input and output: a level alone is one of the best-effort class.
+    /// Returns the priority of input and output. A level without a class belongs to the best-effort class.
     pub(crate) fn io_priority(&self) -> Option<IoPriority> {
         let level = self.io_scheduling_priority;
         Some(match (self.io_scheduling_class, level) {
@@ -462,12 +462,12 @@ fn working_directory(value: &str) -> Result<WorkingDirectory, Why> {
     Ok(if may_be_missing { WorkingDirectory::IfThere(path) } else { WorkingDirectory::Path(path) })
 }
 
-/// The pages and names of [`KNOWN`].
+/// Returns the pages and names of [`KNOWN`].
 fn known() -> impl Iterator<Item = (&'static str, &'static str)> {
     KNOWN.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '))
 }
 
-/// What becomes of a directive that this crate does not support.
+/// Returns the reason why a directive that this crate does not support has no effect.
 fn not_supported(name: &str, value: &str) -> NotAssigned {
     let page = known().find(|(_, other)| *other == name).map(|(page, _)| page);
     let restricts = match page {

@@ -16,20 +16,20 @@ pub(super) struct Assignment {
     pub(super) value: String,
 }
 
-/// A line that is not one of a unit file.
+/// A line that a unit file cannot have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadLine {
     pub(super) line: usize,
     pub(super) why: String,
 }
 
-/// Whether a line ends with a backslash that is not itself escaped.
+/// Returns whether a line ends with a backslash that is not itself escaped.
 fn goes_on(line: &str) -> bool {
     line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
 }
 
-/// The lines that are neither empty nor comments, each with its number. Lines that end with a backslash are joined with
-/// the next one that is not a comment, and the backslash becomes a space.
+/// Returns the lines that are neither empty nor comments, each with its number. Joins a line that ends with a backslash
+/// with the next line that is not a comment; the backslash becomes a space.
 fn lines(text: &str) -> Vec<(usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut all: Vec<(usize, String)> = Vec::new();
@@ -54,7 +54,7 @@ fn lines(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// The assignments of the sections for execution, and the lines that are wrong, in their order.
+/// Returns the assignments of the sections for execution, and the invalid lines, in their order.
 pub(super) fn assignments(text: &str) -> Vec<Result<Assignment, BadLine>> {
     /// The section that a line is in.
     enum Section {

@@ -13,7 +13,7 @@ use super::values::nearest;
 /// The names of directives, each with one value or a list of values. A list is one assignment for each of its elements;
 /// an empty list is an assignment that resets.
 ///
-/// A name that systemd.exec(5) does not have is an error, and so is one that is not supported.
+/// A name that systemd.exec(5) does not have is an error. A directive that is not supported is an error too.
 impl<'de> Deserialize<'de> for Directives {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Table)
@@ -57,7 +57,7 @@ impl<'de> Visitor<'de> for Table {
     }
 }
 
-/// What stands for one assignment.
+/// The value of one assignment.
 enum Value {
     Text(String),
     Number(i64),
@@ -69,14 +69,14 @@ impl Value {
         match self {
             Self::Text(text) => Ok(text),
             Self::Boolean(value) => Ok(if value { "yes" } else { "no" }.to_owned()),
-            // 63 might be meant as 063, or be 0o77.
+            // The number 63 is ambiguous: the author may have meant 063, or 0o77 (which is 63).
             Self::Number(_) if name == "UMask" => Err("a mask is a string of octal digits"),
             Self::Number(number) => Ok(number.to_string()),
         }
     }
 }
 
-/// One value, or a list of them.
+/// One value, or a list of values.
 struct Values(Vec<Value>);
 
 impl<'de> Deserialize<'de> for Values {

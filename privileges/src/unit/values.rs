@@ -1,21 +1,20 @@
-//! The values of directives, as systemd.exec(5), systemd.time(7) and systemd.syntax(7) write them.
+//! The values of directives in the syntax of systemd.exec(5), systemd.time(7) and systemd.syntax(7).
 //!
-//! Each function takes the text after `=`, without white space around it. What it cannot read exactly is an error; no
-//! value is read in part.
+//! Each function takes the text after `=`, without white space around it. A text that it cannot read exactly is an
+//! error. No value is read in part.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 
 use libpsx::process::{Capability, CapabilitySet, IoPriority, Securebits};
 
-/// Why a value is refused.
+/// The reason why a value is refused.
 pub(crate) type Why = String;
 
 /// A number of nanoseconds; `None` is infinity.
 pub(crate) type Span = Option<u128>;
 
-/// Replaces `%%` by `%`. No other specifier can be expanded here, because each stands for something that only the
-/// service manager knows.
+/// Replaces `%%` by `%`. Refuses every other specifier, because only the service manager knows its value.
 pub(crate) fn without_specifiers(value: &str) -> Result<String, Why> {
     let mut text = String::new();
     let mut rest = value.chars();
@@ -40,7 +39,7 @@ pub(crate) fn without_specifiers(value: &str) -> Result<String, Why> {
     Ok(text)
 }
 
-/// The words of a list. A word may be in quotes, which makes white space a part of it.
+/// Returns the words of a list. A word may be in quotes, so that it can contain white space.
 pub(crate) fn words(value: &str) -> Result<Vec<String>, Why> {
     let mut words = Vec::new();
     let mut rest = value.trim_start();
@@ -76,20 +75,20 @@ pub(crate) fn boolean(value: &str) -> Result<bool, Why> {
     }
 }
 
-/// A decimal number without a sign.
+/// Parses a decimal number without a sign.
 pub(crate) fn natural(value: &str) -> Result<u64, Why> {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { value.parse().ok() } else { None };
     number.ok_or_else(|| format!("{value:?} is not a number"))
 }
 
-/// A decimal number in a range, with or without a sign.
+/// Parses a decimal number in a range, with or without a sign.
 pub(crate) fn in_range(value: &str, from: i32, to: i32) -> Result<i32, Why> {
     let number = value.parse().ok().filter(|number| (from..=to).contains(number));
     number.ok_or_else(|| format!("it must be a number from {from} to {to}"))
 }
 
-/// An absolute path in which no component is `..`.
+/// Parses an absolute path in which no component is `..`.
 pub(crate) fn path(value: &str) -> Result<PathBuf, Why> {
     let path = PathBuf::from(value);
     if !path.is_absolute() {
@@ -101,14 +100,14 @@ pub(crate) fn path(value: &str) -> Result<PathBuf, Why> {
     Ok(path)
 }
 
-/// A mode in octal digits.
+/// Parses a mode in octal digits.
 pub(crate) fn mask(value: &str) -> Result<u32, Why> {
     let digits = !value.is_empty() && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let number = if digits { u32::from_str_radix(value, 8).ok() } else { None };
     number.filter(|mask| *mask <= 0o777).ok_or_else(|| "it must be octal, 0 to 0777".to_owned())
 }
 
-/// Names of capabilities, and whether `~` is before them.
+/// Parses names of capabilities. Returns whether `~` is before them.
 pub(crate) fn capabilities(value: &str) -> Result<(bool, CapabilitySet), Why> {
     let (inverted, names) = match value.strip_prefix('~') {
         Some(names) => (true, names),
@@ -131,8 +130,8 @@ fn capability(name: &str) -> Result<Capability, Why> {
     })
 }
 
-/// What `CapabilityBoundingSet=` and `AmbientCapabilities=` become by one more assignment: capabilities are added, or
-/// taken away after `~`. `initial` is the value without any assignment, and the next one replaces it.
+/// Returns the value of `CapabilityBoundingSet=` or `AmbientCapabilities=` after one more assignment. It adds
+/// capabilities, or removes them after `~`. `initial` is the value without any assignment; the next one replaces it.
 pub(crate) fn merged(
     before: Option<CapabilitySet>,
     initial: CapabilitySet,
@@ -170,7 +169,7 @@ pub(crate) fn securebits(value: &str) -> Result<Securebits, Why> {
     Ok(bits)
 }
 
-/// A size with a unit to the base of 1024: `512`, `4K`, `1.5G`; `None` is infinity.
+/// Parses a size with a unit to the base of 1024: `512`, `4K`, `1.5G`. `None` is infinity.
 fn size(value: &str) -> Result<Option<u64>, Why> {
     const UNITS: [(&str, u32); 8] =
         [("", 0), ("B", 0), ("K", 10), ("M", 20), ("G", 30), ("T", 40), ("P", 50), ("E", 60)];
@@ -191,7 +190,7 @@ fn size(value: &str) -> Result<Option<u64>, Why> {
         .ok_or_else(|| format!("{value:?} is too large"))
 }
 
-/// A decimal number with a fraction, times a factor; what is left of the fraction is cut off.
+/// Returns a decimal number with a fraction, multiplied by a factor and rounded down.
 fn scaled(number: &str, factor: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -213,7 +212,7 @@ pub(crate) const NANOSECOND: u128 = 1;
 pub(crate) const MICROSECOND: u128 = 1000;
 pub(crate) const SECOND: u128 = 1_000_000_000;
 
-/// A time span of systemd.time(7): `1h 30min`, `500ms`; a number without a unit is in `unit` nanoseconds.
+/// Parses a time span of systemd.time(7): `1h 30min`, `500ms`. A number without a unit counts `unit` nanoseconds.
 pub(crate) fn span(value: &str, unit: u128) -> Result<Span, Why> {
     const MINUTE: u128 = 60 * SECOND;
     const DAY: u128 = 24 * 60 * MINUTE;
@@ -284,18 +283,18 @@ pub(crate) const LIMITS: [(&str, u32, Unit); 16] = [
     ("RTTIME", libc::RLIMIT_RTTIME, Unit::Microseconds),
 ];
 
-/// What a limit counts.
+/// The unit of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Bytes,
     Count,
     Seconds,
     Microseconds,
-    /// 20 minus a nice value; or a nice value, with its sign.
+    /// 20 minus a nice value, or a nice value with its sign.
     Nice,
 }
 
-/// A limit: one value for both, or `soft:hard`.
+/// Parses a limit: one value for both limits, or `soft:hard`.
 pub(crate) fn limit(value: &str, unit: Unit) -> Result<[u64; 2], Why> {
     let (soft, hard) = value.split_once(':').unwrap_or((value, value));
     let limits = [one_limit(soft, unit)?, one_limit(hard, unit)?];
@@ -355,7 +354,7 @@ pub(crate) fn cpus(value: &str) -> Result<Vec<u16>, Why> {
     Ok(all)
 }
 
-/// A class of `IOSchedulingClass=` with a level.
+/// Parses a class of `IOSchedulingClass=`, and adds a level.
 pub(crate) fn io_class(value: &str, level: u8) -> Result<IoPriority, Why> {
     match value {
         "0" | "none" => Ok(IoPriority::None),
@@ -366,7 +365,7 @@ pub(crate) fn io_class(value: &str, level: u8) -> Result<IoPriority, Why> {
     }
 }
 
-/// The most similar name, if one is similar enough to be meant.
+/// Returns the most similar name, if it is similar enough to be the intended one.
 pub(crate) fn nearest(
     name: &str,
     known: impl IntoIterator<Item = impl AsRef<str>>,
