@@ -10,8 +10,8 @@ use std::time::Duration;
 use libpsx::process::{Capability, Unchanged, setreuid};
 use libpsx::process::{
     CapabilitySets, Gid, Instruction, Operation, SeccompFlags, Synchronization, Uid,
-    cap_ambient_clear_all, cap_ambient_lower, capbset_drop, capset, seccomp, set_all_gids,
-    set_all_uids, set_keepcaps, set_no_new_privs, set_timer_slack, setgroups,
+    cap_ambient_clear_all, cap_ambient_lower, capbset_drop, capset, chroot, fchdir, seccomp,
+    set_all_gids, set_all_uids, set_keepcaps, set_no_new_privs, set_timer_slack, setgroups,
 };
 use libpsx::{
     CallOutcome, Error, PartialFailureAction, RefusalReason, Requirement, ResultCheck, Sensitivity,
@@ -515,5 +515,27 @@ fn dropping_root() {
         // No thread can become root again.
         let Err(Error::Call(errno)) = setreuid(Uid::ROOT, Unchanged).execute() else { panic!() };
         assert_eq!(errno.raw_os_error(), libc::EPERM);
+    });
+}
+
+/// Threads share root and working directory. If each of them made the calls, one thread's chroot(".") could come after
+/// another thread's last fchdir, and put the process into that directory.
+#[test]
+fn directories_are_set_once_for_threads_that_share_them() {
+    isolated_as_root("directories_are_set_once_for_threads_that_share_them", WATCHDOG, || {
+        use std::fs::{File, create_dir_all, metadata};
+        sleepers(8);
+        let root = std::env::temp_dir().join(format!("psx-directories-{}", std::process::id()));
+        create_dir_all(root.join("inside")).unwrap();
+        let (outside, inside) =
+            (File::open(&root).unwrap(), File::open(root.join("inside")).unwrap());
+        // Several times, so that the calls of two threads overlap.
+        let calls = [fchdir(&outside), chroot(c"."), fchdir(&inside)];
+        let transaction = Transaction::new().with_all(calls.into_iter().cycle().take(30));
+        for round in support::repeated(2000, WATCHDOG / 3) {
+            transaction.execute().unwrap();
+            assert!(metadata("/inside").is_ok(), "call {round}: the root is another directory");
+            assert_eq!(std::env::current_dir().unwrap(), std::path::Path::new("/inside"));
+        }
     });
 }

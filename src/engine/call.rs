@@ -34,6 +34,9 @@ pub(crate) struct Call {
     pub(crate) is_query: bool,
     /// What the threads must share with the caller, so that the call means the same in each.
     pub(crate) shares: Shares,
+    /// The call changes the root or working directory and nothing else. If all threads share these, the caller alone
+    /// makes it: repeated by each thread, chroot(".") could come after another thread's next chdir.
+    pub(crate) sets_directory: bool,
     pub(crate) result_check: ResultCheck,
     pub(crate) expected: isize,
 }
@@ -57,7 +60,8 @@ impl Shares {
 impl Call {
     pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
         let (shares, result_check) = (Shares::NOTHING, ResultCheck::SameResult);
-        Self { nr, args, slot_offsets: 0, is_query: false, shares, result_check, expected: 0 }
+        let (slot_offsets, is_query, sets_directory, expected) = (0, false, false, 0);
+        Self { nr, args, slot_offsets, is_query, shares, sets_directory, result_check, expected }
     }
 
     /// Returns the arguments for a thread whose slot for answers is at `slot`.

@@ -370,6 +370,14 @@ impl<'a> Stop<'a> {
         })
     }
 
+    /// Returns whether every held thread shares root and working directory with the caller, for certain. It is asked only
+    /// if a call sets them.
+    fn directories_are_shared(&self, calls: &[Call], epoch: u32) -> bool {
+        let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(epoch));
+        calls.iter().any(|call| call.sets_directory)
+            && held.all(|entry| sys::shares_fs(self.tid, entry.tid() as i32) == Ok(true))
+    }
+
     fn listing_error(&self, errno: Errno) -> Error {
         if let Err(error) = self.clock() {
             return error;
@@ -411,6 +419,7 @@ impl<'a> Stop<'a> {
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
         let performed = || shared.count_performed();
 
+        let directories_are_shared = self.directories_are_shared(calls, epoch);
         let mut epoch = epoch;
         let mut published = false;
         let mut result = Ok(0);
@@ -429,7 +438,12 @@ impl<'a> Stop<'a> {
             if !alone && end > these.start {
                 let plan = calls.get(..end).unwrap_or_default();
                 let answers = buffers.as_ref().map(|buffers| &buffers.answers);
-                shared.set_plan(Plan { calls: plan, first: these.start, answers });
+                shared.set_plan(Plan {
+                    calls: plan,
+                    first: these.start,
+                    directories_are_shared,
+                    answers,
+                });
                 if published {
                     epoch = self.publish_again();
                     self.epoch = epoch;

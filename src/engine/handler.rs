@@ -98,9 +98,13 @@ impl Thread for Held<'_> {
         let mut call_result = CallResult { index: 0, result: 0, agreed: true };
         for (index, call) in plan.calls.iter().enumerate().skip(plan.first) {
             self.entry.set_value(index);
-            // SAFETY: `execute`'s caller has promised that the call is sound in every thread.
-            let result =
-                unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) };
+            // The caller has set the directories of this thread too.
+            let result = if call.sets_directory && plan.directories_are_shared {
+                call.expected
+            } else {
+                // SAFETY: `execute`'s caller has promised that the call is sound in every thread.
+                unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) }
+            };
             // A handler of SIGSYS may have run in the call, unblocked our signal, and so let another frame of this
             // handler report. Then the caller waits no more, and its memory is gone.
             if !matches!(self.entry.state(), ThreadState::Held(_)) {

@@ -60,6 +60,7 @@ pub(super) struct Shared {
     /// The calls that held threads perform: `*const Call`, and which of them.
     plan: AtomicUsize,
     first: AtomicUsize,
+    directories_are_shared: AtomicU32,
     end: AtomicUsize,
     /// Where each thread answers: `*const Answers`, or null.
     answers: AtomicUsize,
@@ -75,6 +76,8 @@ pub(super) struct Shared {
 pub(super) struct Plan<'a> {
     pub(super) calls: &'a [Call],
     pub(super) first: usize,
+    /// All threads share root and working directory with the caller.
+    pub(super) directories_are_shared: bool,
     pub(super) answers: Option<&'a Answers>,
 }
 
@@ -252,6 +255,8 @@ impl Shared {
         self.plan.store(plan.calls.as_ptr() as usize, Ordering::Release);
         self.first.store(plan.first, Ordering::Release);
         self.end.store(plan.calls.len(), Ordering::Release);
+        self.directories_are_shared
+            .store(u32::from(plan.directories_are_shared), Ordering::Release);
         let answers = plan.answers.map_or(ptr::null(), ptr::from_ref);
         self.answers.store(answers as usize, Ordering::Release);
     }
@@ -268,6 +273,7 @@ impl Shared {
             // SAFETY: the caller's slice has `end` calls, and stays as it is until this thread reports.
             calls: unsafe { core::slice::from_raw_parts(calls, end) },
             first: self.first.load(Ordering::Acquire),
+            directories_are_shared: self.directories_are_shared.load(Ordering::Acquire) != 0,
             // SAFETY: null, or the caller's, which lives until it has released.
             answers: unsafe { answers.as_ref() },
         }

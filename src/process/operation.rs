@@ -67,6 +67,12 @@ impl Operation<'_> {
         self
     }
 
+    /// The call changes the root or working directory and nothing else.
+    pub(crate) const fn setting_directory(mut self) -> Self {
+        self.call.sets_directory = true;
+        self
+    }
+
     /// Has arguments point to these words: `points` says for each argument which, counted from 1.
     pub(crate) const fn with(mut self, words: [u64; WORDS], points: [u8; 6]) -> Self {
         self.words = words;
