@@ -5,7 +5,7 @@
 //!
 //! - **Network, UTS, IPC and cgroup namespaces**: all threads move in one stop.
 //! - **User and time namespaces**: the kernel refuses a process with several threads. Do it before the runtime starts,
-//! or   in a child process.
+//!   or in a child process.
 //! - **PID and mount namespaces**: all threads together cannot enter one. setns(2) into a mount namespace requires a
 //!   thread that shares its working directory with no other thread. A thread that has another PID namespace for its
 //!   children can start no thread. Do it before the runtime starts, or in a child process. For a mount namespace, a

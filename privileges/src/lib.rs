@@ -173,7 +173,8 @@
 //! - `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take the
 //!   types of these crates, and this crate exports the crates under their names.
 //! - `unit`: `privileges::unit` reads unit files of systemd, and `privileges::system_calls` its filters of system
-//! calls. - `serde`: the directives of a unit are read from a table of any format. It enables `unit`.
+//!   calls.
+//! - `serde`: the directives of a unit are read from a table of any format. It enables `unit`.
 //! - `toml`: `Privileges::from_toml` reads such a table from TOML. It enables `serde`.
 
 mod context;
