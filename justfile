@@ -60,3 +60,11 @@ release *arguments:
 # The tests on every CPU and kernel that can be booted here: hours. Writes docs/platforms.md
 matrix *arguments:
     scripts/matrix {{arguments}}
+
+# Every other CPU: clippy, the C library, and a program that gives up root under qemu-user
+cpus:
+    .ci/run cpus
+
+# Other kernels, booted in an emulator: workers, Landlock, a drop
+vm:
+    .ci/run vm
