@@ -226,7 +226,7 @@ fn contradictions_are_found_before_anything_changes() {
         ("CPUSchedulingPolicy=batch\nCPUSchedulingPriority=5", "no meaning for the policy batch"),
         ("CPUSchedulingPolicy=fifo\nNice=5", "no meaning for the policy fifo"),
         ("WorkingDirectory=~", "needs User="),
-        ("NetworkNamespacePath=/nonexistent/namespace", "No such file"),
+        ("NetworkNamespacePath=/proc/self/no-such-namespace", "No such file"),
     ] {
         let bad = service(lines).unwrap().privileges().unwrap_err().to_string();
         assert!(bad.contains(why), "{lines}: {bad}");
