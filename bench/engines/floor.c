@@ -8,7 +8,6 @@
    A drop is "one" stop or "first". "first" is one stop and the work that any implementation has to do in the first stop
    of a process: it installs a handler, maps memory that a child of fork does not share, opens the task directory, and
    counts the threads before and after they are held. */
-   after they are held. */
 #define _GNU_SOURCE
 #include "engine.h"
 #include "drop.h"
