@@ -10,7 +10,7 @@ use std::time::Duration;
 use libpsx::process::{Capability, Unchanged, setreuid};
 use libpsx::process::{
     CapabilitySets, Gid, Instruction, Operation, SeccompFlags, Synchronization, Uid,
-    cap_ambient_clear_all, cap_ambient_lower, capbset_drop, capset, chroot, fchdir, seccomp,
+    cap_ambient_clear_all, cap_ambient_lower, capbset_drop, capset, chdir, chroot, fchdir, seccomp,
     set_all_gids, set_all_uids, set_keepcaps, set_no_new_privs, set_timer_slack, setgroups,
 };
 use libpsx::{
@@ -537,5 +537,24 @@ fn directories_are_set_once_for_threads_that_share_them() {
             assert!(metadata("/inside").is_ok(), "call {round}: the root is another directory");
             assert_eq!(std::env::current_dir().unwrap(), std::path::Path::new("/inside"));
         }
+    });
+}
+
+/// A call of the transaction can end the sharing of the directories. Then each thread has to set its own.
+#[test]
+fn directories_are_set_by_each_thread_that_unshares_them() {
+    isolated("directories_are_set_by_each_thread_that_unshares_them", WATCHDOG, || {
+        let asked = Asked::new(4);
+        let args = [libc::CLONE_FS as usize, 0, 0, 0, 0, 0];
+        // SAFETY: unshare touches no memory.
+        let unshared = unsafe {
+            Transaction::new().with_call(libc::SYS_unshare, args, ResultCheck::SameResult)
+        };
+        assert_ne!(std::env::current_dir().unwrap(), std::path::Path::new("/"));
+        unshared.with(chdir(c"/")).execute().unwrap();
+        asked.all_answer(
+            || i64::from(std::env::current_dir().unwrap() == std::path::Path::new("/")),
+            1,
+        );
     });
 }

@@ -159,6 +159,11 @@ impl Call {
         }
     }
 
+    /// Returns whether the call can give each thread root and working directories of its own (unshare(2), CLONE_FS).
+    pub(crate) fn may_unshare_directories(&self) -> bool {
+        self.number() == k::__NR_unshare
+    }
+
     /// Returns whether the call installs a seccomp filter, under which the threads go on.
     pub(crate) fn installs_filter(&self) -> bool {
         let [option, ..] = self.args;

@@ -23,7 +23,7 @@ use crate::error::{
     CallFailure, Error, PartialFailure, Requirement, SharedResource, TransactionError,
 };
 use crate::report::Report;
-use crate::sys::proc::Tasks;
+use crate::sys::proc::{Sharing, Tasks};
 use crate::sys::sync;
 use crate::sys::{self, Mask, SIGNAL, bit, futex, signal};
 
@@ -293,12 +293,12 @@ impl<'a> Stop<'a> {
                 (self.give_up_round(epoch, opened), None)
             }
             // P3: the caller acts only when all threads are held.
-            Ok(Gathered::All(held)) => match self.first_unshared_resource(calls, &tasks, epoch) {
-                Some(error) => (self.give_up_round(epoch, opened), Some(error)),
-                None => {
+            Ok(Gathered::All(held)) => match self.check_sharing(calls, &tasks, epoch) {
+                Err(error) => (self.give_up_round(epoch, opened), Some(error)),
+                Ok(directories_are_shared) => {
                     // A filter that the call installs may forbid close(2).
                     drop(tasks);
-                    return self.commit(calls, report, epoch, held, opened);
+                    return self.commit(calls, report, epoch, held, opened, directories_are_shared);
                 }
             },
             Ok(Gathered::CapacityExceeded) => {
@@ -348,34 +348,32 @@ impl<'a> Stop<'a> {
     }
 
     // P2: a call that would act on something else in one of the threads is not made.
-    /// Returns the error if a held thread does not share what the calls act on. All threads are held.
-    fn first_unshared_resource(&self, calls: &[Call], tasks: &Tasks, epoch: u32) -> Option<Error> {
-        let files = calls.iter().any(|call| call.shares.files);
-        let fs = calls.iter().any(|call| call.shares.fs);
-        if !files && !fs {
-            return None;
+    /// Checks, while all threads are held, that they share what the calls act on. Returns whether they certainly share root
+    /// and working directory from the first call to the last, so that the caller alone can set these.
+    fn check_sharing(&self, calls: &[Call], tasks: &Tasks, epoch: u32) -> Result<bool, Error> {
+        let any = |property: fn(&Call) -> bool| calls.iter().any(property);
+        let (files, fs) = (any(|call| call.shares.files), any(|call| call.shares.fs));
+        let mut set_once = any(|call| call.sets_directory) && !any(Call::may_unshare_directories);
+        if !files && !fs && !set_once {
+            return Ok(false);
         }
-        let held = self.shared.threads.iter().filter(|entry| entry.is_held(epoch));
-        held.map(|entry| entry.tid() as i32).find_map(|tid| {
-            let wrong = |shared: Result<bool, Errno>, resource| match shared {
-                Ok(true) => None,
-                Ok(false) => Some(Error::NotShared { tid, resource }),
-                Err(errno) => {
-                    Some(Error::Environment { requirement: Requirement::SharingCheck, errno })
+        let unknown = |errno| Error::Environment { requirement: Requirement::SharingCheck, errno };
+        for entry in self.shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
+            let tid = entry.tid() as i32;
+            if files && !tasks.shares_files(tid).map_err(unknown)? {
+                return Err(Error::NotShared { tid, resource: SharedResource::Descriptors });
+            }
+            if fs {
+                let sharing = tasks.shares_fs(tid).map_err(unknown)?;
+                if sharing == Sharing::Different {
+                    return Err(Error::NotShared { tid, resource: SharedResource::Directories });
                 }
-            };
-            let of_files = || wrong(tasks.shares_files(tid), SharedResource::Descriptors);
-            let of_fs = || wrong(tasks.shares_fs(tid), SharedResource::Directories);
-            files.then(of_files).flatten().or_else(|| fs.then(of_fs).flatten())
-        })
-    }
-
-    /// Returns whether every held thread shares root and working directory with the caller, for certain. It is asked only
-    /// if a call sets them.
-    fn directories_are_shared(&self, calls: &[Call], epoch: u32) -> bool {
-        let mut held = self.shared.threads.iter().filter(|entry| entry.is_held(epoch));
-        calls.iter().any(|call| call.sets_directory)
-            && held.all(|entry| sys::shares_fs(self.tid, entry.tid() as i32) == Ok(true))
+                set_once &= sharing == Sharing::Shared;
+            } else if set_once {
+                set_once = sys::shares_fs(self.tid, tid) == Ok(true);
+            }
+        }
+        Ok(set_once)
     }
 
     fn listing_error(&self, errno: Errno) -> Error {
@@ -408,6 +406,7 @@ impl<'a> Stop<'a> {
         epoch: u32,
         held: u32,
         opened: Duration,
+        directories_are_shared: bool,
     ) -> Result<Round, TransactionError> {
         let shared = self.shared;
         let rendezvous = &shared.rendezvous;
@@ -419,7 +418,6 @@ impl<'a> Stop<'a> {
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
         let performed = || shared.count_performed();
 
-        let directories_are_shared = self.directories_are_shared(calls, epoch);
         let mut epoch = epoch;
         let mut published = false;
         let mut result = Ok(0);

@@ -76,7 +76,7 @@ pub(super) struct Shared {
 pub(super) struct Plan<'a> {
     pub(super) calls: &'a [Call],
     pub(super) first: usize,
-    /// All threads share root and working directory with the caller.
+    /// All threads share root and working directory with the caller, before and after each of the calls.
     pub(super) directories_are_shared: bool,
     pub(super) answers: Option<&'a Answers>,
 }

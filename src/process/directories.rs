@@ -1,6 +1,9 @@
 //! Root and working directory, path_resolution(7).
 //!
-//! Threads normally share both (CLONE_FS). Then the calling thread alone makes the call, while all other threads are held.
+//! Threads normally share both (CLONE_FS). Then the calling thread alone makes the call, while all other threads are held,
+//! and a [`Report`](crate::Report) has its result for each thread. If the transaction also contains unshare(2), each thread
+//! makes the call.
+//!
 //! A thread that has unshared them (unshare(2)) has its own, and would stay outside of a jail. So these calls are made
 //! only if their argument means the same in every thread.
 //!

@@ -70,6 +70,16 @@ pub(crate) struct LiveTask {
     pending: Mask,
 }
 
+/// How the root and working directories of two threads are related.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// The threads share them, for certain.
+    Shared,
+    /// They are the same now. It is not known whether the threads share them.
+    Alike,
+    Different,
+}
+
 impl LiveTask {
     /// Runnable: it arrives when it gets the CPU, or when it no longer blocks signal 33 (as in pthread_create). A
     /// thread that waits for something that a held thread owns sleeps.
@@ -450,21 +460,25 @@ impl Tasks {
         })
     }
 
-    /// Whether a thread has the caller's root and working directories: shared, or at least the same.
-    pub(crate) fn shares_fs(&self, tid: i32) -> Result<bool, Errno> {
-        sys::shares_fs(self.tid, tid).or_else(|errno| {
-            for name in [b"root".as_slice(), b"cwd"] {
-                let (there, here) =
-                    (self.identity(tid, &[name])?, self.identity(self.tid, &[name])?);
-                if here.is_none() {
-                    return Err(errno);
+    /// Returns how a thread's root and working directories are related to the caller's. If kcmp(2) is refused, the links
+    /// in /proc are compared.
+    pub(crate) fn shares_fs(&self, tid: i32) -> Result<Sharing, Errno> {
+        let shared = sys::shares_fs(self.tid, tid);
+        shared.map(|shared| if shared { Sharing::Shared } else { Sharing::Different }).or_else(
+            |errno| {
+                for name in [b"root".as_slice(), b"cwd"] {
+                    let (there, here) =
+                        (self.identity(tid, &[name])?, self.identity(self.tid, &[name])?);
+                    if here.is_none() {
+                        return Err(errno);
+                    }
+                    if there != here {
+                        return Ok(Sharing::Different);
+                    }
                 }
-                if there != here {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })
+                Ok(Sharing::Alike)
+            },
+        )
     }
 
     /// Device and inode of what one of a thread's links leads to; None if it leads nowhere.
