@@ -486,7 +486,9 @@ impl Rendezvous {
     /// Ends the stop in the place of a caller that is gone. It may have died between two steps of `release`, so every
     /// word that a thread can sleep on is changed, and every thread is woken.
     pub(crate) fn abandon(&self) {
-        self.close();
+        let state = self.close();
+        // No thread needs to wait for the return of a caller that is gone.
+        self.note_return(state.epoch);
         for word in [&self.gate, &self.exit] {
             word.fetch_add(1, SeqCst);
             futex::wake_all(word);
@@ -539,13 +541,26 @@ impl Rendezvous {
             // A thread that is alone with the caller stays awake for it.
             self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
         }
+        self.follow_plan(entry, tid, epoch, is_watchdog, thread);
+        self.leave(is_watchdog);
+    }
+
+    /// What a held thread does until it may leave.
+    #[inline(always)]
+    fn follow_plan(
+        &self,
+        entry: &Entry,
+        tid: u32,
+        epoch: u32,
+        is_watchdog: bool,
+        thread: &impl Thread,
+    ) {
         if self.await_plan(epoch, is_watchdog, thread) {
             self.perform_and_report(entry, tid, epoch, thread);
             self.hold_after_report(entry, tid, epoch, is_watchdog, thread);
         } else if is_watchdog {
             self.leave_gate();
         }
-        self.leave(is_watchdog);
     }
 
     /// Is counted in the gather that is open, if one is. Ends: each turn of the loop means that another thread
@@ -742,7 +757,7 @@ impl Rendezvous {
 
     /// Wakes a few of the threads that still sleep, before this one leaves the handler. A watchdog changes the word first:
     /// the caller may die before it changes it, and a thread that read the word and the open state before is about to
-    /// sleep, without a watchdogdog.
+    /// sleep, without a watchdog.
     fn leave(&self, is_watchdog: bool) {
         trace::step(trace::LEFT);
         if is_watchdog {
@@ -759,12 +774,7 @@ impl Rendezvous {
     fn rejoin_after_siglongjmp(&self, entry: &Entry, tid: u32, epoch: u32, thread: &impl Thread) {
         let begun = entry.value();
         if begun == NOT_BEGUN {
-            if self.await_plan(epoch, true, thread) {
-                self.perform_and_report(entry, tid, epoch, thread);
-                self.hold_after_report(entry, tid, epoch, true, thread);
-            } else {
-                self.leave_gate();
-            }
+            self.follow_plan(entry, tid, epoch, true, thread);
         } else {
             let left = ThreadState::Siglongjmp(begun as u32 & ThreadState::NUMBER_MASK);
             if entry.exchange(tid, ThreadState::held(epoch), left) {
