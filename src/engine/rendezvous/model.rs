@@ -114,14 +114,23 @@ fn visit_as(world: &World, index: usize, tid: u32) {
     visit_with(world, index, tid, true, false);
 }
 
-/// Threads that take their signals, in any order.
+/// Threads that take their signals, in any order. Their results agree.
 fn spawn(world: &Arc<World>, count: usize, caller_is_dead: bool) -> Vec<thread::JoinHandle<()>> {
-    (0..count)
-        .map(|index| {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, index, true, caller_is_dead))
-        })
-        .collect()
+    (0..count).map(|index| spawn_one(world, index, true, caller_is_dead)).collect()
+}
+
+fn spawn_one(
+    world: &Arc<World>,
+    index: usize,
+    agrees: bool,
+    caller_is_dead: bool,
+) -> thread::JoinHandle<()> {
+    let world = world.clone();
+    thread::spawn(move || visit(&world, index, agrees, caller_is_dead))
+}
+
+fn join(threads: Vec<thread::JoinHandle<()>>) {
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 fn visit_with(world: &World, index: usize, tid: u32, agrees: bool, caller_is_dead: bool) {
@@ -149,10 +158,15 @@ fn hold(world: &World, epoch: u32, count: u32) {
     assert!(world.rendezvous.close_gate(epoch, count));
 }
 
-fn commit(world: &World, epoch: u32, count: u32) {
+/// The caller has made its calls; all `count` held threads make theirs and report.
+fn perform(world: &World, epoch: u32, count: u32) {
     world.new_state.store(1, SeqCst);
     assert!(world.rendezvous.publish(epoch, count));
     assert!(world.rendezvous.await_reports(None));
+}
+
+fn commit(world: &World, epoch: u32, count: u32) {
+    perform(world, epoch, count);
     assert_eq!(world.performed.load(SeqCst), count as usize);
     world.judged.store(1, SeqCst);
     world.rendezvous.release();
@@ -165,17 +179,12 @@ fn caller_and_two_threads() {
     model(2, || {
         let world = world(2);
         let epoch = world.rendezvous.open(CALLER);
-        let threads: Vec<_> = (0..2)
-            .map(|i| {
-                let world = world.clone();
-                thread::spawn(move || visit(&world, i, i == 0, false))
-            })
-            .collect();
+        let threads = (0..2).map(|i| spawn_one(&world, i, i == 0, false)).collect();
         hold(&world, epoch, 2);
         commit(&world, epoch, 2);
         assert!(matches!(world.entries[0].state(), ThreadState::Agreed(0)));
         assert!(matches!(world.entries[1].state(), ThreadState::Differs(0)));
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }
 
@@ -185,16 +194,9 @@ fn a_second_part() {
     model(1, || {
         let world = world(2);
         let epoch = world.rendezvous.open(CALLER);
-        let threads: Vec<_> = (0..2)
-            .map(|i| {
-                let world = world.clone();
-                thread::spawn(move || visit(&world, i, i == 0, false))
-            })
-            .collect();
+        let threads = (0..2).map(|i| spawn_one(&world, i, i == 0, false)).collect();
         hold(&world, epoch, 2);
-        world.new_state.store(1, SeqCst);
-        assert!(world.rendezvous.publish(epoch, 2));
-        assert!(world.rendezvous.await_reports(None));
+        perform(&world, epoch, 2);
         let next = world.rendezvous.next_epoch();
         // Thread 1 differs, and performs no further call.
         assert!(world.entries[0].exchange(10, ThreadState::Agreed(0), ThreadState::held(next)));
@@ -203,7 +205,7 @@ fn a_second_part() {
         assert_eq!(world.performed.load(SeqCst), 3);
         world.judged.store(1, SeqCst);
         world.rendezvous.release();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }
 
@@ -232,7 +234,7 @@ fn the_release_is_handed_over() {
         world.performed.store(0, SeqCst);
         let epoch = gather(&world, 2);
         commit(&world, epoch, 2);
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }
 
@@ -243,10 +245,7 @@ fn repeated_round() {
     model(3, || {
         let world = world(1);
         world.rendezvous.open(CALLER);
-        let late = {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
-        };
+        let late = spawn_one(&world, 0, true, false);
         world.rendezvous.release();
         // A thread that is counted now is held for this round and performs.
         let epoch = world.rendezvous.open(CALLER);
@@ -267,10 +266,7 @@ fn repeated_round() {
 fn late_signal() {
     model(3, || {
         let world = world(1);
-        let late = {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
-        };
+        let late = spawn_one(&world, 0, true, false);
         let epoch = world.rendezvous.open(CALLER);
         // The caller's sweeps look at the entry until the signal has had an effect.
         while world.entries[0].state() == ThreadState::Sent {
@@ -304,10 +300,7 @@ fn a_pause_keeps_a_late_thread() {
         let epoch = world.rendezvous.open(CALLER);
         world.rendezvous.begin_pause(epoch);
         world.rendezvous.release();
-        let late = {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
-        };
+        let late = spawn_one(&world, 0, true, false);
         let epoch = world.rendezvous.open(CALLER);
         if world.rendezvous.close_gate(epoch, 1) {
             commit(&world, epoch, 1);
@@ -327,14 +320,9 @@ fn the_caller_dies_before_it_publishes() {
         let world = world(2);
         world.rendezvous.try_lock(CALLER, false).unwrap();
         world.rendezvous.open(CALLER);
-        let threads: Vec<_> = (0..2)
-            .map(|i| {
-                let world = world.clone();
-                thread::spawn(move || visit(&world, i, true, true))
-            })
-            .collect();
+        let threads = spawn(&world, 2, true);
         crate::sys::futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         assert_eq!(world.performed.load(SeqCst), 0);
         assert_eq!(world.rendezvous.try_lock(2, false), Ok(()));
     });
@@ -347,18 +335,13 @@ fn the_caller_dies_after_it_has_published() {
         let world = world(2);
         world.rendezvous.try_lock(CALLER, false).unwrap();
         let epoch = world.rendezvous.open(CALLER);
-        let threads: Vec<_> = (0..2)
-            .map(|i| {
-                let world = world.clone();
-                // Dead for certain when the waits expire, which is below.
-                thread::spawn(move || visit(&world, i, true, true))
-            })
-            .collect();
+        // Dead for certain when the waits expire, which is below.
+        let threads = spawn(&world, 2, true);
         hold(&world, epoch, 2);
         world.new_state.store(1, SeqCst);
         assert!(world.rendezvous.publish(epoch, 2));
         crate::sys::futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         assert_eq!(world.performed.load(SeqCst), 2);
         assert_eq!(world.rendezvous.try_lock(2, false), Ok(()));
     });
@@ -371,11 +354,8 @@ fn two_initiators() {
         let world = world(0);
         let inside = Arc::new(AtomicUsize::new(0));
         let initiate = |world: Arc<World>, inside: Arc<AtomicUsize>, me: u32| {
-            let mut slept = false;
-            while world.rendezvous.try_lock(me, slept).is_err() {
-                slept = true;
-                world.rendezvous.sleep_on_lock(None);
-            }
+            // No owner dies.
+            locks::lock(&world, me, 0);
             assert_eq!(inside.fetch_add(1, SeqCst), 0);
             let epoch = gather(&world, 0);
             assert!(world.rendezvous.publish(epoch, 0));

@@ -84,6 +84,6 @@ fn plan_and_answers_need_no_atomics() {
         world.rendezvous.release();
         // The caller's stack is used for something else.
         write(3);
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }

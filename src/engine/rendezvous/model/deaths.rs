@@ -31,10 +31,7 @@ fn a_held_thread_dies_in_its_call() {
             let world = world.clone();
             thread::spawn(move || dies_in_its_call(&world, 0))
         };
-        let other = {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, 1, true, false))
-        };
+        let other = spawn_one(&world, 1, true, false);
         hold(&world, epoch, 2);
         world.new_state.store(1, SeqCst);
         assert!(world.rendezvous.publish(epoch, 2));
@@ -67,10 +64,7 @@ fn a_report_beside_a_report_death() {
     model(3, || {
         let world = world(1);
         let epoch = world.rendezvous.open(CALLER);
-        let reporter = {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
-        };
+        let reporter = spawn_one(&world, 0, true, false);
         hold(&world, epoch, 1);
         world.new_state.store(1, SeqCst);
         assert!(world.rendezvous.publish(epoch, 1));
@@ -96,7 +90,7 @@ fn the_caller_dies_in_full() {
         hold(&world, epoch, 2);
         world.new_state.store(1, SeqCst);
         futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         assert_eq!(world.performed.load(SeqCst), 0);
         assert_eq!(world.rendezvous.state().phase, Phase::Closed);
         assert_eq!(world.rendezvous.try_lock(2, false), Ok(()));
@@ -112,11 +106,9 @@ fn the_caller_dies_in_the_judgement() {
         let epoch = world.rendezvous.open(CALLER);
         let threads = spawn(&world, 2, true);
         hold(&world, epoch, 2);
-        world.new_state.store(1, SeqCst);
-        assert!(world.rendezvous.publish(epoch, 2));
-        assert!(world.rendezvous.await_reports(None));
+        perform(&world, epoch, 2);
         futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         assert_eq!(world.performed.load(SeqCst), 2);
         assert_eq!(world.judged.load(SeqCst), 1);
         assert_eq!(world.rendezvous.try_lock(2, false), Ok(()));
@@ -132,13 +124,11 @@ fn the_caller_dies_as_it_releases() {
         let epoch = world.rendezvous.open(CALLER);
         let threads = spawn(&world, 1, true);
         hold(&world, epoch, 1);
-        world.new_state.store(1, SeqCst);
-        assert!(world.rendezvous.publish(epoch, 1));
-        assert!(world.rendezvous.await_reports(None));
+        perform(&world, epoch, 1);
         world.judged.store(1, SeqCst);
         world.rendezvous.close();
         futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         // No watch needs to take over what is closed: the next initiator inherits the lock.
         assert!(
             world.rendezvous.is_locked_by(CALLER) && world.rendezvous.inherit_lock(CALLER, 2)
@@ -159,21 +149,13 @@ fn an_initiator_inherits_beside_a_watch() {
         let initiator = {
             let world = world.clone();
             thread::spawn(move || {
-                let mut slept = false;
-                while let Err(owner) = world.rendezvous.try_lock(2, slept) {
-                    if owner == CALLER && world.rendezvous.inherit_lock(owner, 2) {
-                        world.rendezvous.abandon();
-                        break;
-                    }
-                    slept = true;
-                    world.rendezvous.sleep_on_lock(None);
-                }
+                locks::lock(&world, 2, CALLER);
                 assert!(world.rendezvous.is_locked_by(2));
                 world.rendezvous.unlock();
             })
         };
         futex::expire();
-        held.into_iter().for_each(|t| t.join().unwrap());
+        join(held);
         initiator.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), 0);
         assert_eq!(world.rendezvous.try_lock(3, false), Ok(()));
@@ -190,7 +172,7 @@ fn publish_fails_after_the_end() {
         let threads = spawn(&world, 1, true);
         hold(&world, epoch, 1);
         futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         assert!(!world.rendezvous.publish(epoch, 1));
         assert_eq!(world.performed.load(SeqCst), 0);
     });
@@ -206,16 +188,14 @@ fn the_caller_dies_in_its_release(published: bool) {
         let threads = spawn(&world, 2, true);
         hold(&world, epoch, 2);
         if published {
-            world.new_state.store(1, SeqCst);
-            assert!(world.rendezvous.publish(epoch, 2));
-            assert!(world.rendezvous.await_reports(None));
+            perform(&world, epoch, 2);
         }
         world.judged.store(1, SeqCst);
         futex::expire();
         world.rendezvous.close();
         let word = if published { &world.rendezvous.exit } else { &world.rendezvous.gate };
         word.fetch_add(1, SeqCst);
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }
 

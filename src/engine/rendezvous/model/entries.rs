@@ -132,10 +132,7 @@ fn an_exempt_mark_beside_a_signal() {
         let entry = &world.entries[0];
         // `full_pass` saw a dying task; the next one sees a living thread with this tid, which has a signal pending.
         entry.assign(10, ThreadState::exempt(epoch));
-        let late = {
-            let world = world.clone();
-            thread::spawn(move || visit(&world, 0, true, false))
-        };
+        let late = spawn_one(&world, 0, true, false);
         if let was @ ThreadState::Exempt(_) = entry.state() {
             entry.exchange(10, was, ThreadState::Idle);
         }

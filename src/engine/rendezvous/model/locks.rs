@@ -3,7 +3,7 @@
 use super::*;
 
 /// Takes the lock, sleeping if it must. The owner `dead` is known to be dead.
-fn lock(world: &World, me: u32, dead: u32) {
+pub(super) fn lock(world: &World, me: u32, dead: u32) {
     let mut slept = false;
     while let Err(owner) = world.rendezvous.try_lock(me, slept) {
         if owner == dead && world.rendezvous.inherit_lock(owner, me) {
@@ -36,7 +36,7 @@ fn take_turns(initiators: u32, dead: u32, preemptions: usize) {
             })
             .collect();
         initiate(world.clone(), inside.clone(), 10);
-        others.into_iter().for_each(|t| t.join().unwrap());
+        join(others);
         assert_eq!(world.rendezvous.try_lock(5, false), Ok(()));
     });
 }

@@ -37,7 +37,7 @@ fn all_asleep_counts_this_round() {
         }
         assert_ne!(world.rendezvous.all_asleep(2), Some(true));
         commit(&world, epoch, 1);
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }
 
@@ -49,16 +49,14 @@ fn the_next_stop_wakes_a_stale_sleeper() {
         let epoch = world.rendezvous.open(CALLER);
         let threads = spawn(&world, 1, false);
         hold(&world, epoch, 1);
-        world.new_state.store(1, SeqCst);
-        assert!(world.rendezvous.publish(epoch, 1));
-        assert!(world.rendezvous.await_reports(None));
+        perform(&world, epoch, 1);
         world.judged.store(1, SeqCst);
         // `release` without its wake-up: it went to a thread that is dead.
         world.rendezvous.close();
         world.rendezvous.exit.fetch_add(1, SeqCst);
         world.rendezvous.open(CALLER);
         world.rendezvous.wake_leavers();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
         world.rendezvous.release();
     });
 }
@@ -71,14 +69,12 @@ fn a_watch_replaces_a_lost_hand_over() {
         let epoch = world.rendezvous.open(CALLER);
         let threads = spawn(&world, 2, false);
         hold(&world, epoch, 2);
-        world.new_state.store(1, SeqCst);
-        assert!(world.rendezvous.publish(epoch, 2));
-        assert!(world.rendezvous.await_reports(None));
+        perform(&world, epoch, 2);
         world.judged.store(1, SeqCst);
         world.rendezvous.close();
         world.rendezvous.exit.fetch_add(1, SeqCst);
         futex::expire();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        join(threads);
     });
 }
 
