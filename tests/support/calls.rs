@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Report, Sensitivity};
 
-use super::{proc, watchdog};
+use super::{proc, skipped, watchdog};
 
 /// The deadline of a call that has to succeed, before `PSX_WATCHDOG_FACTOR`.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -228,6 +228,25 @@ pub fn no_new_privs() -> Result<Report, Error> {
     let args = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
     // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
     unsafe { Broadcast::new(libc::SYS_prctl, args).deadline(watchdog(LONG)).execute_with_report() }
+}
+
+/// Puts every thread under a Landlock domain that denies every file, also /proc. Returns false, and records a skipped
+/// test, if this kernel has no Landlock.
+pub fn landlock_denies_all_files() -> bool {
+    let every_access_to_files: u64 = 0x1fff;
+    let create = libc::SYS_landlock_create_ruleset;
+    // SAFETY: the kernel reads eight bytes.
+    let ruleset = unsafe { libc::syscall(create, &raw const every_access_to_files, 8, 0) };
+    if ruleset < 0 {
+        skipped(format!("landlock: {}", std::io::Error::last_os_error()));
+        return false;
+    }
+    no_new_privs().unwrap();
+    let restrict = libc::SYS_landlock_restrict_self;
+    // SAFETY: landlock_restrict_self touches no memory.
+    unsafe { libpsx::syscall3(restrict, ruleset as usize, 0, 0) }.unwrap();
+    assert!(std::fs::read_dir("/proc/self/task").is_err());
+    true
 }
 
 /// Adds a filter that allows everything. It is not idempotent: each thread counts its filters. It requires
