@@ -124,3 +124,21 @@ fn the_promises_are_numbered_alike() {
         assert!(text.contains(&format!("**P{number}. ")), "src/docs/promises.md lacks P{number}");
     }
 }
+
+/// The files that ARCHITECTURE.md names exist.
+#[test]
+fn the_files_of_the_architecture_exist() {
+    let root = root();
+    let mut files = Vec::new();
+    for directory in ["src", "privileges", "capi", "cli", "bench", "examples", "book", "tests"] {
+        sources(&root.join(directory), &mut files);
+    }
+    let known: BTreeSet<_> =
+        files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"._".contains(c));
+    let named: BTreeSet<_> = words.filter(|word| word.ends_with(".rs")).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let missing: Vec<_> = named.difference(&known).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md names {missing:?}");
+}
