@@ -3,8 +3,7 @@
 
 // # Safety
 //
-// A hook between fork(2) and execve(2) makes system calls only. The other calls here take numbers, and structures of
-// their function that the kernel writes.
+// The calls here take numbers, and structures of their function that the kernel writes.
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
@@ -21,7 +20,7 @@ use libpsx::process::{CapabilitySet, CapabilitySets, IoPriority, SchedPolicy, Se
 
 use crate::context::words_to_numbers;
 use crate::names;
-use crate::plan::{Now, Plan, keyring_name};
+use crate::plan::{Now, Plan, limits_of};
 use crate::step::Step;
 use crate::verify::{self, Expected, Joined, Mismatch, field, place_of};
 
@@ -169,19 +168,13 @@ impl Launch {
     /// # Errors
     /// [`LaunchError`]: there is no new process.
     pub fn spawn(&self, mut command: Command) -> Result<Child, LaunchError> {
-        let (steps, name) = (self.plan.steps(), keyring_name());
         // The child writes which call failed. execve(2) closes the child's end.
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let (reader, writer) =
             rustix::pipe::pipe_with(flags).map_err(|errno| LaunchError::Execute(errno.into()))?;
-        let hook = move || {
-            Plan::perform_in_child(&steps, &name).map_err(|(at, error)| {
-                let _ = rustix::io::write(&writer, &at.to_ne_bytes());
-                error
-            })
-        };
-        // SAFETY: the hook makes system calls only.
-        unsafe { command.pre_exec(hook) };
+        self.plan.before_exec(&mut command, move |at| {
+            let _ = rustix::io::write(&writer, &at.to_ne_bytes());
+        });
         command.spawn().map_err(|error| {
             let mut at = [0; size_of::<usize>()];
             match rustix::io::read(&reader, &mut at) {
@@ -201,15 +194,8 @@ impl Launch {
     /// [`LaunchError`]: calls of the plan may have been performed, so the process must not go on.
     pub fn exec(&self, mut command: Command) -> Result<Infallible, LaunchError> {
         let failed = Arc::new(AtomicUsize::new(NONE));
-        let (steps, name, index) = (self.plan.steps(), keyring_name(), failed.clone());
-        let hook = move || {
-            Plan::perform_in_child(&steps, &name).map_err(|(at, error)| {
-                index.store(at, Ordering::Relaxed);
-                error
-            })
-        };
-        // SAFETY: the hook makes system calls only.
-        unsafe { command.pre_exec(hook) };
+        let index = failed.clone();
+        self.plan.before_exec(&mut command, move |at| index.store(at, Ordering::Relaxed));
         let error = command.exec();
         Err(match failed.load(Ordering::Relaxed) {
             NONE => LaunchError::Execute(error),
@@ -308,15 +294,8 @@ fn check_step(
             compare("Umask", format!("{mask:03o}"), found.map(|mask| format!("{mask:03o}")));
         }
         Step::Limit(resource, limits) => {
-            // SAFETY: it is a structure of integers.
-            let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
-            let none = std::ptr::null::<libc::rlimit64>();
-            // SAFETY: the kernel writes the structure.
-            let told =
-                unsafe { libc::syscall(libc::SYS_prlimit64, raw, *resource, none, &mut found) }
-                    == 0;
             let show = |[soft, hard]: [u64; 2]| format!("soft {soft}, hard {hard}");
-            let found = told.then(|| show([found.rlim_cur, found.rlim_max]));
+            let found = limits_of(raw, *resource).map(show);
             compare(names::resource(*resource), show(*limits), found);
         }
         Step::Cpus(words) => {

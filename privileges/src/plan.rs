@@ -366,7 +366,7 @@ impl Plan {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
             }
-            let raised = own_limits(resource).is_some_and(|[_, now]| hard > now);
+            let raised = limits_of(0, resource).is_some_and(|[_, now]| hard > now);
             if raised && !can(Capability::SYS_RESOURCE) {
                 let what = names::resource(resource);
                 let capability = Capability::SYS_RESOURCE;
@@ -671,11 +671,26 @@ impl Plan {
     /// # Errors
     /// The errors of [`Command::spawn`], and the error of the call that failed.
     pub fn spawn(self, mut command: Command) -> io::Result<Child> {
-        let name = keyring_name();
-        let hook = move || Self::perform_in_child(&self.steps, &name).map_err(|(_, error)| error);
+        self.before_exec(&mut command, |_| {});
+        command.spawn()
+    }
+
+    /// Lets a command perform the calls before execve(2). If a call fails, `failed` gets its number, in the child. It must
+    /// make system calls only.
+    pub(crate) fn before_exec(
+        &self,
+        command: &mut Command,
+        failed: impl Fn(usize) + Send + Sync + 'static,
+    ) {
+        let (steps, name) = (self.steps.clone(), keyring_name());
+        let hook = move || {
+            Self::perform_in_child(&steps, &name).map_err(|(at, error)| {
+                failed(at);
+                error
+            })
+        };
         // SAFETY: the hook makes system calls only.
         unsafe { command.pre_exec(hook) };
-        command.spawn()
     }
 
     /// Performs the calls in a process of one thread, before execve(2). It does not allocate. The error has the number
@@ -683,7 +698,7 @@ impl Plan {
     ///
     /// A filter is installed by itself after the other calls, and no call comes after it. It need not allow the calls
     /// that end a transaction.
-    pub(crate) fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
+    fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
         let made = Prepared::new(steps, name);
         let made = made.map_err(|failed| {
@@ -717,8 +732,8 @@ impl Plan {
         Ok(())
     }
 
-    pub(crate) fn steps(&self) -> Arc<Vec<Step>> {
-        self.steps.clone()
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     pub(crate) fn expected(&self) -> &Expected {
@@ -735,7 +750,7 @@ impl Plan {
 }
 
 /// Returns the name of this process's new session keyring. Another process has another name.
-pub(crate) fn keyring_name() -> CString {
+fn keyring_name() -> CString {
     CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
@@ -744,13 +759,13 @@ fn own_filters(tasks: &mut Tasks) -> Option<usize> {
     verify::filters(&tasks.own_status().ok()?)
 }
 
-/// Returns the soft and the hard limit of this process, or `None` if there is no such resource.
-fn own_limits(resource: u32) -> Option<[u64; 2]> {
+/// Returns the soft and the hard limit of a process (0: this one), or `None` if there is no such resource or process.
+pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
     // SAFETY: it is a structure of integers.
     let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
     let none = std::ptr::null::<libc::rlimit64>();
     // SAFETY: the kernel writes the structure.
-    let told = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &mut found) } == 0;
+    let told = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
     told.then_some([found.rlim_cur, found.rlim_max])
 }
 
