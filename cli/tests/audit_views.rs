@@ -48,17 +48,15 @@ impl Drop for Scratch {
     }
 }
 
-fn no_capabilities() {
+/// Keeps only these capabilities, effective and permitted.
+fn keep_only(bits: u32) {
     let header = [0x2008_0522_u32, 0];
-    let sets = [0_u32; 6];
+    let sets = [bits, bits, 0, 0, 0, 0];
     plain(libc::SYS_capset, [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0]);
 }
 
-/// Keeps only CAP_NET_BIND_SERVICE, number 10.
-fn bind_only() {
-    let header = [0x2008_0522_u32, 0];
-    let sets = [1_u32 << 10, 1 << 10, 0, 0, 0, 0];
-    plain(libc::SYS_capset, [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0]);
+fn no_capabilities() {
+    keep_only(0);
 }
 
 fn allow_all() {
@@ -70,11 +68,16 @@ fn allow_all() {
     plain(libc::SYS_seccomp, [set, 0, (&raw const program) as usize, 0, 0]);
 }
 
-/// Becomes another user and keeps this capability.
-fn user_that_binds() {
+/// Becomes another user and keeps these capabilities.
+fn user_with(bits: u32) {
     prctl(libc::PR_SET_KEEPCAPS, 1);
     become_user(NOBODY as usize);
-    bind_only();
+    keep_only(bits);
+}
+
+/// Becomes another user and keeps CAP_NET_BIND_SERVICE, number 10.
+fn user_that_binds() {
+    user_with(1 << 10);
 }
 
 /// The calls of the process, the verdict, and a part of the reasons.
@@ -85,7 +88,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
     if !is_root("verdicts about root") {
         return;
     }
-    let cases: [Case; 8] = [
+    let cases: [Case; 11] = [
         ("root", || {}, "privileged", "the user ID is 0"),
         ("root without capabilities", no_capabilities, "privileged", "the user ID is 0"),
         ("a user", || become_user(NOBODY as usize), "unprivileged", "no capability"),
@@ -96,6 +99,9 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
             "the saved user ID is 0",
         ),
         ("one capability", user_that_binds, "reduced", "cap_net_bind_service"),
+        ("CAP_SYS_ADMIN", || user_with(1 << 21), "privileged", "leads to root: cap_sys_admin"),
+        ("CAP_SETUID", || user_with(1 << 7), "privileged", "leads to root: cap_setuid"),
+        ("CAP_DAC_OVERRIDE", || user_with(1 << 1), "privileged", "leads to root: cap_dac_override"),
         (
             "a filter",
             || {
