@@ -1,6 +1,6 @@
 /* One stop of all threads, as src/engine performs it, with the kernel as an actor.
  *
- * Names and the order of the steps follow src/engine/rendezvous.rs, gather.rs, caller.rs and handler.rs. Each atomic
+ * Names and the order of the steps follow src/engine/rendezvous.rs, gather.rs, caller.rs and handler.rs (and their folders). Each atomic
  * access of the engine is one step. Each kernel call is one step (a list of tasks is one step for each task). The memory
  * is sequentially consistent, as all accesses of the engine are.
  *

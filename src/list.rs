@@ -44,7 +44,7 @@ impl<T: Copy> List<T> {
             return Ok(());
         }
         let bytes = capacity.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
-        let memory = sys::map_anonymous(bytes)?.cast::<T>();
+        let memory = sys::mapping::map_anonymous(bytes)?.cast::<T>();
         for (index, &item) in self.as_slice().iter().enumerate() {
             // SAFETY: the list has fewer items than the mapping has places, and mappings are page-aligned.
             let place = unsafe { memory.add(index) };
@@ -110,7 +110,7 @@ impl<T: Copy> List<T> {
         if let Some(memory) = self.mapped.take() {
             let bytes = self.capacity.wrapping_mul(size_of::<T>());
             // SAFETY: the mapping is ours, and nothing borrows from it.
-            unsafe { sys::unmap(memory.cast(), bytes) };
+            unsafe { sys::mapping::unmap(memory.cast(), bytes) };
             self.capacity = INLINE;
         }
     }

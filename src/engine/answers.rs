@@ -90,7 +90,7 @@ impl Answers {
     /// Room for so many threads.
     pub(crate) fn new(layout: AnswerLayout, threads: usize) -> Result<Self, Errno> {
         let bytes = layout.size().saturating_mul(threads);
-        let memory = Some(sys::map_anonymous(bytes)?);
+        let memory = Some(sys::mapping::map_anonymous(bytes)?);
         Ok(Self { memory, bytes, layout, capacity: threads, taken: AtomicUsize::new(0) })
     }
 
@@ -135,7 +135,7 @@ impl Drop for Answers {
     fn drop(&mut self) {
         if let Some(memory) = self.memory {
             // SAFETY: the mapping is ours, and no code can hold a slice of what is dropped.
-            unsafe { sys::unmap(memory, self.bytes) };
+            unsafe { sys::mapping::unmap(memory, self.bytes) };
         }
     }
 }

@@ -5,6 +5,9 @@
 // `execute_calls` makes the calls that `engine::execute`'s caller has promised to be sound in every thread.
 #![allow(unsafe_code)]
 
+mod commit;
+mod lock;
+
 use core::ops::Range;
 use core::time::Duration;
 
@@ -14,9 +17,8 @@ use super::divergence;
 use super::entry::ThreadState;
 use super::gather::{Gather, Gathered};
 use super::handler;
-use super::rendezvous::{NOT_BEGUN, Phase};
 use super::report_buffer::ReportBuffers;
-use super::shared::{Plan, Shared};
+use super::shared::Shared;
 use super::{Settings, unreachable};
 use crate::errno::Errno;
 use crate::error::{
@@ -24,16 +26,14 @@ use crate::error::{
 };
 use crate::report::Report;
 use crate::sys::proc::{Sharing, Tasks};
+use crate::sys::signal::disposition;
 use crate::sys::sync;
-use crate::sys::{self, Mask, SIGNAL, bit, futex, signal};
+use crate::sys::{self, SIGNAL, bit, futex};
 
 /// The longest pause between two rounds, unless the threads were held for longer.
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
 const EXTRA_ROUNDS: u32 = 3;
-/// How long an initiator sleeps before it looks whether the owner of the lock is alive.
-const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-
 /// Performs these of the calls in this thread, until one fails. Returns the last value.
 pub(super) fn execute_calls(
     calls: &mut [Call],
@@ -162,74 +162,6 @@ impl<'a> Stop<'a> {
         let (requirement, errno) = (Requirement::ExclusiveMemory, Errno::PERM);
         // P8: a process that shares the memory and is no thread of this one does not use it.
         self.shared.claim(self.pid).then_some(()).ok_or(Error::Environment { requirement, errno })
-    }
-
-    /// Whether this thread is held, and a handler of SIGSYS has interrupted it: the owner of the lock waits for it.
-    fn is_held(&self) -> bool {
-        let me = self.tid as u32;
-        self.shared.rendezvous.state().phase != Phase::Closed
-            && self.shared.threads.iter().any(|e| e.tid() == me && e.state().takes_part())
-    }
-
-    /// Takes the lock, with all signals blocked from then on but SIGSYS, which stays as the interrupted code has it,
-    /// for programs that emulate system calls. Returns the mask from before.
-    fn lock(&mut self) -> Result<Mask, Error> {
-        let environment =
-            |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
-        let mask = sys::block_all_but_sigsys().map_err(environment)?;
-        let locked = self.wait_for_lock(mask);
-        if locked.is_err() {
-            let _ = sys::set_mask(mask);
-        }
-        locked.map(|()| mask)
-    }
-
-    /// Waits for the lock and takes it. While this thread sleeps, signals are as the program has them, and ours is
-    /// open in any case: another initiator must be able to stop it. Ends: the owner ends by its own deadline or is
-    /// found dead, or this thread's deadline passes.
-    fn wait_for_lock(&mut self, mask: Mask) -> Result<(), Error> {
-        let rendezvous = &self.shared.rendezvous;
-        let mut slept = false;
-        let mut looked = Duration::ZERO;
-        loop {
-            self.read_own_ids()?;
-            let me = self.tid as u32;
-            // P7: callers take turns.
-            let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(()) };
-            if owner == me || self.is_held() {
-                return Err(Error::Reentered);
-            }
-            // Asked each time: signals may interrupt every sleep, so that no sleep is a long one.
-            let now = self.clock()?;
-            if slept && now >= self.until {
-                return Err(Error::Busy { tid: owner as i32 });
-            }
-            if !slept {
-                looked = now;
-            } else if sys::difference(now, looked) >= OWNER_CHECK_INTERVAL {
-                looked = now;
-                // P7: an owner that is dead leaves its lock.
-                if sys::is_gone(self.pid, owner) && rendezvous.inherit_lock(owner, me) {
-                    self.end_stop_of_dead_owner();
-                    return Ok(());
-                }
-            }
-            let _ = sys::set_mask(mask & !bit(SIGNAL));
-            slept = true;
-            let _ = rendezvous.sleep_on_lock(Some(OWNER_CHECK_INTERVAL));
-            let _ = sys::block_all_but_sigsys();
-        }
-    }
-
-    /// Ends the stop that a dead owner of the lock has left behind. Where threads are held, a watchdog among them does
-    /// it; so none is, or the owner died as it released them, or before it had opened the gate.
-    fn end_stop_of_dead_owner(&self) {
-        let rendezvous = &self.shared.rendezvous;
-        let state = rendezvous.state();
-        if state.phase == Phase::Committing && state.count != 0 {
-            divergence::abort("a thread died in the middle of a broadcast");
-        }
-        rendezvous.abandon();
     }
 
     fn clock(&self) -> Result<Duration, Error> {
@@ -398,114 +330,6 @@ impl<'a> Stop<'a> {
         held_for
     }
 
-    /// All threads are held. The caller's own calls, then those of every thread; the judgement; the release.
-    fn commit(
-        &mut self,
-        calls: &mut [Call],
-        report: Option<&mut Report>,
-        epoch: u32,
-        held: u32,
-        opened: Duration,
-        directories_are_shared: bool,
-    ) -> Result<Round, TransactionError> {
-        let shared = self.shared;
-        let rendezvous = &shared.rendezvous;
-        let settings = self.settings;
-        let buffers = self.buffers.take();
-        self.longest = self.longest.max(sys::difference(sys::now(), opened));
-        let slot = buffers
-            .as_ref()
-            .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
-        let performed = || shared.count_performed();
-
-        let mut epoch = epoch;
-        let mut published = false;
-        let mut result = Ok(0);
-        let mut divergent = 0;
-        // P11: one stop for all calls.
-        for Segment { calls: these, alone } in segments(calls) {
-            result = execute_calls(calls, these.clone(), slot, settings, performed);
-            if calls.iter().take(these.end).skip(these.start).any(Call::installs_filter) {
-                shared.set_filtered();
-            }
-            let end = match &result {
-                Ok(_) => these.end,
-                Err(TransactionError::Partial(partial)) => partial.index,
-                Err(TransactionError::NothingChanged(_)) => these.start,
-            };
-            if !alone && end > these.start {
-                let plan = calls.get(..end).unwrap_or_default();
-                let answers = buffers.as_ref().map(|buffers| &buffers.answers);
-                shared.set_plan(Plan {
-                    calls: plan,
-                    first: these.start,
-                    directories_are_shared,
-                    answers,
-                });
-                if published {
-                    epoch = self.publish_again();
-                    self.epoch = epoch;
-                } else if !rendezvous.publish(epoch, held) {
-                    divergence::abort("a broadcast was ended behind its caller's back");
-                }
-                published = true;
-                // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
-                // left would keep all others held, so it is tried when there has been time for every call.
-                let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
-                handler::await_reports(shared, self.pid, epoch, resignal);
-                let before = core::mem::replace(&mut divergent, self.divergent());
-                if divergent > before {
-                    // P3: judged before any thread leaves.
-                    divergence::judge(settings.sensitivity, plan, shared.threads.iter());
-                }
-            }
-            if result.is_err() {
-                break;
-            }
-        }
-        let mut buffers = buffers;
-        if let (Some(buffers), true) = (&mut buffers, published) {
-            buffers.fill(shared);
-        }
-        rendezvous.release();
-        // A filter may forbid clock_gettime(2) as well.
-        if !shared.is_filtered() {
-            self.longest = self.longest.max(sys::difference(sys::now(), opened));
-        }
-        let value = result?;
-        if let (Some(report), Some(buffers)) = (report, buffers) {
-            report.value = value;
-            report.results = buffers.results;
-            report.skipped = buffers.exempt;
-            report.divergent = divergent;
-            report.attempts = self.rounds;
-            report.max_pause = self.longest;
-            report.answers = buffers.answers;
-        }
-        Ok(Round::Done(value))
-    }
-
-    /// How many threads have another result than the caller, or none.
-    fn divergent(&self) -> usize {
-        self.shared.threads.iter().filter(|entry| entry.state().is_divergent()).count()
-    }
-
-    /// The threads that agreed perform what comes next.
-    fn publish_again(&self) -> u32 {
-        let rendezvous = &self.shared.rendezvous;
-        let next = rendezvous.next_epoch();
-        let mut agreed = 0u32;
-        for entry in self.shared.threads.iter() {
-            let state = entry.state();
-            if matches!(state, ThreadState::Agreed(_)) {
-                entry.set_value(NOT_BEGUN);
-                let held = entry.exchange(entry.tid(), state, ThreadState::held(next));
-                agreed = agreed.saturating_add(u32::from(held));
-            }
-        }
-        rendezvous.publish_again(agreed)
-    }
-
     fn ensure_handler(&self) -> Result<(), Error> {
         let shared = self.shared;
         let send = |value| {
@@ -514,9 +338,11 @@ impl<'a> Stop<'a> {
             }
         };
         let chained =
-            signal::ensure_handler::<handler::Engine>(|| shared.own_signal_arrives(send)).map_err(
-                |errno| Error::Environment { requirement: Requirement::SignalHandler, errno },
-            )?;
+            disposition::ensure_handler::<handler::Engine>(|| shared.own_signal_arrives(send))
+                .map_err(|errno| Error::Environment {
+                    requirement: Requirement::SignalHandler,
+                    errno,
+                })?;
         shared.set_chained(chained);
         Ok(())
     }
@@ -537,22 +363,4 @@ impl<'a> Stop<'a> {
             }
         }
     }
-}
-
-/// Calls that are performed together: by every thread, or by the caller alone.
-struct Segment {
-    calls: Range<usize>,
-    alone: bool,
-}
-
-/// The calls before the one that the kernel performs in all threads by itself; that one, which the caller makes
-/// alone; and the questions that follow it.
-fn segments(calls: &[Call]) -> impl Iterator<Item = Segment> + use<> {
-    let len = calls.len();
-    let at = calls.iter().position(Call::is_synchronized_by_kernel);
-    let (first, last) = at.map_or((len, len), |at| (at, at.saturating_add(1)));
-    [(0..first, false), (first..last, true), (last..len, false)]
-        .into_iter()
-        .map(|(calls, alone)| Segment { calls, alone })
-        .filter(|segment| !segment.calls.is_empty())
 }

@@ -19,12 +19,14 @@ use super::entry::{Entry, ThreadState};
 use super::rendezvous::{CallResult, Phase, Thread};
 use super::shared::Shared;
 use crate::errno::Errno;
-use crate::sys::{self, Mask, SigInfo, signal};
+use crate::sys::signal::SigInfo;
+use crate::sys::signal::disposition::SignalHandler;
+use crate::sys::{self, Mask};
 
 /// The engine, as the handler for signal 33 sees it.
 pub(super) enum Engine {}
 
-impl signal::SignalHandler for Engine {
+impl SignalHandler for Engine {
     fn handle(info: &SigInfo, interrupted: Mask) -> bool {
         on_signal(info, interrupted)
     }
@@ -122,7 +124,7 @@ impl Thread for Held<'_> {
     fn is_dead_thread(&self, tid: u32) -> bool {
         // A filter that the calls have installed may forbid all but futex(2).
         if self.shared.is_filtered() {
-            sys::is_dead(tid as i32)
+            sys::futex::is_dead(tid as i32)
         } else {
             sys::is_gone(self.pid, tid)
         }
@@ -181,7 +183,8 @@ pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, resignal: Opt
         for entry in shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
             let tid = entry.tid();
             // A filter that the calls have installed may forbid all but futex(2).
-            let dead = sys::is_dead(tid as i32) || !shared.is_filtered() && sys::is_gone(pid, tid);
+            let dead =
+                sys::futex::is_dead(tid as i32) || !shared.is_filtered() && sys::is_gone(pid, tid);
             if dead {
                 rendezvous.report_death(entry, epoch);
             } else if resignal == Some(waits) {

@@ -35,7 +35,7 @@
 //!   threads then run for at least as long as they were held, and it is tried again until the deadline. Threads that
 //!   wait for something that a held thread owns get it in between, and wait for the next round when they have it. A
 //!   refusal that waiting cannot change ends the call at once.
-//! - **P6** is kept in `sys::signal`. **P7**: initiators take turns by the lock, and sleep with our signal open. A
+//! - **P6** is kept in `sys::signal::disposition`. **P7**: initiators take turns by the lock, and sleep with our signal open. A
 //!   handler that interrupts the owner, or a held thread, gets an error.
 //! - **P8.** The memory that the threads share reads zero in a child of fork. Which process and thread this is is
 //!   asked again after every sleep, because a handler may have forked. A child that shares the memory (vfork) is

@@ -71,94 +71,21 @@
 //!    each signal. `open` clears the word, and so does a thread whose wait expires; nothing depends on the
 //!    initiator's return.
 //!
-//! # On weakly ordered CPUs
-//!
-//! The argument above uses the language's memory model, not the order of x86-64, so it holds on aarch64, riscv64 and
-//! powerpc64 as it stands. An access to a word of the protocol is SeqCst: all threads agree on one order of these
-//! accesses, which is what 1 and 2 need. No ordering is weaker because x86-64 gives it for nothing. Three links
-//! remain that are not between two SeqCst accesses of user code:
-//!
-//! - *From a word to the kernel and back.* FUTEX_WAIT compares the word after it has announced the sleeper, and
-//!   FUTEX_WAKE looks for sleepers after the waker has changed the word. The kernel has a full barrier in each of the two
-//!   (the comment at the top of kernel/futex/waitwake.c), so a system call need not be a barrier itself, and on riscv64
-//!   and powerpc64 it is none.
-//! - *From the sender of a signal to its handler.* The first loads of the handler (where the shared memory is, the
-//!   table's mappings, whether another handler stands above) follow no load that could have seen the sender's stores.
-//!   The kernel queues a signal and takes it from the queue under one lock (`siglock`, kernel/signal.c), so what the
-//!   caller wrote before rt_tgsigqueueinfo(2) is there when the handler runs. From then on user code has the pair as
-//!   well: the caller's exchange of the entry to `Sent`, and the exchange by which its thread replaces that mark.
-//! - *Plain data.* Each kind has one writer at a time, and one pair of atomic accesses hands it over:
-//!
-//! | data | written by | handed over by | read by |
-//! |---|---|---|---|
-//! | the calls, their arguments, what the caller's own calls returned | caller | `publish`: store of `state` -> `await_plan`: load of `state` | held threads, until they report |
-//! | a thread's slot in the answers; memory to which its calls wrote | its thread | `report`: `state` - 1 -> `await_reports`: load of 0 | caller, until the report is dropped |
-//! | the caller's stack, to which the plan points | caller | `report` -> `await_reports`, as above | no thread after its report, so the caller may return |
-//! | length, cursor and order of the thread table; the scratch | owner of `lock` | `unlock`: store of 0 -> `try_lock`: exchange | the next owner |
-//! | a new mapping of the table, the shared memory, a page of actions | caller | release store of its address -> acquire load | handlers |
-//!
-//! Reports are read-modify-write operations, so the load of 0 is ordered after each of them and not only after the
-//! last one. The stamp, handler, flags and mask of an action are SeqCst, so the two loads of the stamp enclose the others
-//! on every CPU.
+//! Why this is true on weakly ordered CPUs as well, word by word: rendezvous/memory_order.md.
+
+mod lock;
+mod pause;
+mod state;
+mod watchdog;
 
 use core::time::Duration;
 
+use self::state::next;
+pub(crate) use self::state::{Phase, State};
 use crate::engine::entry::{Entry, ThreadState};
 use crate::engine::trace;
 use crate::sys::futex;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
-
-/// What the process is doing. Two bits of [`Rendezvous::state`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// No stop: a thread that takes our signal leaves at once.
-    Closed,
-    /// Threads arrive and stay.
-    Gathering,
-    /// All threads are held; the caller performs its own calls.
-    Full,
-    /// Every held thread performs the calls, and then waits.
-    Committing,
-}
-
-/// [`Rendezvous::state`], unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) epoch: u32,
-    pub(crate) phase: Phase,
-    /// GATHERING, FULL: threads held. COMMITTING: threads that have not reported.
-    pub(crate) count: u32,
-}
-
-/// In `state`: count below, phase above it, and then the epoch.
-const COUNT_BITS: u32 = 30;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-
-impl State {
-    const fn pack(self) -> u64 {
-        let phase = match self.phase {
-            Phase::Closed => 0,
-            Phase::Gathering => 1,
-            Phase::Full => 2,
-            Phase::Committing => 3,
-        };
-        (self.epoch as u64) << 32 | phase << COUNT_BITS | self.count as u64 & COUNT_MASK
-    }
-
-    const fn unpack(word: u64) -> Self {
-        let phase = match word >> COUNT_BITS & 3 {
-            0 => Phase::Closed,
-            1 => Phase::Gathering,
-            2 => Phase::Full,
-            _ => Phase::Committing,
-        };
-        Self { epoch: (word >> 32) as u32, phase, count: (word & COUNT_MASK) as u32 }
-    }
-}
-
-const fn next(epoch: u32) -> u32 {
-    epoch.wrapping_add(1) & ThreadState::NUMBER_MASK
-}
 
 /// What a held thread's calls returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,9 +127,6 @@ pub(crate) struct Rendezvous {
 /// In `awaited`: the caller sleeps, or will.
 const ASLEEP: u32 = 1 << 31;
 
-/// In `lock`: an initiator sleeps there. Tids have 22 bits.
-const SLEEPERS: u32 = 1 << 31;
-
 /// How many threads sleep with a time limit: the first that arrive. One could be killed by its own filter, or be
 /// stopped by a tracer.
 const WATCHDOGS: u32 = if cfg!(loom) { 1 } else { 4 };
@@ -213,9 +137,6 @@ const WATCHDOG_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many threads each leaving thread wakes.
 const WAKES_PER_LEAVING_THREAD: i32 = 4;
-
-/// How long a thread waits for the next round, at most: longer than the longest pause with the shortest backoff.
-const NEXT_ROUND_WAIT: Duration = Duration::from_millis(150);
 
 /// How often the caller, and a thread that is alone with it, look again before they sleep: for some 50 us, which is
 /// what an idle CPU of a virtual machine takes to wake, and at most 200 us (one look takes 15 to 60 ns, as the CPU's
@@ -271,56 +192,6 @@ impl Rendezvous {
     fn wake_caller(&self) {
         self.caller_futex.fetch_add(1, SeqCst);
         futex::wake_one(&self.caller_futex);
-    }
-}
-
-/// The lock: one initiator at a time.
-impl Rendezvous {
-    /// Takes the lock if it is free; otherwise returns the owner's tid. Pass `slept` so that the SLEEPERS bit stays
-    /// set for other waiters.
-    pub(crate) fn try_lock(&self, me: u32, slept: bool) -> Result<(), u32> {
-        let mine = if slept { me | SLEEPERS } else { me };
-        match self.lock.compare_exchange(0, mine, SeqCst, SeqCst) {
-            Ok(_) => Ok(()),
-            Err(seen) => Err(seen & !SLEEPERS),
-        }
-    }
-
-    /// Sleeps until the lock was free for a moment, at most for `timeout`. Returns false if that time is over.
-    pub(crate) fn sleep_on_lock(&self, timeout: Option<Duration>) -> bool {
-        let seen = self.lock.load(SeqCst);
-        if seen == 0 {
-            return true;
-        }
-        let marked = seen | SLEEPERS;
-        if seen != marked && self.lock.compare_exchange(seen, marked, SeqCst, SeqCst).is_err() {
-            return true;
-        }
-        futex::wait(&self.lock, marked, timeout)
-    }
-
-    /// Takes the lock of a thread that is dead, and its place as the thread whose death ends the stop. Returns false if
-    /// another thread was faster.
-    pub(crate) fn inherit_lock(&self, from: u32, me: u32) -> bool {
-        // The SLEEPERS bit is set: the dead thread may have been woken for it, and other initiators may sleep.
-        let mine = me | SLEEPERS;
-        let inherited = self.lock.compare_exchange(from, mine, SeqCst, SeqCst).is_ok()
-            || self.lock.compare_exchange(from | SLEEPERS, mine, SeqCst, SeqCst).is_ok();
-        if inherited {
-            self.caller.store(me, SeqCst);
-        }
-        inherited
-    }
-
-    /// Whether this thread owns the lock.
-    pub(crate) fn is_locked_by(&self, me: u32) -> bool {
-        self.lock.load(SeqCst) & !SLEEPERS == me
-    }
-
-    pub(crate) fn unlock(&self) {
-        if self.lock.swap(0, SeqCst) & SLEEPERS != 0 {
-            futex::wake_one(&self.lock);
-        }
     }
 }
 
@@ -483,18 +354,6 @@ impl Rendezvous {
         futex::wake_all(&self.exit);
     }
 
-    /// Ends the stop in the place of a caller that is gone. It may have died between two steps of `release`, so every
-    /// word that a thread can sleep on is changed, and every thread is woken.
-    pub(crate) fn abandon(&self) {
-        let state = self.close();
-        // No thread needs to wait for the return of a caller that is gone.
-        self.note_return(state.epoch);
-        for word in [&self.gate, &self.exit] {
-            word.fetch_add(1, SeqCst);
-            futex::wake_all(word);
-        }
-    }
-
     /// The caller has done everything but return: the threads that leave may have its CPU.
     pub(crate) fn note_return(&self, epoch: u32) {
         self.returned.store(epoch, SeqCst);
@@ -505,18 +364,6 @@ impl Rendezvous {
         let closed = State { phase: Phase::Closed, count: 0, ..state }.pack();
         trace::change(self.state.swap(closed, SeqCst), closed);
         state
-    }
-
-    /// The round that is about to end is followed by another: a thread that arrives in between waits for it.
-    pub(crate) fn begin_pause(&self, epoch: u32) {
-        self.pause.store(epoch, SeqCst);
-    }
-
-    /// The next round is open, or there is none.
-    pub(crate) fn end_pause(&self) {
-        if self.pause.swap(0, SeqCst) != 0 {
-            futex::wake_all(&self.pause);
-        }
     }
 }
 
@@ -603,21 +450,6 @@ impl Rendezvous {
                 return Some((seen.epoch, count));
             }
         }
-    }
-
-    /// Waits for the next round, if one is to come. Returns false if none is.
-    #[cold]
-    #[inline(never)]
-    fn await_next_round(&self, seen: State) -> bool {
-        let word = self.pause.load(SeqCst);
-        if word == 0 || seen.phase != Phase::Closed || word != seen.epoch {
-            return false;
-        }
-        if !futex::wait(&self.pause, word, Some(NEXT_ROUND_WAIT)) {
-            // The initiator has not come back in time: no thread waits for it any more.
-            let _ = self.pause.compare_exchange(word, 0, SeqCst, SeqCst);
-        }
-        true
     }
 
     /// Sleeps until there is something to perform; returns false if the stop ended without. Ends: the caller
@@ -730,29 +562,6 @@ impl Rendezvous {
         self.spin(RETURN_SPINS, |state| {
             state.epoch != epoch || self.returned.load(SeqCst) == epoch
         });
-    }
-
-    /// The wait of a watchdog has expired while a stop is open.
-    #[cold]
-    #[inline(never)]
-    fn watchdog_expired(&self, thread: &impl Thread, reported: bool) {
-        // Read once: an initiator may inherit the lock meanwhile and open a stop of its own.
-        let caller = self.caller();
-        if !thread.is_dead_thread(caller) {
-            thread.check_on_caller();
-        } else if reported || self.state().phase != Phase::Committing {
-            // Otherwise the caller published before it died, and this thread performs the calls first.
-            thread.take_over(caller);
-        }
-    }
-
-    /// A watchdog leaves a stop that ended before `publish`. If the caller dies after it has closed the state and before it
-    /// has woken a thread, no watchdog is left for the threads that sleep on the gate, or are about to.
-    #[cold]
-    #[inline(never)]
-    fn leave_gate(&self) {
-        self.gate.fetch_add(1, SeqCst);
-        futex::wake_all(&self.gate);
     }
 
     /// Wakes a few of the threads that still sleep, before this one leaves the handler. A watchdog changes the word first:

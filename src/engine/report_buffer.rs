@@ -42,7 +42,7 @@ impl<T: Copy> ReportBuffer<T> {
             return Ok(Self::EMPTY);
         }
         let bytes = capacity.saturating_mul(size_of::<T>());
-        let memory = sys::map_anonymous(bytes)?;
+        let memory = sys::mapping::map_anonymous(bytes)?;
         Ok(Self { memory: Some(memory.cast()), bytes, len: 0, owns: PhantomData })
     }
 
@@ -84,7 +84,7 @@ impl<T: Copy> Drop for ReportBuffer<T> {
     fn drop(&mut self) {
         if let Some(memory) = self.memory {
             // SAFETY: the mapping is ours, and no code can hold a slice of what is dropped.
-            unsafe { sys::unmap(memory.cast(), self.bytes) };
+            unsafe { sys::mapping::unmap(memory.cast(), self.bytes) };
         }
     }
 }

@@ -107,13 +107,13 @@ impl Shared {
         }
         let bytes = size_of::<Self>();
         let fixed = NonNull::new(MEMORY.0.get().cast::<u8>()).ok_or(Errno::INVAL)?;
-        let memory = match sys::wipe_on_fork(fixed, bytes) {
+        let memory = match sys::mapping::wipe_on_fork(fixed, bytes) {
             Ok(()) => fixed,
             Err(_) => {
-                let mapped = sys::map_anonymous(bytes)?;
-                if let Err(errno) = sys::wipe_on_fork(mapped, bytes) {
+                let mapped = sys::mapping::map_anonymous(bytes)?;
+                if let Err(errno) = sys::mapping::wipe_on_fork(mapped, bytes) {
                     // SAFETY: no other thread has seen it.
-                    unsafe { sys::unmap(mapped, bytes) };
+                    unsafe { sys::mapping::unmap(mapped, bytes) };
                     return Err(errno);
                 }
                 mapped
@@ -123,7 +123,7 @@ impl Shared {
         let first = SHARED.compare_exchange(0, address, Ordering::AcqRel, Ordering::Acquire);
         if first.is_err() && memory != fixed {
             // SAFETY: no other thread has seen it.
-            unsafe { sys::unmap(memory, bytes) };
+            unsafe { sys::mapping::unmap(memory, bytes) };
         }
         Self::get().ok_or(Errno::AGAIN)
     }

@@ -205,8 +205,8 @@ impl ThreadTable {
         for (number, mapping) in self.mappings.iter().enumerate().take(last + 1) {
             if mapping.load(Ordering::Relaxed) == 0 {
                 let bytes = capacity(number).saturating_mul(size_of::<Entry>());
-                let base = sys::map_anonymous(bytes)?;
-                sys::keep_from_fork(base, bytes)?;
+                let base = sys::mapping::map_anonymous(bytes)?;
+                sys::mapping::keep_from_fork(base, bytes)?;
                 mapping.store(base.as_ptr() as usize, Ordering::Release);
             }
         }

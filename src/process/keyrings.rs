@@ -39,7 +39,7 @@ impl SessionKeyring<'_> {
 
 impl Drop for SessionKeyring<'_> {
     fn drop(&mut self) {
-        sys::unlink_from_thread_keyring(self.serial);
+        sys::keyring::unlink_from_thread_keyring(self.serial);
     }
 }
 
@@ -64,8 +64,8 @@ impl Drop for SessionKeyring<'_> {
 /// | EPERM | the name begins with a dot |
 /// | ENOSYS | the kernel has no keyrings |
 pub fn new_session_keyring(name: &CStr) -> Result<SessionKeyring<'_>, Error> {
-    let serial = sys::add_to_thread_keyring(name).map_err(Error::Call)?;
+    let serial = sys::keyring::add_to_thread_keyring(name).map_err(Error::Call)?;
     let keyring = SessionKeyring { name, serial };
-    sys::permit_user_to_search(serial).map_err(Error::Call)?;
+    sys::keyring::permit_user_to_search(serial).map_err(Error::Call)?;
     Ok(keyring)
 }

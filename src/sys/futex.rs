@@ -1,144 +1,20 @@
-//! futex(2) on the protocol's words: sleep while a word has a value, wake the threads that sleep on it.
+//! futex(2): sleep while a word has a value, wake the threads that sleep on it.
 
 #[cfg(not(loom))]
-mod kernel {
-    use core::time::Duration;
-
-    use crate::sys;
-    use crate::sys::sync::AtomicU32;
-
-    /// Sleeps while `word` is `expected`; may return at any time. Returns false if `timeout` is over.
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> bool {
-        sys::futex_wait(word, expected, timeout)
-    }
-
-    /// Makes the system call of a sleep, but returns at once.
-    pub(crate) fn probe(word: &AtomicU32) {
-        sys::futex_probe(word);
-    }
-
-    pub(crate) fn wake(word: &AtomicU32, count: i32) {
-        sys::futex_wake(word, count);
-    }
-
-    /// Wakes one thread that sleeps on `from`, and moves the others to `to` without waking them. Returns false if
-    /// the kernel refused.
-    pub(crate) fn wake_one_and_move(from: &AtomicU32, to: &AtomicU32) -> bool {
-        sys::futex_requeue(from, 1, i32::MAX, to).is_ok()
-    }
-
-    /// How many threads sleep on `word`, counted up to `most`; None if the kernel does not tell. It "requeues" them
-    /// to where they are.
-    pub(crate) fn sleepers(word: &AtomicU32, most: u32) -> Option<u32> {
-        sys::futex_requeue(word, 0, most as i32, word).ok().map(|count| count as u32)
-    }
-}
-
-/// The twin for loom: one lock stands for the kernel's hash bucket, so the comparison and the sleep are one step, as
-/// in the kernel. A wake-up goes to the threads that sleep on that word, the first first, and to no more than it is
-/// meant for. A lost wake-up leaves a thread asleep for good, which loom reports as a deadlock. Time stands still
-/// until the model lets it pass.
+mod kernel;
 #[cfg(loom)]
-mod kernel {
-    extern crate std;
+#[path = "futex/loom.rs"]
+mod kernel;
 
-    use core::time::Duration;
-    use std::vec::Vec;
+use core::sync::atomic::AtomicU32 as Word;
 
-    use crate::sys::sync::{AtomicU32, Ordering};
-
-    #[derive(Default)]
-    struct Bucket {
-        /// Every time limit has passed.
-        over: bool,
-        /// Which word each sleeper sleeps on, in the order in which they came, and a number of its own.
-        sleepers: Vec<(usize, usize)>,
-        last: usize,
-    }
-
-    loom::lazy_static! {
-        static ref BUCKET: (loom::sync::Mutex<Bucket>, loom::sync::Condvar) =
-            (loom::sync::Mutex::new(Bucket::default()), loom::sync::Condvar::new());
-    }
-
-    fn address(word: &AtomicU32) -> usize {
-        core::ptr::from_ref(word) as usize
-    }
-
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> bool {
-        let (lock, changed) = &*BUCKET;
-        let timed = timeout.is_some();
-        let mut bucket = lock.lock().unwrap();
-        if word.load(Ordering::SeqCst) != expected {
-            return true;
-        }
-        if timed && bucket.over {
-            return false;
-        }
-        bucket.last += 1;
-        let me = bucket.last;
-        bucket.sleepers.push((address(word), me));
-        loop {
-            bucket = changed.wait(bucket).unwrap();
-            let asleep = bucket.sleepers.iter().any(|&(_, sleeper)| sleeper == me);
-            if !asleep {
-                return true;
-            }
-            if timed && bucket.over {
-                bucket.sleepers.retain(|&(_, sleeper)| sleeper != me);
-                return false;
-            }
-        }
-    }
-
-    /// Every time limit has passed.
-    pub(crate) fn expire() {
-        let (lock, changed) = &*BUCKET;
-        lock.lock().unwrap().over = true;
-        changed.notify_all();
-    }
-
-    pub(crate) fn probe(_word: &AtomicU32) {}
-
-    pub(crate) fn wake(word: &AtomicU32, count: i32) {
-        let (lock, changed) = &*BUCKET;
-        let mut left = count;
-        lock.lock().unwrap().sleepers.retain(|&(at, _)| {
-            let wakes = at == address(word) && left > 0;
-            left -= i32::from(wakes);
-            !wakes
-        });
-        changed.notify_all();
-    }
-
-    pub(crate) fn wake_one_and_move(from: &AtomicU32, to: &AtomicU32) -> bool {
-        let (lock, changed) = &*BUCKET;
-        let mut bucket = lock.lock().unwrap();
-        let first = bucket.sleepers.iter().position(|&(at, _)| at == address(from));
-        if let Some(first) = first {
-            bucket.sleepers.remove(first);
-        }
-        for (at, _) in &mut bucket.sleepers {
-            if *at == address(from) {
-                *at = address(to);
-            }
-        }
-        drop(bucket);
-        changed.notify_all();
-        true
-    }
-
-    /// How many threads sleep on `word`.
-    pub(crate) fn sleepers(word: &AtomicU32, _most: u32) -> Option<u32> {
-        let bucket = BUCKET.0.lock().unwrap();
-        Some(bucket.sleepers.iter().filter(|&&(at, _)| at == address(word)).count() as u32)
-    }
-}
+use linux_raw_sys::general as k;
 
 #[cfg(loom)]
-pub(crate) use kernel::expire;
-pub(crate) use kernel::{probe, sleepers, wait, wake, wake_one_and_move};
-
+pub(crate) use self::kernel::expire;
+pub(crate) use self::kernel::{probe, sleepers, wait, wake, wake_one_and_move};
+use super::{arch, call, timed_call};
+use crate::errno::Errno;
 use crate::sys::sync::AtomicU32;
 
 pub(crate) fn wake_one(word: &AtomicU32) {
@@ -147,4 +23,28 @@ pub(crate) fn wake_one(word: &AtomicU32) {
 
 pub(crate) fn wake_all(word: &AtomicU32) {
     wake(word, i32::MAX);
+}
+
+/// Returns whether the task is dead although it is still listed: a zombie leader, or one that its tracer has not reaped.
+///
+/// FUTEX_TRYLOCK_PI of a word that names the task as the owner then fails with ESRCH (`attach_to_pi_owner`,
+/// kernel/futex/pi.c), and changes nothing but that word. A filter can be trusted to allow this question, because a
+/// thread needs futex(2) anyway.
+pub(crate) fn is_dead(tid: i32) -> bool {
+    let owned = Word::new(tid as u32);
+    let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
+    futex([owned.as_ptr() as usize, op, 0, 0, 0, 0], None) == Err(Errno::SRCH)
+}
+
+/// futex(2). `time` is its fourth argument.
+fn futex(args: [usize; 6], time: Option<[i64; 2]>) -> Result<usize, Errno> {
+    match time {
+        None => match call(arch::FUTEX.plain, args) {
+            Err(Errno::NOSYS) if arch::FUTEX.plain != arch::FUTEX.wide => {
+                call(arch::FUTEX.wide, args)
+            }
+            result => result,
+        },
+        time => timed_call(arch::FUTEX, args, 3, time),
+    }
 }

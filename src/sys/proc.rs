@@ -6,16 +6,20 @@
 //! possible tid is asked for with tgkill(2) and signal 0.
 #![forbid(unsafe_code)]
 
+mod parse;
+mod status;
+mod worker;
+
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::time::Duration;
 
 use linux_raw_sys::general::O_DIRECTORY;
 
+use self::parse::{decimal, next_record, parse, path_to, value};
+pub(crate) use self::status::{LiveTask, TaskStatus};
 use crate::errno::Errno;
-use crate::error::UnreachableReason;
-use crate::report::SkipReason;
-use crate::sys::{self, Fd, Mask, SIGNAL, arch, bit};
+use crate::sys::{self, Fd, arch};
 
 /// Tids are below this (include/linux/threads.h, PID_MAX_LIMIT).
 pub(crate) const TID_LIMIT: i32 = 1 << 22;
@@ -48,28 +52,6 @@ pub(crate) struct Task {
     name: i32,
 }
 
-/// What could be learnt of a thread that is not held.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum TaskStatus {
-    /// It is not there (any more).
-    NotFound,
-    /// It can run no user code; `start` tells it from a later task with the same id.
-    Exempt { reason: SkipReason, start: usize },
-    /// It can.
-    Live(LiveTask),
-    /// Nothing could be learnt.
-    Unknown,
-}
-
-/// What /proc says of a thread that can run user code.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LiveTask {
-    pub(crate) state: u8,
-    pub(crate) name: [u8; 16],
-    blocked: Mask,
-    pending: Mask,
-}
-
 /// How the root and working directories of two threads are related.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sharing {
@@ -78,22 +60,6 @@ pub(crate) enum Sharing {
     /// They are the same now. It is not known whether the threads share them.
     Alike,
     Different,
-}
-
-impl LiveTask {
-    /// Runnable: it arrives when it gets the CPU, or when it no longer blocks signal 33 (as in pthread_create). A
-    /// thread that waits for something that a held thread owns sleeps.
-    pub(crate) fn wants_cpu(&self) -> bool {
-        self.state == b'R'
-    }
-
-    pub(crate) fn blocks_signal_33(&self) -> bool {
-        self.blocked & bit(SIGNAL) != 0
-    }
-
-    pub(crate) fn has_signal_33_pending(&self) -> bool {
-        self.pending & bit(SIGNAL) != 0
-    }
 }
 
 impl Tasks {
@@ -266,89 +232,6 @@ impl Tasks {
         self.foreign |= self.ids(self.tid).is_ok_and(|(_, foreign)| foreign);
     }
 
-    /// What is known of a thread without /proc.
-    pub(crate) fn status_by_tid(&self, tid: i32) -> TaskStatus {
-        match sys::tgkill(self.pid, tid, 0) {
-            Err(Errno::SRCH) => TaskStatus::NotFound,
-            // A dead leader keeps its tid for as long as the process lives.
-            _ if sys::is_dead(tid) => TaskStatus::Exempt { reason: SkipReason::Exiting, start: 0 },
-            _ => TaskStatus::Unknown,
-        }
-    }
-
-    /// What /proc knows of a thread.
-    pub(crate) fn status(&self, task: Task) -> TaskStatus {
-        if !self.readable {
-            return self.status_by_tid(task.tid);
-        }
-        let mut buffer = [0; 2048];
-        let stat = match self.read(task.name, c"stat", &mut buffer) {
-            Ok(bytes) => Stat::parse(bytes),
-            Err(errno) => return TaskStatus::of_errno(errno),
-        };
-        let Some(stat) = stat else { return TaskStatus::Unknown };
-        if stat.exiting() {
-            return TaskStatus::Exempt { reason: SkipReason::Exiting, start: stat.start };
-        }
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(stat.name) {
-            *to = *from;
-        }
-        let (state, start, flags) = (stat.state, stat.start, stat.flags);
-        let (mut blocked, mut private, mut shared) = (None, None, None);
-        let read = self.lines(task.name, c"status", &mut |line| {
-            let keys: [(&[u8], _); 3] =
-                [(b"SigBlk:", &mut blocked), (b"SigPnd:", &mut private), (b"ShdPnd:", &mut shared)];
-            for (key, place) in keys {
-                *place = place.or_else(|| value(line, key).and_then(parse_hex));
-            }
-        });
-        if let Err(errno) = read {
-            return TaskStatus::of_errno(errno);
-        }
-        let (Some(blocked), Some(private), Some(shared)) = (blocked, private, shared) else {
-            return TaskStatus::Unknown;
-        };
-        let registers = || self.has_user_registers(task, state);
-        if let Some(mut reason) = kernel_worker(flags, blocked, registers, sys::kernel_version) {
-            if reason == SkipReason::SqPoll && self.is_io_wq(task) {
-                reason = SkipReason::IoWorker;
-            }
-            return TaskStatus::Exempt { reason, start };
-        }
-        TaskStatus::Live(LiveTask { state, name, blocked, pending: private | shared })
-    }
-
-    /// Returns whether the kernel has saved user registers for a thread, to which the thread will return
-    /// (proc_pid_syscall(5)). Returns None if the kernel does not tell: the thread runs, or the file cannot be read
-    /// (it belongs to root if the process is not dumpable).
-    ///
-    /// A worker has a program counter and a stack pointer of 0: `copy_thread` sets both for every thread that starts
-    /// in a kernel function. A user thread cannot have both while it sleeps. A call instruction cannot end at address
-    /// 0, so a thread in a system call has another program counter. A thread that jumped to address 0 without a stack
-    /// dies of SIGSEGV, even if it blocks that signal.
-    ///
-    /// Before Linux 5.7, this read waits for a thread that is in execve(2), which may wait for a held thread. No such
-    /// kernel has workers in a process, so the file is not read there.
-    fn has_user_registers(&self, task: Task, state: u8) -> Option<bool> {
-        if state == b'R' || sys::kernel_version().is_some_and(|version| version < (5, 7)) {
-            return None;
-        }
-        let mut buffer = [0; 256];
-        user_registers(self.read(task.name, c"syscall", &mut buffer).ok()?)
-    }
-
-    /// Whether an io_uring's worker is certainly one of io-wq: it waits in `io_wq_worker` (io_uring/io-wq.c), which
-    /// was called `io_wqe_worker` before Linux 6.4. Its name proves nothing, because every thread of the process can
-    /// change it.
-    fn is_io_wq(&self, task: Task) -> bool {
-        let mut buffer = [0; 2048];
-        [c"wchan", c"stack"].into_iter().any(|file| {
-            let text = self.read(task.name, file, &mut buffer).unwrap_or_default();
-            contains(text, b"io_wq_worker") || contains(text, b"io_wqe_worker")
-        })
-    }
-
     /// Whether an emulator of this CPU runs the program: the kernel executes a file for another CPU in this process.
     /// (/proc/self/exe is what an emulator shows to its program. It does not know this name of the same file.)
     pub(crate) fn is_emulated(&self) -> bool {
@@ -373,42 +256,6 @@ impl Tasks {
             arch::ELF_MACHINE,
         );
         (class, order, machine) != ours
-    }
-
-    /// Why a live thread did not arrive.
-    pub(crate) fn unreachable_reason(&self, task: Task, live: &LiveTask) -> UnreachableReason {
-        match live.state {
-            b'T' => return UnreachableReason::Stopped,
-            b't' => return UnreachableReason::Traced,
-            _ => {}
-        }
-        let mut buffer = [0; 128];
-        // proc_pid_wchan(5), proc_pid_syscall(5): both may be empty or forbidden, and then the rest
-        // decides.
-        let wchan = self.read(task.name, c"wchan", &mut buffer).unwrap_or_default();
-        // A stopped thread sleeps in get_signal too, but was seen above; the trap of cgroup v2
-        // (do_freezer_trap, kernel/signal.c) is inlined there.
-        let trapped = live.state == b'S' && contains(wchan, b"get_signal");
-        if trapped || contains(wchan, b"refrigerator") || contains(wchan, b"freezer") {
-            return UnreachableReason::Frozen;
-        }
-        if contains(wchan, b"vfork") {
-            return UnreachableReason::Vfork;
-        }
-        let calls = self.read(task.name, c"syscall", &mut buffer).unwrap_or_default();
-        let nr = calls.split(|&b| b == b' ').next().and_then(parse::<u32>);
-        use linux_raw_sys::general as k;
-        match nr {
-            Some(k::__NR_execve | k::__NR_execveat) => UnreachableReason::Exec,
-            Some(k::__NR_clone | k::__NR_clone3) if live.state == b'D' => UnreachableReason::Vfork,
-            Some(nr) if live.state == b'D' && arch::FORKS.contains(&nr) => UnreachableReason::Vfork,
-            _ if live.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
-            _ if live.state == b'D' => UnreachableReason::Uninterruptible,
-            // A thread that sleeps interruptibly wakes for a signal that it does not block. Only that trap lets it
-            // sleep on. Before Linux 5.16, wchan is 0 on x86-64, so that this is all there is to see.
-            _ if live.state == b'S' && live.has_signal_33_pending() => UnreachableReason::Frozen,
-            _ => UnreachableReason::Unresponsive,
-        }
     }
 
     /// Reads one of a thread's files, or what of it finds room.
@@ -513,145 +360,4 @@ impl Tasks {
         let duplicate = || self.directory.as_ref()?.duplicate().ok();
         self.spare.set(self.spare.take().or_else(duplicate));
     }
-}
-
-impl TaskStatus {
-    fn of_errno(errno: Errno) -> Self {
-        // ENOENT: it was gone when the file was opened. ESRCH: when it was read.
-        match errno {
-            Errno::NOENT | Errno::SRCH => Self::NotFound,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// Returns what kind of kernel worker a thread is: a task of the process that never returns to user mode. None: it is a
-/// user thread, or may be one. A worker of io_uring counts as SQPOLL until it is known to be another.
-///
-/// Every worker blocks all signals but KILL and STOP, and cannot unblock them. It has a flag, but each flag had another
-/// meaning in older kernels, which a user thread can have: PF_VCPU (KVM runs the thread's guest) and PF_USED_ASYNC (the
-/// thread has loaded a module). Stable kernels and distributions have the workers of newer kernels under old version
-/// numbers. So more evidence is needed:
-///
-/// 1. The registers decide, if the kernel shows them; see [`Tasks::has_user_registers`].
-/// 2. PF_NO_SETAFFINITY: no user thread has it, since `fork` and `execve` clear it. Some kernels give it to workers.
-/// 3. The version, for a worker that runs (a busy SQPOLL thread): from this one on, the flag has no other meaning.
-///    Newer code is carried to kernels with older numbers, and never the reverse. A lower version proves nothing.
-fn kernel_worker(
-    flags: u32,
-    blocked: Mask,
-    has_user_registers: impl FnOnce() -> Option<bool>,
-    version: impl FnOnce() -> Option<(u32, u32)>,
-) -> Option<SkipReason> {
-    const PF_IO_WORKER: u32 = 0x10;
-    const PF_USER_WORKER: u32 = 0x4000;
-    const PF_NO_SETAFFINITY: u32 = 0x0400_0000;
-    const KILL_AND_STOP: Mask = bit(9) | bit(sys::SIGSTOP);
-    if blocked | KILL_AND_STOP != sys::ALL {
-        return None;
-    }
-    let (reason, since) = if flags & PF_IO_WORKER != 0 {
-        (SkipReason::SqPoll, (5, 12))
-    } else if flags & PF_USER_WORKER != 0 {
-        (SkipReason::UserWorker, (6, 4))
-    } else {
-        return None;
-    };
-    // P1: a user thread is never taken for a worker.
-    let is_worker = match has_user_registers() {
-        Some(has) => !has,
-        None if flags & PF_NO_SETAFFINITY != 0 => true,
-        None => version().is_some_and(|version| version >= since),
-    };
-    is_worker.then_some(reason)
-}
-
-/// Reads /proc/TID/syscall: whether the stack pointer and the program counter, which end the line, are both 0. The line
-/// of a thread that runs has no numbers.
-fn user_registers(line: &[u8]) -> Option<bool> {
-    let mut words = line.trim_ascii().rsplit(|&byte| byte == b' ');
-    let (counter, stack) = (words.next()?, words.next()?);
-    let number = |word: &[u8]| parse_hex(word.strip_prefix(b"0x")?);
-    Some(number(counter)? != 0 || number(stack)? != 0)
-}
-
-/// The parts of /proc/PID/stat that matter (proc_pid_stat(5)).
-struct Stat<'b> {
-    name: &'b [u8],
-    state: u8,
-    flags: u32,
-    start: usize,
-}
-
-impl<'b> Stat<'b> {
-    fn parse(bytes: &'b [u8]) -> Option<Self> {
-        // The name may hold anything, parentheses and newlines too.
-        let open = bytes.iter().position(|&b| b == b'(')?;
-        let close = bytes.iter().rposition(|&b| b == b')')?;
-        let name = bytes.get(open.checked_add(1)?..close)?;
-        let mut fields = bytes.get(close.checked_add(2)?..)?.split(|&b| b == b' ');
-        let state = *fields.next()?.first()?;
-        // `state` is field 3, `flags` is field 9, `starttime` field 22.
-        let flags = parse(fields.nth(5)?)?;
-        // A word is enough to tell two tasks apart.
-        let start = parse::<u64>(fields.nth(12)?)? as usize;
-        Some(Self { name, state, flags, start })
-    }
-
-    fn exiting(&self) -> bool {
-        const PF_EXITING: u32 = 0x4;
-        matches!(self.state, b'Z' | b'X') || self.flags & PF_EXITING != 0
-    }
-}
-
-/// Takes one record off what getdents64(2) filled in: a name that is a number, or none.
-fn next_record(records: &[u8]) -> Option<(Option<i32>, &[u8])> {
-    const LENGTH: usize = 16;
-    const NAME: usize = 19;
-    let length = u16::from_ne_bytes([*records.get(LENGTH)?, *records.get(LENGTH + 1)?]);
-    let (record, rest) = records.split_at_checked(usize::from(length))?;
-    let name = record.get(NAME..)?.split(|&b| b == 0).next()?;
-    Some((parse(name), rest))
-}
-
-/// The value of a line of /proc/PID/status that has this key, without white space around it.
-fn value<'b>(line: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
-    Some(line.strip_prefix(key)?.trim_ascii())
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-fn parse<T: core::str::FromStr>(digits: &[u8]) -> Option<T> {
-    core::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn parse_hex(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-/// `NUMBER/FILE`, the file in parts.
-fn path_to<'b>(number: i32, file: &[&[u8]], path: &'b mut [u8; 48]) -> Result<&'b CStr, Errno> {
-    let mut digits = [0u8; 10];
-    let parts =
-        decimal(number, &mut digits).iter().chain(b"/").chain(file.iter().copied().flatten());
-    for (to, from) in path.iter_mut().zip(parts) {
-        *to = *from;
-    }
-    CStr::from_bytes_until_nul(path).map_err(|_| Errno::INVAL)
-}
-
-fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
-    let mut rest = number.unsigned_abs();
-    let mut start = digits.len();
-    for (index, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        start = index;
-        if rest == 0 {
-            break;
-        }
-    }
-    digits.get(start..).unwrap_or_default()
 }

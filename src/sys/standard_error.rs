@@ -31,7 +31,8 @@ use core::ptr;
 use linux_raw_sys::{errno, general as k};
 
 use super::arch::{self, KernelMask};
-use super::{ALL, call, kill_process, set_mask, timed_call};
+use super::signal::{ALL, MASK_SIZE, set_mask};
+use super::{call, kill_process, timed_call};
 use crate::errno::Errno;
 
 const STANDARD_ERROR: usize = 2;
@@ -164,11 +165,11 @@ fn without_sigpipe(write: impl FnOnce() -> Result<usize, Errno>) -> Result<usize
     const SIGPIPE: KernelMask = KernelMask::new(super::bit(13));
     let mut before = KernelMask::new(0);
     let at = ptr::from_mut(&mut before) as usize;
-    let _ = call(k::__NR_rt_sigpending, [at, super::MASK_SIZE, 0, 0, 0, 0]);
+    let _ = call(k::__NR_rt_sigpending, [at, MASK_SIZE, 0, 0, 0, 0]);
     let written = write();
     if written.is_err_and(|errno| is(errno, errno::EPIPE)) && before.get() & SIGPIPE.get() == 0 {
         let set = ptr::from_ref(&SIGPIPE) as usize;
-        let args = [set, 0, 0, super::MASK_SIZE, 0, 0];
+        let args = [set, 0, 0, MASK_SIZE, 0, 0];
         let _ = timed_call(arch::RT_SIGTIMEDWAIT, args, 2, Some([0; 2]));
     }
     written
@@ -180,7 +181,7 @@ fn is_writable() -> bool {
     let mut file = k::pollfd { fd: STANDARD_ERROR as i32, events: k::POLLOUT as i16, revents: 0 };
     let at = ptr::from_mut(&mut file) as usize;
     // If the call is refused, `revents` stays 0.
-    let _ = timed_call(arch::PPOLL, [at, 1, 0, 0, super::MASK_SIZE, 0], 2, Some([0; 2]));
+    let _ = timed_call(arch::PPOLL, [at, 1, 0, 0, MASK_SIZE, 0], 2, Some([0; 2]));
     let broken = k::POLLERR | k::POLLHUP | k::POLLNVAL;
     u32::from(file.revents as u16) & (k::POLLOUT | broken) == k::POLLOUT
 }

@@ -344,7 +344,7 @@ fn grouped(threads: Vec<(Thread, State, State)>, compared: Fields) -> Vec<Group>
 }
 
 /// Returns whether a task is a worker of the kernel, by the same evidence as the library's `kernel_worker`
-/// (src/sys/proc.rs). It blocks all signals that can be blocked and has a flag (include/linux/sched.h), which meant other
+/// (src/sys/proc/worker.rs). It blocks all signals that can be blocked and has a flag (include/linux/sched.h), which meant other
 /// things in older kernels. So the kernel must besides have no user registers for it, or it has PF_NO_SETAFFINITY, which
 /// no user thread has, or the kernel is new enough for the flag to mean nothing else. If in doubt, it is a thread.
 fn is_worker(task: &tasks::Task, stat: &Stat, status: &Status) -> bool {

@@ -1,0 +1,30 @@
+//! The keyring of a thread, keyrings(7).
+
+use core::ffi::CStr;
+
+use linux_raw_sys::general as k;
+
+use super::call;
+use crate::errno::Errno;
+
+const KEY_SPEC_THREAD_KEYRING: usize = usize::MAX;
+
+/// add_key(2) of a keyring to the keyring of this thread.
+pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
+    let (kind, name) = (c"keyring".as_ptr() as usize, name.as_ptr() as usize);
+    let args = [kind, name, 0, 0, KEY_SPEC_THREAD_KEYRING, 0];
+    call(k::__NR_add_key, args).map(|serial| serial as i32)
+}
+
+/// keyctl(2), KEYCTL_SETPERM: all rights for a thread that possesses it; view, read, search and link for its user.
+pub(crate) fn permit_user_to_search(serial: i32) -> Result<(), Errno> {
+    const KEYCTL_SETPERM: usize = 5;
+    const PERMISSIONS: usize = 0x3f1b_0000;
+    call(k::__NR_keyctl, [KEYCTL_SETPERM, serial as usize, PERMISSIONS, 0, 0, 0]).map(|_| ())
+}
+
+pub(crate) fn unlink_from_thread_keyring(serial: i32) {
+    const KEYCTL_UNLINK: usize = 9;
+    let args = [KEYCTL_UNLINK, serial as usize, KEY_SPEC_THREAD_KEYRING, 0, 0, 0];
+    let _ = call(k::__NR_keyctl, args);
+}

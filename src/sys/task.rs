@@ -1,0 +1,130 @@
+//! What a thread is and has: its ids, its relation to the other threads, its attributes.
+
+// # Safety
+//
+// The unsafe operation reads a structure of characters that the kernel has filled in.
+#![allow(unsafe_code)]
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use linux_raw_sys::errno as e;
+use linux_raw_sys::general as k;
+
+use super::{call, futex, signal};
+use crate::errno::Errno;
+
+/// gettid(2), which only a filter refuses.
+pub(crate) fn thread_id() -> Result<i32, Errno> {
+    call(k::__NR_gettid, [0; 6]).map(|tid| tid as i32)
+}
+
+/// getpid(2), which only a filter refuses.
+pub(crate) fn process_id() -> Result<i32, Errno> {
+    call(k::__NR_getpid, [0; 6]).map(|pid| pid as i32)
+}
+
+pub(crate) fn gettid() -> i32 {
+    thread_id().unwrap_or(0)
+}
+
+pub(crate) fn getpid() -> i32 {
+    process_id().unwrap_or(0)
+}
+
+/// unshare(CLONE_THREAD) changes nothing; it says whether this task is alone: Some(true), has
+/// company: Some(false), or that a filter answers in the kernel's place: None.
+pub(crate) fn is_single_threaded() -> Option<bool> {
+    match call(k::__NR_unshare, [k::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) {
+        Ok(_) => Some(true),
+        Err(Errno::INVAL) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// unshare(2) of a namespace.
+pub(crate) fn unshare(flag: usize) -> Result<(), Errno> {
+    call(k::__NR_unshare, [flag, 0, 0, 0, 0, 0]).map(|_| ())
+}
+
+pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
+    call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// Returns whether a descriptor may stand for a PID namespace (ioctl_ns(2), NS_GET_NSTYPE, since Linux
+/// 4.11). Returns false only if the kernel says that it stands for something else.
+pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
+    const NS_GET_NSTYPE: usize = linux_raw_sys::ioctl::NS_GET_NSTYPE as usize;
+    match call(k::__NR_ioctl, [fd as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) {
+        Ok(kind) => kind == k::CLONE_NEWPID as usize,
+        // It is not open, or it is not a namespace. Any other error may be a filter's.
+        Err(errno) => ![e::EBADF, e::ENOTTY, e::EINVAL].contains(&(errno.raw_os_error() as u32)),
+    }
+}
+
+/// Which version of Landlock the kernel has, landlock_create_ruleset(2).
+pub(crate) fn landlock_abi() -> Result<usize, Errno> {
+    const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
+    call(k::__NR_landlock_create_ruleset, [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0])
+}
+
+/// prctl(PR_GET_SECCOMP): whether this thread has a filter.
+pub(crate) fn has_seccomp_filter() -> bool {
+    prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
+}
+
+/// prctl(PR_GET_NO_NEW_PRIVS): whether this thread has it.
+pub(crate) fn has_no_new_privs() -> bool {
+    prctl(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS, [0; 3]) == Ok(1)
+}
+
+/// A prctl(2) that takes numbers and changes nothing: its callers ask.
+pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
+    call(k::__NR_prctl, [option as usize, a, b, c, 0, 0])
+}
+
+/// capget(2) of this thread: effective, permitted, inheritable, the lower half of each first.
+pub(crate) fn capget(version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
+    let header = [version, 0];
+    let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
+    call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// capget(2) of another thread, as [`capget`].
+pub(crate) fn capget_of(pid: i32, version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
+    let header = [version, pid as u32];
+    let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
+    call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
+}
+
+/// The running kernel's version, major and minor, uname(2).
+pub(crate) fn kernel_version() -> Option<(u32, u32)> {
+    let mut names = MaybeUninit::<linux_raw_sys::system::new_utsname>::zeroed();
+    call(k::__NR_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]).ok()?;
+    // SAFETY: all its fields are arrays of characters.
+    let release = unsafe { names.assume_init() }.release;
+    // A character is an i8 or an u8, as the CPU's C has it.
+    let release = release.map(|c| u8::from_ne_bytes(c.to_ne_bytes()));
+    let mut numbers = release.split(|c| !c.is_ascii_digit()).map(|digits| {
+        digits.iter().fold(0u32, |n, c| n.wrapping_mul(10).wrapping_add(u32::from(*c - b'0')))
+    });
+    Some((numbers.next()?, numbers.next()?))
+}
+
+/// Whether a thread of this process is dead, for certain: the task is no more, or is a zombie.
+pub(crate) fn is_gone(pid: i32, tid: u32) -> bool {
+    signal::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || futex::is_dead(tid as i32)
+}
+
+/// Whether this thread and another one share their descriptor table, kcmp(2). Err: the kernel, or a filter, does not
+/// tell.
+pub(crate) fn shares_files(me: i32, tid: i32) -> Result<bool, Errno> {
+    const KCMP_FILES: usize = 2;
+    call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FILES, 0, 0, 0]).map(|order| order == 0)
+}
+
+/// The same for root directory, working directory and umask.
+pub(crate) fn shares_fs(me: i32, tid: i32) -> Result<bool, Errno> {
+    const KCMP_FS: usize = 3;
+    call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FS, 0, 0, 0]).map(|order| order == 0)
+}
