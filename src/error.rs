@@ -5,8 +5,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
+use crate::sys::mapping::MappedList;
 
 /// The reason why a broadcast was not performed. Nothing has changed in any thread, whichever variant it is.
 ///
@@ -439,7 +439,7 @@ impl fmt::Display for Requirement {
 pub struct UnreachableThreads {
     pub(crate) deadline: Duration,
     pub(crate) total: usize,
-    pub(crate) threads: ReportBuffer<UnreachableThread>,
+    pub(crate) threads: MappedList<UnreachableThread>,
     pub(crate) emulated: bool,
 }
 

@@ -2,36 +2,22 @@
 //!
 //! It is filled before a stop begins. Nothing here runs while threads are held.
 
-// # Safety
-//
-// `List` owns an anonymous mapping, if it has one. The first `len` items are initialised, wherever they lie. The mapping
-// is made, and given back, in this file alone.
-#![allow(unsafe_code)]
-
-use core::ptr::NonNull;
-
 use crate::errno::Errno;
-use crate::sys;
+use crate::sys::mapping::MappedList;
 
 /// How many items need no mapping.
 const INLINE: usize = 16;
 
 pub(crate) struct List<T: Copy> {
     inline: [T; INLINE],
-    mapped: Option<NonNull<T>>,
-    capacity: usize,
     len: usize,
+    mapped: MappedList<T>,
 }
-
-// SAFETY: it owns its mapping as a Vec<T> would; nothing in it belongs to a thread.
-unsafe impl<T: Copy + Send> Send for List<T> {}
-// SAFETY: shared access only reads.
-unsafe impl<T: Copy + Sync> Sync for List<T> {}
 
 impl<T: Copy> List<T> {
     /// Makes an empty list. `unused` lies in the places that no item has taken yet.
     pub(crate) const fn new(unused: T) -> Self {
-        Self { inline: [unused; INLINE], mapped: None, capacity: INLINE, len: 0 }
+        Self { inline: [unused; INLINE], len: 0, mapped: MappedList::EMPTY }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -40,85 +26,57 @@ impl<T: Copy> List<T> {
 
     /// Makes room for `capacity` items in all.
     pub(crate) fn reserve(&mut self, capacity: usize) -> Result<(), Errno> {
-        if capacity <= self.capacity {
+        if capacity <= self.mapped.capacity().max(INLINE) {
             return Ok(());
         }
-        let bytes = capacity.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
-        let memory = sys::mapping::map_anonymous(bytes)?.cast::<T>();
-        for (index, &item) in self.as_slice().iter().enumerate() {
-            // SAFETY: the list has fewer items than the mapping has places, and mappings are page-aligned.
-            let place = unsafe { memory.add(index) };
-            // SAFETY: the place lies in memory that is ours alone.
-            unsafe { place.write(item) };
+        let mut mapped = MappedList::with_capacity(capacity)?;
+        for &item in self.as_slice() {
+            mapped.push(item);
         }
-        self.give_back();
-        (self.mapped, self.capacity) = (Some(memory), capacity);
+        self.mapped = mapped;
         Ok(())
     }
 
     /// Appends an item. If the kernel has no memory for it, the list stays as it is.
     pub(crate) fn push(&mut self, item: T) -> Result<(), Errno> {
-        if self.len == self.capacity {
-            self.reserve(self.capacity.saturating_mul(2))?;
+        if self.len == self.mapped.capacity().max(INLINE) {
+            self.reserve(self.len.saturating_mul(2))?;
         }
-        match self.mapped {
-            Some(memory) => {
-                // SAFETY: `len` is below the capacity of the mapping.
-                let place = unsafe { memory.add(self.len) };
-                // SAFETY: the place lies in memory that is ours alone.
-                unsafe { place.write(item) };
-            }
-            None => {
-                if let Some(place) = self.inline.get_mut(self.len) {
-                    *place = item;
-                }
-            }
+        if self.mapped.is_mapped() {
+            self.mapped.push(item);
+        } else if let Some(place) = self.inline.get_mut(self.len) {
+            *place = item;
         }
         self.len = self.len.wrapping_add(1);
         Ok(())
     }
 
     pub(crate) fn as_slice(&self) -> &[T] {
-        match self.mapped {
-            // SAFETY: the first `len` items were written, and the mapping is ours.
-            Some(memory) => unsafe { core::slice::from_raw_parts(memory.as_ptr(), self.len) },
-            None => self.inline.get(..self.len).unwrap_or_default(),
+        if self.mapped.is_mapped() {
+            self.mapped.as_slice()
+        } else {
+            self.inline.get(..self.len).unwrap_or_default()
         }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        match self.mapped {
-            // SAFETY: as above, and `self` is borrowed for as long as the slice.
-            Some(memory) => unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), self.len) },
-            None => self.inline.get_mut(..self.len).unwrap_or_default(),
+        if self.mapped.is_mapped() {
+            self.mapped.as_mut_slice()
+        } else {
+            self.inline.get_mut(..self.len).unwrap_or_default()
         }
     }
 
     /// Copies the list.
     pub(crate) fn copy(&self) -> Result<Self, Errno> {
-        let mut copy =
-            Self { inline: self.inline, mapped: None, capacity: INLINE, len: self.len.min(INLINE) };
-        if self.mapped.is_some() {
-            copy.len = 0;
-            copy.reserve(self.len)?;
-            self.as_slice().iter().try_for_each(|&item| copy.push(item))?;
+        let mut copy = Self { inline: self.inline, len: self.len, mapped: MappedList::EMPTY };
+        if self.mapped.is_mapped() {
+            copy.mapped = MappedList::with_capacity(self.len)?;
+            for &item in self.as_slice() {
+                copy.mapped.push(item);
+            }
         }
         Ok(copy)
-    }
-
-    fn give_back(&mut self) {
-        if let Some(memory) = self.mapped.take() {
-            let bytes = self.capacity.wrapping_mul(size_of::<T>());
-            // SAFETY: the mapping is ours, and nothing borrows from it.
-            unsafe { sys::mapping::unmap(memory.cast(), bytes) };
-            self.capacity = INLINE;
-        }
-    }
-}
-
-impl<T: Copy> Drop for List<T> {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }
 

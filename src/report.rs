@@ -6,8 +6,8 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::engine::answers::Answers;
-use crate::engine::report_buffer::ReportBuffer;
 use crate::errno::Errno;
+use crate::sys::mapping::MappedList;
 
 /// What a broadcast did: the result of each thread, the tasks that were skipped, and how long the threads were held.
 ///
@@ -42,8 +42,8 @@ use crate::errno::Errno;
 /// ```
 pub struct Report {
     pub(crate) value: usize,
-    pub(crate) results: ReportBuffer<ThreadResult>,
-    pub(crate) skipped: ReportBuffer<SkippedTask>,
+    pub(crate) results: MappedList<ThreadResult>,
+    pub(crate) skipped: MappedList<SkippedTask>,
     pub(crate) divergent: usize,
     pub(crate) attempts: u32,
     pub(crate) max_pause: Duration,
@@ -55,8 +55,8 @@ impl Report {
     pub(crate) const fn new() -> Self {
         Self {
             value: 0,
-            results: ReportBuffer::EMPTY,
-            skipped: ReportBuffer::EMPTY,
+            results: MappedList::EMPTY,
+            skipped: MappedList::EMPTY,
             divergent: 0,
             attempts: 0,
             max_pause: Duration::ZERO,

@@ -5,15 +5,14 @@
 
 // # Safety
 //
-// `Answers` owns its mapping. A slot belongs to the thread that has taken its number, until that reports;
-// the caller reads when all have.
+// A slot belongs to the thread that has taken its number, until that thread reports. The caller reads when all have
+// reported.
 #![allow(unsafe_code)]
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::errno::Errno;
-use crate::sys;
+use crate::sys::mapping::Mapping;
 
 /// What is asked: so many calls, whose arguments point to so many bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,17 +39,11 @@ const NOT_EXECUTED: isize = isize::MIN;
 
 #[derive(Debug)]
 pub(crate) struct Answers {
-    memory: Option<NonNull<u8>>,
-    bytes: usize,
+    memory: Option<Mapping>,
     layout: AnswerLayout,
     capacity: usize,
     taken: AtomicUsize,
 }
-
-// SAFETY: it owns its mapping; nothing in it belongs to a thread for longer than a stop.
-unsafe impl Send for Answers {}
-// SAFETY: shared access reads, or takes a slot by an atomic count.
-unsafe impl Sync for Answers {}
 
 /// Where one thread answers: its memory, and how many calls are asked. A null one takes nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,25 +77,25 @@ impl AnswerSlot {
 impl Answers {
     pub(crate) const fn empty() -> Self {
         let layout = AnswerLayout { calls: 0, bytes: 0 };
-        Self { memory: None, bytes: 0, layout, capacity: 0, taken: AtomicUsize::new(0) }
+        Self { memory: None, layout, capacity: 0, taken: AtomicUsize::new(0) }
     }
 
     /// Room for so many threads.
     pub(crate) fn new(layout: AnswerLayout, threads: usize) -> Result<Self, Errno> {
         let bytes = layout.size().saturating_mul(threads);
-        let memory = Some(sys::mapping::map_anonymous(bytes)?);
-        Ok(Self { memory, bytes, layout, capacity: threads, taken: AtomicUsize::new(0) })
+        let memory = Some(Mapping::new(bytes)?);
+        Ok(Self { memory, layout, capacity: threads, taken: AtomicUsize::new(0) })
     }
 
     /// The next slot, for this thread.
     pub(crate) fn claim_slot(&self, tid: i32) -> AnswerSlot {
-        let Some(memory) = self.memory else { return AnswerSlot::NONE };
+        let Some(memory) = &self.memory else { return AnswerSlot::NONE };
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
         if number >= self.capacity {
             return AnswerSlot::NONE;
         }
         // SAFETY: the mapping has `capacity` slots.
-        let at = unsafe { memory.add(self.layout.size().wrapping_mul(number)) };
+        let at = unsafe { memory.address().add(self.layout.size().wrapping_mul(number)) };
         // SAFETY: a slot begins with a word of its own.
         unsafe { at.cast::<usize>().write(tid as usize) };
         let slot = AnswerSlot { at: at.as_ptr(), calls: self.layout.calls };
@@ -117,7 +110,7 @@ impl Answers {
         let size = self.layout.size();
         (0..count).filter_map(move |number| {
             // SAFETY: within the mapping.
-            let at = unsafe { self.memory?.add(size.wrapping_mul(number)) };
+            let at = unsafe { self.memory.as_ref()?.address().add(size.wrapping_mul(number)) };
             // SAFETY: no thread writes any more; a mapping is zero where nothing was written.
             let words =
                 unsafe { core::slice::from_raw_parts(at.cast::<isize>().as_ptr(), size / WORD) };
@@ -128,14 +121,5 @@ impl Answers {
                 unsafe { core::slice::from_raw_parts(written.as_ptr().cast(), self.layout.bytes) };
             Some((*tid as i32, values, bytes))
         })
-    }
-}
-
-impl Drop for Answers {
-    fn drop(&mut self) {
-        if let Some(memory) = self.memory {
-            // SAFETY: the mapping is ours, and no code can hold a slice of what is dropped.
-            unsafe { sys::mapping::unmap(memory, self.bytes) };
-        }
     }
 }

@@ -17,7 +17,7 @@ use super::divergence;
 use super::entry::ThreadState;
 use super::gather::{Gather, Gathered};
 use super::handler;
-use super::report_buffer::ReportBuffers;
+use super::report_buffers::ReportBuffers;
 use super::shared::Shared;
 use super::{Settings, unreachable};
 use crate::errno::Errno;

@@ -78,7 +78,7 @@ mod entry;
 mod gather;
 mod handler;
 mod rendezvous;
-pub(crate) mod report_buffer;
+pub(crate) mod report_buffers;
 mod sender;
 mod shared;
 mod thread_table;

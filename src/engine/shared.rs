@@ -25,6 +25,7 @@ use super::entry::Entry;
 use super::rendezvous::Rendezvous;
 use super::thread_table::{FIRST, ThreadTable};
 use crate::errno::Errno;
+use crate::sys::mapping::{self, Mapping};
 use crate::sys::{self, Mask};
 
 /// getdents64(2) fills this much at a time.
@@ -107,23 +108,18 @@ impl Shared {
         }
         let bytes = size_of::<Self>();
         let fixed = NonNull::new(MEMORY.0.get().cast::<u8>()).ok_or(Errno::INVAL)?;
-        let memory = match sys::mapping::wipe_on_fork(fixed, bytes) {
-            Ok(()) => fixed,
+        let mapped = match mapping::wipe_on_fork(fixed, bytes) {
+            Ok(()) => None,
             Err(_) => {
-                let mapped = sys::mapping::map_anonymous(bytes)?;
-                if let Err(errno) = sys::mapping::wipe_on_fork(mapped, bytes) {
-                    // SAFETY: no other thread has seen it.
-                    unsafe { sys::mapping::unmap(mapped, bytes) };
-                    return Err(errno);
-                }
-                mapped
+                let mapped = Mapping::new(bytes)?;
+                mapping::wipe_on_fork(mapped.address(), bytes)?;
+                Some(mapped)
             }
         };
-        let address = memory.as_ptr() as usize;
-        let first = SHARED.compare_exchange(0, address, Ordering::AcqRel, Ordering::Acquire);
-        if first.is_err() && memory != fixed {
-            // SAFETY: no other thread has seen it.
-            unsafe { sys::mapping::unmap(memory, bytes) };
+        let address = mapped.as_ref().map_or(fixed, Mapping::address).as_ptr() as usize;
+        // If another thread was faster, its memory is used, and the mapping is given back.
+        if SHARED.compare_exchange(0, address, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            mapped.map(Mapping::leak);
         }
         Self::get().ok_or(Errno::AGAIN)
     }

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::engine::entry::{Entry, ThreadState};
 use crate::errno::Errno;
-use crate::sys;
+use crate::sys::mapping::{self, Mapping};
 
 /// Entries in the first mapping, or what was adopted for it; the second has as many, each later one
 /// twice as many.
@@ -205,9 +205,9 @@ impl ThreadTable {
         for (number, mapping) in self.mappings.iter().enumerate().take(last + 1) {
             if mapping.load(Ordering::Relaxed) == 0 {
                 let bytes = capacity(number).saturating_mul(size_of::<Entry>());
-                let base = sys::mapping::map_anonymous(bytes)?;
-                sys::mapping::keep_from_fork(base, bytes)?;
-                mapping.store(base.as_ptr() as usize, Ordering::Release);
+                let memory = Mapping::new(bytes)?;
+                mapping::keep_from_fork(&memory)?;
+                mapping.store(memory.leak().as_ptr() as usize, Ordering::Release);
             }
         }
         Ok(())

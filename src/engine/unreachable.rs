@@ -6,9 +6,9 @@ use core::time::Duration;
 use super::entry::{Entry, ThreadState};
 use super::gather::NOT_PERMITTED;
 use super::handler::is_refused;
-use super::report_buffer::ReportBuffer;
 use super::shared::Shared;
 use crate::error::{UnreachableReason, UnreachableThread, UnreachableThreads};
+use crate::sys::mapping::MappedList;
 use crate::sys::proc::{LiveTask, TaskStatus, Tasks};
 
 /// Whether a thread has said itself that it cannot be held: waiting does not change that.
@@ -24,7 +24,7 @@ fn reason(entry: &Entry) -> usize {
 
 /// The threads could not be listed within the deadline, so none can be named.
 pub(super) const fn unknown(deadline: Duration) -> UnreachableThreads {
-    UnreachableThreads { deadline, total: 0, threads: ReportBuffer::EMPTY, emulated: false }
+    UnreachableThreads { deadline, total: 0, threads: MappedList::EMPTY, emulated: false }
 }
 
 /// The threads that were not held when the last round ended, and still would not be; none if all of them are gone.
@@ -57,7 +57,7 @@ fn report_matching(
     matches: impl Fn(&LiveTask, bool) -> bool,
 ) -> UnreachableThreads {
     let room = shared.threads.iter().filter(|entry| !entry.is_held(epoch)).count();
-    let mut threads = ReportBuffer::with_capacity(room).unwrap_or(ReportBuffer::EMPTY);
+    let mut threads = MappedList::with_capacity(room).unwrap_or(MappedList::EMPTY);
     let mut total = 0usize;
     let _ = tasks.sweep_or(scratch, shared.threads.iter().map(|entry| entry.tid()), &mut |task| {
         let entry = shared.threads.find(task.tid as u32);

@@ -2,9 +2,12 @@
 
 // # Safety
 //
-// A mapping is given back only by the code that made it.
+// A `Mapping` owns its memory and gives it back when it is dropped. Code that uses the address keeps the `Mapping` for as
+// long, or leaks it. `MappedList` hands out the initialised part of its mapping as a slice.
 #![allow(unsafe_code)]
 
+use core::fmt;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use linux_raw_sys::general as k;
@@ -13,32 +16,128 @@ use super::{arch, call};
 use crate::errno::Errno;
 
 /// Zeroed memory with every page present.
-pub(crate) fn map_anonymous(bytes: usize) -> Result<NonNull<u8>, Errno> {
-    let protection = (k::PROT_READ | k::PROT_WRITE) as usize;
-    let flags = (k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_POPULATE) as usize;
-    let args = [0, bytes, protection, flags, usize::MAX, 0];
-    let at = if arch::MMAP_READS_MEMORY {
-        call(arch::MMAP, [args.as_ptr() as usize, 0, 0, 0, 0, 0])?
-    } else {
-        call(arch::MMAP, args)?
-    };
-    NonNull::new(at as *mut u8).ok_or(Errno::INVAL)
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    at: NonNull<u8>,
+    bytes: usize,
 }
 
-/// # Safety
-/// `at` is a whole mapping of `bytes` that nothing refers to any more.
-pub(crate) unsafe fn unmap(at: NonNull<u8>, bytes: usize) {
-    let _ = call(k::__NR_munmap, [at.as_ptr() as usize, bytes, 0, 0, 0, 0]);
+// SAFETY: it is an address and a length. Its users decide which thread may use the memory.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; nothing here reads or writes the memory.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(bytes: usize) -> Result<Self, Errno> {
+        let protection = (k::PROT_READ | k::PROT_WRITE) as usize;
+        let flags = (k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_POPULATE) as usize;
+        let args = [0, bytes, protection, flags, usize::MAX, 0];
+        let at = if arch::MMAP_READS_MEMORY {
+            call(arch::MMAP, [args.as_ptr() as usize, 0, 0, 0, 0, 0])?
+        } else {
+            call(arch::MMAP, args)?
+        };
+        NonNull::new(at as *mut u8).map(|at| Self { at, bytes }).ok_or(Errno::INVAL)
+    }
+
+    pub(crate) const fn address(&self) -> NonNull<u8> {
+        self.at
+    }
+
+    /// Keeps the memory for the life of the process.
+    pub(crate) const fn leak(self) -> NonNull<u8> {
+        let at = self.at;
+        core::mem::forget(self);
+        at
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let _ = call(k::__NR_munmap, [self.at.as_ptr() as usize, self.bytes, 0, 0, 0, 0]);
+    }
+}
+
+/// A list of a fixed capacity in a mapping.
+pub(crate) struct MappedList<T: Copy> {
+    memory: Option<Mapping>,
+    len: usize,
+    owns: PhantomData<T>,
+}
+
+impl<T: Copy> MappedList<T> {
+    pub(crate) const EMPTY: Self = Self { memory: None, len: 0, owns: PhantomData };
+
+    /// Maps memory for `capacity` items.
+    pub(crate) fn with_capacity(capacity: usize) -> Result<Self, Errno> {
+        if capacity == 0 {
+            return Ok(Self::EMPTY);
+        }
+        let bytes = capacity.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
+        Ok(Self { memory: Some(Mapping::new(bytes)?), ..Self::EMPTY })
+    }
+
+    pub(crate) const fn is_mapped(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// Returns how many items there is room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.bytes / size_of::<T>())
+    }
+
+    /// Appends an item. Returns false if there is no room.
+    pub(crate) fn push(&mut self, item: T) -> bool {
+        let Some(memory) = &self.memory else { return false };
+        let used = self.len.saturating_add(1).saturating_mul(size_of::<T>());
+        if used > memory.bytes {
+            return false;
+        }
+        // SAFETY: item `len` ends within the mapping, as `used` says; mappings are page-aligned.
+        let end = unsafe { memory.at.cast::<T>().add(self.len) };
+        // SAFETY: `end` lies in memory that belongs to this list alone.
+        unsafe { end.write(item) };
+        self.len = self.len.wrapping_add(1);
+        true
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        match &self.memory {
+            // SAFETY: `push` has written the first `len` items, and the mapping lives as long as `self`.
+            Some(memory) => unsafe {
+                core::slice::from_raw_parts(memory.at.cast().as_ptr(), self.len)
+            },
+            None => &[],
+        }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        match &self.memory {
+            // SAFETY: as in `as_slice`, and `self` is borrowed exclusively for as long as the slice.
+            Some(memory) => unsafe {
+                core::slice::from_raw_parts_mut(memory.at.cast().as_ptr(), self.len)
+            },
+            None => &mut [],
+        }
+    }
+}
+
+impl<T: Copy + fmt::Debug> fmt::Debug for MappedList<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
 }
 
 /// In a child of fork this memory reads zero (MADV_WIPEONFORK, since Linux 4.14).
 pub(crate) fn wipe_on_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
-    let args = [at.as_ptr() as usize, bytes, k::MADV_WIPEONFORK as usize, 0, 0, 0];
-    call(k::__NR_madvise, args).map(|_| ())
+    advise(at, bytes, k::MADV_WIPEONFORK)
 }
 
 /// A child of fork does not have this memory (MADV_DONTFORK).
-pub(crate) fn keep_from_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
-    let args = [at.as_ptr() as usize, bytes, k::MADV_DONTFORK as usize, 0, 0, 0];
-    call(k::__NR_madvise, args).map(|_| ())
+pub(crate) fn keep_from_fork(memory: &Mapping) -> Result<(), Errno> {
+    advise(memory.at, memory.bytes, k::MADV_DONTFORK)
+}
+
+fn advise(at: NonNull<u8>, bytes: usize, advice: u32) -> Result<(), Errno> {
+    call(k::__NR_madvise, [at.as_ptr() as usize, bytes, advice as usize, 0, 0, 0]).map(|_| ())
 }

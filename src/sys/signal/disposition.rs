@@ -41,6 +41,7 @@ use linux_raw_sys::general as k;
 use super::SigInfo;
 use crate::errno::Errno;
 use crate::sys::arch::{self, KernelMask, KernelSigaction};
+use crate::sys::mapping::Mapping;
 use crate::sys::{self, Mask, SIGNAL, bit};
 
 /// What the engine does with a signal. A type and not a function pointer, so that the handler is one function with one
@@ -171,7 +172,7 @@ fn reserve(count: usize) -> Result<(), Errno> {
     if actions().filter(|action| action.is_free()).count() >= count {
         return Ok(());
     }
-    let page = sys::mapping::map_anonymous(size_of::<ActionPage>())?.cast::<ActionPage>();
+    let page = Mapping::new(size_of::<ActionPage>())?.leak().cast::<ActionPage>();
     // SAFETY: as long as an `ActionPage`, aligned to a page, and not given back. Zeroed memory is free places.
     let more = unsafe { page.as_ref() };
     more.next.store(ACTION_PAGES.load(Ordering::Relaxed), Ordering::Relaxed);
