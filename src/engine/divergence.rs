@@ -5,7 +5,6 @@
 
 use crate::engine::call::Call;
 use crate::engine::entry::{Entry, ThreadState};
-use crate::engine::handler::call_of;
 use crate::errno::Errno;
 use crate::sys;
 
@@ -40,7 +39,7 @@ pub(crate) fn judge<'a>(
     let mut named = None;
     for entry in entries {
         let state = entry.state();
-        let Some((index, has_result)) = call_of(state).filter(|_| state.is_divergent()) else {
+        let Some((index, has_result)) = state.last_call().filter(|_| state.is_divergent()) else {
             continue;
         };
         let Some(call) = calls.get(index) else { continue };

@@ -69,11 +69,27 @@ impl ThreadState {
         matches!(self, Self::Differs(_) | Self::Died(_) | Self::Siglongjmp(_))
     }
 
+    /// Returns the last call that the thread made, and whether its result is known. Returns None for a thread that has not
+    /// reported.
+    pub(crate) fn last_call(self) -> Option<(usize, bool)> {
+        // A thread that had not begun died in front of the first call.
+        let index =
+            |index: u32| Some(index as usize).filter(|&index| index != NOT_BEGUN).unwrap_or(0);
+        match self {
+            Self::Agreed(at) | Self::Differs(at) => Some((index(at), true)),
+            Self::Died(at) | Self::Siglongjmp(at) => Some((index(at), false)),
+            _ => None,
+        }
+    }
+
     /// Whether the thread takes part in the stop that is open.
     pub(crate) const fn takes_part(self) -> bool {
         self.is_divergent() || matches!(self, Self::Held(_) | Self::Agreed(_))
     }
 }
+
+/// `Entry::value` of a held thread that has not begun to perform the calls.
+pub(crate) const NOT_BEGUN: usize = ThreadState::NUMBER_MASK as usize;
 
 /// One thread's place. The signal carries its address. It is 16 bytes. The tid lies in the same word as the state, so
 /// that a thread can only mark the entry that is still its own.

@@ -26,9 +26,6 @@ const CPU_WAIT_LIMIT: Duration = Duration::from_millis(60);
 /// How often the caller checks whether all threads sleep before it sleeps itself: one question takes 0.2 us.
 const ASLEEP_CHECKS: u32 = 50;
 
-/// Beside an entry whose thread could not be signalled, because EPERM said so.
-pub(super) const NOT_PERMITTED: usize = 1 << 17;
-
 /// One round: signalling threads until all are held.
 pub(super) struct Gather<'a> {
     sender: Sender,

@@ -214,15 +214,3 @@ fn caller_left(shared: &Shared) {
     rendezvous.abandon();
     rendezvous.unlock();
 }
-
-/// The number of the call for a report: what [`Entry::value`] or the state says, or the first.
-pub(super) fn call_of(state: ThreadState) -> Option<(usize, bool)> {
-    let index = |index: u32| {
-        if index as usize == super::rendezvous::NOT_BEGUN { 0 } else { index as usize }
-    };
-    match state {
-        ThreadState::Agreed(at) | ThreadState::Differs(at) => Some((index(at), true)),
-        ThreadState::Died(at) | ThreadState::Siglongjmp(at) => Some((index(at), false)),
-        _ => None,
-    }
-}

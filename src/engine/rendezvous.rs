@@ -82,7 +82,7 @@ use core::time::Duration;
 
 use self::state::next;
 pub(crate) use self::state::{Phase, State};
-use crate::engine::entry::{Entry, ThreadState};
+use crate::engine::entry::{Entry, NOT_BEGUN, ThreadState};
 use crate::engine::trace;
 use crate::sys::futex;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -594,9 +594,6 @@ impl Rendezvous {
         self.leave(true);
     }
 }
-
-/// `Entry::value` of a held thread that has not begun to perform the calls.
-pub(crate) const NOT_BEGUN: usize = ThreadState::NUMBER_MASK as usize;
 
 #[cfg(all(test, loom))]
 mod model;

@@ -2,7 +2,6 @@
 
 use super::answers::{AnswerLayout, Answers};
 use super::entry::ThreadState;
-use super::handler::call_of;
 use super::shared::Shared;
 use crate::errno::Errno;
 use crate::report::{CallOutcome, SkipReason, SkippedTask, ThreadResult};
@@ -35,7 +34,7 @@ impl ReportBuffers {
                 self.exempt.push(SkippedTask { tid, reason: SkipReason::of(entry.value()) });
                 continue;
             }
-            let Some((call, _)) = call_of(state) else { continue };
+            let Some((call, _)) = state.last_call() else { continue };
             let outcome = match state {
                 ThreadState::Died(_) => CallOutcome::Died,
                 ThreadState::Siglongjmp(_) => CallOutcome::Siglongjmp,

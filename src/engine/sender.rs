@@ -3,10 +3,12 @@
 use core::ptr;
 
 use super::entry::{Entry, ThreadState};
-use super::gather::NOT_PERMITTED;
 use super::shared::Shared;
 use crate::errno::Errno;
 use crate::sys;
+
+/// `Entry::value` of a thread that could not be signalled: the kernel answered EPERM.
+pub(super) const NOT_PERMITTED: usize = 1 << 17;
 
 /// What became of a signal.
 pub(super) enum Signalled {

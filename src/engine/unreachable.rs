@@ -4,8 +4,8 @@
 use core::time::Duration;
 
 use super::entry::{Entry, ThreadState};
-use super::gather::NOT_PERMITTED;
 use super::handler::is_refused;
+use super::sender::NOT_PERMITTED;
 use super::shared::Shared;
 use crate::error::{UnreachableReason, UnreachableThread, UnreachableThreads};
 use crate::sys::mapping::MappedList;

@@ -6,8 +6,8 @@ use core::time::Duration;
 use super::{Round, Stop, execute_calls};
 use crate::engine::answers::AnswerSlot;
 use crate::engine::call::Call;
-use crate::engine::entry::ThreadState;
-use crate::engine::rendezvous::NOT_BEGUN;
+use crate::engine::entry::{NOT_BEGUN, ThreadState};
+
 use crate::engine::shared::Plan;
 use crate::engine::{divergence, handler};
 use crate::error::TransactionError;
