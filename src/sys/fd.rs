@@ -13,12 +13,12 @@ use linux_raw_sys::general as k;
 use super::{arch, call};
 use crate::errno::Errno;
 
-/// A descriptor, closed when dropped. Every one is O_CLOEXEC.
+/// A descriptor with O_CLOEXEC, closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fd(i32);
 
 impl Fd {
-    /// Takes a descriptor over that the kernel has just made.
+    /// Takes over a descriptor that the kernel has just made.
     pub(crate) const fn from_raw(raw: i32) -> Self {
         Self(raw)
     }
@@ -35,7 +35,7 @@ impl Fd {
         Self::open_at(self.0, path, flags)
     }
 
-    /// A descriptor that stands for the place alone (O_PATH): it needs no right to read.
+    /// Opens a path with O_PATH, which needs no right to read the file.
     pub(crate) fn open_path(path: &CStr) -> Result<Self, Errno> {
         Self::open_at(k::AT_FDCWD, path, k::O_PATH)
     }
@@ -56,7 +56,7 @@ impl Fd {
         call(k::__NR_fcntl, args).map(|fd| Self(fd as i32))
     }
 
-    /// A new mount of proc for this PID namespace, attached nowhere (fsopen(2), fsmount(2)).
+    /// Mounts a proc file system for this PID namespace, attached nowhere (fsopen(2), fsmount(2)).
     pub(crate) fn mount_proc() -> Result<Self, Errno> {
         const CREATE: usize = k::fsconfig_command::FSCONFIG_CMD_CREATE as usize;
         let name = c"proc".as_ptr() as usize;
@@ -67,8 +67,7 @@ impl Fd {
         call(k::__NR_fsmount, args).map(|fd| Self(fd as i32))
     }
 
-    /// read(2). A file of /proc has no reason to be interrupted, as all signals are blocked; so a few attempts are enough,
-    /// and a filter that always answers EINTR does not keep the caller.
+    /// Reads, and tries again after EINTR, a few times: all signals are blocked, so only a filter can answer EINTR for ever.
     pub(crate) fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
         const ATTEMPTS: usize = 4;
         let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
@@ -85,8 +84,8 @@ impl Fd {
         call(k::__NR_getdents64, args)
     }
 
-    /// st_nlink: newfstatat(2), which current C libraries use for fstat(3), so that filters let it through; or
-    /// statx(2); or fstat(2).
+    /// Returns st_nlink, by the first of these calls that the kernel and its filters allow: newfstatat(2), which current C
+    /// libraries use for fstat(3); statx(2); fstat(2).
     pub(crate) fn links(&self) -> Result<usize, Errno> {
         let mut stat = MaybeUninit::<arch::Stat>::zeroed();
         let (fd, at, empty) = (self.0 as usize, stat.as_mut_ptr() as usize, c"".as_ptr() as usize);
@@ -104,8 +103,8 @@ impl Fd {
         Ok(unsafe { stat.assume_init() }.st_nlink as usize)
     }
 
-    /// Device and inode of what a path in this directory leads to, statx(2). The file system is not asked for what it has
-    /// cached: a held thread may serve it (FUSE).
+    /// Returns device and inode of the file to which a path in this directory leads, statx(2). The kernel answers from its
+    /// cache and does not ask the file system, because a held thread may serve it (FUSE).
     pub(crate) fn identity_of(&self, path: &CStr) -> Result<(u32, u32, u64), Errno> {
         let mut statx = MaybeUninit::<k::statx>::zeroed();
         let (fd, at) = (self.0 as usize, statx.as_mut_ptr() as usize);
@@ -117,7 +116,7 @@ impl Fd {
         Ok((statx.stx_dev_major, statx.stx_dev_minor, statx.stx_ino))
     }
 
-    /// Whether it lies in a proc file system, fstatfs(2). Err: the kernel, or a filter, does not tell.
+    /// Returns whether the file lies in a proc file system, fstatfs(2).
     pub(crate) fn is_proc(&self) -> Result<bool, Errno> {
         let mut statfs = MaybeUninit::<k::statfs>::zeroed();
         let args = [self.0 as usize, statfs.as_mut_ptr() as usize, 0, 0, 0, 0];

@@ -9,14 +9,15 @@ use crate::errno::Errno;
 
 const KEY_SPEC_THREAD_KEYRING: usize = usize::MAX;
 
-/// add_key(2) of a keyring to the keyring of this thread.
+/// Adds a new keyring to the keyring of this thread, add_key(2). Returns its serial number.
 pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
     let (kind, name) = (c"keyring".as_ptr() as usize, name.as_ptr() as usize);
     let args = [kind, name, 0, 0, KEY_SPEC_THREAD_KEYRING, 0];
     call(k::__NR_add_key, args).map(|serial| serial as i32)
 }
 
-/// keyctl(2), KEYCTL_SETPERM: all rights for a thread that possesses it; view, read, search and link for its user.
+/// Gives all rights to a thread that possesses the keyring, and view, read, search and link to its user: keyctl(2),
+/// KEYCTL_SETPERM.
 pub(crate) fn permit_user_to_search(serial: i32) -> Result<(), Errno> {
     const KEYCTL_SETPERM: usize = 5;
     const PERMISSIONS: usize = 0x3f1b_0000;

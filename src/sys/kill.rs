@@ -20,7 +20,7 @@ use super::{call, getpid, gettid, process_id};
 ///    status that tells the signal.
 /// 4. If a filter refuses all of these, the thread executes an instruction that traps.
 pub(crate) fn kill_process() -> ! {
-    // SAFETY: the default action runs no code of ours.
+    // SAFETY: the default action runs no code of the process.
     if unsafe { set_sigaction(&KernelSigaction::DEFAULT) }.is_ok() {
         let _ = tgkill(getpid(), gettid(), SIGNAL);
         let _ = set_mask(ALL & !bit(SIGNAL));
@@ -28,7 +28,7 @@ pub(crate) fn kill_process() -> ! {
     kill_process_without_signal_33()
 }
 
-/// The same without the first step, for a thread that has seen another one die on that way.
+/// Does the same without the first step, for a thread that has seen another thread die in it.
 pub(crate) fn kill_process_without_signal_33() -> ! {
     const SIGKILL: i32 = 9;
     kill_self(SIGKILL);

@@ -22,10 +22,10 @@ use crate::errno::Errno;
 /// The signal: glibc and musl keep applications from blocking it. See DESIGN.md.
 pub(crate) const SIGNAL: i32 = 33;
 
-/// What a filter sends in place of a call, seccomp(2), SECCOMP_RET_TRAP.
+/// The signal that a filter sends in place of a call, seccomp(2), SECCOMP_RET_TRAP.
 pub(crate) const SIGSYS: i32 = 31;
 
-/// What a debugger and job control stop a process by.
+/// The signal by which a debugger and job control stop a process.
 pub(crate) const SIGSTOP: i32 = 19;
 
 /// A set of signals: bit `n - 1` stands for signal `n`.
@@ -52,12 +52,12 @@ pub(super) const MASK_SIZE: usize = size_of::<KernelMask>();
 /// `SI_QUEUE`: sent by rt_sigqueueinfo(2) or rt_tgsigqueueinfo(2).
 pub(crate) const SI_QUEUE: i32 = k::SI_QUEUE;
 
-/// Sets this thread's mask, and gives the one from before.
+/// Sets this thread's mask. Returns the mask from before.
 pub(crate) fn set_mask(mask: Mask) -> Result<Mask, Errno> {
     change_mask(k::SIG_SETMASK, mask)
 }
 
-/// Blocks every signal but SIGSYS, which stays as it is, and gives the mask from before.
+/// Blocks every signal but SIGSYS, which stays as it is. Returns the mask from before.
 pub(crate) fn block_all_but_sigsys() -> Result<Mask, Errno> {
     change_mask(k::SIG_BLOCK, ALL & !bit(SIGSYS))
 }
@@ -79,7 +79,7 @@ pub(crate) fn sigaction() -> Result<KernelSigaction, Errno> {
     exchange_sigaction(SIGNAL, 0)
 }
 
-/// Whether the program has a handler for SIGSYS: then a thread can run user code in the middle of a stop.
+/// Returns whether the program has a handler for SIGSYS. If it has, a thread can run user code in the middle of a stop.
 pub(crate) fn sigsys_is_handled() -> bool {
     const SIG_IGN: usize = 1;
     exchange_sigaction(SIGSYS, 0).is_ok_and(|action| action.handler > SIG_IGN)
@@ -93,7 +93,7 @@ fn exchange_sigaction(signal: i32, new: usize) -> Result<KernelSigaction, Errno>
     Ok(unsafe { old.assume_init() })
 }
 
-/// Sets the action, and gives the one before.
+/// Sets the action of signal 33. Returns the action from before.
 ///
 /// # Safety
 /// `action.handler` is SIG_DFL, SIG_IGN, or a function that may run at any instruction of any
@@ -108,7 +108,7 @@ pub(crate) fn queue_signal(pid: i32, tid: i32, value: usize) -> Result<(), Errno
     queue(pid, tid, SIGNAL, value)
 }
 
-/// Whether the kernel would let us: signal 0 is checked like any other and not sent.
+/// Returns whether the kernel would queue a signal for a thread. Signal 0 is checked like any other, and not sent.
 pub(crate) fn may_queue_signal(pid: i32, tid: i32) -> Result<(), Errno> {
     queue(pid, tid, 0, 0)
 }
@@ -120,7 +120,7 @@ fn queue(pid: i32, tid: i32, signal: i32, value: usize) -> Result<(), Errno> {
     call(k::__NR_rt_tgsigqueueinfo, args).map(|_| ())
 }
 
-/// RLIMIT_SIGPENDING: how many signals may be queued for this user, prlimit(2).
+/// Returns RLIMIT_SIGPENDING, how many signals may be queued for this user, prlimit(2).
 pub(crate) fn signal_queue_limit() -> Option<u64> {
     let mut limit = [0u64; 2];
     let args = [0, k::RLIMIT_SIGPENDING as usize, 0, limit.as_mut_ptr() as usize, 0, 0];
@@ -128,7 +128,7 @@ pub(crate) fn signal_queue_limit() -> Option<u64> {
     limit.first().copied()
 }
 
-/// tgkill(2).
+/// Sends a signal to one thread of a process, tgkill(2). Signal 0 asks whether the thread exists.
 pub(crate) fn tgkill(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     let args = [pid as usize, tid as usize, signal as usize, 0, 0, 0];
     call(k::__NR_tgkill, args).map(|_| ())

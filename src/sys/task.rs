@@ -14,12 +14,12 @@ use linux_raw_sys::general as k;
 use super::{call, futex, signal};
 use crate::errno::Errno;
 
-/// gettid(2), which only a filter refuses.
+/// Returns this thread's id, gettid(2). Only a filter refuses it.
 pub(crate) fn thread_id() -> Result<i32, Errno> {
     call(k::__NR_gettid, [0; 6]).map(|tid| tid as i32)
 }
 
-/// getpid(2), which only a filter refuses.
+/// Returns this process's id, getpid(2). Only a filter refuses it.
 pub(crate) fn process_id() -> Result<i32, Errno> {
     call(k::__NR_getpid, [0; 6]).map(|pid| pid as i32)
 }
@@ -32,8 +32,8 @@ pub(crate) fn getpid() -> i32 {
     process_id().unwrap_or(0)
 }
 
-/// unshare(CLONE_THREAD) changes nothing; it says whether this task is alone: Some(true), has
-/// company: Some(false), or that a filter answers in the kernel's place: None.
+/// Returns whether this thread is the only one of its process, by unshare(CLONE_THREAD), which changes nothing. Returns
+/// None if a filter answers in the kernel's place.
 pub(crate) fn is_single_threaded() -> Option<bool> {
     match call(k::__NR_unshare, [k::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) {
         Ok(_) => Some(true),
@@ -42,11 +42,12 @@ pub(crate) fn is_single_threaded() -> Option<bool> {
     }
 }
 
-/// unshare(2) of a namespace.
+/// Makes a new namespace of this kind for this thread, unshare(2).
 pub(crate) fn unshare(flag: usize) -> Result<(), Errno> {
     call(k::__NR_unshare, [flag, 0, 0, 0, 0, 0]).map(|_| ())
 }
 
+/// Joins a namespace, setns(2).
 pub(crate) fn setns(fd: i32, flag: usize) -> Result<(), Errno> {
     call(k::__NR_setns, [fd as usize, flag, 0, 0, 0, 0]).map(|_| ())
 }
@@ -62,42 +63,41 @@ pub(crate) fn may_be_pid_namespace(fd: i32) -> bool {
     }
 }
 
-/// Which version of Landlock the kernel has, landlock_create_ruleset(2).
+/// Returns the version of Landlock that the kernel has, landlock_create_ruleset(2).
 pub(crate) fn landlock_abi() -> Result<usize, Errno> {
     const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
     call(k::__NR_landlock_create_ruleset, [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0])
 }
 
-/// prctl(PR_GET_SECCOMP): whether this thread has a filter.
+/// Returns whether this thread has a seccomp filter, prctl(2), PR_GET_SECCOMP.
 pub(crate) fn has_seccomp_filter() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_SECCOMP, [0; 3]) != Ok(0)
 }
 
-/// prctl(PR_GET_NO_NEW_PRIVS): whether this thread has it.
+/// Returns whether this thread has no_new_privs, prctl(2), PR_GET_NO_NEW_PRIVS.
 pub(crate) fn has_no_new_privs() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS, [0; 3]) == Ok(1)
 }
 
-/// A prctl(2) that takes numbers and changes nothing: its callers ask.
+/// Makes a prctl(2) whose arguments are numbers. Its callers ask for something, and change nothing.
 pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
     call(k::__NR_prctl, [option as usize, a, b, c, 0, 0])
 }
 
-/// capget(2) of this thread: effective, permitted, inheritable, the lower half of each first.
+/// Reads this thread's capabilities, capget(2): effective, permitted, inheritable; the lower halves of all three come
+/// first.
 pub(crate) fn capget(version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
-    let header = [version, 0];
-    let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
-    call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
+    capget_of(0, version, data)
 }
 
-/// capget(2) of another thread, as [`capget`].
+/// Reads another thread's capabilities, as [`capget`] does.
 pub(crate) fn capget_of(pid: i32, version: u32, data: &mut [u32; 6]) -> Result<(), Errno> {
     let header = [version, pid as u32];
     let (header, data) = (ptr::from_ref(&header) as usize, ptr::from_mut(data) as usize);
     call(k::__NR_capget, [header, data, 0, 0, 0, 0]).map(|_| ())
 }
 
-/// The running kernel's version, major and minor, uname(2).
+/// Returns the running kernel's version, major and minor, uname(2).
 pub(crate) fn kernel_version() -> Option<(u32, u32)> {
     let mut names = MaybeUninit::<linux_raw_sys::system::new_utsname>::zeroed();
     call(k::__NR_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]).ok()?;
@@ -111,19 +111,18 @@ pub(crate) fn kernel_version() -> Option<(u32, u32)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
-/// Whether a thread of this process is dead, for certain: the task is no more, or is a zombie.
+/// Returns whether a thread of this process is certainly dead: the task does not exist, or is a zombie.
 pub(crate) fn is_gone(pid: i32, tid: u32) -> bool {
     signal::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || futex::is_dead(tid as i32)
 }
 
-/// Whether this thread and another one share their descriptor table, kcmp(2). Err: the kernel, or a filter, does not
-/// tell.
+/// Returns whether this thread and another one share their descriptor table, kcmp(2).
 pub(crate) fn shares_files(me: i32, tid: i32) -> Result<bool, Errno> {
     const KCMP_FILES: usize = 2;
     call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FILES, 0, 0, 0]).map(|order| order == 0)
 }
 
-/// The same for root directory, working directory and umask.
+/// Returns whether this thread and another one share root directory, working directory and umask, kcmp(2).
 pub(crate) fn shares_fs(me: i32, tid: i32) -> Result<bool, Errno> {
     const KCMP_FS: usize = 3;
     call(k::__NR_kcmp, [me as usize, tid as usize, KCMP_FS, 0, 0, 0]).map(|order| order == 0)

@@ -7,7 +7,7 @@ use linux_raw_sys::general as k;
 use super::{arch, call};
 use crate::errno::Errno;
 
-/// CLOCK_MONOTONIC, since boot.
+/// Returns the time since boot, CLOCK_MONOTONIC.
 pub(crate) fn clock() -> Result<Duration, Errno> {
     let duration = |seconds: i64, nanos: i64| {
         sum(Duration::from_secs(seconds as u64), Duration::from_nanos(nanos as u64))
@@ -26,12 +26,12 @@ pub(crate) fn clock() -> Result<Duration, Errno> {
     Ok(duration(time[0], time[1]))
 }
 
-/// `a + b`. (Duration's own arithmetic can panic, as far as a linker can tell.)
+/// Returns `a + b`. (Duration's own arithmetic has code that panics, which a linker cannot remove.)
 pub(crate) fn sum(a: Duration, b: Duration) -> Duration {
     from_nanos(a.as_nanos().saturating_add(b.as_nanos()))
 }
 
-/// `a - b`, or nothing.
+/// Returns `a - b`, or zero if `b` is greater.
 pub(crate) fn difference(a: Duration, b: Duration) -> Duration {
     from_nanos(a.as_nanos().saturating_sub(b.as_nanos()))
 }
@@ -40,7 +40,7 @@ fn from_nanos(nanos: u128) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// The same, where [`clock`] has been seen to work.
+/// Returns the time since boot. To be used where [`clock`] has worked before: if it fails, this is zero.
 pub(crate) fn now() -> Duration {
     clock().unwrap_or_default()
 }
