@@ -176,7 +176,7 @@ pub(super) const REPORT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, resignal: Option<u32>) {
     let rendezvous = &shared.rendezvous;
     let mut waits = 0u32;
-    // P5: it ends when the calls end. A dead thread is written off, and a lost wake-up is repeated.
+    // P5: it ends when the calls end. A dead thread is counted as reported, and a lost wake-up is repeated.
     while !rendezvous.await_reports(Some(REPORT_CHECK_INTERVAL)) {
         rendezvous.wake_again();
         waits = waits.saturating_add(1);
