@@ -89,118 +89,20 @@
 pub(crate) mod values;
 
 mod directives;
+mod error;
 mod file;
+mod names;
+mod settings;
 #[cfg(feature = "serde")]
 mod table;
 
-use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use libpsx::process::{CapabilitySets, Namespace};
+pub use directives::{Directives, KeyringMode, WorkingDirectory};
+pub use error::{UnitError, UnitProblem, Unsupported};
+pub use names::{restrictions, supported};
 
-pub use directives::{Directives, KeyringMode, WorkingDirectory, restrictions, supported};
-
-use crate::{Groups, Id, Privileges};
-
-/// A part of a unit that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnitProblem {
-    /// The file; `None` for text that was given.
-    pub file: Option<PathBuf>,
-    /// The line, counted from 1; 0 if it is not about a line.
-    pub line: usize,
-    /// The name of the directive; empty if it is not about one.
-    pub directive: String,
-    /// The value.
-    pub value: String,
-    /// The reason why it cannot be used.
-    pub why: String,
-}
-
-impl fmt::Display for UnitProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}:", file.display())?;
-        }
-        match (self.file.is_some(), self.line) {
-            (true, 0) => write!(f, " ")?,
-            (false, 0) => {}
-            (true, line) => write!(f, "{line}: ")?,
-            (false, line) => write!(f, "line {line}: ")?,
-        }
-        if !self.directive.is_empty() {
-            write!(f, "{}={}: ", self.directive, shortened(&self.value))?;
-        }
-        f.write_str(&self.why)
-    }
-}
-
-/// Returns the value on one line, with a bounded length.
-fn shortened(value: &str) -> String {
-    const MOST: usize = 60;
-    let printable: String = value.chars().take(MOST).flat_map(char::escape_debug).collect();
-    if value.chars().nth(MOST).is_some() { printable + "..." } else { printable }
-}
-
-/// The reasons why a unit cannot be used: all of its problems. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitError(Vec<UnitProblem>);
-
-impl UnitError {
-    #[cfg(feature = "toml")]
-    pub(crate) fn of_table(error: toml::de::Error) -> Self {
-        let (directive, value) = Default::default();
-        UnitProblem {
-            file: None,
-            line: 0,
-            directive,
-            value,
-            why: error.to_string().trim_end().to_owned(),
-        }
-        .into()
-    }
-
-    /// Returns the problems, in the order of the lines.
-    pub fn problems(&self) -> &[UnitProblem] {
-        &self.0
-    }
-}
-
-impl fmt::Display for UnitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
-            [one] => write!(f, "the unit cannot be used: {one}"),
-            all => {
-                write!(f, "the unit cannot be used: {} problems", all.len())?;
-                all.iter().try_for_each(|one| write!(f, "\n  {one}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for UnitError {}
-
-impl From<UnitProblem> for UnitError {
-    fn from(problem: UnitProblem) -> Self {
-        Self(vec![problem])
-    }
-}
-
-/// A directive that was read, and that this crate cannot express.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Unsupported {
-    /// The file; `None` for text that was given.
-    pub file: Option<PathBuf>,
-    /// The line, counted from 1.
-    pub line: usize,
-    /// The name of the directive.
-    pub directive: String,
-    /// The value of the directive.
-    pub value: String,
-}
+use crate::Privileges;
 
 /// The contents of a unit file and its drop-ins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -426,18 +328,18 @@ impl Unit {
         let file = file.map(Path::to_owned);
         match self.directives.assign(&name, &value) {
             Ok(()) => {}
-            Err(directives::NotAssigned::Bad(why)) => {
+            Err(names::NotAssigned::Bad(why)) => {
                 problems.push(UnitProblem { file, line, directive: name, value, why });
             }
-            Err(directives::NotAssigned::PassedOver) => {
+            Err(names::NotAssigned::PassedOver) => {
                 if name == "ExecStart" {
                     self.exec_start = Some(value).filter(|value| !value.is_empty());
                 }
             }
-            Err(directives::NotAssigned::Unsupported { restricts: true }) => {
+            Err(names::NotAssigned::Unsupported { restricts: true }) => {
                 self.unsupported.push(Unsupported { file, line, directive: name, value });
             }
-            Err(directives::NotAssigned::Unsupported { restricts: false }) => {
+            Err(names::NotAssigned::Unsupported { restricts: false }) => {
                 self.unsupported.retain(|one| one.directive != name);
             }
         }
@@ -448,137 +350,4 @@ fn collect_drop_ins(directory: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     let paths = entries.flatten().map(|entry| entry.path());
     files.extend(paths.filter(|path| path.extension().is_some_and(|end| end == "conf")));
-}
-
-impl Directives {
-    /// Returns the settings that the directives state, as [`Unit::privileges`] does.
-    ///
-    /// # Errors
-    /// Two directives contradict each other, or a file that one names cannot be opened.
-    pub fn privileges(&self) -> Result<Privileges, UnitError> {
-        let root = |id: &Id| {
-            matches!(id, Id::Number(0))
-                || matches!(id, Id::Name(name) if name == "root" || name == "0")
-        };
-        let mut settings = Privileges::new();
-        if self.user.is_none() {
-            settings = settings.stay_root();
-            if self.supplementary_groups.is_none() {
-                settings = settings.groups(Groups::NONE);
-            }
-        }
-        if self.user.as_ref().is_none_or(root) {
-            // execve(2) gives root the capabilities of the bounding set. Until then root keeps at least these.
-            let now = CapabilitySets::current().map(|now| now.permitted).unwrap_or_default();
-            settings = settings.keep(now & self.capability_bounding_set.unwrap_or(now));
-        }
-        self.add_to(settings)
-    }
-
-    /// Adds the directives to settings. A missing directive adds nothing.
-    ///
-    /// # Errors
-    /// The errors of [`privileges`](Self::privileges).
-    pub fn add_to(&self, mut settings: Privileges) -> Result<Privileges, UnitError> {
-        let mut problems = Vec::new();
-        let mut problem = |directive: &str, value: String, why: String| {
-            problems.push(UnitProblem {
-                file: None,
-                line: 0,
-                directive: directive.to_owned(),
-                value,
-                why,
-            });
-        };
-        let more = self.supplementary_groups.clone();
-        match (&self.user, more) {
-            (Some(user), more) => {
-                let groups = Groups::FromUserAnd(more.unwrap_or_default());
-                settings = settings.user(user.clone()).groups(groups);
-            }
-            (None, Some(more)) => settings = settings.groups(Groups::Explicit(more)),
-            (None, None) => {}
-        }
-        let ambient = self.ambient_capabilities.unwrap_or_default();
-        settings = if ambient.is_empty() { settings } else { settings.keep(ambient) };
-        if let Some(group) = &self.group {
-            settings = settings.group(group.clone());
-        }
-        if !ambient.is_empty() {
-            settings = settings.ambient(ambient).inheritable(ambient);
-        }
-        if let Some(bounding) = self.capability_bounding_set {
-            settings = settings.bounding(bounding);
-        }
-        if let Some(bits) = self.secure_bits {
-            settings = settings.securebits(bits);
-        }
-        if self.no_new_privileges == Some(true) {
-            settings = settings.no_new_privs();
-        }
-        if let Some(filter) = self.filter() {
-            match filter.program() {
-                Ok(program) => settings = settings.seccomp_program(program),
-                Err(why) => problem("SystemCallFilter", String::new(), why.to_string()),
-            }
-        }
-        if let Some(root) = &self.root_directory {
-            settings = settings.chroot(root);
-        }
-        match self.working_directory() {
-            Ok(Some(directory)) => settings = settings.chdir(directory),
-            Ok(None) => {}
-            Err(why) => problem("WorkingDirectory", String::new(), why),
-        }
-        if let Some(mask) = self.umask {
-            settings = settings.umask(mask);
-        }
-        for (&resource, &[soft, hard]) in &self.limits {
-            settings = settings.limit(resource, soft, hard);
-        }
-        match self.keyring_mode {
-            None | Some(KeyringMode::Inherit) => {}
-            Some(KeyringMode::Private) => settings = settings.new_session_keyring(),
-        }
-        match self.scheduling() {
-            Ok((scheduling, nice)) => {
-                if let Some(scheduling) = scheduling {
-                    settings = settings.scheduling(scheduling);
-                }
-                if let Some(nice) = nice {
-                    settings = settings.nice(nice);
-                }
-            }
-            Err(why) => problem("CPUSchedulingPolicy", String::new(), why),
-        }
-        if let Some(priority) = self.io_priority() {
-            settings = settings.io_priority(priority);
-        }
-        if let Some(cpus) = &self.cpu_affinity {
-            settings = settings.cpus(cpus.iter().copied());
-        }
-        if let Some(slack) = self.timer_slack {
-            settings = settings.timer_slack(slack);
-        }
-        for (new, path, kind, name) in [
-            (
-                self.private_network,
-                &self.network_namespace_path,
-                Namespace::Network,
-                "NetworkNamespacePath",
-            ),
-            (self.private_ipc, &self.ipc_namespace_path, Namespace::Ipc, "IPCNamespacePath"),
-        ] {
-            match path {
-                // systemd.exec(5): the path takes precedence.
-                Some(path) => match File::open(path) {
-                    Ok(file) => settings = settings.join_namespace(kind, file),
-                    Err(error) => problem(name, path.display().to_string(), error.to_string()),
-                },
-                None if new == Some(true) => settings = settings.new_namespace(kind),
-                None => {}
-            }
-        }
-        if problems.is_empty() { Ok(settings) } else { Err(UnitError(problems)) }
-    }
 }

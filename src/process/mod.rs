@@ -70,6 +70,7 @@
 //! | `nix::errno::Errno` | | `Errno::from_raw(errno.raw_os_error())` |
 
 mod capabilities;
+mod capability_set;
 mod capability_text;
 mod credentials;
 mod directories;
@@ -83,6 +84,7 @@ mod operation;
 pub mod prctls;
 mod sandbox;
 mod scheduling;
+mod securebits;
 
 #[cfg(doc)]
 use crate::error::Error;
@@ -90,6 +92,7 @@ pub use crate::process::operation::Operation;
 #[cfg(doc)]
 use crate::transaction::Transaction;
 pub use capabilities::*;
+pub use capability_set::{Capability, CapabilitySet};
 pub use capability_text::ParseCapabilitiesError;
 pub use credentials::*;
 pub use directories::*;
@@ -103,3 +106,4 @@ pub use namespaces::*;
 pub use prctls::*;
 pub use sandbox::*;
 pub use scheduling::*;
+pub use securebits::{Securebits, set_securebits};

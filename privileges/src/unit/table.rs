@@ -7,7 +7,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Directives;
-use super::directives::NotAssigned;
+use super::names::NotAssigned;
 use super::values::nearest;
 
 /// The names of directives, each with one value or a list of values. A list is one assignment for each of its elements;
@@ -39,7 +39,7 @@ impl<'de> Visitor<'de> for Table {
                     A::Error::custom(match not {
                         NotAssigned::Bad(why) => format!("{name} = {value:?}: {why}"),
                         NotAssigned::PassedOver => {
-                            let near = nearest(&name, super::directives::supported());
+                            let near = nearest(&name, super::names::supported());
                             let hint = near
                                 .map_or_else(String::new, |near| format!("; did you mean {near}?"));
                             format!("{name}: it is not about privileges{hint}")

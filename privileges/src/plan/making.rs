@@ -1,0 +1,376 @@
+//! Makes a plan: checks all settings against the state of the process, and puts the calls in their order.
+
+// # Safety
+//
+// The one block makes one call, with numbers and memory of its function.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use libpsx::process::Synchronization;
+use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebits, Uid};
+
+use super::Plan;
+use super::files::{comparer, directory, directory_in};
+use super::ids::{Ids, Now, ids};
+use crate::launch::Launch;
+use crate::step::Step;
+use crate::target::{TargetState, target_state};
+use crate::verify::{self, Expected};
+use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
+
+/// Returns the value, or adds the problem to the list.
+pub(super) fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
+}
+
+/// Returns whether the securebits may change to these: locked bits and the locks must stay.
+fn unlocked(now: Securebits, bits: Securebits) -> bool {
+    [0, 2, 4, 6].into_iter().all(|base| {
+        let (locked, changed) = (now.bits() >> (base + 1) & 1, now.bits() ^ bits.bits());
+        locked == 0 || changed >> base & 0b11 == 0
+    })
+}
+
+/// The purpose of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The plan is for this process, which goes on.
+    Process,
+    /// The plan is for a program that is executed after the calls.
+    Program,
+}
+
+impl Plan {
+    /// Makes a plan for a program. If the process stays root and the settings name no kept capabilities, the permitted
+    /// set keeps those that execve(2) gives root. Without them root could not execute every file, and would get none
+    /// under no_new_privs.
+    pub(crate) fn of_program(mut settings: Privileges) -> Result<Launch, Error> {
+        let now = Now::get()?;
+        let stays_root = settings.user.is_none() && now.users.contains(&0);
+        if stays_root && settings.keep.is_none() && settings.mode.is_none() {
+            let permitted = CapabilitySets::current().map(|sets| sets.permitted);
+            let bounding = settings.bounding.unwrap_or_else(process::bounding_set);
+            settings.keep = Some(permitted.unwrap_or_default() & bounding);
+        }
+        // Ambient capabilities are kept, because only a permitted capability can be ambient.
+        if let Some(ambient) = settings.ambient {
+            settings.keep = Some(settings.keep.unwrap_or_default() | ambient);
+        }
+        Ok(Launch::new(Self::of(settings, Purpose::Program)?, &now))
+    }
+
+    pub(crate) fn of(mut settings: Privileges, purpose: Purpose) -> Result<Self, Error> {
+        let unknown = |errno: libpsx::Errno| {
+            Error::ReadPrivileges(std::io::Error::from_raw_os_error(errno.raw_os_error()))
+        };
+        let now = CapabilitySets::current().map_err(unknown)?;
+        let bits_now = Securebits::current().map_err(unknown)?;
+        let bounding_now = process::bounding_set();
+        let ids_now = Now::get()?;
+        let mut problems = settings.find_contradictions();
+        if let Some(iab) = settings.iab {
+            settings.inheritable = Some(iab.inheritable);
+            settings.ambient = Some(iab.ambient);
+            settings.blocked = iab.blocked;
+        }
+        let settings = settings;
+
+        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &mut problems);
+        let TargetState { sets, ambient, bounding, securebits } =
+            target_state(&settings, now, bounding_now, &mut problems);
+        if let Some(program) = &settings.seccomp {
+            take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
+            let denied = filter::denied(program, purpose);
+            if !denied.is_empty() {
+                problems.push(Problem::FilterDeniesCalls(denied));
+            }
+        }
+        let no_new_privs = settings.no_new_privs
+            || settings.mode == Some(Mode::NoPriv)
+            || settings.landlock.is_some()
+            || settings.seccomp.is_some();
+        let dropped = bounding_now - bounding;
+        // The "keep capabilities" flag lets capabilities survive the change of user ids. It does not stay
+        // set if it can be cleared.
+        let flag_locked = bits_now.contains(Securebits::KEEP_CAPS_LOCKED);
+        let flag = if flag_locked { 0 } else { Securebits::KEEP_CAPS.bits() };
+        let bits_now_lasting = Securebits::from_bits(bits_now.bits() & !flag);
+        let bits = securebits.unwrap_or(bits_now_lasting);
+        let new_bits = bits != bits_now_lasting;
+        let mut locked = |locked: bool, what| {
+            if locked {
+                problems.push(Problem::SecurebitsLocked { what, bits: bits_now });
+            }
+        };
+        locked(new_bits && !unlocked(bits_now, bits), "changing the securebits");
+        let no_raise = bits_now.contains(Securebits::NO_CAP_AMBIENT_RAISE);
+        locked(!ambient.is_empty() && no_raise, "raising ambient capabilities");
+        // A process that has the groups already needs no privilege to stay so. (But other threads may not be.)
+        let can = |capability| now.permitted.contains(capability);
+        let new_groups =
+            groups.clone().filter(|groups| can(Capability::SETGID) || !ids_now.has_groups(groups));
+
+        let setpcap: CapabilitySet = Capability::SETPCAP.into();
+        let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
+        let meanwhile = CapabilitySets {
+            effective: sets.effective | later,
+            permitted: sets.permitted | later,
+            inheritable: sets.inheritable,
+        };
+        let survives = bits_now.contains(Securebits::NO_SETUID_FIXUP);
+        let flagged = bits_now.contains(Securebits::KEEP_CAPS);
+        let keep = uid.is_some() && !survives && !flagged && !meanwhile.permitted.is_empty();
+        locked(keep && flag_locked, "keeping capabilities while the user id changes");
+
+        let mut needs = |needed: bool, what, capability| {
+            if needed && !can(capability) {
+                problems.push(Problem::MissingCapability { what, capability });
+            }
+        };
+        needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
+        needs(new_bits, "changing the securebits", Capability::SETPCAP);
+        needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
+        let namespaces: Vec<_> = settings.context.kinds().collect();
+        needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
+        needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
+        let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.as_raw()));
+        needs(other_gid, "changing the group ids", Capability::SETGID);
+        let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
+        needs(other_uid, "changing the user ids", Capability::SETUID);
+        problems.extend(settings.context.problems(now.permitted));
+        for &(resource, [soft, hard]) in &settings.limits {
+            if soft > hard {
+                problems.push(Problem::SoftAboveHard { resource, soft, hard });
+            }
+            let raised = limits_of(0, resource).is_some_and(|[_, now]| hard > now);
+            if raised && !can(Capability::SYS_RESOURCE) {
+                let what = names::resource(resource);
+                let capability = Capability::SYS_RESOURCE;
+                problems.push(Problem::RaisedLimit { resource: what, hard, capability });
+            }
+        }
+
+        let root = settings.root.as_ref().and_then(|path| take(&mut problems, directory(path)));
+        let working = settings.directory.as_ref().and_then(|path| match &root {
+            Some(root) => take(&mut problems, directory_in(root, path)),
+            None if settings.root.is_none() => take(&mut problems, directory(path)),
+            // The root directory is a problem already.
+            None => None,
+        });
+        let landlock = settings.landlock.as_ref();
+        let flags =
+            landlock.and_then(|landlock| match settings.landlock_flags.or(landlock.flags) {
+                None if landlock.ruleset.is_some() => {
+                    take(&mut problems, Err(Problem::UnknownLandlockFlags))
+                }
+                flags => flags,
+            });
+        if !problems.is_empty() {
+            return Err(problems.into());
+        }
+
+        let mut steps = Vec::new();
+        if settings.new_session_keyring {
+            steps.push(Step::JoinKeyring);
+        }
+        // A capability that becomes inheritable must still be in the bounding set.
+        let first = CapabilitySets {
+            effective: now.permitted,
+            permitted: now.permitted,
+            inheritable: now.inheritable | sets.inheritable,
+        };
+        // A capability that is not permitted can become inheritable if CAP_SETPCAP is effective then.
+        let beyond = !(now.permitted | now.inheritable).is_superset(first.inheritable);
+        if beyond && !now.effective.contains(Capability::SETPCAP) {
+            steps.push(Step::Capabilities(CapabilitySets { effective: now.permitted, ..now }));
+        }
+        if first != now {
+            steps.push(Step::Capabilities(first));
+        }
+        let scheduled = settings.context.is_scheduled();
+        let joined = settings.context.expected();
+        steps.extend(settings.context.steps());
+        let place = |file: &File| verify::place_at(file.as_raw_fd(), c"");
+        let root_place = root.as_ref().and_then(place);
+        let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
+        let directories: Vec<&File> = root.iter().chain(&working).collect();
+        let inotify = if directories.is_empty() { None } else { comparer(&directories) };
+        let compare =
+            |path| inotify.iter().map(move |inotify| Step::Compare(inotify.clone(), path));
+        if let Some((root, path)) = root.zip(settings.root) {
+            steps.extend([Step::Enter(root, path), Step::Chroot]);
+            steps.extend(compare(c"/"));
+            if working.is_none() {
+                steps.extend(compare(c"."));
+            }
+        }
+        if let Some((working, path)) = working.zip(settings.directory) {
+            steps.push(Step::Enter(working, path));
+            steps.extend(compare(c"."));
+        }
+        steps.extend(settings.umask.map(Step::Umask));
+        steps.extend(
+            settings.limits.iter().map(|&(resource, limits)| Step::Limit(resource, limits)),
+        );
+        steps.extend(dropped.iter().map(Step::DropBounding));
+        steps.extend(new_groups.map(Step::Groups));
+        steps.extend(gid.map(Step::Gid));
+        if keep {
+            steps.push(Step::KeepCapabilities(true));
+        }
+        steps.extend(uid.map(Step::Uid));
+        steps.push(Step::Capabilities(meanwhile));
+        steps.push(Step::ClearAmbient);
+        steps.extend(ambient.iter().map(Step::RaiseAmbient));
+        if keep || flagged && !flag_locked {
+            steps.push(Step::KeepCapabilities(false));
+        }
+        if new_bits {
+            steps.push(Step::Securebits(bits));
+        }
+        if sets != meanwhile {
+            steps.push(Step::Capabilities(sets));
+        }
+        if settings.dumpable {
+            steps.push(Step::Dumpable);
+        }
+        steps.extend(settings.parent_death_signal.map(Step::ParentDeathSignal));
+        if no_new_privs {
+            steps.push(Step::NoNewPrivs);
+        }
+        let ruleset = landlock.and_then(|landlock| landlock.ruleset.clone());
+        let no_landlock = landlock.is_some() && ruleset.is_none();
+        let forbids_proc = ruleset.is_some();
+        let filtered = settings.seccomp.is_some();
+        // A call that the kernel performs in all threads has to be the last call, except for questions. If there is a
+        // filter, the filter is that call, so the ruleset is broadcast.
+        let how = match filtered {
+            true => Synchronization::Broadcast,
+            false => Synchronization::for_landlock(),
+        };
+        let flags = flags.unwrap_or_default();
+        steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, how, flags)));
+        let may_ask = settings.seccomp.as_ref().is_none_or(|program| tasks::may_ask_under(program));
+        steps.extend(settings.seccomp.map(Step::Seccomp));
+
+        let outside = may_ask && (root_place.is_some() || forbids_proc || filtered);
+        let looks = match (may_ask, outside) {
+            (false, _) => "/proc is not read, because the filter denies futex or wait4 for it",
+            (true, true) => "a child process reads /proc of every thread",
+            (true, false) => "/proc of every thread is read",
+        };
+        let known = CapabilitySet::all();
+        let mut stays = Vec::new();
+        let mut goes = Vec::new();
+        let mut tell =
+            |set: bool, what: &str, before: String, after: String| match set && before != after {
+                true => goes.push(format!("{what} {before} becomes {after}")),
+                false => stays.push(format!("{what} {before}")),
+            };
+        let ids_text = |ids: [u32; 3]| match ids {
+            [a, b, c] if a == b && b == c => names::user(a),
+            ids => format!("{} (real, effective, saved)", ids.map(names::user).join(" ")),
+        };
+        tell(
+            uid.is_some(),
+            "uid",
+            ids_text(ids_now.users),
+            uid.map_or(String::new(), |uid| names::user(uid.as_raw())),
+        );
+        tell(
+            gid.is_some(),
+            "gid",
+            ids_text(ids_now.groups),
+            gid.map_or(String::new(), |gid| names::user(gid.as_raw())),
+        );
+        let supplementary = |ids: &mut dyn Iterator<Item = u32>| names::numbers(ids);
+        let groups_after = groups.as_ref().map_or(String::new(), |groups| {
+            supplementary(&mut groups.iter().map(|gid| gid.as_raw()))
+        });
+        tell(
+            groups.is_some(),
+            "groups",
+            supplementary(&mut ids_now.supplementary.iter().copied()),
+            groups_after,
+        );
+        let mut set = |what: &str, before: CapabilitySet, after: CapabilitySet| {
+            tell(before != after, what, names::set(before, known), names::set(after, known));
+        };
+        set("permitted capabilities", now.permitted, sets.permitted);
+        set("inheritable capabilities", now.inheritable, sets.inheritable);
+        set("ambient capabilities", process::ambient_set(), ambient);
+        set("bounding set", bounding_now, bounding);
+        tell(new_bits, "securebits", names::securebits(bits_now), names::securebits(bits));
+        if !settings.new_session_keyring {
+            stays.push("the session keyring".to_owned());
+        }
+        if settings.umask.is_none() {
+            stays.push("umask".to_owned());
+        }
+        let other = if settings.limits.is_empty() {
+            "resource limits"
+        } else {
+            "the other resource limits"
+        };
+        stays.extend(["open descriptors", other].map(str::to_owned));
+        if !scheduled {
+            stays.push("scheduling".to_owned());
+        }
+        let other = if namespaces.is_empty() { "namespaces" } else { "the other namespaces" };
+        stays.push(other.to_owned());
+        goes.extend(namespaces.iter().map(|kind| format!("the {kind:?} namespace")));
+        if uid.is_none_or(|uid| uid == Uid::ROOT)
+            && ids_now.users.contains(&0)
+            && !no_new_privs
+            && !bits.contains(Securebits::NOROOT)
+        {
+            stays.push("execve(2) gives user 0 the bounding set again".to_owned());
+        }
+        if no_landlock {
+            stays.push(
+                "what Landlock would restrict: the kernel does not support the ruleset".to_owned(),
+            );
+        }
+        let expected = Expected {
+            uid,
+            no_root: uid.is_none() && !settings.stay_root,
+            gid,
+            groups,
+            sets,
+            ambient,
+            bounding,
+            securebits: bits,
+            no_new_privs,
+            filtered,
+            root: root_place,
+            directory: directory_place,
+            known,
+            compared: inotify.is_some(),
+            namespaces: joined,
+        };
+        Ok(Self {
+            shown: steps.iter().map(Step::to_string).collect(),
+            steps: Arc::new(steps),
+            expected,
+            stays,
+            goes,
+            looks,
+            outside,
+            deadline: settings.deadline,
+            report_failure: settings.report_failure,
+        })
+    }
+}
+
+/// Returns the soft and the hard limit of a process (0: this one), or `None` if there is no such resource or process.
+pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
+    // SAFETY: it is a structure of integers.
+    let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
+    let none = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes the structure.
+    let told = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
+    told.then_some([found.rlim_cur, found.rlim_max])
+}
