@@ -1,19 +1,16 @@
-//! Namespaces, scheduling and the session keyring of a plan, and the objects that have to be made for them before the
-//! threads are stopped.
+//! Namespaces and scheduling of a plan.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use libpsx::process::{
-    self, Capability, CapabilitySet, IoPriority, Namespace, NewNamespace, SchedAttr, SchedPolicy,
-    SessionKeyring,
-};
+use libpsx::process::{Capability, CapabilitySet, IoPriority, Namespace, SchedAttr, SchedPolicy};
 
 use crate::Problem;
+use crate::names::words_to_numbers;
+use crate::status::{self, Place};
 use crate::step::Step;
-use crate::verify::{self, Joined};
 
 /// The settings of namespaces and scheduling.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +27,15 @@ pub(crate) struct ExecutionContext {
     pub(crate) timer_slack: Option<Duration>,
 }
 
+/// The namespace in which the threads are after the plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Joined {
+    /// This namespace, or `None` if the kernel does not show it.
+    This(Option<Place>),
+    /// A new namespace, which differs from the old one that is given here.
+    New(Option<Place>),
+}
+
 impl ExecutionContext {
     /// Returns the kinds of namespaces that change.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = Namespace> {
@@ -40,13 +46,13 @@ impl ExecutionContext {
     pub(crate) fn expected(&self) -> Vec<(&'static str, Joined)> {
         let now = |kind| {
             let path = CString::new(format!("/proc/thread-self/{}", link(kind))).ok()?;
-            verify::place_at(libc::AT_FDCWD, &path)
+            status::place_at(libc::AT_FDCWD, &path)
         };
         let new = self.new_namespaces.iter().map(|&kind| (link(kind), Joined::New(now(kind))));
         let these = self
             .joined
             .iter()
-            .map(|(kind, fd)| (link(*kind), Joined::This(verify::place_at(fd.as_raw_fd(), c""))));
+            .map(|(kind, fd)| (link(*kind), Joined::This(status::place_at(fd.as_raw_fd(), c""))));
         new.chain(these).collect()
     }
 
@@ -164,12 +170,6 @@ fn own_limit(resource: u32) -> Option<u64> {
     Some(rustix::process::getrlimit(kind).current.unwrap_or(u64::MAX))
 }
 
-/// Returns the numbers of the bits that are set.
-pub(crate) fn words_to_numbers(words: &[u64]) -> Vec<u32> {
-    let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
-    (0u32..).zip(bits).filter(|(_, set)| *set).map(|(number, _)| number).collect()
-}
-
 /// Returns the CPUs that a thread can run on, `/sys/devices/system/cpu/online`, or `None` if the kernel does not show
 /// them.
 fn online_cpus() -> Option<Vec<u32>> {
@@ -189,52 +189,5 @@ pub(crate) fn link(kind: Namespace) -> &'static str {
         Namespace::Uts => "ns/uts",
         Namespace::Ipc => "ns/ipc",
         _ => "ns/cgroup",
-    }
-}
-
-/// The namespaces and the keyring that are made for a plan. No thread has joined them yet.
-pub(crate) struct Prepared<'n> {
-    keyring: Option<SessionKeyring<'n>>,
-    namespaces: [Option<NewNamespace>; Namespace::ALL.len()],
-}
-
-/// The error if a namespace, or else (with `kind` `None`) the keyring, could not be made.
-pub(crate) struct PrepareError {
-    pub(crate) kind: Option<Namespace>,
-    pub(crate) error: libpsx::Error,
-}
-
-impl<'n> Prepared<'n> {
-    /// Makes the namespaces and the keyring that the steps join. It does not allocate.
-    pub(crate) fn new(steps: &[Step], name: &'n CStr) -> Result<Self, PrepareError> {
-        let keyring = steps
-            .iter()
-            .any(|step| matches!(step, Step::JoinKeyring))
-            .then(|| process::new_session_keyring(name))
-            .transpose()
-            .map_err(|error| PrepareError { kind: None, error })?;
-        let mut namespaces = [const { None }; Namespace::ALL.len()];
-        for (place, kind) in namespaces.iter_mut().zip(Namespace::ALL) {
-            let asked = |step: &Step| matches!(step, Step::NewNamespace(asked) if *asked == kind);
-            if steps.iter().any(asked) {
-                let made = process::unshare(kind);
-                *place = Some(made.map_err(|error| PrepareError { kind: Some(kind), error })?);
-            }
-        }
-        Ok(Self { keyring, namespaces })
-    }
-
-    pub(crate) fn keyring(&self) -> Option<&SessionKeyring<'n>> {
-        self.keyring.as_ref()
-    }
-
-    pub(crate) fn namespace(&self, kind: Namespace) -> Option<&NewNamespace> {
-        let mut all = self.namespaces.iter().zip(Namespace::ALL);
-        all.find_map(|(made, other)| made.as_ref().filter(|_| other == kind))
-    }
-
-    /// Leaves the keyring in the thread keyring, because a filter may kill for the call that would remove it.
-    pub(crate) fn forget_keyring(self) {
-        std::mem::forget(self.keyring);
     }
 }

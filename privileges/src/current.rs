@@ -9,8 +9,8 @@ use std::io;
 
 use libpsx::process::{self, CapabilitySet, CapabilitySets, Securebits};
 
+use crate::status::field;
 use crate::target::AMBIENT_BITS;
-use crate::verify::field;
 use crate::{Iab, Mode};
 
 /// Returns the capability sets of a thread of any process; 0 is the calling thread. capget(2).

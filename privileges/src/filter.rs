@@ -7,7 +7,6 @@
 use libpsx::process::Instruction;
 
 use crate::bpf::{Action, Program, SeccompData};
-use crate::plan::Purpose;
 
 /// The consequence of a refused call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -195,6 +194,15 @@ const EXECUTION: [Needed; 1] = [needed(
     "the new process",
     Fatal,
 )];
+
+/// The purpose of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The plan is for this process, which goes on.
+    Process,
+    /// The plan is for a program that is executed after the calls.
+    Program,
+}
 
 /// Returns the calls of the table that a filter denies, each with the action of the filter. The list is empty for a
 /// program that the kernel refuses.

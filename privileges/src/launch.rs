@@ -18,11 +18,15 @@ use rustix::pipe::PipeFlags;
 
 use libpsx::process::{CapabilitySet, CapabilitySets, IoPriority, SchedPolicy, Securebits, Uid};
 
-use crate::context::words_to_numbers;
+use crate::context::Joined;
+use crate::filter::Purpose;
 use crate::names;
+use crate::names::words_to_numbers;
 use crate::plan::{Now, Plan, limits_of};
+use crate::status::{self, field, place_of};
 use crate::step::Step;
-use crate::verify::{self, Expected, Joined, Mismatch, field, place_of};
+use crate::verify::{Expected, Mismatch};
+use crate::{Error, Privileges};
 
 /// A plan for a program that is executed, made by [`Privileges::plan_launch`](crate::Privileges::plan_launch).
 ///
@@ -158,9 +162,24 @@ impl std::error::Error for LaunchError {
 const NONE: usize = usize::MAX;
 
 impl Launch {
-    pub(crate) fn new(plan: Plan, now: &Now) -> Self {
-        let after = After::of(plan.expected(), now);
-        Self { plan, after }
+    /// Makes a plan for a program. If the process stays root and the settings name no kept capabilities, the permitted
+    /// set keeps those that execve(2) gives root. Without them root could not execute every file, and would get none
+    /// under no_new_privs.
+    pub(crate) fn of(mut settings: Privileges) -> Result<Self, Error> {
+        let now = Now::get()?;
+        let stays_root = settings.user.is_none() && now.users.contains(&0);
+        if stays_root && settings.keep.is_none() && settings.mode.is_none() {
+            let permitted = CapabilitySets::current().map(|sets| sets.permitted);
+            let bounding = settings.bounding.unwrap_or_else(libpsx::process::bounding_set);
+            settings.keep = Some(permitted.unwrap_or_default() & bounding);
+        }
+        // Ambient capabilities are kept, because only a permitted capability can be ambient.
+        if let Some(ambient) = settings.ambient {
+            settings.keep = Some(settings.keep.unwrap_or_default() | ambient);
+        }
+        let plan = Plan::of(settings, Purpose::Program)?;
+        let after = After::of(plan.expected(), &now);
+        Ok(Self { plan, after })
     }
 
     /// Starts the program in a child process. The privileges of this process stay. See [`Plan::spawn`].
@@ -258,16 +277,16 @@ impl Launch {
         let link = |name: &str| place_of(&format!("/proc/{pid}/{name}"));
         for (name, place) in [("root", expected.root), ("cwd", expected.directory)] {
             if let Some(place) = place {
-                compare(name, verify::shown(place), link(name).map(verify::shown));
+                compare(name, status::shown(place), link(name).map(status::shown));
             }
         }
         for &(name, joined) in &expected.namespaces {
             match (joined, link(name)) {
                 (Joined::This(Some(place)), found) => {
-                    compare(name, verify::shown(place), found.map(verify::shown))
+                    compare(name, status::shown(place), found.map(status::shown))
                 }
                 (Joined::New(before), found) if found.is_none() || found == before => {
-                    compare(name, "a new one".to_owned(), found.map(verify::shown));
+                    compare(name, "a new one".to_owned(), found.map(status::shown));
                 }
                 _ => {}
             }

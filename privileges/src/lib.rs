@@ -188,6 +188,7 @@ mod launch;
 mod names;
 mod plan;
 mod settings;
+mod status;
 mod step;
 mod target;
 mod tasks;

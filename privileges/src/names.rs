@@ -84,3 +84,9 @@ pub(crate) fn resource(number: u32) -> &'static str {
         _ => "a resource without a name here",
     }
 }
+
+/// Returns the numbers of the bits that are set.
+pub(crate) fn words_to_numbers(words: &[u64]) -> Vec<u32> {
+    let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));
+    (0u32..).zip(bits).filter(|(_, set)| *set).map(|(number, _)| number).collect()
+}

@@ -29,11 +29,11 @@ use std::time::Duration;
 use libpsx::{PartialFailureAction, Sensitivity, TransactionError};
 
 pub(crate) use self::ids::Now;
-pub(crate) use self::making::{Purpose, limits_of};
+pub(crate) use self::making::limits_of;
 #[cfg(doc)]
 use crate::Privileges;
-use crate::context::{PrepareError, Prepared};
-use crate::step::{Calls, Step};
+use crate::status;
+use crate::step::{Calls, PrepareError, Prepared, Step};
 use crate::tasks::Tasks;
 use crate::verify::{self, Expected, Verification};
 use crate::{Error, Problem, kill};
@@ -244,7 +244,7 @@ fn keyring_name() -> CString {
 
 /// Returns how many filters the calling thread has.
 fn own_filters(tasks: &mut Tasks) -> Option<usize> {
-    verify::filters(&tasks.own_status().ok()?)
+    status::filters(&tasks.own_status().ok()?)
 }
 
 impl Plan {

@@ -15,7 +15,7 @@ use landlock::RulesetCreated;
 #[cfg(doc)]
 use crate::bpf;
 use crate::context::ExecutionContext;
-use crate::plan::Purpose;
+use crate::filter::Purpose;
 #[cfg(feature = "toml")]
 use crate::unit;
 use crate::{Error, Groups, Iab, Id, IntoCapabilitySet, Launch, Mode, Plan, Problem};
@@ -388,7 +388,7 @@ impl Privileges {
     /// # Errors
     /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
     pub fn plan_launch(self) -> Result<Launch, Error> {
-        Plan::of_program(self)
+        Launch::of(self)
     }
 
     /// Returns a problem for each pair of settings that contradict each other.

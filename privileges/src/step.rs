@@ -15,14 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libpsx::process::{
-    self, IoPriority, LandlockFlags, Namespace, Operation, SchedAttr, SeccompFlags, Synchronization,
+    self, IoPriority, LandlockFlags, Namespace, NewNamespace, Operation, SchedAttr, SeccompFlags,
+    SessionKeyring, Synchronization,
 };
 use libpsx::process::{Capability, CapabilitySets, Gid, Instruction, Securebits, Uid};
 use libpsx::{ResultCheck, Transaction};
 
-use crate::context::Prepared;
-use crate::context::words_to_numbers;
-use crate::names;
+use crate::names::{self, words_to_numbers};
 
 /// The calls of a plan.
 pub(crate) type Calls<'a> = Transaction<'a>;
@@ -205,4 +204,51 @@ impl fmt::Display for Step {
 
 fn cpu_numbers(words: &[u64]) -> String {
     names::numbers(words_to_numbers(words))
+}
+
+/// The namespaces and the keyring that are made for a plan. No thread has joined them yet.
+pub(crate) struct Prepared<'n> {
+    keyring: Option<SessionKeyring<'n>>,
+    namespaces: [Option<NewNamespace>; Namespace::ALL.len()],
+}
+
+/// The error if a namespace, or else (with `kind` `None`) the keyring, could not be made.
+pub(crate) struct PrepareError {
+    pub(crate) kind: Option<Namespace>,
+    pub(crate) error: libpsx::Error,
+}
+
+impl<'n> Prepared<'n> {
+    /// Makes the namespaces and the keyring that the steps join. It does not allocate.
+    pub(crate) fn new(steps: &[Step], name: &'n CStr) -> Result<Self, PrepareError> {
+        let keyring = steps
+            .iter()
+            .any(|step| matches!(step, Step::JoinKeyring))
+            .then(|| process::new_session_keyring(name))
+            .transpose()
+            .map_err(|error| PrepareError { kind: None, error })?;
+        let mut namespaces = [const { None }; Namespace::ALL.len()];
+        for (place, kind) in namespaces.iter_mut().zip(Namespace::ALL) {
+            let asked = |step: &Step| matches!(step, Step::NewNamespace(asked) if *asked == kind);
+            if steps.iter().any(asked) {
+                let made = process::unshare(kind);
+                *place = Some(made.map_err(|error| PrepareError { kind: Some(kind), error })?);
+            }
+        }
+        Ok(Self { keyring, namespaces })
+    }
+
+    pub(crate) fn keyring(&self) -> Option<&SessionKeyring<'n>> {
+        self.keyring.as_ref()
+    }
+
+    pub(crate) fn namespace(&self, kind: Namespace) -> Option<&NewNamespace> {
+        let mut all = self.namespaces.iter().zip(Namespace::ALL);
+        all.find_map(|(made, other)| made.as_ref().filter(|_| other == kind))
+    }
+
+    /// Leaves the keyring in the thread keyring, because a filter may kill for the call that would remove it.
+    pub(crate) fn forget_keyring(self) {
+        std::mem::forget(self.keyring);
+    }
 }

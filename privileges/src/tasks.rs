@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::filter::needed_outside;
-use crate::verify::field;
+use crate::status::{Place, field};
 
 /// `PROC_SUPER_MAGIC` (include/uapi/linux/magic.h).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -65,9 +65,6 @@ enum Step {
     /// Writes device and inode number of the named file, or of the target of the named link, into the data.
     Identify,
 }
-
-/// Device and inode number.
-pub(crate) type Place = (u64, u64);
 
 impl Tasks {
     /// Opens the directory, and checks that it belongs to procfs and to this process. Returns `None` if there is none.

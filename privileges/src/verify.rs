@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
 
 use libpsx::process::{self, CapabilitySet, CapabilitySets, Gid, Ids, Securebits, Uid};
 use libpsx::{CallOutcome, Report};
 
+use crate::context::Joined;
 use crate::names;
-use crate::tasks::{Place, Tasks, own_number};
+use crate::status::{Place, field, here, shown};
+use crate::tasks::{Tasks, own_number};
 
 /// The state that every thread must have.
 #[derive(Debug)]
@@ -33,15 +34,6 @@ pub(crate) struct Expected {
     pub(crate) compared: bool,
     /// The namespaces that change: the link in /proc, and its target.
     pub(crate) namespaces: Vec<(&'static str, Joined)>,
-}
-
-/// The namespace in which the threads are after the plan.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Joined {
-    /// This namespace, or `None` if the kernel does not show it.
-    This(Option<Place>),
-    /// A new namespace, which differs from the old one that is given here.
-    New(Option<Place>),
 }
 
 impl Expected {
@@ -105,18 +97,6 @@ fn four(ids: Ids) -> String {
 
 fn four_times(raw: u32) -> String {
     four(Ids { real: raw, effective: raw, saved: raw, filesystem: raw })
-}
-
-/// Returns the value of a line of /proc/PID/status, without white space around it.
-pub(crate) fn field<'t>(status: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
-    let lines = status.split(|&byte| byte == b'\n');
-    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
-    values.next().map(<[u8]>::trim_ascii)
-}
-
-/// Returns how many seccomp filters a thread has, if its status shows it (since Linux 5.9).
-pub(crate) fn filters(status: &[u8]) -> Option<usize> {
-    std::str::from_utf8(field(status, b"Seccomp_filters")?).ok()?.parse().ok()
 }
 
 /// A verification in progress, with the differences so far.
@@ -386,10 +366,6 @@ impl<'a> Verification<'a> {
     }
 }
 
-pub(crate) fn shown((device, inode): Place) -> String {
-    format!("inode {inode} of device {device:#x}")
-}
-
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
@@ -406,27 +382,6 @@ fn set_this_thread(uid: Uid) -> bool {
     let raw = uid.as_raw();
     // SAFETY: it takes numbers.
     unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
-}
-
-/// Returns device and inode number of the file that a path leads to.
-pub(crate) fn place_of(path: &str) -> Option<Place> {
-    place_at(libc::AT_FDCWD, &std::ffi::CString::new(path).ok()?)
-}
-
-/// Returns the working directory of this thread.
-fn here() -> Option<Place> {
-    place_at(libc::AT_FDCWD, c".")
-}
-
-/// Returns device and inode number of the file at a path.
-#[allow(unsafe_code)]
-pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place> {
-    // SAFETY: it is a structure of integers.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is a string, and the kernel writes the structure.
-    let told =
-        unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
-    told.then_some((stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]

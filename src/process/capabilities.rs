@@ -245,7 +245,7 @@ pub fn bounding_set() -> CapabilitySet {
 /// | errno | cause |
 /// |---|---|
 /// | EINVAL | the kernel does not know the capability |
-/// | EPERM | the capability is not both permitted and inheritable, or [`Securebits::NO_CAP_AMBIENT_RAISE`] is set |
+/// | EPERM | the capability is not both permitted and inheritable, or [`Securebits::NO_CAP_AMBIENT_RAISE`](crate::process::Securebits::NO_CAP_AMBIENT_RAISE) is set |
 pub const fn cap_ambient_raise(capability: Capability) -> Operation<'static> {
     ambient(p::PR_CAP_AMBIENT_RAISE, capability)
 }
@@ -280,7 +280,7 @@ pub fn ambient_set() -> CapabilitySet {
 /// (PR_SET_KEEPCAPS(2const))
 ///
 /// # Errors
-/// EPERM if [`Securebits::KEEP_CAPS_LOCKED`] is set.
+/// EPERM if [`Securebits::KEEP_CAPS_LOCKED`](crate::process::Securebits::KEEP_CAPS_LOCKED) is set.
 pub const fn set_keepcaps(keep: bool) -> Operation<'static> {
     prctl(p::PR_SET_KEEPCAPS, [keep as usize, 0, 0, 0])
 }

@@ -1,8 +1,8 @@
 //! Typed calls that change the privilege or the state of every thread. There is one safe function for each call of the
-//! manual pages. A call is performed alone, or as part of a [`Transaction`].
+//! manual pages. A call is performed alone, or as part of a [`Transaction`](crate::Transaction).
 //!
 //! A function here makes an [`Operation`]. [`Operation::execute`] performs it on every thread, as
-//! [`syscall6`](crate::syscall6) does. [`Transaction::with`] appends it to a transaction.
+//! [`syscall6`](crate::syscall6) does. [`Transaction::with`](crate::Transaction::with) appends it to a transaction.
 //!
 //! ```
 //! use libpsx::process::set_no_new_privs;
@@ -15,7 +15,7 @@
 //!
 //! - **Each thread** sees the change from the instruction on at which it was interrupted. No thread runs in the old state
 //!   after another thread has the new one.
-//! - **Errors** are [`Error`], and mean that nothing has changed. [`Error::Call`] has the error number of the calling
+//! - **Errors** are [`Error`](crate::Error), and mean that nothing has changed. [`Error::Call`](crate::Error::Call) has the error number of the calling
 //!   thread's own call: one of those that the function's page lists.
 //! - **Memory** that an argument points to is part of the operation, or is borrowed by it.
 //!
@@ -86,11 +86,7 @@ mod sandbox;
 mod scheduling;
 mod securebits;
 
-#[cfg(doc)]
-use crate::error::Error;
 pub use crate::process::operation::Operation;
-#[cfg(doc)]
-use crate::transaction::Transaction;
 pub use capabilities::*;
 pub use capability_set::{Capability, CapabilitySet};
 pub use capability_text::ParseCapabilitiesError;

@@ -33,7 +33,7 @@ impl Securebits {
     pub const NO_SETUID_FIXUP: Self = Self(1 << 2);
     /// `SECBIT_NO_SETUID_FIXUP_LOCKED`.
     pub const NO_SETUID_FIXUP_LOCKED: Self = Self(1 << 3);
-    /// `SECBIT_KEEP_CAPS`: the flag that [`set_keepcaps`] sets.
+    /// `SECBIT_KEEP_CAPS`: the flag that [`set_keepcaps`](crate::process::set_keepcaps) sets.
     pub const KEEP_CAPS: Self = Self(1 << 4);
     /// `SECBIT_KEEP_CAPS_LOCKED`.
     pub const KEEP_CAPS_LOCKED: Self = Self(1 << 5);

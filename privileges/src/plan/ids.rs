@@ -5,7 +5,6 @@ use std::ffi::CString;
 use libpsx::process::{Gid, Uid};
 use nix::unistd::{Group, User};
 
-use super::making::take;
 use crate::{Error, Groups, Id, Privileges, Problem, names};
 
 fn new_uid(raw: u32) -> Result<Uid, Problem> {
@@ -69,7 +68,7 @@ pub(crate) struct Now {
 }
 
 impl Now {
-    pub(super) fn get() -> Result<Self, Error> {
+    pub(crate) fn get() -> Result<Self, Error> {
         let unknown = |errno: nix::Error| Error::ReadPrivileges(errno.into());
         let users = nix::unistd::getresuid().map_err(unknown)?;
         let groups = nix::unistd::getresgid().map_err(unknown)?;
@@ -146,4 +145,9 @@ pub(super) fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>)
         problems.push(Problem::GroupsNotDropped(now.supplementary.clone()));
     }
     Ids { uid, gid, groups }
+}
+
+/// Returns the value, or adds the problem to the list.
+pub(super) fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
 }

@@ -14,17 +14,13 @@ use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebit
 
 use super::Plan;
 use super::files::{comparer, directory, directory_in};
-use super::ids::{Ids, Now, ids};
-use crate::launch::Launch;
+use super::ids::{Ids, Now, ids, take};
+use crate::filter::Purpose;
+use crate::status;
 use crate::step::Step;
 use crate::target::{TargetState, target_state};
-use crate::verify::{self, Expected};
+use crate::verify::Expected;
 use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
-
-/// Returns the value, or adds the problem to the list.
-pub(super) fn take<T>(problems: &mut Vec<Problem>, result: Result<T, Problem>) -> Option<T> {
-    result.map_err(|problem| problems.push(problem)).ok()
-}
 
 /// Returns whether the securebits may change to these: locked bits and the locks must stay.
 fn unlocked(now: Securebits, bits: Securebits) -> bool {
@@ -34,34 +30,7 @@ fn unlocked(now: Securebits, bits: Securebits) -> bool {
     })
 }
 
-/// The purpose of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// The plan is for this process, which goes on.
-    Process,
-    /// The plan is for a program that is executed after the calls.
-    Program,
-}
-
 impl Plan {
-    /// Makes a plan for a program. If the process stays root and the settings name no kept capabilities, the permitted
-    /// set keeps those that execve(2) gives root. Without them root could not execute every file, and would get none
-    /// under no_new_privs.
-    pub(crate) fn of_program(mut settings: Privileges) -> Result<Launch, Error> {
-        let now = Now::get()?;
-        let stays_root = settings.user.is_none() && now.users.contains(&0);
-        if stays_root && settings.keep.is_none() && settings.mode.is_none() {
-            let permitted = CapabilitySets::current().map(|sets| sets.permitted);
-            let bounding = settings.bounding.unwrap_or_else(process::bounding_set);
-            settings.keep = Some(permitted.unwrap_or_default() & bounding);
-        }
-        // Ambient capabilities are kept, because only a permitted capability can be ambient.
-        if let Some(ambient) = settings.ambient {
-            settings.keep = Some(settings.keep.unwrap_or_default() | ambient);
-        }
-        Ok(Launch::new(Self::of(settings, Purpose::Program)?, &now))
-    }
-
     pub(crate) fn of(mut settings: Privileges, purpose: Purpose) -> Result<Self, Error> {
         let unknown = |errno: libpsx::Errno| {
             Error::ReadPrivileges(std::io::Error::from_raw_os_error(errno.raw_os_error()))
@@ -193,7 +162,7 @@ impl Plan {
         let scheduled = settings.context.is_scheduled();
         let joined = settings.context.expected();
         steps.extend(settings.context.steps());
-        let place = |file: &File| verify::place_at(file.as_raw_fd(), c"");
+        let place = |file: &File| status::place_at(file.as_raw_fd(), c"");
         let root_place = root.as_ref().and_then(place);
         let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
         let directories: Vec<&File> = root.iter().chain(&working).collect();
