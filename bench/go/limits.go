@@ -1,4 +1,4 @@
-// The part of limits.rs for Go's AllThreadsSyscall: see limits.rs. Without the name of a situation, or with "call", the
+// The part of src/bin/limits for Go's AllThreadsSyscall: see its main.rs. Without the name of a situation, or with "call", the
 // program makes one call and prints how it ended. With "look" and "children", it counts over many calls.
 package main
 

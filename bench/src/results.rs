@@ -3,7 +3,6 @@
 use anyhow::{Context, Result};
 
 use crate::plan::{Column, Row};
-use crate::traffic::Served;
 
 /// The output of one process. bench/engines/bench.c documents the words.
 #[derive(Debug, Default)]
@@ -295,6 +294,43 @@ impl Results {
     pub(crate) fn sound(&self) -> bool {
         let mut ours = self.cells.iter().filter(|cell| cell.column.program == "ours");
         ours.all(Cell::sound) && self.traffic.iter().all(Served::sound)
+    }
+}
+
+/// The results of one server under load (traffic.rs).
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    pub(crate) engine: &'static str,
+    pub(crate) what: &'static str,
+    /// Microseconds, one value per round.
+    pub(crate) p50: Vec<u64>,
+    pub(crate) p99: Vec<u64>,
+    pub(crate) requests: u64,
+    /// Requests that failed, as the client counts them; and requests that it waited for more than two seconds.
+    pub(crate) errors: u64,
+    pub(crate) late: u64,
+    /// The number of calls or drops that failed.
+    pub(crate) failed: u64,
+    /// Nanoseconds of each call or drop.
+    pub(crate) ns: Vec<u64>,
+    /// Delays, in nanoseconds, of threads that wake every millisecond: the largest of several threads for each call;
+    /// and the largest of each thread.
+    pub(crate) delays: Vec<u64>,
+    pub(crate) threads: Vec<u64>,
+    /// The number of drops after which a thread had the old state, or a thread in the old state served a request.
+    pub(crate) incomplete: u64,
+    pub(crate) without: Option<String>,
+}
+
+impl Served {
+    /// Returns whether this library's server lost nothing. Losses of other engines do not count.
+    pub(crate) fn sound(&self) -> bool {
+        let skipped = self.without.as_ref().is_none_or(|why| why.starts_with("SKIPPED"));
+        self.engine != "ours" || skipped && self.errors + self.failed + self.incomplete == 0
+    }
+
+    pub(crate) fn call(&self) -> Option<u64> {
+        median(self.ns.iter().copied())
     }
 }
 

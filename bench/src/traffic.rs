@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::engines::{BESIDE_RECENT, Built, Ended, watch};
 use crate::plan::Traffic;
-use crate::results::median;
+use crate::results::Served;
 
 /// The engine's name, and whether it runs with the libraries of Debian sid.
 const NO_ENGINE: (&str, bool) = ("nothing", false);
@@ -18,43 +18,6 @@ const BASELINE: (&str, bool) = ("baseline", false);
 const CALLERS: [(&str, bool); 5] =
     [NO_ENGINE, ("ours", false), BASELINE, ("glibc", false), ("libpsx", true)];
 const DROPPERS: [(&str, bool); 4] = [("ours", false), BASELINE, ("libpsx", true), ("mixed", true)];
-
-/// The results of one server.
-#[derive(Debug, Default)]
-pub(crate) struct Served {
-    pub(crate) engine: &'static str,
-    pub(crate) what: &'static str,
-    /// Microseconds, one value per round.
-    pub(crate) p50: Vec<u64>,
-    pub(crate) p99: Vec<u64>,
-    pub(crate) requests: u64,
-    /// Requests that failed, as the client counts them; and requests that it waited for more than two seconds.
-    pub(crate) errors: u64,
-    pub(crate) late: u64,
-    /// The number of calls or drops that failed.
-    pub(crate) failed: u64,
-    /// Nanoseconds of each call or drop.
-    pub(crate) ns: Vec<u64>,
-    /// Delays, in nanoseconds, of threads that wake every millisecond: the largest of several threads for each call;
-    /// and the largest of each thread.
-    pub(crate) delays: Vec<u64>,
-    pub(crate) threads: Vec<u64>,
-    /// The number of drops after which a thread had the old state, or a thread in the old state served a request.
-    pub(crate) incomplete: u64,
-    pub(crate) without: Option<String>,
-}
-
-impl Served {
-    /// Returns whether this library's server lost nothing. Losses of other engines do not count.
-    pub(crate) fn sound(&self) -> bool {
-        let skipped = self.without.as_ref().is_none_or(|why| why.starts_with("SKIPPED"));
-        self.engine != "ours" || skipped && self.errors + self.failed + self.incomplete == 0
-    }
-
-    pub(crate) fn call(&self) -> Option<u64> {
-        median(self.ns.iter().copied())
-    }
-}
 
 struct Server {
     child: Child,
@@ -238,7 +201,7 @@ mod tests {
 
     #[test]
     fn parses_the_units_of_wrk() {
-        let told = ["632.00us", "1.50ms", "2.00s", "3", "4parsecs"].map(microseconds);
-        assert_eq!(told, [Some(632), Some(1500), Some(2_000_000), None, None]);
+        let parsed = ["632.00us", "1.50ms", "2.00s", "3", "4parsecs"].map(microseconds);
+        assert_eq!(parsed, [Some(632), Some(1500), Some(2_000_000), None, None]);
     }
 }

@@ -9,19 +9,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::{
-    Finished, NOBODY, Subject, become_user, finish, is_root, name, plain, prctl, psx,
-    readable_copy, thread,
+    NOBODY, Subject, allow_all, audit, become_user, finish, is_root, name, no_capabilities, plain,
+    prctl, psx, readable_copy, report, thread,
 };
-
-fn audit(args: &[&str], pid: i32) -> Finished {
-    let pid = pid.to_string();
-    finish(psx(&[&["audit"], args, &[&pid]].concat()))
-}
-
-fn json(args: &[&str], pid: i32) -> Value {
-    let finished = audit(&[&["--json"], args].concat(), pid);
-    serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {}", finished.stderr))
-}
 
 /// Returns the tids of the groups that differ, with the fields.
 fn differing(process: &Value) -> Vec<(i64, Vec<&str>)> {
@@ -44,7 +34,7 @@ fn equal_threads_are_consistent() {
         let tids: Vec<_> = (0..3).map(|_| thread(|| {})).collect();
         stage.ready(&tids);
     });
-    let report = json(&[], subject.pid);
+    let report = report(&[], subject.pid);
     assert_eq!(report["consistent"], true, "{report}");
     let process = &report["processes"][0];
     assert_eq!(process["threads"], 4);
@@ -53,25 +43,13 @@ fn equal_threads_are_consistent() {
     assert_eq!((finished.status.code(), &*finished.stdout, &*finished.stderr), (Some(0), "", ""));
 }
 
+fn two_filters() {
+    allow_all();
+    allow_all();
+}
+
 /// A change that one thread makes alone, and the fields that then differ.
 type Divergence = (&'static str, fn(), &'static [&'static str]);
-
-fn no_capabilities() {
-    let header = [0x2008_0522_u32, 0];
-    let sets = [0_u32; 6];
-    plain(libc::SYS_capset, [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0]);
-}
-
-fn allow_all() {
-    let allow = libc::BPF_RET | libc::BPF_K;
-    let step = libc::sock_filter { code: allow as u16, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
-    let program = libc::sock_fprog { len: 1, filter: (&raw const step).cast_mut() };
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
-    let set = libc::SECCOMP_SET_MODE_FILTER as usize;
-    for _ in 0..2 {
-        plain(libc::SYS_seccomp, [set, 0, (&raw const program) as usize, 0, 0]);
-    }
-}
 
 /// Sets the policy SCHED_BATCH.
 fn batch() {
@@ -150,7 +128,7 @@ fn each_field_in_which_one_thread_differs_is_named() {
             })];
             stage.ready(&tids);
         });
-        let report = json(&[], subject.pid);
+        let report = report(&[], subject.pid);
         let process = &report["processes"][0];
         let wanted = vec![(i64::from(subject.tids[0]), fields.to_vec())];
         assert_eq!(differing(process), wanted, "{what}: {report}");
@@ -172,8 +150,8 @@ fn each_field_in_which_one_thread_differs_is_named() {
 
 #[test]
 fn the_number_of_filters_and_the_sets_are_shown() {
-    let subject = Subject::new(|stage| stage.ready(&[thread(allow_all)]));
-    let report = json(&[], subject.pid);
+    let subject = Subject::new(|stage| stage.ready(&[thread(two_filters)]));
+    let report = report(&[], subject.pid);
     let state = &report["processes"][0]["groups"][1]["state"];
     assert_eq!(state["seccomp"]["mode"], "filter", "{report}");
     assert_eq!(state["seccomp"]["filters"], 2, "{report}");
@@ -216,7 +194,7 @@ fn no_name_controls_a_terminal() {
         assert!(finished.stdout.chars().all(safe), "{args:?}: {:?}", finished.stdout);
         assert_eq!(finished.status.code(), Some(1), "{args:?}: {}", finished.stderr);
     }
-    let report = json(&[], subject.pid);
+    let report = report(&[], subject.pid);
     let process = &report["processes"][0];
     assert_eq!(process["name"], NAMES[3].1);
     assert_eq!(process["differs"], serde_json::json!(["nnp"]), "{report}");
@@ -243,7 +221,7 @@ fn a_dead_leader_is_noted_and_not_compared() {
     let finished = audit(&[], subject.pid);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
     assert!(finished.stdout.contains("the leader is a zombie"), "{}", finished.stdout);
-    let report = json(&["--expect", "nnp=1"], subject.pid);
+    let report = report(&["--expect", "nnp=1"], subject.pid);
     let process = &report["processes"][0];
     assert_eq!(process["flags"], serde_json::json!(["zombie-leader"]), "{report}");
     assert_eq!((&process["threads"], &report["as_expected"]), (&1.into(), &true.into()));
@@ -299,7 +277,7 @@ fn expectations_name_the_first_thread_that_fails() {
         subject.pid, subject.tids[2]
     );
     assert!(finished.stdout.contains(&line), "{}", finished.stdout);
-    let report = json(&["--expect", "nnp=1"], subject.pid);
+    let report = report(&["--expect", "nnp=1"], subject.pid);
     assert_eq!(report["as_expected"], false);
     let failure = &report["processes"][0]["failures"][0];
     assert_eq!(
@@ -314,7 +292,7 @@ fn every_key_of_an_expectation_holds_and_fails() {
         return;
     }
     let subject = Subject::new(|stage| {
-        allow_all();
+        two_filters();
         prctl(libc::PR_CAPBSET_DROP, 0);
         plain(libc::SYS_setgroups, [2, [6_u32, 5].as_ptr() as usize, 0, 0, 0]);
         plain(libc::SYS_setresgid, [1, 2, 3, 0, 0]);
@@ -386,7 +364,7 @@ fn a_ring_that_keeps_root_is_flagged() {
         support::skipped("io_uring is not available");
         return;
     }
-    let report = json(&[], subject.pid);
+    let report = report(&[], subject.pid);
     let worker = &report["processes"][0]["workers"][0];
     assert_eq!(worker["kind"], "sqpoll", "{report}");
     assert_eq!(worker["keeps"], serde_json::json!(["uid", "caps"]), "{report}");

@@ -2,6 +2,10 @@
 //! capsh(1).
 #![allow(missing_docs, unsafe_code)]
 
+#[path = "run/peers.rs"]
+mod peers;
+#[path = "run/restrictions.rs"]
+mod restrictions;
 mod support;
 
 use std::collections::BTreeMap;
@@ -59,16 +63,6 @@ fn installed(program: &str) -> bool {
         skipped(format!("{program} is not installed"));
     }
     there
-}
-
-const CREDENTIALS: [&str; 9] =
-    ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"];
-
-fn credentials(fields: &BTreeMap<String, String>) -> Vec<String> {
-    CREDENTIALS
-        .iter()
-        .map(|name| format!("{name}: {}", fields.get(*name).cloned().unwrap_or_default()))
-        .collect()
 }
 
 #[test]
@@ -150,120 +144,6 @@ fn the_process_keeps_its_pid_and_has_the_requested_state() {
     };
     let left: Vec<_> = open(&pid.to_string()).into_iter().filter(|fd| !inherited(fd)).collect();
     assert!(left.is_empty(), "{left:?}");
-}
-
-/// Applies the same settings by options of setpriv and by options of psx.
-#[test]
-fn settings_match_setpriv() {
-    if !is_root("psx run") || !installed("setpriv") {
-        return;
-    }
-    for (theirs, ours) in [
-        (
-            vec!["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"],
-            vec!["--user", "65534", "--group", "65534", "--groups", "none"],
-        ),
-        (
-            vec![
-                "--reuid",
-                "65534",
-                "--regid",
-                "12",
-                "--groups",
-                "4,27",
-                "--inh-caps=-all",
-                "--no-new-privs",
-            ],
-            vec!["-u", "65534", "-g", "12", "--groups", "4,27", "-n"],
-        ),
-        (
-            vec![
-                "--reuid",
-                "65534",
-                "--regid",
-                "65534",
-                "--clear-groups",
-                "--inh-caps=-all,+net_raw",
-                "--ambient-caps=-all,+net_raw",
-                "--bounding-set=-all,+net_raw,+chown",
-            ],
-            vec![
-                "-u",
-                "65534",
-                "-g",
-                "65534",
-                "--groups",
-                "none",
-                "--ambient",
-                "net_raw",
-                "--bounding",
-                "net_raw,chown",
-            ],
-        ),
-        (
-            vec!["--inh-caps=-all", "--bounding-set=-sys_admin,-sys_module", "--groups", "4"],
-            vec!["--stay-root", "--groups", "4", "--bounding", "~sys_admin,sys_module"],
-        ),
-        (
-            vec!["--inh-caps=-all", "--no-new-privs", "--clear-groups", "--securebits=+noroot"],
-            vec!["--stay-root", "--groups", "none", "-n", "--securebits", "noroot"],
-        ),
-    ] {
-        let mut command = Command::new("setpriv");
-        command.args(&theirs).args(["cat", "/proc/self/status"]);
-        let expected = finish(command);
-        if !expected.status.success() {
-            skipped(format!("this setpriv does not take {theirs:?}: {}", expected.stderr));
-            continue;
-        }
-        let found = run(&[ours.as_slice(), &["--", "cat", "/proc/self/status"]].concat());
-        assert_eq!(found.status.code(), Some(0), "{ours:?}: {}", found.stderr);
-        assert_eq!(
-            credentials(&fields(&found.stdout)),
-            credentials(&fields(&expected.stdout)),
-            "{ours:?}"
-        );
-        // With --check, psx compares it from outside, before its first instruction.
-        let checked =
-            run(&[ours.as_slice(), &["--check", "--", "cat", "/proc/self/status"]].concat());
-        assert_eq!(checked.status.code(), Some(0), "{ours:?}: {}", checked.stderr);
-        assert_eq!(
-            credentials(&fields(&checked.stdout)),
-            credentials(&fields(&expected.stdout)),
-            "{ours:?}"
-        );
-    }
-}
-
-#[test]
-fn settings_match_capsh() {
-    if !is_root("psx run") || !installed("/usr/sbin/capsh") {
-        return;
-    }
-    let script = "cat /proc/self/status";
-    for (theirs, ours) in [
-        (vec!["--drop=cap_sys_admin,cap_bpf"], vec!["--bounding", "~sys_admin,bpf"]),
-        (vec!["--iab=!cap_chown,%cap_kill"], vec!["--iab", "!cap_chown,%cap_kill"]),
-        (vec!["--mode=NOPRIV"], vec!["--mode", "NOPRIV"]),
-    ] {
-        let mut command = Command::new("/usr/sbin/capsh");
-        command.args(&theirs).args(["--", "-c", script]);
-        let expected = finish(command);
-        if !expected.status.success() {
-            skipped(format!("this capsh does not take {theirs:?}: {}", expected.stderr));
-            continue;
-        }
-        let mut all = vec!["--stay-root", "--keep-groups"];
-        all.extend(ours.iter().copied());
-        all.extend(["--", "bash", "-c", script]);
-        let found = run(&all);
-        assert_eq!(found.status.code(), Some(0), "{ours:?}: {}", found.stderr);
-        assert_eq!(
-            credentials(&fields(&found.stdout)),
-            credentials(&fields(&expected.stdout)),
-            "{ours:?}"
-        );
-    }
 }
 
 #[test]
@@ -394,159 +274,6 @@ fn a_program_with_privileges_of_its_own_is_found() {
         }
     }
     std::fs::remove_dir_all(place).unwrap();
-}
-
-fn unit(name: &str, text: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("psx-{name}-{}.service", std::process::id()));
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-#[test]
-fn a_unit_sets_the_state_of_the_program() {
-    if !is_root("psx run") {
-        return;
-    }
-    let path = unit(
-        "unit",
-        "[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true\nUser=65534\nGroup=65534\n\
-         CapabilityBoundingSet=CAP_NET_RAW CAP_CHOWN\nCapabilityBoundingSet=~CAP_CHOWN\nAmbientCapabilities=CAP_NET_RAW\n\
-         NoNewPrivileges=yes\nSystemCallFilter=@system-service\nSystemCallErrorNumber=EPERM\nUMask=0027\nPrivateTmp=yes\n",
-    );
-    let name = path.to_str().unwrap();
-    let refused = run(&["--from-unit", name, "--", "true"]);
-    assert_eq!(refused.status.code(), Some(125));
-    assert!(
-        refused.stderr.contains("14: PrivateTmp=yes: it is not supported here"),
-        "{}",
-        refused.stderr
-    );
-    let found = run(&[
-        "--from-unit",
-        name,
-        "--without",
-        "PrivateTmp",
-        "--check",
-        "--",
-        "cat",
-        "/proc/self/status",
-    ]);
-    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
-    let fields_found = fields(&found.stdout);
-    for (name, value) in [
-        ("Uid", "65534 65534 65534 65534"),
-        ("Groups", "65534"),
-        ("CapBnd", "0000000000002000"),
-        ("CapEff", "0000000000002000"),
-        ("NoNewPrivs", "1"),
-        ("Seccomp", "2"),
-        ("Umask", "0027"),
-    ] {
-        assert_eq!(fields_found[name], value, "{name}");
-    }
-    // Options and properties come after the unit.
-    let found = run(&[
-        "--from-unit",
-        name,
-        "--without",
-        "PrivateTmp",
-        "--umask",
-        "077",
-        "-p",
-        "CapabilityBoundingSet=CAP_KILL",
-        "--groups",
-        "4",
-        "--",
-        "cat",
-        "/proc/self/status",
-    ]);
-    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
-    let changed = fields(&found.stdout);
-    assert_eq!((changed["Umask"].as_str(), changed["Groups"].as_str()), ("0077", "4"));
-    assert_eq!(changed["CapBnd"], "0000000000002020");
-    // A unit without a user stays root.
-    let root = unit("root", "[Service]\nExecStart=/bin/true\nCapabilityBoundingSet=CAP_CHOWN\n");
-    let found =
-        run(&["--from-unit", root.to_str().unwrap(), "--check", "--", "cat", "/proc/self/status"]);
-    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
-    let of_root = fields(&found.stdout);
-    assert_eq!(of_root["SigBlk"], "0000000000000000", "the mask is that of before");
-    assert_eq!(
-        (of_root["Uid"].as_str(), of_root["Groups"].as_str(), of_root["CapEff"].as_str()),
-        ("0 0 0 0", "", "0000000000000001")
-    );
-    let unknown = unit("unknown", "[Service]\nUsr=nobody\n");
-    let found = run(&["--from-unit", unknown.to_str().unwrap(), "--", "true"]);
-    assert!(
-        found.stderr.contains(":2: Usr=nobody: systemd has no such directive; did you mean User=?"),
-        "{}",
-        found.stderr
-    );
-    for path in [path, root, unknown] {
-        std::fs::remove_file(path).unwrap();
-    }
-}
-
-#[test]
-fn landlock_lets_only_the_named_files_through() {
-    if !is_root("psx run") {
-        return;
-    }
-    let place = std::env::temp_dir().join(format!("psx-landlock-{}", std::process::id()));
-    let (inside, outside) = (place.join("in"), place.join("out"));
-    for directory in [&inside, &outside] {
-        std::fs::create_dir_all(directory).unwrap();
-        std::fs::write(directory.join("file"), "content\n").unwrap();
-    }
-    let mut arguments = vec!["--stay-root".to_owned(), "--keep-groups".to_owned()];
-    for path in
-        ["/usr", "/bin", "/lib", "/lib64", "/etc"].iter().filter(|path| Path::new(path).exists())
-    {
-        arguments.extend(["--landlock-ro".to_owned(), (*path).to_owned()]);
-    }
-    arguments.extend(["--landlock-rw".to_owned(), inside.display().to_string()]);
-    let with = |script: &str| {
-        let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        all.extend(["--", "/bin/sh", "-c", script]);
-        run(&all)
-    };
-    let (inside, outside) = (inside.display(), outside.display());
-    let found = with(&format!("cat {inside}/file && echo more > {inside}/other"));
-    if found.stderr.contains("this kernel has no Landlock") {
-        std::fs::remove_dir_all(&place).unwrap();
-        return skipped(found.stderr);
-    }
-    assert_eq!(
-        (found.status.code(), found.stdout.as_str()),
-        (Some(0), "content\n"),
-        "{}",
-        found.stderr
-    );
-    let found = with(&format!("cat {outside}/file"));
-    assert!(
-        !found.status.success() && found.stderr.contains("Permission denied"),
-        "{}",
-        found.stderr
-    );
-    let found = with("echo x > /etc/psx-must-not-be");
-    assert!(!found.status.success() && !Path::new("/etc/psx-must-not-be").exists());
-    std::fs::remove_dir_all(&place).unwrap();
-}
-
-#[test]
-fn a_filter_works_in_the_program() {
-    if !is_root("psx run") || !installed("chown") {
-        return;
-    }
-    let nobody = ["--stay-root", "--keep-groups"];
-    let found = run(
-        &[nobody.as_slice(), &["--seccomp", "~@chown:EXDEV", "--", "chown", "0", "/"]].concat()
-    );
-    assert!(!found.status.success() && found.stderr.contains("cross-device"), "{}", found.stderr);
-    let killed =
-        run(&[nobody.as_slice(), &["--seccomp", "~@chown", "--check", "--", "chown", "0", "/"]]
-            .concat());
-    assert_eq!(killed.status.code(), Some(128 + libc::SIGSYS), "{}", killed.stderr);
 }
 
 /// Applies the restrictions that need no privilege, as an ordinary user.

@@ -1,6 +1,10 @@
 //! Unit files: the reader, systemd's reading of the same values, and the kernel's state afterwards.
 #![allow(unsafe_code)]
 
+#[path = "unit/files.rs"]
+mod files;
+#[path = "unit/filters.rs"]
+mod filters;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -233,124 +237,6 @@ fn contradictions_are_found_before_anything_changes() {
     }
 }
 
-fn verdict(filter: &SystemCallFilter, number: i64) -> Action {
-    let program = filter.program().unwrap();
-    Program::new(&program).unwrap().evaluate(&SeccompData::native(number as u32, [0; 6]))
-}
-
-#[test]
-fn filters_allow_and_deny_what_they_list() {
-    let filter = |lines: &str| directives(lines).filter().unwrap();
-    let only = filter("SystemCallFilter=openat read");
-    assert_eq!(verdict(&only, libc::SYS_read), Action::Allow);
-    assert_eq!(verdict(&only, libc::SYS_execve), Action::Allow, "@default is always allowed");
-    assert_eq!(verdict(&only, libc::SYS_write), Action::KillProcess);
-    let error = filter("SystemCallFilter=openat\nSystemCallErrorNumber=EACCES");
-    assert_eq!(verdict(&error, libc::SYS_write), Action::Errno(libc::EACCES as u16));
-    let without = filter("SystemCallFilter=~@mount chroot:EPERM\nSystemCallFilter=pivot_root");
-    assert_eq!(verdict(&without, libc::SYS_mount), Action::KillProcess);
-    assert_eq!(verdict(&without, libc::SYS_chroot), Action::Errno(libc::EPERM as u16));
-    assert_eq!(verdict(&without, libc::SYS_pivot_root), Action::Allow, "taken away again");
-    assert_eq!(verdict(&without, libc::SYS_write), Action::Allow);
-    let narrowed =
-        filter("SystemCallFilter=@system-service\nSystemCallFilter=~@resources:13 kill:kill");
-    assert_eq!(verdict(&narrowed, libc::SYS_setrlimit), Action::Errno(13));
-    assert_eq!(verdict(&narrowed, libc::SYS_kill), Action::KillProcess);
-    assert_eq!(verdict(&narrowed, libc::SYS_write), Action::Allow);
-    assert_eq!(verdict(&narrowed, libc::SYS_mount), Action::KillProcess);
-    assert_eq!(directives("SystemCallFilter=read\nSystemCallFilter=").filter(), None);
-    assert_eq!("0".parse(), Ok(Denial::Errno(0)));
-    assert!("4096".parse::<Denial>().is_err() && "EPER".parse::<Denial>().is_err());
-
-    // The calls are one in another convention than the CPU's, and one that a tracer has cancelled.
-    let program = only.program().unwrap();
-    let program = Program::new(&program).unwrap();
-    let foreign =
-        SeccompData { arch: 0x4000_0003, ..SeccompData::native(libc::SYS_read as u32, [0; 6]) };
-    assert_eq!(program.evaluate(&foreign), Action::KillProcess);
-    let denies = without.program().unwrap();
-    let denies = Program::new(&denies).unwrap();
-    if cfg!(target_arch = "x86_64") {
-        let x32 = SeccompData::native(libc::SYS_mount as u32 | 0x4000_0000, [0; 6]);
-        assert_eq!(denies.evaluate(&x32), Action::KillProcess);
-        assert_eq!(denies.evaluate(&SeccompData::native(u32::MAX, [0; 6])), Action::Allow);
-    }
-    // For each call, the program's action is the filter's.
-    for number in 0..600 {
-        let expected = match narrowed.denial_of(number) {
-            None => Action::Allow,
-            Some(Denial::Errno(errno)) => Action::Errno(errno),
-            Some(_) => Action::KillProcess,
-        };
-        assert_eq!(verdict(&narrowed, number.into()), expected, "{number}");
-    }
-}
-
-#[test]
-fn every_group_and_every_call_of_systemd_is_known() {
-    assert!(system_calls::version().starts_with("systemd 2"), "{}", system_calls::version());
-    let names: Vec<_> = system_calls::group_names().collect();
-    assert!(names.len() > 20 && names.contains(&"@system-service"), "{names:?}");
-    for name in names {
-        let mut filter = SystemCallFilter::new();
-        filter.add(name).unwrap_or_else(|bad| panic!("{name}: {bad}"));
-    }
-}
-
-/// Compares the groups with those that the installed systemd prints. They are equal if the version is the tables'.
-#[test]
-fn groups_match_systemd_analyze() {
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new("systemd-analyze");
-        command
-            .args(arguments)
-            .env("SYSTEMD_COLORS", "0")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        command
-            .output()
-            .ok()
-            .filter(|output| output.status.success())
-            .map(|output| String::from_utf8(output.stdout).unwrap())
-    };
-    let (Some(version), Some(text)) = (run(&["--version"]), run(&["--no-pager", "syscall-filter"]))
-    else {
-        return support::skipped("systemd-analyze cannot be run here");
-    };
-    let release = |text: &str| {
-        text.split_whitespace().nth(1).unwrap_or_default().split('.').next().unwrap().to_owned()
-    };
-    let same = release(&version) == release(system_calls::version());
-    let (mut name, mut compared, mut missing) = ("", 0, Vec::new());
-    for line in text.lines() {
-        match line.trim() {
-            word if line.starts_with('@') => name = word,
-            _ if !line.starts_with(' ') => name = "",
-            word if !name.is_empty() && !word.is_empty() && !word.starts_with('#') => {
-                compared += 1;
-                let there = system_calls::group(name)
-                    .is_some_and(|all| all.split(' ').any(|one| one == word));
-                if !there {
-                    missing.push(format!("{name}: {word}"));
-                }
-            }
-            _ => {}
-        }
-    }
-    assert!(compared > 500, "{compared}: {text}");
-    if same {
-        assert!(missing.is_empty(), "{missing:?}");
-    } else {
-        // A call may have moved to another group between two versions.
-        println!(
-            "{compared} members compared with {}; {} are elsewhere now: {missing:?}",
-            version.lines().next().unwrap(),
-            missing.len()
-        );
-        assert!(missing.len() * 20 < compared, "{missing:?}");
-    }
-}
-
 /// Compares the refused directives and values with those that systemd-analyze(1) `verify` names.
 #[test]
 fn refusals_match_systemd_analyze() {
@@ -418,73 +304,6 @@ fn refusals_match_systemd_analyze() {
 }
 
 #[test]
-fn units_of_this_machine_can_be_read() {
-    let mut read = 0;
-    for place in ["/usr/lib/systemd/system", "/lib/systemd/system"] {
-        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.extension().is_none_or(|end| end != "service") || !path.is_file() {
-                continue;
-            }
-            match Unit::read(&path) {
-                Ok(_) => read += 1,
-                // Templates have specifiers.
-                Err(bad) => assert!(
-                    bad.problems().iter().all(|one| one.why.contains("specifier")
-                        || one.why.contains("shared")
-                        || one.why.contains("native")),
-                    "{bad}"
-                ),
-            }
-        }
-    }
-    println!("{read} units read");
-    if read == 0 {
-        support::skipped("this machine has no unit files");
-    }
-}
-
-#[test]
-fn units_are_found_with_their_drop_ins() {
-    let place = std::env::temp_dir().join(format!("privileges-units-{}", std::process::id()));
-    let (etc, usr) = (place.join("etc"), place.join("usr"));
-    let write = |path: &Path, text: &str| {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, format!("[Service]\n{text}\n")).unwrap();
-    };
-    write(&usr.join("a.service"), "User=a\nNice=1\nUMask=022");
-    write(&usr.join("a.service.d/10-x.conf"), "Nice=2");
-    write(&etc.join("a.service.d/20-y.conf"), "UMask=077");
-    write(&etc.join("a.service.d/10-x.conf"), "Nice=3");
-    write(&usr.join("b@.service"), "User=b");
-    write(&etc.join("b@one.service.d/only.conf"), "Group=one");
-    write(&etc.join("b@.service.d/all.conf"), "Nice=4");
-    std::os::unix::fs::symlink("/dev/null", etc.join("c.service")).unwrap();
-    let places = [etc.as_path(), usr.as_path()];
-    let unit = Unit::find_in("a", &places).unwrap();
-    let found = unit.directives();
-    assert_eq!(
-        (&found.user, found.nice, found.umask),
-        (&Some(Id::from("a")), Some(3), Some(0o077)),
-        "{:?}",
-        unit.files()
-    );
-    assert_eq!(unit.files().len(), 3);
-    let unit = Unit::find_in("b@one.service", &places).unwrap();
-    assert_eq!(
-        (&unit.directives().group, unit.directives().nice),
-        (&Some(Id::from("one")), Some(4))
-    );
-    assert!(Unit::find_in("c", &places).unwrap_err().to_string().contains("masked"));
-    assert!(Unit::find_in("d", &places).unwrap_err().to_string().contains("not found"));
-    assert!(Unit::find_in("../etc/passwd", &places).is_err());
-    assert!(
-        Unit::read(usr.join("nothing.service")).unwrap_err().to_string().contains("No such file")
-    );
-    std::fs::remove_dir_all(place).unwrap();
-}
-
-#[test]
 fn tables_say_the_same() {
     let settings = r#"
         User = "nobody"
@@ -544,30 +363,6 @@ fn a_unit_applies_to_every_thread() {
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert!(line.split_whitespace().any(|word| word == "100"), "{line}");
         assert_eq!(std::env::current_dir().unwrap(), Path::new("/tmp"));
-    });
-}
-
-/// Installs the program of a filter: the kernel's answers match the table.
-#[test]
-fn the_kernel_obeys_the_filter() {
-    isolated_as_root("the_kernel_obeys_the_filter", WATCHDOG, || {
-        sleepers(2);
-        let unit = service(
-            "User=65534\nGroup=65534\nSystemCallFilter=@system-service\nSystemCallFilter=~@chown:EXDEV\n\
-             SystemCallErrorNumber=EMLINK\nSystemCallArchitectures=native",
-        );
-        unit.unwrap().privileges().unwrap().plan().unwrap().apply().unwrap();
-        support::all_have("Seccomp", "2");
-        let errno = |result: i64| {
-            if result < 0 { std::io::Error::last_os_error().raw_os_error() } else { None }
-        };
-        // SAFETY: the path is a string.
-        let chown = unsafe { libc::syscall(libc::SYS_chown, c"/nonexistent".as_ptr(), 0, 0) };
-        assert_eq!(errno(chown), Some(libc::EXDEV));
-        // SAFETY: it takes numbers.
-        let swap = unsafe { libc::syscall(libc::SYS_vhangup) };
-        assert_eq!(errno(swap), Some(libc::EMLINK));
-        assert!(std::fs::read("/proc/self/comm").is_ok());
     });
 }
 

@@ -80,6 +80,8 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
     if let Some(threads) = hung {
         panic!("{name}: still running after {limit:?}\n{output}\n{threads}");
     }
+    // The name of a case in a module has the module before it. A name that no test has would pass silently.
+    assert!(output.contains("running 1 test"), "no test is named {name}\n{output}");
     harness::repeat_notes(&output);
     (status, output)
 }

@@ -7,13 +7,27 @@
 //! (seccomp(2), SECCOMP_RET_ERRNO). Other than a filter, the tracer can refuse a single occurrence.
 //!
 //! [`run`] must be called in a process of its own with one thread ([`alone`]): it waits for all children.
-#![allow(dead_code, unreachable_pub, unsafe_code)]
+// Each program that includes this file uses a part of it.
+#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
 
-use std::arch::asm;
+#[path = "tracer/board.rs"]
+mod board;
+#[path = "tracer/calls.rs"]
+mod calls;
+#[path = "tracer/observer.rs"]
+mod observer;
+#[path = "tracer/ptrace.rs"]
+mod ptrace;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt::Write;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
+
+pub use board::{Board, shared_memory};
+use calls::means;
+pub use calls::{Fault, Made, Phase, Role, When, name, number};
+pub use observer::{statuses, threads_of};
+use ptrace::*;
 
 /// The interval at which the tracer checks the watchdog.
 const TICK_MICROS: i64 = 10_000;
@@ -21,177 +35,6 @@ const TICK_MICROS: i64 = 10_000;
 const FLOOD: u32 = 200;
 /// The number of ticks between two samples.
 const SAMPLE: u32 = 10;
-
-/// Memory that the program and its tracer share.
-#[repr(C)]
-pub struct Board {
-    /// Set when the program may begin.
-    go: AtomicU32,
-    /// Whether a marker is a breakpoint. Otherwise the program waits there for the observer.
-    traced: AtomicU32,
-    /// The latest marker, 4 * step + kind; the kinds are `enter` 0, `leave` 1 and `tell` 2.
-    marker: AtomicU32,
-    /// The latest marker at which the observer has looked at the process.
-    looked: AtomicU32,
-    /// How the step ended: a number that the program defines, and a text.
-    pub code: AtomicU32,
-    length: AtomicUsize,
-    text: [std::sync::atomic::AtomicU8; 512],
-    /// The number of threads that are ready. Only the program uses it.
-    pub ready: AtomicU32,
-}
-
-impl Board {
-    fn new() -> &'static Self {
-        let at = shared_memory(size_of::<Self>());
-        // SAFETY: the memory is zeroed, as large as a board, and stays mapped; all fields are atomics.
-        unsafe { &*(at as *const Self) }
-    }
-
-    /// Begins a step: from here on, the calling thread's kernel calls are libpsx's.
-    pub fn enter(&self) {
-        self.mark(0);
-    }
-
-    /// Ends libpsx's call, which has returned `code`. Until `tell`, the caller drops the result.
-    pub fn leave(&self, code: u32) {
-        self.code.store(code, SeqCst);
-        self.mark(1);
-    }
-
-    /// Ends a step, and lets the observer read the state of the process. `text` says what was returned.
-    pub fn tell(&self, text: std::fmt::Arguments) {
-        self.length.store(0, SeqCst);
-        let _ = (&mut &*self).write_fmt(text);
-        self.mark(2);
-    }
-
-    fn mark(&self, kind: u32) {
-        let before = self.marker.load(SeqCst);
-        let marker = before - before % 4 + kind + if kind == 0 { 4 } else { 0 };
-        self.marker.store(marker, SeqCst);
-        if self.traced.load(SeqCst) != 0 {
-            // SAFETY: the tracer removes the signal.
-            unsafe { asm!("int3") };
-        }
-        while kind == 2 && self.looked.load(SeqCst) != marker {
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Returns the number of the step, counted from 1.
-    pub fn step(&self) -> u32 {
-        self.marker.load(SeqCst) / 4
-    }
-
-    pub fn text(&self) -> String {
-        let length = self.length.load(SeqCst);
-        let bytes = self.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
-        String::from_utf8(bytes).unwrap_or_default()
-    }
-}
-
-/// Writes without an allocator, because a filter may forbid its calls.
-impl Write for &Board {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        for byte in text.bytes() {
-            let length = self.length.load(SeqCst);
-            let Some(place) = self.text.get(length) else { break };
-            place.store(byte, SeqCst);
-            self.length.store(length + 1, SeqCst);
-        }
-        Ok(())
-    }
-}
-
-/// Returns zeroed memory that a child of fork(2) shares.
-pub fn shared_memory(bytes: usize) -> usize {
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: the call creates a new mapping.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
-    assert_ne!(at, libc::MAP_FAILED);
-    at as usize
-}
-
-/// The part that a thread had when it made a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    Caller,
-    /// A thread in the handler of signal 33.
-    Held,
-}
-
-impl Role {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Held => "held thread",
-        }
-    }
-}
-
-/// When a call was made, as far as a tracer can see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    /// The process has one thread.
-    Alone,
-    /// Before another thread was signalled.
-    Open,
-    /// Before the caller has performed the call.
-    Gather,
-    /// Before the return to the caller.
-    Commit,
-    /// After a timer was created that kills the process, or a line was written to standard error.
-    Kill,
-    /// After the return, while the caller drops the result.
-    Report,
-}
-
-impl Phase {
-    pub const ALL: [Self; 6] =
-        [Self::Alone, Self::Open, Self::Gather, Self::Commit, Self::Kill, Self::Report];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Alone => "alone",
-            Self::Open => "open",
-            Self::Gather => "gather",
-            Self::Commit => "commit",
-            Self::Kill => "kill",
-            Self::Report => "report",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Made {
-    pub role: Role,
-    pub phase: Phase,
-    pub call: &'static str,
-}
-
-/// Which occurrences of a call are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum When {
-    /// The occurrence with this number, counted from 1.
-    Nth(u32),
-    /// Every occurrence in the first thread that makes the call.
-    OneThread,
-    /// Every occurrence.
-    Always,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Fault {
-    pub role: Role,
-    /// A name as in [`name`], or the part before the blank; or several, with `+` between them.
-    pub call: &'static str,
-    /// If set, only calls of this phase are refused.
-    pub phase: Option<Phase>,
-    pub errno: i32,
-    pub when: When,
-}
 
 pub struct Plan {
     pub fault: Option<Fault>,
@@ -226,113 +69,6 @@ pub struct Run {
     /// What was written to standard error.
     pub complaint: String,
 }
-
-/// The name of a call that is not in the list below begins with this and ends with its number.
-const UNNAMED: &str = "call-";
-
-macro_rules! names {
-    ($($call:ident $name:ident)*) => {
-        fn plain_name(nr: i64) -> Option<&'static str> {
-            match nr {
-                $(libc::$call => Some(stringify!($name)),)*
-                _ => None,
-            }
-        }
-
-        /// Returns the number of a call, whose name may be followed by an operation.
-        pub fn number(name: &str) -> i64 {
-            match name.split(' ').next() {
-                $(Some(stringify!($name)) => libc::$call,)*
-                other => {
-                    let number = other.and_then(|name| name.strip_prefix(UNNAMED)?.parse().ok());
-                    number.unwrap_or_else(|| panic!("{name} has no number here"))
-                }
-            }
-        }
-    };
-}
-
-names! {
-    SYS_read read SYS_write write SYS_close close SYS_fstat fstat SYS_lseek lseek SYS_mmap mmap
-    SYS_mprotect mprotect SYS_munmap munmap SYS_brk brk SYS_rt_sigaction rt_sigaction
-    SYS_rt_sigprocmask rt_sigprocmask SYS_rt_sigreturn rt_sigreturn SYS_pread64 pread64
-    SYS_sched_yield sched_yield SYS_madvise madvise SYS_dup dup SYS_pause pause SYS_nanosleep nanosleep
-    SYS_getpid getpid SYS_fork fork SYS_vfork vfork SYS_clone clone SYS_clone3 clone3
-    SYS_exit exit SYS_kill kill SYS_uname uname SYS_fcntl fcntl SYS_poll poll SYS_ppoll ppoll
-    SYS_getppid getppid SYS_prctl prctl SYS_gettid gettid SYS_futex futex SYS_tgkill tgkill
-    SYS_getdents64 getdents64 SYS_restart_syscall restart_syscall SYS_clock_gettime clock_gettime
-    SYS_clock_nanosleep clock_nanosleep SYS_exit_group exit_group SYS_openat openat
-    SYS_openat2 openat2 SYS_newfstatat newfstatat SYS_statx statx SYS_fstatfs fstatfs SYS_unshare unshare
-    SYS_rt_tgsigqueueinfo rt_tgsigqueueinfo SYS_rt_sigqueueinfo rt_sigqueueinfo
-    SYS_rt_sigtimedwait rt_sigtimedwait SYS_rt_sigpending rt_sigpending
-    SYS_process_vm_readv process_vm_readv SYS_getrandom getrandom SYS_mlock mlock SYS_sysinfo sysinfo
-    SYS_pidfd_open pidfd_open SYS_pidfd_send_signal pidfd_send_signal SYS_fsopen fsopen
-    SYS_fsconfig fsconfig SYS_fsmount fsmount SYS_capget capget SYS_setns setns SYS_setresuid setresuid
-    SYS_setresgid setresgid SYS_setgroups setgroups SYS_seccomp seccomp SYS_sigaltstack sigaltstack
-    SYS_setpriority setpriority SYS_sched_getscheduler sched_getscheduler SYS_sched_setscheduler sched_setscheduler
-    SYS_sched_getaffinity sched_getaffinity SYS_getcpu getcpu SYS_membarrier membarrier
-    SYS_open open SYS_stat stat SYS_faccessat faccessat SYS_readlinkat readlinkat
-    SYS_epoll_pwait epoll_pwait SYS_timerfd_create timerfd_create SYS_eventfd2 eventfd2 SYS_getsid getsid
-    SYS_getrusage getrusage SYS_times times SYS_arch_prctl arch_prctl SYS_rseq rseq
-    SYS_pwritev2 pwritev2 SYS_ioctl ioctl SYS_kcmp kcmp SYS_prlimit64 prlimit64 SYS_keyctl keyctl SYS_add_key add_key
-    SYS_timer_create timer_create SYS_timer_settime timer_settime SYS_fchdir fchdir SYS_chdir chdir SYS_capset capset
-    SYS_landlock_create_ruleset landlock_create_ruleset
-    SYS_getresuid getresuid SYS_getresgid getresgid SYS_getgroups getgroups SYS_setfsuid setfsuid SYS_setfsgid setfsgid
-}
-
-/// Returns the name of a call. For futex(2), fcntl(2) and prctl(2), the operation follows the name.
-pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
-    let operation = args[1] as i32 & libc::FUTEX_CMD_MASK;
-    match (nr, operation, args[0] as i32, args[1] as i32) {
-        (libc::SYS_futex, libc::FUTEX_WAIT, ..) => "futex WAIT",
-        (libc::SYS_futex, libc::FUTEX_WAKE, ..) => "futex WAKE",
-        (libc::SYS_futex, libc::FUTEX_REQUEUE, ..) => "futex REQUEUE",
-        (libc::SYS_futex, libc::FUTEX_CMP_REQUEUE, ..) => "futex CMP_REQUEUE",
-        (libc::SYS_futex, libc::FUTEX_TRYLOCK_PI, ..) => "futex TRYLOCK_PI",
-        (libc::SYS_futex, libc::FUTEX_WAIT_BITSET, ..) => "futex WAIT_BITSET",
-        (libc::SYS_futex, libc::FUTEX_WAKE_BITSET, ..) => "futex WAKE_BITSET",
-        (libc::SYS_fcntl, _, _, libc::F_DUPFD_CLOEXEC) => "fcntl F_DUPFD_CLOEXEC",
-        (libc::SYS_prctl, _, libc::PR_GET_SECCOMP, _) => "prctl PR_GET_SECCOMP",
-        (libc::SYS_prctl, _, libc::PR_SET_NO_NEW_PRIVS, _) => "prctl PR_SET_NO_NEW_PRIVS",
-        (libc::SYS_prctl, _, libc::PR_GET_NO_NEW_PRIVS, _) => "prctl PR_GET_NO_NEW_PRIVS",
-        _ => plain_name(nr).unwrap_or_else(|| Box::leak(format!("{UNNAMED}{nr}").into_boxed_str())),
-    }
-}
-
-/// Returns whether the fault `fault` is about the call `made`.
-fn means(fault: &str, made: &str) -> bool {
-    fault.split('+').any(|fault| {
-        fault == made || made.strip_prefix(fault).is_some_and(|rest| rest.starts_with(' '))
-    })
-}
-
-/// The kernel's struct ptrace_syscall_info, ptrace(2).
-#[repr(C)]
-#[derive(Default, Clone, Copy)]
-struct CallInfo {
-    op: u8,
-    pad: [u8; 3],
-    arch: u32,
-    ip: u64,
-    sp: u64,
-    nr_or_result: u64,
-    args: [u64; 6],
-    rest: [u64; 4],
-}
-
-// Requests of ptrace(2), whose type differs between C libraries.
-const CONT: u32 = 7;
-const GETREGS: u32 = 12;
-const SETREGS: u32 = 13;
-const SYSCALL: u32 = 24;
-const SEIZE: u32 = 0x4206;
-const INTERRUPT: u32 = 0x4207;
-const LISTEN: u32 = 0x4208;
-const GET_SYSCALL_INFO: u32 = 0x420e;
-
-// Answers of ptrace(2): the thread enters a call, or leaves one.
-const ENTRY: u8 = 1;
-const EXIT: u8 = 2;
 
 #[derive(Default)]
 struct Thread {
@@ -369,11 +105,6 @@ struct Tracer<'a> {
     /// The first thread whose call was refused.
     chosen: Option<i32>,
     late: bool,
-}
-
-fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
-    // SAFETY: callers pass memory that is as large as the request requires.
-    unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
 }
 
 /// Runs `body` in a child of fork(2), which has one thread. Returns the child's pid.
@@ -737,16 +468,6 @@ impl Tracer<'_> {
     }
 }
 
-fn change_registers(tid: i32, change: impl FnOnce(&mut libc::user_regs_struct)) {
-    // SAFETY: all fields of the structure are integers.
-    let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-    let at = &raw mut registers as usize;
-    if ptrace(GETREGS, tid, 0, at) == 0 {
-        change(&mut registers);
-        ptrace(SETREGS, tid, 0, &raw mut registers as usize);
-    }
-}
-
 fn ended(status: i32) -> End {
     if libc::WIFSIGNALED(status) {
         End::Killed(libc::WTERMSIG(status))
@@ -771,34 +492,4 @@ fn ticking(micros: i64) {
     unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
     // SAFETY: the kernel reads the structure.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
-}
-
-/// Returns the state of each thread of a process, and the call that it sleeps in.
-pub fn threads_of(pid: i32) -> String {
-    let mut text = String::new();
-    for (tid, fields) in statuses(pid) {
-        let read = |file| std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}"));
-        let state = fields.get("State").map_or("", String::as_str);
-        let calls = read("syscall").unwrap_or_default();
-        let nr = calls.split(' ').next().and_then(|nr| nr.parse().ok()).and_then(plain_name);
-        let (state, nr) = (state.get(..1).unwrap_or("?"), nr.unwrap_or("-"));
-        let _ = write!(text, "{tid} {state} {nr} {}; ", read("wchan").unwrap_or_default());
-    }
-    text
-}
-
-/// Reads /proc/PID/task/TID/status of every thread.
-pub fn statuses(pid: i32) -> BTreeMap<i32, HashMap<String, String>> {
-    let mut threads = BTreeMap::new();
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return threads };
-    for task in tasks.flatten() {
-        let Ok(text) = std::fs::read_to_string(task.path().join("status")) else { continue };
-        let Some(tid) = task.file_name().to_str().and_then(|tid| tid.parse().ok()) else {
-            continue;
-        };
-        let fields = text.lines().filter_map(|line| line.split_once(':'));
-        let fields = fields.map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
-        threads.insert(tid, fields.collect());
-    }
-    threads
 }

@@ -5,7 +5,7 @@ mod parse;
 use libpsx::process::CapabilitySet;
 use serde::Serialize;
 
-pub(crate) use self::parse::{keys, nearest, unknown_key};
+pub(crate) use self::parse::{keys, nearest, unknown_key, user};
 use super::names;
 use super::process::{Process, Thread};
 use super::state::{Field, Namespaces, State};

@@ -11,6 +11,7 @@
 //! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a requested process
 //! cannot be read, or if the command line or a file is wrong.
 
+mod arguments;
 mod diff;
 mod ecs;
 mod expect;
@@ -32,213 +33,25 @@ mod verdict;
 mod watch;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, User};
-use regex::bytes::Regex;
+use nix::unistd::Pid;
 
 use crate::parallel;
 use crate::tasks;
-use crate::terminal::{self, ColorChoice, Progress};
+use crate::terminal::{self, Progress};
+pub(crate) use arguments::Arguments;
+use arguments::{Format, Only, SELECT};
 pub(crate) use expect::keys;
 use expect::{Checker, Expectation, Level};
-use list::Order;
 use look::{Audit, Audited, Settings};
 use names::Names;
 use policy::Policy;
 use process::{Process, Unread};
-use state::{Field, Fields};
+use state::Fields;
 use table::Look;
 use verdict::Verdict;
-
-#[derive(Args)]
-#[command(after_long_help = AFTER)]
-pub(crate) struct Arguments {
-    /// Processes to read; the number of a thread stands for its process
-    #[arg(value_name = "PID", conflicts_with_all = ["all", "name", "user"],
-          value_parser = clap::value_parser!(i32).range(1..))]
-    pids: Vec<i32>,
-    /// Read every process, except threads of the kernel
-    #[arg(long, help_heading = "Which processes")]
-    all: bool,
-    /// Read the processes whose name (comm, at most 15 bytes) matches
-    #[arg(long, value_name = "REGEX", help_heading = "Which processes")]
-    name: Option<Regex>,
-    /// Read the processes in which a thread has this effective user, by name or number
-    #[arg(long, value_name = "NAME", value_parser = user, help_heading = "Which processes")]
-    user: Option<u32>,
-    /// Show only some of the processes; the exit status is about all of them
-    #[arg(
-        long,
-        value_name = "WHICH,...",
-        value_delimiter = ',',
-        value_enum,
-        help_heading = "Which processes"
-    )]
-    only: Vec<Only>,
-
-    /// Check that this holds for every thread: uid=65534,nnp=1,caps=none
-    #[arg(
-        long,
-        value_name = "KEY=VALUE,...",
-        value_delimiter = ',',
-        help_heading = "What must hold"
-    )]
-    expect: Vec<Expectation>,
-    /// Check the rules of a TOML file (docs/audit-policy.md)
-    #[arg(long, value_name = "FILE", help_heading = "What must hold")]
-    policy: Option<PathBuf>,
-    /// Check what a unit of systemd promises; without a selection, read the processes of this unit
-    #[arg(long, value_name = "UNIT|FILE", help_heading = "What must hold")]
-    unit: Option<PathBuf>,
-    /// Compare these fields too, which threads often set for themselves
-    #[arg(
-        long,
-        value_name = "FIELD,...",
-        value_delimiter = ',',
-        value_enum,
-        help_heading = "What must hold"
-    )]
-    compare: Vec<Field>,
-    /// Do not compare these fields
-    #[arg(
-        long,
-        value_name = "FIELD,...",
-        value_delimiter = ',',
-        value_enum,
-        help_heading = "What must hold"
-    )]
-    ignore: Vec<Field>,
-    /// Save what was found as JSON, for --diff
-    #[arg(long, value_name = "FILE", help_heading = "What must hold")]
-    save: Option<PathBuf>,
-    /// Show what changed since FILE was saved; exit status 1 if something did
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "tree"],
-          help_heading = "What must hold")]
-    diff: Option<PathBuf>,
-
-    /// Print the table with all fields, not one line for each process
-    #[arg(long, conflicts_with = "tree", help_heading = "Output")]
-    long: bool,
-    /// Print one line for each process, children below their parents
-    #[arg(long, help_heading = "Output")]
-    tree: bool,
-    /// The order of the processes
-    #[arg(long, value_name = "ORDER", value_enum, default_value = "pid", help_heading = "Output")]
-    sort: Order,
-    /// Name all threads of each group, not the first eight
-    #[arg(long, help_heading = "Output")]
-    threads: bool,
-    /// Explain each flag and verdict: why it matters, and which function repairs it
-    #[arg(long, help_heading = "Output")]
-    explain: bool,
-    /// Look again every so many seconds, and mark what changed
-    #[arg(long, value_name = "SECONDS", value_parser = watch::interval, help_heading = "Output")]
-    watch: Option<std::time::Duration>,
-    /// With --watch: end after this number of looks
-    #[arg(long, value_name = "N", requires = "watch", help_heading = "Output")]
-    times: Option<std::num::NonZeroU32>,
-    /// The format of the output
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        default_value = "text",
-        conflicts_with = "json",
-        help_heading = "Output"
-    )]
-    format: Format,
-    /// The same as --format json; with --watch, one line for each look
-    #[arg(long, conflicts_with = "explain", help_heading = "Output")]
-    json: bool,
-    /// Also write a page for a browser; it needs no other file and no network
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    html: Option<PathBuf>,
-    /// Print nothing; the exit status is the result
-    #[arg(long, short, conflicts_with_all = ["json", "explain", "watch"], help_heading = "Output")]
-    quiet: bool,
-    /// When to use colours
-    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Output")]
-    color: ColorChoice,
-}
-
-/// Which of the processes are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Only {
-    /// Processes whose threads differ
-    Divergent,
-    /// Processes with the verdict privileged
-    Privileged,
-    /// Processes that are not as expected
-    Violations,
-}
-
-/// The format of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// One object (docs/audit-json.md); with --watch, one line for each look
-    Json,
-    /// One line of JSON for each thread, with the names of the Elastic Common Schema
-    Ecs,
-    /// For the textfile collector of Prometheus's node_exporter
-    Prometheus,
-}
-
-const AFTER: &str = "\
-Threads in the same state are one row. The first row of a process is that of its leader. The other rows say which \
-threads differ from it, and in which fields. Workers of the kernel (io_uring, vhost) are listed apart.
-
-Verdicts: privileged: root, or capabilities that lead to root; reduced: some of root's privilege; unprivileged: no \
-capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. --explain gives \
-the reasons.
-
-Keys of --expect: uid, gid (all four IDs), ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid: a name or number; \
-groups: none, or names joined by +; caps (effective, permitted, inheritable and ambient together), effective, \
-permitted, inheritable, ambient, bounding: none, all, or names joined by +; nnp: 0 or 1; seccomp: disabled, \
-strict or filter; filters: a number; label; sched: other, fifo, rr, batch, idle, deadline, ext; priority; namespaces: \
-the kinds that are not those of psx; root, cwd: a path, or changed; umask; nice; ioprio; affinity; timer-slack; \
-personality; verdict; dumpable; consistent. Sets, filters, namespaces and verdict can be compared: caps<=cap_kill, \
-filters>=1.
-
-Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-slack. Daemons set them per thread on \
-purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
-
-Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
-process, or if --diff found a change; 2 if a requested process cannot be read, if no process was found, or if the \
-command line or a file is wrong.
-
-Examples:
-  psx audit 1234                             one process
-  psx audit --all --sort verdict             all processes, the privileged ones first
-  psx audit --name '^nginx$' --explain       all processes of one name, with advice
-  psx audit --all --ignore sched --quiet     a check for cron
-  psx audit --expect uid=www-data,nnp=1,caps=none \"$(pidof -s nginx)\"
-  psx audit --unit nginx.service             whether the threads are what the unit promises
-  psx audit --save before.json; psx audit --diff before.json";
-
-/// The message of `psx audit` if no process was selected.
-const SELECT: &str = "\
-no process was selected; nothing was read. Select processes with one of:
-
-  psx audit PID...              these processes
-  psx audit --all               every process
-  psx audit --name REGEX        by name, for example --name '^nginx$'
-  psx audit --user NAME         by effective user
-  psx audit --unit UNIT         the processes of a unit, and what it promises
-  psx audit --policy FILE       the processes that the rules of a file match
-  psx audit --diff FILE         every process, compared with a saved state
-
-psx audit --help describes all options.";
-
-fn user(name: &str) -> Result<u32, String> {
-    let named = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-    name.parse().ok().or_else(named).ok_or_else(|| format!("there is no user {name:?}"))
-}
 
 /// The contents of the files on the command line.
 struct Files {

@@ -8,7 +8,7 @@ use regex::bytes::Regex;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::expect::{Checker, Expectation, Level, keys, nearest, unknown_key};
+use super::expect::{Checker, Expectation, Level, keys, nearest, unknown_key, user};
 use super::look::{Audit, Audited};
 
 /// The version of the format. A file may name it.
@@ -260,7 +260,7 @@ fn selector(fields: &DeTable<'_>) -> Parsed<Selector> {
             "unit" => found.unit = Some(unit(value)?),
             "user" => {
                 let id = word(value)?;
-                let known = super::user(&id);
+                let known = user(&id);
                 found.user = Some(known.or_else(|why| fault(value.span(), why))?);
             }
             "container" => {

@@ -13,15 +13,6 @@ use super::table::{self, Row};
 use super::{Arguments, Files, Format, json, remarks};
 use crate::terminal::{self, Progress};
 
-/// Parses a number of seconds, with or without a fraction.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(interval) if interval >= Duration::from_millis(10) => Ok(interval),
-        _ => Err("the interval is at least 0.01 seconds".to_owned()),
-    }
-}
-
 /// The texts of the rows at the last look.
 type Before = HashMap<(i32, String), [String; 5]>;
 

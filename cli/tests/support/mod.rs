@@ -114,3 +114,15 @@ impl Drop for KilledById {
         unsafe { libc::kill(self.0, libc::SIGKILL) };
     }
 }
+
+/// Runs `psx audit` on one process.
+pub fn audit(args: &[&str], pid: i32) -> Finished {
+    let pid = pid.to_string();
+    finish(psx(&[&["audit"], args, &[&pid]].concat()))
+}
+
+/// Returns the JSON that `psx audit` writes about one process.
+pub fn report(args: &[&str], pid: i32) -> serde_json::Value {
+    let finished = audit(&[&["--json"], args].concat(), pid);
+    serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {}", finished.stderr))
+}

@@ -172,7 +172,8 @@ pub(crate) fn unknown_key(key: &str) -> String {
     }
 }
 
-fn user(value: &str) -> Result<u32, String> {
+/// Returns the number of a user.
+pub(crate) fn user(value: &str) -> Result<u32, String> {
     let named = || User::from_name(value).ok().flatten().map(|user| user.uid.as_raw());
     value.parse().ok().or_else(named).ok_or_else(|| format!("there is no user {value:?}"))
 }
