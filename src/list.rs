@@ -80,7 +80,7 @@ impl<T: Copy> List<T> {
 
     pub(crate) fn as_slice(&self) -> &[T] {
         match self.mapped {
-            // SAFETY: the first `len` items were written, and the mapping is ours.
+            // SAFETY: the first `len` items were written, and the mapping belongs to this list.
             Some(memory) => unsafe { core::slice::from_raw_parts(memory.as_ptr(), self.len) },
             None => self.inline.get(..self.len).unwrap_or_default(),
         }
@@ -88,7 +88,8 @@ impl<T: Copy> List<T> {
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
         match self.mapped {
-            // SAFETY: as above, and `self` is borrowed for as long as the slice.
+            // SAFETY: the first `len` items were written, the mapping belongs to this list, and `self` is borrowed for as
+            // long as the slice.
             Some(memory) => unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), self.len) },
             None => self.inline.get_mut(..self.len).unwrap_or_default(),
         }

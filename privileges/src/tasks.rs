@@ -246,7 +246,7 @@ unsafe fn perform(
             unsafe { data.cast::<[u8; 8]>().write(first) };
             // SAFETY: it is within the data.
             let after = unsafe { data.cast::<[u8; 8]>().add(1) };
-            // SAFETY: as above.
+            // SAFETY: the data has room for the second number too.
             unsafe { after.write(second) };
             if done == 0 { 16 } else { done }
         }
@@ -302,7 +302,7 @@ impl Observer {
         // In the child no handler of the program may run.
         // SAFETY: it is a structure of integers.
         let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
+        // SAFETY: it is a structure of integers.
         let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: it fills the set.
         unsafe { libc::sigfillset(&mut all) };
@@ -391,7 +391,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
         // SAFETY: it takes numbers.
         unsafe { libc::syscall(libc::SYS_close_range, 0, tasks.wrapping_sub(1), 0) };
     }
-    // SAFETY: as above.
+    // SAFETY: it takes numbers.
     unsafe { libc::syscall(libc::SYS_close_range, tasks.wrapping_add(1), c_int::MAX, 0) };
     // SAFETY: the mapping stays.
     let page = unsafe { page.as_ref() };
@@ -418,7 +418,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
         }
         // SAFETY: it is this process's turn.
         let name = unsafe { &raw const (*content).name };
-        // SAFETY: as above.
+        // SAFETY: it is this process's turn.
         let data = unsafe { &raw mut (*content).data };
         // SAFETY: the parent has written a string, and the data has this room.
         let result = unsafe { perform(step, tasks, file, name.cast(), data.cast()) };
