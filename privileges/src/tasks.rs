@@ -76,8 +76,8 @@ impl Tasks {
         // SAFETY: it is a structure of integers.
         let mut system: libc::statfs = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes the structure.
-        let told = unsafe { libc::fstatfs(tasks.as_raw_fd(), &mut system) } == 0;
-        if !told || system.f_type as u64 != PROC_SUPER_MAGIC {
+        let done = unsafe { libc::fstatfs(tasks.as_raw_fd(), &mut system) } == 0;
+        if !done || system.f_type as u64 != PROC_SUPER_MAGIC {
             return None;
         }
         let reader = Reader::Here(Hand { tasks, file: None });
@@ -282,8 +282,8 @@ struct Content {
 /// A child process that reads /proc for this one.
 ///
 /// clone(2) makes it without an exit signal: the program gets no SIGCHLD, and its own wait(2) does not see this child.
-/// The child keeps the credentials of before, outside of the new root directory. It ends when it is told to, when the
-/// calling thread ends, or when the process is killed (PR_SET_PDEATHSIG(2const)).
+/// The child keeps the credentials of before, outside of the new root directory. It ends when the parent
+/// asks for it, when the calling thread ends, or when the process is killed (PR_SET_PDEATHSIG(2const)).
 struct Observer {
     page: NonNull<Page>,
     pid: i32,
@@ -373,7 +373,7 @@ impl Drop for Observer {
     }
 }
 
-/// Serves requests in the child process until it is told to end.
+/// Serves requests in the child process until the parent asks it to end.
 ///
 /// # Safety
 /// This is the child, and `page` the mapping that it shares with its parent.

@@ -164,7 +164,7 @@ impl<'a> Verification<'a> {
     ) {
         let Some(expected) = expected else { return };
         if found.as_ref() != Some(&expected) {
-            let found = found.map_or_else(|| "not told".to_owned(), &show);
+            let found = found.map_or_else(|| "unknown".to_owned(), &show);
             self.add(tid, what, show(expected), found);
         }
     }
@@ -213,7 +213,7 @@ impl<'a> Verification<'a> {
                 [ids.real, ids.effective, ids.saved, ids.filesystem].contains(&0)
             });
             if expected.no_root && root {
-                let found = one.uids().map_or_else(|| "not told".to_owned(), four);
+                let found = one.uids().map_or_else(|| "unknown".to_owned(), four);
                 self.add(tid, "Uid", "no id of root", found);
             }
         }
@@ -424,9 +424,9 @@ pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place>
     // SAFETY: it is a structure of integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the path is a string, and the kernel writes the structure.
-    let told =
+    let done =
         unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
-    told.then_some((stat.st_dev, stat.st_ino))
+    done.then_some((stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]
