@@ -39,7 +39,7 @@ LINK = re.compile(r"\]\((super|crate)((?:::\w+)*)(#[\w-]+)?\)")
 # A link to a file of the repository.
 FILE = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)#]*)(#[\w-]*)?\)")
 HEADING = re.compile(r"^(#+ )", re.M)
-# Inside of a block of code, "# " begins a hidden line, and a bracket is no link.
+# Inside of a block of code, "# " begins a hidden line, and a bracket is not a link.
 FENCE = re.compile(r"^(```.*?^```$)", re.M | re.S)
 
 

@@ -228,11 +228,11 @@ c_decl {
 \#include <stdlib.h>
 }
 hidden byte what[2000];
-hidden byte who[2000];
+hidden byte actor[2000];
 hidden short events;
 short at;
 bit what_is_set;         /* the configuration was read */
-#define NEXT(w, x) (events == 0 || (at < events && what[at] == w && who[at] == x))
+#define NEXT(w, x) (events == 0 || (at < events && what[at] == w && actor[at] == x))
 #define SEEN if :: events > 0 -> at++ :: else fi
 
 /* `full_pass`, first part, for one task of the list: finds or makes its entry, and looks at the task. */
@@ -878,7 +878,7 @@ init {
         value = getenv("REACH"); if (value) REACH = atoi(value);
         value = getenv("RECORD");
         file = value ? fopen(value, "r") : 0;
-        while (file && events < 2000 && fscanf(file, " %c%d", &w, &x) == 2) { what[events] = w; who[events++] = x; }
+        while (file && events < 2000 && fscanf(file, " %c%d", &w, &x) == 2) { what[events] = w; actor[events++] = x; }
     };
     atomic {
         births = BIRTHS; exits = EXITS; deaths = DEATHS; fullq = FULLQ; misses = MISSES; differ = DIFFER; may_exec = EXEC;

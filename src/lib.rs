@@ -8,7 +8,8 @@
 //! use libpsx::process::set_no_new_privs;
 //!
 //! let worker = std::thread::spawn(std::thread::park);
-//! set_no_new_privs().execute()?; // holds for the worker too, and for every thread that will be
+//! // This holds for the worker too, and for every thread that is created later.
+//! set_no_new_privs().execute()?;
 //! worker.thread().unpark();
 //! # Ok::<(), libpsx::Error>(())
 //! ```

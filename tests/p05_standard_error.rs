@@ -7,6 +7,7 @@ mod support;
 mod targets;
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 

@@ -118,7 +118,7 @@ pub(crate) fn explain(
     let number = |slot: &&Slot| slot.own(thread, |failure| failure.number);
     let latest = LATEST.iter().max_by_key(number);
     let mut text = Text { rest: text };
-    let told = latest.and_then(|slot| {
+    let found = latest.and_then(|slot| {
         slot.own(thread, |failure| {
             let _ = write!(text, "{}", failure.why);
             let Why::Broadcast(Error::Unreachable(threads)) = &failure.why else { return 0 };
@@ -128,11 +128,11 @@ pub(crate) fn explain(
             threads.total()
         })
     });
-    if told.is_none() {
+    if found.is_none() {
         let _ = text.write_str("no recent failure of this thread is recorded");
     }
     text.end();
-    told.unwrap_or(0)
+    found.unwrap_or(0)
 }
 
 /// The rest of the buffer for a C string.

@@ -223,9 +223,10 @@ pub unsafe extern "C" fn __wrap_pthread_create(
     unsafe { real(thread, attr, body, arg) }
 }
 
-/// `__real_pthread_create`, which the linker makes of `pthread_create` if it was told to wrap it. (What it makes of
-/// `pthread_create` is ourselves then.) There is no such symbol otherwise, so it has to be weak; and because a weak one
-/// fetches nothing out of a static libc, thrd_create(3), which stands on it, is mentioned besides.
+/// Returns libc's pthread_create(3), if the program was linked with `--wrap=pthread_create`. The linker then gives it the
+/// name `__real_pthread_create`, and resolves `pthread_create` to the function of this library. Without the option there
+/// is no such symbol, so the reference is weak. A weak reference takes nothing out of a static libc, so the assembly
+/// below also mentions thrd_create(3), which uses pthread_create(3).
 fn wrapped_pthread_create() -> Option<PthreadCreate> {
     unsafe extern "C" {
         static psx_wrapped_pthread_create: Option<PthreadCreate>;
@@ -281,7 +282,7 @@ libpsx::__without_std! {
         "rust_eh_personality:"
     );
 
-    // The unwind tables of arm mention these. No code of ours unwinds, and a shared library is linked without libgcc.
+    // The unwind tables of arm mention these. No code of this library unwinds, and a shared library is linked without libgcc.
     #[cfg(target_arch = "arm")]
     core::arch::global_asm!(
         ".weak __aeabi_unwind_cpp_pr0",

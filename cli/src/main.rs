@@ -39,7 +39,7 @@ them by a plain system call keeps them in its other threads. See it happen, and 
 
   psx demo                    drop root, the wrong way and the right way
   psx demo --hold             the same, and keep both processes running
-  psx audit PID --explain     which threads of a process differ, and what to call
+  psx audit PID --explain     which threads differ, and what to call
   psx audit --all             every process, one line each
   psx audit PID --expect uid=nobody,caps=none,nnp=1
                               check a process; exit status 1 if it fails

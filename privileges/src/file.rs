@@ -241,7 +241,7 @@ fn ignore_missing_attribute(result: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
-/// Removes the capabilities of a file. A file without capabilities is no error. A symbolic link is not followed.
+/// Removes the capabilities of a file. A file without capabilities is not an error. A symbolic link is not followed.
 ///
 /// # Errors
 /// The error of removexattr(2): EPERM without CAP_SETFCAP.

@@ -237,6 +237,6 @@ fn handles_sigsys() -> bool {
     // SAFETY: it is a structure of integers and addresses.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel's answer is written to the structure.
-    let told = unsafe { libc::sigaction(libc::SIGSYS, std::ptr::null(), &mut action) } == 0;
-    told && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+    let done = unsafe { libc::sigaction(libc::SIGSYS, std::ptr::null(), &mut action) } == 0;
+    done && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
 }

@@ -78,8 +78,8 @@ fn is_regular(fd: libc::c_int) -> bool {
     // SAFETY: it is a structure of integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes the structure.
-    let told = unsafe { libc::fstat(fd, &mut stat) } == 0;
-    told && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+    let done = unsafe { libc::fstat(fd, &mut stat) } == 0;
+    done && stat.st_mode & libc::S_IFMT == libc::S_IFREG
 }
 
 fn has_room(fd: libc::c_int) -> bool {

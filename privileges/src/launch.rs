@@ -234,7 +234,7 @@ impl Launch {
         let status = std::fs::read(format!("/proc/{pid}/status"))?;
         let mut wrong = Vec::new();
         let mut compare = |what: &str, expected: String, found: Option<String>| {
-            let found = found.unwrap_or_else(|| "not told".to_owned());
+            let found = found.unwrap_or_else(|| "unknown".to_owned());
             if found != expected {
                 let tid = i32::try_from(pid).unwrap_or_default();
                 wrong.push(Mismatch { tid, what: what.to_owned(), expected, found });
@@ -357,11 +357,11 @@ fn check_step(
             // SAFETY: it is a structure of integers.
             let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
             // SAFETY: the kernel writes the structure.
-            let told = unsafe { libc::sched_getparam(raw, &mut parameter) } == 0;
+            let done = unsafe { libc::sched_getparam(raw, &mut parameter) } == 0;
             compare(
                 "priority",
                 priority.to_string(),
-                told.then(|| parameter.sched_priority.to_string()),
+                done.then(|| parameter.sched_priority.to_string()),
             );
             if let SchedPolicy::Other(nice) | SchedPolicy::Batch(nice) = asked {
                 compare("nice value", nice.to_string(), nice_of(raw).map(|nice| nice.to_string()));

@@ -50,34 +50,36 @@
 //! | resource limits | stay | [`limit`](Privileges::limit) | the result of the call |
 //! | network, UTS, IPC and cgroup namespace | stay | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | the result of the call in each thread, /proc |
 //! | other namespaces | stay | a process of several threads cannot change them ([`Namespace`]) | no |
-//! | scheduling | stays | [`scheduling`](Privileges::scheduling), [`nice`](Privileges::nice), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | the result of the call in each thread |
+//! | scheduling | stays | [`scheduling`](Privileges::scheduling), [`nice`](Privileges::nice), [`io_priority`](Privileges::io_priority), [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | values by the plan; the result of the call in each thread |
 //!
-//! # Where the settings come from
+//! # The same settings elsewhere
 //!
-//! | systemd.exec(5) | setpriv(1) | capsh(1) | here | `psx run` | verified how |
-//! |---|---|---|---|---|---|
-//! | `User=` | `--reuid`, `--ruid`, `--euid` | `--user`, `--uid` | [`user`](Privileges::user), [`stay_root`](Privileges::stay_root) | `--user`, `--stay-root` | asked, /proc, an attempt to return |
-//! | `Group=` | `--regid` | `--gid` | [`group`](Privileges::group) | `--group` | asked, /proc |
-//! | `SupplementaryGroups=` | `--groups`, `--init-groups`, `--clear-groups`, `--keep-groups` | `--groups` | [`groups`](Privileges::groups), [`keep_groups`](Privileges::keep_groups) | `--groups`, `--keep-groups` | asked, /proc |
-//! | `AmbientCapabilities=` | `--ambient-caps`, `--inh-caps` | `--addamb`, `--iab` | [`ambient`](Privileges::ambient), [`inheritable`](Privileges::inheritable), [`iab`](Privileges::iab) | `--ambient`, `--inheritable`, `--iab` | asked, /proc |
-//! | `CapabilityBoundingSet=` | `--bounding-set` | `--drop`, `--iab` | [`bounding`](Privileges::bounding) | `--bounding` | asked, /proc |
-//! | (a started program has what its file and the ambient set give) | the same | `--caps` | [`keep`](Privileges::keep) | the same as systemd | asked, /proc |
-//! | `SecureBits=` | `--securebits` | `--secbits`, `--mode` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | `--securebits`, `--mode` | asked |
-//! | `NoNewPrivileges=` | `--no-new-privs` | `--no-new-privs` | [`no_new_privs`](Privileges::no_new_privs) | `--no-new-privs` | asked, /proc |
-//! | `SystemCallFilter=`, `SystemCallErrorNumber=`, `SystemCallArchitectures=native` | `--seccomp-filter` | none | [`seccomp`](Privileges::seccomp), `system_calls::SystemCallFilter` | `--seccomp`, `--seccomp-error` | /proc: mode and number of filters |
-//! | none | `--landlock-access`, `--landlock-rule` | none | [`landlock`](Privileges::landlock) | `--landlock-ro`, `--landlock-rw` | the result in each thread |
-//! | `RootDirectory=` | none | `--chroot` | [`chroot`](Privileges::chroot) | `--chroot` | compared in each thread, /proc |
-//! | `WorkingDirectory=` | none | none | [`chdir`](Privileges::chdir) | `--chdir` | compared in each thread, /proc |
-//! | `UMask=` | none | none | [`umask`](Privileges::umask) | `--umask` | the result of the call |
-//! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | `--limit` | the result of the call |
-//! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | `--new-session-keyring` | the result in each thread |
-//! | `PrivateNetwork=`, `PrivateIPC=`, `NetworkNamespacePath=`, `IPCNamespacePath=` | none | none | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | `--new-namespace`, `--join-namespace` | the result in each thread, /proc |
-//! | `Nice=`, `CPUSchedulingPolicy=`, `CPUSchedulingPriority=`, `CPUSchedulingResetOnFork=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling) | `--nice`, `--scheduling` | values by the plan; the result in each thread |
-//! | `IOSchedulingClass=`, `IOSchedulingPriority=` | none | none | [`io_priority`](Privileges::io_priority) | `--io-priority` | values by the plan; the result in each thread |
-//! | `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | `--cpus`, `--timer-slack` | CPUs by the plan; the result in each thread |
-//! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | `--pdeathsig` | the result in each thread |
-//! | every other directive that restricts | none | none | refused: `unit::Unit::unsupported` lists them | refused, unless `--without` names it | |
-//! | a unit file, with its drop-ins | none | none | `unit::Unit` | `--from-unit`, `--property` | as its directives |
+//! The table above says how each setting is verified. "None" means that there is no such setting.
+//!
+//! | systemd.exec(5) | setpriv(1) | capsh(1) | here | `psx run` |
+//! |---|---|---|---|---|
+//! | `User=` | `--reuid`, `--ruid`, `--euid` | `--user`, `--uid` | [`user`](Privileges::user), [`stay_root`](Privileges::stay_root) | `--user`, `--stay-root` |
+//! | `Group=` | `--regid` | `--gid` | [`group`](Privileges::group) | `--group` |
+//! | `SupplementaryGroups=` | `--groups`, `--init-groups`, `--clear-groups`, `--keep-groups` | `--groups` | [`groups`](Privileges::groups), [`keep_groups`](Privileges::keep_groups) | `--groups`, `--keep-groups` |
+//! | `AmbientCapabilities=` | `--ambient-caps`, `--inh-caps` | `--addamb`, `--iab` | [`ambient`](Privileges::ambient), [`inheritable`](Privileges::inheritable), [`iab`](Privileges::iab) | `--ambient`, `--inheritable`, `--iab` |
+//! | `CapabilityBoundingSet=` | `--bounding-set` | `--drop`, `--iab` | [`bounding`](Privileges::bounding) | `--bounding` |
+//! | (a started program has what its file and the ambient set give) | the same | `--caps` | [`keep`](Privileges::keep) | the same as systemd |
+//! | `SecureBits=` | `--securebits` | `--secbits`, `--mode` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | `--securebits`, `--mode` |
+//! | `NoNewPrivileges=` | `--no-new-privs` | `--no-new-privs` | [`no_new_privs`](Privileges::no_new_privs) | `--no-new-privs` |
+//! | `SystemCallFilter=`, `SystemCallErrorNumber=`, `SystemCallArchitectures=native` | `--seccomp-filter` | none | [`seccomp`](Privileges::seccomp), `system_calls::SystemCallFilter` | `--seccomp`, `--seccomp-error` |
+//! | none | `--landlock-access`, `--landlock-rule` | none | [`landlock`](Privileges::landlock) | `--landlock-ro`, `--landlock-rw` |
+//! | `RootDirectory=` | none | `--chroot` | [`chroot`](Privileges::chroot) | `--chroot` |
+//! | `WorkingDirectory=` | none | none | [`chdir`](Privileges::chdir) | `--chdir` |
+//! | `UMask=` | none | none | [`umask`](Privileges::umask) | `--umask` |
+//! | `LimitNOFILE=` and the like | none | none | [`limit`](Privileges::limit) | `--limit` |
+//! | `KeyringMode=private` | none | none | [`new_session_keyring`](Privileges::new_session_keyring) | `--new-session-keyring` |
+//! | `PrivateNetwork=`, `PrivateIPC=`, `NetworkNamespacePath=`, `IPCNamespacePath=` | none | none | [`new_namespace`](Privileges::new_namespace), [`join_namespace`](Privileges::join_namespace) | `--new-namespace`, `--join-namespace` |
+//! | `Nice=`, `CPUSchedulingPolicy=`, `CPUSchedulingPriority=`, `CPUSchedulingResetOnFork=` | none | none | [`nice`](Privileges::nice), [`scheduling`](Privileges::scheduling) | `--nice`, `--scheduling` |
+//! | `IOSchedulingClass=`, `IOSchedulingPriority=` | none | none | [`io_priority`](Privileges::io_priority) | `--io-priority` |
+//! | `CPUAffinity=`, `TimerSlackNSec=` | none | none | [`cpus`](Privileges::cpus), [`timer_slack`](Privileges::timer_slack) | `--cpus`, `--timer-slack` |
+//! | none | `--pdeathsig` | none | [`parent_death_signal`](Privileges::parent_death_signal) | `--pdeathsig` |
+//! | every other directive that restricts | none | none | refused: `unit::Unit::unsupported` lists them | refused, unless `--without` names it |
+//! | a unit file, with its drop-ins | none | none | `unit::Unit` | `--from-unit`, `--property` |
 //!
 //! A program that `psx run` or [`Launch`] starts is verified by the results of the calls. `psx run --check` and
 //! [`Launch::check`] also compare the program with the plan from outside.

@@ -169,7 +169,7 @@ impl Privileges {
 
     /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It sets
     /// no_new_privs too, even on a kernel without Landlock. A ruleset that the kernel does not support (which the
-    /// `landlock` crate allows unless told otherwise) restricts nothing, and [`Plan`] says so.
+    /// `landlock` crate allows unless it was configured otherwise) restricts nothing, and [`Plan`] says so.
     #[cfg(feature = "landlock")]
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
         if self.landlock.is_some() {

@@ -33,9 +33,9 @@ pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place>
     // SAFETY: it is a structure of integers.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the path is a string, and the kernel writes the structure.
-    let told =
+    let done =
         unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
-    told.then_some((stat.st_dev, stat.st_ino))
+    done.then_some((stat.st_dev, stat.st_ino))
 }
 
 pub(crate) fn shown((device, inode): Place) -> String {

@@ -73,8 +73,8 @@ impl Tasks {
         // SAFETY: it is a structure of integers.
         let mut system: libc::statfs = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes the structure.
-        let told = unsafe { libc::fstatfs(tasks.as_raw_fd(), &mut system) } == 0;
-        if !told || system.f_type as u64 != PROC_SUPER_MAGIC {
+        let done = unsafe { libc::fstatfs(tasks.as_raw_fd(), &mut system) } == 0;
+        if !done || system.f_type as u64 != PROC_SUPER_MAGIC {
             return None;
         }
         let reader = Reader::Here(Hand { tasks, file: None });
@@ -243,7 +243,7 @@ unsafe fn perform(
             unsafe { data.cast::<[u8; 8]>().write(first) };
             // SAFETY: it is within the data.
             let after = unsafe { data.cast::<[u8; 8]>().add(1) };
-            // SAFETY: as above.
+            // SAFETY: the data has room for the second number too.
             unsafe { after.write(second) };
             if done == 0 { 16 } else { done }
         }
@@ -279,8 +279,8 @@ struct Content {
 /// A child process that reads /proc for this one.
 ///
 /// clone(2) makes it without an exit signal: the program gets no SIGCHLD, and its own wait(2) does not see this child.
-/// The child keeps the credentials of before, outside of the new root directory. It ends when it is told to, when the
-/// calling thread ends, or when the process is killed (PR_SET_PDEATHSIG(2const)).
+/// The child keeps the credentials of before, outside of the new root directory. It ends when the parent
+/// asks for it, when the calling thread ends, or when the process is killed (PR_SET_PDEATHSIG(2const)).
 struct Observer {
     page: NonNull<Page>,
     pid: i32,
@@ -299,7 +299,7 @@ impl Observer {
         // In the child no handler of the program may run.
         // SAFETY: it is a structure of integers.
         let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
+        // SAFETY: it is a structure of integers.
         let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: it fills the set.
         unsafe { libc::sigfillset(&mut all) };
@@ -370,7 +370,7 @@ impl Drop for Observer {
     }
 }
 
-/// Serves requests in the child process until it is told to end.
+/// Serves requests in the child process until the parent asks it to end.
 ///
 /// # Safety
 /// This is the child, and `page` the mapping that it shares with its parent.
@@ -388,7 +388,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
         // SAFETY: it takes numbers.
         unsafe { libc::syscall(libc::SYS_close_range, 0, tasks.wrapping_sub(1), 0) };
     }
-    // SAFETY: as above.
+    // SAFETY: it takes numbers.
     unsafe { libc::syscall(libc::SYS_close_range, tasks.wrapping_add(1), c_int::MAX, 0) };
     // SAFETY: the mapping stays.
     let page = unsafe { page.as_ref() };
@@ -415,7 +415,7 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
         }
         // SAFETY: it is this process's turn.
         let name = unsafe { &raw const (*content).name };
-        // SAFETY: as above.
+        // SAFETY: it is this process's turn.
         let data = unsafe { &raw mut (*content).data };
         // SAFETY: the parent has written a string, and the data has this room.
         let result = unsafe { perform(step, tasks, file, name.cast(), data.cast()) };

@@ -144,7 +144,7 @@ impl<'a> Verification<'a> {
     ) {
         let Some(expected) = expected else { return };
         if found.as_ref() != Some(&expected) {
-            let found = found.map_or_else(|| "not told".to_owned(), &show);
+            let found = found.map_or_else(|| "unknown".to_owned(), &show);
             self.add(tid, what, show(expected), found);
         }
     }
@@ -193,7 +193,7 @@ impl<'a> Verification<'a> {
                 [ids.real, ids.effective, ids.saved, ids.filesystem].contains(&0)
             });
             if expected.no_root && root {
-                let found = one.uids().map_or_else(|| "not told".to_owned(), four);
+                let found = one.uids().map_or_else(|| "unknown".to_owned(), four);
                 self.add(tid, "Uid", "no id of root", found);
             }
         }

@@ -60,6 +60,10 @@ fn ruleset() -> landlock::RulesetCreated {
     Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).unwrap().create().unwrap()
 }
 
+fn permitted() -> privileges::CapabilitySet {
+    privileges::CapabilitySets::current().unwrap().permitted
+}
+
 #[test]
 fn a_name_that_is_not_utf_8() {
     isolated_as_root("a_name_that_is_not_utf_8", WATCHDOG, || {

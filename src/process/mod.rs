@@ -60,12 +60,12 @@
 //!
 //! # Types of other crates
 //!
-//! | type | to ours | from ours |
+//! | type | to the type of this crate | from the type of this crate |
 //! |---|---|---|
 //! | `nix::unistd::Uid`, `rustix::process::Uid` (and `Gid`) | `Uid::new(uid.as_raw())?` | `Uid::from_raw(uid.as_raw())` |
 //! | `rustix::thread::CapabilitySet` | `CapabilitySet::from_bits(set.bits())` | `from_bits_retain(set.bits())` |
 //! | `capctl::CapSet` | `set.iter().filter_map(\|cap\| Capability::new(cap as u8)).collect()` | by each name: `capctl::Cap::from_str(&capability.to_string())` |
-//! | `caps::CapsHashSet` | `set.iter().filter_map(\|cap\| Capability::new(cap.index())).collect()` | as above |
+//! | `caps::CapsHashSet` | `set.iter().filter_map(\|cap\| Capability::new(cap.index())).collect()` | by each name, as for capctl |
 //! | `libc::sock_filter`, `seccompiler::sock_filter` | `Instruction { code: f.code, jt: f.jt, jf: f.jf, k: f.k }` | the same |
 //! | `nix::errno::Errno` | | `Errno::from_raw(errno.raw_os_error())` |
 

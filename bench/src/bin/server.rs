@@ -281,7 +281,7 @@ async fn serve(listener: std::net::TcpListener) -> Result<()> {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("uid {uid}")))))
             });
             let http = hyper::server::conn::http1::Builder::new();
-            // It is no error if a client closes its connection.
+            // It is not an error if a client closes its connection.
             let _ = http.serve_connection(TokioIo::new(stream), answer).await;
         });
     }

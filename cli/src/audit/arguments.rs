@@ -170,12 +170,12 @@ process, or if --diff found a change; 2 if a requested process cannot be read, i
 command line or a file is wrong.
 
 Examples:
-  psx audit 1234                             one process
-  psx audit --all --sort verdict             all processes, the privileged ones first
-  psx audit --name '^nginx$' --explain       all processes of one name, with advice
-  psx audit --all --ignore sched --quiet     a check for cron
+  psx audit 1234                        one process
+  psx audit --all --sort verdict        the most privileged ones first
+  psx audit --name '^nginx$' --explain  by name, with advice
+  psx audit --all -q --ignore sched     a check for cron
+  psx audit --unit nginx.service        what the unit promises
   psx audit --expect uid=www-data,nnp=1,caps=none \"$(pidof -s nginx)\"
-  psx audit --unit nginx.service             whether the threads are what the unit promises
   psx audit --save before.json; psx audit --diff before.json";
 
 /// The message of `psx audit` if no process was selected.

@@ -6,7 +6,7 @@ pub(crate) struct Explanation {
     pub(crate) allows: &'static str,
     /// Why it should be given rarely: what a program can become with it.
     pub(crate) risk: &'static str,
-    /// Pages that tell more than capabilities(7).
+    /// Pages that say more than capabilities(7).
     pub(crate) pages: &'static str,
     /// The version of Linux that has it first.
     pub(crate) since: &'static str,
@@ -175,7 +175,7 @@ pub(crate) const ALL: [Explanation; 41] = [
     ),
     one(
         "Set the system's clock and the hardware clock.",
-        "Certificates, logs and timers then tell another time.",
+        "Certificates, logs and timers then see another time.",
         "clock_settime(2), adjtimex(2), rtc(4)",
         "2.2",
     ),

@@ -159,7 +159,7 @@ pub(super) fn alone() -> Finding {
         Err(error) => Finding::new(
             Limited,
             format!("unshare(CLONE_THREAD): {}", error.desc()),
-            "a process of one thread cannot be told from one of many: each call looks for others",
+            "one call cannot show whether a process has one thread or many: each broadcast counts the threads",
         ),
     }
 }

@@ -173,9 +173,10 @@ be executed; 127 if there is no such program.
 
 Examples:
   psx run --user nobody -- id
-  psx run --user www-data --ambient net_bind_service --no-new-privs -- server
+  psx run -u www-data --ambient net_bind_service -n -- server
   psx run --from-unit nginx.service --without PrivateTmp --dry-run
-  psx run --user nobody --seccomp @system-service --seccomp '~@resources:EPERM' -- worker
+  psx run -u nobody --seccomp @system-service -- worker
+  psx run -u nobody --seccomp '~@resources:EPERM' -- worker
   psx run --stay-root --bounding ~sys_module,sys_rawio --check -- sh";
 
 fn mode(text: &str) -> Result<Mode, String> {

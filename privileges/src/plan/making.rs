@@ -340,6 +340,6 @@ pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
     let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
     let none = std::ptr::null::<libc::rlimit64>();
     // SAFETY: the kernel writes the structure.
-    let told = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
-    told.then_some([found.rlim_cur, found.rlim_max])
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
+    done.then_some([found.rlim_cur, found.rlim_max])
 }

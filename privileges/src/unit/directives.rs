@@ -220,7 +220,7 @@ impl Directives {
                         Some(nanoseconds) => u64::try_from(nanoseconds)
                             .map(Duration::from_nanos)
                             .map_err(|_| format!("{value:?} is too long")),
-                        None => Err("infinity is no timer slack".to_owned()),
+                        None => Err("a timer slack cannot be infinity".to_owned()),
                     })?;
             }
             "PrivateNetwork" => self.private_network = unless_empty(value, values::boolean)?,

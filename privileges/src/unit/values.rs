@@ -31,7 +31,9 @@ pub(crate) fn without_specifiers(value: &str) -> Result<String, Why> {
                 ));
             }
             ('%', None) => {
-                return Err("a percent sign at the end is no specifier; write %%".to_owned());
+                return Err(
+                    "nothing follows the percent sign; write %% for a percent sign".to_owned()
+                );
             }
             (other, _) => text.push(other),
         }

@@ -77,10 +77,6 @@ fn a_thread_with_other_descriptors_is_detected() {
     });
 }
 
-fn permitted() -> privileges::CapabilitySet {
-    privileges::CapabilitySets::current().unwrap().permitted
-}
-
 /// Forks children just after the stop: none of their descriptors leads out of the new root directory.
 #[test]
 fn no_child_leaves_the_new_root() {
