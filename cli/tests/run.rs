@@ -7,6 +7,8 @@ mod peers;
 #[path = "run/restrictions.rs"]
 mod restrictions;
 mod support;
+#[path = "run/surroundings.rs"]
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -306,7 +308,7 @@ fn an_ordinary_user_may_restrict_itself() {
         "--ambient",
         "chown",
         "--nice",
-        "-5",
+        "-20",
         "--",
         "id",
     ]);

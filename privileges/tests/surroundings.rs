@@ -308,7 +308,7 @@ fn priorities_need_their_capability() {
         let plan = |settings: Privileges| settings.plan().map(drop);
         let own = Privileges::new;
         for settings in [
-            own().nice(-1),
+            own().nice(-20),
             own().scheduling(SchedAttr::new(SchedPolicy::Fifo(99))),
             own().io_priority(IoPriority::RealTime(0)),
             own().limit(libc::RLIMIT_NOFILE, 1, u64::MAX),

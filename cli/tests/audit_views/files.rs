@@ -1,5 +1,7 @@
 //! What is read from files and written for programs: policies, units, saved states, and the formats.
 
+use std::io::Write;
+
 use super::*;
 
 #[test]
@@ -130,10 +132,7 @@ fn the_formats_for_machines_are_well_formed() {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<u64>().is_ok() && name.starts_with("psx_audit_"), "{line}");
     }
-    let promtool = Command::new("promtool").arg("--version").stdout(Stdio::null()).status();
-    if promtool.is_err() {
-        skipped("promtool is not installed");
-    }
+    check_by_promtool(&metrics);
     // One line for each look.
     let args = ["audit", "--json", "--watch", "0.01", "--times", "3", &subject.pid.to_string()];
     let looks = finish(psx(&args)).stdout;
@@ -280,4 +279,17 @@ fn a_unit_is_checked_against_its_processes() {
     let processes = report["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 1, "{report}");
     assert_eq!((&processes[0]["unit"], &processes[0]["pid"].to_string()), (&name.into(), &pid));
+}
+
+/// Compares the text with the rules of Prometheus's own tool.
+fn check_by_promtool(metrics: &str) {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+    let Ok(mut child) = promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
+        return skipped("promtool (Debian package prometheus) is not installed");
+    };
+    child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let found = child.wait_with_output().unwrap();
+    let said = [found.stdout, found.stderr].concat();
+    assert!(found.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }

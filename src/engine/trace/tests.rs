@@ -168,7 +168,7 @@ fn calls_in(chain: &[(u64, u64, u64)]) -> BTreeMap<String, usize> {
             (GATHERING, CLOSED) => 'g',
             _ => 'x',
         };
-        let who = match what {
+        let thread = match what {
             'a' | 'r' => match threads.iter().position(|&thread| thread == tid) {
                 Some(known) => known + 1,
                 None => {
@@ -178,7 +178,7 @@ fn calls_in(chain: &[(u64, u64, u64)]) -> BTreeMap<String, usize> {
             },
             _ => 0,
         };
-        line += &format!("{what}{who}");
+        line += &format!("{what}{thread}");
         if what == 'x' {
             if threads.len() <= MODELLED {
                 *kinds.entry(core::mem::take(&mut line)).or_default() += 1;
