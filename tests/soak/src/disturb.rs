@@ -1,0 +1,178 @@
+//! What disturbs the subject from outside: stops, freezes, a debugger, limits.
+
+// # Safety
+//
+// Signals and limits concern the subject alone, which is a child that has not been waited for.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::board::{Board, Count};
+use crate::sys::{Random, watchdog};
+
+/// Disturbers hold this for reading; the observer holds it for writing while it checks.
+pub(crate) static CALM: RwLock<()> = RwLock::new(());
+
+/// Runs `turn` again and again, with pauses, until `end`.
+pub(crate) fn repeat(end: &AtomicBool, random: &mut Random, mut turn: impl FnMut(&mut Random)) {
+    while !end.load(SeqCst) {
+        sleep(random.micros(800_000));
+        let disturbing = CALM.read();
+        if !end.load(SeqCst) {
+            turn(random);
+        }
+        drop(disturbing);
+    }
+}
+
+/// How long to leave the subject stopped or frozen: now and then longer than short deadlines.
+fn rest(random: &mut Random) -> Duration {
+    let most = if random.once_in(5) { 1_000_000 } else { 100_000 };
+    random.micros(most)
+}
+
+fn signal(pid: u32, signal: i32) {
+    // SAFETY: the process is a child that has not been waited for.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+/// One of what concerns the process as a whole.
+pub(crate) fn disturb(board: &Board, pid: u32, random: &mut Random) {
+    match random.below(5) {
+        0 | 1 => {
+            signal(pid, libc::SIGSTOP);
+            sleep(rest(random));
+            signal(pid, libc::SIGCONT);
+            board.count(Count::Stops);
+        }
+        2 => debugger(board, pid, random),
+        3 => {
+            // Without room, glibc's setresuid leaves threads out and returns 0.
+            board.glibc_off.store(1, SeqCst);
+            let began = Instant::now();
+            while board.glibc_busy.load(SeqCst) != 0
+                && began.elapsed() < watchdog(Duration::from_secs(60))
+            {
+                sleep(Duration::from_millis(1));
+            }
+            // If the limit is 0, calls fail at once; otherwise they wait for room.
+            let limit = if random.once_in(2) { 0 } else { random.below(8) };
+            limited(pid, libc::RLIMIT_SIGPENDING, limit, random);
+            board.glibc_off.store(0, SeqCst);
+            board.count(Count::QueueLimits);
+        }
+        _ => {
+            board.descriptors.fetch_add(1, SeqCst);
+            limited(pid, libc::RLIMIT_NOFILE, 3, random);
+            board.descriptors.fetch_add(1, SeqCst);
+            board.count(Count::DescriptorLimits);
+        }
+    }
+}
+
+/// Lowers a limit for a while.
+fn limited(pid: u32, resource: libc::__rlimit_resource_t, limit: u64, random: &mut Random) {
+    let set = |new: Option<&libc::rlimit>, old: Option<&mut libc::rlimit>| {
+        let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
+        let old = old.map_or(std::ptr::null_mut(), std::ptr::from_mut);
+        // SAFETY: the kernel reads one structure and writes the other.
+        unsafe { libc::prlimit(pid as i32, resource, new, old) }
+    };
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    if set(None, Some(&mut old)) == 0 {
+        let low = libc::rlimit { rlim_cur: limit, ..old };
+        set(Some(&low), None);
+        sleep(random.micros(300_000));
+        set(Some(&old), None);
+    }
+}
+
+/// Attaches gdb for a while.
+fn debugger(board: &Board, pid: u32, random: &mut Random) {
+    let time = format!("shell sleep 0.{:03}", random.below(300));
+    let mut command = Command::new("gdb");
+    command.args(["-nx", "-batch", "-iex", "set auto-solib-add off"]);
+    command.args(["-iex", "set debuginfod enabled off", "-p", &pid.to_string()]);
+    command.args(["-ex", &time, "-ex", "detach"]);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    match command.spawn() {
+        Err(why) => board.skip(Count::Attaches, format_args!("gdb: {why}")),
+        Ok(gdb) => {
+            let id = gdb.id();
+            let (told, over) = std::sync::mpsc::channel();
+            std::thread::spawn(move || told.send(gdb.wait_with_output()));
+            let limit = watchdog(Duration::from_secs(40));
+            match over.recv_timeout(limit) {
+                Ok(Ok(output)) if String::from_utf8_lossy(&output.stdout).contains("detached") => {
+                    board.count(Count::Attaches);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    eprintln!("gdb has not attached and detached within {limit:?}");
+                    signal(id, libc::SIGKILL);
+                }
+            }
+            // gdb leaves a process stopped that was stopped when it came.
+            signal(pid, libc::SIGCONT);
+        }
+    }
+}
+
+/// A control group of the subject's own.
+pub(crate) struct Group(PathBuf);
+
+impl Group {
+    /// Makes one, and moves the process there.
+    pub(crate) fn new(pid: u32) -> std::io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let root = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let (place, kind) = (words.nth(1)?, words.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(place))
+        });
+        let root = root.ok_or_else(|| std::io::Error::other("no cgroup2 is mounted"))?;
+        let own = root.join(format!("soak-{pid}"));
+        fs::create_dir(&own)?;
+        let group = Self(own);
+        fs::write(group.0.join("cgroup.procs"), pid.to_string())?;
+        if !group.0.join("cgroup.freeze").exists() {
+            return Err(std::io::Error::other("no cgroup.freeze"));
+        }
+        Ok(group)
+    }
+
+    pub(crate) fn freeze(&self, board: &Board, random: &mut Random) {
+        let (switch, events) = (self.0.join("cgroup.freeze"), self.0.join("cgroup.events"));
+        let frozen = || fs::read_to_string(&events).is_ok_and(|text| text.contains("frozen 1"));
+        if fs::write(&switch, "1").is_ok() {
+            let began = Instant::now();
+            while !frozen() && began.elapsed() < Duration::from_secs(1) {
+                sleep(Duration::from_millis(1));
+            }
+            let was = frozen();
+            sleep(rest(random));
+            let _ = fs::write(&switch, "0");
+            if was {
+                board.count(Count::Freezes);
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.freeze"), "0");
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
