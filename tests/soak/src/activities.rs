@@ -411,16 +411,17 @@ pub(crate) fn exec(board: &'static Board, _: &mut Random) {
 }
 
 pub(crate) fn cancel_deferred(board: &'static Board, random: &mut Random) {
-    let _no_setxid = NO_SETXID.read();
+    let _no_setxid = SETXID.read();
     let Some(thread) = pthread(pausing(), ptr::null_mut(), random.once_in(2)) else { return };
     sleep(random.micros(300));
     cancel(board, thread, Count::Deferred);
 }
 
-/// glibc's setresuid holds this for writing, and a thread that is cancelled for reading. glibc 2.36 alone hangs for ever
-/// without it: the cancellation takes a thread out of the handler of signal 33 and leaves the signal blocked, so that
-/// the next setresuid waits for that thread.
-pub(crate) static NO_SETXID: RwLock<()> = RwLock::new(());
+/// glibc's setresuid holds this for writing.
+/// - A thread that is cancelled holds it for reading. Without it, glibc 2.36 alone hangs for ever: the cancellation takes a
+///   thread out of the handler of signal 33 and leaves the signal blocked, and the next setresuid waits for that thread.
+/// - While the signal queue has no room, it is held for writing: setresuid would leave threads out and return 0.
+pub(crate) static SETXID: RwLock<()> = RwLock::new(());
 
 /// Cancels a thread. Without room in the signal queue, pthread_cancel fails.
 fn cancel(board: &Board, thread: libc::pthread_t, what: Count) {
@@ -449,7 +450,7 @@ pub(crate) fn cancel_asynchronous(board: &'static Board, random: &mut Random) {
             unsafe { std::arch::asm!("nop") };
         }
     }
-    let _no_setxid = NO_SETXID.read();
+    let _no_setxid = SETXID.read();
     let ready = AtomicU32::new(0);
     let Some(thread) = pthread(body, ready.as_ptr().cast(), random.once_in(2)) else { return };
     while ready.load(SeqCst) == 0 {
@@ -707,6 +708,40 @@ pub(crate) fn block(board: &'static Board, random: &mut Random) {
     sleep(random.micros(most));
     mask(&old, ptr::null_mut());
     board.count(Count::Blocks);
+}
+
+/// Leaves the process no room in the signal queue, or no free descriptor, for a while.
+pub(crate) fn limits(board: &'static Board, random: &mut Random) {
+    if random.once_in(2) {
+        let _no_setxid = SETXID.write();
+        // If the limit is 0, calls fail at once; otherwise they wait for room.
+        let limit = if random.once_in(2) { 0 } else { random.below(8) };
+        if limited(libc::RLIMIT_SIGPENDING, limit, random) {
+            board.count(Count::QueueLimits);
+        }
+    } else {
+        board.descriptors.fetch_add(1, SeqCst);
+        if limited(libc::RLIMIT_NOFILE, 3, random) {
+            board.count(Count::DescriptorLimits);
+        }
+        board.descriptors.fetch_add(1, SeqCst);
+    }
+}
+
+/// Lowers a limit of this process for a while. Returns whether that was possible.
+fn limited(resource: libc::__rlimit_resource_t, limit: u64, random: &mut Random) -> bool {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes the structure.
+    let known = unsafe { libc::getrlimit(resource, &mut old) } == 0;
+    let low = libc::rlimit { rlim_cur: limit, ..old };
+    // SAFETY: the kernel reads the structure.
+    if !known || unsafe { libc::setrlimit(resource, &low) } != 0 {
+        return false;
+    }
+    sleep(random.micros(200_000));
+    // SAFETY: the kernel reads the structure.
+    unsafe { libc::setrlimit(resource, &old) };
+    true
 }
 
 /// A thread fills the pages of another one.

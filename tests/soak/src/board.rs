@@ -118,9 +118,6 @@ pub(crate) struct Board {
     pub(crate) end: AtomicU32,
     /// The observer asks the subject to go on to the next stage.
     pub(crate) go: AtomicU32,
-    /// No room in the signal queue: glibc's setresuid would leave threads out and return 0.
-    pub(crate) glibc_off: AtomicU32,
-    pub(crate) glibc_busy: AtomicU32,
     /// Odd while no descriptor is free.
     pub(crate) descriptors: AtomicU32,
     /// How many of the threads that have to be there first are ready.

@@ -1,8 +1,8 @@
-//! What disturbs the subject from outside: stops, freezes, a debugger, limits.
+//! What disturbs the subject from outside: stops, freezes, a debugger.
 
 // # Safety
 //
-// Signals and limits concern the subject alone, which is a child that has not been waited for.
+// Signals concern the subject alone, which is a child that has not been waited for.
 
 use std::fs;
 use std::path::PathBuf;
@@ -43,52 +43,14 @@ fn signal(pid: u32, signal: i32) {
 
 /// One of what concerns the process as a whole.
 pub(crate) fn disturb(board: &Board, pid: u32, random: &mut Random) {
-    match random.below(5) {
+    match random.below(3) {
         0 | 1 => {
             signal(pid, libc::SIGSTOP);
             sleep(rest(random));
             signal(pid, libc::SIGCONT);
             board.count(Count::Stops);
         }
-        2 => debugger(board, pid, random),
-        3 => {
-            // Without room, glibc's setresuid leaves threads out and returns 0.
-            board.glibc_off.store(1, SeqCst);
-            let began = Instant::now();
-            while board.glibc_busy.load(SeqCst) != 0
-                && began.elapsed() < watchdog(Duration::from_secs(60))
-            {
-                sleep(Duration::from_millis(1));
-            }
-            // If the limit is 0, calls fail at once; otherwise they wait for room.
-            let limit = if random.once_in(2) { 0 } else { random.below(8) };
-            limited(pid, libc::RLIMIT_SIGPENDING, limit, random);
-            board.glibc_off.store(0, SeqCst);
-            board.count(Count::QueueLimits);
-        }
-        _ => {
-            board.descriptors.fetch_add(1, SeqCst);
-            limited(pid, libc::RLIMIT_NOFILE, 3, random);
-            board.descriptors.fetch_add(1, SeqCst);
-            board.count(Count::DescriptorLimits);
-        }
-    }
-}
-
-/// Lowers a limit for a while.
-fn limited(pid: u32, resource: libc::__rlimit_resource_t, limit: u64, random: &mut Random) {
-    let set = |new: Option<&libc::rlimit>, old: Option<&mut libc::rlimit>| {
-        let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
-        let old = old.map_or(std::ptr::null_mut(), std::ptr::from_mut);
-        // SAFETY: the kernel reads one structure and writes the other.
-        unsafe { libc::prlimit(pid as i32, resource, new, old) }
-    };
-    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    if set(None, Some(&mut old)) == 0 {
-        let low = libc::rlimit { rlim_cur: limit, ..old };
-        set(Some(&low), None);
-        sleep(random.micros(300_000));
-        set(Some(&old), None);
+        _ => debugger(board, pid, random),
     }
 }
 

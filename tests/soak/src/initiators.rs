@@ -17,7 +17,7 @@ use libpsx::{
     TransactionError, syscall3,
 };
 
-use crate::activities::NO_SETXID;
+use crate::activities::SETXID;
 use crate::board::{Board, Count};
 use crate::state::Field;
 use crate::sys::Random;
@@ -282,18 +282,14 @@ pub(crate) fn failures(board: &Board, random: &mut Random) {
 
 /// glibc's own broadcast. It does not reach threads of clone(2).
 pub(crate) fn setxid(board: &Board, random: &mut Random) {
-    let _no_cancellation = NO_SETXID.write();
-    board.glibc_busy.store(1, SeqCst);
-    if board.glibc_off.load(SeqCst) == 0 {
-        let value = FIRST_ID + random.below(4);
-        // SAFETY: the call touches no memory.
-        let changed = unsafe { libc::setresuid(value as u32, !0, !0) };
-        if changed == 0 {
-            is_now(board, Field::RealUser, value);
-            board.count(Count::Setxid);
-        } else {
-            board.violation(format_args!("setresuid: {}", std::io::Error::last_os_error()));
-        }
+    let _alone = SETXID.write();
+    let value = FIRST_ID + random.below(4);
+    // SAFETY: the call touches no memory.
+    let changed = unsafe { libc::setresuid(value as u32, !0, !0) };
+    if changed == 0 {
+        is_now(board, Field::RealUser, value);
+        board.count(Count::Setxid);
+    } else {
+        board.violation(format_args!("setresuid: {}", std::io::Error::last_os_error()));
     }
-    board.glibc_busy.store(0, SeqCst);
 }

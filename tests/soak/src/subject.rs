@@ -38,7 +38,7 @@ const INITIATORS: [Work; 8] = [
     work(c"setxid", calls::setxid, 30_000),
 ];
 
-const ACTIVITIES: [Work; 22] = [
+const ACTIVITIES: [Work; 23] = [
     work(c"churn-1", act::churn, 2_000),
     work(c"churn-2", act::churn, 2_000),
     work(c"attributes", act::attributes, 10_000),
@@ -60,6 +60,7 @@ const ACTIVITIES: [Work; 22] = [
     work(c"fifo-2", act::fifo, 20_000),
     work(c"pages", act::userfault, 20_000),
     work(c"blocker", act::block, 50_000),
+    work(c"limits", act::limits, 1_500_000),
     work(c"computer", act::compute, 5_000),
 ];
 
