@@ -148,10 +148,7 @@ pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
             if random.once_in(2) {
                 continue;
             }
-            // SAFETY: signal 0 only asks.
-            let lives =
-                |tid: i32| unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, 0) };
-            if *tid != 0 && lives(*tid) == 0 {
+            if *tid > 0 && lives(*tid) {
                 continue;
             }
             let tls = random.once_in(2).then_some(*place + 4096);
@@ -162,8 +159,7 @@ pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
         }
         if board.end.load(SeqCst) != 0 {
             for (place, tid) in stacks.drain(..) {
-                // SAFETY: signal 0 only asks.
-                while unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, 0) } == 0 {
+                while tid > 0 && lives(tid) {
                     sleep(Duration::from_millis(1));
                 }
                 // SAFETY: no thread uses the memory any more.
@@ -171,6 +167,13 @@ pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
             }
         }
     });
+}
+
+/// Whether this process has such a thread.
+#[cfg(target_arch = "x86_64")]
+fn lives(tid: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) == 0 }
 }
 
 /// A system call that touches no thread-local storage.
@@ -214,7 +217,14 @@ fn slack_here() -> i32 {
     unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }
 }
 
-/// Waits for the end of the process. Cancellation ends it too.
+extern "C" fn sleeping(_: *mut c_void) -> *mut c_void {
+    loop {
+        sleep(Duration::from_secs(1));
+    }
+}
+
+/// The body of a thread that is cancelled: pause(2) alone, which is a cancellation point. A signal ends it, so a thread that
+/// a call has held ends as well.
 fn pausing() -> Body {
     // SAFETY: pause(2) takes nothing and returns a number, which the C ABI allows for such a body.
     unsafe { transmute::<unsafe extern "C" fn() -> i32, Body>(libc::pause) }
@@ -225,7 +235,7 @@ pub(crate) fn fork_with_threads(board: &'static Board, random: &mut Random) {
     let newest = Newest::of(board);
     let count = 1 + random.below(4) as usize;
     let pid = child(|| {
-        let made = (0..count).filter(|_| pthread(pausing(), ptr::null_mut(), false).is_some());
+        let made = (0..count).filter(|_| pthread(sleeping, ptr::null_mut(), false).is_some());
         let made = made.count();
         let before = real_group();
         let wanted = 7_000_000;
@@ -517,7 +527,7 @@ impl Pipe {
         let mut pipe = [0; 2];
         // SAFETY: the kernel writes two descriptors.
         let made = unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) } == 0;
-        made.then_some(Self(pipe))
+        made.then(|| Self(pipe))
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -712,7 +722,8 @@ pub(crate) fn block(board: &'static Board, random: &mut Random) {
 
 /// Leaves the process no room in the signal queue, or no free descriptor, for a while.
 pub(crate) fn limits(board: &'static Board, random: &mut Random) {
-    if random.once_in(2) {
+    // Without a descriptor, a call stops all threads for seconds.
+    if !random.once_in(6) {
         let _no_setxid = SETXID.write();
         // If the limit is 0, calls fail at once; otherwise they wait for room.
         let limit = if random.once_in(2) { 0 } else { random.below(8) };
@@ -863,10 +874,10 @@ fn early(board: &'static Board) {
     board.seen[Field::RealGroup as usize].fetch_add(1000, SeqCst);
 }
 
-/// A call that does not return.
+/// A call that seems not to have returned for an hour.
 fn hang(board: &'static Board) {
     let own = board.claim_loop("sabotage");
-    own.began.store(sys::now(), SeqCst);
+    own.began.store(sys::now().saturating_sub(3_600_000_000_000).max(1), SeqCst);
     wait_for_the_end(board);
 }
 

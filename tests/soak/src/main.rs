@@ -5,8 +5,8 @@
 //! checks every thread's state between the calls, and ends with a table of counts. `scripts/soak` builds and runs it.
 //!
 //! --sabotage breaks something on purpose, and the soak has to notice it:
-//! - `undo`: a thread takes a change back for itself;
-//! - `miss`: a thread of clone(2) keeps an old state, as if a call had missed it;
+//! - `undo`: a thread takes a change back for itself, as if a call had missed it;
+//! - `twice`: a thread performs a change twice;
 //! - `early`: a thread seems to have a state that the others do not have yet;
 //! - `hang`: a call does not return;
 //! - `descriptor`, `memory`, `signal`: something stays behind at the end.

@@ -77,7 +77,8 @@ fn read_lines(board: &Board, lines: impl BufRead) {
         let line = String::from_utf8_lossy(&line).into_owned();
         if line.starts_with("libpsx: ") {
             board.count(Count::Lines);
-        } else {
+        } else if !line.contains("error while loading shared libraries") {
+            // That is a child without a free descriptor, which is judged by its exit code.
             eprintln!("{line}");
         }
     }
@@ -236,8 +237,7 @@ impl Observer {
     fn scan(&mut self) -> Result<(), Hung> {
         for tid in self.tids() {
             let began = Instant::now();
-            loop {
-                let Some(thread) = shown(self.pid, tid) else { break };
+            while let Some(thread) = shown(self.pid, tid) {
                 let wrong = self.wrong(&thread.name, &thread.values);
                 // glibc leaves out a thread that is ending; that one is gone soon.
                 let may_end = wrong.iter().all(|&(field, ..)| field == Field::RealUser);

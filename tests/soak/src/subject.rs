@@ -60,7 +60,7 @@ const ACTIVITIES: [Work; 23] = [
     work(c"fifo-2", act::fifo, 20_000),
     work(c"pages", act::userfault, 20_000),
     work(c"blocker", act::block, 50_000),
-    work(c"limits", act::limits, 1_500_000),
+    work(c"limits", act::limits, 1_000_000),
     work(c"computer", act::compute, 5_000),
 ];
 
