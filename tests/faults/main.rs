@@ -142,6 +142,7 @@ impl Row {
                 let phase = fault.phase.map_or(String::new(), |phase| format!("{} ", phase.name()));
                 match fault.when {
                     When::Nth(number) => format!("{phase}{number}"),
+                    When::From(number) => format!("{phase}from {number} on"),
                     When::OneThread => format!("{phase}always in one"),
                     When::Always => format!("{phase}always"),
                 }
@@ -465,6 +466,18 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
                 }
             }
         }
+        // A resource is used up from a point on: at every point of the three steps.
+        if kind != Kind::Divergence && kind != Kind::OneThread {
+            for (calls, errno, points) in EXHAUSTED {
+                // Without room in the signal queue, each call takes the whole deadline.
+                let each = full || kind == Kind::Threads && errno != libc::EAGAIN;
+                let (points, step) =
+                    (if full { 4 * points } else { points }, if each { 1 } else { 3 });
+                for number in (1..=points).step_by(step) {
+                    refuse(kind, Role::Caller, calls, None, errno, When::From(number));
+                }
+            }
+        }
         if kind == Kind::Threads {
             // Another call of the group can replace a refused one.
             for (role, calls) in
@@ -513,6 +526,17 @@ fn rows_for(made: &BTreeMap<Kind, BTreeSet<(Role, Phase, String)>>, full: bool) 
     }
     rows
 }
+
+/// Every call that needs a descriptor, memory, or a place in the signal queue: the error if there is none, and at how many
+/// points.
+const EXHAUSTED: [(&str, i32, u32); 3] = [
+    ("openat+fcntl+fsopen+fsmount", libc::EMFILE, 8),
+    ("mmap+mremap+madvise+mprotect", libc::ENOMEM, 6),
+    ("rt_tgsigqueueinfo", libc::EAGAIN, 12),
+];
+
+/// Every call that creates a task, for which there may be no room (RLIMIT_NPROC, a pids cgroup). libpsx makes none of them.
+const CREATES: [&str; 4] = ["clone", "clone3", "fork", "vfork"];
 
 /// Every call that the line on standard error may need.
 const LINE: &str = "pwritev2+fstat+fstatfs+ioctl+ppoll+write";
@@ -575,6 +599,8 @@ fn sweep() {
             told.detail += " (with nothing refused)";
         }
     }
+    let creates = |call: &str| CREATES.contains(&call.split(' ').next().unwrap_or_default());
+    assert!(!made.values().flatten().any(|(.., call)| creates(call)), "libpsx creates a task");
     let mut rows = rows_for(&made, full());
     rows.retain(|row| row.to_string().replace('\t', " ").contains(&only));
     println!("{} runs with a call refused", rows.len());

@@ -176,6 +176,8 @@ pub struct Made {
 pub enum When {
     /// The occurrence with this number, counted from 1.
     Nth(u32),
+    /// The occurrence with this number, and all later ones: a resource is used up.
+    From(u32),
     /// Every occurrence in the first thread that makes the call.
     OneThread,
     /// Every occurrence.
@@ -723,6 +725,7 @@ impl Tracer<'_> {
         self.occurrences += 1;
         let meant = match fault.when {
             When::Nth(number) => number == self.occurrences,
+            When::From(number) => number <= self.occurrences,
             When::OneThread => *self.chosen.get_or_insert(tid) == tid,
             When::Always => true,
         };

@@ -64,18 +64,25 @@ pub(crate) fn churn(board: &'static Board, random: &mut Random) {
     let threads = (0..=random.below(4)).map(|_| {
         let successor = random.once_in(3);
         let rest = random.micros(500);
-        std::thread::spawn(move || {
+        spawned(move || {
             observe(board, false);
-            if successor {
-                let _ = std::thread::spawn(move || observe(board, false)).join();
+            if let Some(successor) = successor.then(|| spawned(move || observe(board, false))) {
+                successor.into_iter().for_each(|successor| drop(successor.join()));
             }
             sleep(rest);
             observe(board, false);
             board.add(Count::Threads, 1 + u64::from(successor));
         })
     });
-    let threads: Vec<_> = threads.collect();
+    let threads: Vec<_> = threads.flatten().collect();
     threads.into_iter().for_each(|thread| drop(thread.join()));
+}
+
+/// Creates a thread, if there is room for one.
+fn spawned<T: Send + 'static>(
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Option<std::thread::JoinHandle<T>> {
+    std::thread::Builder::new().spawn(body).ok()
 }
 
 /// Creates a pthread. With an affinity, glibc's new thread waits for its creator with every signal blocked.
@@ -783,7 +790,7 @@ pub(crate) fn userfault(board: &'static Board, random: &mut Random) {
             && control(REGISTER, &mut [area as u64, (PAGES * PAGE) as u64, 1, 0]) == 0
     });
     if let Some(area) = area.filter(|_| registered) {
-        let toucher = std::thread::spawn(move || {
+        let toucher = spawned(move || {
             let values = (0..PAGES).map(|page| {
                 // SAFETY: the address is in the area.
                 unsafe { ptr::read_volatile((area + page * PAGE) as *const u64) }
@@ -791,7 +798,7 @@ pub(crate) fn userfault(board: &'static Board, random: &mut Random) {
             values.filter(|&value| value == 7).count()
         });
         let mut served = 0;
-        while served < PAGES {
+        while toucher.is_some() && served < PAGES {
             let mut message = [0u64; 4];
             // SAFETY: the kernel writes at most 32 bytes.
             if unsafe { libc::read(fd, message.as_mut_ptr().cast(), 32) } != 32 {
@@ -806,7 +813,7 @@ pub(crate) fn userfault(board: &'static Board, random: &mut Random) {
                 board.count(Count::Faults);
             }
         }
-        if toucher.join().is_ok_and(|right| right != PAGES) {
+        if toucher.is_some_and(|toucher| toucher.join().is_ok_and(|right| right != PAGES)) {
             board.violation("a page has another content");
         }
     }

@@ -70,6 +70,7 @@ counts! {
     Blocks "times that a thread blocked signal 33" true;
     Stops "SIGSTOP and SIGCONT" true;
     Freezes "cgroup freeze and thaw" true;
+    TaskLimits "times without room for a task (pids cgroup)" true;
     Attaches "gdb attach and detach" true;
     QueueLimits "times without room in the signal queue" true;
     DescriptorLimits "times without a free descriptor" true;

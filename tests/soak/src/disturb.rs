@@ -42,9 +42,10 @@ fn signal(pid: u32, signal: i32) {
 }
 
 /// One of what concerns the process as a whole.
-pub(crate) fn disturb(board: &Board, pid: u32, random: &mut Random) {
-    match random.below(3) {
-        0 | 1 => {
+pub(crate) fn disturb(board: &Board, pid: u32, tasks: Option<&TaskLimit>, random: &mut Random) {
+    match random.below(4) {
+        0 => tasks.into_iter().for_each(|tasks| tasks.fill(board, random)),
+        1 | 2 => {
             signal(pid, libc::SIGSTOP);
             sleep(rest(random));
             signal(pid, libc::SIGCONT);
@@ -85,18 +86,68 @@ fn debugger(board: &Board, pid: u32, random: &mut Random) {
     }
 }
 
+/// Where a kind of cgroup file system is mounted, with this word among its options.
+fn mounted(kind: &str, option: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, place, found, options, ..] = words[..] else { return None };
+        let has = option.is_empty() || options.split(',').any(|word| word == option);
+        (found == kind && has).then(|| PathBuf::from(place))
+    })
+}
+
+/// A control group with a limit for the number of tasks: the subject's own one, or one of cgroup v1.
+pub(crate) struct TaskLimit {
+    directory: PathBuf,
+    /// It was made for this.
+    own: bool,
+}
+
+impl TaskLimit {
+    pub(crate) fn new(pid: u32, group: Option<&Group>) -> std::io::Result<Self> {
+        if let Some(Group(directory)) = group.filter(|group| group.0.join("pids.max").exists()) {
+            return Ok(Self { directory: directory.clone(), own: false });
+        }
+        let root =
+            mounted("cgroup", "pids").ok_or_else(|| std::io::Error::other("no pids cgroup"))?;
+        let limit = Self { directory: root.join(format!("soak-{pid}")), own: true };
+        fs::create_dir(&limit.directory)?;
+        fs::write(limit.directory.join("cgroup.procs"), pid.to_string())?;
+        Ok(limit)
+    }
+
+    /// Leaves no room for another task, or for a few, for a while.
+    fn fill(&self, board: &Board, random: &mut Random) {
+        let present = fs::read_to_string(self.directory.join("pids.current")).unwrap_or_default();
+        let present: u64 = present.trim().parse().unwrap_or(0);
+        let limit = present + random.below(3);
+        if fs::write(self.directory.join("pids.max"), limit.to_string()).is_ok() {
+            sleep(random.micros(200_000));
+            let _ = fs::write(self.directory.join("pids.max"), "max");
+            board.count(Count::TaskLimits);
+        }
+    }
+}
+
+impl Drop for TaskLimit {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            if !self.own || fs::remove_dir(&self.directory).is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// A control group of the subject's own.
 pub(crate) struct Group(PathBuf);
 
 impl Group {
     /// Makes one, and moves the process there.
     pub(crate) fn new(pid: u32) -> std::io::Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let root = mounts.lines().find_map(|line| {
-            let mut words = line.split(' ');
-            let (place, kind) = (words.nth(1)?, words.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(place))
-        });
+        let root = mounted("cgroup2", "");
         let root = root.ok_or_else(|| std::io::Error::other("no cgroup2 is mounted"))?;
         let own = root.join(format!("soak-{pid}"));
         fs::create_dir(&own)?;

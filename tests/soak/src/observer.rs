@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::board::{Board, Count, LOOPS, Stage, WITNESSES};
-use crate::disturb::{CALM, Group, disturb, repeat};
+use crate::disturb::{CALM, Group, TaskLimit, disturb, repeat};
 use crate::state::{FIELDS, Field, shown};
 use crate::sys::{Random, now, watchdog};
 
@@ -22,6 +22,12 @@ const MORE_KIB: i64 = 64 << 10;
 
 /// Why the soak cannot go on.
 struct Hung;
+
+/// The control groups of the subject, as far as there are any. The limit goes first: it may be in the group.
+struct Outside {
+    tasks: Option<TaskLimit>,
+    group: Option<Group>,
+}
 
 struct Observer {
     board: &'static Board,
@@ -92,16 +98,21 @@ impl Observer {
             self.board.skip(Count::Freezes, why);
         }
         let group = group.ok();
+        let tasks = TaskLimit::new(self.pid, group.as_ref());
+        if let Err(why) = &tasks {
+            self.board.skip(Count::TaskLimits, why);
+        }
+        let outside = Outside { tasks: tasks.ok(), group };
         self.await_stage(Stage::RUNNING)?;
         // What glibc and the kernel make once is there after this.
         let warm = Duration::from_secs((seconds / 6).clamp(1, 10));
-        self.disturbed(group.as_ref(), warm, &mut random)?;
+        self.disturbed(&outside, warm, &mut random)?;
         self.await_stage(Stage::WARM)?;
         let before = self.settled(None)?;
         println!("after the warm-up: {before:?}");
         self.board.go.store(1, SeqCst);
         self.await_stage(Stage::AGAIN)?;
-        self.disturbed(group.as_ref(), Duration::from_secs(seconds), &mut random)?;
+        self.disturbed(&outside, Duration::from_secs(seconds), &mut random)?;
         self.await_stage(Stage::ENDED)?;
         let after = self.settled(Some(&before))?;
         println!("at the end: {after:?}");
@@ -118,7 +129,7 @@ impl Observer {
     /// Disturbs and checks the subject for so long, and asks its loops to end.
     fn disturbed(
         &mut self,
-        group: Option<&Group>,
+        outside: &Outside,
         time: Duration,
         random: &mut Random,
     ) -> Result<(), Hung> {
@@ -126,8 +137,12 @@ impl Observer {
         let end = AtomicBool::new(false);
         let [mut first, mut second] = [1, 2].map(|stream| Random::new(random.next(), stream));
         std::thread::scope(|scope| {
-            scope.spawn(|| repeat(&end, &mut first, |random| disturb(board, pid, random)));
-            if let Some(group) = group {
+            scope.spawn(|| {
+                repeat(&end, &mut first, |random| {
+                    disturb(board, pid, outside.tasks.as_ref(), random)
+                })
+            });
+            if let Some(group) = &outside.group {
                 scope.spawn(|| repeat(&end, &mut second, |random| group.freeze(board, random)));
             }
             let began = Instant::now();
