@@ -19,7 +19,7 @@ use libpsx::process::{Gid, Unchanged, set_timer_slack, setresgid};
 use libpsx::{Broadcast, Sensitivity, syscall3};
 
 use crate::board::{Board, Count};
-use crate::initiators::{FIRST_ID, done};
+use crate::initiators::{FIRST_ID, USERS, done, first_user};
 use crate::state::{Field, group, observe, real_group};
 use crate::subject::judge;
 use crate::sys::{self, Random, reap, watchdog};
@@ -907,5 +907,5 @@ pub(crate) fn queued_signals() -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix("SigQ:"))?;
         line.trim().split('/').next()?.parse::<u64>().ok()
     };
-    (FIRST_ID..FIRST_ID + 4).filter_map(of).sum()
+    (first_user()..first_user() + USERS).filter_map(of).sum()
 }

@@ -48,6 +48,7 @@ counts! {
     ThreadsChecked "threads checked from outside" true;
     Witnesses "answers of the kernel to threads" true;
     Observed "checks against the newest state seen" true;
+    ObservedOthers "checks of another thread against it" true;
     Threads "threads created (pthread)" true;
     Attributes "threads created with attributes" true;
     Raw "threads created by clone(2)" true;

@@ -24,6 +24,14 @@ use crate::sys::Random;
 
 /// The first value of each field that is an id.
 pub(crate) const FIRST_ID: u64 = 100_000;
+/// How many users glibc's setresuid changes between.
+pub(crate) const USERS: u64 = 4;
+
+/// The first of these users. No other process has one of them: queued signals are counted for each user.
+pub(crate) fn first_user() -> u64 {
+    1_000_000 + USERS * u64::from(std::process::id())
+}
+
 /// The initial timer slack, ns.
 pub(crate) const FIRST_SLACK: u64 = 60_000;
 /// How many filters a thread gets at most: the kernel has a limit for all filters of a thread.
@@ -283,7 +291,7 @@ pub(crate) fn failures(board: &Board, random: &mut Random) {
 /// glibc's own broadcast. It does not reach threads of clone(2).
 pub(crate) fn setxid(board: &Board, random: &mut Random) {
     let _alone = SETXID.write();
-    let value = FIRST_ID + random.below(4);
+    let value = first_user() + random.below(USERS);
     // SAFETY: the call touches no memory.
     let changed = unsafe { libc::setresuid(value as u32, !0, !0) };
     if changed == 0 {

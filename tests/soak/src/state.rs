@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::board::{Board, Count};
+use crate::sys::Random;
 
 /// The fields. Each belongs to one initiator, and its values only grow, except for `RealUser`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,33 @@ pub(crate) fn observe(board: &Board, real_time: bool) {
         board.violation(format_args!("saved user {first} beside saved group {between}"));
     }
     board.count(Count::Observed);
+}
+
+/// Checks that another thread of this process, held or not, is not in an older state than any thread has run in before:
+/// no thread runs until every thread has performed the call (P3).
+pub(crate) fn observe_another(board: &Board, random: &mut Random) {
+    let pid = std::process::id();
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let tids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    let tids: Vec<i32> = tids.collect();
+    if tids.is_empty() {
+        return;
+    }
+    let tid = tids[random.below(tids.len() as u64) as usize];
+    let before = board.seen.each_ref().map(|place| place.load(SeqCst));
+    let Some(thread) = shown(pid, tid) else { return };
+    let fields =
+        [Field::RealGroup, Field::Groups, Field::Inheritable, Field::SavedUser, Field::SavedGroup];
+    for field in fields {
+        let (own, newest) = (thread.values[field as usize], before[field as usize]);
+        if own.is_some_and(|own| own < newest) {
+            board.violation(format_args!(
+                "thread {tid} ({}) has {field:?} {own:?} after a thread has run with {newest}",
+                thread.name
+            ));
+        }
+    }
+    board.count(Count::ObservedOthers);
 }
 
 /// A thread as /proc shows it.

@@ -10,8 +10,8 @@ use libpsx::syscall3;
 
 use crate::activities as act;
 use crate::board::{Board, Count, Stage, WITNESSES};
-use crate::initiators::{self as calls, FIRST_ID, FIRST_SLACK};
-use crate::state::{Field, observe, of_this_thread};
+use crate::initiators::{self as calls, FIRST_ID, FIRST_SLACK, first_user};
+use crate::state::{Field, observe, observe_another, of_this_thread};
 use crate::sys::{self, Random};
 
 type Turn = fn(&'static Board, &mut Random);
@@ -110,7 +110,7 @@ fn begin(board: &Board) {
     // SAFETY: the call touches no memory.
     unsafe { syscall3(libc::SYS_setresgid, id, !0, id) }.expect("groups");
     // SAFETY: the call touches no memory.
-    unsafe { syscall3(libc::SYS_setresuid, id, !0, id) }.expect("users");
+    unsafe { syscall3(libc::SYS_setresuid, first_user() as usize, !0, id) }.expect("users");
     // SAFETY: the call touches no memory.
     unsafe { syscall3(libc::SYS_prctl, slack, FIRST_SLACK as usize, 0) }.expect("slack");
     for (field, value) in Field::ALL.into_iter().zip(of_this_thread()) {
@@ -139,7 +139,8 @@ fn everything(board: &'static Board, seed: u64, sabotage: &str) {
     INITIATORS.iter().for_each(|work| start(work, true));
     ACTIVITIES.iter().for_each(|work| start(work, false));
     for number in 0..WITNESSES {
-        threads.push(std::thread::spawn(move || witness(board, number)));
+        let random = Random::new(seed, 100 + number as u64);
+        threads.push(std::thread::spawn(move || witness(board, number, random)));
     }
     for _ in 0..8 {
         threads.push(std::thread::spawn(move || sleeper(board)));
@@ -186,7 +187,7 @@ fn park(board: &Board) {
 }
 
 /// Asks the kernel what this thread is, whenever the observer checks.
-fn witness(board: &Board, number: usize) {
+fn witness(board: &Board, number: usize, mut random: Random) {
     sys::set_name(c"witness");
     let mut answered = 0;
     while board.end.load(SeqCst) == 0 {
@@ -200,6 +201,7 @@ fn witness(board: &Board, number: usize) {
             answered = phase;
         } else {
             observe(board, false);
+            observe_another(board, &mut random);
             sleep(Duration::from_micros(500));
         }
     }
