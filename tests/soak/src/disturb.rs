@@ -5,7 +5,7 @@
 // Signals concern the subject alone, which is a child that has not been waited for.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -97,6 +97,20 @@ fn mounted(kind: &str, option: &str) -> Option<PathBuf> {
     })
 }
 
+/// Makes a control group for this process, and removes those that an interrupted soak has left.
+fn new_group(root: &Path, pid: u32) -> std::io::Result<PathBuf> {
+    for entry in fs::read_dir(root)?.flatten() {
+        let name = entry.file_name();
+        let left = name.to_str().and_then(|name| name.strip_prefix("soak-"));
+        if left.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+    let own = root.join(format!("soak-{pid}"));
+    fs::create_dir(&own)?;
+    Ok(own)
+}
+
 /// A control group with a limit for the number of tasks: the subject's own one, or one of cgroup v1.
 pub(crate) struct TaskLimit {
     directory: PathBuf,
@@ -111,8 +125,7 @@ impl TaskLimit {
         }
         let root =
             mounted("cgroup", "pids").ok_or_else(|| std::io::Error::other("no pids cgroup"))?;
-        let limit = Self { directory: root.join(format!("soak-{pid}")), own: true };
-        fs::create_dir(&limit.directory)?;
+        let limit = Self { directory: new_group(&root, pid)?, own: true };
         fs::write(limit.directory.join("cgroup.procs"), pid.to_string())?;
         Ok(limit)
     }
@@ -149,9 +162,7 @@ impl Group {
     pub(crate) fn new(pid: u32) -> std::io::Result<Self> {
         let root = mounted("cgroup2", "");
         let root = root.ok_or_else(|| std::io::Error::other("no cgroup2 is mounted"))?;
-        let own = root.join(format!("soak-{pid}"));
-        fs::create_dir(&own)?;
-        let group = Self(own);
+        let group = Self(new_group(&root, pid)?);
         fs::write(group.0.join("cgroup.procs"), pid.to_string())?;
         if !group.0.join("cgroup.freeze").exists() {
             return Err(std::io::Error::other("no cgroup.freeze"));
