@@ -23,10 +23,11 @@ const MORE_KIB: i64 = 64 << 10;
 /// Why the soak cannot go on.
 struct Hung;
 
-/// The control groups of the subject, as far as there are any. The limit goes first: it may be in the group.
+/// The control groups of the subject, as far as there are any. The group is dropped first, which ends the subject if it
+/// hangs; then the directory of the limit is empty.
 struct Outside {
-    tasks: Option<TaskLimit>,
     group: Option<Group>,
+    tasks: Option<TaskLimit>,
 }
 
 struct Observer {
