@@ -37,6 +37,10 @@ miri:
     MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-many-seeds=0..8' \
         cargo +nightly miri test -p libpsx --lib engine::twin
 
+# Everything that threads can do, at once in one process: so many seconds, and a seed (needs root)
+soak seconds="600" *seed:
+    scripts/soak {{seconds}} {{seed}}
+
 # Check everything that has to hold before a change lands
 ci:
     .ci/run

@@ -33,7 +33,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use program::{CALLER_DIED, DONE, HEALED, Kind, PARTIAL, State, UNCHANGED};
-use rows::{Cause, LINE, Outcome, Row, rows_for, table};
+use rows::{CREATES, Cause, LINE, Outcome, Row, rows_for, table};
 use sandbox::{Action, On, Sandbox};
 use tracer::{End, Phase, Plan, Role, watchdog};
 
@@ -349,6 +349,8 @@ fn sweep() {
             told.detail += " (with nothing refused)";
         }
     }
+    let creates = |call: &str| CREATES.contains(&call.split(' ').next().unwrap_or_default());
+    assert!(!made.values().flatten().any(|(.., call)| creates(call)), "libpsx creates a task");
     let mut rows = rows_for(&made, full());
     rows.retain(|row| row.to_string().replace('\t', " ").contains(&only));
     println!("{} runs with a call refused", rows.len());

@@ -104,6 +104,7 @@ impl Row {
                 let phase = fault.phase.map_or(String::new(), |phase| format!("{} ", phase.name()));
                 match fault.when {
                     When::Nth(number) => format!("{phase}{number}"),
+                    When::From(number) => format!("{phase}from {number} on"),
                     When::OneThread => format!("{phase}always in one"),
                     When::Always => format!("{phase}always"),
                 }
@@ -164,6 +165,18 @@ pub(super) fn rows_for(
                 }
             }
         }
+        // A resource is used up from a point on: at every point of the three steps.
+        if kind != Kind::Divergence && kind != Kind::OneThread {
+            for (calls, errno, points) in EXHAUSTED {
+                // Without room in the signal queue, each call takes the whole deadline.
+                let each = full || kind == Kind::Threads && errno != libc::EAGAIN;
+                let (points, step) =
+                    (if full { 4 * points } else { points }, if each { 1 } else { 3 });
+                for number in (1..=points).step_by(step) {
+                    refuse(kind, Role::Caller, calls, None, errno, When::From(number));
+                }
+            }
+        }
         if kind == Kind::Threads {
             // Another call of the group can replace a refused one.
             for (role, calls) in
@@ -212,6 +225,17 @@ pub(super) fn rows_for(
     }
     rows
 }
+
+/// Every call that needs a descriptor, memory, or a place in the signal queue: the error if there is none, and at how many
+/// points.
+const EXHAUSTED: [(&str, i32, u32); 3] = [
+    ("openat+fcntl+fsopen+fsmount", libc::EMFILE, 8),
+    ("mmap+mremap+madvise+mprotect", libc::ENOMEM, 6),
+    ("rt_tgsigqueueinfo", libc::EAGAIN, 12),
+];
+
+/// Every call that creates a task, for which there may be no room (RLIMIT_NPROC, a pids cgroup). libpsx makes none of them.
+pub(crate) const CREATES: [&str; 4] = ["clone", "clone3", "fork", "vfork"];
 
 /// Every call that the line on standard error may need.
 pub(super) const LINE: &str = "pwritev2+fstat+fstatfs+ioctl+ppoll+write";

@@ -454,6 +454,7 @@ impl Tracer<'_> {
         self.occurrences += 1;
         let meant = match fault.when {
             When::Nth(number) => number == self.occurrences,
+            When::From(number) => number <= self.occurrences,
             When::OneThread => *self.chosen.get_or_insert(tid) == tid,
             When::Always => true,
         };

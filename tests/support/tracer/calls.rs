@@ -62,6 +62,8 @@ pub struct Made {
 pub enum When {
     /// The occurrence with this number, counted from 1.
     Nth(u32),
+    /// The occurrence with this number, and all later ones: a resource is used up.
+    From(u32),
     /// Every occurrence in the first thread that makes the call.
     OneThread,
     /// Every occurrence.
