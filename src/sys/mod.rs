@@ -206,10 +206,16 @@ pub(crate) fn exit_group(status: i32) {
 /// not reaped. FUTEX_TRYLOCK_PI of a word that names it as the owner fails with ESRCH then
 /// (`attach_to_pi_owner`, kernel/futex/pi.c), and has no other effect than on that word. It is the
 /// one such question that a filter may be trusted to let through: a thread needs futex(2) anyhow.
+///
+/// qemu-user 7.2 hands the word of a big-endian program to a little-endian kernel as it is, which then looks for another
+/// tid. There, the calling thread seems dead as well, and no answer is believed.
 pub(crate) fn is_dead(tid: i32) -> bool {
-    let owned = AtomicU32::new(tid as u32);
-    let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
-    futex([owned.as_ptr() as usize, op, 0, 0, 0, 0], None) == Err(Errno::SRCH)
+    let seems_dead = |tid: i32| {
+        let owned = AtomicU32::new(tid as u32);
+        let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
+        futex([owned.as_ptr() as usize, op, 0, 0, 0, 0], None) == Err(Errno::SRCH)
+    };
+    seems_dead(tid) && (cfg!(target_endian = "little") || !seems_dead(gettid()))
 }
 
 /// Whether a thread of this process is dead, for certain: the task is no more, or is a zombie.
