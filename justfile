@@ -69,6 +69,10 @@ matrix *arguments:
 cpus:
     .ci/run cpus
 
+# Rust programs on musl
+musl:
+    .ci/run musl
+
 # Other kernels, booted in an emulator: workers, Landlock, a drop
 vm:
     .ci/run vm

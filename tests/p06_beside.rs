@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::mem::MaybeUninit;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -41,11 +42,82 @@ fn beside(calls: usize, what: fn()) {
     all_have_filters(calls);
 }
 
+/// What a thread executes: pause(2). The thread has no frame of Rust when it is unwound.
+fn pause() -> extern "C" fn(*mut libc::c_void) -> *mut libc::c_void {
+    let pause: unsafe extern "C" fn() -> i32 = libc::pause;
+    // SAFETY: the function takes no argument, and nothing reads its result.
+    unsafe { std::mem::transmute(pause) }
+}
+
+/// glibc cancels a thread by signal 32, and musl by signal 33, which musl's handler leaves blocked.
+#[test]
+fn beside_threads_that_are_cancelled() {
+    isolated("beside_threads_that_are_cancelled", WATCHDOG, || {
+        beside(60, || {
+            let (mut thread, null) = (MaybeUninit::uninit(), std::ptr::null_mut());
+            // SAFETY: the function writes the thread, and has no attributes to read.
+            let made = unsafe {
+                libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), pause(), null)
+            };
+            assert_eq!(made, 0);
+            // SAFETY: the thread was written.
+            let thread = unsafe { thread.assume_init() };
+            // SAFETY: the thread is not joined yet.
+            assert_eq!(unsafe { libc::pthread_cancel(thread) }, 0);
+            // SAFETY: the thread is joined once.
+            assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
+        });
+    });
+}
+
+/// A timer of the C library calls a function in a thread of the C library, in which glibc and musl block signals.
+#[test]
+fn beside_timers_of_the_c_library() {
+    /// The beginning of `struct sigevent`, as both C libraries have it (sigevent(3type)).
+    #[repr(C)]
+    struct Event {
+        value: usize,
+        signal: i32,
+        notify: i32,
+        function: extern "C" fn(usize),
+        attributes: usize,
+        rest: [usize; 8],
+    }
+    static FIRED: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn fired(_: usize) {
+        FIRED.fetch_add(1, Ordering::Relaxed);
+    }
+    isolated("beside_timers_of_the_c_library", WATCHDOG, || {
+        beside(100, || {
+            let (value, signal, notify) = (0, 0, libc::SIGEV_THREAD);
+            let mut event =
+                Event { value, signal, notify, function: fired, attributes: 0, rest: [0; 8] };
+            let mut timer = MaybeUninit::uninit();
+            let place = (&raw mut event).cast::<libc::sigevent>();
+            // SAFETY: the event is as large as the function reads, and the function writes the timer.
+            let made =
+                unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, place, timer.as_mut_ptr()) };
+            assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+            // SAFETY: the timer was written.
+            let timer = unsafe { timer.assume_init() };
+            let often = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
+            let times = libc::itimerspec { it_interval: often, it_value: often };
+            let fired = FIRED.load(Ordering::Relaxed);
+            // SAFETY: the timer exists, and the function reads the times.
+            assert_eq!(unsafe { libc::timer_settime(timer, 0, &times, std::ptr::null_mut()) }, 0);
+            while FIRED.load(Ordering::Relaxed) == fired {
+                std::thread::yield_now();
+            }
+            // SAFETY: the timer is deleted once.
+            assert_eq!(unsafe { libc::timer_delete(timer) }, 0);
+        });
+        println!("fired {} times", FIRED.load(Ordering::Relaxed));
+    });
+}
+
 #[cfg(target_env = "gnu")]
 #[test]
 fn beside_threads_with_attributes_that_are_cancelled() {
-    use std::mem::{MaybeUninit, transmute};
-    type Body = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
     isolated("beside_threads_with_attributes_that_are_cancelled", WATCHDOG, || {
         // Each call takes several rounds; see the tests of rounds.
         beside(60, || {
@@ -60,14 +132,10 @@ fn beside_threads_with_attributes_that_are_cancelled() {
             unsafe {
                 libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size_of_val(&set), &set)
             };
-            // The thread has no frame of Rust when it is unwound.
-            let pause: unsafe extern "C" fn() -> i32 = libc::pause;
-            // SAFETY: the function takes no argument, and nothing reads its result.
-            let body = unsafe { transmute::<unsafe extern "C" fn() -> i32, Body>(pause) };
             let null = std::ptr::null_mut();
             let mut thread = 0;
             // SAFETY: the attribute is initialised.
-            let made = unsafe { libc::pthread_create(&mut thread, attr.as_ptr(), body, null) };
+            let made = unsafe { libc::pthread_create(&mut thread, attr.as_ptr(), pause(), null) };
             assert_eq!(made, 0);
             // SAFETY: the thread is not joined yet.
             assert_eq!(unsafe { libc::pthread_cancel(thread) }, 0);

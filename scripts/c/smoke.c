@@ -32,8 +32,15 @@
 #endif
 
 enum { THREADS = 8, NOBODY = 70000 };
-#define CHECK(condition) \
-    ((condition) ? (void)0 : (dprintf(1, "wrong: %s (line %d, errno %d)\n", #condition, __LINE__, errno), _exit(1)))
+#define CHECK(condition) ((condition) ? (void)0 : wrong(#condition, __LINE__))
+
+static void wrong(const char *condition, int line) {
+    int why = errno;
+    char text[1000] = "";
+    psx_strerror(text, sizeof text, NULL, 0);
+    dprintf(1, "wrong: %s (line %d, errno %d); libpsx: %s\n", condition, line, why, text);
+    _exit(1);
+}
 
 struct identity {
     unsigned uid[3], gid[3];

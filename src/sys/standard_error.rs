@@ -231,8 +231,9 @@ fn is_remote() -> bool {
     }
     // SAFETY: all its fields are integers, so zeroes, and whatever the kernel wrote, are a value.
     let kind = unsafe { statfs.assume_init() }.f_type;
+    // The field's type differs from CPU to CPU. A magic number has 32 bits.
     matches!(
-        kind as u32,
+        kind as usize as u32,
         k::FUSE_SUPER_MAGIC
             | k::NFS_SUPER_MAGIC
             | k::SMB_SUPER_MAGIC

@@ -412,9 +412,12 @@ fn directories(task: &Task, known: Option<Known<'_>>) -> Option<Directories> {
     Some(Directories { root: read("root")?, cwd: read("cwd")? })
 }
 
-/// Returns the label of the security module that shows one.
+/// Returns the label of the security module that shows one. `attr/current` asks the first module that has labels in
+/// principle. If the kernel is started with `lsm=bpf,apparmor`, that is BPF, which answers EINVAL (seen on Linux 6.1), so
+/// the modules with files of their own are asked next (Documentation/admin-guide/LSM/index.rst).
 fn label(task: &Task) -> Option<Vec<u8>> {
-    let mut label = task.read("attr/current").ok()?;
+    let files = ["attr/current", "attr/apparmor/current", "attr/smack/current"];
+    let mut label = files.into_iter().find_map(|file| task.read(file).ok())?;
     while let Some(b'\n' | 0) = label.last() {
         label.pop();
     }

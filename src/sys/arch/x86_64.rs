@@ -34,7 +34,8 @@ pub(crate) unsafe fn syscall6(nr: usize, [a, b, c, d, e, f]: [usize; 6]) -> isiz
     result
 }
 
-/// Returns the number as the kernel reads it (`do_syscall_64` takes an int), without the x32 bit.
+/// Returns the number as the kernel reads it, without the x32 bit. `do_syscall_64` takes an int since Linux 5.13. Before,
+/// the kernel knows no number of more than 32 bits.
 pub(crate) const fn call_number(nr: usize) -> u32 {
     nr as u32 & !X32_BIT
 }
