@@ -6,6 +6,10 @@
 //! possible tid is asked for with tgkill(2) and signal 0.
 #![forbid(unsafe_code)]
 
+#[cfg(psx_fuzz)]
+#[path = "proc_fuzz.rs"]
+pub mod fuzz;
+
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::time::Duration;
