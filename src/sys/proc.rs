@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 #[cfg(psx_fuzz)]
-#[path = "proc_fuzz.rs"]
 pub mod fuzz;
 
 use core::cell::Cell;

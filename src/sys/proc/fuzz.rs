@@ -2,7 +2,15 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs)] // no program sees it
 
-use super::*;
+use core::cell::Cell;
+use core::ffi::CStr;
+
+use linux_raw_sys::general::O_DIRECTORY;
+
+use super::{Task, TaskStatus, Tasks};
+use crate::error::UnreachableReason;
+use crate::report::SkipReason;
+use crate::sys::Fd;
 
 pub fn next_record(records: &[u8]) -> Option<(Option<i32>, &[u8])> {
     super::next_record(records)
