@@ -41,6 +41,18 @@ miri:
 soak seconds="600" *seed:
     scripts/soak {{seconds}} {{seed}}
 
+# The parsers beside second implementations, so many seconds each
+fuzz seconds="60" *targets:
+    scripts/fuzz {{seconds}} {{targets}}
+
+# Changes of the engine, one at a time, each of which must make a test fail: hours without --shard K/N or files
+mutants *arguments:
+    scripts/mutants {{arguments}}
+
+# The lines of src/ that no test executes, and why
+coverage *arguments:
+    scripts/coverage {{arguments}}
+
 # Check everything that has to hold before a change lands
 ci:
     .ci/run

@@ -74,6 +74,10 @@ pub use error::{
 pub use report::{CallOutcome, Report, SkipReason, SkippedTask, ThreadResult};
 pub use transaction::{PartialFailureAction, Transaction};
 
+#[cfg(psx_fuzz)]
+#[doc(hidden)]
+pub use sys::proc::fuzz;
+
 /// Expands to its items if this crate is built without the standard library, and to nothing otherwise. A library
 /// that has to define its own panic handler cannot ask which features its dependencies were given: in a workspace
 /// another member may have turned `std` on.

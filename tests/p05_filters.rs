@@ -15,22 +15,35 @@ use support::{
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
+/// Installs a filter that kills the process for all calls but three, in every thread.
+fn all_but_three(nr: libc::c_long, set: usize, mode: usize) {
+    sleepers(3);
+    no_new_privs().unwrap();
+    let needed = [libc::SYS_futex, libc::SYS_rt_sigreturn, libc::SYS_rt_sigprocmask];
+    let for_this_test = [libc::SYS_exit_group];
+    let allowed = [&needed[..], &for_this_test[..]].concat();
+    let (allow, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
+    let program = program(&allowed, allow, kill);
+    let program = header(&program);
+    // SAFETY: the program outlives the call.
+    let done = unsafe { libpsx::syscall3(nr, set, mode, &raw const program as usize) };
+    // SAFETY: the call ends the process.
+    unsafe { libc::syscall(libc::SYS_exit_group, i32::from(done.is_err())) };
+}
+
 #[test]
 fn filter_of_the_call_forbids_all_but_three() {
     isolated("filter_of_the_call_forbids_all_but_three", WATCHDOG, || {
-        sleepers(3);
-        no_new_privs().unwrap();
-        let needed = [libc::SYS_futex, libc::SYS_rt_sigreturn, libc::SYS_rt_sigprocmask];
-        let for_this_test = [libc::SYS_exit_group];
-        let allowed = [&needed[..], &for_this_test[..]].concat();
-        let (allow, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
-        let program = program(&allowed, allow, kill);
-        let program = header(&program);
-        let (set, at) = (libc::SECCOMP_SET_MODE_FILTER as usize, &raw const program as usize);
-        // SAFETY: the program outlives the call.
-        let done = unsafe { libpsx::syscall3(libc::SYS_seccomp, set, 0, at) };
-        // SAFETY: the call ends the process.
-        unsafe { libc::syscall(libc::SYS_exit_group, i32::from(done.is_err())) };
+        all_but_three(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER as usize, 0);
+    });
+}
+
+/// prctl(2) installs filters too.
+#[test]
+fn filter_of_prctl_forbids_all_but_three() {
+    isolated("filter_of_prctl_forbids_all_but_three", WATCHDOG, || {
+        let (set, mode) = (libc::PR_SET_SECCOMP as usize, libc::SECCOMP_MODE_FILTER as usize);
+        all_but_three(libc::SYS_prctl, set, mode);
     });
 }
 

@@ -218,23 +218,89 @@ fn vfork_a_sleeping_child() {
     until_told_to_leave();
 }
 
+fn thread_in_vfork_is_named(vfork: fn(), prepare: fn(i32) -> bool) {
+    no_new_privs().unwrap();
+    sleepers(3);
+    let tid = target(vfork);
+    // Before that, the thread may be in this state for a moment for other reasons.
+    while CHILD.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    wait_for_state(tid, 'D');
+    if prepare(tid) {
+        target_is_named(tid, 'D', UnreachableReason::Vfork);
+    }
+    let child = CHILD.load(Ordering::SeqCst);
+    // SAFETY: the process is a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+    next_call_succeeds();
+}
+
 #[test]
 fn thread_in_vfork() {
     isolated("thread_in_vfork", WATCHDOG, || {
-        no_new_privs().unwrap();
-        sleepers(3);
-        let tid = target(vfork_a_sleeping_child);
-        // Before that, the thread may be in this state for a moment for other reasons.
-        while CHILD.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-        wait_for_state(tid, 'D');
-        target_is_named(tid, 'D', UnreachableReason::Vfork);
-        let child = CHILD.load(Ordering::SeqCst);
-        // SAFETY: the process is a child that has not been waited for.
-        assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
-        next_call_succeeds();
+        thread_in_vfork_is_named(vfork_a_sleeping_child, |_| true);
     });
+}
+
+/// If the kernel does not tell where the thread waits, the system call does.
+#[test]
+fn thread_in_vfork_without_wchan() {
+    isolated("thread_in_vfork_without_wchan", WATCHDOG, || {
+        thread_in_vfork_is_named(vfork_a_sleeping_child, without_wchan);
+    });
+}
+
+/// The child is made by vfork(2) itself, and uses no stack.
+#[cfg(target_arch = "x86_64")]
+fn vfork_by_its_own_number() {
+    let pid: usize;
+    // SAFETY: the child stores its pid to an atomic, and then only sleeps. It calls nothing and returns nowhere. If the
+    // test fails, the child ends with it.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test eax, eax",
+            "jnz 3f",
+            "mov eax, {prctl}",
+            "mov edi, {death}",
+            "mov esi, {kill}",
+            "syscall",
+            "mov eax, {getpid}",
+            "syscall",
+            "mov [{place}], eax",
+            "2: mov eax, {pause}",
+            "syscall",
+            "jmp 2b",
+            "3:",
+            prctl = const libc::SYS_prctl,
+            death = const libc::PR_SET_PDEATHSIG,
+            kill = const libc::SIGKILL,
+            getpid = const libc::SYS_getpid,
+            pause = const libc::SYS_pause,
+            place = in(reg) CHILD.as_ptr(),
+            inlateout("rax") libc::SYS_vfork as usize => pid,
+            out("rcx") _,
+            out("rdi") _,
+            out("rsi") _,
+            out("r11") _,
+        );
+    }
+    reap(pid as i32);
+    until_told_to_leave();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn thread_in_vfork_by_its_own_number_without_wchan() {
+    isolated("thread_in_vfork_by_its_own_number_without_wchan", WATCHDOG, || {
+        thread_in_vfork_is_named(vfork_by_its_own_number, without_wchan);
+    });
+}
+
+/// Kernels do not always tell where a thread waits: x86-64 before Linux 5.16 does not.
+fn without_wchan(tid: i32) -> bool {
+    support::laid_over(&format!("/proc/self/task/{tid}/wchan"), "/dev/null")
 }
 
 /// Makes a control group (version 2) for one thread, below a control group for its process.
@@ -291,13 +357,10 @@ fn thread_in_a_frozen_control_group() {
     isolated("thread_in_a_frozen_control_group", WATCHDOG, || frozen_thread_is_named(|_| true));
 }
 
-/// Kernels do not always tell where a thread waits: x86-64 before Linux 5.16 does not.
 #[test]
 fn thread_in_a_frozen_control_group_without_wchan() {
     isolated("thread_in_a_frozen_control_group_without_wchan", WATCHDOG, || {
-        frozen_thread_is_named(|tid| {
-            support::laid_over(&format!("/proc/self/task/{tid}/wchan"), "/dev/null")
-        });
+        frozen_thread_is_named(without_wchan);
     });
 }
 

@@ -166,3 +166,82 @@ fn threads_that_block_the_signal_and_wait_for_a_cpu() {
         println!("at most {rounds} rounds, longest freeze {longest:?}");
     });
 }
+
+/// Between two rounds the caller sleeps. It neither looks at the clock again and again, nor asks again for a sleep that a
+/// filter refuses.
+#[cfg(target_arch = "x86_64")]
+mod no_spinning {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use super::WATCHDOG;
+    use super::support::{self, emulator, isolated};
+
+    const DEADLINE: Duration = Duration::from_millis(300);
+    /// A round takes at least as long.
+    const ROUND: Duration = Duration::from_millis(4);
+
+    fn a_call_fails_beside_a_thread_that_blocks_the_signal() {
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let error = unsafe { support::slack(5).deadline(DEADLINE).execute() }.unwrap_err();
+        assert_eq!(error.raw_os_error(), libc::ETIMEDOUT, "{error}");
+    }
+
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Answers clock_gettime(2) by the vDSO, and counts it if signal 33 is open, as it is between two rounds.
+    extern "C" fn answer(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: the kernel has written the frame.
+        let context = unsafe { &mut *context };
+        // SAFETY: the kernel's set of signals has eight bytes.
+        let mask = unsafe { (&raw const context.uc_sigmask).cast::<u64>().read() };
+        if mask & 1 << 32 == 0 {
+            LOOKS.fetch_add(1, SeqCst);
+        }
+        let registers = &mut context.uc_mcontext.gregs;
+        let [clock, time] = [libc::REG_RDI, libc::REG_RSI].map(|at| registers[at as usize]);
+        // SAFETY: the interrupted code makes this call with these arguments.
+        let result = unsafe { libc::clock_gettime(clock as i32, time as *mut libc::timespec) };
+        registers[libc::REG_RAX as usize] = i64::from(result);
+    }
+
+    #[test]
+    fn on_the_clock() {
+        isolated("no_spinning::on_the_clock", WATCHDOG, || {
+            support::prepared(support::block_all);
+            emulator::on_sigsys(answer);
+            support::filter(libc::SYS_clock_gettime, libc::SECCOMP_RET_TRAP);
+            a_call_fails_beside_a_thread_that_blocks_the_signal();
+            let (looks, most) = (LOOKS.load(SeqCst), 6 * DEADLINE.as_millis() / ROUND.as_millis());
+            assert!((1..most as usize).contains(&looks), "{looks} looks at the clock");
+        });
+    }
+
+    static SLEEPS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Refuses a sleep, and counts it if the word lies on the stack: other threads wake a sleep on any other word.
+    extern "C" fn refuse(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: the kernel has written the frame.
+        let registers = unsafe { &mut (*context).uc_mcontext.gregs };
+        let word = registers[libc::REG_RDI as usize];
+        if (0..64 << 10).contains(&word.wrapping_sub(registers[libc::REG_RSP as usize])) {
+            SLEEPS.fetch_add(1, SeqCst);
+        }
+        registers[libc::REG_RAX as usize] = -i64::from(libc::EPERM);
+    }
+
+    #[test]
+    fn on_a_refused_sleep() {
+        isolated("no_spinning::on_a_refused_sleep", WATCHDOG, || {
+            support::prepared(support::block_all);
+            emulator::on_sigsys(refuse);
+            support::filter_futex(support::private(libc::FUTEX_WAIT), libc::SECCOMP_RET_TRAP);
+            a_call_fails_beside_a_thread_that_blocks_the_signal();
+            let (sleeps, most) =
+                (SLEEPS.load(SeqCst), 2 * DEADLINE.as_millis() / ROUND.as_millis());
+            assert!((1..most as usize).contains(&sleeps), "{sleeps} sleeps");
+        });
+    }
+}

@@ -7,6 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use libpsx::{Error, UnreachableReason};
 use support::{header, isolated, program, set_slack, slack, until};
 
 const WATCHDOG: Duration = Duration::from_secs(100);
@@ -136,58 +137,77 @@ fn a_page_after_30_ms() {
     isolated("a_page_after_30_ms", WATCHDOG, || calls_beside_pages(Duration::from_millis(30)));
 }
 
-/// Another thread of the process allows a thread's calls, one by one. Only a fatal signal ends the wait for the answer.
+const RECEIVE: libc::c_ulong = 0xc050_2100;
+const SEND: libc::c_ulong = 0xc018_2101;
+
+/// Starts a thread that makes a call which another program has to allow: only a fatal signal ends the wait for the
+/// answer. Returns the thread's tid, and the descriptor on which the calls are reported. Records a skipped test and
+/// returns `None` if the kernel has no such filter.
+fn supervised() -> Option<(i32, i32)> {
+    static LISTENER: AtomicI32 = AtomicI32::new(-2);
+    static TID: AtomicI32 = AtomicI32::new(0);
+    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    std::thread::spawn(|| {
+        let notify =
+            program(&[libc::SYS_getppid], libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
+        let header = header(&notify);
+        // SAFETY: gettid touches no memory.
+        TID.store(unsafe { libc::gettid() }, SeqCst);
+        // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        let (set, flags) = (
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
+        );
+        // SAFETY: the kernel reads the program.
+        let fd = unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &raw const header) };
+        LISTENER.store(fd as i32, SeqCst);
+        if fd < 0 {
+            return;
+        }
+        loop {
+            // SAFETY: getppid touches no memory.
+            unsafe { libc::getppid() };
+        }
+    });
+    until(|| LISTENER.load(SeqCst) != -2);
+    let listener = LISTENER.load(SeqCst);
+    if listener < 0 {
+        support::skipped("this kernel has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV");
+        return None;
+    }
+    Some((TID.load(SeqCst), listener))
+}
+
+/// Receives one call. Returns its id.
+fn receive(listener: i32) -> Option<u64> {
+    // struct seccomp_notif begins with the id.
+    let mut request = [0u64; 10];
+    // SAFETY: the kernel writes no more than the structure.
+    let done = unsafe { libc::ioctl(listener, RECEIVE, request.as_mut_ptr()) };
+    (done == 0).then_some(request[0])
+}
+
+/// Allows a call.
+fn allow(listener: i32, id: u64) {
+    const CONTINUE: u64 = 1;
+    // struct seccomp_notif_resp.
+    let answer = [id, 0, CONTINUE << 32];
+    // SAFETY: the kernel reads no more than the structure.
+    unsafe { libc::ioctl(listener, SEND, answer.as_ptr()) };
+}
+
+/// Another thread of the process allows a thread's calls, one by one.
 #[test]
 fn a_supervisor_in_the_same_process() {
     isolated("a_supervisor_in_the_same_process", WATCHDOG, || {
-        static LISTENER: AtomicI32 = AtomicI32::new(-2);
         static ANSWERS: AtomicUsize = AtomicUsize::new(0);
-        const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
-        const RECEIVE: libc::c_ulong = 0xc050_2100;
-        const SEND: libc::c_ulong = 0xc018_2101;
-        const CONTINUE: u64 = 1;
-        std::thread::spawn(|| {
-            let notify = program(
-                &[libc::SYS_getppid],
-                libc::SECCOMP_RET_USER_NOTIF,
-                libc::SECCOMP_RET_ALLOW,
-            );
-            let header = header(&notify);
-            // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
-            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-            let (set, flags) = (
-                libc::SECCOMP_SET_MODE_FILTER,
-                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
-            );
-            // SAFETY: the kernel reads the program.
-            let fd = unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &raw const header) };
-            LISTENER.store(fd as i32, SeqCst);
-            if fd < 0 {
-                return;
-            }
-            loop {
-                // SAFETY: getppid touches no memory.
-                unsafe { libc::getppid() };
-            }
-        });
-        until(|| LISTENER.load(SeqCst) != -2);
-        let listener = LISTENER.load(SeqCst);
-        if listener < 0 {
-            support::skipped("this kernel has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV");
-            return;
-        }
+        let Some((_, listener)) = supervised() else { return };
         std::thread::spawn(move || {
             loop {
-                // struct seccomp_notif and struct seccomp_notif_resp: both begin with the id.
-                let mut request = [0u64; 10];
-                // SAFETY: the kernel writes no more than the structure.
-                if unsafe { libc::ioctl(listener, RECEIVE, request.as_mut_ptr()) } != 0 {
-                    continue;
-                }
+                let Some(id) = receive(listener) else { continue };
                 std::thread::sleep(Duration::from_millis(3));
-                let answer = [request[0], 0, CONTINUE << 32];
-                // SAFETY: the kernel reads no more than the structure.
-                unsafe { libc::ioctl(listener, SEND, answer.as_ptr()) };
+                allow(listener, id);
                 ANSWERS.fetch_add(1, SeqCst);
             }
         });
@@ -198,5 +218,28 @@ fn a_supervisor_in_the_same_process() {
             println!("{} rounds, {:?} still", report.attempts(), report.max_pause());
         }
         println!("{} answers", ANSWERS.load(SeqCst));
+    });
+}
+
+/// The call is not answered. The first signal makes the wait uninterruptible, and the error says that it is.
+#[test]
+fn a_supervisor_that_does_not_answer() {
+    isolated("a_supervisor_that_does_not_answer", WATCHDOG, || {
+        let Some((tid, listener)) = supervised() else { return };
+        let id = receive(listener).unwrap();
+        let call = slack(1001).deadline(Duration::from_millis(300));
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        let error = unsafe { call.execute_with_report() }.unwrap_err();
+        let Error::Unreachable(threads) = &error else { panic!("{error}") };
+        let [thread] = threads.threads() else { panic!("{error}") };
+        assert_eq!((thread.tid(), thread.state()), (tid, 'D'), "{error}");
+        assert_eq!(thread.reason(), UnreachableReason::Uninterruptible, "{error}");
+        std::thread::spawn(move || {
+            allow(listener, id);
+            loop {
+                receive(listener).into_iter().for_each(|id| allow(listener, id));
+            }
+        });
+        set_slack(1002).unwrap();
     });
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libpsx::Broadcast;
-use support::{isolated, isolated_status};
+use support::{install as install_filter, isolated, isolated_status, step};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 const SIGNAL: usize = 33;
@@ -63,6 +63,15 @@ fn install(handler: usize, flags: i32, mask: u64) -> Action {
     let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, &new, &mut old, 8) };
     assert_eq!(done, 0);
     old
+}
+
+/// Returns the handler that the kernel calls.
+fn handler() -> usize {
+    let mut now = Action::new(0, 0);
+    // SAFETY: the kernel writes the structure.
+    let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, SIGNAL, 0usize, &mut now, 8) };
+    assert_eq!(done, 0);
+    now.handler
 }
 
 fn send() {
@@ -177,6 +186,35 @@ fn ignored_stays_ignored() {
     });
 }
 
+/// Whether another library's handler passes signals on is a question that the caller asks by a signal to itself. It
+/// does not ask if the signal is ignored: there is no handler.
+#[test]
+fn no_question_is_asked_where_the_signal_is_ignored() {
+    isolated("no_question_is_asked_where_the_signal_is_ignored", WATCHDOG, || {
+        spawn_another_thread();
+        call();
+        install(libc::SIG_IGN, libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK, 0);
+        // SAFETY: gettid touches no memory.
+        let me = unsafe { libc::gettid() } as u32;
+        let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+        let equal = |value| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, value);
+        let answer = |action| step(libc::BPF_RET | libc::BPF_K, 0, 0, action);
+        // The number, and the lower half of the second argument.
+        let (number_at, thread_at) = (0, if cfg!(target_endian = "big") { 28 } else { 24 });
+        install_filter(&[
+            load(thread_at),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, me),
+            load(number_at),
+            equal(libc::SYS_rt_tgsigqueueinfo as u32),
+            answer(libc::SECCOMP_RET_KILL_PROCESS),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ]);
+        call();
+        send();
+        call();
+    });
+}
+
 #[test]
 fn default_action_kills() {
     let (status, _) = isolated_status("default_action_kills", WATCHDOG, || {
@@ -214,6 +252,8 @@ fn another_library_above() {
         let old = install(chaining as *const () as usize, flags, 0);
         OLD.store(old.handler, Ordering::SeqCst);
         call();
+        // It passes on this library's signals, so it stays.
+        assert_eq!(handler(), chaining as *const () as usize);
         COUNT.store(0, Ordering::SeqCst);
         send();
         // The other library's handler and the owner's; this library's ran between them.
@@ -221,6 +261,7 @@ fn another_library_above() {
         // Without SA_ONSTACK the other handler cannot stay above: this library installs its own again, and they chain.
         install(chaining as *const () as usize, libc::SA_SIGINFO, 0);
         call();
+        assert_eq!(handler(), old.handler);
         COUNT.store(0, Ordering::SeqCst);
         send();
         assert_eq!(COUNT.load(Ordering::SeqCst), 2);

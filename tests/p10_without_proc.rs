@@ -5,10 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use libpsx::{Error, Requirement};
+use libpsx::{Error, Requirement, UnreachableReason};
 use support::{
-    covers, filter, forked, install, isolated, isolated_as_root, proc, set_slack, sleepers, step,
-    witnesses,
+    block_all, covers, filter, forked, install, isolated, isolated_as_root, prepared, proc,
+    set_slack, slack, sleepers, step, witnesses,
 };
 
 /// It takes seconds to probe every possible tid.
@@ -29,6 +29,54 @@ fn empty_chroot_with_the_right_to_mount() {
         covers(&witnesses, 1001);
         enter_empty_root();
         covers(&witnesses, 1002);
+    });
+}
+
+/// The library mounts a proc of its own, in which it finds the name and the state of a thread.
+#[test]
+fn empty_chroot_with_a_thread_that_blocks_the_signal() {
+    isolated_as_root("empty_chroot_with_a_thread_that_blocks_the_signal", WATCHDOG, || {
+        prepared(|| {
+            // SAFETY: the argument is a string.
+            unsafe { libc::prctl(libc::PR_SET_NAME, c"blocker".as_ptr()) };
+            block_all();
+        });
+        enter_empty_root();
+        blocker_is_named(false);
+    });
+}
+
+/// Checks that a call fails, and that the error has the name and the state of the thread that blocks the signal.
+fn blocker_is_named(proc_is_mounted: bool) {
+    let call = slack(1001).deadline(Duration::from_millis(300));
+    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+    let error = unsafe { call.execute_with_report() }.unwrap_err();
+    let Error::Unreachable(threads) = &error else { panic!("{error}") };
+    let [thread] = threads.threads() else { panic!("{error}") };
+    if !proc_is_mounted && thread.state() == '?' {
+        support::skipped("no proc can be mounted");
+        return;
+    }
+    assert_eq!((thread.name(), thread.state()), ("blocker", 'S'), "{error}");
+    assert_eq!(thread.reason(), UnreachableReason::SignalBlocked, "{error}");
+}
+
+/// A thread with a filter mounts no proc, so the /proc of the outer namespace is all that there is.
+#[test]
+fn outer_namespace_with_a_thread_that_blocks_the_signal() {
+    isolated_as_root("outer_namespace_with_a_thread_that_blocks_the_signal", WATCHDOG, || {
+        if !support::unshared(libc::CLONE_NEWPID) {
+            return;
+        }
+        forked(|| {
+            prepared(|| {
+                // SAFETY: the argument is a string.
+                unsafe { libc::prctl(libc::PR_SET_NAME, c"blocker".as_ptr()) };
+                block_all();
+            });
+            filter(libc::SYS_fsopen, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+            blocker_is_named(true);
+        });
     });
 }
 

@@ -73,6 +73,13 @@ fn a_failing_call_at_each_position() {
 }
 
 #[test]
+fn only_a_transaction_without_calls_is_empty() {
+    assert_eq!((Transaction::new().len(), Transaction::new().is_empty()), (0, true));
+    let one = Transaction::new().with(slack(1));
+    assert_eq!((one.len(), one.is_empty()), (1, false));
+}
+
+#[test]
 fn a_single_thread_gets_the_same_results() {
     isolated("a_single_thread_gets_the_same_results", WATCHDOG, || {
         support::forked(|| {

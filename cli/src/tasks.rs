@@ -236,7 +236,7 @@ fn contents(fd: &OwnedFd) -> nix::Result<Vec<u8>> {
 }
 
 impl Stat {
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         // The name may contain parentheses; the text after it contains none.
         let first = text.iter().position(|&byte| byte == b'(')?;
         let last = text.iter().rposition(|&byte| byte == b')')?;
@@ -267,7 +267,7 @@ impl Stat {
 }
 
 impl Status {
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (mut process, mut numbers, mut blocked, mut queue) = (None, Vec::new(), None, None);
         let (mut user, mut group, mut groups) = (None, None, None);
         let (mut effective, mut permitted, mut inheritable) = (None, None, None);

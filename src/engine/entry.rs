@@ -154,3 +154,28 @@ impl Entry {
         self.value.store(value, SeqCst);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_unpacked_as_it_was_packed() {
+        let all: [fn(u32) -> ThreadState; 8] = [
+            |_| ThreadState::Idle,
+            |_| ThreadState::Sent,
+            ThreadState::Held,
+            ThreadState::Exempt,
+            ThreadState::Agreed,
+            ThreadState::Differs,
+            ThreadState::Died,
+            ThreadState::Siglongjmp,
+        ];
+        for number in [0, 1, 5, 0x0aaa_aaaa, ThreadState::NUMBER_MASK] {
+            for state in all {
+                let state = state(number);
+                assert_eq!(ThreadState::unpack(state.pack()), state);
+            }
+        }
+    }
+}

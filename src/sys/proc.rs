@@ -6,6 +6,8 @@
 //! possible tid is asked for with tgkill(2) and signal 0.
 #![forbid(unsafe_code)]
 
+#[cfg(psx_fuzz)]
+pub mod fuzz;
 mod parse;
 mod status;
 mod worker;

@@ -55,7 +55,7 @@ impl Identity {
 
 /// Splits the file `cmdline`. A process that has overwritten it (setproctitle) leaves one argument, often with zeros
 /// at the end.
-fn arguments(text: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn arguments(text: &[u8]) -> Vec<Vec<u8>> {
     let end = text.iter().rposition(|&byte| byte != 0).map_or(0, |last| last.saturating_add(1));
     match text.get(..end) {
         None | Some([]) => Vec::new(),
@@ -64,7 +64,7 @@ fn arguments(text: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Returns the path in the unified hierarchy, or in that of systemd.
-fn control_group(text: &[u8]) -> String {
+pub(crate) fn control_group(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let systemd = text.lines().find_map(|line| line.split_once(":name=systemd:"));
     let systemd = systemd.map(|(_, path)| path.to_owned());
@@ -79,7 +79,7 @@ fn control_group(text: &[u8]) -> String {
 }
 
 /// Returns the innermost part of the path that is a service or a scope. A container's own scope counts too.
-fn unit(path: &str) -> Option<String> {
+pub(crate) fn unit(path: &str) -> Option<String> {
     let units = path.split('/').rev();
     let mut units = units.filter(|part| {
         [".service", ".scope", ".mount", ".swap", ".socket"].iter().any(|end| part.ends_with(end))
@@ -120,7 +120,7 @@ const ENGINES: [(&str, &str); 8] = [
     ("ecs", "ecs"),
 ];
 
-fn container(path: &str) -> Option<Container> {
+pub(crate) fn container(path: &str) -> Option<Container> {
     for part in path.split('/').rev() {
         let stem = part.strip_suffix(".scope").unwrap_or(part);
         let stem = stem.strip_suffix(".service").unwrap_or(stem);

@@ -14,15 +14,15 @@
 mod arguments;
 mod diff;
 mod ecs;
-mod expect;
+pub(crate) mod expect;
 mod flags;
 mod html;
-mod identity;
+pub(crate) mod identity;
 mod json;
 mod list;
 mod look;
 mod names;
-mod policy;
+pub(crate) mod policy;
 mod process;
 mod prometheus;
 mod remarks;

@@ -89,7 +89,7 @@ enum OfFile {
     },
 }
 
-fn hex(text: &str) -> Result<u64, String> {
+pub(crate) fn hex(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
     let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let bits = if all { u64::from_str_radix(digits, 16).ok() } else { None };
@@ -109,11 +109,16 @@ pub(crate) fn capability(text: &str) -> Result<Capability, String> {
     })
 }
 
-/// Names with commas between them, or `all` or `none`; after `~` all but these.
+/// Names with commas between them, or `all` or `none`; after `~` all but these. (A second `~` is not a name. An argument
+/// of many would otherwise need a deep stack.)
 pub(crate) fn set(text: &str) -> Result<CapabilitySet, String> {
-    if let Some(rest) = text.strip_prefix('~') {
-        return Ok(CapabilitySet::all() - set(rest)?);
+    match text.strip_prefix('~') {
+        Some(rest) => Ok(CapabilitySet::all() - list(rest)?),
+        None => list(text),
     }
+}
+
+fn list(text: &str) -> Result<CapabilitySet, String> {
     match text {
         "all" => Ok(CapabilitySet::all()),
         "none" | "" => Ok(CapabilitySet::EMPTY),
@@ -314,4 +319,19 @@ fn groups(pid: i32) -> Result<(Vec<u8>, Vec<Group>)> {
         bail!("none of its threads runs");
     }
     Ok((name, groups))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_tilde_is_an_operator() {
+        let kill = CapabilitySet::from(Capability::KILL);
+        assert_eq!(set("kill"), Ok(kill));
+        assert_eq!(set("~kill"), Ok(CapabilitySet::all() - kill));
+        assert!(set("~~kill").is_err());
+        // As long as an argument may be.
+        assert!(set(&format!("{}kill", "~".repeat(128 << 10))).is_err());
+    }
 }

@@ -319,7 +319,7 @@ impl Arguments {
     }
 
     /// Applies the options that are equal to a directive. A later assignment replaces the value or adds to it.
-    fn set_directives(&self, unit: &mut Unit) -> Result<()> {
+    pub(crate) fn set_directives(&self, unit: &mut Unit) -> Result<()> {
         let mut set = |option: &str, name: &str, value: &str| {
             // A `%` in an option is literal: specifiers exist in unit files only.
             let value = value.replace('%', "%%");

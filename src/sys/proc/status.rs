@@ -26,8 +26,8 @@ pub(crate) enum TaskStatus {
 pub(crate) struct LiveTask {
     pub(crate) state: u8,
     pub(crate) name: [u8; 16],
-    blocked: Mask,
-    pending: Mask,
+    pub(super) blocked: Mask,
+    pub(super) pending: Mask,
 }
 
 impl LiveTask {
