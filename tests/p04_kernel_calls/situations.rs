@@ -1,6 +1,7 @@
 //! The situations in which broadcasts are traced: programs that make the same calls beside different threads, with or
 //! without /proc, under filters, and with errors.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use libpsx::{Broadcast, ResultCheck, Sensitivity, Transaction};
 use super::support;
 use super::tracer::{self, Board, End};
 
-/// The privilege that a situation requires.
+/// What a situation requires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Takes {
     Nothing,
     Root,
+    Terminal,
 }
 
 pub(super) struct Situation {
@@ -50,7 +52,11 @@ pub(super) const SITUATIONS: &[Situation] = &[
     Situation { program: requeue_refused, ..plain("a filter refuses to count sleepers") },
     Situation { program: dies_in_the_call, ..plain("a thread that dies in the call") },
     Situation { program: warned, ..plain("a result that differs: a warning") },
-    Situation { program: warned_on_a_terminal, ..plain("the same, on a terminal") },
+    Situation {
+        program: warned_on_a_terminal,
+        takes: Takes::Terminal,
+        ..plain("the same, on a terminal")
+    },
     Situation { program: killed, end: End::Killed(33), ..plain("a result that differs: a kill") },
     Situation {
         program: killed,
@@ -393,12 +399,9 @@ pub(super) fn warned(board: &'static Board) {
 }
 
 pub(super) fn warned_on_a_terminal(board: &'static Board) {
-    let (mut ours, mut theirs) = (0, 0);
-    let none = std::ptr::null_mut();
-    // SAFETY: the kernel writes two descriptors.
-    assert_eq!(unsafe { libc::openpty(&mut ours, &mut theirs, none, none.cast(), none.cast()) }, 0);
+    let [_ours, theirs] = support::terminal().expect("the situation takes one");
     // SAFETY: the call changes only this process's descriptors.
-    assert_eq!(unsafe { libc::dup2(theirs, 2) }, 2);
+    assert_eq!(unsafe { libc::dup2(theirs.as_raw_fd(), 2) }, 2);
     warned(board);
 }
 

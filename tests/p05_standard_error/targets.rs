@@ -127,14 +127,9 @@ pub(super) fn stream_shut_down() -> Target {
 }
 
 pub(super) fn terminal() -> Target {
-    let (mut master, mut slave) = (0, 0);
-    let none = std::ptr::null_mut();
-    // SAFETY: the kernel writes two descriptors.
-    let done = unsafe { libc::openpty(&mut master, &mut slave, none, none.cast(), none.cast()) };
-    assert_eq!(done, 0);
-    let slave = owned(slave);
+    let [master, slave] = super::support::terminal().unwrap();
     let keep = vec![slave.try_clone().unwrap()];
-    Target { file: slave, reader: Some(owned(master)), _keep: keep }
+    Target { file: slave, reader: Some(master), _keep: keep }
 }
 
 /// The terminal is stopped, as by ^S.

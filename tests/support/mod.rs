@@ -14,6 +14,7 @@ pub mod raw;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -121,6 +122,20 @@ pub fn skipped_without_root(name: &str) -> bool {
         skipped(format!("{name} needs root"));
     }
     other
+}
+
+/// Makes a pseudo-terminal: its master and its slave. Records a skipped test if there is none, as where devpts is not
+/// mounted.
+pub fn terminal() -> Option<[OwnedFd; 2]> {
+    let (mut master, mut slave) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: the C library writes two descriptors.
+    if unsafe { libc::openpty(&mut master, &mut slave, none, none.cast(), none.cast()) } != 0 {
+        skipped(format!("no pseudo-terminal: {}", std::io::Error::last_os_error()));
+        return None;
+    }
+    // SAFETY: each descriptor is new, and no other code has it.
+    Some([master, slave].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// Runs `body` in a child of fork(2), a process with one thread. Panics if the child fails.
