@@ -293,6 +293,20 @@ fn values_of_scheduling_are_checked_by_the_plan() {
     assert!(found[0].to_string().contains("RLIMIT_NOFILE"), "{}", found[0]);
 }
 
+/// Hides the list of CPUs in /sys. /proc shows them too.
+#[test]
+fn cpus_are_checked_without_sys() {
+    isolated_as_root("cpus_are_checked_without_sys", WATCHDOG, || {
+        if !support::laid_over("/sys/devices/system/cpu/online", "/dev/null") {
+            return;
+        }
+        let own = || Privileges::new().stay_root().keep_groups();
+        let Err(Error::Plan(problems)) = own().cpus([4000]).plan() else { panic!("a plan") };
+        let [Problem::NoCpu { online, .. }] = &problems[..] else { panic!("{problems:?}") };
+        assert!(own().cpus(online.iter().map(|&cpu| cpu as u16)).plan().is_ok(), "{online:?}");
+    });
+}
+
 /// Drops the capability. Values that need it are problems then, and values within the limits are not.
 #[test]
 fn priorities_need_their_capability() {
@@ -308,7 +322,7 @@ fn priorities_need_their_capability() {
         let plan = |settings: Privileges| settings.plan().map(drop);
         let own = Privileges::new;
         for settings in [
-            own().nice(-1),
+            own().nice(-20),
             own().scheduling(SchedAttr::new(SchedPolicy::Fifo(99))),
             own().io_priority(IoPriority::RealTime(0)),
             own().limit(libc::RLIMIT_NOFILE, 1, u64::MAX),
@@ -317,7 +331,8 @@ fn priorities_need_their_capability() {
             let text = plan(settings).unwrap_err().to_string();
             assert!(text.contains("it needs cap_sys_"), "{shown}: {text}");
         }
-        for settings in [own().nice(5), own().scheduling(SchedAttr::new(SchedPolicy::Batch(3)))] {
+        // Whatever nice value the test was started with, this one is not lower.
+        for settings in [own().nice(19), own().scheduling(SchedAttr::new(SchedPolicy::Batch(19)))] {
             plan(settings).unwrap();
         }
     });
