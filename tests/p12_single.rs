@@ -52,6 +52,9 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
     }
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
     assert!(ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options as usize));
+    // include/uapi/linux/ptrace.h; libc has them for glibc only.
+    const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+    const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
     let (mut calls, mut marks) = (Vec::new(), 0);
     loop {
         assert!(ptrace(libc::PTRACE_SYSCALL, pid, 0, 0));
@@ -63,8 +66,8 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
         // `struct ptrace_syscall_info`: the kind of the stop, its place, and the number of the call.
         let mut info = [0u64; 11];
         let at = info.as_mut_ptr() as usize;
-        assert!(ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), at));
-        let entered = info[0] as u8 == libc::PTRACE_SYSCALL_INFO_ENTRY;
+        assert!(ptrace(PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), at));
+        let entered = info[0] as u8 == PTRACE_SYSCALL_INFO_ENTRY;
         match info[3] as i64 {
             _ if !entered => {}
             MARK => marks += 1,

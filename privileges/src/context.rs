@@ -170,10 +170,21 @@ fn own_limit(resource: u32) -> Option<u64> {
     Some(rustix::process::getrlimit(kind).current.unwrap_or(u64::MAX))
 }
 
-/// Returns the CPUs that a thread can run on, `/sys/devices/system/cpu/online`, or `None` if the kernel does not show
-/// them.
+/// Returns the CPUs that a thread can run on, or `None` if the kernel does not show them. A chroot often has /proc and no
+/// /sys.
 fn online_cpus() -> Option<Vec<u32>> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let shown = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    shown.and_then(|text| cpus_of_list(&text)).or_else(|| {
+        let text = std::fs::read_to_string("/proc/stat").ok()?;
+        let names = text.lines().filter_map(|line| line.strip_prefix("cpu")?.split(' ').next());
+        // The first line is the sum, and its name has no number.
+        let all: Vec<u32> = names.filter_map(|number| number.parse().ok()).collect();
+        (!all.is_empty()).then_some(all)
+    })
+}
+
+/// Returns the numbers in a text like `0-3,8`.
+fn cpus_of_list(text: &str) -> Option<Vec<u32>> {
     let mut all = Vec::new();
     for range in text.trim().split(',') {
         let (from, to) = range.split_once('-').unwrap_or((range, range));

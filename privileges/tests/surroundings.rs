@@ -293,6 +293,20 @@ fn values_of_scheduling_are_checked_by_the_plan() {
     assert!(found[0].to_string().contains("RLIMIT_NOFILE"), "{}", found[0]);
 }
 
+/// Hides the list of CPUs in /sys. /proc shows them too.
+#[test]
+fn cpus_are_checked_without_sys() {
+    isolated_as_root("cpus_are_checked_without_sys", WATCHDOG, || {
+        if !support::laid_over("/sys/devices/system/cpu/online", "/dev/null") {
+            return;
+        }
+        let own = || Privileges::new().stay_root().keep_groups();
+        let Err(Error::Plan(problems)) = own().cpus([4000]).plan() else { panic!("a plan") };
+        let [Problem::NoCpu { online, .. }] = &problems[..] else { panic!("{problems:?}") };
+        assert!(own().cpus(online.iter().map(|&cpu| cpu as u16)).plan().is_ok(), "{online:?}");
+    });
+}
+
 /// Drops the capability. Values that need it are problems then, and values within the limits are not.
 #[test]
 fn priorities_need_their_capability() {

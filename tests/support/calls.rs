@@ -105,7 +105,9 @@ pub fn on_cpu(cpu: usize) {
 
 /// Sets the policy of the calling thread.
 pub fn scheduler(policy: i32, priority: i32) -> bool {
-    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: all fields of the structure are integers. (musl has more of them than glibc.)
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = priority;
     // SAFETY: the kernel reads the parameter.
     unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
 }

@@ -113,7 +113,7 @@ pub fn has_network() -> bool {
     request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
     request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
     // SAFETY: the kernel reads the structure.
-    assert_eq!(unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS, &request) }, 0);
+    assert_eq!(unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS as _, &request) }, 0);
     true
 }
 
