@@ -172,7 +172,7 @@ impl<'a> Gather<'a> {
         let any_dead = || {
             let mut held =
                 self.sender.shared.threads.iter().filter(|entry| entry.is_held(self.sender.epoch));
-            held.any(|entry| sys::is_gone(self.sender.pid, entry.tid()))
+            held.any(|entry| sys::is_gone(self.sender.pid, entry.tid(), self.sender.tid))
         };
         if rendezvous.all_asleep(count) == Some(true) {
             return Ok(true);

@@ -124,9 +124,9 @@ impl Thread for Held<'_> {
     fn is_dead_thread(&self, tid: u32) -> bool {
         // A filter that the calls have installed may forbid all but futex(2).
         if self.shared.is_filtered() {
-            sys::futex::is_dead(tid as i32)
+            sys::futex::is_dead(tid as i32, self.tid)
         } else {
-            sys::is_gone(self.pid, tid)
+            sys::is_gone(self.pid, tid, self.tid)
         }
     }
 
@@ -151,7 +151,7 @@ impl Thread for Held<'_> {
         }
         let state = rendezvous.state();
         if state.phase == Phase::Committing {
-            await_reports(shared, self.pid, state.epoch, None);
+            await_reports(shared, [self.pid, self.tid], state.epoch, None);
             if shared.kills_on_divergence()
                 && shared.threads.iter().any(|entry| entry.state().is_divergent())
             {
@@ -170,10 +170,16 @@ impl Thread for Held<'_> {
 /// How long the caller waits for reports before it looks for dead threads.
 pub(super) const REPORT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Waits until every held thread has reported, and counts the dead as reported. `resignal`: a thread may have left the handler by
+/// Waits until every held thread has reported, and counts the dead as reported. The ids are those of the process and of the
+/// calling thread. `resignal`: a thread may have left the handler by
 /// siglongjmp; after so many waits each thread that has not reported gets a signal, which brings it back.
 /// Ends when each thread's calls end; a call that blocks keeps all threads held.
-pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, resignal: Option<u32>) {
+pub(super) fn await_reports(
+    shared: &Shared,
+    [pid, me]: [i32; 2],
+    epoch: u32,
+    resignal: Option<u32>,
+) {
     let rendezvous = &shared.rendezvous;
     let mut waits = 0u32;
     // P5: it ends when the calls end. A dead thread is counted as reported, and a lost wake-up is repeated.
@@ -183,8 +189,8 @@ pub(super) fn await_reports(shared: &Shared, pid: i32, epoch: u32, resignal: Opt
         for entry in shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
             let tid = entry.tid();
             // A filter that the calls have installed may forbid all but futex(2).
-            let dead =
-                sys::futex::is_dead(tid as i32) || !shared.is_filtered() && sys::is_gone(pid, tid);
+            let dead = sys::futex::is_dead(tid as i32, me)
+                || !shared.is_filtered() && sys::is_gone(pid, tid, me);
             if dead {
                 rendezvous.report_death(entry, epoch);
             } else if resignal == Some(waits) {

@@ -111,9 +111,10 @@ pub(crate) fn kernel_version() -> Option<(u32, u32)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
-/// Returns whether a thread of this process is certainly dead: the task does not exist, or is a zombie.
-pub(crate) fn is_gone(pid: i32, tid: u32) -> bool {
-    signal::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || futex::is_dead(tid as i32)
+/// Returns whether a thread of this process is certainly dead: the task does not exist, or is a zombie. `me` is the calling
+/// thread.
+pub(crate) fn is_gone(pid: i32, tid: u32, me: i32) -> bool {
+    signal::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || futex::is_dead(tid as i32, me)
 }
 
 /// Returns whether this thread and another one share their descriptor table, kcmp(2).

@@ -69,7 +69,7 @@ impl Stop<'_> {
                 // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
                 // left would keep all others held, so it is tried when there has been time for every call.
                 let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
-                handler::await_reports(shared, self.pid, epoch, resignal);
+                handler::await_reports(shared, [self.pid, self.tid], epoch, resignal);
                 let before = core::mem::replace(&mut divergent, self.divergent());
                 if divergent > before {
                     // P3: judged before any thread leaves.

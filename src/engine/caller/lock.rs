@@ -57,7 +57,7 @@ impl Stop<'_> {
             } else if sys::difference(now, looked) >= OWNER_CHECK_INTERVAL {
                 looked = now;
                 // P7: an owner that is dead leaves its lock.
-                if sys::is_gone(self.pid, owner) && rendezvous.inherit_lock(owner, me) {
+                if sys::is_gone(self.pid, owner, self.tid) && rendezvous.inherit_lock(owner, me) {
                     self.end_stop_of_dead_owner();
                     return Ok(());
                 }

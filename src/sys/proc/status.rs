@@ -62,7 +62,7 @@ impl Tasks {
         match sys::tgkill(self.pid, tid, 0) {
             Err(Errno::SRCH) => TaskStatus::NotFound,
             // A dead leader keeps its tid for as long as the process lives.
-            _ if sys::futex::is_dead(tid) => {
+            _ if sys::futex::is_dead(tid, self.tid) => {
                 TaskStatus::Exempt { reason: SkipReason::Exiting, start: 0 }
             }
             _ => TaskStatus::Unknown,
