@@ -1,0 +1,98 @@
+//! Threads that come and go: of Rust, of the C library, of raw clone(2).
+
+use super::*;
+
+/// Creates threads that look at themselves and end; some create their successor.
+pub(crate) fn churn(board: &'static Board, random: &mut Random) {
+    let threads = (0..=random.below(4)).map(|_| {
+        let successor = random.once_in(3);
+        let rest = random.micros(500);
+        spawned(move || {
+            observe(board, false);
+            if let Some(successor) = successor.then(|| spawned(move || observe(board, false))) {
+                successor.into_iter().for_each(|successor| drop(successor.join()));
+            }
+            sleep(rest);
+            observe(board, false);
+            board.add(Count::Threads, 1 + u64::from(successor));
+        })
+    });
+    let threads: Vec<_> = threads.flatten().collect();
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+}
+
+pub(crate) fn attributes(board: &'static Board, _: &mut Random) {
+    if let Some(thread) = pthread(look, ptr::from_ref(board).cast_mut().cast(), true) {
+        join(thread);
+        board.count(Count::Attributes);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn raw_threads(board: &'static Board, _: &mut Random) {
+    board.skip(Count::Raw, "the call is written for x86-64");
+}
+
+/// Creates threads that no C library knows. They are named as the thread that creates them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
+    use crate::raw::{STACK, memory, raw_thread};
+    use std::cell::RefCell;
+    thread_local! { static STACKS: RefCell<Vec<(usize, i32)>> = const { RefCell::new(Vec::new()) } }
+
+    extern "C" fn body() -> ! {
+        static TIME: [i64; 2] = [0, 3_000_000];
+        raw_call(libc::SYS_nanosleep, [TIME.as_ptr() as usize, 0, 0]);
+        loop {
+            raw_call(libc::SYS_exit, [0; 3]);
+        }
+    }
+    STACKS.with_borrow_mut(|stacks| {
+        if stacks.is_empty() {
+            // One page for TLS that is all zero, below each stack.
+            stacks.extend((0..16).map(|_| (memory(STACK + 8192), 0)));
+        }
+        for (place, tid) in stacks.iter_mut() {
+            if random.once_in(2) {
+                continue;
+            }
+            if *tid > 0 && lives(*tid) {
+                continue;
+            }
+            let tls = random.once_in(2).then_some(*place + 4096);
+            *tid = raw_thread(*place + 8192, tls, body);
+            if *tid > 0 {
+                board.count(Count::Raw);
+            }
+        }
+        if board.end.load(SeqCst) != 0 {
+            for (place, tid) in stacks.drain(..) {
+                while tid > 0 && lives(tid) {
+                    sleep(Duration::from_millis(1));
+                }
+                // SAFETY: no thread uses the memory any more.
+                unsafe { libc::munmap(place as *mut c_void, STACK + 8192) };
+            }
+        }
+    });
+}
+
+/// Whether this process has such a thread.
+#[cfg(target_arch = "x86_64")]
+fn lives(tid: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) == 0 }
+}
+
+/// A system call that touches no thread-local storage.
+#[cfg(target_arch = "x86_64")]
+fn raw_call(nr: i64, arguments: [usize; 3]) -> isize {
+    let result: isize;
+    let [a1, a2, a3] = arguments;
+    // SAFETY: the callers pass numbers, or addresses of statics.
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") nr as isize => result, in("rdi") a1, in("rsi") a2, in("rdx") a3,
+            out("rcx") _, out("r11") _);
+    }
+    result
+}
