@@ -1,4 +1,4 @@
-//! soak SECONDS [SEED] [--sabotage WHAT]
+//! `soak SECONDS [SEED] [--sabotage WHAT]`
 //!
 //! Runs everything that the threads of a process can do, at once and in one process (the subject), beside broadcasts of
 //! several kinds from several initiators. The observer, which is the subject's parent, disturbs it from outside,
