@@ -123,9 +123,10 @@ fn begin(board: &Board) {
 fn everything(board: &'static Board, seed: u64, sabotage: &str) {
     board.used_loops.store(0, SeqCst);
     board.ready.store(0, SeqCst);
-    // The calls of `failures` need these two.
-    let needed =
-        [act::dissenter, act::own_table].map(|body| std::thread::spawn(move || body(board)));
+    // These threads end after all others. The calls of `failures` need the first two.
+    let mut outlive = Vec::from(
+        [act::dissenter, act::own_table].map(|body| std::thread::spawn(move || body(board))),
+    );
     while board.ready.load(SeqCst) < 2 {
         sleep(Duration::from_millis(1));
     }
@@ -146,11 +147,11 @@ fn everything(board: &'static Board, seed: u64, sabotage: &str) {
         threads.push(std::thread::spawn(move || sleeper(board)));
     }
     if let Some(sabotage) = act::sabotage(sabotage) {
-        threads.push(std::thread::spawn(move || sabotage(board)));
+        outlive.push(std::thread::spawn(move || sabotage(board)));
     }
     threads.into_iter().for_each(|thread| drop(thread.join()));
     board.end.store(2, SeqCst);
-    needed.into_iter().for_each(|thread| drop(thread.join()));
+    outlive.into_iter().for_each(|thread| drop(thread.join()));
     board.queued.store(act::queued_signals(), SeqCst);
     is_now_again(board);
 }
