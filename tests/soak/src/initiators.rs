@@ -175,7 +175,7 @@ pub(crate) fn capabilities(board: &Board, random: &mut Random) {
     }
 }
 
-/// Sets the saved user and the saved group in one transaction, and asks every thread who it is.
+/// Sets the saved user and the saved group in one transaction, and asks every thread for its identity.
 pub(crate) fn transaction(board: &Board, random: &mut Random) {
     let value = next(board, Field::SavedUser);
     let user = Uid::new(value as u32).expect("an id");
