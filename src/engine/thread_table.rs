@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::engine::entry::{Entry, ThreadState};
 use crate::errno::Errno;
-use crate::sys::mapping::{self, Mapping};
+use crate::sys::mapping::Mapping;
 
 /// Entries in the first mapping, or what was adopted for it; the second has as many, each later one
 /// twice as many.
@@ -206,7 +206,7 @@ impl ThreadTable {
             if mapping.load(Ordering::Relaxed) == 0 {
                 let bytes = capacity(number).saturating_mul(size_of::<Entry>());
                 let memory = Mapping::new(bytes)?;
-                mapping::keep_from_fork(&memory)?;
+                memory.keep_from_fork()?;
                 mapping.store(memory.leak().as_ptr() as usize, Ordering::Release);
             }
         }

@@ -42,8 +42,8 @@ pub(crate) fn is_dead(tid: i32, me: i32) -> bool {
     seems_dead(tid) && (cfg!(target_endian = "little") || !seems_dead(me))
 }
 
-/// Makes futex(2). `time` is its fourth argument. Inlined, the arguments stay in registers, and the handler needs a third
-/// less of an alternate stack, which may have room for little more than the signal frame.
+/// Makes futex(2). `time` is its fourth argument. Inlined, the arguments stay in registers: an alternate stack may have room
+/// for little more than the signal frame.
 #[inline(always)]
 fn futex(args: [usize; 6], time: Option<[i64; 2]>) -> Result<usize, Errno> {
     match time {

@@ -44,6 +44,11 @@ impl Mapping {
         self.at
     }
 
+    /// Keeps a child of fork from having this memory (MADV_DONTFORK).
+    pub(crate) fn keep_from_fork(&self) -> Result<(), Errno> {
+        advise(self.at, self.bytes, k::MADV_DONTFORK)
+    }
+
     /// Keeps the memory for the life of the process.
     pub(crate) const fn leak(self) -> NonNull<u8> {
         let at = self.at;
@@ -131,11 +136,6 @@ impl<T: Copy + fmt::Debug> fmt::Debug for MappedList<T> {
 /// In a child of fork this memory reads zero (MADV_WIPEONFORK, since Linux 4.14).
 pub(crate) fn wipe_on_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
     advise(at, bytes, k::MADV_WIPEONFORK)
-}
-
-/// A child of fork does not have this memory (MADV_DONTFORK).
-pub(crate) fn keep_from_fork(memory: &Mapping) -> Result<(), Errno> {
-    advise(memory.at, memory.bytes, k::MADV_DONTFORK)
 }
 
 fn advise(at: NonNull<u8>, bytes: usize, advice: u32) -> Result<(), Errno> {

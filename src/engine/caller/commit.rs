@@ -7,7 +7,6 @@ use super::{Round, Stop, execute_calls};
 use crate::engine::answers::AnswerSlot;
 use crate::engine::call::Call;
 use crate::engine::entry::{NOT_BEGUN, ThreadState};
-
 use crate::engine::shared::Plan;
 use crate::engine::{divergence, handler};
 use crate::error::TransactionError;
