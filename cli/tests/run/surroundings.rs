@@ -89,6 +89,16 @@ fn the_program_has_a_session_keyring_of_its_own() {
     assert!(with_own.iter().any(|serial| !before.contains(serial)), "{before:?} {with_own:?}");
 }
 
+/// A process that is no child of the test. It is killed at the end, also if the test fails.
+struct Orphan(i32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        // SAFETY: it takes numbers.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+}
+
 #[test]
 fn the_program_gets_a_signal_when_its_parent_ends() {
     if !is_root("psx run") {
@@ -104,6 +114,7 @@ fn the_program_gets_a_signal_when_its_parent_ends() {
         let mut line = String::new();
         BufReader::new(shell.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid: u32 = line.trim().parse().unwrap();
+        let _program = Orphan(pid as i32);
         let wait_for = |done: &dyn Fn() -> bool| {
             let deadline = Instant::now() + limit();
             while !done() {
@@ -123,8 +134,6 @@ fn the_program_gets_a_signal_when_its_parent_ends() {
             wait_for(&|| matches!(state(), 'X' | 'Z'));
         } else {
             assert!(is_sleep(pid) && state() != 'Z');
-            // SAFETY: it takes numbers.
-            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
         }
     }
 }
