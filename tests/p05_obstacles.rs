@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use libpsx::{Error, SkipReason, UnreachableReason};
-use support::{LONG, add_filter, all_have_filters, isolated, no_new_privs, proc, reap, sleepers};
+use support::{
+    LONG, PtraceRequest, add_filter, all_have_filters, isolated, no_new_privs, on_cpu, proc, reap,
+    scheduler, sleepers,
+};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
@@ -90,7 +93,7 @@ fn hear(mut stream: &UnixStream) -> Option<()> {
 }
 
 /// Makes ptrace(2) requests that use no memory.
-fn ptrace(request: u32, tid: i32, data: i32) -> Option<()> {
+fn ptrace(request: PtraceRequest, tid: i32, data: i32) -> Option<()> {
     // SAFETY: the requests used here take plain numbers.
     let result = unsafe { libc::ptrace(request, tid, 0usize, data as usize) };
     (result == 0).then_some(())
@@ -411,16 +414,9 @@ fn busy_real_time_threads() {
         let cpus = std::thread::available_parallelism().unwrap().get();
         for cpu in 0..cpus {
             std::thread::spawn(move || {
-                // SAFETY: all fields of the structure are integers.
-                let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-                // SAFETY: CPU_SET checks the number against the bounds of the set.
-                unsafe { libc::CPU_SET(cpu, &mut set) };
-                // SAFETY: the kernel reads the set.
-                unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
-                let parameter = libc::sched_param { sched_priority: 50 };
-                // SAFETY: the kernel reads the parameter.
-                let real = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) };
-                BUSY.fetch_add(if real == 0 { 1 } else { -1000 }, Ordering::SeqCst);
+                on_cpu(cpu);
+                let real = scheduler(libc::SCHED_FIFO, 50);
+                BUSY.fetch_add(if real { 1 } else { -1000 }, Ordering::SeqCst);
                 // For a limited time, so that the other programs of this machine can run again.
                 let limit = Instant::now() + Duration::from_secs(4);
                 while !STOP.load(Ordering::Relaxed) && Instant::now() < limit {

@@ -91,11 +91,12 @@ fn broadcast_of_a_policy(policy: i32, threads: usize) {
     let cpu = last_cpu();
     on_cpu(cpu);
     if computing(threads, cpu, || true) {
-        let parameter = libc::sched_param { sched_priority: 10 };
-        let at = &raw const parameter as usize;
+        // The kernel's `struct sched_param` is one number.
+        let priority = 10;
+        let at = &raw const priority as usize;
         let args = [0, policy as usize, at, 0, 0, 0];
         let call = Broadcast::new(libc::SYS_sched_setscheduler, args);
-        // SAFETY: the kernel reads the parameter, which outlives the call.
+        // SAFETY: the kernel reads the priority, which outlives the call.
         let report = unsafe { call.execute_with_report() }.unwrap();
         let tids = support::proc::tids();
         for tid in &tids {

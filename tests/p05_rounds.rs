@@ -28,15 +28,18 @@ fn own_cpus() -> libc::cpu_set_t {
 }
 
 /// Creates a thread with an affinity attribute: glibc's child waits for its parent with every signal blocked. The
-/// affinity allows all CPUs. On a single one the child would compete with other programs.
+/// affinity allows all CPUs. On a single one the child would compete with other programs. musl has no such attribute, and
+/// blocks every signal for each new thread.
 fn thread_with_affinity() -> Option<libc::pthread_t> {
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: the attribute is initialised before it is used, and destroyed afterwards.
     unsafe { libc::pthread_attr_init(attr.as_mut_ptr()) };
-    let cpus = own_cpus();
-    let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: the attribute is initialised above.
-    unsafe { libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size, &cpus) };
+    #[cfg(target_env = "gnu")]
+    {
+        let (cpus, size) = (own_cpus(), size_of::<libc::cpu_set_t>());
+        // SAFETY: the attribute is initialised above.
+        unsafe { libc::pthread_attr_setaffinity_np(attr.as_mut_ptr(), size, &cpus) };
+    }
     let mut thread = MaybeUninit::uninit();
     let null = std::ptr::null_mut();
     // SAFETY: initialised above; `nothing` takes no argument.

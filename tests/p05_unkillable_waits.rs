@@ -55,7 +55,7 @@ fn pages_that_come_after(time: Duration) -> bool {
     }
     let mut api = userfault::Api { api: 0xaa, features: 0, ioctls: 0 };
     // SAFETY: the kernel reads and writes the structure.
-    assert_eq!(unsafe { libc::ioctl(fd, userfault::API, &raw mut api) }, 0);
+    assert_eq!(unsafe { libc::ioctl(fd, userfault::API as _, &raw mut api) }, 0);
     let (protection, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     let none = std::ptr::null_mut();
@@ -64,7 +64,7 @@ fn pages_that_come_after(time: Duration) -> bool {
     let mut register =
         userfault::Register { start: area as u64, len: (PAGES * PAGE) as u64, mode: 1, ioctls: 0 };
     // SAFETY: the kernel reads and writes the structure.
-    assert_eq!(unsafe { libc::ioctl(fd, userfault::REGISTER, &raw mut register) }, 0);
+    assert_eq!(unsafe { libc::ioctl(fd, userfault::REGISTER as _, &raw mut register) }, 0);
     std::thread::spawn(move || {
         static CONTENT: [u64; PAGE / 8] = [0; PAGE / 8];
         loop {
@@ -84,7 +84,7 @@ fn pages_that_come_after(time: Duration) -> bool {
                 copy: 0,
             };
             // SAFETY: the kernel reads a static, and writes to pages of the area.
-            unsafe { libc::ioctl(fd, userfault::COPY, &raw mut copy) };
+            unsafe { libc::ioctl(fd, userfault::COPY as _, &raw mut copy) };
             SERVED.fetch_add(1, SeqCst);
         }
     });
@@ -137,9 +137,6 @@ fn a_page_after_30_ms() {
     isolated("a_page_after_30_ms", WATCHDOG, || calls_beside_pages(Duration::from_millis(30)));
 }
 
-const RECEIVE: libc::c_ulong = 0xc050_2100;
-const SEND: libc::c_ulong = 0xc018_2101;
-
 /// Starts a thread that makes a call which another program has to allow: only a fatal signal ends the wait for the
 /// answer. Returns the thread's tid, and the descriptor on which the calls are reported. Records a skipped test and
 /// returns `None` if the kernel has no such filter.
@@ -184,7 +181,8 @@ fn receive(listener: i32) -> Option<u64> {
     // struct seccomp_notif begins with the id.
     let mut request = [0u64; 10];
     // SAFETY: the kernel writes no more than the structure.
-    let done = unsafe { libc::ioctl(listener, RECEIVE, request.as_mut_ptr()) };
+    let done =
+        unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, request.as_mut_ptr()) };
     (done == 0).then_some(request[0])
 }
 
@@ -194,7 +192,7 @@ fn allow(listener: i32, id: u64) {
     // struct seccomp_notif_resp.
     let answer = [id, 0, CONTINUE << 32];
     // SAFETY: the kernel reads no more than the structure.
-    unsafe { libc::ioctl(listener, SEND, answer.as_ptr()) };
+    unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, answer.as_ptr()) };
 }
 
 /// Another thread of the process allows a thread's calls, one by one.

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{filter, isolated, proc, set_slack, slack_here};
+use support::{PtraceRequest, filter, isolated, proc, set_slack, slack_here};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
@@ -18,7 +18,7 @@ fn mark() {
 }
 
 /// Makes ptrace(2) requests with numbers, or with memory that the kernel writes `address` bytes to.
-fn ptrace(request: u32, pid: i32, address: usize, data: usize) -> bool {
+fn ptrace(request: PtraceRequest, pid: i32, address: usize, data: usize) -> bool {
     // SAFETY: the memory is as large as the kernel writes.
     unsafe { libc::ptrace(request, pid, address, data) >= 0 }
 }
@@ -53,7 +53,7 @@ fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
     assert!(ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options as usize));
     // include/uapi/linux/ptrace.h; libc has them for glibc only.
-    const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+    const PTRACE_GET_SYSCALL_INFO: PtraceRequest = 0x420e;
     const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
     let (mut calls, mut marks) = (Vec::new(), 0);
     loop {

@@ -267,17 +267,7 @@ fn ten_thousand_threads() {
             prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
         })]);
     });
-    let started = Instant::now();
     let finished = finish(psx(&["audit", &subject.pid.to_string()]));
-    let own = started.elapsed();
-    let mut ps = Command::new("ps");
-    ps.args(["-Lo", "pid,lwp,euser,comm", "-p", &subject.pid.to_string()]);
-    let started = Instant::now();
-    finish(ps);
-    println!(
-        "10,000 threads: {:.2} times ps -L",
-        own.as_secs_f64() / started.elapsed().as_secs_f64()
-    );
     assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
     let line = format!("other than the leader in nnp: {} (the one)\n", subject.tids[0]);
     assert!(finished.stdout.contains(&line), "{}", finished.stdout);

@@ -73,20 +73,18 @@ fn flags_of_a_filter() {
 
 /// Answers every notification with this value.
 fn supervise(listener: OwnedFd, value: i64) {
-    const RECEIVE: u64 = 0xc050_2100;
-    const SEND: u64 = 0xc018_2101;
     let fd = listener.as_raw_fd();
     loop {
         let mut notification = [0u64; 10];
         let at = notification.as_mut_ptr();
         // SAFETY: `struct seccomp_notif` has 80 bytes, and must be zero before the call.
-        if unsafe { libc::ioctl(fd, RECEIVE, at) } != 0 {
+        if unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, at) } != 0 {
             continue;
         }
         // `struct seccomp_notif_resp`: id, value, error and flags.
         let answer = [notification[0], value as u64, 0];
         // SAFETY: the kernel reads 24 bytes.
-        unsafe { libc::ioctl(fd, SEND, answer.as_ptr()) };
+        unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, answer.as_ptr()) };
     }
 }
 

@@ -103,13 +103,17 @@ pub fn on_cpu(cpu: usize) {
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
 }
 
+/// The type of ptrace(2)'s first argument in the C library.
+#[cfg(target_env = "gnu")]
+pub type PtraceRequest = libc::c_uint;
+#[cfg(not(target_env = "gnu"))]
+pub type PtraceRequest = libc::c_int;
+
 /// Sets the policy of the calling thread.
 pub fn scheduler(policy: i32, priority: i32) -> bool {
-    // SAFETY: all fields of the structure are integers. (musl has more of them than glibc.)
-    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameter.sched_priority = priority;
-    // SAFETY: the kernel reads the parameter.
-    unsafe { libc::sched_setscheduler(0, policy, &parameter) == 0 }
+    // The kernel's `struct sched_param` is one number. musl's function of this name is always ENOSYS.
+    // SAFETY: the kernel reads the number.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) == 0 }
 }
 
 /// Returns zeroed memory that children of fork share.
