@@ -6,6 +6,7 @@
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libpsx::Sensitivity;
@@ -264,5 +265,46 @@ fn only_asked_threads_have_answers() {
         assert!(one.uids().is_none() && one.gids().is_none() && one.groups().is_none());
         assert!(one.capabilities().is_none() && one.securebits().is_none());
         assert!(one.bounding().is_none() && one.ambient().is_none());
+    });
+}
+
+/// Puts this process into a pids cgroup that has no room for another task. Returns the cgroup, or `None` if there is no
+/// such cgroup to write to.
+fn without_room_for_a_task() -> Option<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup/pids");
+    let root = if root.exists() { root } else { Path::new("/sys/fs/cgroup") };
+    let group = root.join(format!("privileges-{}", std::process::id()));
+    let present = || std::fs::read_to_string(group.join("pids.current"));
+    let made = std::fs::create_dir(&group)
+        .and_then(|()| std::fs::write(group.join("cgroup.procs"), "0"))
+        .and_then(|()| present())
+        .and_then(|present| std::fs::write(group.join("pids.max"), present.trim()));
+    if let Err(error) = &made {
+        support::skipped(format!("no pids cgroup can be made: {error}"));
+        leave(&group);
+    }
+    made.is_ok().then_some(group)
+}
+
+fn leave(group: &Path) {
+    let root = group.parent().unwrap();
+    let _ = std::fs::write(root.join("cgroup.procs"), "0");
+    let _ = std::fs::remove_dir(group);
+}
+
+/// Without a child process, the plan is applied to every thread and verified by what the threads themselves report.
+#[test]
+fn no_room_for_the_child_that_verifies() {
+    isolated_as_root("no_room_for_the_child_that_verifies", WATCHDOG, || {
+        sleepers(3);
+        let Some(group) = without_room_for_a_task() else { return };
+        let thread = std::thread::Builder::new().spawn(|| ());
+        let applied = rooted().no_new_privs().seccomp(&allow_all()).plan().unwrap().apply();
+        leave(&group);
+        assert!(thread.is_err(), "there was room for a thread");
+        let applied = applied.unwrap();
+        assert_eq!((applied.threads, applied.verified), (proc::tids().len(), 0), "{applied:?}");
+        all_have("NoNewPrivs", "1");
+        all_have("Seccomp_filters", "1");
     });
 }
