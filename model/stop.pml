@@ -54,6 +54,7 @@ hidden byte REACH = 0;
 
 #define M(n) (MUTATION == n)
 
+#define PAUSES_TO_KEEP 2
 #define NT 4            /* threads, ever */
 #define NE 5            /* entries of the table */
 #define NOBODY 9        /* as an entry: a signal of another library */
@@ -267,7 +268,8 @@ proctype thread(byte i)
     /* handler */
     byte mine;          /* the entry whose address the signal carried */
     byte my_ep, my_count;
-    bit parked, watch, reported;
+    bit parked, stays, watch, reported;
+    byte pauses;
     bit nested;         /* the handler interrupts the sleep for the lock */
     /* caller */
     byte k, e, h, c, b;
@@ -329,7 +331,6 @@ handler:
     /* `come_back` needs a jump out of a handler of SIGSYS, which the model does not have. */
     assert(!(etid[mine] == tid[i] && emark[mine] == HELD && enr[mine] == ep && phase != CLOSED));
     CALL(i, skip);            /* gettid(2), the probe */
-    parked = 0;
 arrive:
     atomic { my_ep = ep; my_count = count; h = phase };
     if
@@ -349,7 +350,7 @@ arrive:
                     atomic { if :: pause_ == b -> pause_ = 0 :: else fi };
                     break
                 od;
-                REACHED(3); parked = 1; b = 0;
+                REACHED(3); parked = 1; pauses++; b = 0;
                 goto arrive
             fi;
             b = 0
@@ -478,15 +479,31 @@ look_on:
     if :: reported -> reported = 0; goto await_release :: else -> goto await_plan fi;
 
 leave_gate:
+    /* `stays_for_next_round`: the thread was late for the round that has been given up. */
+    stays = (parked && pauses < PAUSES_TO_KEEP);
     /* A watch that leaves changes the words that the caller may not live to change. */
     if :: watch && !M(21) -> gate = (gate + 1) & 3; CALL(i, WAKE_ALL(GATE)) :: else fi;
 leave:
     if :: watch && !M(21) -> exit_ = (exit_ + 1) & 3 :: else fi;
-    watch = 0; my_ep = 0;
+    watch = 0;
+    if :: stays :: else -> my_ep = 0 fi;
     CALL(i, HAND_ON);
+    if
+    :: stays ->
+        stays = 0; parked = 0;
+        atomic {
+            if
+            :: etid[mine] == tid[i] && emark[mine] == HELD && enr[mine] == my_ep -> emark[mine] = SENT; enr[mine] = 0
+            :: else -> goto return_
+            fi
+        };
+        REACHED(10);
+        goto arrive
+    :: else
+    fi;
 return_:
     CALL(i, skip);            /* rt_sigreturn(2) */
-    parked = 0; my_ep = 0; my_count = 0; h = 0; b = 0; mine = 0;
+    parked = 0; pauses = 0; my_ep = 0; my_count = 0; h = 0; b = 0; mine = 0;
     if
     :: killed -> goto finish
     :: !killed && nested -> atomic { nested = 0; user[i] = 1; CHECK; user[i] = 0 }; goto take_turn
@@ -819,7 +836,7 @@ dead:
         asleep[i] = AWAKE;
         do :: nempty(sig[i]) -> sig[i]?_ :: empty(sig[i]) -> break od;
         k = 0; e = 0; h = 0; c = 0; b = 0; due = 0; held = 0; exempt = 0; same = 0; turns = 0; rounds = 0; before = 0;
-        mine = 0; my_ep = 0; my_count = 0; parked = 0; watch = 0; reported = 0; nested = 0; calls = 0; slept = 0;
+        mine = 0; my_ep = 0; my_count = 0; parked = 0; stays = 0; pauses = 0; watch = 0; reported = 0; nested = 0; calls = 0; slept = 0;
         complete = 0; no_place = 0; ok = 0
     };
     /* A zombie leader stays. */

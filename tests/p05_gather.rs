@@ -101,7 +101,10 @@ fn no_memory_may_be_locked() {
                 support::skipped(format!("mlockall: {}", std::io::Error::last_os_error()));
                 return;
             }
-            let little = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };
+            let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the kernel writes the structure.
+            assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut old) }, 0);
+            let little = libc::rlimit { rlim_cur: 65536, ..old };
             // SAFETY: the kernel reads the structure.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &little) }, 0);
             // Only in this thread: the limit applies to it from now on.
@@ -112,6 +115,9 @@ fn no_memory_may_be_locked() {
             let call = libpsx::Broadcast::new(libc::SYS_prctl, args);
             // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
             unsafe { call.execute() }.unwrap();
+            // The test itself needs memory.
+            // SAFETY: the kernel reads the structure.
+            unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &old) };
             all_have("NoNewPrivs", "1");
         });
     });

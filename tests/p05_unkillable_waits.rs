@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use libpsx::{Error, UnreachableReason};
-use support::{header, isolated, program, set_slack, slack, until};
+use support::{header, isolated, program, set_slack, slack, until, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(100);
 const PAGE: usize = 4096;
@@ -44,9 +44,9 @@ mod userfault {
 
 static SERVED: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts a thread that waits in read(2) for one page after the other, and a thread that serves each page after a
-/// while.
-fn pages_that_come_after(time: Duration) -> bool {
+/// Starts threads that wait in read(2) for one page after the other, and sleep after each page, and a thread that serves
+/// one page at a time, after a while.
+fn pages_that_come_after(time: Duration, readers: usize, sleep: Duration) -> bool {
     // SAFETY: userfaultfd touches no memory.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } as i32;
     if fd < 0 {
@@ -88,36 +88,53 @@ fn pages_that_come_after(time: Duration) -> bool {
             SERVED.fetch_add(1, SeqCst);
         }
     });
-    std::thread::spawn(move || {
-        // SAFETY: the path is a string.
-        let zero = unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY) };
-        for page in 0..PAGES {
-            // SAFETY: the kernel writes to the area, which no other code uses.
-            unsafe { libc::read(zero, (area + page * PAGE) as *mut _, 10) };
-        }
-        loop {
-            std::thread::park();
-        }
-    });
+    for reader in 0..readers {
+        std::thread::spawn(move || {
+            // SAFETY: the path is a string.
+            let zero = unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY) };
+            for page in (reader..PAGES).step_by(readers) {
+                // SAFETY: the kernel writes to the area, which no other code uses.
+                unsafe { libc::read(zero, (area + page * PAGE) as *mut _, 10) };
+                std::thread::sleep(sleep);
+            }
+            loop {
+                std::thread::park();
+            }
+        });
+    }
     until(|| SERVED.load(SeqCst) > 0);
     true
 }
 
 fn calls_beside_pages(time: Duration) {
-    if !pages_that_come_after(time) {
+    // A call takes at most a second; this is twice as much.
+    calls_beside_readers(
+        (1, time, Duration::ZERO),
+        Duration::from_secs(2),
+        Duration::from_millis(1),
+    );
+}
+
+/// Makes calls with this deadline and this time in between, beside so many readers.
+fn calls_beside_readers(
+    (readers, time, sleep): (usize, Duration, Duration),
+    deadline: Duration,
+    gap: Duration,
+) {
+    if !pages_that_come_after(time, readers, sleep) {
         return;
     }
-    for value in 1..=10 {
+    let calls = 10 * readers;
+    for value in 1..=calls {
         let begin = Instant::now();
-        // A call takes at most a second; this is twice as much.
-        let call = slack(value).deadline(Duration::from_secs(2));
+        let call = slack(value).deadline(deadline);
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let report = unsafe { call.execute_with_report() }.unwrap();
         assert!(report.threads() >= 3);
         assert_eq!(report.divergent(), 0);
         let (took, rounds) = (begin.elapsed(), report.attempts());
         println!("{time:?} a page: {took:?}, {rounds} rounds, {:?} still", report.max_pause());
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(gap);
     }
     println!("{} pages", SERVED.load(SeqCst));
 }
@@ -135,6 +152,25 @@ fn a_page_after_5_ms() {
 #[test]
 fn a_page_after_30_ms() {
     isolated("a_page_after_30_ms", WATCHDOG, || calls_beside_pages(Duration::from_millis(30)));
+}
+
+/// Calls beside readers that come back to the kernel 60 ms after each page, which takes 20 ms.
+fn calls_beside_readers_that_sleep(readers: usize) {
+    let times = (readers, Duration::from_millis(20), Duration::from_millis(60));
+    calls_beside_readers(times, watchdog(Duration::from_secs(10)), Duration::from_millis(47));
+}
+
+/// If all pauses between the rounds had about this length, one of the readers would be in the kernel whenever a round
+/// begins.
+#[test]
+fn readers_in_step_with_the_pauses() {
+    isolated("readers_in_step_with_the_pauses", WATCHDOG, || calls_beside_readers_that_sleep(3));
+}
+
+/// At any moment some reader waits, until those that were late stay for the next rounds.
+#[test]
+fn more_readers_than_pages_come() {
+    isolated("more_readers_than_pages_come", WATCHDOG, || calls_beside_readers_that_sleep(6));
 }
 
 /// Starts a thread that makes a call which another program has to allow: only a fatal signal ends the wait for the

@@ -30,7 +30,7 @@ use crate::sys::signal::disposition;
 use crate::sys::sync;
 use crate::sys::{self, SIGNAL, bit, futex};
 
-/// The longest pause between two rounds, unless the threads were held for longer.
+/// The usual length of a pause between two rounds, from the sixth on. By chance, it is half as long to half as long again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
 const EXTRA_ROUNDS: u32 = 3;
@@ -347,13 +347,16 @@ impl<'a> Stop<'a> {
         Ok(())
     }
 
-    /// Lets the process run for at least as long as it was held, longer each time, with some jitter so that it does
-    /// not fall into step with a thread's own rhythm. Signals are open.
+    /// Lets the process run for at least as long as it was held, longer each time. The length is left to chance: a thread
+    /// that comes back to its wait in a fixed time would otherwise be there whenever a round begins. Signals are open.
     fn pause(&self, held_for: Duration) {
-        let backoff = Duration::from_millis(1 << self.rounds.min(6)).min(LONGEST_PAUSE);
+        let usual = LONGEST_PAUSE.min(Duration::from_millis(1 << self.rounds.min(6)));
         let now = sys::now();
-        let jitter = Duration::from_micros(u64::from(now.subsec_nanos() % 997));
-        let until = sys::sum(sys::sum(now, backoff.max(held_for)), jitter);
+        // The clock's nanoseconds are the chance; the multiplication spreads them.
+        let chance = now.subsec_nanos().wrapping_add(self.rounds).wrapping_mul(0x9e37_79b9) >> 16;
+        let usual = usual.as_micros() as u64;
+        let backoff = Duration::from_micros(usual / 2 + u64::from(chance) * usual / (1 << 16));
+        let until = sys::sum(now, backoff.max(held_for));
         let never = sync::AtomicU32::new(0);
         loop {
             // Ends: the time passes. If the clock fails, the rest is nothing.

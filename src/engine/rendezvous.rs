@@ -67,9 +67,10 @@
 //! 8. *Only held threads sleep on the gate.* When a round ends early, the threads that sleep there are moved to
 //!    `exit` (or woken) before the lock is given back. So the number of sleepers is exact in the next round.
 //! 9. *A pause keeps late threads.* A thread whose signal arrives between two rounds would run on and might be out of
-//!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`NEXT_ROUND_WAIT`], and once for
-//!    each signal. `open` clears the word, and so does a thread whose wait expires; nothing depends on the
-//!    initiator's return.
+//!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`NEXT_ROUND_WAIT`]. If
+//!    that round is given up too, it stays for one more, up to [`PAUSES_TO_KEEP`] for each signal: otherwise several
+//!    threads could be late in turn for ever. `open` clears the word, and so does a thread whose wait expires; nothing
+//!    depends on the initiator's return.
 //!
 //! Why this is true on weakly ordered CPUs as well, word by word: rendezvous/memory_order.md.
 
@@ -379,20 +380,26 @@ impl Rendezvous {
         // A thread whose seccomp filter kills it for futex(2) dies here, before it is counted. A dead thread in the
         // count would hide a live one that never arrived.
         futex::probe(&self.gate);
-        let Some((epoch, count)) = self.arrive(entry, tid) else { return };
-        let is_watchdog = count <= WATCHDOGS;
-        let awaited = self.awaited.load(SeqCst);
-        if awaited == count | ASLEEP {
-            self.wake_caller();
-        } else if count == 1 && awaited == 1 {
-            // A thread that is alone with the caller stays awake for it.
-            self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
+        let mut pauses = 0;
+        // Ends: each turn but the first is a pause that the thread has slept in, of which there are PAUSES_TO_KEEP.
+        while let Some((epoch, count)) = self.arrive(entry, tid, &mut pauses) {
+            let is_watchdog = count <= WATCHDOGS;
+            let awaited = self.awaited.load(SeqCst);
+            if awaited == count | ASLEEP {
+                self.wake_caller();
+            } else if count == 1 && awaited == 1 {
+                // A thread that is alone with the caller stays awake for it.
+                self.spin(SPINS, |state| !matches!(state.phase, Phase::Gathering | Phase::Full));
+            }
+            let performed = self.follow_plan(entry, tid, epoch, is_watchdog, thread);
+            self.leave(is_watchdog);
+            if performed || !self.stays_for_next_round(entry, tid, epoch, pauses) {
+                return;
+            }
         }
-        self.follow_plan(entry, tid, epoch, is_watchdog, thread);
-        self.leave(is_watchdog);
     }
 
-    /// What a held thread does until it may leave.
+    /// What a held thread does until it may leave. Returns whether it has performed the calls.
     #[inline(always)]
     fn follow_plan(
         &self,
@@ -401,24 +408,26 @@ impl Rendezvous {
         epoch: u32,
         is_watchdog: bool,
         thread: &impl Thread,
-    ) {
-        if self.await_plan(epoch, is_watchdog, thread) {
+    ) -> bool {
+        let performs = self.await_plan(epoch, is_watchdog, thread);
+        if performs {
             self.perform_and_report(entry, tid, epoch, thread);
             self.hold_after_report(entry, tid, epoch, is_watchdog, thread);
         } else if is_watchdog {
             self.leave_gate();
         }
+        performs
     }
 
     /// Is counted in the gather that is open, if one is. Ends: each turn of the loop means that another thread
     /// arrived, that the caller changed the phase, or that the one wait for a next round is over.
-    fn arrive(&self, entry: &Entry, tid: u32) -> Option<(u32, u32)> {
-        let mut parked = false;
+    fn arrive(&self, entry: &Entry, tid: u32, pauses: &mut u32) -> Option<(u32, u32)> {
+        let before = *pauses;
         loop {
             let seen = self.state();
             if seen.phase != Phase::Gathering {
-                if !parked && self.await_next_round(seen) {
-                    parked = true;
+                if *pauses == before && self.await_next_round(seen) {
+                    *pauses = before.saturating_add(1);
                     continue;
                 }
                 // A late signal of a call that gave up. The caller of a gather that opens now sees the idle entry

@@ -313,6 +313,32 @@ fn a_pause_keeps_a_late_thread() {
     });
 }
 
+/// A thread that arrived in a pause stays for the next one if that round is given up too. In the round after that, its mark
+/// says that its signal is on its way, or that it is held.
+#[test]
+fn a_late_thread_stays_for_a_second_pause() {
+    model(3, || {
+        let world = world(1);
+        let give_up = |epoch| {
+            world.rendezvous.begin_pause(epoch);
+            world.rendezvous.give_up();
+        };
+        give_up(world.rendezvous.open(CALLER));
+        let late = spawn_one(&world, 0, true, false);
+        give_up(world.rendezvous.open(CALLER));
+        let epoch = world.rendezvous.open(CALLER);
+        if world.rendezvous.close_gate(epoch, 1) {
+            commit(&world, epoch, 1);
+        } else {
+            world.rendezvous.release();
+        }
+        world.rendezvous.end_pause();
+        late.join().unwrap();
+        assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
+        assert_ne!(world.entries[0].state(), ThreadState::Sent);
+    });
+}
+
 /// The caller dies before it publishes: a watchdog ends the stop and frees the lock, and no thread performs anything.
 #[test]
 fn the_caller_dies_before_it_publishes() {

@@ -132,6 +132,7 @@ impl Tasks {
         if contains(wchan, b"vfork") {
             return UnreachableReason::Vfork;
         }
+        let tells_no_place = matches!(wchan, b"" | b"0");
         let calls = self.read(task.name, c"syscall", &mut buffer).unwrap_or_default();
         let nr = calls.split(|&b| b == b' ').next().and_then(parse::<u32>);
         use linux_raw_sys::general as k;
@@ -142,8 +143,16 @@ impl Tasks {
             _ if live.blocked & bit(SIGNAL) != 0 => UnreachableReason::SignalBlocked,
             _ if live.state == b'D' => UnreachableReason::Uninterruptible,
             // A thread that sleeps interruptibly wakes for a signal that it does not block. Only that trap lets it
-            // sleep on. Before Linux 5.16, wchan is 0 on x86-64, so that this is all there is to see.
-            _ if live.state == b'S' && live.has_signal_33_pending() => UnreachableReason::Frozen,
+            // sleep on. Before Linux 5.16, wchan is 0 on x86-64, so that this is all there is to see. A thread that waits
+            // for userfaultfd(2) in a system call does not sleep then, but tries again and again, and is seen in either
+            // state: it has another wchan, or is running.
+            _ if live.state == b'S'
+                && live.has_signal_33_pending()
+                && tells_no_place
+                && !calls.starts_with(b"running") =>
+            {
+                UnreachableReason::Frozen
+            }
             _ => UnreachableReason::Unresponsive,
         }
     }
