@@ -559,7 +559,8 @@ take_turn:
     e = 0; k = 0; c = 0;                /* k: the end; c: where a gap may be */
     do
     :: e < size ->
-        /* A late signal may turn SENT into IDLE at any moment; nothing else changes an entry while the state is closed. */
+        /* A late signal may turn SENT into IDLE at any moment, and a thread that stays its HELD into SENT. Nothing else changes an
+         * entry while the state is closed. If `begin` frees or moves the entry of a thread that is about to stay, the thread leaves. */
         d_step {
             if
             :: h && etid[e] != 0 && !GONE(etid[e]) && (emark[e] == SENT || emark[e] == EXEMPT) -> keep = 1; k = e + 1

@@ -30,8 +30,9 @@ use crate::sys::signal::disposition;
 use crate::sys::sync;
 use crate::sys::{self, SIGNAL, bit, futex};
 
-/// The usual length of a pause between two rounds, from the sixth on. By chance, it is half as long to half as long again.
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+/// The usual length of a pause between two rounds, from the sixth on. By chance, a pause has half of this length to half
+/// as much again, and if the threads were held for longer than that half, it begins with the time for which they were.
+const USUAL_PAUSE: Duration = Duration::from_millis(64);
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
 const EXTRA_ROUNDS: u32 = 3;
 /// Performs these of the calls in this thread, until one fails. Returns the last value.
@@ -131,13 +132,13 @@ impl<'a> Stop<'a> {
             let mask = match self.lock() {
                 Ok(mask) => mask,
                 Err(error) => {
-                    rendezvous.end_pause();
+                    rendezvous.end_pause(self.epoch);
                     return Err(error.into());
                 }
             };
             let result = self.round(calls, report.as_deref_mut());
             if !matches!(result, Ok(Round::GivenUp { .. })) {
-                rendezvous.end_pause();
+                rendezvous.end_pause(self.epoch);
             }
             rendezvous.unlock();
             let _ = sys::set_mask(mask);
@@ -219,14 +220,14 @@ impl<'a> Stop<'a> {
             // The next call finds them again without asking for every tid.
             threads.keep();
         }
-        let (held_for, error) = match gathered {
+        let error = match gathered {
             Ok(Gathered::All(held)) if !self.buffers_suffice(held) => {
                 self.wanted_capacity = held as usize;
-                (self.give_up_round(epoch, opened), None)
+                None
             }
             // P3: the caller acts only when all threads are held.
             Ok(Gathered::All(held)) => match self.check_sharing(calls, &tasks, epoch) {
-                Err(error) => (self.give_up_round(epoch, opened), Some(error)),
+                Err(error) => Some(error),
                 Ok(directories_are_shared) => {
                     // A filter that the call installs may forbid close(2).
                     drop(tasks);
@@ -235,31 +236,34 @@ impl<'a> Stop<'a> {
             },
             Ok(Gathered::CapacityExceeded) => {
                 self.wanted_capacity = capacity.saturating_mul(2);
-                (self.give_up_round(epoch, opened), None)
+                None
             }
-            Ok(Gathered::GivenUp) => (self.give_up_round(epoch, opened), None),
+            Ok(Gathered::GivenUp) => None,
             Ok(Gathered::Refused(errno)) => {
                 let requirement =
                     if errno == Errno::AGAIN { None } else { Some(Requirement::SendSignal) };
-                let error = requirement.map_or(Error::SignalQueueFull, |requirement| {
-                    Error::Environment { requirement, errno }
-                });
-                (self.give_up_round(epoch, opened), Some(error))
+                Some(requirement.map_or(Error::SignalQueueFull, |requirement| Error::Environment {
+                    requirement,
+                    errno,
+                }))
             }
-            Err(errno) => (self.give_up_round(epoch, opened), Some(self.listing_error(errno))),
+            Err(errno) => Some(self.listing_error(errno)),
         };
+        // P5: another round, until the deadline.
+        let now = self.clock();
+        let in_time = matches!(now, Ok(now) if now < self.until);
+        let again = error.is_none() && in_time && !unreachable::is_certain(shared, epoch);
+        let held_for = self.give_up_round(epoch, opened, again);
         if let Some(error) = error {
             return Err(error.into());
         }
-        let certain = unreachable::is_certain(shared, epoch);
-        // P5: another round, until the deadline.
-        if !certain && self.clock()? < self.until {
+        now?;
+        if again {
             return Ok(Round::GivenUp { held_for });
         }
         if queue_full {
             return Err(Error::SignalQueueFull.into());
         }
-        shared.rendezvous.end_pause();
         // SAFETY: this thread owns the lock, and the gather that used the scratch is over.
         let scratch = unsafe { shared.scratch() };
         let named =
@@ -319,10 +323,12 @@ impl<'a> Stop<'a> {
         }
     }
 
-    /// Ends a round without a commit: the threads run on untouched, and late ones wait for the next round. Returns
-    /// how long the threads were held.
-    fn give_up_round(&mut self, epoch: u32, opened: Duration) -> Duration {
-        self.shared.rendezvous.begin_pause(epoch);
+    /// Ends a round without a commit: the threads run on untouched, and if there is to be another, late ones wait for it.
+    /// Returns how long the threads were held.
+    fn give_up_round(&mut self, epoch: u32, opened: Duration, again: bool) -> Duration {
+        if again {
+            self.shared.rendezvous.begin_pause(epoch);
+        }
         self.shared.rendezvous.give_up();
         self.shared.threads.keep();
         let held_for = sys::difference(sys::now(), opened);
@@ -347,16 +353,17 @@ impl<'a> Stop<'a> {
         Ok(())
     }
 
-    /// Lets the process run for at least as long as it was held, longer each time. The length is left to chance: a thread
-    /// that comes back to its wait in a fixed time would otherwise be there whenever a round begins. Signals are open.
+    /// Lets the process run for at least as long as it was held, and usually for twice as long as in the pause before. The
+    /// length is left to chance: a thread that comes back to its wait in a fixed time would otherwise be there whenever a
+    /// round begins. Signals are open.
     fn pause(&self, held_for: Duration) {
-        let usual = LONGEST_PAUSE.min(Duration::from_millis(1 << self.rounds.min(6)));
+        let usual = USUAL_PAUSE.min(Duration::from_millis(1 << self.rounds.min(6)));
         let now = sys::now();
         // The clock's nanoseconds are the chance; the multiplication spreads them.
         let chance = now.subsec_nanos().wrapping_add(self.rounds).wrapping_mul(0x9e37_79b9) >> 16;
-        let usual = usual.as_micros() as u64;
-        let backoff = Duration::from_micros(usual / 2 + u64::from(chance) * usual / (1 << 16));
-        let until = sys::sum(now, backoff.max(held_for));
+        let extra = (usual.as_micros() as u64 * u64::from(chance)) >> 16;
+        let least = held_for.max(usual / 2);
+        let until = sys::sum(sys::sum(now, least), Duration::from_micros(extra));
         let never = sync::AtomicU32::new(0);
         loop {
             // Ends: the time passes. If the clock fails, the rest is nothing.

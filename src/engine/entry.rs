@@ -9,7 +9,7 @@ use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 pub(crate) enum ThreadState {
     /// Known, and no signal of ours is on its way.
     Idle,
-    /// A signal of ours is on its way.
+    /// A signal of ours is on its way, or has arrived, and the thread waits for the next round.
     Sent,
     /// Arrived in this epoch. The thread stays while that stop lasts.
     Held(u32),

@@ -207,7 +207,7 @@ impl Rendezvous {
         let opened = State { epoch, phase: Phase::Gathering, count: 0 }.pack();
         trace::change(self.state.swap(opened, SeqCst), opened);
         // After the state: a thread that is woken here finds the gather open.
-        self.end_pause();
+        self.end_every_pause();
         epoch
     }
 
@@ -381,8 +381,10 @@ impl Rendezvous {
         // count would hide a live one that never arrived.
         futex::probe(&self.gate);
         let mut pauses = 0;
-        // Ends: each turn but the first is a pause that the thread has slept in, of which there are PAUSES_TO_KEEP.
-        while let Some((epoch, count)) = self.arrive(entry, tid, &mut pauses) {
+        // Ends: the thread has slept in a pause in each turn but the last, and does so PAUSES_TO_KEEP times at most.
+        loop {
+            let before = pauses;
+            let Some((epoch, count)) = self.arrive(entry, tid, &mut pauses) else { return };
             let is_watchdog = count <= WATCHDOGS;
             let awaited = self.awaited.load(SeqCst);
             if awaited == count | ASLEEP {
@@ -393,7 +395,8 @@ impl Rendezvous {
             }
             let performed = self.follow_plan(entry, tid, epoch, is_watchdog, thread);
             self.leave(is_watchdog);
-            if performed || !self.stays_for_next_round(entry, tid, epoch, pauses) {
+            let was_late = pauses != before;
+            if performed || !was_late || !self.stays_for_next_round(entry, tid, epoch, pauses) {
                 return;
             }
         }

@@ -17,7 +17,7 @@ pub(super) fn is_certain(shared: &Shared, epoch: u32) -> bool {
     missing.any(|entry| is_refused(reason(entry)))
 }
 
-/// What [`Entry::value`] says of a thread that was not held: it is 0 unless the thread could not be signalled.
+/// What [`Entry::value`] says of a thread that was not held. Refusals are told by values that nothing else writes there.
 fn reason(entry: &Entry) -> usize {
     if matches!(entry.state(), ThreadState::Idle | ThreadState::Sent) { entry.value() } else { 0 }
 }

@@ -306,7 +306,7 @@ fn a_pause_keeps_a_late_thread() {
             commit(&world, epoch, 1);
         } else {
             world.rendezvous.release();
-            world.rendezvous.end_pause();
+            world.rendezvous.end_every_pause();
         }
         late.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
@@ -332,7 +332,7 @@ fn a_late_thread_stays_for_a_second_pause() {
         } else {
             world.rendezvous.release();
         }
-        world.rendezvous.end_pause();
+        world.rendezvous.end_every_pause();
         late.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
         assert_ne!(world.entries[0].state(), ThreadState::Sent);

@@ -22,9 +22,16 @@ impl Rendezvous {
         self.pause.store(epoch, SeqCst);
     }
 
-    /// The next round is open, or there is none.
-    pub(crate) fn end_pause(&self) {
+    /// The next round of any initiator is open: the pauses of all are over.
+    pub(super) fn end_every_pause(&self) {
         if self.pause.swap(0, SeqCst) != 0 {
+            futex::wake_all(&self.pause);
+        }
+    }
+
+    /// There is no next round of the initiator whose last round this was. Another initiator may be in its own pause.
+    pub(crate) fn end_pause(&self, epoch: u32) {
+        if self.pause.compare_exchange(epoch, 0, SeqCst, SeqCst).is_ok() {
             futex::wake_all(&self.pause);
         }
     }
@@ -45,7 +52,8 @@ impl Rendezvous {
     }
 
     /// The round that held this thread was given up. Returns whether the thread waits for the next one in place of running
-    /// on: it was late for this one, and could be late again. It is marked as if its signal were still on its way.
+    /// on: it was late for this one, and could be late again. It is marked as if its signal were still on its way. A thread
+    /// of a call that has ended keeps its mark: the error's list of threads is made of the marks.
     #[cold]
     #[inline(never)]
     pub(super) fn stays_for_next_round(
@@ -55,7 +63,8 @@ impl Rendezvous {
         epoch: u32,
         pauses: u32,
     ) -> bool {
-        (1..PAUSES_TO_KEEP).contains(&pauses)
+        pauses < PAUSES_TO_KEEP
+            && self.pause.load(SeqCst) == epoch
             && entry.exchange(tid, ThreadState::held(epoch), ThreadState::Sent)
     }
 }

@@ -144,8 +144,8 @@ impl Tasks {
             _ if live.state == b'D' => UnreachableReason::Uninterruptible,
             // A thread that sleeps interruptibly wakes for a signal that it does not block. Only that trap lets it
             // sleep on. Before Linux 5.16, wchan is 0 on x86-64, so that this is all there is to see. A thread that waits
-            // for userfaultfd(2) in a system call does not sleep then, but tries again and again, and is seen in either
-            // state: it has another wchan, or is running.
+            // for userfaultfd(2) in a system call does not sleep then, but tries again and again. As a rule it has another
+            // wchan, or is running; where wchan is always 0, it may be mistaken.
             _ if live.state == b'S'
                 && live.has_signal_33_pending()
                 && tells_no_place

@@ -91,35 +91,63 @@ fn the_table_moves_entries_beside_a_late_signal() {
             thread::spawn(move || visit_as(&world, 1, 11))
         };
         table.begin(|tid| tid == 11);
-        let epoch = world.rendezvous.open(CALLER);
-        let entry = table.find(11).unwrap();
-        let index = usize::from(!core::ptr::eq(entry, &world.entries[0]));
-        let send = send(entry, 11, epoch);
-        let again = {
-            let world = world.clone();
-            thread::spawn(move || {
-                late.join().unwrap();
-                if send {
-                    visit_as(&world, index, 11);
-                }
-            })
-        };
-        // Ends: the signal brings the thread in, or has been used up before the round.
-        loop {
-            if world.rendezvous.held() == 1 {
-                assert!(world.rendezvous.close_gate(epoch, 1));
-                commit(&world, epoch, 1);
-                break;
-            }
-            if !send && entry.state() == ThreadState::Idle {
-                world.rendezvous.give_up();
-                break;
-            }
-            thread::yield_now();
-        }
-        again.join().unwrap();
-        assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
+        find_and_hold(&world, table, late);
     });
+}
+
+/// The same while a thread that was held in a round that is given up stays for the next one.
+#[test]
+fn the_table_moves_entries_beside_a_thread_that_stays() {
+    model(2, || {
+        let world = world(2);
+        let table = ThreadTable::of(world.entries.as_slice());
+        world.entries[0].assign(10, ThreadState::Idle);
+        let give_up = |epoch| {
+            world.rendezvous.begin_pause(epoch);
+            world.rendezvous.give_up();
+        };
+        give_up(world.rendezvous.open(CALLER));
+        let late = {
+            let world = world.clone();
+            thread::spawn(move || visit_as(&world, 1, 11))
+        };
+        give_up(world.rendezvous.open(CALLER));
+        table.keep();
+        table.begin(|tid| tid == 11);
+        find_and_hold(&world, table, late);
+    });
+}
+
+/// Thread 11 is found under its present entry, and held once, unless it has left and has no signal on its way.
+fn find_and_hold(world: &Arc<World>, table: ThreadTable, late: thread::JoinHandle<()>) {
+    let epoch = world.rendezvous.open(CALLER);
+    let entry = table.find(11).unwrap();
+    let index = usize::from(!core::ptr::eq(entry, &world.entries[0]));
+    let send = send(entry, 11, epoch);
+    let again = {
+        let world = world.clone();
+        thread::spawn(move || {
+            late.join().unwrap();
+            if send {
+                visit_as(&world, index, 11);
+            }
+        })
+    };
+    // Ends: the signal brings the thread in, or has been used up before the round.
+    loop {
+        if world.rendezvous.held() == 1 {
+            assert!(world.rendezvous.close_gate(epoch, 1));
+            commit(&world, epoch, 1);
+            break;
+        }
+        if !send && entry.state() == ThreadState::Idle {
+            world.rendezvous.give_up();
+            break;
+        }
+        thread::yield_now();
+    }
+    again.join().unwrap();
+    assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
 }
 
 /// An entry is marked exempt, and then its tid is that of a living thread, which has a signal pending: the mark goes, and
