@@ -2,6 +2,8 @@
 //! first call ends in between: [`PartialFailure`]. If the result of a thread differs from the caller's, there is no
 //! error value: the [`Sensitivity`](crate::Sensitivity) decides what follows.
 
+#[cfg(all(test, not(loom)))]
+mod messages;
 mod transaction;
 mod unreachable;
 
