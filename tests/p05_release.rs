@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Sensitivity};
 use support::{
-    computing, counting, filter_futex, forked, isolated, prepared, private, proc, scheduler,
+    computing, counting, filter_futex_at, forked, isolated, prepared, private, proc, scheduler,
     set_slack, slack, until,
 };
 
@@ -59,27 +59,49 @@ fn threads_that_are_all_idle() {
     });
 }
 
-/// A filter kills a thread at the moment when it wakes others.
+/// A filter kills so many of the threads when they wake others: `first`, of the threads that would arrive first, and for any
+/// wake-up; otherwise, at the moment when they wake others on their way out.
+fn beside_doomed_threads(doomed: usize, first: bool) {
+    forked(|| {
+        let doom = || {
+            for _ in 0..doomed {
+                prepared(move || {
+                    let kill = libc::SECCOMP_RET_KILL_THREAD;
+                    filter_futex_at(private(libc::FUTEX_WAKE), kill, !first);
+                });
+            }
+        };
+        if first {
+            doom();
+        }
+        let counters = counting(32, |_| {});
+        if !first {
+            doom();
+        }
+        let call = slack(5).sensitivity(Sensitivity::Ignore).deadline(support::LONG);
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        unsafe { call.execute_with_report() }.unwrap();
+        all_have_left(counters, 1);
+        // SAFETY: PR_SET_TIMERSLACK touches no memory.
+        unsafe { call.execute_with_report() }.unwrap();
+        all_have_left(counters, 2);
+    });
+}
+
+/// One of the four watchdogs at least is left.
 #[test]
 fn a_thread_that_dies_as_it_leaves() {
     isolated("a_thread_that_dies_as_it_leaves", WATCHDOG, || {
-        for doomed in [1, 2, 5, 16] {
-            forked(|| {
-                let counters = counting(32, |_| {});
-                for _ in 0..doomed {
-                    prepared(|| {
-                        let kill = libc::SECCOMP_RET_KILL_THREAD;
-                        filter_futex(private(libc::FUTEX_WAKE), kill);
-                    });
-                }
-                let call = slack(5).sensitivity(Sensitivity::Ignore).deadline(support::LONG);
-                // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                unsafe { call.execute_with_report() }.unwrap();
-                all_have_left(counters, 1);
-                // SAFETY: PR_SET_TIMERSLACK touches no memory.
-                unsafe { call.execute_with_report() }.unwrap();
-                all_have_left(counters, 2);
-            });
+        [1, 2, 3].into_iter().for_each(|doomed| beside_doomed_threads(doomed, false));
+    });
+}
+
+/// The threads that arrive first are the watchdogs. If all of them died on their way out, the others would sleep on.
+#[test]
+fn threads_that_may_wake_no_other() {
+    isolated("threads_that_may_wake_no_other", WATCHDOG, || {
+        for _ in 0..5 {
+            beside_doomed_threads(16, true);
         }
     });
 }

@@ -378,7 +378,8 @@ impl Rendezvous {
             return self.rejoin_after_siglongjmp(entry, tid, state.epoch, thread);
         }
         // A thread whose seccomp filter kills it for futex(2) dies here, before it is counted. A dead thread in the
-        // count would hide a live one that never arrived.
+        // count would hide a live one that never arrived; and if each of the first threads died as it wakes others on its
+        // way out, the rest would sleep on.
         futex::probe(&self.gate);
         let mut pauses = 0;
         // Ends: the thread has slept in a pause in each turn but the last, and does so PAUSES_TO_KEEP times at most.

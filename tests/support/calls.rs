@@ -182,6 +182,12 @@ pub fn private(operation: libc::c_int) -> u32 {
 /// Installs a filter in this thread that applies `action` to this operation of futex(2) if the address is that of a
 /// word, and allows the rest.
 pub fn filter_futex(operation: u32, action: u32) {
+    filter_futex_at(operation, action, true);
+}
+
+/// Like [`filter_futex`]; `aligned` says whether only calls with an aligned address are meant. libpsx makes one with another
+/// address first, so that a filter of the usual kind, which looks at no address, kills the thread there.
+pub fn filter_futex_at(operation: u32, action: u32, aligned: bool) {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let any_bit = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
@@ -194,7 +200,7 @@ pub fn filter_futex(operation: u32, action: u32) {
         step(load, 0, 0, operation_at),
         step(equal, 0, 3, operation),
         step(load, 0, 0, address_at),
-        step(any_bit, 1, 0, 3),
+        step(any_bit, u8::from(aligned), 0, 3),
         step(answer, 0, 0, action),
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]);

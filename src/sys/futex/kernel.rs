@@ -25,12 +25,14 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -
     }
 }
 
-/// Makes the system call of a sleep on `word`, for a filter to see, and returns at once. The address is one too
-/// high and therefore invalid: EINVAL comes before the kernel looks for anything (get_futex_key,
+/// Makes the system calls of a sleep on `word` and of a wake-up, for a filter to see, and returns at once. The address is
+/// one too high and therefore invalid: EINVAL comes before the kernel looks for anything (get_futex_key,
 /// kernel/futex/core.c).
 pub(crate) fn probe(word: &AtomicU32) {
-    let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
-    let _ = futex([word.as_ptr() as usize + 1, op, 0, 0, 0, 0], None);
+    for op in [k::FUTEX_WAIT, k::FUTEX_WAKE] {
+        let op = (op | k::FUTEX_PRIVATE_FLAG) as usize;
+        let _ = futex([word.as_ptr() as usize + 1, op, 0, 0, 0, 0], None);
+    }
 }
 
 pub(crate) fn wake(word: &AtomicU32, count: i32) {
