@@ -201,7 +201,11 @@ fn reason(
         UnreachableReason::SignalBlocked
     } else if state == b'D' {
         UnreachableReason::Uninterruptible
-    } else if state == b'S' && pending & signal_33 != 0 {
+    } else if state == b'S'
+        && pending & signal_33 != 0
+        && [&b""[..], b"0"].contains(&at)
+        && !syscall.starts_with(b"running")
+    {
         UnreachableReason::Frozen
     } else {
         UnreachableReason::Unresponsive
