@@ -172,6 +172,24 @@ fn commit(world: &World, epoch: u32, count: u32) {
     world.rendezvous.release();
 }
 
+/// Opens a round and gives it up; another is to follow.
+fn give_up_a_round(world: &World) {
+    let epoch = world.rendezvous.open(CALLER);
+    world.rendezvous.begin_pause(epoch);
+    world.rendezvous.give_up();
+}
+
+/// The last round: one thread is held by now, and performs the calls, or the call ends without.
+fn commit_if_one_is_held(world: &World) {
+    let epoch = world.rendezvous.open(CALLER);
+    if world.rendezvous.close_gate(epoch, 1) {
+        commit(world, epoch, 1);
+    } else {
+        world.rendezvous.release();
+    }
+    world.rendezvous.end_every_pause();
+}
+
 /// A caller and two threads whose signals arrive whenever they like: held for the stop or, before
 /// it opens, sent again.
 #[test]
@@ -301,13 +319,7 @@ fn a_pause_keeps_a_late_thread() {
         world.rendezvous.begin_pause(epoch);
         world.rendezvous.release();
         let late = spawn_one(&world, 0, true, false);
-        let epoch = world.rendezvous.open(CALLER);
-        if world.rendezvous.close_gate(epoch, 1) {
-            commit(&world, epoch, 1);
-        } else {
-            world.rendezvous.release();
-            world.rendezvous.end_every_pause();
-        }
+        commit_if_one_is_held(&world);
         late.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
     });
@@ -319,20 +331,10 @@ fn a_pause_keeps_a_late_thread() {
 fn a_late_thread_stays_for_a_second_pause() {
     model(3, || {
         let world = world(1);
-        let give_up = |epoch| {
-            world.rendezvous.begin_pause(epoch);
-            world.rendezvous.give_up();
-        };
-        give_up(world.rendezvous.open(CALLER));
+        give_up_a_round(&world);
         let late = spawn_one(&world, 0, true, false);
-        give_up(world.rendezvous.open(CALLER));
-        let epoch = world.rendezvous.open(CALLER);
-        if world.rendezvous.close_gate(epoch, 1) {
-            commit(&world, epoch, 1);
-        } else {
-            world.rendezvous.release();
-        }
-        world.rendezvous.end_every_pause();
+        give_up_a_round(&world);
+        commit_if_one_is_held(&world);
         late.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
         assert_ne!(world.entries[0].state(), ThreadState::Sent);

@@ -102,16 +102,12 @@ fn the_table_moves_entries_beside_a_thread_that_stays() {
         let world = world(2);
         let table = ThreadTable::of(world.entries.as_slice());
         world.entries[0].assign(10, ThreadState::Idle);
-        let give_up = |epoch| {
-            world.rendezvous.begin_pause(epoch);
-            world.rendezvous.give_up();
-        };
-        give_up(world.rendezvous.open(CALLER));
+        give_up_a_round(&world);
         let late = {
             let world = world.clone();
             thread::spawn(move || visit_as(&world, 1, 11))
         };
-        give_up(world.rendezvous.open(CALLER));
+        give_up_a_round(&world);
         table.keep();
         table.begin(|tid| tid == 11);
         find_and_hold(&world, table, late);
