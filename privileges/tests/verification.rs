@@ -268,39 +268,50 @@ fn only_asked_threads_have_answers() {
     });
 }
 
-/// Puts this process into a pids cgroup that has no room for another task. Returns the cgroup, or `None` if there is no
-/// such cgroup to write to.
-fn without_room_for_a_task() -> Option<PathBuf> {
-    let root = Path::new("/sys/fs/cgroup/pids");
-    let root = if root.exists() { root } else { Path::new("/sys/fs/cgroup") };
-    let group = root.join(format!("privileges-{}", std::process::id()));
-    let present = || std::fs::read_to_string(group.join("pids.current"));
-    let made = std::fs::create_dir(&group)
-        .and_then(|()| std::fs::write(group.join("cgroup.procs"), "0"))
-        .and_then(|()| present())
-        .and_then(|present| std::fs::write(group.join("pids.max"), present.trim()));
-    if let Err(error) = &made {
-        support::skipped(format!("no pids cgroup can be made: {error}"));
-        leave(&group);
+/// A pids cgroup of a test program, which its child is put into. It is removed when the child has ended: after the plan,
+/// the child itself may lack the right.
+struct PidsGroup(PathBuf);
+
+impl PidsGroup {
+    fn of(program: u32) -> Self {
+        let root = Path::new("/sys/fs/cgroup/pids");
+        let root = if root.exists() { root } else { Path::new("/sys/fs/cgroup") };
+        Self(root.join(format!("privileges-{program}")))
     }
-    made.is_ok().then_some(group)
+
+    /// Puts this process into the group, and leaves no room for another task there. Returns false, and records a skipped
+    /// test, if there is no such group to write to.
+    fn enter(&self) -> bool {
+        let present = || std::fs::read_to_string(self.0.join("pids.current"));
+        let made = std::fs::create_dir(&self.0)
+            .and_then(|()| std::fs::write(self.0.join("cgroup.procs"), "0"))
+            .and_then(|()| present())
+            .and_then(|present| std::fs::write(self.0.join("pids.max"), present.trim()));
+        if let Err(error) = &made {
+            support::skipped(format!("no pids cgroup can be made: {error}"));
+        }
+        made.is_ok()
+    }
 }
 
-fn leave(group: &Path) {
-    let root = group.parent().unwrap();
-    let _ = std::fs::write(root.join("cgroup.procs"), "0");
-    let _ = std::fs::remove_dir(group);
+impl Drop for PidsGroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 /// Without a child process, the plan is applied to every thread and verified by what the threads themselves report.
 #[test]
 fn no_room_for_the_child_that_verifies() {
+    let _removed_at_the_end = PidsGroup::of(std::process::id());
     isolated_as_root("no_room_for_the_child_that_verifies", WATCHDOG, || {
         sleepers(3);
-        let Some(group) = without_room_for_a_task() else { return };
+        let group = PidsGroup::of(std::os::unix::process::parent_id());
+        if !group.enter() {
+            return;
+        }
         let thread = std::thread::Builder::new().spawn(|| ());
         let applied = rooted().no_new_privs().seccomp(&allow_all()).plan().unwrap().apply();
-        leave(&group);
         assert!(thread.is_err(), "there was room for a thread");
         let applied = applied.unwrap();
         assert_eq!((applied.threads, applied.verified), (proc::tids().len(), 0), "{applied:?}");
