@@ -54,7 +54,6 @@ hidden byte REACH = 0;
 
 #define M(n) (MUTATION == n)
 
-#define PAUSES_TO_KEEP 2
 #define NT 4            /* threads, ever */
 #define NE 5            /* entries of the table */
 #define NOBODY 9        /* as an entry: a signal of another library */
@@ -269,7 +268,6 @@ proctype thread(byte i)
     byte mine;          /* the entry whose address the signal carried */
     byte my_ep, my_count;
     bit parked, stays, watch, reported;
-    byte pauses;
     bit nested;         /* the handler interrupts the sleep for the lock */
     /* caller */
     byte k, e, h, c, b;
@@ -350,7 +348,7 @@ arrive:
                     atomic { if :: pause_ == b -> pause_ = 0 :: else fi };
                     break
                 od;
-                REACHED(3); parked = 1; pauses++; b = 0;
+                REACHED(3); parked = 1; b = 0;
                 goto arrive
             fi;
             b = 0
@@ -479,8 +477,8 @@ look_on:
     if :: reported -> reported = 0; goto await_release :: else -> goto await_plan fi;
 
 leave_gate:
-    /* `stays_for_next_round`: the thread was late for the round that has been given up. */
-    stays = (parked && pauses < PAUSES_TO_KEEP);
+    /* The thread was late for the round that has been given up. */
+    stays = parked;
     /* A watch that leaves changes the words that the caller may not live to change. */
     if :: watch && !M(21) -> gate = (gate + 1) & 3; CALL(i, WAKE_ALL(GATE)) :: else fi;
 leave:
@@ -490,10 +488,11 @@ leave:
     CALL(i, HAND_ON);
     if
     :: stays ->
-        stays = 0; parked = 0;
+        /* `stays_for_next_round` */
+        atomic { stays = 0; parked = 0; b = (pause_ == my_ep) };
         atomic {
             if
-            :: etid[mine] == tid[i] && emark[mine] == HELD && enr[mine] == my_ep -> emark[mine] = SENT; enr[mine] = 0
+            :: b && etid[mine] == tid[i] && emark[mine] == HELD && enr[mine] == my_ep -> emark[mine] = SENT; enr[mine] = 0; b = 0
             :: else -> goto return_
             fi
         };
@@ -503,7 +502,7 @@ leave:
     fi;
 return_:
     CALL(i, skip);            /* rt_sigreturn(2) */
-    parked = 0; pauses = 0; my_ep = 0; my_count = 0; h = 0; b = 0; mine = 0;
+    parked = 0; my_ep = 0; my_count = 0; h = 0; b = 0; mine = 0;
     if
     :: killed -> goto finish
     :: !killed && nested -> atomic { nested = 0; user[i] = 1; CHECK; user[i] = 0 }; goto take_turn
@@ -799,10 +798,10 @@ release:
     goto in_user;
 
 give_up:
-    /* `let_go`: `begin_pause`, `give_up` */
+    /* `give_up_round`: `begin_pause` in most pauses, `give_up` */
     held = 0; due = 0; turns = 0; ok = 0; no_place = 0;
     REACHED(2);
-    pause_ = ep;
+    if :: pause_ = ep :: true fi;
     CLOSE(i, h, 'g');
     gate = (gate + 1) & 3;
     CALL(i, WAKE_ONE(GATE); if :: M(20) :: !M(20) -> MOVE(GATE, EXIT) fi);
@@ -837,7 +836,7 @@ dead:
         asleep[i] = AWAKE;
         do :: nempty(sig[i]) -> sig[i]?_ :: empty(sig[i]) -> break od;
         k = 0; e = 0; h = 0; c = 0; b = 0; due = 0; held = 0; exempt = 0; same = 0; turns = 0; rounds = 0; before = 0;
-        mine = 0; my_ep = 0; my_count = 0; parked = 0; stays = 0; pauses = 0; watch = 0; reported = 0; nested = 0; calls = 0; slept = 0;
+        mine = 0; my_ep = 0; my_count = 0; parked = 0; stays = 0; watch = 0; reported = 0; nested = 0; calls = 0; slept = 0;
         complete = 0; no_place = 0; ok = 0
     };
     /* A zombie leader stays. */

@@ -1,14 +1,15 @@
-//! A thread waits for another thread in a way that no signal ends (P5). The other thread has to run in between, and the
-//! call is still performed.
+//! A thread waits for another thread in a way that no signal ends, or with our signal blocked (P5). The other thread has to
+//! run in between, and the call is still performed.
 #![allow(unsafe_code)]
 
 mod support;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use libpsx::{Error, UnreachableReason};
-use support::{header, isolated, program, set_slack, slack, until, watchdog};
+use support::{block_all, header, isolated, program, set_mask, set_slack, slack, until, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(100);
 const PAGE: usize = 4096;
@@ -171,6 +172,43 @@ fn readers_in_step_with_the_pauses() {
 #[test]
 fn more_readers_than_pages_come() {
     isolated("more_readers_than_pages_come", WATCHDOG, || calls_beside_readers_that_sleep(6));
+}
+
+/// Threads take a lock with all signals blocked, and unblock them while they own it (as the Go runtime does for a signal
+/// that a thread of C takes). So the owner arrives late, and the others wait for it: if late threads stayed in every pause,
+/// one thread would get the lock in each, while the others come back to it.
+#[test]
+fn owners_of_a_lock_that_are_late() {
+    isolated("owners_of_a_lock_that_are_late", WATCHDOG, || {
+        static LOCK: Mutex<()> = Mutex::new(());
+        static TURNS: AtomicUsize = AtomicUsize::new(0);
+        for _ in 0..6 {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::sleep(Duration::from_millis(20));
+                    block_all();
+                    let owned = LOCK.lock().unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                    set_mask(0);
+                    drop(owned);
+                    TURNS.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        until(|| TURNS.load(SeqCst) > 0);
+        let mut most = (Duration::ZERO, 0);
+        for value in 1..=1000 {
+            let begin = Instant::now();
+            let call = slack(value).deadline(watchdog(Duration::from_secs(10)));
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let report = unsafe { call.execute_with_report() }.unwrap();
+            assert_eq!(report.divergent(), 0);
+            most = most.max((begin.elapsed(), report.attempts()));
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        let turns = TURNS.load(SeqCst);
+        println!("{turns} turns; the longest call took {:?} and {} rounds", most.0, most.1);
+    });
 }
 
 /// Starts a thread that makes a call which another program has to allow: only a fatal signal ends the wait for the

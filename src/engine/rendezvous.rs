@@ -381,11 +381,11 @@ impl Rendezvous {
         // count would hide a live one that never arrived; and if each of the first threads died as it wakes others on its
         // way out, the rest would sleep on.
         futex::probe(&self.gate);
-        let mut pauses = 0;
-        // Ends: the thread has slept in a pause in each turn but the last, and does so PAUSES_TO_KEEP times at most.
+        // Ends: the thread has slept in a pause in each turn but the last, and not all pauses in a row keep it
+        // (`Stop::keeps_late_threads`).
         loop {
-            let before = pauses;
-            let Some((epoch, count)) = self.arrive(entry, tid, &mut pauses) else { return };
+            let mut was_late = false;
+            let Some((epoch, count)) = self.arrive(entry, tid, &mut was_late) else { return };
             let is_watchdog = count <= WATCHDOGS;
             let awaited = self.awaited.load(SeqCst);
             if awaited == count | ASLEEP {
@@ -396,8 +396,7 @@ impl Rendezvous {
             }
             let performed = self.follow_plan(entry, tid, epoch, is_watchdog, thread);
             self.leave(is_watchdog);
-            let was_late = pauses != before;
-            if performed || !was_late || !self.stays_for_next_round(entry, tid, epoch, pauses) {
+            if performed || !was_late || !self.stays_for_next_round(entry, tid, epoch) {
                 return;
             }
         }
@@ -425,13 +424,12 @@ impl Rendezvous {
 
     /// Is counted in the gather that is open, if one is. Ends: each turn of the loop means that another thread
     /// arrived, that the caller changed the phase, or that the one wait for a next round is over.
-    fn arrive(&self, entry: &Entry, tid: u32, pauses: &mut u32) -> Option<(u32, u32)> {
-        let before = *pauses;
+    fn arrive(&self, entry: &Entry, tid: u32, was_late: &mut bool) -> Option<(u32, u32)> {
         loop {
             let seen = self.state();
             if seen.phase != Phase::Gathering {
-                if *pauses == before && self.await_next_round(seen) {
-                    *pauses = before.saturating_add(1);
+                if !*was_late && self.await_next_round(seen) {
+                    *was_late = true;
                     continue;
                 }
                 // A late signal of a call that gave up. The caller of a gather that opens now sees the idle entry

@@ -11,13 +11,9 @@ use crate::sys::sync::Ordering::SeqCst;
 /// longer.
 const NEXT_ROUND_WAIT: Duration = Duration::from_millis(150);
 
-/// How many pauses a thread that arrived late stays in, one after the other: about as many threads as may wait for
-/// each other's turn in the kernel. (Measured with pages that take 20 ms each, and 8 threads that read them: a call takes
-/// up to 0.6 s, and 2.3 s with 4 pauses. With one pause, 6 such threads are never held at once.)
-const PAUSES_TO_KEEP: u32 = 8;
-
 impl Rendezvous {
-    /// The round that is about to end is followed by another: a thread that arrives in between waits for it.
+    /// The round that is about to end is followed by another: a thread that arrives in between waits for it. Without this
+    /// call, it runs on.
     pub(crate) fn begin_pause(&self, epoch: u32) {
         self.pause.store(epoch, SeqCst);
     }
@@ -56,15 +52,8 @@ impl Rendezvous {
     /// of a call that has ended keeps its mark: the error's list of threads is made of the marks.
     #[cold]
     #[inline(never)]
-    pub(super) fn stays_for_next_round(
-        &self,
-        entry: &Entry,
-        tid: u32,
-        epoch: u32,
-        pauses: u32,
-    ) -> bool {
-        pauses < PAUSES_TO_KEEP
-            && self.pause.load(SeqCst) == epoch
+    pub(super) fn stays_for_next_round(&self, entry: &Entry, tid: u32, epoch: u32) -> bool {
+        self.pause.load(SeqCst) == epoch
             && entry.exchange(tid, ThreadState::held(epoch), ThreadState::Sent)
     }
 }

@@ -8,7 +8,7 @@ fn dies_in_its_call(world: &World, index: usize) {
     let entry = &world.entries[index];
     let tid = entry.tid();
     let held = Held { world, tid, agrees: true, caller_is_dead: false, performs: Cell::new(false) };
-    let Some((epoch, count)) = world.rendezvous.arrive(entry, tid, &mut 0) else { return };
+    let Some((epoch, count)) = world.rendezvous.arrive(entry, tid, &mut false) else { return };
     let awaited = world.rendezvous.awaited.load(SeqCst);
     if awaited == count | super::super::ASLEEP {
         world.rendezvous.wake_caller();

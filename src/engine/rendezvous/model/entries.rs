@@ -185,7 +185,7 @@ fn a_late_arrival_takes_its_mark_back() {
         let world = world(2);
         let epoch = world.rendezvous.open(CALLER);
         // The thread that is counted, and dies.
-        assert!(world.rendezvous.arrive(&world.entries[0], 10, &mut 0).is_some());
+        assert!(world.rendezvous.arrive(&world.entries[0], 10, &mut false).is_some());
         let late = {
             let world = world.clone();
             thread::spawn(move || {
