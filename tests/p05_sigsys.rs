@@ -6,7 +6,7 @@
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use libpsx::{Broadcast, CallOutcome, ResultCheck, Sensitivity, Transaction};
@@ -15,7 +15,7 @@ use support::emulator::{
 };
 use support::{
     filter, forked, forked_status, install, install_everywhere, isolated, isolated_status,
-    prepared, proc, set_slack, until,
+    prepared, proc, set_slack, sleepers, until,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -336,5 +336,73 @@ fn asynchronous_sigsys() {
         println!("the handler ran {} times", RUNS.load(SeqCst));
         set_slack(5).unwrap();
         all_slack(5);
+    });
+}
+
+/// A handler of SIGSYS forks out of a held thread in the middle of its call. The thread goes on in the child, where its
+/// entry in the table of threads is empty. The table has a mapping of its own for so many threads.
+#[test]
+fn a_held_thread_is_forked() {
+    isolated("a_held_thread_is_forked", WATCHDOG, || {
+        static CHILD: AtomicI32 = AtomicI32::new(0);
+        static BYTE: AtomicU8 = AtomicU8::new(0);
+        extern "C" fn forks(_: i32) {
+            // SAFETY: the child makes raw calls.
+            let pid =
+                unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0) };
+            if pid != 0 {
+                CHILD.store(pid as i32, SeqCst);
+            }
+        }
+        // SAFETY: the handler makes a raw call. The interrupted call is restarted.
+        unsafe { libc::signal(libc::SIGSYS, forks as *const () as usize) };
+        let (parent, mut pipe) = (std::process::id() as i32, [0; 2]);
+        // SAFETY: the kernel writes two descriptors.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        let write = move |bytes: &[u8]| {
+            // SAFETY: the kernel reads the slice.
+            unsafe { libc::write(pipe[1], bytes.as_ptr().cast(), bytes.len()) }
+        };
+        // SAFETY: the helper makes raw calls, reads files, and ends.
+        let helper = unsafe { libc::fork() };
+        if helper == 0 {
+            // The target is the thread of this name, and waits in read(2).
+            let of = |tid: i32, file| {
+                std::fs::read_to_string(format!("/proc/{parent}/task/{tid}/{file}"))
+                    .unwrap_or_default()
+            };
+            let target = || {
+                let mut tids = proc::tids_of(parent as u32).into_iter();
+                tids.find(|&tid| {
+                    of(tid, "comm") == "target\n" && of(tid, "syscall").starts_with("0 ")
+                })
+            };
+            until(|| target().is_some());
+            let found = target().unwrap();
+            // SAFETY: tgkill touches no memory.
+            unsafe { libc::syscall(libc::SYS_tgkill, parent, found, libc::SIGSYS) };
+            until(|| !of(found, "children").is_empty());
+            assert_eq!(write(&[7; 1000]), 1000);
+            support::end(0);
+        }
+        sleepers(300);
+        prepared(|| {});
+        std::thread::Builder::new()
+            .name("target".into())
+            .spawn(move || {
+                while std::process::id() as i32 == parent {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                support::end(7);
+            })
+            .unwrap();
+        assert_eq!(write(&[7]), 1);
+        let at = BYTE.as_ptr() as usize;
+        let call = Broadcast::new(libc::SYS_read, [pipe[0] as usize, at, 1, 0, 0, 0]);
+        // SAFETY: the kernel writes a byte of a static.
+        let report = unsafe { call.deadline(WATCHDOG).execute_with_report() }.unwrap();
+        assert_eq!((report.threads(), report.divergent()), (proc::tids().len(), 0));
+        assert_eq!(support::reap(helper), 0);
+        assert_eq!(support::reap(CHILD.load(SeqCst)), 7 << 8);
     });
 }

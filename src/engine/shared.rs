@@ -112,7 +112,7 @@ impl Shared {
             Ok(()) => None,
             Err(_) => {
                 let mapped = Mapping::new(bytes)?;
-                mapping::wipe_on_fork(mapped.address(), bytes)?;
+                mapped.wipe_on_fork()?;
                 Some(mapped)
             }
         };

@@ -1,7 +1,8 @@
 //! The table of the threads that a stop is about. Its memory stays where it is for ever, because a signal carries the
 //! address of its thread's entry and may arrive late. The table grows by mappings that double in size, before any
 //! thread is held; it is written by the thread that holds the lock, and costs at most 40 bytes per thread and two
-//! pages. A child of fork does not have the mappings (MADV_DONTFORK), and begins anew.
+//! pages. A child of fork begins anew with an empty table. The mappings stay there, empty (MADV_WIPEONFORK): a handler of
+//! SIGSYS may have forked out of a held thread, which goes on in the child and looks at its entry.
 
 // # Safety
 //
@@ -206,7 +207,7 @@ impl ThreadTable {
             if mapping.load(Ordering::Relaxed) == 0 {
                 let bytes = capacity(number).saturating_mul(size_of::<Entry>());
                 let memory = Mapping::new(bytes)?;
-                memory.keep_from_fork()?;
+                memory.wipe_on_fork()?;
                 mapping.store(memory.leak().as_ptr() as usize, Ordering::Release);
             }
         }

@@ -44,9 +44,9 @@ impl Mapping {
         self.at
     }
 
-    /// Keeps a child of fork from having this memory (MADV_DONTFORK).
-    pub(crate) fn keep_from_fork(&self) -> Result<(), Errno> {
-        advise(self.at, self.bytes, k::MADV_DONTFORK)
+    /// See the function [`wipe_on_fork`].
+    pub(crate) fn wipe_on_fork(&self) -> Result<(), Errno> {
+        wipe_on_fork(self.at, self.bytes)
     }
 
     /// Keeps the memory for the life of the process.
@@ -135,9 +135,6 @@ impl<T: Copy + fmt::Debug> fmt::Debug for MappedList<T> {
 
 /// In a child of fork this memory reads zero (MADV_WIPEONFORK, since Linux 4.14).
 pub(crate) fn wipe_on_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
-    advise(at, bytes, k::MADV_WIPEONFORK)
-}
-
-fn advise(at: NonNull<u8>, bytes: usize, advice: u32) -> Result<(), Errno> {
-    call(k::__NR_madvise, [at.as_ptr() as usize, bytes, advice as usize, 0, 0, 0]).map(|_| ())
+    let advice = k::MADV_WIPEONFORK as usize;
+    call(k::__NR_madvise, [at.as_ptr() as usize, bytes, advice, 0, 0, 0]).map(|_| ())
 }

@@ -205,7 +205,11 @@ pub mod proc {
     use super::BTreeMap;
 
     pub fn tids() -> Vec<i32> {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+        tids_of(std::process::id())
+    }
+
+    pub fn tids_of(pid: u32) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("/proc is mounted");
         tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
