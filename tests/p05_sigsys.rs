@@ -372,7 +372,7 @@ fn a_held_thread_is_forked() {
                     .unwrap_or_default()
             };
             let target = || {
-                let mut tids = proc::tids_of(parent as u32).into_iter();
+                let mut tids = proc::tids_of(&parent.to_string()).into_iter();
                 tids.find(|&tid| {
                     of(tid, "comm") == "target\n" && of(tid, "syscall").starts_with("0 ")
                 })

@@ -205,11 +205,12 @@ pub mod proc {
     use super::BTreeMap;
 
     pub fn tids() -> Vec<i32> {
-        tids_of(std::process::id())
+        tids_of("self")
     }
 
-    pub fn tids_of(pid: u32) -> Vec<i32> {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("/proc is mounted");
+    /// Returns the threads of a process: its number in the PID namespace of /proc, or `self`.
+    pub fn tids_of(process: &str) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("/proc is mounted");
         tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
