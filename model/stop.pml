@@ -337,7 +337,7 @@ arrive:
         :: !parked ->
             b = pause_;
             if
-            :: b == 0 || h != CLOSED || b != my_ep
+            :: b == 0 || h != CLOSED || b != my_ep || (caller == tid[i] && !M(23))
             :: else ->
                 CALL(i, WAIT(i, PAUSE, pause_, b));
                 do

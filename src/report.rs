@@ -113,7 +113,7 @@ impl Report {
     }
 
     /// Returns the longest time for which threads were held, over all rounds. A thread that took its signal between two
-    /// rounds, because it waited for another thread before, stands still from then on: for eight pauses (of up to some
+    /// rounds, because it waited for another thread before, stands still from then on: for seven pauses (of up to some
     /// 100 ms each) and the rounds between them at most. That time is not included.
     pub const fn max_pause(&self) -> Duration {
         self.max_pause

@@ -339,70 +339,91 @@ fn asynchronous_sigsys() {
     });
 }
 
-/// A handler of SIGSYS forks out of a held thread in the middle of its call. The thread goes on in the child, where its
-/// entry in the table of threads is empty. The table has a mapping of its own for so many threads.
-#[test]
-fn a_held_thread_is_forked() {
-    isolated("a_held_thread_is_forked", WATCHDOG, || {
-        static CHILD: AtomicI32 = AtomicI32::new(0);
-        static BYTE: AtomicU8 = AtomicU8::new(0);
-        extern "C" fn forks(_: i32) {
-            // SAFETY: the child makes raw calls.
-            let pid =
-                unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0) };
-            if pid != 0 {
-                CHILD.store(pid as i32, SeqCst);
-            }
+/// A handler of SIGSYS forks out of a held thread, which waits in this call. The thread goes on in the child, where its
+/// entry in the table of threads and the words of the stop are zero. The table has a mapping of its own for so many
+/// threads. `bytes` are in the pipe that each thread reads a byte of, the caller first.
+fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
+    static CHILD: AtomicI32 = AtomicI32::new(0);
+    static FORKED: AtomicI32 = AtomicI32::new(-1);
+    static BYTE: AtomicU8 = AtomicU8::new(0);
+    extern "C" fn forks(_: i32) {
+        // SAFETY: the child makes raw calls.
+        let pid =
+            unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0) };
+        if pid != 0 {
+            CHILD.store(pid as i32, SeqCst);
+            write(FORKED.load(SeqCst), &[0]);
         }
-        // SAFETY: the handler makes a raw call. The interrupted call is restarted.
-        unsafe { libc::signal(libc::SIGSYS, forks as *const () as usize) };
-        let (parent, mut pipe) = (std::process::id() as i32, [0; 2]);
+    }
+    fn write(fd: i32, bytes: &[u8]) {
+        // SAFETY: the kernel reads the slice.
+        let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        assert_eq!(written, bytes.len() as isize);
+    }
+    // SAFETY: the handler makes raw calls. The interrupted call is restarted.
+    unsafe { libc::signal(libc::SIGSYS, forks as *const () as usize) };
+    let (parent, mut pipe, mut forked) = (std::process::id() as i32, [0; 2], [0; 2]);
+    for ends in [&mut pipe, &mut forked] {
         // SAFETY: the kernel writes two descriptors.
-        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-        let write = move |bytes: &[u8]| {
-            // SAFETY: the kernel reads the slice.
-            unsafe { libc::write(pipe[1], bytes.as_ptr().cast(), bytes.len()) }
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    }
+    FORKED.store(forked[1], SeqCst);
+    // SAFETY: the helper makes raw calls, reads files, and ends.
+    let helper = unsafe { libc::fork() };
+    if helper == 0 {
+        let of = |tid: i32, file| {
+            std::fs::read_to_string(format!("/proc/{parent}/task/{tid}/{file}")).unwrap_or_default()
         };
-        // SAFETY: the helper makes raw calls, reads files, and ends.
-        let helper = unsafe { libc::fork() };
-        if helper == 0 {
-            // The target is the thread of this name, and waits in read(2).
-            let of = |tid: i32, file| {
-                std::fs::read_to_string(format!("/proc/{parent}/task/{tid}/{file}"))
-                    .unwrap_or_default()
-            };
-            let target = || {
-                let mut tids = proc::tids_of(&parent.to_string()).into_iter();
-                tids.find(|&tid| {
-                    of(tid, "comm") == "target\n" && of(tid, "syscall").starts_with("0 ")
-                })
-            };
-            until(|| target().is_some());
-            let found = target().unwrap();
-            // SAFETY: tgkill touches no memory.
-            unsafe { libc::syscall(libc::SYS_tgkill, parent, found, libc::SIGSYS) };
-            until(|| !of(found, "children").is_empty());
-            assert_eq!(write(&[7; 1000]), 1000);
-            support::end(0);
+        let target = || {
+            let call = format!("{waits_in} ");
+            let mut tids = proc::tids_of(&parent.to_string()).into_iter();
+            tids.find(|&tid| of(tid, "comm") == "target\n" && of(tid, "syscall").starts_with(&call))
+        };
+        until(|| target().is_some());
+        // SAFETY: tgkill touches no memory.
+        unsafe { libc::syscall(libc::SYS_tgkill, parent, target().unwrap(), libc::SIGSYS) };
+        let mut byte = 0u8;
+        // SAFETY: the kernel writes a byte.
+        assert_eq!(unsafe { libc::read(forked[0], (&raw mut byte).cast(), 1) }, 1);
+        write(pipe[1], &[7; 1000]);
+        support::end(0);
+    }
+    // The helper may read which call a thread is in, where Yama restricts that.
+    // SAFETY: PR_SET_PTRACER touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, helper) };
+    // The first four threads that are held wait with a time limit.
+    sleepers(300);
+    prepared(|| {});
+    let body = move || {
+        without_alternate_stack();
+        while std::process::id() as i32 == parent {
+            std::thread::sleep(Duration::from_millis(1));
         }
-        sleepers(300);
-        prepared(|| {});
-        std::thread::Builder::new()
-            .name("target".into())
-            .spawn(move || {
-                while std::process::id() as i32 == parent {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                support::end(7);
-            })
-            .unwrap();
-        assert_eq!(write(&[7]), 1);
-        let at = BYTE.as_ptr() as usize;
-        let call = Broadcast::new(libc::SYS_read, [pipe[0] as usize, at, 1, 0, 0, 0]);
-        // SAFETY: the kernel writes a byte of a static.
-        let report = unsafe { call.deadline(WATCHDOG).execute_with_report() }.unwrap();
-        assert_eq!((report.threads(), report.divergent()), (proc::tids().len(), 0));
-        assert_eq!(support::reap(helper), 0);
-        assert_eq!(support::reap(CHILD.load(SeqCst)), 7 << 8);
+        support::end(7);
+    };
+    std::thread::Builder::new().name("target".into()).spawn(body).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    write(pipe[1], bytes);
+    let at = BYTE.as_ptr() as usize;
+    let call = Broadcast::new(libc::SYS_read, [pipe[0] as usize, at, 1, 0, 0, 0]);
+    // SAFETY: the kernel writes a byte of a static.
+    let report = unsafe { call.deadline(WATCHDOG).execute_with_report() }.unwrap();
+    assert_eq!((report.threads(), report.divergent()), (proc::tids().len(), 0));
+    assert_eq!(support::reap(helper), 0);
+    assert_eq!(support::reap(CHILD.load(SeqCst)), 7 << 8);
+}
+
+#[test]
+fn a_held_thread_is_forked_in_its_call() {
+    isolated("a_held_thread_is_forked_in_its_call", WATCHDOG, || {
+        fork_out_of_a_held_thread(libc::SYS_read, &[7]);
+    });
+}
+
+/// In the first stop of a process its words begin with zero, and so they are in the child.
+#[test]
+fn a_held_thread_is_forked_before_its_call() {
+    isolated("a_held_thread_is_forked_before_its_call", WATCHDOG, || {
+        fork_out_of_a_held_thread(libc::SYS_futex, &[]);
     });
 }

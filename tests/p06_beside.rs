@@ -163,7 +163,7 @@ fn programs_started_during_calls() {
     isolated("programs_started_during_calls", WATCHDOG, || {
         /// The numbers of the descriptors that are open in a new program.
         fn descriptors() -> Vec<String> {
-            let output = Command::new("/bin/ls").arg("/proc/self/fd").output().unwrap();
+            let output = Command::new("ls").arg("/proc/self/fd").output().unwrap();
             assert!(output.status.success(), "{output:?}");
             String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
         }

@@ -33,8 +33,6 @@ use crate::sys::{self, SIGNAL, bit, futex};
 /// The usual length of a pause between two rounds, from the sixth on. By chance, a pause has half of this length to half
 /// as much again, and if the threads were held for longer than that half, it begins with the time for which they were.
 const USUAL_PAUSE: Duration = Duration::from_millis(64);
-/// In every eighth pause all threads run. In the others, those that arrive late are collected.
-const ALL_RUN: u32 = 8;
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
 const EXTRA_ROUNDS: u32 = 3;
 /// Performs these of the calls in this thread, until one fails. Returns the last value.
@@ -325,10 +323,10 @@ impl<'a> Stop<'a> {
         }
     }
 
-    /// Ends a round without a commit: the threads run on untouched, and if there is to be another, late ones wait for it.
+    /// Ends a round without a commit: the threads run on untouched. If there is to be another, a pause begins.
     /// Returns how long the threads were held.
     fn give_up_round(&mut self, epoch: u32, opened: Duration, again: bool) -> Duration {
-        if again && self.keeps_late_threads() {
+        if again {
             self.shared.rendezvous.begin_pause(epoch);
         }
         self.shared.rendezvous.give_up();
@@ -336,13 +334,6 @@ impl<'a> Stop<'a> {
         let held_for = sys::difference(sys::now(), opened);
         self.longest = self.longest.max(held_for);
         held_for
-    }
-
-    /// Whether a thread that arrives in the pause after this round waits for the next round, and stays for those after it.
-    /// That collects threads that wait unkillably, one after the other. But threads with our signal blocked may wait for
-    /// what a late thread owns, so there are pauses that keep none.
-    const fn keeps_late_threads(&self) -> bool {
-        self.rounds % ALL_RUN != 0
     }
 
     fn ensure_handler(&self) -> Result<(), Error> {

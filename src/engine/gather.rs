@@ -320,7 +320,7 @@ impl<'a> Gather<'a> {
                 TaskStatus::Unknown => pass.obstructed = true,
                 TaskStatus::Live(live) => {
                     // A thread in our handler blocks it, and comes as soon as it has a CPU. With a second signal it would
-                    // come a second time, and stay for a second number of pauses.
+                    // come a second time, and be late again.
                     let comes = live.blocks_signal_33() && live.wants_cpu();
                     if !live.has_signal_33_pending() && !comes {
                         // It was used up, or meant for an earlier thread with this tid: it is sent again.

@@ -57,7 +57,7 @@
 //!         sweep lists B   B arrives       held = 2, count = 3: proof. B cannot have cloned since.
 //! exit    signal to A     A exits         no thread arrives for a slice; count = 1 + held: proof
 //! fork    A forks, then arrives: the child has the old state, but no thread had the new one yet.
-//!         A held thread cannot fork; it leaves with the new state.
+//!         A held thread cannot fork, unless a handler of SIGSYS does so in it; it leaves with the new state.
 //! exec    A: execve kills all other threads, the caller among them; nothing is left to be inconsistent.
 //! late    a signal of a call that gave up arrives: if no gather is open, the thread goes on; in the pause
 //!         between two rounds it waits for the next one; if a gather is open, it is held for that.

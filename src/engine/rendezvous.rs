@@ -28,7 +28,8 @@
 //! | `gate` | the caller, when it publishes or gives up; a watchdog that leaves an early end | held threads | futex: "look at `state` again" |
 //! | `exit` | the caller, when it releases or publishes again; a watchdog that leaves | held threads | futex: "look at `state` again" |
 //! | `caller_futex` | the thread whose count was awaited | caller | futex: "look at `state` again" |
-//! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, or 0 |
+//! | `pause` | caller; a thread whose wait there is over | arriving threads | futex: the epoch of a round that was given up and is followed by another, for which late threads wait, or 0 |
+//! | `pauses` | caller | caller | how many pauses there were since a call was performed |
 //! | `awaited` | caller | arriving threads | the count that the caller waits for; the top bit: it sleeps |
 //! | `last` | the last thread that reports; caller | both | 1 while that thread is awake and will see the release |
 //! | `returned` | caller, as the last thing that it does | threads that leave | the epoch of the last stop whose caller needs its CPU no more |
@@ -68,9 +69,9 @@
 //!    `exit` (or woken) before the lock is given back. So the number of sleepers is exact in the next round.
 //! 9. *A pause keeps late threads.* A thread whose signal arrives between two rounds would run on and might be out of
 //!    reach again in the next round. It sleeps on `pause` until the next round opens, at most [`NEXT_ROUND_WAIT`]. If
-//!    that round is given up too, it stays for one more, up to [`PAUSES_TO_KEEP`] for each signal: otherwise several
-//!    threads could be late in turn for ever. `open` clears the word, and so does a thread whose wait expires; nothing
-//!    depends on the initiator's return.
+//!    that round is given up too, it stays for one more, and so on: otherwise several threads could be late in turn for
+//!    ever. Of [`PAUSES_TO_A_FREE_ONE`] pauses in a row, the last keeps no thread. `open` clears the word, and so does a
+//!    thread whose wait expires; nothing depends on the initiator's return.
 //!
 //! Why this is true on weakly ordered CPUs as well, word by word: rendezvous/memory_order.md.
 
@@ -118,6 +119,7 @@ pub(crate) struct Rendezvous {
     exit: AtomicU32,
     caller_futex: AtomicU32,
     pause: AtomicU32,
+    pauses: AtomicU32,
     awaited: AtomicU32,
     last: AtomicU32,
     returned: AtomicU32,
@@ -163,6 +165,7 @@ impl Rendezvous {
             exit: word(),
             caller_futex: word(),
             pause: word(),
+            pauses: word(),
             awaited: word(),
             last: word(),
             returned: word(),
@@ -201,6 +204,11 @@ impl Rendezvous {
     /// Opens a gather with an epoch of its own: a thread that arrives from now on stays.
     pub(crate) fn open(&self, caller: u32) -> u32 {
         self.caller.store(caller, SeqCst);
+        // A handler of SIGSYS may fork out of a held thread. In the child these words are 0, and its sleep begins anew: it
+        // must end at once.
+        for word in [&self.gate, &self.exit] {
+            let _ = word.compare_exchange(0, 1, SeqCst, SeqCst);
+        }
         self.awaited.store(0, SeqCst);
         self.last.store(0, SeqCst);
         let epoch = next(self.state().epoch);
@@ -275,6 +283,7 @@ impl Rendezvous {
         }
         self.gate.fetch_add(1, SeqCst);
         futex::wake_all(&self.gate);
+        self.pauses.store(0, SeqCst);
         done
     }
 
@@ -381,8 +390,7 @@ impl Rendezvous {
         // count would hide a live one that never arrived; and if each of the first threads died as it wakes others on its
         // way out, the rest would sleep on.
         futex::probe(&self.gate);
-        // Ends: the thread has slept in a pause in each turn but the last, and not all pauses in a row keep it
-        // (`Stop::keeps_late_threads`).
+        // Ends: the thread has slept in a pause in each turn but the last, and not all pauses in a row keep it.
         loop {
             let mut was_late = false;
             let Some((epoch, count)) = self.arrive(entry, tid, &mut was_late) else { return };
@@ -428,7 +436,9 @@ impl Rendezvous {
         loop {
             let seen = self.state();
             if seen.phase != Phase::Gathering {
-                if !*was_late && self.await_next_round(seen) {
+                // The initiator of the last round, between two rounds of its own, takes a signal of another initiator: it does
+                // not wait for itself.
+                if !*was_late && self.caller() != tid && self.await_next_round(seen) {
                     *was_late = true;
                     continue;
                 }

@@ -263,7 +263,9 @@ impl Shared {
     /// The caller has published and waits for the report of this thread.
     pub(super) unsafe fn plan(&self) -> Plan<'_> {
         let calls = self.plan.load(Ordering::Acquire) as *const Call;
-        let end = self.end.load(Ordering::Acquire);
+        // In a child that a handler of SIGSYS has just forked out of this thread there is no plan.
+        let end = if calls.is_null() { 0 } else { self.end.load(Ordering::Acquire) };
+        let calls = if calls.is_null() { ptr::dangling() } else { calls };
         let answers = self.answers.load(Ordering::Acquire) as *const Answers;
         Plan {
             // SAFETY: the caller's slice has `end` calls, and stays as it is until this thread reports.

@@ -44,7 +44,7 @@ impl Mapping {
         self.at
     }
 
-    /// See the function [`wipe_on_fork`].
+    /// In a child of fork this memory reads zero.
     pub(crate) fn wipe_on_fork(&self) -> Result<(), Errno> {
         wipe_on_fork(self.at, self.bytes)
     }

@@ -18,7 +18,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use super::{CallResult, Phase, Rendezvous, Thread};
+use super::{CallResult, Phase, Rendezvous, Thread, pause};
 use crate::engine::entry::{Entry, ThreadState};
 use crate::sys::sync::Ordering::SeqCst;
 
@@ -338,6 +338,21 @@ fn a_late_thread_stays_for_a_second_pause() {
         late.join().unwrap();
         assert_eq!(world.performed.load(SeqCst), world.new_state.load(SeqCst));
         assert_ne!(world.entries[0].state(), ThreadState::Sent);
+    });
+}
+
+/// The pause after the second round is free: the thread leaves, though no other round opens.
+#[test]
+fn a_free_pause_keeps_no_thread() {
+    model(3, || {
+        let world = world(1);
+        world.rendezvous.pauses.store(pause::PAUSES_TO_A_FREE_ONE - 2, SeqCst);
+        give_up_a_round(&world);
+        let late = spawn_one(&world, 0, true, false);
+        give_up_a_round(&world);
+        late.join().unwrap();
+        assert_ne!(world.entries[0].state(), ThreadState::Sent);
+        assert_eq!(world.performed.load(SeqCst), 0);
     });
 }
 
