@@ -207,7 +207,9 @@ impl Rendezvous {
         // A handler of SIGSYS may fork out of a held thread. In the child these words are 0, and its sleep begins anew: it
         // must end at once.
         for word in [&self.gate, &self.exit] {
-            let _ = word.compare_exchange(0, 1, SeqCst, SeqCst);
+            if word.load(SeqCst) == 0 {
+                word.fetch_add(1, SeqCst);
+            }
         }
         self.awaited.store(0, SeqCst);
         self.last.store(0, SeqCst);
@@ -283,7 +285,9 @@ impl Rendezvous {
         }
         self.gate.fetch_add(1, SeqCst);
         futex::wake_all(&self.gate);
-        self.pauses.store(0, SeqCst);
+        if self.pauses.load(SeqCst) != 0 {
+            self.pauses.store(0, SeqCst);
+        }
         done
     }
 
