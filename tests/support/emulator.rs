@@ -38,20 +38,28 @@ pub static LATEST: AtomicI64 = AtomicI64::new(-1);
 extern "C" fn emulate(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
     let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
+    LATEST.store(number, SeqCst);
+    if TRAPPED.fetch_add(1, SeqCst) < EMULATED_CALLS.load(SeqCst) {
+        answer(number, context);
+    } else {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: the kernel has written the frame.
+        let registers = unsafe { &mut (*context).uc_mcontext.gregs };
+        registers[libc::REG_RAX as usize] = -i64::from(libc::EPERM);
+    }
+}
+
+/// Called in a handler: makes the trapped call, and leaves what the kernel returned where the interrupted code finds it. A
+/// filter of [`trapping`] lets it pass.
+pub fn answer(number: i64, context: *mut libc::c_void) {
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel has written the frame.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
-    LATEST.store(number, SeqCst);
     let at =
         [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9];
     let arguments = at.map(|register| registers[register as usize]);
-    registers[libc::REG_RAX as usize] =
-        if TRAPPED.fetch_add(1, SeqCst) < EMULATED_CALLS.load(SeqCst) {
-            // SAFETY: the interrupted code makes this call with these arguments.
-            unsafe { emulated_call(number, arguments.as_ptr()) }
-        } else {
-            -i64::from(libc::EPERM)
-        };
+    // SAFETY: the interrupted code makes this call with these arguments.
+    registers[libc::REG_RAX as usize] = unsafe { emulated_call(number, arguments.as_ptr()) };
 }
 
 /// Makes the handler emulate the kernel from now on.
