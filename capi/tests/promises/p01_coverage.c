@@ -70,7 +70,7 @@ static void *makes_threads(void *unused) {
         if (made < 4000 && made % 40 == 0) thread(sleeper, NULL);
         pthread_join(thread(ends_at_once, NULL), NULL);
     }
-    for (;;) RAW(SYS_pause);
+    for (;;) RAW(CALL_PAUSE);
     return unused;
 }
 static void churn(void) {
