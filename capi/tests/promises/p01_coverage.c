@@ -70,7 +70,7 @@ static void *makes_threads(void *unused) {
         if (made < 4000 && made % 40 == 0) thread(sleeper, NULL);
         pthread_join(thread(ends_at_once, NULL), NULL);
     }
-    for (;;) RAW(SYS_pause);
+    for (;;) RAW(CALL_PAUSE);
     return unused;
 }
 static void churn(void) {
@@ -187,9 +187,9 @@ static void sparse_tids(void) {
 }
 
 CASES({"pthreads", "20 pthreads", pthreads},
-      {"raw_without_tls", "threads by clone(2) that share their maker's thread pointer", raw_without_tls},
       {"raw_without_tls", "threads by clone(2) that share their creator's thread pointer", raw_without_tls},
       {"raw_with_tls", "threads by clone(2) with a thread pointer of their own", raw_with_tls},
+      {"raw_null_tls", "threads by clone(2) whose thread pointer is null", raw_null_tls},
       {"raw_null_tls_fails", "the call fails in a thread whose thread pointer is null", raw_null_tls_fails},
       {"raw_caller", "the caller is a thread by clone(2)", raw_caller},
       {"many", "2000 threads", many},

@@ -1,7 +1,6 @@
 /* P12: in a process of one thread, a call costs about two plain system calls, and leaves no handler. */
 #include "promises.h"
 #include <sys/ptrace.h>
-#include <sys/user.h>
 
 static void handler_left_alone(void) {
     CHECK(no_new_privs() == 0);
@@ -30,14 +29,15 @@ static void count(int calls_before) {
     if (!WIFSTOPPED(status)) skipped("%s", "the child cannot be traced here");
     ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
     while (marks < 2) {
-        struct user_regs_struct registers;
+        struct __ptrace_syscall_info call;
         CHECK(ptrace(PTRACE_SYSCALL, pid, 0, 0) == 0);
         CHECK(waitpid(pid, &status, 0) == pid);
         if (!WIFSTOPPED(status)) wrong("the child: %s", ending(status));
         if (WSTOPSIG(status) != (SIGTRAP | 0x80)) continue;
         if (entering) {
-            CHECK(ptrace(PTRACE_GETREGS, pid, 0, &registers) == 0);
-            if (registers.orig_rax == SYS_getppid) marks++;
+            CHECK(ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof call, &call) > 0);
+            CHECK(call.op == PTRACE_SYSCALL_INFO_ENTRY);
+            if (call.entry.nr == SYS_getppid) marks++;
             else if (marks == 1) calls++;
         }
         entering = !entering;

@@ -37,7 +37,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define UNUSED __attribute__((unused))
+#include "cpu.h"
+
 #define SIGNAL 33
 
 struct test_case {
@@ -45,24 +46,9 @@ struct test_case {
     void (*body)(void); /* ends in ok(), wrong() or skipped(); a return means ok() */
 };
 
-UNUSED static long raw(long nr, ...) {
-    va_list list;
-    long a[6], result;
-    va_start(list, nr);
-    for (int i = 0; i < 6; i++) a[i] = va_arg(list, long);
-    va_end(list);
-    register long r10 __asm__("r10") = a[3];
-    register long r8 __asm__("r8") = a[4];
-    register long r9 __asm__("r9") = a[5];
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(nr), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
 /* Always passes six arguments, so that the kernel reads only values that were given. */
 #define RAW6(nr, a, b, c, d, e, f, ...) \
-    raw((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+    raw6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 #define RAW(...) RAW6(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 
 static void verdict(int code, const char *word, const char *format, va_list list) {
@@ -157,7 +143,7 @@ UNUSED static void await(int count) {
 
 UNUSED static void *sleeper(void *unused) {
     threads_begun++;
-    for (;;) RAW(SYS_pause);
+    for (;;) RAW(CALL_PAUSE);
     return unused;
 }
 
@@ -177,27 +163,9 @@ UNUSED static char *memory(size_t size) {
     return at;
 }
 
-/*
- * Creates a thread by clone(2) on a stack that ends at `top`. With CLONE_SETTLS among the flags, its thread pointer
- * is `tls`; otherwise it is that of the calling thread. With CLONE_CHILD_CLEARTID, the kernel sets `*alive` to 0 when
- * the thread has ended. `body` must not return.
- */
-UNUSED static long raw_thread(long flags, char *top, void *tls, int *alive, void (*body)(void)) {
-    long result;
-    void **stack = (void **)((uintptr_t)top & ~15ul) - 1; /* a function call finds the stack aligned as in the ABI */
-    stack[0] = (void *)body;
-    register void *r8 __asm__("r8") = tls;
-    register int *r10 __asm__("r10") = alive;
-    __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\txor %%ebp, %%ebp\n\tpop %%rax\n\tcall *%%rax\n\tud2\n1:"
-                     : "=a"(result)
-                     : "a"(SYS_clone), "D"(flags), "S"(stack), "d"(0), "r"(r10), "r"(r8)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
 UNUSED static void raw_sleeper(void) {
     threads_begun++;
-    for (;;) RAW(SYS_pause);
+    for (;;) RAW(CALL_PAUSE);
 }
 
 /* A block that a thread pointer may point into. It has free space before it and begins with its own address. */
@@ -327,18 +295,8 @@ UNUSED static void unblock_all_signals(void) {
     RAW(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
 }
 
-/* rt_sigaction(2) as the kernel defines it: libc hides signal 33 from a program. */
-struct raw_action {
-    void *handler;
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-};
-
-UNUSED __attribute__((naked)) static void restorer(void) { __asm__("mov $15, %eax\n\tsyscall"); }
-
 UNUSED static void set_action(void *handler, unsigned long flags, uint64_t mask) {
-    struct raw_action action = {handler, flags | 0x04000000, restorer, mask};
+    struct raw_action action = ACTION(handler, flags, mask);
     CHECK(RAW(SYS_rt_sigaction, SIGNAL, &action, 0, 8) == 0);
 }
 
