@@ -345,6 +345,7 @@ fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
     static CHILD: AtomicI32 = AtomicI32::new(0);
     static FORKED: AtomicI32 = AtomicI32::new(-1);
     static BYTE: AtomicU8 = AtomicU8::new(0);
+    static READY: AtomicBool = AtomicBool::new(false);
     extern "C" fn forks(_: i32) {
         // SAFETY: the child makes raw calls.
         let pid =
@@ -395,13 +396,14 @@ fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
     prepared(|| {});
     let body = move || {
         without_alternate_stack();
+        READY.store(true, SeqCst);
         while std::process::id() as i32 == parent {
             std::thread::sleep(Duration::from_millis(1));
         }
         support::end(7);
     };
     std::thread::Builder::new().name("target".into()).spawn(body).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    until(|| READY.load(SeqCst));
     write(pipe[1], bytes);
     let at = BYTE.as_ptr() as usize;
     let call = Broadcast::new(libc::SYS_read, [pipe[0] as usize, at, 1, 0, 0, 0]);

@@ -11,7 +11,7 @@ use crate::sys::sync::Ordering::SeqCst;
 /// longer.
 const NEXT_ROUND_WAIT: Duration = Duration::from_millis(150);
 
-/// Of so many pauses in a row, whoever's they are, the last keeps no late thread. (With a free pause after every sixth round,
+/// Of so many pauses in a row, of all initiators together, the last keeps no late thread. (With a free pause after every sixth round,
 /// a call beside 12 threads that read slow pages takes up to 2.8 s, and 1.2 s with this.)
 pub(super) const PAUSES_TO_A_FREE_ONE: u32 = 8;
 
