@@ -202,6 +202,7 @@ fn with_reused_tids() {
             STOP.store(true, Ordering::Relaxed);
             makers.into_iter().for_each(|maker| maker.join().unwrap());
             println!("{} threads had the same tid", AGAIN.load(Ordering::SeqCst));
+            assert!(AGAIN.load(Ordering::SeqCst) > 1);
             all_have_filters(calls);
         });
     });
