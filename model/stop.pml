@@ -2,7 +2,7 @@
  *
  * Names and the order of the steps follow src/engine/rendezvous.rs, gather.rs, caller.rs and handler.rs (and their folders). Each atomic
  * access of the engine is one step. Each kernel call is one step (a list of tasks is one step for each task). The memory
- * is sequentially consistent, as all accesses of the engine are.
+ * is sequentially consistent, as all accesses of the rendezvous are.
  *
  * `model/run` compiles this file once, and runs it once for each configuration and for each planned mutation. All of that
  * comes from the environment:
@@ -83,7 +83,7 @@ hidden byte REACH = 0;
 #define AWAKE 0
 #define GATE 1
 #define EXIT 2
-#define BELL 3
+#define CALLER_FUTEX 3
 #define PAUSE 4
 #define LOCK 5
 
@@ -105,7 +105,7 @@ byte done[NT];
 
 /* `Rendezvous` */
 byte ep, phase, count;
-byte gate, exit_, bell, pause_, awaited;
+byte gate, exit_, caller_futex, pause_, awaited;
 bit awaited_asleep, last;
 byte caller, lock;
 bit sleepers;
@@ -172,13 +172,13 @@ byte plan;              /* what `done` is after the published call */
 
 /* `handler::await_reports`, by the caller or by a watch that ends the stop in its place: waits for the reports, and
  * writes off threads that died before they reported. PATIENCE may pass at any moment; it matters if a thread is dead, or if
- * the caller died before it woke the threads, or if the last thread died before it rang. */
+ * the caller died before it woke the threads, or if the last thread died before it woke the caller. */
 #define DEAD_HELD(x) (x < size && emark[x] == HELD && enr[x] == ep && GONE(etid[x]) && !M(4))
 #define AWAIT_REPORTS(i) \
     do \
-    :: b = bell; \
+    :: b = caller_futex; \
         if :: count == 0 -> break :: else fi; \
-        CALL(i, WAIT(i, BELL, bell, b)); \
+        CALL(i, WAIT(i, CALLER_FUTEX, caller_futex, b)); \
         do \
         OR_DIE(i) \
         :: asleep[i] == AWAKE -> break \
@@ -381,7 +381,7 @@ arrive:
     watch = (my_count <= WATCHES && !M(9));
     h = 0;
     atomic { if :: awaited == my_count && awaited_asleep -> h = 1 :: else fi };
-    if :: h -> bell = (bell + 1) & 3; CALL(i, WAKE_ONE(BELL)) :: else fi;
+    if :: h -> caller_futex = (caller_futex + 1) & 3; CALL(i, WAKE_ONE(CALLER_FUTEX)) :: else fi;
     h = 0; my_count = 0;
 
 await_plan:
@@ -427,8 +427,8 @@ perform:
         atomic { NEXT('r', i) -> count--; h = (count == 0); SEEN };
         if
         :: h ->
-            bell = (bell + 1) & 3;
-            CALL(i, WAKE_ONE(BELL));
+            caller_futex = (caller_futex + 1) & 3;
+            CALL(i, WAKE_ONE(CALLER_FUTEX));
             last = 0
         :: else
         fi
@@ -644,13 +644,13 @@ sweep:
     atomic { awaited = due; awaited_asleep = 0 };
     awaited_asleep = 1;
     do
-    :: b = bell;
+    :: b = caller_futex;
         if :: count >= due -> break :: else fi;
-        CALL(i, WAIT(i, BELL, bell, b));
+        CALL(i, WAIT(i, CALLER_FUTEX, caller_futex, b));
         do
         OR_DIE(i)
         :: asleep[i] == AWAKE -> break
-        :: atomic { asleep[i] == BELL -> asleep[i] = AWAKE }; goto slice_over
+        :: atomic { asleep[i] == CALLER_FUTEX -> asleep[i] = AWAKE }; goto slice_over
         od
     od;
 slice_over:
