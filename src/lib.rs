@@ -41,8 +41,9 @@
 //! feature `std` (on by default) adds conversions from and to `BorrowedFd`, `OwnedFd` and `io::Error`. The repository's
 //! `docs/platforms.md` lists the CPUs and kernels on which the tests were run.
 //!
-//! The signal with number 33 stops the threads. glibc and musl use it too, for their own setuid(3), and go on to do so. See
-//! [`docs::limitations`] for what a program must not do beside a call, and for what a seccomp filter must allow.
+//! The signal with number 33 stops the threads. The C library uses it too: glibc for its own setuid(3), musl for
+//! pthread_cancel(3). Both uses keep working. See [`docs::limitations`] for what a program must not do beside a call,
+//! and for what a seccomp filter must allow.
 #![no_std]
 #![cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(unused))]
 

@@ -1,10 +1,10 @@
 //! Signal 33: how our handler gets it, and how a foreign signal is passed on as it came.
 //!
-//! Other code uses the signal too: glibc for its set*id calls, musl for the same and for cancellation,
-//! C's libpsx. Our handler replaces the action that it finds, and keeps it in a list, the latest
-//! first. A foreign signal goes to the latest action. That handler may pass it on to us, because it
-//! found *us* when it was installed. Then the signal goes to the next action of the list, so that two
-//! libraries that chain to each other end.
+//! Other code uses the signal too: glibc for its set*id calls, musl for cancellation, and C's libpsx
+//! for the same purpose as this library. Our handler replaces the action that it finds, and keeps it in
+//! a list, the latest first. A foreign signal goes to the latest action. That handler may pass it on to
+//! us, because it found *us* when it was installed. Then the signal goes to the next action of the
+//! list, so that two libraries that chain to each other end.
 //!
 //! # The list
 //!
