@@ -1,9 +1,9 @@
 //! A daemon that keeps one capability for its secrets, and drops the rest after tokio's workers have started.
 //!
-//! It shows why the usual calls do not do that. oo7-daemon (linux-credentials/oo7, issue 527) was started with all
-//! capabilities. Its main thread gave up all of them but CAP_IPC_LOCK, and then called setgroups(3). capset(2) changes
-//! the calling thread alone, and glibc's setgroups(3) changes all threads: it failed in the main thread, succeeded in
-//! the workers, and glibc aborts a process whose threads differ so. In one stop, with the order found by `privileges`,
+//! It shows why the usual calls do not do that. oo7-daemon (linux-credentials/oo7) was started with all capabilities.
+//! Its main thread gave up all of them but CAP_IPC_LOCK, and then called setgroups(3). capset(2) changes the calling
+//! thread alone, and glibc's setgroups(3) changes all threads: it failed in the main thread, succeeded in the
+//! workers, and glibc aborts a process whose threads differ so. In one stop, with the order found by `privileges`,
 //! there is no moment between. Run it as root:
 //!
 //! ```sh
