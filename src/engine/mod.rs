@@ -16,12 +16,12 @@
 //!
 //! # The promises, and how each is kept
 //!
-//! - **P1, coverage.** Threads are signalled until a *proof* says that all are held (`Gather::prove`). The link count
-//!   of the task directory is one atomic look at the number of threads, and `held + 1` of them are accounted for.
-//!   Held threads create no new ones. That each of them is alive is asked after the count, because a dead thread
-//!   would offset one that never arrived. If some tasks are exempt, the sweep must name every task, and the exempt
-//!   ones are looked at again after the count was taken. Each thread performs the calls once, because it is counted
-//!   once in a stop.
+//! - **P1, coverage.** Threads are signalled until a *proof* says that all are held (`Gather::prove`). The link
+//!   count of the task directory, minus two, is one atomic look at the number of threads, and `held + 1` of them
+//!   are accounted for. Held threads create no new ones. That each of them is alive is asked after the count,
+//!   because a dead thread would offset one that never arrived. If some tasks are exempt, the sweep must name every
+//!   task, and the exempt ones are looked at again after the count was taken. Each thread performs the calls once,
+//!   because it is counted once in a stop.
 //! - **P2, nothing on failure.** Before `publish`, every way out releases the threads untouched. Memory and
 //!   descriptors are there before the first thread is held.
 //! - **P3, simultaneous.** The caller acts only when the gate is closed over a proof. Between the first and the last

@@ -1,9 +1,9 @@
 //! Which threads this process has, and what is known of one that does not arrive.
 //!
-//! /proc/self/task lists them, and the link count of that directory is their number (`proc_task_getattr`,
-//! fs/proc/base.c). If the directory cannot be read (Landlock), the number is there all the same. If /proc is not to
-//! be had, a proc that is mounted for this descriptor alone does as well. If that is not allowed either, every
-//! possible tid is asked for with tgkill(2) and signal 0.
+//! /proc/self/task lists them, and the link count of that directory, minus two, is their number
+//! (`proc_task_getattr`, fs/proc/base.c). If the directory cannot be read (Landlock), the number is there all the
+//! same. If /proc is not to be had, a proc that is mounted for this descriptor alone does as well. If that is not
+//! allowed either, every possible tid is asked for with tgkill(2) and signal 0.
 #![forbid(unsafe_code)]
 
 #[cfg(psx_fuzz)]

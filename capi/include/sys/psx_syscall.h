@@ -32,10 +32,13 @@ extern "C" {
  * performs it before it continues. The function then returns the calling thread's value and leaves errno alone.
  *
  * These errors do not come from the call itself. With them, nothing has changed in any thread:
- *   ETIMEDOUT  some thread could not be stopped within 10 seconds (psx_strerror() tells which)
+ *   ETIMEDOUT  some thread could not be stopped within 10 seconds (psx_strerror() tells which), or the call of
+ *              another thread did not end in that time
  *   EAGAIN     no signal could be queued (RLIMIT_SIGPENDING)
  *   EDEADLK    the caller is a signal handler that interrupted such a call in the same thread
- *   EINVAL     no thread could continue after the call: fork, exit, rt_sigreturn ...
+ *   EINVAL     no thread could continue after the call: fork, exit, rt_sigreturn ...; or, among several threads,
+ *              unshare of a namespace or setns of a PID namespace
+ *   EPERM      another process shares this memory (CLONE_VM) and uses these functions
  *   ESRCH      a seccomp filter with SECCOMP_FILTER_FLAG_TSYNC, and a thread has its own filter
  *   ENOMEM, EMFILE ...  the kernel's error when the library requested memory or the list of threads
  */
