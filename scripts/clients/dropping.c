@@ -1,6 +1,5 @@
 /* dropping STEP: a program with threads drops a privilege through libcap. It prints the states that /proc then shows
-   for
-   its threads, and the number of threads in each state. */
+   for its threads, and the number of threads in each state. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <pthread.h>
