@@ -8,14 +8,13 @@
 mod checks;
 mod proof;
 
-use std::io::Write as _;
-
 use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use nix::poll::PollTimeout;
 use serde::{Deserialize, Serialize};
 
+use crate::output;
 use crate::raw::{self, Fate};
 use crate::terminal::{self, ColorChoice};
 use crate::wrap;
@@ -99,7 +98,7 @@ impl Arguments {
             let table = table(&findings, self.color.colored());
             format!("{table}a broadcast {last} here\n")
         };
-        std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        output::print(&text)?;
         Ok(works)
     }
 }

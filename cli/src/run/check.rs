@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use privileges::Launch;
 
 use super::FAILED;
-use crate::raw;
+use crate::{output, raw};
 
 /// Signals that end or instruct a program, and that its parent passes on.
 const PASSED_ON: [Signal; 7] = [
@@ -49,9 +49,9 @@ pub(super) fn run(launch: &Launch, mut command: Command) -> Result<u8> {
     };
     let _ = kill(pid, Signal::SIGKILL);
     let _ = waitpid(pid, None);
-    eprintln!(
-        "psx: the program has not what the plan says, and was killed before its first instruction:{wrong}"
-    );
+    output::say(format_args!(
+        "the program has not what the plan says, and was killed before its first instruction:{wrong}"
+    ));
     Ok(FAILED)
 }
 

@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 use privileges::unit::{Unit, WorkingDirectory};
 use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
 
-use crate::caps;
+use crate::{caps, output};
 
 /// The exit status if this command failed.
 pub(crate) const FAILED: u8 = 125;
@@ -219,7 +219,7 @@ impl Arguments {
         match self.go() {
             Ok(status) => status,
             Err(error) => {
-                eprintln!("psx: {error:#}");
+                output::say(format_args!("{error:#}"));
                 FAILED
             }
         }
@@ -228,14 +228,14 @@ impl Arguments {
     fn go(self) -> Result<u8> {
         let launch = self.settings()?.plan_launch().map_err(in_options)?;
         if self.dry_run {
-            println!("{launch}");
+            output::print(&format!("{launch}\n"))?;
             return Ok(0);
         }
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no program was named")
         };
         if let Err((why, status)) = find(program, self.root().as_deref()) {
-            eprintln!("psx: {}: {why}", program.to_string_lossy());
+            output::say(format_args!("{}: {why}", program.to_string_lossy()));
             return Ok(status);
         }
         let mut command = Command::new(program);
@@ -450,7 +450,7 @@ fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
     let Some(LaunchError::Execute(why)) = error.downcast_ref::<LaunchError>() else {
         return Err(error);
     };
-    eprintln!("psx: {}: {why}", program.to_string_lossy());
+    output::say(format_args!("{}: {why}", program.to_string_lossy()));
     Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
 }
 
