@@ -3,6 +3,9 @@
 //! Exit status: 0 if every thread has the state that it should have, 1 if a thread does not or something failed, 2 if
 //! the command line is wrong or a process to audit cannot be read.
 
+// These macros panic if the device is full or the pipe is closed. The module `output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod ask;
 mod audit;
 mod caps;
