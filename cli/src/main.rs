@@ -80,7 +80,10 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == demo::PLAIN) {
         return status(demo::DemoPlain::parse_from(std::env::args_os().skip(1)).run(), 1);
     }
-    clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
+    // A shell asks by `psx -- WORD...`. The variable alone must not turn an audit into a success that audits nothing.
+    if std::env::args_os().nth(1).is_none_or(|first| first == "--") {
+        clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
+    }
     let parsed = Cli::try_parse().unwrap_or_else(|error| std::process::exit(unparsed(&error)));
     match parsed.command {
         Command::Run(run) => ExitCode::from(run.run()),

@@ -115,3 +115,13 @@ fn messages_that_cannot_be_written_do_not_change_the_exit_status() {
         }
     }
 }
+
+/// A variable in the environment of a service must not turn its audit into a success that audits nothing.
+#[test]
+fn the_variable_of_the_completions_does_not_replace_a_command() {
+    let (_child, pid) = sleeper();
+    let mut command = psx(&["audit", "-q", &pid, "--expect", "uid=61234"]);
+    command.env("_PSX_COMPLETE", "bash");
+    let found = finish(command);
+    assert_eq!((found.status.code(), found.stdout.as_str()), (Some(1), ""), "{}", found.stderr);
+}
