@@ -9,6 +9,8 @@ mod restrictions;
 mod support;
 #[path = "run/surroundings.rs"]
 mod surroundings;
+#[path = "run/values.rs"]
+mod values;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

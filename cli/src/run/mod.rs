@@ -17,6 +17,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use libpsx::process::CapabilitySet;
 use nix::sys::signal::Signal;
 use privileges::unit::{Unit, WorkingDirectory};
 use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
@@ -40,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_name = "GROUP", help_heading = IDS)]
     pub(crate) group: Option<String>,
     /// Supplementary groups: names or numbers, or "none"; without it those of the user
-    #[arg(long, value_name = "GROUP,...", help_heading = IDS)]
+    #[arg(long, value_name = "GROUP,...", value_parser = group_list, help_heading = IDS)]
     pub(crate) groups: Option<String>,
     /// The supplementary groups stay
     #[arg(long, conflicts_with = "groups", help_heading = IDS)]
@@ -50,16 +51,16 @@ pub(crate) struct Arguments {
     stay_root: bool,
 
     /// Capabilities that the program gets under any user id
-    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
-    pub(crate) ambient: Option<privileges::CapabilitySet>,
+    #[arg(long, value_name = "CAP,...", value_parser = capabilities, help_heading = CAPS)]
+    pub(crate) ambient: Option<CapabilitySet>,
     /// Capabilities that the program gets if its file says so
-    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
-    pub(crate) inheritable: Option<privileges::CapabilitySet>,
+    #[arg(long, value_name = "CAP,...", value_parser = capabilities, help_heading = CAPS)]
+    pub(crate) inheritable: Option<CapabilitySet>,
     /// Capabilities that no program gets back: all others leave the bounding set; ~CAP,... is all but these
-    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
-    pub(crate) bounding: Option<privileges::CapabilitySet>,
+    #[arg(long, value_name = "CAP,...", value_parser = capabilities, help_heading = CAPS)]
+    pub(crate) bounding: Option<CapabilitySet>,
     /// The inheritable, ambient and bounding set in one text, as cap_iab(3) and capsh(1)
-    #[arg(long, value_name = "IAB", conflicts_with_all = ["ambient", "inheritable", "bounding"], help_heading = CAPS)]
+    #[arg(long, value_name = "IAB", value_parser = iab, conflicts_with_all = ["ambient", "inheritable", "bounding"], help_heading = CAPS)]
     iab: Option<Iab>,
     /// One of libcap's modes, as capsh(1)
     #[arg(long, value_name = "MODE", value_parser = mode, conflicts_with = "securebits", help_heading = CAPS)]
@@ -130,7 +131,7 @@ pub(crate) struct Arguments {
     /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
     #[arg(long, value_name = "DIRECTIVE,...", value_delimiter = ',', requires = "from_unit", help_heading = UNIT)]
     pub(crate) without: Vec<String>,
-    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes
+    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes; an empty value resets it
     #[arg(long, short, value_name = "NAME=VALUE", help_heading = UNIT)]
     pub(crate) property: Vec<String>,
 
@@ -158,7 +159,8 @@ const USAGE: &str = "psx run [OPTIONS] [--] COMMAND [ARGUMENT]...";
 const AFTER: &str = "\
 Capabilities that no option names are dropped. Root's ids and supplementary groups have to be dropped or kept by an \
 option. All other state stays as it is. The plan is checked before anything changes, and all its problems are reported \
-at once. Without --no-new-privs, a program gets the privileges of its set-user-ID bit and its file capabilities.
+at once. An option with an empty value is an error: it would remove what a unit says. Without --no-new-privs, a program \
+gets the privileges of its set-user-ID bit and its file capabilities.
 
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
 --landlock-ro /lib64. Landlock and filters set no_new_privs.
@@ -178,6 +180,30 @@ Examples:
   psx run -u nobody --seccomp @system-service -- worker
   psx run -u nobody --seccomp '~@resources:EPERM' -- worker
   psx run --stay-root --bounding ~sys_module,sys_rawio --check -- sh";
+
+/// Why an empty value is refused.
+const BLANK: &str = "the value names nothing; leave the option out if it is to set nothing";
+
+/// Returns whether a value names nothing: it has only white space, commas and marks.
+fn blank(value: &str) -> bool {
+    value.chars().all(|c| c.is_whitespace() || ",~!^%".contains(c))
+}
+
+/// Parses a set of capabilities. An empty set is written `none`.
+fn capabilities(text: &str) -> Result<CapabilitySet, String> {
+    if blank(text) { Err(format!("{BLANK}, or write none")) } else { caps::set(text) }
+}
+
+fn iab(text: &str) -> Result<Iab, String> {
+    if blank(text) {
+        return Err(BLANK.to_owned());
+    }
+    text.parse().map_err(|bad: privileges::ParseIabError| bad.to_string())
+}
+
+fn group_list(text: &str) -> Result<String, String> {
+    if blank(text) { Err(format!("{BLANK}, or write none")) } else { Ok(text.to_owned()) }
+}
 
 fn mode(text: &str) -> Result<Mode, String> {
     match text.to_ascii_lowercase().as_str() {
@@ -320,7 +346,13 @@ impl Arguments {
 
     /// Applies the options that are equal to a directive. A later assignment replaces the value or adds to it.
     pub(crate) fn set_directives(&self, unit: &mut Unit) -> Result<()> {
-        let mut set = |option: &str, name: &str, value: &str| {
+        let mut set = |option: &str, name: &str, value: Option<&str>| {
+            // In a unit an empty value resets a directive. An option that is empty, for example because a shell variable
+            // is, must not remove a restriction.
+            let value = match value {
+                Some(value) if blank(value) => bail!("--{option} {value:?}: {BLANK}"),
+                value => value.unwrap_or_default(),
+            };
             // A `%` in an option is literal: specifiers exist in unit files only.
             let value = value.replace('%', "%%");
             unit.set(name, &value).map_err(|bad| {
@@ -328,8 +360,9 @@ impl Arguments {
                 anyhow::anyhow!("--{option} {value}: {}", why.join("; "))
             })
         };
-        let absolute = |path: &Path| {
-            let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+        let absolute = |option: &str, path: &Path| {
+            let path = std::path::absolute(path)
+                .with_context(|| format!("--{option} {:?}", path.display().to_string()))?;
             path.into_os_string()
                 .into_string()
                 .map_err(|path| anyhow::anyhow!("{path:?} is not UTF-8"))
@@ -345,14 +378,15 @@ impl Arguments {
         ] {
             if let Some(value) = value {
                 if name == "CPUAffinity" {
-                    set(option, name, "")?;
+                    set(option, name, None)?;
                 }
-                set(option, name, value)?;
+                set(option, name, Some(value))?;
             }
         }
         if let Some(bits) = &self.securebits {
-            set("securebits", "SecureBits", "")?;
-            set("securebits", "SecureBits", &bits.replace(',', " ").replace('_', "-"))?;
+            set("securebits", "SecureBits", None)?;
+            let words = bits.replace(',', " ").replace('_', "-");
+            set("securebits", "SecureBits", Some(&words))?;
         }
         for (option, value, names) in [
             ("scheduling", &self.scheduling, ["CPUSchedulingPolicy", "CPUSchedulingPriority"]),
@@ -360,8 +394,11 @@ impl Arguments {
         ] {
             if let Some(value) = value {
                 let [class, level] = names;
-                let (first, second) = value.split_once(':').unwrap_or((value, ""));
-                set(option, class, first)?;
+                let (first, second) = match value.split_once(':') {
+                    Some((first, second)) => (first, Some(second)),
+                    None => (value.as_str(), None),
+                };
+                set(option, class, Some(first))?;
                 set(option, level, second)?;
             }
         }
@@ -370,16 +407,16 @@ impl Arguments {
                 limit.split_once('=').context("--limit: it must be NAME=SOFT[:HARD]")?;
             let name = name.to_ascii_uppercase();
             let name = name.strip_prefix("RLIMIT_").unwrap_or(&name);
-            set("limit", &format!("Limit{name}"), value)?;
+            set("limit", &format!("Limit{name}"), Some(value))?;
         }
         for filter in &self.seccomp {
-            set("seccomp", "SystemCallFilter", filter)?;
+            set("seccomp", "SystemCallFilter", Some(filter))?;
         }
         if let Some(path) = &self.chroot {
-            set("chroot", "RootDirectory", &absolute(path)?)?;
+            set("chroot", "RootDirectory", Some(&absolute("chroot", path)?))?;
         }
         if let Some(path) = &self.chdir {
-            set("chdir", "WorkingDirectory", &absolute(path)?)?;
+            set("chdir", "WorkingDirectory", Some(&absolute("chdir", path)?))?;
         }
         Ok(())
     }
@@ -411,7 +448,8 @@ impl Arguments {
             settings = settings.new_namespace(kind);
         }
         for (kind, path) in &self.join_namespace {
-            let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+            let file = std::fs::File::open(path)
+                .with_context(|| format!("--join-namespace {:?}", path.display().to_string()))?;
             settings = settings.join_namespace(*kind, file);
         }
         if let Some(signal) = self.pdeathsig {
