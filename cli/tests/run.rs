@@ -4,6 +4,8 @@
 
 #[path = "run/peers.rs"]
 mod peers;
+#[path = "run/program.rs"]
+mod program;
 #[path = "run/restrictions.rs"]
 mod restrictions;
 mod support;

@@ -8,10 +8,10 @@
 //! there is no such program. env(1) uses the same numbers.
 
 mod check;
+mod program;
 mod sandbox;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +23,7 @@ use privileges::unit::{Unit, WorkingDirectory};
 use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
 
 use crate::{caps, output};
+use program::Place;
 
 /// The exit status if this command failed.
 pub(crate) const FAILED: u8 = 125;
@@ -252,7 +253,8 @@ impl Arguments {
     }
 
     fn go(self) -> Result<u8> {
-        let launch = self.settings()?.plan_launch().map_err(in_options)?;
+        let (settings, place) = self.settings()?;
+        let launch = settings.plan_launch().map_err(in_options)?;
         if self.dry_run {
             output::print(&format!("{launch}\n"))?;
             return Ok(0);
@@ -260,7 +262,7 @@ impl Arguments {
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no program was named")
         };
-        if let Err((why, status)) = find(program, self.root().as_deref()) {
+        if let Err((why, status)) = program::find(program, &place) {
             output::say(format_args!("{}: {why}", program.to_string_lossy()));
             return Ok(status);
         }
@@ -277,12 +279,8 @@ impl Arguments {
         failed(program, error.into())
     }
 
-    /// Returns the new root directory.
-    fn root(&self) -> Option<PathBuf> {
-        self.chroot.clone()
-    }
-
-    fn settings(&self) -> Result<Privileges> {
+    /// Returns the settings, and where the program starts.
+    fn settings(&self) -> Result<(Privileges, Place)> {
         let mut unit = match &self.from_unit {
             None => Unit::default(),
             Some(name) => {
@@ -341,7 +339,11 @@ impl Arguments {
         };
         unit.refuse_unsupported()?;
         settings = directives.add_to(settings)?;
-        self.add_options(settings)
+        let place = Place {
+            directory: directives.working_directory().map_err(anyhow::Error::msg)?,
+            root: directives.root_directory,
+        };
+        Ok((self.add_options(settings)?, place))
     }
 
     /// Applies the options that are equal to a directive. A later assignment replaces the value or adds to it.
@@ -490,27 +492,4 @@ fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
     };
     output::say(format_args!("{}: {why}", program.to_string_lossy()));
     Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
-}
-
-/// Checks that the program exists, before anything changes: a filter may forbid the report of an error afterwards.
-fn find(program: &OsStr, root: Option<&Path>) -> Result<(), (&'static str, u8)> {
-    let inside = |path: &Path| match root {
-        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
-        None => path.to_owned(),
-    };
-    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
-        vec![inside(Path::new(program))]
-    } else {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        std::env::split_paths(&path).map(|directory| inside(&directory.join(program))).collect()
-    };
-    let mut found = Err(("there is no such program", NOT_FOUND));
-    for candidate in candidates {
-        let Ok(metadata) = candidate.metadata() else { continue };
-        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
-            return Ok(());
-        }
-        found = Err(("it cannot be executed", NOT_EXECUTABLE));
-    }
-    found
 }
