@@ -54,6 +54,7 @@ pub(crate) struct DemoPlain {
 impl Demo {
     /// Runs the demo. Returns whether every thread has the new state afterwards.
     pub(crate) fn run(self) -> Result<bool> {
+        raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
         let workers = usize::from(self.threads);
         let goal = Goal::for_this_process()?;
         let mut progress = Progress::new();

@@ -1,15 +1,17 @@
-//! Standard output and standard error that take no text: the exit status stays right.
+//! Standard output and standard error that take no text, and what a process inherits: the exit status stays right.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, unsafe_code)]
 
 mod support;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use support::{Killed, finish, psx, skipped};
+use support::{Finished, Killed, finish, psx, skipped};
 
 /// No process has this number.
 const NO_PROCESS: &str = "2147483647";
@@ -124,4 +126,52 @@ fn the_variable_of_the_completions_does_not_replace_a_command() {
     command.env("_PSX_COMPLETE", "bash");
     let found = finish(command);
     assert_eq!((found.status.code(), found.stdout.as_str()), (Some(1), ""), "{}", found.stderr);
+}
+
+/// Runs psx with SIGCHLD ignored, as a program inherits it from a parent that does not wait for its children.
+fn without_sigchld(words: &[&str]) -> Finished {
+    let mut command = psx(words);
+    let ignore = || {
+        // SAFETY: SIG_IGN runs no code.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        Ok(())
+    };
+    // SAFETY: the child makes one system call.
+    unsafe { command.pre_exec(ignore) };
+    finish(command)
+}
+
+#[test]
+fn an_ignored_sigchld_does_not_disturb_commands_with_children() {
+    for words in [&["doctor"][..], &["demo", "--threads", "2"]] {
+        let found = without_sigchld(words);
+        assert_eq!(found.status.code(), Some(0), "{words:?}: {}{}", found.stdout, found.stderr);
+    }
+    // execve(2) of a script fails if it has a directory as its interpreter.
+    let script = std::env::temp_dir().join(format!("psx-output-{}", std::process::id()));
+    std::fs::write(&script, "#!/tmp\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let broken = script.to_str().unwrap();
+    let kept = ["run", "--keep-groups", "--stay-root"];
+    for (words, code) in [
+        (&["--check", "--", "sh", "-c", "exit 7"][..], 7),
+        (&["--check", "--", "/proc/nonexistent"], 127),
+        (&["--check", "--", broken], 126),
+    ] {
+        let found = without_sigchld(&[&kept, words].concat());
+        assert_eq!(found.status.code(), Some(code), "{words:?}: {}", found.stderr);
+    }
+    std::fs::remove_file(&script).unwrap();
+    // The program inherits the action as it was.
+    let ignored = |found: Finished| {
+        let line = found.stdout.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let line = line.unwrap_or_else(|| panic!("{}{}", found.stdout, found.stderr));
+        let bits = u64::from_str_radix(line.trim(), 16).unwrap();
+        bits >> (libc::SIGCHLD - 1) & 1 == 1
+    };
+    for check in [&[][..], &["--check"]] {
+        let words = [&kept[..], check, &["--", "cat", "/proc/self/status"]].concat();
+        assert!(ignored(without_sigchld(&words)), "{check:?}");
+        assert!(!ignored(finish(psx(&words))), "{check:?}");
+    }
 }

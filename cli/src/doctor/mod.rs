@@ -82,6 +82,7 @@ const CHECKS: [(&str, Check); 11] = [
 impl Arguments {
     /// Returns whether a broadcast works here.
     pub(crate) fn run(self) -> Result<bool> {
+        raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
         let mut findings = Vec::new();
         for (name, check) in CHECKS {
             findings.push((name, ask(check)?));

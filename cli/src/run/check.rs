@@ -27,11 +27,12 @@ const PASSED_ON: [Signal; 7] = [
 
 /// Starts the program, compares it with the plan before its first instruction, lets it go on, and waits for its end.
 pub(super) fn run(launch: &Launch, mut command: Command) -> Result<u8> {
+    let sigchld = raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
     let mut waited = SigSet::empty();
     waited.add(Signal::SIGCHLD);
     PASSED_ON.into_iter().for_each(|signal| waited.add(signal));
     let mask = waited.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
-    raw::trace_me(&mut command, mask);
+    raw::trace_me(&mut command, mask, sigchld);
     let child = launch.spawn(command)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).context("its number")?);
     match waitpid(pid, None).context("waiting for the program")? {
