@@ -169,7 +169,9 @@ Under Landlock the program and its libraries have to be below one of the paths: 
 With --check this process stays as the parent, passes on signals that it gets, and ends with the status of the program \
 (128 plus the number of the signal if a signal killed it). If the program differs from the plan, the differences are \
 printed, and the program is killed. The kernel does not show securebits, keyrings or Landlock domains of another \
-process.
+process. A program that would gain privileges by a set-user-ID bit, a set-group-ID bit or file capabilities is killed \
+too, unless --no-new-privs is given: with CAP_SYS_PTRACE because it differs from the plan, and without because the \
+kernel then ignores these privileges in a traced program.
 
 Exit status: that of the program; 125 if this command failed and the program was not started; 126 if the program cannot \
 be executed; 127 if there is no such program.
@@ -262,14 +264,17 @@ impl Arguments {
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no program was named")
         };
-        if let Err((why, status)) = program::find(program, &place) {
-            output::say(format_args!("{}: {why}", program.to_string_lossy()));
-            return Ok(status);
-        }
+        let file = match program::find(program, &place) {
+            Ok(file) => file,
+            Err((why, status)) => {
+                output::say(format_args!("{}: {why}", program.to_string_lossy()));
+                return Ok(status);
+            }
+        };
         let mut command = Command::new(program);
         command.args(arguments);
         if self.check {
-            return check::run(&launch, command).or_else(|error| failed(program, error));
+            return check::run(&launch, command, file).or_else(|error| failed(program, error));
         }
         self.exec(&launch, command, program)
     }

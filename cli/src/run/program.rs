@@ -2,15 +2,20 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+use libpsx::process::{Capability, CapabilitySet, CapabilitySets, Uid};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{NOT_EXECUTABLE, NOT_FOUND};
+use crate::tasks::Process;
 
 /// Where the program starts. `None`: the directory stays as it is.
 #[derive(Debug, Default)]
@@ -25,7 +30,10 @@ pub(super) struct Place {
 ///
 /// # Errors
 /// Why execve(2) would fail, and the exit status for that.
-pub(super) fn find(program: &OsStr, place: &Place) -> Result<Option<File>, (&'static str, u8)> {
+pub(super) fn find(
+    program: &OsStr,
+    place: &Place,
+) -> std::result::Result<Option<File>, (&'static str, u8)> {
     let root = match place.root.as_deref().map(|root| open(root, PATH, Mode::empty())) {
         Some(Ok(root)) => Some(root),
         Some(Err(_)) => return Ok(None),
@@ -81,4 +89,40 @@ fn candidates(program: &OsStr, place: &Place) -> Vec<PathBuf> {
 
 fn executable(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+}
+
+/// Returns what the file of a program gives at execve(2), if the kernel has withheld it from this process because this
+/// process is traced. The kernel does that if the tracer has no CAP_SYS_PTRACE (ptrace(2)).
+pub(super) fn withheld(file: &File, pid: i32) -> Result<Option<String>> {
+    const SET_GROUP: u32 = libc::S_ISGID | libc::S_IXGRP;
+    let tracer = CapabilitySets::current().context("reading the capabilities of this process")?;
+    let status = Process::open(pid).and_then(|process| process.task(pid)?.status());
+    let program = status.context("reading /proc")?.credentials;
+    let file_system = fstatvfs(file).context("asking for the mount of the program")?;
+    if tracer.effective.contains(Capability::SYS_PTRACE)
+        || program.no_new_privs == Some(true)
+        || file_system.flags().contains(FsFlags::ST_NOSUID)
+    {
+        return Ok(None);
+    }
+    let metadata = file.metadata().context("reading the mode of the program")?;
+    let mode = metadata.mode();
+    let mut what = Vec::new();
+    if mode & libc::S_ISUID != 0 && metadata.uid() != program.user.effective {
+        what.push("a set-user-ID bit".to_owned());
+    }
+    if mode & SET_GROUP == SET_GROUP && metadata.gid() != program.group.effective {
+        what.push("a set-group-ID bit".to_owned());
+    }
+    // A file system without extended attributes gives no capabilities, and neither does a value that cannot be read.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let given = privileges::file::get(path).ok().flatten().filter(|file| file.root == Uid::ROOT);
+    let given = given.map_or(CapabilitySet::EMPTY, |file| {
+        file.permitted & program.bounding | file.inheritable & program.sets.inheritable
+    });
+    let missing = given - program.sets.permitted;
+    if !missing.is_empty() {
+        what.push(format!("the capabilities {missing}"));
+    }
+    Ok((!what.is_empty()).then(|| what.join(" and ")))
 }

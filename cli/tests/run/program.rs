@@ -1,6 +1,6 @@
-//! Which file is executed.
+//! Which file is executed, and what it gives the program.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 
 use super::*;
 
@@ -125,4 +125,65 @@ fn the_program_is_looked_for_in_the_new_root_directory() {
         expect(&["--", &program("sh")], 127, "there is no such program");
         expect(&["--", "/tools/data"], 126, "it cannot be executed");
     }
+}
+
+/// Runs psx as an ordinary user, which runs this program.
+fn as_nobody(psx_copy: &Path, options: &[&str], program: &str) -> Finished {
+    let mut command = psx(&["run", "-u", "65534", "-g", "65534", "--groups", "none", "--"]);
+    command.arg(psx_copy).arg("run").args(options).args(["--", program, "/proc/self/status"]);
+    finish(command)
+}
+
+/// The kernel ignores what a file gives if the program is traced without CAP_SYS_PTRACE. A check must not change what a
+/// program may do, so psx refuses.
+#[test]
+fn a_check_by_an_ordinary_user_does_not_take_the_privileges_of_a_file_away() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let (place, own) = (Scratch::new("withheld"), readable_copy());
+    let file = place.file("cat");
+    let mode =
+        |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    copy(&program("cat"), &file, 0o4755);
+    let plain = as_nobody(&own, &[], &file);
+    let uid = fields(&plain.stdout).remove("Uid").unwrap_or_default();
+    if uid != "65534 0 0 0" {
+        std::fs::remove_file(own).unwrap();
+        return skipped(format!("set-user-ID has no effect in {}: {uid}", place.0.display()));
+    }
+    let refused = |what: &str| {
+        let found = as_nobody(&own, &["--check"], &file);
+        assert_eq!(found.status.code(), Some(125), "{what}: {}{}", found.stdout, found.stderr);
+        assert!(found.stdout.is_empty(), "{what}: it ran: {}", found.stdout);
+        assert!(found.stderr.contains(&format!("has {what}, and")), "{what}: {}", found.stderr);
+        let bound = as_nobody(&own, &["--check", "--no-new-privs"], &file);
+        assert_eq!(bound.status.code(), Some(0), "{what}: {}", bound.stderr);
+    };
+    let passes = |what: &str| {
+        let found = as_nobody(&own, &["--check"], &file);
+        assert_eq!(found.status.code(), Some(0), "{what}: {}", found.stderr);
+    };
+    refused("a set-user-ID bit");
+    mode(0o2755);
+    refused("a set-group-ID bit");
+    mode(0o6755);
+    refused("a set-user-ID bit and a set-group-ID bit");
+    // The kernel uses the bit only if the group may execute the file.
+    mode(0o2745);
+    passes("no execute permission of the group");
+    chown(&file, Some(65534), Some(65534)).unwrap();
+    mode(0o6755);
+    passes("the user's own file");
+    mode(0o755);
+    passes("no bit");
+    let set = finish(psx(&["caps", "file", "set", "cap_chown=ep", &file]));
+    if set.status.success() {
+        refused("the capabilities cap_chown");
+        assert!(finish(psx(&["caps", "file", "set", "cap_chown=i", &file])).status.success());
+        passes("capabilities that are not inheritable");
+    } else {
+        skipped(format!("files cannot have capabilities here: {}", set.stderr));
+    }
+    std::fs::remove_file(own).unwrap();
 }
