@@ -5,7 +5,7 @@
 //! its privilege only once. The table is read from /proc, not from libpsx's report.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::report::{Everywhere, Pids, Plain, Report, micros};
 use crate::steps::Goal;
 use crate::terminal::{ColorChoice, Progress};
 use crate::text::render;
-use crate::{demo_threads, raw, thread_counts};
+use crate::{demo_threads, output, raw, thread_counts};
 
 const THREADS: std::ops::RangeInclusive<i64> = 1..=20_000;
 
@@ -54,6 +54,7 @@ pub(crate) struct DemoPlain {
 impl Demo {
     /// Runs the demo. Returns whether every thread has the new state afterwards.
     pub(crate) fn run(self) -> Result<bool> {
+        raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
         let workers = usize::from(self.threads);
         let goal = Goal::for_this_process()?;
         let mut progress = Progress::new();
@@ -78,7 +79,7 @@ impl Demo {
         } else {
             render(&report, self.color.colored())
         };
-        std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        output::print(&text)?;
         if self.hold {
             // This waits until this process or the copy is ended from outside. wait() would close the copy's
             // standard input, and then the copy would end.
@@ -165,7 +166,7 @@ impl DemoPlain {
         }
         let elapsed_us = micros(start.elapsed());
         let found = Plain { elapsed_us, after: thread_counts::count(&goal)? };
-        println!("{}", serde_json::to_string(&found)?);
+        output::print(&format!("{}\n", serde_json::to_string(&found)?))?;
         std::io::stdin().read_to_end(&mut Vec::new()).context("waiting for the end")?;
         Ok(true)
     }

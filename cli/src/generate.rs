@@ -1,12 +1,14 @@
 //! Shell completions and manual pages, from the definitions that the command line is parsed by.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Arg, Args, Command, CommandFactory};
 use clap_complete::env::Shells;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+
+use crate::output;
 
 /// The variable by which a shell asks this program to complete a word.
 pub(crate) const ASK: &str = "_PSX_COMPLETE";
@@ -38,7 +40,7 @@ impl Completions {
         // The script names the program without a directory, so that PATH decides. The script stays right when the
         // program is installed anew.
         shell.write_registration(ASK, "psx", "psx", "psx", &mut text)?;
-        io::stdout().write_all(&text).context("writing to standard output")?;
+        output::print(&String::from_utf8(text)?)?;
         Ok(true)
     }
 }
@@ -48,7 +50,9 @@ impl Man {
         let mut command = crate::Cli::command().disable_help_subcommand(true);
         command.build();
         let Some(directory) = self.directory else {
-            page(&command, &mut io::stdout()).context("writing to standard output")?;
+            let mut text = Vec::new();
+            page(&command, &mut text)?;
+            output::print(&String::from_utf8(text)?)?;
             return Ok(true);
         };
         write_pages(&command, &directory)

@@ -3,6 +3,9 @@
 //! Exit status: 0 if every thread has the state that it should have, 1 if a thread does not or something failed, 2 if
 //! the command line is wrong or a process to audit cannot be read.
 
+// These macros panic if the device is full or the pipe is closed. The module `output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod ask;
 mod audit;
 mod caps;
@@ -11,6 +14,7 @@ mod demo;
 mod demo_threads;
 mod doctor;
 mod generate;
+mod output;
 mod parallel;
 mod raw;
 mod report;
@@ -76,16 +80,11 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == demo::PLAIN) {
         return status(demo::DemoPlain::parse_from(std::env::args_os().skip(1)).run(), 1);
     }
-    clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
-    // clap ends the process itself for a bad command line, with status 2; `run` has 125 for it, as env(1).
-    let parsed = Cli::try_parse().unwrap_or_else(|error| {
-        let run = std::env::args_os().nth(1).is_some_and(|first| first == "run");
-        if run && error.use_stderr() {
-            let _ = error.print();
-            std::process::exit(run::FAILED.into());
-        }
-        error.exit()
-    });
+    // A shell asks by `psx -- WORD...`. The variable alone must not turn an audit into a success that audits nothing.
+    if std::env::args_os().nth(1).is_none_or(|first| first == "--") {
+        clap_complete::CompleteEnv::with_factory(generate::command).var(generate::ASK).complete();
+    }
+    let parsed = Cli::try_parse().unwrap_or_else(|error| std::process::exit(unparsed(&error)));
     match parsed.command {
         Command::Run(run) => ExitCode::from(run.run()),
         Command::Caps(caps) => status(caps.run(), 1),
@@ -103,8 +102,23 @@ fn status(done: anyhow::Result<bool>, failed: u8) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("psx: {error:#}");
+            output::say(format_args!("{error:#}"));
             ExitCode::from(failed)
         }
+    }
+}
+
+/// Prints the help, or why the command line is wrong. Returns the exit status: for a wrong command line 2, and for one of
+/// `run` 125, as env(1) has it.
+fn unparsed(error: &clap::Error) -> i32 {
+    let run = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+    let status = |other| if run { run::FAILED.into() } else { other };
+    match error.print() {
+        _ if error.use_stderr() => status(2),
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            output::say(format_args!("writing to standard output: {why}"));
+            status(1)
+        }
+        _ => 0,
     }
 }

@@ -19,22 +19,35 @@ use std::sync::atomic::AtomicU32;
 
 use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
 use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
 
+/// Gives SIGCHLD its default action, and returns the earlier one. A process inherits an ignored SIGCHLD from the program
+/// that started it. The kernel then reaps the children by itself: waitpid(2) finds none, and no signal says that one ended.
+pub(crate) fn default_action_of_sigchld() -> nix::Result<SigHandler> {
+    // SAFETY: the default action runs no code of this process.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
+}
+
 /// Makes the kernel stop the program at the end of execve(2), so that this process can inspect it (ptrace(2)). The
-/// program gets this signal mask.
-pub(crate) fn trace_me(command: &mut std::process::Command, mask: nix::sys::signal::SigSet) {
+/// program gets this signal mask and this action of SIGCHLD.
+pub(crate) fn trace_me(
+    command: &mut std::process::Command,
+    mask: nix::sys::signal::SigSet,
+    sigchld: SigHandler,
+) {
     let hook = move || {
         nix::sys::ptrace::traceme()?;
+        // SAFETY: this is the action that this process started with. After execve(2) no action runs code.
+        unsafe { signal(Signal::SIGCHLD, sigchld) }?;
         mask.thread_set_mask()?;
         Ok(())
     };
-    // SAFETY: the hook makes two system calls.
+    // SAFETY: the hook makes three system calls.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
 }
 

@@ -4,11 +4,15 @@
 
 #[path = "run/peers.rs"]
 mod peers;
+#[path = "run/program.rs"]
+mod program;
 #[path = "run/restrictions.rs"]
 mod restrictions;
 mod support;
 #[path = "run/surroundings.rs"]
 mod surroundings;
+#[path = "run/values.rs"]
+mod values;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

@@ -15,6 +15,8 @@ mod audit;
 mod caps;
 #[path = "../../cli/src/complete.rs"]
 mod complete;
+#[path = "../../cli/src/output.rs"]
+mod output;
 #[path = "../../cli/src/parallel.rs"]
 mod parallel;
 #[path = "../../cli/src/raw.rs"]

@@ -38,6 +38,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
+use crate::output::print;
 use crate::parallel;
 use crate::tasks;
 use crate::terminal::{self, Progress};
@@ -253,15 +254,6 @@ impl Arguments {
         let effective =
             |id| process.groups.iter().any(|group| group.state.credentials.user.effective == id);
         Ok(self.user.is_none_or(effective).then_some(process))
-    }
-}
-
-/// Writes to standard output. A closed pipe is not an error: the reader, for example head(1), needs no more text.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("writing to standard output"),
     }
 }
 

@@ -1,22 +1,23 @@
 //! `--watch`: looks again and again, redraws in place on a terminal, and marks what changed.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::look::Audit;
 use super::names::Names;
 use super::table::{self, Row};
 use super::{Arguments, Files, Format, json, remarks};
+use crate::output::print;
 use crate::terminal::{self, Progress};
 
 /// The texts of the rows at the last look.
 type Before = HashMap<(i32, String), [String; 5]>;
 
-/// Looks until it has looked often enough, or a process that was asked for cannot be read any more.
+/// Looks until it has looked often enough, until a process that was asked for cannot be read any more, or until the reader
+/// of standard output has closed the pipe.
 pub(crate) fn run(
     arguments: &Arguments,
     files: &Files,
@@ -38,12 +39,8 @@ pub(crate) fn run(
             Format::Text => draw(arguments, &audit, names, &mut before),
             Format::Ecs | Format::Prometheus => arguments.render(&audit, names)?,
         };
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).context("writing to standard output")?;
-        out.flush().context("writing to standard output")?;
-        drop(out);
         looks += 1;
-        if arguments.times.is_some_and(|times| looks >= times.get()) {
+        if !print(&text)? || arguments.times.is_some_and(|times| looks >= times.get()) {
             return Ok(audit.good());
         }
         thread::sleep(interval);

@@ -2,7 +2,6 @@
 
 mod explain;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +9,7 @@ use clap::{Args, Subcommand};
 use libpsx::process::{Capability, CapabilitySet, Uid};
 use privileges::file::{self, FileCapabilities};
 
+use crate::output;
 use crate::tasks::{self, Credentials, Process};
 use crate::terminal::printable;
 
@@ -164,7 +164,7 @@ impl Arguments {
             }
             Some(Command::File { command }) => of_files(command, &mut text),
         };
-        std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        output::print(&text)?;
         done
     }
 }
@@ -229,7 +229,7 @@ fn of_files(command: OfFile, text: &mut String) -> Result<bool> {
                     *text += &format!("{name} {}\n", short(&capabilities.to_string()))
                 }
                 None => {
-                    eprintln!("psx: {name}: it has no capabilities");
+                    output::say(format_args!("{name}: it has no capabilities"));
                     all = false;
                 }
             }),
@@ -244,7 +244,7 @@ fn of_files(command: OfFile, text: &mut String) -> Result<bool> {
             OfFile::Remove { .. } => file::remove(path),
         };
         if let Err(error) = done {
-            eprintln!("psx: {name}: {error}");
+            output::say(format_args!("{name}: {error}"));
             all = false;
         }
     }
@@ -278,7 +278,7 @@ fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
                 }
             }
             Err(error) => {
-                eprintln!("psx: {pid}: {error:#}");
+                output::say(format_args!("{pid}: {error:#}"));
                 all = false;
             }
         }

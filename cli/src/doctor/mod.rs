@@ -8,14 +8,13 @@
 mod checks;
 mod proof;
 
-use std::io::Write as _;
-
 use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use nix::poll::PollTimeout;
 use serde::{Deserialize, Serialize};
 
+use crate::output;
 use crate::raw::{self, Fate};
 use crate::terminal::{self, ColorChoice};
 use crate::wrap;
@@ -83,6 +82,7 @@ const CHECKS: [(&str, Check); 11] = [
 impl Arguments {
     /// Returns whether a broadcast works here.
     pub(crate) fn run(self) -> Result<bool> {
+        raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
         let mut findings = Vec::new();
         for (name, check) in CHECKS {
             findings.push((name, ask(check)?));
@@ -99,7 +99,7 @@ impl Arguments {
             let table = table(&findings, self.color.colored());
             format!("{table}a broadcast {last} here\n")
         };
-        std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        output::print(&text)?;
         Ok(works)
     }
 }

@@ -1,5 +1,6 @@
 //! `psx run --check`: the program is a child process. It is stopped at the end of execve(2) and inspected from outside.
 
+use std::fs::File;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -11,8 +12,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use privileges::Launch;
 
-use super::FAILED;
-use crate::raw;
+use super::{FAILED, program};
+use crate::{output, raw};
 
 /// Signals that end or instruct a program, and that its parent passes on.
 const PASSED_ON: [Signal; 7] = [
@@ -26,32 +27,47 @@ const PASSED_ON: [Signal; 7] = [
 ];
 
 /// Starts the program, compares it with the plan before its first instruction, lets it go on, and waits for its end.
-pub(super) fn run(launch: &Launch, mut command: Command) -> Result<u8> {
+/// `file` is the program's file, if it was found.
+pub(super) fn run(launch: &Launch, mut command: Command, file: Option<File>) -> Result<u8> {
+    let sigchld = raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
     let mut waited = SigSet::empty();
     waited.add(Signal::SIGCHLD);
     PASSED_ON.into_iter().for_each(|signal| waited.add(signal));
     let mask = waited.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
-    raw::trace_me(&mut command, mask);
+    raw::trace_me(&mut command, mask, sigchld);
     let child = launch.spawn(command)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).context("its number")?);
     match waitpid(pid, None).context("waiting for the program")? {
         WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
         other => return ended(other).context("the program ended before it could be checked"),
     }
-    let wrong = launch.check(child.id());
-    let wrong = match wrong {
-        Ok(wrong) if wrong.is_empty() => {
+    let withheld = file.map_or(Ok(None), |file| program::withheld(&file, pid.as_raw()));
+    let why = match (launch.check(child.id()), withheld) {
+        (Ok(wrong), Ok(None)) if wrong.is_empty() => {
             ptrace::detach(pid, None).context("letting the program go on")?;
             return follow(pid, &waited);
         }
-        Ok(wrong) => wrong.iter().map(|one| format!("\n  {one}")).collect::<String>(),
-        Err(error) => format!("\n  /proc does not show it: {error}"),
+        (Ok(wrong), Ok(Some(what))) if wrong.is_empty() => format!(
+            "the file of the program has {what}, and the kernel ignores that because --check traces the program \
+             without CAP_SYS_PTRACE; the program was killed before its first instruction; leave out --check if it needs \
+             that, or add --no-new-privs if not"
+        ),
+        (Ok(wrong), Err(error)) if wrong.is_empty() => format!(
+            "what the file of the program gives is unknown, and it was killed before its first instruction: {error:#}"
+        ),
+        (wrong, _) => {
+            let lines = match wrong {
+                Ok(wrong) => wrong.iter().map(|one| format!("\n  {one}")).collect(),
+                Err(error) => format!("\n  /proc does not show it: {error}"),
+            };
+            format!(
+                "the program has not what the plan says, and was killed before its first instruction:{lines}"
+            )
+        }
     };
     let _ = kill(pid, Signal::SIGKILL);
     let _ = waitpid(pid, None);
-    eprintln!(
-        "psx: the program has not what the plan says, and was killed before its first instruction:{wrong}"
-    );
+    output::say(why);
     Ok(FAILED)
 }
 

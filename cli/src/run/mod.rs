@@ -8,20 +8,22 @@
 //! there is no such program. env(1) uses the same numbers.
 
 mod check;
+mod program;
 mod sandbox;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use libpsx::process::CapabilitySet;
 use nix::sys::signal::Signal;
 use privileges::unit::{Unit, WorkingDirectory};
 use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
 
-use crate::caps;
+use crate::{caps, output};
+use program::Place;
 
 /// The exit status if this command failed.
 pub(crate) const FAILED: u8 = 125;
@@ -40,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_name = "GROUP", help_heading = IDS)]
     pub(crate) group: Option<String>,
     /// Supplementary groups: names or numbers, or "none"; without it those of the user
-    #[arg(long, value_name = "GROUP,...", help_heading = IDS)]
+    #[arg(long, value_name = "GROUP,...", value_parser = group_list, help_heading = IDS)]
     pub(crate) groups: Option<String>,
     /// The supplementary groups stay
     #[arg(long, conflicts_with = "groups", help_heading = IDS)]
@@ -50,16 +52,16 @@ pub(crate) struct Arguments {
     stay_root: bool,
 
     /// Capabilities that the program gets under any user id
-    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
-    pub(crate) ambient: Option<privileges::CapabilitySet>,
+    #[arg(long, value_name = "CAP,...", value_parser = capabilities, help_heading = CAPS)]
+    pub(crate) ambient: Option<CapabilitySet>,
     /// Capabilities that the program gets if its file says so
-    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
-    pub(crate) inheritable: Option<privileges::CapabilitySet>,
+    #[arg(long, value_name = "CAP,...", value_parser = capabilities, help_heading = CAPS)]
+    pub(crate) inheritable: Option<CapabilitySet>,
     /// Capabilities that no program gets back: all others leave the bounding set; ~CAP,... is all but these
-    #[arg(long, value_name = "CAP,...", value_parser = caps::set, help_heading = CAPS)]
-    pub(crate) bounding: Option<privileges::CapabilitySet>,
+    #[arg(long, value_name = "CAP,...", value_parser = capabilities, help_heading = CAPS)]
+    pub(crate) bounding: Option<CapabilitySet>,
     /// The inheritable, ambient and bounding set in one text, as cap_iab(3) and capsh(1)
-    #[arg(long, value_name = "IAB", conflicts_with_all = ["ambient", "inheritable", "bounding"], help_heading = CAPS)]
+    #[arg(long, value_name = "IAB", value_parser = iab, conflicts_with_all = ["ambient", "inheritable", "bounding"], help_heading = CAPS)]
     iab: Option<Iab>,
     /// One of libcap's modes, as capsh(1)
     #[arg(long, value_name = "MODE", value_parser = mode, conflicts_with = "securebits", help_heading = CAPS)]
@@ -130,7 +132,7 @@ pub(crate) struct Arguments {
     /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
     #[arg(long, value_name = "DIRECTIVE,...", value_delimiter = ',', requires = "from_unit", help_heading = UNIT)]
     pub(crate) without: Vec<String>,
-    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes
+    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes; an empty value resets it
     #[arg(long, short, value_name = "NAME=VALUE", help_heading = UNIT)]
     pub(crate) property: Vec<String>,
 
@@ -158,7 +160,8 @@ const USAGE: &str = "psx run [OPTIONS] [--] COMMAND [ARGUMENT]...";
 const AFTER: &str = "\
 Capabilities that no option names are dropped. Root's ids and supplementary groups have to be dropped or kept by an \
 option. All other state stays as it is. The plan is checked before anything changes, and all its problems are reported \
-at once. Without --no-new-privs, a program gets the privileges of its set-user-ID bit and its file capabilities.
+at once. An option with an empty value is an error: it would remove what a unit says. Without --no-new-privs, a program \
+gets the privileges of its set-user-ID bit and its file capabilities.
 
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
 --landlock-ro /lib64. Landlock and filters set no_new_privs.
@@ -166,7 +169,9 @@ Under Landlock the program and its libraries have to be below one of the paths: 
 With --check this process stays as the parent, passes on signals that it gets, and ends with the status of the program \
 (128 plus the number of the signal if a signal killed it). If the program differs from the plan, the differences are \
 printed, and the program is killed. The kernel does not show securebits, keyrings or Landlock domains of another \
-process.
+process. A program that would gain privileges by a set-user-ID bit, a set-group-ID bit or file capabilities is killed \
+too, unless --no-new-privs is given: with CAP_SYS_PTRACE because it differs from the plan, and without because the \
+kernel then ignores these privileges in a traced program.
 
 Exit status: that of the program; 125 if this command failed and the program was not started; 126 if the program cannot \
 be executed; 127 if there is no such program.
@@ -178,6 +183,30 @@ Examples:
   psx run -u nobody --seccomp @system-service -- worker
   psx run -u nobody --seccomp '~@resources:EPERM' -- worker
   psx run --stay-root --bounding ~sys_module,sys_rawio --check -- sh";
+
+/// Why an empty value is refused.
+const BLANK: &str = "the value names nothing; leave the option out if it is to set nothing";
+
+/// Returns whether a value names nothing: it has only white space, commas and marks.
+fn blank(value: &str) -> bool {
+    value.chars().all(|c| c.is_whitespace() || ",~!^%".contains(c))
+}
+
+/// Parses a set of capabilities. An empty set is written `none`.
+fn capabilities(text: &str) -> Result<CapabilitySet, String> {
+    if blank(text) { Err(format!("{BLANK}, or write none")) } else { caps::set(text) }
+}
+
+fn iab(text: &str) -> Result<Iab, String> {
+    if blank(text) {
+        return Err(BLANK.to_owned());
+    }
+    text.parse().map_err(|bad: privileges::ParseIabError| bad.to_string())
+}
+
+fn group_list(text: &str) -> Result<String, String> {
+    if blank(text) { Err(format!("{BLANK}, or write none")) } else { Ok(text.to_owned()) }
+}
 
 fn mode(text: &str) -> Result<Mode, String> {
     match text.to_ascii_lowercase().as_str() {
@@ -219,29 +248,33 @@ impl Arguments {
         match self.go() {
             Ok(status) => status,
             Err(error) => {
-                eprintln!("psx: {error:#}");
+                output::say(format_args!("{error:#}"));
                 FAILED
             }
         }
     }
 
     fn go(self) -> Result<u8> {
-        let launch = self.settings()?.plan_launch().map_err(in_options)?;
+        let (settings, place) = self.settings()?;
+        let launch = settings.plan_launch().map_err(in_options)?;
         if self.dry_run {
-            println!("{launch}");
+            output::print(&format!("{launch}\n"))?;
             return Ok(0);
         }
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no program was named")
         };
-        if let Err((why, status)) = find(program, self.root().as_deref()) {
-            eprintln!("psx: {}: {why}", program.to_string_lossy());
-            return Ok(status);
-        }
+        let file = match program::find(program, &place) {
+            Ok(file) => file,
+            Err((why, status)) => {
+                output::say(format_args!("{}: {why}", program.to_string_lossy()));
+                return Ok(status);
+            }
+        };
         let mut command = Command::new(program);
         command.args(arguments);
         if self.check {
-            return check::run(&launch, command).or_else(|error| failed(program, error));
+            return check::run(&launch, command, file).or_else(|error| failed(program, error));
         }
         self.exec(&launch, command, program)
     }
@@ -251,12 +284,8 @@ impl Arguments {
         failed(program, error.into())
     }
 
-    /// Returns the new root directory.
-    fn root(&self) -> Option<PathBuf> {
-        self.chroot.clone()
-    }
-
-    fn settings(&self) -> Result<Privileges> {
+    /// Returns the settings, and where the program starts.
+    fn settings(&self) -> Result<(Privileges, Place)> {
         let mut unit = match &self.from_unit {
             None => Unit::default(),
             Some(name) => {
@@ -315,12 +344,22 @@ impl Arguments {
         };
         unit.refuse_unsupported()?;
         settings = directives.add_to(settings)?;
-        self.add_options(settings)
+        let place = Place {
+            directory: directives.working_directory().map_err(anyhow::Error::msg)?,
+            root: directives.root_directory,
+        };
+        Ok((self.add_options(settings)?, place))
     }
 
     /// Applies the options that are equal to a directive. A later assignment replaces the value or adds to it.
     pub(crate) fn set_directives(&self, unit: &mut Unit) -> Result<()> {
-        let mut set = |option: &str, name: &str, value: &str| {
+        let mut set = |option: &str, name: &str, value: Option<&str>| {
+            // In a unit an empty value resets a directive. An option that is empty, for example because a shell variable
+            // is, must not remove a restriction.
+            let value = match value {
+                Some(value) if blank(value) => bail!("--{option} {value:?}: {BLANK}"),
+                value => value.unwrap_or_default(),
+            };
             // A `%` in an option is literal: specifiers exist in unit files only.
             let value = value.replace('%', "%%");
             unit.set(name, &value).map_err(|bad| {
@@ -328,8 +367,9 @@ impl Arguments {
                 anyhow::anyhow!("--{option} {value}: {}", why.join("; "))
             })
         };
-        let absolute = |path: &Path| {
-            let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+        let absolute = |option: &str, path: &Path| {
+            let path = std::path::absolute(path)
+                .with_context(|| format!("--{option} {:?}", path.display().to_string()))?;
             path.into_os_string()
                 .into_string()
                 .map_err(|path| anyhow::anyhow!("{path:?} is not UTF-8"))
@@ -345,14 +385,15 @@ impl Arguments {
         ] {
             if let Some(value) = value {
                 if name == "CPUAffinity" {
-                    set(option, name, "")?;
+                    set(option, name, None)?;
                 }
-                set(option, name, value)?;
+                set(option, name, Some(value))?;
             }
         }
         if let Some(bits) = &self.securebits {
-            set("securebits", "SecureBits", "")?;
-            set("securebits", "SecureBits", &bits.replace(',', " ").replace('_', "-"))?;
+            set("securebits", "SecureBits", None)?;
+            let words = bits.replace(',', " ").replace('_', "-");
+            set("securebits", "SecureBits", Some(&words))?;
         }
         for (option, value, names) in [
             ("scheduling", &self.scheduling, ["CPUSchedulingPolicy", "CPUSchedulingPriority"]),
@@ -360,8 +401,11 @@ impl Arguments {
         ] {
             if let Some(value) = value {
                 let [class, level] = names;
-                let (first, second) = value.split_once(':').unwrap_or((value, ""));
-                set(option, class, first)?;
+                let (first, second) = match value.split_once(':') {
+                    Some((first, second)) => (first, Some(second)),
+                    None => (value.as_str(), None),
+                };
+                set(option, class, Some(first))?;
                 set(option, level, second)?;
             }
         }
@@ -370,16 +414,16 @@ impl Arguments {
                 limit.split_once('=').context("--limit: it must be NAME=SOFT[:HARD]")?;
             let name = name.to_ascii_uppercase();
             let name = name.strip_prefix("RLIMIT_").unwrap_or(&name);
-            set("limit", &format!("Limit{name}"), value)?;
+            set("limit", &format!("Limit{name}"), Some(value))?;
         }
         for filter in &self.seccomp {
-            set("seccomp", "SystemCallFilter", filter)?;
+            set("seccomp", "SystemCallFilter", Some(filter))?;
         }
         if let Some(path) = &self.chroot {
-            set("chroot", "RootDirectory", &absolute(path)?)?;
+            set("chroot", "RootDirectory", Some(&absolute("chroot", path)?))?;
         }
         if let Some(path) = &self.chdir {
-            set("chdir", "WorkingDirectory", &absolute(path)?)?;
+            set("chdir", "WorkingDirectory", Some(&absolute("chdir", path)?))?;
         }
         Ok(())
     }
@@ -411,7 +455,8 @@ impl Arguments {
             settings = settings.new_namespace(kind);
         }
         for (kind, path) in &self.join_namespace {
-            let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+            let file = std::fs::File::open(path)
+                .with_context(|| format!("--join-namespace {:?}", path.display().to_string()))?;
             settings = settings.join_namespace(*kind, file);
         }
         if let Some(signal) = self.pdeathsig {
@@ -450,29 +495,6 @@ fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
     let Some(LaunchError::Execute(why)) = error.downcast_ref::<LaunchError>() else {
         return Err(error);
     };
-    eprintln!("psx: {}: {why}", program.to_string_lossy());
+    output::say(format_args!("{}: {why}", program.to_string_lossy()));
     Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
-}
-
-/// Checks that the program exists, before anything changes: a filter may forbid the report of an error afterwards.
-fn find(program: &OsStr, root: Option<&Path>) -> Result<(), (&'static str, u8)> {
-    let inside = |path: &Path| match root {
-        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
-        None => path.to_owned(),
-    };
-    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
-        vec![inside(Path::new(program))]
-    } else {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        std::env::split_paths(&path).map(|directory| inside(&directory.join(program))).collect()
-    };
-    let mut found = Err(("there is no such program", NOT_FOUND));
-    for candidate in candidates {
-        let Ok(metadata) = candidate.metadata() else { continue };
-        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
-            return Ok(());
-        }
-        found = Err(("it cannot be executed", NOT_EXECUTABLE));
-    }
-    found
 }
