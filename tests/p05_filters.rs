@@ -6,11 +6,11 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use libpsx::{Broadcast, Error, Requirement, Sensitivity};
+use libpsx::{Broadcast, Error, Requirement, ResultCheck, Sensitivity, Transaction};
 use support::{
     filter, filter_futex, forked, header, install, isolated,
-    killed_asleep_beside_a_thread_that_blocks_the_signal, no_new_privs, prepared, private, program,
-    set_slack, sleepers,
+    killed_asleep_beside_a_thread_that_blocks_the_signal, no_new_privs, prepared, private, proc,
+    program, set_slack, sleepers, traced,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -140,5 +140,66 @@ fn dead_threads_are_found_without_requeue() {
         filter_futex(private(libc::FUTEX_REQUEUE), refuse);
         assert!(set_slack(4321).unwrap().threads() > 3);
         killed_asleep_beside_a_thread_that_blocks_the_signal();
+    });
+}
+
+/// A filter answers in the kernel's place that there is no such thread. Nothing concludes from that that the caller is dead:
+/// a watchdog asks after 50 ms.
+#[test]
+fn a_filter_that_says_that_no_thread_exists() {
+    isolated("a_filter_that_says_that_no_thread_exists", WATCHDOG, || {
+        let no_such_thread = libc::SECCOMP_RET_ERRNO | libc::ESRCH as u32;
+        let filters: [fn(u32); 2] = [
+            |action| filter(libc::SYS_tgkill, action),
+            |action| filter_futex(private(libc::FUTEX_TRYLOCK_PI), action),
+        ];
+        for install in filters {
+            forked(|| {
+                prepared(move || install(no_such_thread));
+                let time = libc::timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+                let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
+                // SAFETY: the kernel reads the time.
+                unsafe { Broadcast::new(libc::SYS_nanosleep, arguments).execute() }.unwrap();
+            });
+        }
+    });
+}
+
+/// The kernel gives the filter to all threads, and the caller comes back from the call only later. Until then the held
+/// threads have a filter, and make no call that it may forbid.
+#[test]
+fn a_caller_that_is_slow_to_return_from_its_filter() {
+    isolated("a_caller_that_is_slow_to_return_from_its_filter", WATCHDOG, || {
+        let child = || {
+            // A watchdog asks after the caller in another way if the program has a handler for SIGSYS.
+            extern "C" fn handles(_: i32) {}
+            // SAFETY: the handler is a function of this type.
+            unsafe { libc::signal(libc::SIGSYS, handles as *const () as usize) };
+            sleepers(6);
+            let forbidden = [libc::SYS_tgkill, libc::SYS_rt_tgsigqueueinfo];
+            let (kill, allow) = (libc::SECCOMP_RET_KILL_THREAD, libc::SECCOMP_RET_ALLOW);
+            let filter = program(&forbidden, kill, allow);
+            let filter = header(&filter);
+            let (set, tsync) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+            let install = [set as usize, tsync as usize, &raw const filter as usize, 0, 0, 0];
+            let no_new_privs = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
+            // SAFETY: the filter outlives the calls, and the prctl touches no memory.
+            let transaction = unsafe {
+                Transaction::new()
+                    .with_call(libc::SYS_prctl, no_new_privs, ResultCheck::SameResult)
+                    .with_call(libc::SYS_seccomp, install, ResultCheck::SameResult)
+            };
+            assert_eq!(transaction.execute_with_report().unwrap().divergent(), 0);
+            // A thread that was killed is gone, or is going.
+            std::thread::sleep(Duration::from_millis(100));
+            i32::from(proc::tids().len() != 7)
+        };
+        let slow = |call, ended| {
+            if call == libc::SYS_seccomp && ended {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        };
+        let Some(status) = traced(child, slow) else { return };
+        assert_eq!(status, 0);
     });
 }

@@ -170,6 +170,64 @@ fn threads_that_block_the_signal_and_wait_for_a_cpu() {
     });
 }
 
+/// With the caller's timer slack a sleep may last for years. It does not: otherwise the caller would hold the process that
+/// long. The slack is then as it was.
+#[test]
+fn a_caller_with_timer_slack() {
+    isolated("a_caller_with_timer_slack", WATCHDOG, || {
+        const YEARS: usize = if cfg!(target_pointer_width = "64") { 1 << 60 } else { 1 << 31 };
+        support::prepared(support::block_all);
+        std::thread::spawn(|| {
+            // SAFETY: the call touches no memory.
+            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, YEARS) };
+            let call = support::slack(5).deadline(Duration::from_millis(300));
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let error = unsafe { call.execute() }.unwrap_err();
+            assert_eq!(error.raw_os_error(), libc::ETIMEDOUT, "{error}");
+            // prctl(2) of the C library returns an int.
+            // SAFETY: gettid touches no memory.
+            let file = format!("/proc/{}/timerslack_ns", unsafe { libc::gettid() });
+            let slack = std::fs::read_to_string(file).unwrap();
+            assert_eq!(slack.trim(), YEARS.to_string());
+        })
+        .join()
+        .unwrap();
+    });
+}
+
+/// The caller takes a signal every 300 us. A pause between two rounds is none the shorter. A thread that is held in each
+/// round counts them: otherwise there would be one in each 4 ms or so.
+#[test]
+fn signals_do_not_end_a_pause() {
+    isolated("signals_do_not_end_a_pause", WATCHDOG, || {
+        extern "C" fn handles(_: i32) {}
+        support::prepared(support::block_all);
+        let rounds = &support::counting(1, |_| {})[0];
+        std::thread::spawn(move || {
+            // SAFETY: the handler is a function of this type.
+            unsafe { libc::signal(libc::SIGUSR1, handles as *const () as usize) };
+            // SAFETY: gettid touches no memory.
+            let (pid, tid) = (std::process::id(), unsafe { libc::gettid() });
+            std::thread::spawn(move || {
+                loop {
+                    // SAFETY: tgkill touches no memory.
+                    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, libc::SIGUSR1) };
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+            });
+            let call = support::slack(5).deadline(Duration::from_secs(3));
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let error = unsafe { call.execute() }.unwrap_err();
+            assert_eq!(error.raw_os_error(), libc::ETIMEDOUT, "{error}");
+        })
+        .join()
+        .unwrap();
+        let rounds = rounds.load(Ordering::SeqCst);
+        println!("{rounds} rounds");
+        assert!((2..180).contains(&rounds), "{rounds} rounds");
+    });
+}
+
 /// Between two rounds the caller sleeps. It neither looks at the clock again and again, nor asks again for a sleep that a
 /// filter refuses.
 #[cfg(target_arch = "x86_64")]

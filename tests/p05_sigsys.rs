@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, CallOutcome, ResultCheck, Sensitivity, Transaction};
 use support::emulator::{
-    TRAPPED, emulate_trapped_calls, leave_by_jump, on_sigsys, trapping, without_alternate_stack,
+    self, TRAPPED, emulate_trapped_calls, leave_by_jump, on_sigsys, trapping,
+    without_alternate_stack,
 };
 use support::{
     filter, forked, forked_status, install, install_everywhere, isolated, isolated_status,
@@ -293,6 +294,57 @@ fn the_caller_leaves_in_its_second_call() {
     let (status, output) = isolated_status(name, WATCHDOG, || the_caller_leaves(false));
     let says_why = output.contains("a handler of SIGSYS has left a broadcast by a jump, half-way");
     assert!(status.signal() == Some(33) && says_why, "{status}: {output}");
+}
+
+static CALLS_AGAIN: AtomicBool = AtomicBool::new(false);
+static SECOND: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn land_and_call() -> ! {
+    if CALLS_AGAIN.load(SeqCst) {
+        SECOND.store(if set_slack(4).is_ok() { 1 } else { 2 }, SeqCst);
+    }
+    land()
+}
+
+/// Leaves the first trapped call, and answers the others.
+extern "C" fn jumps_once(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    static JUMPED: AtomicBool = AtomicBool::new(false);
+    if !JUMPED.swap(true, SeqCst) {
+        return leave_by_jump(context, land_and_call);
+    }
+    // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
+    let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
+    emulator::answer(number, context);
+}
+
+/// The handler jumps out of the caller before a thread is held. The lock that it leaves behind is free for another thread,
+/// and for itself.
+#[test]
+fn the_caller_leaves_before_it_holds_a_thread() {
+    isolated("the_caller_leaves_before_it_holds_a_thread", WATCHDOG, || {
+        for call in [libc::SYS_openat, libc::SYS_rt_sigaction, libc::SYS_rt_tgsigqueueinfo] {
+            for again in [false, true] {
+                forked(|| {
+                    CALLS_AGAIN.store(again, SeqCst);
+                    on_sigsys(jumps_once);
+                    prepared(|| {});
+                    // Our handler is there: without it, nothing can be asked of the owner of the lock.
+                    set_slack(3).unwrap();
+                    static GO: AtomicBool = AtomicBool::new(false);
+                    std::thread::spawn(move || {
+                        without_alternate_stack();
+                        install(&trapping(&[call]));
+                        GO.store(true, SeqCst);
+                        let _ = set_slack(4);
+                    });
+                    until(|| GO.load(SeqCst) && LANDED.load(SeqCst) == 1);
+                    assert_eq!(set_slack(5).unwrap().threads(), 3, "{call}");
+                    all_slack(5);
+                    assert_eq!(SECOND.load(SeqCst), i32::from(again), "{call}");
+                });
+            }
+        }
+    });
 }
 
 /// An asynchronous SIGSYS runs its handler in a held thread. The thread is held again afterwards.

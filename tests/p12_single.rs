@@ -3,9 +3,10 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use support::{PtraceRequest, filter, isolated, proc, set_slack, slack_here};
+use support::{filter, forked_status, isolated, proc, repeated, set_slack, slack_here, traced};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
@@ -17,64 +18,16 @@ fn mark() {
     unsafe { libc::syscall(MARK, 0) };
 }
 
-/// Makes ptrace(2) requests with numbers, or with memory that the kernel writes `address` bytes to.
-fn ptrace(request: PtraceRequest, pid: i32, address: usize, data: usize) -> bool {
-    // SAFETY: the memory is as large as the kernel writes.
-    unsafe { libc::ptrace(request, pid, address, data) >= 0 }
-}
-
-/// Waits for the next stop of the child. Returns its status as waitpid(2) does.
-fn wait(pid: i32) -> i32 {
-    let mut status = 0;
-    // SAFETY: the kernel writes the status.
-    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-    status
-}
-
 /// Returns the numbers of the calls that a child makes between two marks, and its exit status. A child of fork has one
-/// thread.
-/// Returns `None` if the child may not be traced.
+/// thread. Returns `None` if the child may not be traced.
 fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
-    // SAFETY: the child takes no lock that another thread could own.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        if !ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            support::end(100);
-        }
-        // SAFETY: the signal stops this process for its tracer.
-        unsafe { libc::raise(libc::SIGSTOP) };
-        support::end(body());
-    }
-    let mut status = wait(pid);
-    if libc::WIFEXITED(status) {
-        support::skipped("ptrace is not allowed");
-        return None;
-    }
-    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
-    assert!(ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options as usize));
-    // include/uapi/linux/ptrace.h; libc has them for glibc only.
-    const PTRACE_GET_SYSCALL_INFO: PtraceRequest = 0x420e;
-    const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
     let (mut calls, mut marks) = (Vec::new(), 0);
-    loop {
-        assert!(ptrace(libc::PTRACE_SYSCALL, pid, 0, 0));
-        status = wait(pid);
-        if !libc::WIFSTOPPED(status) {
-            break;
-        }
-        assert_eq!(libc::WSTOPSIG(status), libc::SIGTRAP | 0x80, "{status:#x}");
-        // `struct ptrace_syscall_info`: the kind of the stop, its place, and the number of the call.
-        let mut info = [0u64; 11];
-        let at = info.as_mut_ptr() as usize;
-        assert!(ptrace(PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), at));
-        let entered = info[0] as u8 == PTRACE_SYSCALL_INFO_ENTRY;
-        match info[3] as i64 {
-            _ if !entered => {}
-            MARK => marks += 1,
-            call if marks == 1 => calls.push(call),
-            _ => {}
-        }
-    }
+    let status = traced(body, |call, ended| match call {
+        _ if ended => {}
+        MARK => marks += 1,
+        call if marks == 1 => calls.push(call),
+        _ => {}
+    })?;
     assert!(libc::WIFEXITED(status), "{status:#x}");
     assert_eq!(marks, 2);
     Some((calls, libc::WEXITSTATUS(status)))
@@ -95,13 +48,15 @@ fn no_handler() {
     assert!(!handler_installed());
 }
 
-fn two_calls(calls: &[i64]) {
-    assert_eq!(calls, [libc::SYS_unshare, libc::SYS_prctl]);
+/// The question, and the call, with signals blocked from the question to the call.
+fn four_calls(calls: &[i64]) {
+    let mask = libc::SYS_rt_sigprocmask;
+    assert_eq!(calls, [mask, libc::SYS_unshare, libc::SYS_prctl, mask]);
 }
 
 #[test]
-fn one_thread_makes_two_calls() {
-    isolated("one_thread_makes_two_calls", WATCHDOG, || {
+fn one_thread_makes_four_calls() {
+    isolated("one_thread_makes_four_calls", WATCHDOG, || {
         let child = || {
             no_handler();
             mark();
@@ -113,13 +68,13 @@ fn one_thread_makes_two_calls() {
         };
         let Some((calls, status)) = calls_of_a_child(child) else { return };
         assert_eq!(status, 0);
-        two_calls(&calls);
+        four_calls(&calls);
     });
 }
 
 #[test]
-fn plain_function_and_failing_call_make_two_calls() {
-    isolated("plain_function_and_failing_call_make_two_calls", WATCHDOG, || {
+fn plain_function_and_failing_call_make_four_calls() {
+    isolated("plain_function_and_failing_call_make_four_calls", WATCHDOG, || {
         let child = || {
             no_handler();
             mark();
@@ -131,15 +86,15 @@ fn plain_function_and_failing_call_make_two_calls() {
         };
         let Some((calls, status)) = calls_of_a_child(child) else { return };
         assert_eq!(status, 0);
-        two_calls(&calls);
+        four_calls(&calls);
     });
 }
 
 /// A process has made calls with several threads, and forks. The child has one thread, and must not depend on what its
 /// parent was doing.
 #[test]
-fn child_of_a_process_with_threads_makes_two_calls() {
-    isolated("child_of_a_process_with_threads_makes_two_calls", WATCHDOG, || {
+fn child_of_a_process_with_threads_makes_four_calls() {
+    isolated("child_of_a_process_with_threads_makes_four_calls", WATCHDOG, || {
         std::thread::spawn(|| {
             for value in 1.. {
                 set_slack(value).unwrap();
@@ -154,7 +109,7 @@ fn child_of_a_process_with_threads_makes_two_calls() {
             };
             let Some((calls, status)) = calls_of_a_child(child) else { return };
             assert_eq!(status, 0);
-            two_calls(&calls);
+            four_calls(&calls);
         }
     });
 }
@@ -174,7 +129,57 @@ fn one_thread_without_unshare_counts_threads() {
         let Some((calls, status)) = calls_of_a_child(child) else { return };
         println!("{calls:?}");
         assert_eq!(status, 0);
-        let locks = [libc::SYS_futex, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigaction];
+        let locks = [libc::SYS_futex, libc::SYS_rt_sigaction];
         assert!(!calls.iter().any(|call| locks.contains(call)), "{calls:?}");
+    });
+}
+
+static MADE: AtomicBool = AtomicBool::new(false);
+static DONE: AtomicBool = AtomicBool::new(false);
+static SLACK: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn makes_a_thread(_: i32) {
+    std::thread::spawn(|| {
+        while !DONE.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+        SLACK.store(slack_here(), SeqCst);
+    });
+    MADE.store(true, SeqCst);
+}
+
+/// A signal handler makes the second thread, at any time around the question whether there is one (P1).
+#[test]
+fn a_thread_that_a_handler_makes() {
+    isolated("a_thread_that_a_handler_makes", WATCHDOG, || {
+        let (mut random, mut tries) = (support::seed(), 0);
+        for _ in repeated(1000, WATCHDOG / 3) {
+            let micros = 500 + (support::random(&mut random) % 100) as libc::suseconds_t;
+            let status = forked_status(|| {
+                // SAFETY: the handler is a function of this type.
+                unsafe { libc::signal(libc::SIGALRM, makes_a_thread as *const () as usize) };
+                let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
+                let first = libc::timeval { tv_sec: 0, tv_usec: micros };
+                let timer = libc::itimerval { it_interval: zero, it_value: first };
+                let null = std::ptr::null_mut();
+                // SAFETY: the kernel reads the structure.
+                unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, null) };
+                let mut value = 100_000;
+                while !MADE.load(SeqCst) {
+                    value += 1;
+                    let set = libc::PR_SET_TIMERSLACK as usize;
+                    // SAFETY: PR_SET_TIMERSLACK touches no memory.
+                    let done = unsafe { libpsx::syscall3(libc::SYS_prctl, set, value, 0) };
+                    // No memory is allocated here: the handler does that.
+                    assert!(done.is_ok());
+                }
+                DONE.store(true, SeqCst);
+                support::until(|| SLACK.load(SeqCst) != 0);
+                assert_eq!(SLACK.load(SeqCst), value);
+            });
+            assert_eq!(status, 0);
+            tries += 1;
+        }
+        println!("{tries} processes");
     });
 }

@@ -27,8 +27,7 @@ use crate::error::{
 use crate::report::Report;
 use crate::sys::proc::{Sharing, Tasks};
 use crate::sys::signal::disposition;
-use crate::sys::sync;
-use crate::sys::{self, SIGNAL, bit, futex};
+use crate::sys::{self, Mask, PromptWakeUps, SIGNAL, bit, futex};
 
 /// The usual length of a pause between two rounds, from the sixth on. By chance, a pause has half of this length to half
 /// as much again, and if the threads were held for longer than that half, it begins with the time for which they were.
@@ -91,6 +90,8 @@ pub(super) struct Stop<'a> {
     wanted_capacity: usize,
     /// The program has a handler for SIGSYS, so a thread may leave the stop by siglongjmp.
     may_jump: bool,
+    /// This thread wakes up in time, but for its own calls, which may read or set its timer slack.
+    prompt: Option<PromptWakeUps>,
     /// Memory for the report, made before any thread is held.
     buffers: Option<ReportBuffers>,
 }
@@ -118,27 +119,33 @@ impl<'a> Stop<'a> {
             longest: Duration::ZERO,
             wanted_capacity: 0,
             may_jump: false,
+            prompt: None,
             buffers: None,
         }
     }
 
+    /// Runs rounds until one ends with a result, and sets the signal mask, `mask`, again. All signals but SIGSYS are blocked;
+    /// SIGSYS stays as the interrupted code has it, for programs that emulate system calls.
     pub(super) fn run(
         &mut self,
+        mask: Mask,
         calls: &mut [Call],
         mut report: Option<&mut Report>,
     ) -> Result<usize, TransactionError> {
         let rendezvous = &self.shared.rendezvous;
+        // P5: the caller must look in time after the threads that it holds, and after its deadline.
+        self.prompt = PromptWakeUps::begin();
         loop {
-            let mask = match self.lock() {
-                Ok(mask) => mask,
-                Err(error) => {
-                    rendezvous.end_pause(self.epoch);
-                    return Err(error.into());
-                }
-            };
+            if let Err(error) = self.lock(mask) {
+                rendezvous.end_pause(self.epoch);
+                self.prompt = None;
+                let _ = sys::set_mask(mask);
+                return Err(error.into());
+            }
             let result = self.round(calls, report.as_deref_mut());
             if !matches!(result, Ok(Round::GivenUp { .. })) {
                 rendezvous.end_pause(self.epoch);
+                self.prompt = None;
             }
             rendezvous.unlock();
             let _ = sys::set_mask(mask);
@@ -146,10 +153,10 @@ impl<'a> Stop<'a> {
             match result? {
                 Round::Done(value) => return Ok(value),
                 Round::GivenUp { held_for } => {
-                    // Other initiators must be able to stop this thread, as in `wait_for_lock`.
+                    // Other initiators must be able to stop this thread, as in `lock`.
                     let _ = sys::set_mask(mask & !bit(SIGNAL));
                     self.pause(held_for);
-                    let _ = sys::set_mask(mask);
+                    let _ = sys::block_all_but_sigsys();
                 }
             }
         }
@@ -188,7 +195,7 @@ impl<'a> Stop<'a> {
             // The threads of the last call, which could be listed then, are found without asking for every tid.
             threads.keep();
         }
-        threads.begin(|tid| sys::tgkill(self.pid, tid as i32, 0) != Err(Errno::SRCH));
+        threads.begin(|tid| sys::exists(self.pid, tid, self.tid));
 
         let mut gather = Gather::new(shared, &mut tasks, self.pid, self.tid, self.until);
         let known =
@@ -338,17 +345,10 @@ impl<'a> Stop<'a> {
 
     fn ensure_handler(&self) -> Result<(), Error> {
         let shared = self.shared;
-        let send = |value| {
-            if sys::queue_signal(self.pid, self.tid, value).is_ok() {
-                sys::receive_own_signal();
-            }
-        };
-        let chained =
-            disposition::ensure_handler::<handler::Engine>(|| shared.own_signal_arrives(send))
-                .map_err(|errno| Error::Environment {
-                    requirement: Requirement::SignalHandler,
-                    errno,
-                })?;
+        let send = |value| sys::queue_signal(self.pid, self.tid, value).is_ok();
+        let arrives = || shared.own_signal_arrives(send, sys::receive_own_signal);
+        let refused = |errno| Error::Environment { requirement: Requirement::SignalHandler, errno };
+        let chained = disposition::ensure_handler::<handler::Engine>(arrives).map_err(refused)?;
         shared.set_chained(chained);
         Ok(())
     }
@@ -364,11 +364,11 @@ impl<'a> Stop<'a> {
         let extra = (usual.as_micros() as u64 * u64::from(chance)) >> 16;
         let least = held_for.max(usual / 2);
         let until = sys::sum(sys::sum(now, least), Duration::from_micros(extra));
-        let never = sync::AtomicU32::new(0);
         loop {
-            // Ends: the time passes. If the clock fails, the rest is nothing.
+            // Ends: the time passes. If the clock fails, the rest is nothing. A signal must not shorten the pause: with one
+            // each millisecond the process would be held nearly all the time.
             let rest = sys::clock().map_or(Duration::ZERO, |now| sys::difference(until, now));
-            if rest.is_zero() || !futex::wait(&never, 0, Some(rest)) {
+            if rest.is_zero() || !futex::is_interrupted_in_sleep(rest) {
                 return;
             }
         }

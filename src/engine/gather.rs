@@ -277,7 +277,7 @@ impl<'a> Gather<'a> {
         for entry in self.sender.shared.threads.iter().filter(|entry| entry.tid() != 0) {
             match self.sender.insert_and_signal(Some(entry), entry.tid() as i32) {
                 Signalled::Expected => due = due.saturating_add(1),
-                Signalled::NoSuchThread => entry.assign(0, ThreadState::Idle),
+                Signalled::NoSuchThread => self.sender.shared.threads.forget(entry),
                 Signalled::Skipped => {}
             }
         }
@@ -379,7 +379,7 @@ impl<'a> Gather<'a> {
                     entry.set_value(reason.with_start(start));
                     exempt = exempt.saturating_add(1);
                 }
-                TaskStatus::NotFound => entry.assign(0, ThreadState::Idle),
+                TaskStatus::NotFound => shared.threads.forget(entry),
                 _ => {
                     // The tid was that of a dead thread when it was looked at before.
                     if let was @ ThreadState::Exempt(_) = entry.state() {

@@ -20,7 +20,7 @@ use super::rendezvous::{CallResult, Phase, Thread};
 use super::shared::Shared;
 use crate::errno::Errno;
 use crate::sys::signal::SigInfo;
-use crate::sys::signal::disposition::SignalHandler;
+use crate::sys::signal::disposition::{self, SignalHandler};
 use crate::sys::{self, Mask};
 
 /// The engine, as the handler for signal 33 sees it.
@@ -30,6 +30,11 @@ impl SignalHandler for Engine {
     fn handle(info: &SigInfo, interrupted: Mask) -> bool {
         on_signal(info, interrupted)
     }
+}
+
+/// Whether the engine's handler gets signal 33 first.
+pub(super) fn is_installed() -> bool {
+    disposition::is_installed::<Engine>()
 }
 
 /// Handles a signal 33 that is ours; returns false for any other.
@@ -133,8 +138,7 @@ impl Thread for Held<'_> {
     /// If the program has a handler for SIGSYS, the caller may have left the stop by siglongjmp. A signal tells:
     /// it is blocked as long as the caller is in its stop, and taken at once otherwise. One is enough for each stop.
     fn check_on_caller(&self) {
-        // The signal may be forbidden by a filter that the calls have installed.
-        if !self.shared.is_filtered() && self.shared.may_signal_caller() {
+        if !self.shared.waits_under_filter() && self.shared.may_signal_caller() {
             let caller = self.shared.rendezvous.caller() as i32;
             let _ = sys::queue_signal(self.pid, caller, self.shared.caller_signal_value());
         }
@@ -201,22 +205,33 @@ pub(super) fn await_reports(
     }
 }
 
-/// The calling thread takes a signal while its stop is open: a handler of SIGSYS has left the stop by siglongjmp.
-/// If nothing has changed, the other threads go on. Otherwise the process is inconsistent, and the settings that
-/// could say what to do are gone with the caller's stack.
+/// The owner of the lock takes a signal that it would block if it were still in its call.
 #[cold]
 #[inline(never)]
 fn caller_left(shared: &Shared) {
+    let _ = leave_lock(shared, sys::gettid() as u32);
+}
+
+/// This thread has left its call while it owned the lock: a handler of SIGSYS has left it by siglongjmp. Returns false if
+/// it does not own the lock, or if it only takes its own signal.
+///
+/// If nothing has changed, the other threads go on. Otherwise the process is inconsistent, and the settings that could say
+/// what to do are gone with the caller's stack.
+pub(super) fn leave_lock(shared: &Shared, me: u32) -> bool {
     let rendezvous = &shared.rendezvous;
-    let me = sys::gettid() as u32;
-    let state = rendezvous.state();
-    let open = state.phase != Phase::Closed && rendezvous.caller() == me;
-    if !open || !rendezvous.is_locked_by(me) {
-        return;
+    if !rendezvous.is_locked_by(me) || shared.receives_own_signal() {
+        return false;
     }
-    if state.phase == Phase::Committing || shared.has_performed() {
+    let state = rendezvous.state();
+    let half_way = match state.phase {
+        Phase::Closed => false,
+        Phase::Committing => true,
+        Phase::Gathering | Phase::Full => shared.has_performed(),
+    };
+    if half_way {
         divergence::abort("a handler of SIGSYS has left a broadcast by a jump, half-way");
     }
     rendezvous.abandon();
     rendezvous.unlock();
+    true
 }

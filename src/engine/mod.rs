@@ -118,37 +118,46 @@ pub(crate) struct Settings {
 pub(crate) unsafe fn execute(
     calls: &mut [Call],
     settings: &Settings,
-    mut report: Option<&mut Report>,
+    report: Option<&mut Report>,
 ) -> Result<usize, TransactionError> {
     // P2: nothing has been done yet.
     check_refusals(calls)?;
     let alone = || sys::is_single_threaded().unwrap_or_else(|| Tasks::count_threads() == Some(1));
     let first_for_all = calls.first().is_none_or(Call::is_synchronized_by_kernel);
-    if first_for_all && calls.len() <= 1 || calls.len() == 1 && alone() {
+    if first_for_all && calls.len() <= 1 {
         return run_in_this_thread(calls, settings, report);
     }
     if let Some(filter) = only_tsync_filter_remains(calls) {
         return run_in_this_thread(filter, settings, report);
     }
+    // P1: a handler that ran between the question and the call could make a thread in the old state; between two calls, a
+    // child or a thread in the state between them.
+    let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
+    let mask = sys::block_all_but_sigsys().map_err(blocked)?;
     // P12: a thread that is alone takes no lock and installs no handler.
     if alone() {
-        // A handler that runs between two calls could leave a child, or a thread, in the state between them.
-        let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
-        let mask = sys::block_all_but_sigsys().map_err(blocked)?;
-        // One that ran just before may have made a thread.
-        let done = alone().then(|| run_in_this_thread(calls, settings, report.as_deref_mut()));
+        let done = run_in_this_thread(calls, settings, report);
         let _ = sys::set_mask(mask);
-        if let Some(done) = done {
-            return done;
+        return done;
+    }
+    match prepare_stop(calls, settings) {
+        Ok(mut stop) => stop.run(mask, calls, report),
+        Err(error) => {
+            let _ = sys::set_mask(mask);
+            Err(error.into())
         }
     }
+}
+
+/// What a stop needs before the lock is taken.
+fn prepare_stop<'a>(calls: &[Call], settings: &'a Settings) -> Result<caller::Stop<'a>, Error> {
     if let Some(why) = calls.iter().find_map(Call::refusal_if_multithreaded) {
-        return Err(Error::Refused(why).into());
+        return Err(Error::Refused(why));
     }
     let need = |requirement| move |errno| Error::Environment { requirement, errno };
     let shared = Shared::get_or_init().map_err(need(Requirement::Memory))?;
     let now = sys::clock().map_err(need(Requirement::Clock))?;
-    caller::Stop::new(shared, settings, sys::sum(now, settings.deadline)).run(calls, report)
+    Ok(caller::Stop::new(shared, settings, sys::sum(now, settings.deadline)))
 }
 
 /// Refuses calls that no thread could make and go on, and a call that the kernel performs in all threads if it is not

@@ -30,7 +30,7 @@ use crate::sys::{self, Mask};
 
 /// getdents64(2) fills this much at a time.
 const SCRATCH: usize = 4096;
-/// The smallest page of any CPU. Where pages are larger, madvise(2) refuses the static memory.
+/// The smallest page of any CPU. Where pages are larger, the static memory is not used.
 const PAGE: usize = 4096;
 
 #[repr(C, align(4096))]
@@ -42,8 +42,9 @@ pub(super) struct Shared {
     owner: AtomicU32,
     /// Another library's handler stands above ours, so our handler must set the mask itself. Caller, under the lock.
     chained: AtomicU32,
-    /// A signal that the caller sent to itself came through. Written by the caller's own handler.
-    reached: AtomicU32,
+    /// What became of a signal that the caller sends to itself: 0, [`RECEIVING`] or [`RECEIVED`]. Written by the caller and
+    /// its own handler.
+    own_signal: AtomicU32,
     /// Most of the threads' ids could not be guessed. Caller, under the lock.
     pub(super) guess_failed: AtomicU32,
     /// How many calls the caller has performed in the stop that is open: read if it leaves its stop.
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     filtered: AtomicU32,
     /// A watchdog has taken this stop over. Written by watchdogs.
     taken_over: AtomicU32,
+    /// How often a watchdog has looked after the caller under a filter that the calls bring. Written by watchdogs.
+    looks_under_filter: AtomicU32,
     /// The calls that held threads perform: `*const Call`, and which of them.
     plan: AtomicUsize,
     first: AtomicUsize,
@@ -81,6 +84,11 @@ pub(super) struct Plan<'a> {
     pub(super) directories_are_shared: bool,
     pub(super) answers: Option<&'a Answers>,
 }
+
+/// The caller opens its own signal, under the lock.
+const RECEIVING: u32 = 1;
+/// The signal has come through.
+const RECEIVED: u32 = 2;
 
 /// Zeroed by the loader.
 struct Memory(UnsafeCell<MaybeUninit<Shared>>);
@@ -108,7 +116,7 @@ impl Shared {
         }
         let bytes = size_of::<Self>();
         let fixed = NonNull::new(MEMORY.0.get().cast::<u8>()).ok_or(Errno::INVAL)?;
-        let mapped = match mapping::wipe_on_fork(fixed, bytes) {
+        let mapped = match mapping::wipe_on_fork_by_small_pages(fixed, bytes) {
             Ok(()) => None,
             Err(_) => {
                 let mapped = Mapping::new(bytes)?;
@@ -151,8 +159,9 @@ impl Shared {
         match claim(0) {
             // A child of vfork, say, which is over.
             Err(other) if other != me => {
-                sys::tgkill(other as i32, other as i32, 0) == Err(Errno::SRCH)
-                    && claim(other).is_ok()
+                let missing = |pid| sys::tgkill(pid, pid, 0) == Err(Errno::SRCH);
+                // A filter that answers ESRCH for this process too is not believed.
+                missing(other as i32) && !missing(pid) && claim(other).is_ok()
             }
             _ => true,
         }
@@ -174,6 +183,7 @@ impl Shared {
         self.performed.store(0, Ordering::Relaxed);
         self.filtered.store(0, Ordering::Relaxed);
         self.taken_over.store(0, Ordering::Relaxed);
+        self.looks_under_filter.store(0, Ordering::Relaxed);
         self.signal_caller.store(u32::from(may_jump), Ordering::Relaxed);
         self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
     }
@@ -202,6 +212,13 @@ impl Shared {
         self.taken_over.swap(1, Ordering::SeqCst) == 0
     }
 
+    /// Watchdog: whether it should not signal the caller yet, because a filter that the calls bring may forbid it. Without
+    /// the signal, a caller that has left its stop would keep all others held; so it is sent when there has been time
+    /// for every call.
+    pub(super) fn waits_under_filter(&self) -> bool {
+        self.is_filtered() && self.looks_under_filter.fetch_add(1, Ordering::SeqCst) < 80
+    }
+
     /// Whether a divergence kills the process.
     pub(super) fn kills_on_divergence(&self) -> bool {
         self.sensitivity.load(Ordering::Relaxed) == u32::from(Sensitivity::Error as u8)
@@ -225,23 +242,35 @@ impl Shared {
         }
     }
 
-    /// Caller: sends itself a signal by `send`, and says whether our handler got it.
-    pub(super) fn own_signal_arrives(&self, send: impl FnOnce(usize)) -> bool {
-        self.reached.store(0, Ordering::Release);
-        send(ptr::from_ref(self) as usize);
-        self.reached.load(Ordering::Acquire) != 0
+    /// Caller: sends itself a signal by `send`, opens it by `receive`, and says whether our handler got it.
+    pub(super) fn own_signal_arrives(
+        &self,
+        send: impl FnOnce(usize) -> bool,
+        receive: impl FnOnce(),
+    ) -> bool {
+        if !send(ptr::from_ref(self) as usize) {
+            return false;
+        }
+        self.own_signal.store(RECEIVING, Ordering::SeqCst);
+        receive();
+        self.own_signal.swap(0, Ordering::SeqCst) == RECEIVED
+    }
+
+    /// Whether the caller has opened its signal although it owns the lock.
+    pub(super) fn receives_own_signal(&self) -> bool {
+        self.own_signal.load(Ordering::SeqCst) != 0
     }
 
     /// Handler: whether the signal is the one of [`own_signal_arrives`](Self::own_signal_arrives); takes note of it.
     pub(super) fn take_own_signal(&self, value: usize) -> bool {
         let ours = value == ptr::from_ref(self) as usize;
         if ours {
-            self.reached.store(1, Ordering::Release);
+            self.own_signal.store(RECEIVED, Ordering::SeqCst);
         }
         ours
     }
 
-    /// The value of the signal that a watchdog sends to the caller.
+    /// The value of the signal that a watchdog, or an initiator that waits for the lock, sends to the caller.
     pub(super) fn caller_signal_value(&self) -> usize {
         ptr::from_ref(&self.signal_caller) as usize
     }

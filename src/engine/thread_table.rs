@@ -200,6 +200,13 @@ impl ThreadTable {
         self.ascending.fetch_min(len, Ordering::Relaxed);
     }
 
+    /// Frees the place of a thread that is gone. The ids are then in no order any more: a bisection that meets the free
+    /// place would miss a thread.
+    pub(crate) fn forget(&self, entry: &Entry) {
+        entry.assign(0, ThreadState::Idle);
+        self.ascending.store(0, Ordering::Relaxed);
+    }
+
     /// Makes room for so many threads, with every page present. Called while no thread is held.
     pub(crate) fn reserve(&self, threads: usize) -> Result<(), Errno> {
         let (last, _) = locate(threads.saturating_sub(1));
@@ -236,6 +243,25 @@ mod tests {
         }
         for tid in (0..10_000).filter(|tid| !tids.clone().any(|known| known == *tid)) {
             assert!(table.find(tid).is_none(), "{tid}");
+        }
+    }
+
+    /// The free place lies where a bisection looks.
+    #[test]
+    fn a_forgotten_thread_hides_no_other() {
+        for forgotten in 1..=9 {
+            // SAFETY: all zero is the empty table.
+            let table = unsafe { core::mem::zeroed::<ThreadTable>() };
+            table.reserve(10).unwrap();
+            for tid in 1..=9 {
+                table.insert(tid).unwrap();
+            }
+            table.forget(table.find(forgotten).unwrap());
+            for tid in (1..=9).filter(|&tid| tid != forgotten) {
+                // The cursor is at the end, as after a sweep.
+                table.cursor.store(9, Ordering::Relaxed);
+                assert_eq!(table.find(tid).map(Entry::tid), Some(tid), "without {forgotten}");
+            }
         }
     }
 

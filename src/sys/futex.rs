@@ -12,6 +12,8 @@ use linux_raw_sys::general as k;
 
 #[cfg(loom)]
 pub(crate) use self::kernel::expire;
+#[cfg(not(loom))]
+pub(crate) use self::kernel::is_interrupted_in_sleep;
 pub(crate) use self::kernel::{probe, sleepers, wait, wake, wake_one_and_move};
 use super::{arch, call, timed_call};
 use crate::errno::Errno;
@@ -32,14 +34,15 @@ pub(crate) fn wake_all(word: &AtomicU32) {
 /// thread needs futex(2) anyway.
 ///
 /// qemu-user 7.2 hands the word of a big-endian program to a little-endian kernel as it is, which then looks for another
-/// tid. There, the calling thread, `me`, seems dead as well, and no answer is believed.
+/// tid. There, and under a filter that answers ESRCH, the calling thread, `me`, seems dead as well, and no answer is
+/// believed.
 pub(crate) fn is_dead(tid: i32, me: i32) -> bool {
     let seems_dead = |tid: i32| {
         let owned = Word::new(tid as u32);
         let op = (k::FUTEX_TRYLOCK_PI | k::FUTEX_PRIVATE_FLAG) as usize;
         futex([owned.as_ptr() as usize, op, 0, 0, 0, 0], None) == Err(Errno::SRCH)
     };
-    seems_dead(tid) && (cfg!(target_endian = "little") || !seems_dead(me))
+    seems_dead(tid) && !seems_dead(me)
 }
 
 /// Makes futex(2). `time` is its fourth argument. Inlined, the arguments stay in registers: an alternate stack may have room

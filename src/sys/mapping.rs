@@ -133,8 +133,39 @@ impl<T: Copy + fmt::Debug> fmt::Debug for MappedList<T> {
     }
 }
 
-/// In a child of fork this memory reads zero (MADV_WIPEONFORK, since Linux 4.14).
+/// In a child of fork this memory reads zero (MADV_WIPEONFORK, since Linux 4.14). The kernel rounds `bytes` up to whole
+/// pages, and refuses an address at which no page begins.
 pub(crate) fn wipe_on_fork(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+    wipe_address_on_fork(at.as_ptr() as usize, bytes)
+}
+
+fn wipe_address_on_fork(at: usize, bytes: usize) -> Result<(), Errno> {
     let advice = k::MADV_WIPEONFORK as usize;
-    call(k::__NR_madvise, [at.as_ptr() as usize, bytes, advice, 0, 0, 0]).map(|_| ())
+    call(k::__NR_madvise, [at, bytes, advice, 0, 0, 0]).map(|_| ())
+}
+
+/// The same for whole pieces of 4096 bytes that other memory may follow. Refused, with nothing changed, where pages are
+/// larger: the kernel would wipe what follows, too.
+pub(crate) fn wipe_on_fork_by_small_pages(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+    // An odd multiple of 4096 begins no larger page. For no bytes, the kernel only checks the address (madvise_should_skip,
+    // mm/madvise.c).
+    wipe_address_on_fork(at.as_ptr() as usize | SMALL_PAGE, 0)?;
+    wipe_on_fork(at, bytes)
+}
+
+/// The smallest page of any CPU.
+const SMALL_PAGE: usize = 4096;
+
+#[cfg(all(test, not(loom), not(miri), not(psx_twin)))]
+mod tests {
+    use super::*;
+
+    /// What [`wipe_on_fork_by_small_pages`] relies on: an address at which no page begins is refused, even for no bytes.
+    #[test]
+    fn the_kernel_checks_the_address_of_nothing() {
+        let memory = Mapping::new(2 * SMALL_PAGE).unwrap();
+        let at = memory.address().as_ptr() as usize;
+        assert_eq!(wipe_address_on_fork(at, 0), Ok(()));
+        assert_eq!(wipe_address_on_fork(at + SMALL_PAGE / 2, 0), Err(Errno::INVAL));
+    }
 }

@@ -157,9 +157,9 @@ impl Tasks {
     ) -> Result<(), Errno> {
         let Some(directory) = self.directory.as_ref().filter(|_| self.readable) else {
             // ESRCH alone says that there is no such thread; a security module may forbid to signal one. No task has
-            // the last number: if there is another answer for it, it comes from a filter.
+            // the last number, and this thread is there: if the answers are others, they come from a filter.
             let absent = |tid| sys::tgkill(self.pid, tid, 0) == Err(Errno::SRCH);
-            if !absent(TID_LIMIT) {
+            if !absent(TID_LIMIT) || absent(self.tid) {
                 return Err(Errno::PERM);
             }
             for tid in 1..TID_LIMIT {

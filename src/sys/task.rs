@@ -79,7 +79,35 @@ pub(crate) fn has_no_new_privs() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS, [0; 3]) == Ok(1)
 }
 
-/// Makes a prctl(2) whose arguments are numbers. Its callers ask for something, and change nothing.
+/// While this value lives, this thread wakes up in time: its timer slack (prctl(2), PR_SET_TIMERSLACK) is no longer than
+/// Linux's default. A timed sleep lasts longer by up to that slack, which may be any time.
+pub(crate) struct PromptWakeUps {
+    /// The program's own slack.
+    slack: usize,
+}
+
+impl PromptWakeUps {
+    /// Linux's default, in nanoseconds.
+    const SLACK: usize = 50_000;
+
+    /// Returns None if the slack is short enough, or a filter refuses the question.
+    pub(crate) fn begin() -> Option<Self> {
+        let slack = prctl(linux_raw_sys::prctl::PR_GET_TIMERSLACK, [0; 3]).ok()?;
+        (slack > Self::SLACK && set_slack(Self::SLACK).is_ok()).then(|| Self { slack })
+    }
+}
+
+impl Drop for PromptWakeUps {
+    fn drop(&mut self) {
+        let _ = set_slack(self.slack);
+    }
+}
+
+fn set_slack(slack: usize) -> Result<(), Errno> {
+    prctl(linux_raw_sys::prctl::PR_SET_TIMERSLACK, [slack, 0, 0]).map(|_| ())
+}
+
+/// Makes a prctl(2) whose arguments are numbers.
 pub(crate) fn prctl(option: u32, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
     call(k::__NR_prctl, [option as usize, a, b, c, 0, 0])
 }
@@ -114,7 +142,14 @@ pub(crate) fn kernel_version() -> Option<(u32, u32)> {
 /// Returns whether a thread of this process is certainly dead: the task does not exist, or is a zombie. `me` is the calling
 /// thread.
 pub(crate) fn is_gone(pid: i32, tid: u32, me: i32) -> bool {
-    signal::tgkill(pid, tid as i32, 0) == Err(Errno::SRCH) || futex::is_dead(tid as i32, me)
+    !exists(pid, tid, me) || futex::is_dead(tid as i32, me)
+}
+
+/// Returns whether the process has such a task, which may be a zombie. `me` is the calling thread: if it does not exist
+/// either, a filter answers in the kernel's place, and is not believed.
+pub(crate) fn exists(pid: i32, tid: u32, me: i32) -> bool {
+    let missing = |tid| signal::tgkill(pid, tid, 0) == Err(Errno::SRCH);
+    !missing(tid as i32) || missing(me)
 }
 
 /// Returns whether this thread and another one share their descriptor table, kcmp(2).

@@ -11,6 +11,7 @@ mod library;
 mod namespaces;
 #[cfg(target_arch = "x86_64")]
 pub mod raw;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -24,6 +25,7 @@ use harness::CASE;
 pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;
 pub use namespaces::{laid_over, private_mounts, unshared, user_namespaces};
+pub use traced::traced;
 
 /// Runs `body` in a separate child process, which executes this same test again. Panics if the child fails, or if it
 /// has not ended when the watchdog's time is over. The time is multiplied by `PSX_WATCHDOG_FACTOR`.

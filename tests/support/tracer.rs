@@ -415,6 +415,7 @@ impl Tracer<'_> {
         thread.flooding = thread.probes > FLOOD && role == Role::Caller;
         // A thread that is asked for its identity makes this call itself, but not before another thread is signalled.
         let own = call == "prctl PR_GET_SECCOMP"
+            || call == "prctl PR_GET_TIMERSLACK"
             || call == "prctl PR_GET_NO_NEW_PRIVS" && self.phase == Phase::Open;
         if self.plan.asked.contains(&nr) && !own {
             if self.phase != Phase::Alone && self.phase != Phase::Report {

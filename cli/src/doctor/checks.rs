@@ -154,7 +154,7 @@ pub(super) fn alone() -> Finding {
         Ok(()) => Finding::new(
             Good,
             "unshare(CLONE_THREAD) is allowed",
-            "in a process of one thread a call costs two system calls",
+            "in a process of one thread a call costs four system calls",
         ),
         Err(error) => Finding::new(
             Limited,

@@ -11,7 +11,7 @@ use crate::engine::shared::Plan;
 use crate::engine::{divergence, handler};
 use crate::error::TransactionError;
 use crate::report::Report;
-use crate::sys;
+use crate::sys::{self, PromptWakeUps};
 
 impl Stop<'_> {
     /// All threads are held. The caller's own calls, then those of every thread; the judgement; the release.
@@ -33,6 +33,9 @@ impl Stop<'_> {
             .as_ref()
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
         let performed = || shared.count_performed();
+        // The calls find the slack that the program has set, and may set another one.
+        let has_long_slack = self.prompt.take().is_some();
+        let prompt = || has_long_slack.then(PromptWakeUps::begin).flatten();
 
         let mut epoch = epoch;
         let mut published = false;
@@ -40,10 +43,11 @@ impl Stop<'_> {
         let mut divergent = 0;
         // P11: one stop for all calls.
         for Segment { calls: these, alone } in segments(calls) {
-            result = execute_calls(calls, these.clone(), slot, settings, performed);
+            // Before the call: with SECCOMP_FILTER_FLAG_TSYNC, held threads have the filter before the caller knows.
             if calls.iter().take(these.end).skip(these.start).any(Call::installs_filter) {
                 shared.set_filtered();
             }
+            result = execute_calls(calls, these.clone(), slot, settings, performed);
             let end = match &result {
                 Ok(_) => these.end,
                 Err(TransactionError::Partial(partial)) => partial.index,
@@ -68,7 +72,10 @@ impl Stop<'_> {
                 // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
                 // left would keep all others held, so it is tried when there has been time for every call.
                 let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
+                // A filter may forbid prctl(2) as well.
+                self.prompt = if shared.is_filtered() { None } else { prompt() };
                 handler::await_reports(shared, [self.pid, self.tid], epoch, resignal);
+                self.prompt = None;
                 let before = core::mem::replace(&mut divergent, self.divergent());
                 if divergent > before {
                     // P3: judged before any thread leaves.

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use super::Stop;
-use crate::engine::divergence;
 use crate::engine::rendezvous::Phase;
-use crate::error::{Error, Requirement};
+use crate::engine::{divergence, handler};
+use crate::error::Error;
 use crate::sys::{self, Mask, SIGNAL, bit};
 
 /// How long an initiator sleeps before it looks whether the owner of the lock is alive.
@@ -19,31 +19,22 @@ impl Stop<'_> {
             && self.shared.threads.iter().any(|e| e.tid() == me && e.state().takes_part())
     }
 
-    /// Takes the lock, with all signals blocked from then on but SIGSYS, which stays as the interrupted code has it,
-    /// for programs that emulate system calls. Returns the mask from before.
-    pub(super) fn lock(&mut self) -> Result<Mask, Error> {
-        let environment =
-            |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
-        let mask = sys::block_all_but_sigsys().map_err(environment)?;
-        let locked = self.wait_for_lock(mask);
-        if locked.is_err() {
-            let _ = sys::set_mask(mask);
-        }
-        locked.map(|()| mask)
-    }
-
-    /// Waits for the lock and takes it. While this thread sleeps, signals are as the program has them, and ours is
+    /// Waits for the lock and takes it. `mask` is the program's. While this thread sleeps, signals are as the program has them, and ours is
     /// open in any case: another initiator must be able to stop it. Ends: the owner ends by its own deadline or is
     /// found dead, or this thread's deadline passes.
-    fn wait_for_lock(&mut self, mask: Mask) -> Result<(), Error> {
+    pub(super) fn lock(&mut self, mask: Mask) -> Result<(), Error> {
         let rendezvous = &self.shared.rendezvous;
         let mut slept = false;
+        let mut asked = false;
         let mut looked = Duration::ZERO;
         loop {
             self.read_own_ids()?;
             let me = self.tid as u32;
             // P7: callers take turns.
             let Err(owner) = rendezvous.try_lock(me, slept) else { return Ok(()) };
+            if owner == me && mask & bit(SIGNAL) == 0 && handler::leave_lock(self.shared, me) {
+                continue;
+            }
             if owner == me || self.is_held() {
                 return Err(Error::Reentered);
             }
@@ -60,6 +51,13 @@ impl Stop<'_> {
                 if sys::is_gone(self.pid, owner, self.tid) && rendezvous.inherit_lock(owner, me) {
                     self.end_stop_of_dead_owner();
                     return Ok(());
+                }
+                // One that has left its call by siglongjmp, before it held a thread that could tell, takes our signal.
+                // It is sent once in each call: where it is blocked, it stays in the queue. Without our handler it would kill.
+                if !asked && sys::sigsys_is_handled() && handler::is_installed() {
+                    asked = true;
+                    let value = self.shared.caller_signal_value();
+                    let _ = sys::queue_signal(self.pid, owner as i32, value);
                 }
             }
             let _ = sys::set_mask(mask & !bit(SIGNAL));

@@ -25,6 +25,14 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -
     }
 }
 
+/// Sleeps for `time`. Returns true if a signal has ended the sleep before.
+pub(crate) fn is_interrupted_in_sleep(time: Duration) -> bool {
+    let never = AtomicU32::new(0);
+    let op = (k::FUTEX_WAIT | k::FUTEX_PRIVATE_FLAG) as usize;
+    let time = [time.as_secs() as i64, i64::from(time.subsec_nanos())];
+    futex([never.as_ptr() as usize, op, 0, 0, 0, 0], Some(time)) == Err(Errno::INTR)
+}
+
 /// Makes the system calls of a sleep on `word` and of a wake-up, for a filter to see, and returns at once. The address is
 /// one too high and therefore invalid: EINVAL comes before the kernel looks for anything (get_futex_key,
 /// kernel/futex/core.c).

@@ -264,6 +264,12 @@ pub(crate) fn ensure_handler<V: SignalHandler>(
     Ok(false)
 }
 
+/// Whether our handler gets signal 33, before any other.
+pub(crate) fn is_installed<V: SignalHandler>() -> bool {
+    let handler = on_signal::<V> as *const () as usize;
+    sys::sigaction().is_ok_and(|action| action.handler == handler)
+}
+
 extern "C" fn on_signal<V: SignalHandler>(signal: c_int, info: *mut SigInfo, context: *mut c_void) {
     // SAFETY: the kernel, or a handler that chains to us, hands the frame's own siginfo, to which
     // no other code refers.

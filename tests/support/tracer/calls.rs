@@ -147,6 +147,7 @@ pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
         (libc::SYS_futex, libc::FUTEX_WAKE_BITSET, ..) => "futex WAKE_BITSET",
         (libc::SYS_fcntl, _, _, libc::F_DUPFD_CLOEXEC) => "fcntl F_DUPFD_CLOEXEC",
         (libc::SYS_prctl, _, libc::PR_GET_SECCOMP, _) => "prctl PR_GET_SECCOMP",
+        (libc::SYS_prctl, _, libc::PR_GET_TIMERSLACK, _) => "prctl PR_GET_TIMERSLACK",
         (libc::SYS_prctl, _, libc::PR_SET_NO_NEW_PRIVS, _) => "prctl PR_SET_NO_NEW_PRIVS",
         (libc::SYS_prctl, _, libc::PR_GET_NO_NEW_PRIVS, _) => "prctl PR_GET_NO_NEW_PRIVS",
         _ => plain_name(nr).unwrap_or_else(|| Box::leak(format!("{UNNAMED}{nr}").into_boxed_str())),
