@@ -183,12 +183,11 @@ fn a_caller_that_is_slow_to_return_from_its_filter() {
             let (set, tsync) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
             let install = [set as usize, tsync as usize, &raw const filter as usize, 0, 0, 0];
             let no_new_privs = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
-            // SAFETY: the filter outlives the calls, and the prctl touches no memory.
-            let transaction = unsafe {
-                Transaction::new()
-                    .with_call(libc::SYS_prctl, no_new_privs, ResultCheck::SameResult)
-                    .with_call(libc::SYS_seccomp, install, ResultCheck::SameResult)
-            };
+            let (calls, same) = (Transaction::new(), ResultCheck::SameResult);
+            // SAFETY: PR_SET_NO_NEW_PRIVS touches no memory.
+            let calls = unsafe { calls.with_call(libc::SYS_prctl, no_new_privs, same) };
+            // SAFETY: the filter outlives the calls.
+            let transaction = unsafe { calls.with_call(libc::SYS_seccomp, install, same) };
             assert_eq!(transaction.execute_with_report().unwrap().divergent(), 0);
             // A thread that was killed is gone, or is going.
             std::thread::sleep(Duration::from_millis(100));

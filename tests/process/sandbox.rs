@@ -93,10 +93,18 @@ fn a_filter_with_a_listener() {
     isolated("sandbox::a_filter_with_a_listener", WATCHDOG, || {
         const USER_NOTIF: u32 = 0x7fc0_0000;
         let program = on_getppid(USER_NOTIF);
+        // Linux before 5.19 does not know this flag: EINVAL. Any other kernel then misses the program.
+        let both =
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        let (set, none) = (libc::SECCOMP_SET_MODE_FILTER, 0usize);
+        // SAFETY: there is no program to read.
+        unsafe { libc::syscall(libc::SYS_seccomp, set, both, none) };
+        let known = std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL);
+        let flags = if known { SeccompFlags::WAIT_KILLABLE_RECV } else { SeccompFlags::EMPTY };
         for in_a_transaction in [false, true] {
             forked(|| {
                 let asked = threads();
-                let filter = seccomp_with_listener(&program, SeccompFlags::WAIT_KILLABLE_RECV);
+                let filter = seccomp_with_listener(&program, flags);
                 let listener = if in_a_transaction {
                     filter.execute_after(Transaction::new().with(set_no_new_privs())).unwrap()
                 } else {
