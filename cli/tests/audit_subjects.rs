@@ -15,7 +15,8 @@ use std::time::Instant;
 use nix::pty::{Winsize, openpty};
 use serde_json::Value;
 use support::{
-    Killed, NOBODY, Subject, finish, is_root, limit, name, prctl, psx, readable_copy, thread,
+    Killed, NOBODY, Subject, become_user, finish, is_root, limit, name, prctl, psx, readable_copy,
+    thread,
 };
 
 /// A terminal of a given size, with a program that runs on it.
@@ -299,14 +300,65 @@ fn ended_threads_and_processes_are_left_out() {
         });
         stage.ready(&[]);
     });
+    let mut complete = 0;
     for _ in 0..30 {
         let finished = finish(psx(&["audit", "--json", &subject.pid.to_string()]));
-        assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
         let report: Value = serde_json::from_str(&finished.stdout).unwrap();
-        assert!(report["processes"][0]["threads"].as_u64().unwrap() >= 25, "{report}");
+        let process = &report["processes"][0];
+        assert_eq!(process["differs"], serde_json::json!([]), "{report}");
+        assert!(process["threads"].as_u64().unwrap() >= 25, "{report}");
+        // On a loaded machine the threads can come and go faster than psx reads them.
+        if process["complete"] == true {
+            assert_eq!(finished.status.code(), Some(0), "{}{}", finished.stdout, finished.stderr);
+            complete += 1;
+        } else {
+            assert_eq!(finished.status.code(), Some(2), "{}", finished.stdout);
+        }
         let all = finish(psx(&["audit", "--name", "^(subject|true)$", "--quiet"]));
-        assert_ne!(all.status.code(), Some(2), "{}", all.stderr);
+        let slow = all.stderr.contains("come and go faster");
+        assert!(slow || all.status.code() != Some(2), "{}", all.stderr);
     }
+    println!("{complete} of 30 looks were complete");
+    assert_ne!(complete, 0);
+}
+
+/// Makes another thread that does the same, and ends.
+fn relay() {
+    std::thread::Builder::new().stack_size(64 << 10).spawn(relay).unwrap();
+}
+
+/// The leader drops root, and there is always a thread that keeps it. No such thread lives long.
+#[test]
+fn root_that_threads_hand_on_is_never_missed() {
+    if !is_root("threads that keep root") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        relay();
+        become_user(NOBODY as usize);
+        stage.ready(&[]);
+    });
+    let pid = subject.pid.to_string();
+    let mut seen = 0;
+    for _ in 0..60 {
+        let args = ["audit", "--quiet", "--expect", "uid=nobody,caps=none", &pid];
+        let finished = finish(psx(&args));
+        match finished.status.code() {
+            Some(1) => seen += 1,
+            Some(2) => {
+                assert!(finished.stderr.contains("come and go faster"), "{}", finished.stderr)
+            }
+            other => panic!("exit status {other:?}: a thread that keeps root was missed"),
+        }
+        // The sets of root are shown, or the command says that it has not read everything.
+        let caps = finish(psx(&["caps", &pid]));
+        assert!(
+            caps.stdout.contains("  permitted    all") || caps.status.code() == Some(1),
+            "{}",
+            caps.stdout
+        );
+    }
+    println!("the thread was seen in {seen} of 60 audits");
 }
 
 /// Returns a python3 that has jsonschema.

@@ -46,7 +46,13 @@ fn document(
     let (real_group, saved_group) = (of_group(own.group.real), of_group(own.group.saved));
     let supplemental: Vec<_> = own.groups.iter().map(|&id| of_group(id)).collect();
     let args: Vec<_> = identity.command.iter().map(|one| printable(one)).collect();
-    let good = process.consistent() && audited.as_expected();
+    let outcome = if process.diverges() || !audited.as_expected() {
+        "failure"
+    } else if process.complete {
+        "success"
+    } else {
+        "unknown"
+    };
     json!({
         "@timestamp": now,
         "ecs": { "version": VERSION },
@@ -56,7 +62,7 @@ fn document(
             "type": ["info"],
             "module": "psx",
             "dataset": "psx.audit",
-            "outcome": if good { "success" } else { "failure" },
+            "outcome": outcome,
         },
         "process": {
             "pid": process.pid,
@@ -89,6 +95,7 @@ fn document(
         },
         "psx": {
             "verdict": audited.verdict(),
+            "complete": process.complete,
             "consistent": process.consistent(),
             "as_expected": audited.as_expected(),
             "differs": group.differs,

@@ -11,6 +11,8 @@ use super::state::Field;
 pub(crate) enum Flag {
     /// Threads differ in this field.
     Differs(Field),
+    /// The threads come and go faster than they can be read.
+    Incomplete,
     /// A kernel worker may do what no thread may do.
     WorkerKeeps,
     /// An expectation does not hold.
@@ -28,9 +30,10 @@ impl Flag {
         let mut flags: Vec<_> = process.differs().into_iter().map(Self::Differs).collect();
         let unseen = process.groups.iter().any(|group| group.state.namespaces.is_none());
         let others = [
+            (Self::Incomplete, !process.complete),
             (Self::WorkerKeeps, process.workers.iter().any(|worker| !worker.keeps.is_empty())),
             (Self::ZombieLeader, process.leader_dead && process.threads() > 0),
-            (Self::Zombie, process.threads() == 0),
+            (Self::Zombie, process.zombie()),
             (Self::NamespacesUnseen, unseen),
         ];
         flags.extend(others.into_iter().filter_map(|(flag, is)| is.then_some(flag)));
@@ -41,6 +44,11 @@ impl Flag {
     pub(crate) const fn explain(self) -> &'static str {
         match self {
             Self::Differs(field) => difference(field),
+            Self::Incomplete => {
+                "The threads of the process come and go faster than psx can read them. A thread that was \
+                 not read may have privileges that the others have not. Stop the process (kill -STOP) \
+                 while psx reads it."
+            }
             Self::WorkerKeeps => {
                 "This worker of the kernel keeps the credentials that its io_uring or device was made \
                  with, and no call changes them. Drop privileges before io_uring_setup(2), or close the \
@@ -148,6 +156,7 @@ impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Differs(field) => write!(f, "differs:{field}"),
+            Self::Incomplete => f.write_str("incomplete"),
             Self::WorkerKeeps => f.write_str("worker-keeps"),
             Self::Unexpected => f.write_str("unexpected"),
             Self::ZombieLeader => f.write_str("zombie-leader"),

@@ -55,6 +55,7 @@ fn process(audited: &Audited, audit: &Audit, names: &mut Names) -> Value {
         "unseen": process.unseen(),
         "pids_in_namespaces": process.numbers,
         "threads": process.threads(),
+        "complete": process.complete,
         "consistent": process.consistent(),
         "differs": process.differs(),
         "flags": audited.flags,

@@ -131,9 +131,11 @@ pub(crate) fn state(audited: &Audited) -> &'static str {
     let process = &audited.process;
     if !audited.as_expected() {
         "violation"
-    } else if !process.consistent() {
+    } else if process.diverges() {
         "divergent"
-    } else if process.threads() == 0 {
+    } else if !process.complete {
+        "unread"
+    } else if process.zombie() {
         "zombie"
     } else {
         "ok"

@@ -1,5 +1,7 @@
 //! The findings of one look at the processes, and the conclusions from them. All outputs use these.
 
+use anyhow::{Result, bail};
+
 use super::expect::Failure;
 use super::flags::Flag;
 use super::process::Process;
@@ -76,8 +78,73 @@ impl Audit {
         self.missing.is_empty() && self.processes.iter().all(Audited::as_expected)
     }
 
-    /// Returns whether the exit status is 0.
-    pub(crate) fn good(&self) -> bool {
-        self.consistent() && self.as_expected()
+    /// Returns false, which is exit status 1, if threads differ or an expectation does not hold. Otherwise, returns an
+    /// error, which is exit status 2, if something could not be read.
+    pub(crate) fn conclude(&self) -> Result<bool> {
+        if self.processes.iter().any(|one| one.process.diverges()) || !self.as_expected() {
+            return Ok(false);
+        }
+        let unknown = self.unknown();
+        if unknown.is_empty() {
+            return Ok(true);
+        }
+        bail!("{}", unknown.join("; "))
+    }
+
+    /// Returns what could not be read.
+    fn unknown(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let count =
+            |n: usize| if n == 1 { "1 process".to_owned() } else { format!("{n} processes") };
+        let incomplete = self.processes.iter().filter(|one| !one.process.complete).count();
+        if incomplete > 0 {
+            all.push(format!(
+                "{} could not be read completely: threads come and go faster than they can be read",
+                count(incomplete)
+            ));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::Names;
+    use super::super::table::Look;
+    use super::super::{ecs, html, json, list, prometheus, remarks};
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_not_read_completely_is_reported_in_every_format() {
+        let settings = Settings { compared: Fields::usual(), namespaces: None };
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut process = Process::read(own, settings.compared).unwrap();
+        process.groups.truncate(1);
+        process.complete = false;
+        let audit = Audit { processes: vec![Audited::new(process, &settings)], ..Audit::default() };
+        let mut names = Names::default();
+        assert!(!audit.consistent());
+        let error = audit.conclude().unwrap_err().to_string();
+        assert!(error.starts_with("1 process could not be read completely: threads"), "{error}");
+        let shown: Vec<_> = audit.processes.iter().collect();
+        let look = Look { colored: false, width: None, explain: true, threads: false, long: false };
+        let text = remarks::remarks(&audit, &shown, look);
+        assert!(text.contains("its threads come and go faster than they can be read"), "{text}");
+        assert!(
+            text.contains("thread: 1 was not read completely; ") || text.contains("threads: 1 was")
+        );
+        assert!(text.contains("\nincomplete: "), "{text}");
+        let line = list::list(&shown, false, look, &mut names);
+        assert!(line.contains("unread"), "{line}");
+        let report = json::render(&audit, &mut names);
+        let members = &report["processes"][0];
+        assert_eq!((&report["consistent"], &members["complete"]), (&false.into(), &false.into()));
+        assert_eq!(members["flags"][0], "incomplete", "{members}");
+        let line = ecs::render(&audit, &mut names);
+        assert!(line.contains("\"outcome\":\"unknown\"") && line.contains("\"complete\":false"));
+        let page = html::render(&audit, &mut names).unwrap();
+        assert!(page.contains("<p class=\"note\">incomplete: "), "{page}");
+        let metrics = prometheus::render(&audit);
+        assert!(metrics.contains("\npsx_audit_incomplete_processes 1\n"), "{metrics}");
     }
 }

@@ -8,8 +8,8 @@
 //! `expect`, `policy` and `unit` judge; `look` holds the result; `table`, `list`, `remarks`, `json`, `ecs`,
 //! `prometheus`, `html`, `diff` and `watch` print it.
 //!
-//! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a requested process
-//! cannot be read, or if the command line or a file is wrong.
+//! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a process cannot be read
+//! (completely), or if the command line or a file is wrong.
 
 mod arguments;
 mod diff;
@@ -101,7 +101,7 @@ impl Arguments {
         if !self.quiet {
             print(&self.render(&audit, &mut names)?)?;
         }
-        Ok(audit.good())
+        audit.conclude()
     }
 
     fn render(&self, audit: &Audit, names: &mut Names) -> Result<String> {

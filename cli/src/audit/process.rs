@@ -2,7 +2,7 @@
 //!
 //! This module reads and groups. It does not judge what it finds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use nix::errno::Errno;
@@ -93,6 +93,9 @@ pub(crate) struct Process {
     pub(crate) leader_dead: bool,
     /// Whether it is a thread of the kernel.
     pub(crate) kernel: bool,
+    /// Whether every thread was read: at one moment the process had no other threads than these. If not, its threads
+    /// come and go faster than they can be read.
+    pub(crate) complete: bool,
 }
 
 /// Why a process was not read.
@@ -129,44 +132,43 @@ impl Seen {
             state,
         })
     }
+}
 
-    /// Returns whether a second look finds the same task in the same state.
-    fn confirmed(&self, directory: &tasks::Process) -> bool {
-        let again = directory.task(self.thread.tid).and_then(|task| Self::read(&task, None));
-        again.is_ok_and(|again| {
-            again.stat.start == self.stat.start
-                && again.stat.dead() == self.stat.dead()
-                && again.state == self.state
-        })
-    }
+/// The tasks that one look found.
+struct Sight {
+    /// In the order of their numbers.
+    seen: Vec<Seen>,
+    complete: bool,
 }
 
 impl Process {
-    /// Reads a process. A process whose threads differ may have been in the middle of a change. So the threads of
-    /// the smaller groups and one thread of the largest group are looked at again. If one of them has changed
-    /// meanwhile, the whole process is read a second time, and the second state counts.
+    /// Reads a process. It is consistent if a complete look found no difference. A difference has to be found by two
+    /// looks, because the first one may have been in the middle of a change: if a second look is complete and finds
+    /// no difference, only that one counts. If the second look is not complete, the threads that only the first one
+    /// saw count too.
     pub(crate) fn read(pid: i32, compared: Fields) -> Result<Self, Unread> {
         let directory = tasks::Process::open(pid)?;
-        let seen = read_all(&directory)?;
-        let keys = keys(&seen, compared);
-        if settled(&directory, &seen, &keys) {
-            return Self::sort(&directory, seen, keys, compared).ok_or(Unread::Gone);
+        let first = look(&directory)?;
+        let process = Self::sort(&directory, &first, compared)?;
+        if process.consistent() {
+            return Ok(process);
         }
-        drop(seen);
-        let seen = read_all(&directory)?;
-        let keys = self::keys(&seen, compared);
-        Self::sort(&directory, seen, keys, compared).ok_or(Unread::Gone)
+        let mut second = look(&directory)?;
+        if !second.complete {
+            second.add(first.seen);
+        }
+        Self::sort(&directory, &second, compared)
     }
 
-    fn sort(
-        directory: &tasks::Process,
-        seen: Vec<Seen>,
-        keys: Vec<Option<State>>,
-        compared: Fields,
-    ) -> Option<Self> {
-        let pid = seen.first()?.status.process;
+    fn sort(directory: &tasks::Process, sight: &Sight, compared: Fields) -> Result<Self, Unread> {
+        let Some(first) = sight.seen.first() else {
+            // A process that has not ended has at least one task.
+            return Err(if sight.complete { Unread::Gone } else { Unread::Refused(Errno::EAGAIN) });
+        };
+        let seen = &sight.seen;
+        let pid = first.status.process;
         let leader = seen.iter().find(|one| one.thread.tid == pid);
-        let of_leader = leader.or(seen.first())?;
+        let of_leader = leader.unwrap_or(first);
         let mut process = Self {
             pid,
             name: of_leader.thread.name.clone(),
@@ -176,22 +178,20 @@ impl Process {
             workers: Vec::new(),
             leader_dead: leader.is_none_or(|one| one.stat.dead()),
             kernel: of_leader.stat.kernel(),
+            complete: sight.complete,
         };
-        let mut threads = Vec::new();
-        for (one, key) in seen.into_iter().zip(keys) {
-            let Seen { stat, thread, state, .. } = one;
-            match key {
-                Some(key) => threads.push((thread, state, key)),
-                None if stat.dead() => {}
-                None => {
-                    let kind = Kind::of(&thread.name);
-                    process.workers.push(Worker { thread, kind, state, keeps: Vec::new() });
-                }
-            }
+        let living = || seen.iter().filter(|one| !one.stat.dead());
+        process.groups = grouped(living().filter(|one| !one.worker), compared);
+        for worker in living().filter(|one| one.worker) {
+            process.workers.push(Worker {
+                thread: worker.thread.clone(),
+                kind: Kind::of(&worker.thread.name),
+                state: worker.state.clone(),
+                keeps: Vec::new(),
+            });
         }
-        process.groups = grouped(threads, compared);
         process.compare(compared);
-        Some(process)
+        Ok(process)
     }
 
     /// Moves the group that the others are compared with to the front, and compares.
@@ -236,10 +236,21 @@ impl Process {
         sorted(self.groups.iter().flat_map(|group| group.state.unseen()))
     }
 
-    /// Returns whether all its threads, and the workers of the kernel, may do the same.
+    /// Returns whether no thread of the process runs any more.
+    pub(crate) fn zombie(&self) -> bool {
+        self.complete && self.groups.is_empty()
+    }
+
+    /// Returns whether a thread or a worker of the kernel may do what the others may not.
+    pub(crate) fn diverges(&self) -> bool {
+        self.groups.iter().any(|group| !group.differs.is_empty())
+            || self.workers.iter().any(|worker| !worker.keeps.is_empty())
+    }
+
+    /// Returns whether all its threads, and the workers of the kernel, may do the same. That is known only if every
+    /// thread was read.
     pub(crate) fn consistent(&self) -> bool {
-        self.groups.iter().all(|group| group.differs.is_empty())
-            && self.workers.iter().all(|worker| worker.keeps.is_empty())
+        self.complete && !self.diverges()
     }
 }
 
@@ -250,88 +261,81 @@ fn sorted(fields: impl Iterator<Item = Field>) -> Vec<Field> {
     all
 }
 
-/// Reads every task that has not ended. Most tasks share the directories of the first task; those are read once.
-fn read_all(directory: &tasks::Process) -> Result<Vec<Seen>, Unread> {
-    let tids = directory.tids()?;
-    let first = tids.first().and_then(|&tid| directory.task(tid).ok());
-    let first = first.and_then(|task| Seen::read(&task, None).ok());
-    let directories: Option<(i32, Directories)> =
-        first.as_ref().and_then(|one| Some((one.thread.tid, one.state.directories.clone()?)));
-    let known = directories.as_ref().map(|(tid, directories)| Known { tid: *tid, directories });
-    let read = |&tid: &i32| directory.task(tid).and_then(|task| Seen::read(&task, known));
-    let rest = match (&first, tids.as_slice()) {
-        (Some(_), [_, rest @ ..]) => rest,
-        (_, all) => all,
-    };
-    let results = if rest.len() > MANY {
-        parallel::map(rest, read, |_| {})
-    } else {
-        rest.iter().map(read).collect()
-    };
-    let mut seen: Vec<_> = first.into_iter().collect();
-    for result in results {
-        match result {
-            Ok(one) => seen.push(one),
-            Err(error) if tasks::is_no_such_process(error) => {}
-            Err(error) => return Err(Unread::Refused(error)),
+/// Looks at every task once. Most tasks share the directories of the first task; those are read once.
+fn look(directory: &tasks::Process) -> Result<Sight, Unread> {
+    let mut directories: Option<(i32, Directories)> = None;
+    let mut look = directory.look(|tids| {
+        let read = |tid: i32, known: Option<&(i32, Directories)>| {
+            let known = known.map(|(tid, directories)| Known { tid: *tid, directories });
+            directory.task(tid).and_then(|task| Seen::read(&task, known))
+        };
+        let mut results = Vec::with_capacity(tids.len());
+        let rest = match tids {
+            [first, rest @ ..] if directories.is_none() => {
+                let result = read(*first, None);
+                let both = result.as_ref().ok().and_then(|one| one.state.directories.clone());
+                directories = both.map(|both| (*first, both));
+                results.push(result);
+                rest
+            }
+            all => all,
+        };
+        let read = |&tid: &i32| read(tid, directories.as_ref());
+        if rest.len() > MANY {
+            results.extend(parallel::map(rest, read, |_| {}));
+        } else {
+            results.extend(rest.iter().map(read));
         }
-    }
-    Ok(seen)
+        results
+    })?;
+    // A dead task has no state that counts. The leader is there until the whole process has ended.
+    let tasks = std::mem::take(&mut look.tasks);
+    let (dead, living): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, one)| one.stat.dead());
+    let there = |tid: &i32| look.present.binary_search(tid).is_ok();
+    let dead: Vec<_> = dead.into_iter().filter(|(tid, _)| there(tid)).collect();
+    look.tasks = living;
+    let complete = look.complete;
+    let living = look.without_ended(|one| (one.worker, &one.state));
+    let mut seen: Vec<_> = living.into_iter().chain(dead).map(|(_, one)| one).collect();
+    seen.sort_by_key(|one| one.thread.tid);
+    Ok(Sight { seen, complete })
 }
 
-/// Returns the state that decides the group of each thread, or None if the task has ended or is a worker of the kernel.
-fn keys(seen: &[Seen], compared: Fields) -> Vec<Option<State>> {
-    let key = |one: &Seen| {
-        let thread = !one.stat.dead() && !one.worker;
-        thread.then(|| one.state.key(compared))
-    };
-    seen.iter().map(key).collect()
-}
-
-/// Returns whether all threads have the same state, or a second look at those that differ finds them unchanged.
-fn settled(directory: &tasks::Process, seen: &[Seen], keys: &[Option<State>]) -> bool {
-    let mut counts: HashMap<&State, usize> = HashMap::new();
-    for key in keys.iter().flatten() {
-        *counts.entry(key).or_default() += 1;
+impl Sight {
+    /// Adds the tasks of an earlier look that this one did not see.
+    fn add(&mut self, earlier: Vec<Seen>) {
+        let same = |one: &Seen| (one.thread.tid, one.stat.start);
+        let known: HashSet<_> = self.seen.iter().map(same).collect();
+        self.seen.extend(earlier.into_iter().filter(|one| !known.contains(&same(one))));
+        self.seen.sort_by_key(|one| one.thread.tid);
     }
-    if counts.len() <= 1 {
-        return true;
-    }
-    let Some(largest) = counts.iter().max_by_key(|(_, count)| **count).map(|(key, _)| *key) else {
-        return true;
-    };
-    let mut sample = true;
-    seen.iter().zip(keys).all(|(one, key)| match key {
-        Some(key) if key == largest => !std::mem::take(&mut sample) || one.confirmed(directory),
-        Some(_) => one.confirmed(directory),
-        None => true,
-    })
 }
 
 /// Sorts threads into groups. A thread whose state was not seen completely joins the first group that it agrees with.
-fn grouped(threads: Vec<(Thread, State, State)>, compared: Fields) -> Vec<Group> {
+fn grouped<'a>(threads: impl Iterator<Item = &'a Seen>, compared: Fields) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<State, usize> = HashMap::new();
     let unseen = |state: &State| state.unseen().len();
-    let mut threads = threads;
-    threads.sort_by_cached_key(|(_, state, _)| unseen(state));
-    for (thread, state, key) in threads {
+    let mut threads: Vec<_> = threads.collect();
+    threads.sort_by_cached_key(|one| unseen(&one.state));
+    for one in threads {
+        let (state, thread, key) = (&one.state, one.thread.clone(), one.state.key(compared));
         let counts = |field: &Field| compared.contains(*field);
         let place = known.get(&key).copied().or_else(|| {
-            let alike = |group: &Group| !group.state.differs(&state).iter().any(counts);
-            if unseen(&state) == 0 { None } else { groups.iter().position(alike) }
+            let alike = |group: &Group| !group.state.differs(state).iter().any(counts);
+            if unseen(state) == 0 { None } else { groups.iter().position(alike) }
         });
         match place.and_then(|place| groups.get_mut(place)) {
             Some(group) => {
                 group.threads.push(thread);
-                if group.state != state {
-                    let other = group.state.differs(&state);
+                if group.state != *state {
+                    let other = group.state.differs(state);
                     group.varies.extend(other.into_iter().filter(|field| !counts(field)));
                 }
             }
             None => {
                 known.insert(key, groups.len());
-                let (differs, varies) = (Vec::new(), Vec::new());
+                let (state, differs, varies) = (state.clone(), Vec::new(), Vec::new());
                 groups.push(Group { state, threads: vec![thread], differs, varies });
             }
         }

@@ -77,6 +77,10 @@ fn of_process(text: &mut String, audited: &Audited, look: Look) {
     if !differs.is_empty() {
         say(text, look, "", &format!("{subject}: its threads differ: {}", list(&differs)));
     }
+    if !process.complete {
+        let line = "its threads come and go faster than they can be read: a thread that was not read may differ";
+        say(text, look, "", &format!("{subject}: {line}"));
+    }
     let than = if process.leader_dead { "most" } else { "the leader" };
     for group in process.groups.iter().filter(|group| !group.differs.is_empty()) {
         let line = format!("other than {than} in {}: {}", list(&group.differs), named(group, look));
@@ -99,8 +103,7 @@ fn of_process(text: &mut String, audited: &Audited, look: Look) {
         let keeps = list(&worker.keeps);
         say(text, look, "", &format!("{subject}: {kind} {name} keeps what no thread has: {keeps}"));
     }
-    let threads = process.threads();
-    if threads == 0 {
+    if process.zombie() {
         say(text, look, "", &format!("{subject}: zombie, no thread of it runs"));
     } else if process.leader_dead {
         let line = "the leader is a zombie and shows its old IDs; it is not compared";
@@ -172,10 +175,14 @@ pub(crate) fn summary(audit: &Audit) -> String {
     let processes = count(audit.processes.len(), "process", "processes");
     let threads = audit.processes.iter().map(|one| one.process.threads()).sum();
     let mut text = format!("{processes}, {}: ", count(threads, "thread", "threads"));
-    let divergent = audit.processes.iter().filter(|one| !one.process.consistent()).count();
-    text += &match divergent {
-        0 => "consistent".to_owned(),
-        n => count(n, "diverges", "diverge"),
+    let divergent = audit.processes.iter().filter(|one| one.process.diverges()).count();
+    let incomplete = audit.processes.iter().filter(|one| !one.process.complete).count();
+    let incomplete = count(incomplete, "was not read completely", "were not read completely");
+    text += &match (divergent, audit.processes.iter().all(|one| one.process.complete)) {
+        (0, true) => "consistent".to_owned(),
+        (0, false) => incomplete,
+        (n, true) => count(n, "diverges", "diverge"),
+        (n, false) => format!("{}, {incomplete}", count(n, "diverges", "diverge")),
     };
     let verdicts =
         [Verdict::Privileged, Verdict::Reduced, Verdict::Unprivileged, Verdict::Sandboxed];

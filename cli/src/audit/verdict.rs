@@ -71,7 +71,11 @@ impl Judgement {
         let groups = process.groups.iter().map(|group| &group.state);
         let workers = process.workers.iter().map(|worker| &worker.state);
         let all = groups.chain(workers).map(|state| Self::of_state(state, own));
-        all.max_by_key(|one| one.verdict)
+        let mut most = all.max_by_key(|one| one.verdict)?;
+        if !process.complete {
+            most.reasons.push("a thread that was not read may have more".to_owned());
+        }
+        Some(most)
     }
 
     /// Judges one state. `own` are the namespaces of this program.

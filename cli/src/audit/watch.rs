@@ -44,7 +44,7 @@ pub(crate) fn run(
         drop(out);
         looks += 1;
         if arguments.times.is_some_and(|times| looks >= times.get()) {
-            return Ok(audit.good());
+            return audit.conclude();
         }
         thread::sleep(interval);
     }
