@@ -191,8 +191,10 @@ fn programs(report: &Value) -> Programs {
         };
         let states = found.entry((unit, text(process.get("name")))).or_default();
         for group in array(&process, "groups") {
-            let members = group.get("state").and_then(Value::as_object);
-            states.insert(members.map(flat).unwrap_or_default());
+            for alike in [vec![group.clone()], array(&group, "others")].concat() {
+                let members = alike.get("state").and_then(Value::as_object);
+                states.insert(members.map(flat).unwrap_or_default());
+            }
         }
     }
     found

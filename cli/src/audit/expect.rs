@@ -355,8 +355,8 @@ impl Expectation {
         }
         let mut first: Option<(&Thread, String)> = None;
         let (mut threads, mut unseen) = (0, None);
-        for group in &process.groups {
-            let found = match self.outcome(&group.state, checker) {
+        for alike in process.states() {
+            let found = match self.outcome(&alike.state, checker) {
                 Outcome::Holds => continue,
                 Outcome::Missed(found) => found,
                 Outcome::Unseen(why) => {
@@ -364,8 +364,8 @@ impl Expectation {
                     continue;
                 }
             };
-            threads += group.threads.len();
-            let Some(thread) = group.threads.first() else { continue };
+            threads += alike.threads.len();
+            let Some(thread) = alike.threads.first() else { continue };
             if first.as_ref().is_none_or(|(earlier, _)| thread.tid < earlier.tid) {
                 first = Some((thread, found));
             }

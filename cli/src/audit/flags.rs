@@ -28,7 +28,7 @@ pub(crate) enum Flag {
 impl Flag {
     pub(crate) fn of(process: &Process) -> Vec<Self> {
         let mut flags: Vec<_> = process.differs().into_iter().map(Self::Differs).collect();
-        let unseen = process.groups.iter().any(|group| group.state.namespaces.is_none());
+        let unseen = process.states().any(|alike| alike.state.namespaces.is_none());
         let others = [
             (Self::Incomplete, !process.complete),
             (Self::WorkerKeeps, process.workers.iter().any(|worker| !worker.keeps.is_empty())),

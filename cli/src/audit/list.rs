@@ -145,8 +145,7 @@ pub(crate) fn state(audited: &Audited) -> &'static str {
 /// Returns the name of the effective user, with a plus sign if threads have others.
 pub(crate) fn user(audited: &Audited, names: &mut Names) -> String {
     let effective = |state: &super::state::State| state.credentials.user.effective;
-    let mut ids: Vec<_> =
-        audited.process.groups.iter().map(|group| effective(&group.state)).collect();
+    let mut ids: Vec<_> = audited.process.states().map(|alike| effective(&alike.state)).collect();
     let Some(&first) = ids.first() else { return "-".to_owned() };
     ids.retain(|&id| id != first);
     let name = names.user(first).map_or_else(|| first.to_string(), str::to_owned);

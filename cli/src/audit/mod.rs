@@ -250,9 +250,7 @@ impl Arguments {
             }
         }
         let process = Process::read(pid, compared)?;
-        let effective =
-            |id| process.groups.iter().any(|group| group.state.credentials.user.effective == id);
-        Ok(self.user.is_none_or(effective).then_some(process))
+        Ok(self.user.is_none_or(|id| process.has_user(id)).then_some(process))
     }
 }
 

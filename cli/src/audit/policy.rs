@@ -124,13 +124,10 @@ impl Selector {
                 pattern.is_match(found.id.as_bytes()) || pattern.is_match(engine.as_bytes())
             }
         };
-        let effective = |id: &u32| {
-            process.groups.iter().any(|group| group.state.credentials.user.effective == *id)
-        };
         self.name.as_ref().is_none_or(|pattern| pattern.is_match(&process.name))
             && self.command.as_ref().is_none_or(|pattern| pattern.is_match(&command()))
             && self.unit.as_ref().is_none_or(|pattern| pattern.is_match(unit().as_bytes()))
-            && self.user.as_ref().is_none_or(effective)
+            && self.user.as_ref().is_none_or(|&id| process.has_user(id))
             && self.container.as_ref().is_none_or(container)
     }
 }

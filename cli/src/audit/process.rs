@@ -23,16 +23,43 @@ pub(crate) struct Thread {
     pub(crate) name: Vec<u8>,
 }
 
-/// Threads with the same values in all compared fields.
+/// Threads in exactly the same state.
+#[derive(Debug)]
+pub(crate) struct Alike {
+    pub(crate) state: State,
+    /// In the order of their numbers.
+    pub(crate) threads: Vec<Thread>,
+}
+
+/// Threads with the same values in all compared fields: a row of the table. What is judged is each state in it.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The state of the first thread.
-    pub(crate) state: State,
-    pub(crate) threads: Vec<Thread>,
+    /// The threads in the state of the first thread.
+    pub(crate) first: Alike,
+    /// The threads that differ from them in fields that are not compared.
+    pub(crate) others: Vec<Alike>,
     /// The fields in which they differ from the first group.
     pub(crate) differs: Vec<Field>,
     /// Fields that are not compared and in which threads of this group differ.
     pub(crate) varies: Vec<Field>,
+}
+
+impl Group {
+    /// Returns the threads by their states.
+    pub(crate) fn alike(&self) -> impl Iterator<Item = &Alike> + Clone {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// Returns all threads, in the order of their numbers.
+    pub(crate) fn threads(&self) -> Vec<&Thread> {
+        let mut all: Vec<_> = self.alike().flat_map(|alike| &alike.threads).collect();
+        all.sort_unstable_by_key(|thread| thread.tid);
+        all
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.alike().map(|alike| alike.threads.len()).sum()
+    }
 }
 
 /// A task of the kernel that works for the process and runs none of its code.
@@ -197,25 +224,37 @@ impl Process {
     /// Moves the group that the others are compared with to the front, and compares.
     fn compare(&mut self, compared: Fields) {
         let pid = self.pid;
-        let of_leader = |group: &Group| group.threads.iter().any(|thread| thread.tid == pid);
-        self.groups.sort_by_key(|group| (!of_leader(group), usize::MAX - group.threads.len()));
+        let of_leader = |group: &Group| {
+            group.alike().any(|alike| alike.threads.iter().any(|thread| thread.tid == pid))
+        };
+        self.groups.sort_by_key(|group| (!of_leader(group), usize::MAX - group.count()));
         let counts = |fields: Vec<Field>| -> Vec<Field> {
             fields.into_iter().filter(|&field| compared.contains(field)).collect()
         };
         if let Some((first, others)) = self.groups.split_first_mut() {
-            for group in &mut *others {
-                group.differs = counts(group.state.differs(&first.state));
+            for group in others {
+                group.differs = counts(group.first.state.differs(&first.first.state));
             }
-            let states = std::iter::once(&*first).chain(&*others).map(|group| &group.state);
+            let states = self.groups.iter().flat_map(Group::alike).map(|alike| &alike.state);
             for worker in &mut self.workers {
                 worker.keeps = counts(worker.state.exceeds(states.clone()));
             }
         }
     }
 
+    /// Returns the threads of all groups by their states.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &Alike> {
+        self.groups.iter().flat_map(Group::alike)
+    }
+
+    /// Returns whether a thread has this effective user.
+    pub(crate) fn has_user(&self, id: u32) -> bool {
+        self.states().any(|alike| alike.state.credentials.user.effective == id)
+    }
+
     /// Returns the number of threads that can run code of the process.
     pub(crate) fn threads(&self) -> usize {
-        self.groups.iter().map(|group| group.threads.len()).sum()
+        self.groups.iter().map(Group::count).sum()
     }
 
     /// Returns the compared fields in which any thread differs from the first group.
@@ -227,13 +266,14 @@ impl Process {
     pub(crate) fn varies(&self, compared: Fields) -> Vec<Field> {
         let within = self.groups.iter().flat_map(|group| group.varies.iter().copied());
         let first = self.groups.first();
-        let among = self.groups.iter().filter_map(|group| Some(group.state.differs(&first?.state)));
+        let among = self.groups.iter();
+        let among = among.filter_map(|group| Some(group.first.state.differs(&first?.first.state)));
         sorted(within.chain(among.flatten().filter(|&field| !compared.contains(field))))
     }
 
     /// Returns the fields that this process may not see of some thread.
     pub(crate) fn unseen(&self) -> Vec<Field> {
-        sorted(self.groups.iter().flat_map(|group| group.state.unseen()))
+        sorted(self.states().flat_map(|alike| alike.state.unseen()))
     }
 
     /// Returns whether no thread of the process runs any more.
@@ -311,37 +351,47 @@ impl Sight {
     }
 }
 
-/// Sorts threads into groups. A thread whose state was not seen completely joins the first group that it agrees with.
+/// Sorts threads by their states, and the states into groups. A state that was not seen completely joins the first group
+/// that it agrees with.
 fn grouped<'a>(threads: impl Iterator<Item = &'a Seen>, compared: Fields) -> Vec<Group> {
+    let mut places: HashMap<&State, usize> = HashMap::new();
+    let mut states: Vec<Alike> = Vec::new();
+    for one in threads {
+        let place = *places.entry(&one.state).or_insert(states.len());
+        match states.get_mut(place) {
+            Some(alike) => alike.threads.push(one.thread.clone()),
+            None => {
+                let (state, threads) = (one.state.clone(), vec![one.thread.clone()]);
+                states.push(Alike { state, threads });
+            }
+        }
+    }
+    let unseen = |alike: &Alike| alike.state.unseen().len();
+    states.sort_by_cached_key(unseen);
+    let counts = |field: &Field| compared.contains(*field);
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<State, usize> = HashMap::new();
-    let unseen = |state: &State| state.unseen().len();
-    let mut threads: Vec<_> = threads.collect();
-    threads.sort_by_cached_key(|one| unseen(&one.state));
-    for one in threads {
-        let (state, thread, key) = (&one.state, one.thread.clone(), one.state.key(compared));
-        let counts = |field: &Field| compared.contains(*field);
+    for alike in states {
+        let key = alike.state.key(compared);
         let place = known.get(&key).copied().or_else(|| {
-            let alike = |group: &Group| !group.state.differs(state).iter().any(counts);
-            if unseen(state) == 0 { None } else { groups.iter().position(alike) }
+            let agrees =
+                |group: &Group| !group.first.state.differs(&alike.state).iter().any(counts);
+            if unseen(&alike) == 0 { None } else { groups.iter().position(agrees) }
         });
         match place.and_then(|place| groups.get_mut(place)) {
             Some(group) => {
-                group.threads.push(thread);
-                if group.state != *state {
-                    let other = group.state.differs(state);
-                    group.varies.extend(other.into_iter().filter(|field| !counts(field)));
-                }
+                let other = group.first.state.differs(&alike.state);
+                group.varies.extend(other.into_iter().filter(|field| !counts(field)));
+                group.others.push(alike);
             }
             None => {
                 known.insert(key, groups.len());
-                let (state, differs, varies) = (state.clone(), Vec::new(), Vec::new());
-                groups.push(Group { state, threads: vec![thread], differs, varies });
+                let (others, differs, varies) = (Vec::new(), Vec::new(), Vec::new());
+                groups.push(Group { first: alike, others, differs, varies });
             }
         }
     }
     for group in &mut groups {
-        group.threads.sort_unstable_by_key(|thread| thread.tid);
         group.varies = sorted(group.varies.drain(..));
     }
     groups

@@ -145,9 +145,9 @@ pub(crate) fn failed(failure: &Failure) -> String {
 
 fn named(group: &Group, look: Look) -> String {
     let most = if look.threads { usize::MAX } else { NAMED };
-    let named: Vec<_> = group.threads.iter().take(most).map(called).collect();
+    let named: Vec<_> = group.threads().into_iter().take(most).map(called).collect();
     let mut text = named.join(", ");
-    if let more @ 1.. = group.threads.len().saturating_sub(most) {
+    if let more @ 1.. = group.count().saturating_sub(most) {
         let _ = write!(text, " and {more} more");
     }
     text

@@ -68,7 +68,7 @@ const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
 impl Judgement {
     /// Judges a process. Returns None if none of its tasks runs.
     pub(crate) fn of(process: &Process, own: Option<&Namespaces>) -> Option<Self> {
-        let groups = process.groups.iter().map(|group| &group.state);
+        let groups = process.states().map(|alike| &alike.state);
         let workers = process.workers.iter().map(|worker| &worker.state);
         let all = groups.chain(workers).map(|state| Self::of_state(state, own));
         let mut most = all.max_by_key(|one| one.verdict)?;
