@@ -148,7 +148,8 @@ pub(super) enum Format {
 
 const AFTER: &str = "\
 Threads in the same state are one row. The first row of a process is that of its leader. The other rows say which \
-threads differ from it, and in which fields. Workers of the kernel (io_uring, vhost) are listed apart.
+threads differ from it, and in which fields. Workers of the kernel (io_uring, vhost) are listed apart. They must not \
+have more than is expected of the threads.
 
 Verdicts: privileged: root, or capabilities that lead to root; reduced: some of root's privilege; unprivileged: no \
 capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. --explain gives \

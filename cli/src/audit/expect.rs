@@ -7,7 +7,7 @@ use serde::Serialize;
 
 pub(crate) use self::parse::{keys, nearest, unknown_key, user};
 use super::names;
-use super::process::{Process, Thread};
+use super::process::{Process, Thread, Worker};
 use super::state::{Field, Namespaces, State};
 use super::verdict::{Judgement, Verdict};
 use crate::tasks::Credentials;
@@ -47,9 +47,8 @@ impl Level {
 pub(crate) enum Wanted {
     User(Which, u32),
     Group(Which, u32),
-    Groups(Vec<u32>),
-    /// The supplementary groups must contain these.
-    GroupsInclude(Vec<u32>),
+    /// The supplementary groups, in order.
+    Groups(Comparison, Vec<u32>),
     Sets(Sets, Comparison, CapabilitySet),
     NoNewPrivs(bool),
     Seccomp(u32),
@@ -120,8 +119,10 @@ pub(crate) struct Failure {
     pub(crate) expected: String,
     /// None if it is a condition on the whole process, or if no thread runs.
     pub(crate) thread: Option<Thread>,
+    /// Whether this is a worker of the kernel.
+    pub(crate) worker: bool,
     pub(crate) found: String,
-    /// The number of threads for which it does not hold.
+    /// The number of threads and workers for which it does not hold.
     pub(crate) threads: usize,
     /// Whether the state could be seen. If not, this is a note, and never a violation.
     pub(crate) seen: bool,
@@ -186,34 +187,51 @@ pub(crate) struct Checker<'a> {
     pub(crate) own: Option<&'a Namespaces>,
 }
 
-impl Expectation {
-    /// Makes an expectation from code.
-    pub(crate) fn new(text: impl Into<String>, wanted: Wanted) -> Self {
-        Self { text: text.into(), wanted }
-    }
-
-    /// Gives the expectation another text.
-    pub(crate) fn titled(self, text: String) -> Self {
-        Self { text, ..self }
+impl Wanted {
+    /// Returns what a kernel worker must meet: it must not have more than what is expected of the threads. Returns None
+    /// if it does not matter for a worker. A worker executes no program, so its bounding set and no_new_privs give it
+    /// nothing, and no filter applies to what it does.
+    fn of_worker(&self) -> Option<Self> {
+        use Comparison::{AtLeast, AtMost};
+        match self {
+            Self::Groups(AtLeast, _)
+            | Self::Sets(Sets::Bounding, ..)
+            | Self::Sets(_, AtLeast, _)
+            | Self::Verdict(AtLeast, _) => None,
+            Self::Groups(_, groups) => Some(Self::Groups(AtMost, groups.clone())),
+            Self::Sets(which, _, most) => Some(Self::Sets(*which, AtMost, *most)),
+            Self::Verdict(_, most) => Some(Self::Verdict(AtMost, *most)),
+            Self::User(..)
+            | Self::Group(..)
+            | Self::Label(_)
+            | Self::Namespaces(..)
+            | Self::Root(_)
+            | Self::OtherFiles => Some(self.clone()),
+            _ => None,
+        }
     }
 
     fn outcome(&self, state: &State, checker: &mut Checker<'_>) -> Outcome {
         let own = &state.credentials;
         let names = &mut *checker.names;
-        match &self.wanted {
+        match self {
             Wanted::User(which, id) => {
                 Outcome::of(which.are(own.user, *id), || names.users(own.user))
             }
             Wanted::Group(which, id) => {
                 Outcome::of(which.are(own.group, *id), || names.groups(own.group))
             }
-            Wanted::Groups(groups) => {
-                let mut found = own.groups.clone();
-                found.sort_unstable();
-                Outcome::of(found == *groups, || names.supplementary(&own.groups))
-            }
-            Wanted::GroupsInclude(groups) => {
-                let holds = groups.iter().all(|group| own.groups.contains(group));
+            Wanted::Groups(comparison, groups) => {
+                let within = |one: &[u32], other: &[u32]| one.iter().all(|id| other.contains(id));
+                let holds = match comparison {
+                    Comparison::Equal => {
+                        let mut found = own.groups.clone();
+                        found.sort_unstable();
+                        found == *groups
+                    }
+                    Comparison::AtMost => within(&own.groups, groups),
+                    Comparison::AtLeast => within(groups, &own.groups),
+                };
                 Outcome::of(holds, || names.supplementary(&own.groups))
             }
             Wanted::Sets(which, comparison, wanted) => {
@@ -311,6 +329,18 @@ impl Expectation {
             }
         }
     }
+}
+
+impl Expectation {
+    /// Makes an expectation from code.
+    pub(crate) fn new(text: impl Into<String>, wanted: Wanted) -> Self {
+        Self { text: text.into(), wanted }
+    }
+
+    /// Gives the expectation another text.
+    pub(crate) fn titled(self, text: String) -> Self {
+        Self { text, ..self }
+    }
 
     /// Checks a condition on the whole process. Returns None for a condition on threads.
     fn of_process(&self, process: &Process) -> Option<Outcome> {
@@ -320,9 +350,13 @@ impl Expectation {
                     Outcome::of(found == wanted, || names::yes_no(Some(found)).to_owned())
                 }))
             }
+            Wanted::Consistent(_) if !process.complete && !process.diverges() => {
+                Some(Outcome::Unseen("not all threads could be read".to_owned()))
+            }
             Wanted::Consistent(wanted) => Some(Outcome::of(process.consistent() == wanted, || {
                 let fields: Vec<_> = process.differs().iter().map(Field::to_string).collect();
                 match fields.as_slice() {
+                    [] if process.diverges() => "a kernel worker that keeps more".to_owned(),
                     [] => "threads that are all alike".to_owned(),
                     fields => format!("threads that differ in {}", fields.join(", ")),
                 }
@@ -332,17 +366,19 @@ impl Expectation {
     }
 
     /// Checks a process.
-    pub(crate) fn check(
+    pub(crate) fn check<'p>(
         &self,
-        process: &Process,
+        process: &'p Process,
         rule: Option<&str>,
         level: Level,
         checker: &mut Checker<'_>,
     ) -> Option<Failure> {
         let rule = rule.map(str::to_owned);
         let expected = self.text.clone();
-        let fail = |thread, found, threads, seen| {
-            Some(Failure { rule, level, expected, thread, found, threads, seen })
+        let fail = |task: Option<(&Thread, bool)>, found, threads, seen| {
+            let (thread, worker) = task.unzip();
+            let (thread, worker) = (thread.cloned(), worker.unwrap_or_default());
+            Some(Failure { rule, level, expected, thread, worker, found, threads, seen })
         };
         if process.groups.is_empty() {
             return fail(None, "no thread that runs".to_owned(), 0, true);
@@ -353,10 +389,20 @@ impl Expectation {
             Some(Outcome::Missed(found)) => return fail(None, found, process.threads(), true),
             Some(Outcome::Unseen(why)) => return fail(None, why, 0, false),
         }
-        let mut first: Option<(&Thread, String)> = None;
-        let (mut threads, mut unseen) = (0, None);
-        for alike in process.states() {
-            let found = match self.outcome(&alike.state, checker) {
+        let states = process
+            .states()
+            .map(|alike| (&self.wanted, &alike.state, alike.threads.as_slice(), false));
+        let of_worker = self.wanted.of_worker();
+        let workers = of_worker.iter().flat_map(|wanted| {
+            let of = move |one: &'p Worker| {
+                (wanted, &one.state, std::slice::from_ref(&one.thread), true)
+            };
+            process.workers.iter().map(of)
+        });
+        let mut first: Option<((&Thread, bool), String)> = None;
+        let (mut tasks, mut unseen) = (0, None);
+        for (wanted, state, threads, worker) in states.chain(workers) {
+            let found = match wanted.outcome(state, checker) {
                 Outcome::Holds => continue,
                 Outcome::Missed(found) => found,
                 Outcome::Unseen(why) => {
@@ -364,14 +410,16 @@ impl Expectation {
                     continue;
                 }
             };
-            threads += alike.threads.len();
-            let Some(thread) = alike.threads.first() else { continue };
-            if first.as_ref().is_none_or(|(earlier, _)| thread.tid < earlier.tid) {
-                first = Some((thread, found));
+            tasks += threads.len();
+            let Some(thread) = threads.first() else { continue };
+            // A worker is named only if no thread fails.
+            let place = |(thread, worker): (&Thread, bool)| (worker, thread.tid);
+            if first.as_ref().is_none_or(|(earlier, _)| place((thread, worker)) < place(*earlier)) {
+                first = Some(((thread, worker), found));
             }
         }
         match (first, unseen) {
-            (Some((thread, found)), _) => fail(Some(thread.clone()), found, threads, true),
+            (Some((task, found)), _) => fail(Some(task), found, tasks, true),
             (None, Some(why)) => fail(None, why, 0, false),
             (None, None) => None,
         }

@@ -50,9 +50,9 @@ impl Flag {
                  while psx reads it."
             }
             Self::WorkerKeeps => {
-                "This worker of the kernel keeps the credentials that its io_uring or device was made \
-                 with, and no call changes them. Drop privileges before io_uring_setup(2), or close the \
-                 ring and make it again."
+                "This worker of the kernel keeps the credentials, the root directory and the namespaces \
+                 that its io_uring or device was made with, and no call changes them. Drop privileges, \
+                 chroot(2) and unshare(2) before io_uring_setup(2), or close the ring and make it again."
             }
             Self::Unexpected => {
                 "The process is not what was expected. Check the order in which it drops privileges, \

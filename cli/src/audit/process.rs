@@ -271,9 +271,11 @@ impl Process {
         sorted(within.chain(among.flatten().filter(|&field| !compared.contains(field))))
     }
 
-    /// Returns the fields that this process may not see of some thread.
+    /// Returns the fields that this process may not see of some thread, or of a worker if they tell what it may do.
     pub(crate) fn unseen(&self) -> Vec<Field> {
-        sorted(self.states().flat_map(|alike| alike.state.unseen()))
+        let threads = self.states().flat_map(|alike| alike.state.unseen());
+        let workers = self.workers.iter().flat_map(|worker| worker.state.unseen());
+        sorted(threads.chain(workers.filter(|field| State::EXCEEDED.contains(field))))
     }
 
     /// Returns whether no thread of the process runs any more.

@@ -128,7 +128,10 @@ pub(crate) fn failed(failure: &Failure) -> String {
     }
     let found = &failure.found;
     let _ = match &failure.thread {
-        Some(thread) => write!(line, "thread {} has {found}", called(thread)),
+        Some(thread) => {
+            let what = if failure.worker { "kernel worker" } else { "thread" };
+            write!(line, "{what} {} has {found}", called(thread))
+        }
         None => write!(line, "{found}"),
     };
     if failure.thread.is_some() {

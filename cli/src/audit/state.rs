@@ -137,6 +137,9 @@ pub(crate) const NAMESPACES: [&str; 10] = [
     "uts",
 ];
 
+/// The end of the name of a namespace that only new children get.
+pub(crate) const FOR_CHILDREN: &str = "_for_children";
+
 /// The inode number of each namespace. None if the kernel has no such link.
 pub(crate) type Namespaces = [Option<u64>; NAMESPACES.len()];
 
@@ -346,8 +349,20 @@ impl State {
         pairs.filter_map(|(&name, (ours, theirs))| (ours != theirs).then_some(name)).collect()
     }
 
+    /// The fields that [`State::exceeds`] looks at.
+    pub(crate) const EXCEEDED: [Field; 7] = [
+        Field::Uid,
+        Field::Gid,
+        Field::Groups,
+        Field::Caps,
+        Field::Namespaces,
+        Field::Label,
+        Field::Root,
+    ];
+
     /// Returns the fields in which a task in this state may do what no task in `others` may do: IDs, groups,
-    /// capabilities, label.
+    /// capabilities, namespaces, label, root directory. A namespace for children does not count, because this is asked
+    /// of kernel workers, which have no children. A value that cannot be seen in one of `others` does not count.
     pub(crate) fn exceeds<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> Vec<Field> {
         let own = &self.credentials;
         let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
@@ -364,6 +379,18 @@ impl State {
         let label = |label: &Vec<u8>| {
             others.clone().all(|other| other.label.as_ref().is_some_and(|theirs| theirs != label))
         };
+        let root = |own: &Directories| {
+            let theirs = |other: &Self| other.directories.as_ref().map(|both| both.root.clone());
+            others.clone().all(|other| theirs(other).is_some_and(|theirs| theirs != own.root))
+        };
+        let namespace = |own: &Namespaces| {
+            let kinds = NAMESPACES.iter().zip(own).enumerate();
+            let mut kinds = kinds.filter(|(_, (name, _))| !name.ends_with(FOR_CHILDREN));
+            kinds.any(|(place, (_, own))| {
+                let theirs = |other: &Self| other.namespaces?.get(place).copied();
+                others.clone().all(|other| theirs(other).is_some_and(|theirs| theirs != *own))
+            })
+        };
         let table = [
             (Field::Uid, beyond(own.user, |other| other.user)),
             (Field::Gid, beyond(own.group, |other| other.group)),
@@ -373,7 +400,9 @@ impl State {
                 !all(|other| other.sets.permitted).is_superset(own.sets.permitted)
                     || !all(|other| other.sets.effective).is_superset(own.sets.effective),
             ),
+            (Field::Namespaces, self.namespaces.as_ref().is_some_and(namespace)),
             (Field::Label, self.label.as_ref().is_some_and(label)),
+            (Field::Root, self.directories.as_ref().is_some_and(root)),
         ];
         table.into_iter().filter_map(|(field, more)| more.then_some(field)).collect()
     }
