@@ -72,7 +72,7 @@ pub(crate) struct Arguments {
     /// Save what was found as JSON, for --diff
     #[arg(long, value_name = "FILE", help_heading = "What must hold")]
     pub(super) save: Option<PathBuf>,
-    /// Show what changed since FILE was saved; exit status 1 if something did
+    /// Show what changed since FILE was saved, and what is wrong now; exit status 1 if there is either
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "tree"],
           help_heading = "What must hold")]
     pub(super) diff: Option<PathBuf>,

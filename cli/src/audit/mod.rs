@@ -94,9 +94,11 @@ impl Arguments {
         if let Some(before) = &files.before {
             let changes = before.changes(&json::render(&audit, &mut names));
             if !self.quiet {
-                print(&changes.render(self.format == Format::Json)?)?;
+                // What makes the exit status 1 without a change is said too.
+                let found = remarks::findings(&audit, self.appearance());
+                print(&changes.render(self.format == Format::Json, &audit, &found)?)?;
             }
-            return Ok(changes.is_empty() && audit.as_expected());
+            return if changes.is_empty() { audit.conclude() } else { Ok(false) };
         }
         if !self.quiet {
             print(&self.render(&audit, &mut names)?)?;

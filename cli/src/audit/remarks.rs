@@ -44,6 +44,20 @@ pub(crate) fn remarks(audit: &Audit, shown: &[&Audited], look: Look) -> String {
     text
 }
 
+/// Returns the remarks about the processes that are not consistent or not as expected.
+pub(crate) fn findings(audit: &Audit, look: Look) -> String {
+    let mut text = String::new();
+    let bad = |one: &&Audited| !one.process.consistent() || !one.failures.is_empty();
+    let bad: Vec<_> = audit.processes.iter().filter(bad).collect();
+    for audited in &bad {
+        of_process(&mut text, audited, look);
+    }
+    for line in notes(audit, &bad) {
+        say(&mut text, look, "", &line);
+    }
+    text
+}
+
 /// Returns the remarks that are not about one process.
 pub(crate) fn notes(audit: &Audit, shown: &[&Audited]) -> Vec<String> {
     let missing = audit.missing.iter().map(|rule| printable(rule.as_bytes()));

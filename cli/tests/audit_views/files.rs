@@ -105,6 +105,57 @@ fn a_saved_state_is_compared_across_restarts() {
     }
 }
 
+/// What differs before and after is no change, and is a finding nevertheless.
+#[test]
+fn a_difference_is_no_less_a_finding_because_it_was_saved() {
+    let subject = Subject::new(|stage| {
+        name(b"differing");
+        stage.ready(&[thread(|| prctl(libc::PR_SET_NO_NEW_PRIVS, 1))]);
+    });
+    let saved = Scratch::new("");
+    let select = ["audit", "--name", "^differing$"];
+    let finished = finish(psx(&[&select[..], &["--quiet", "--save", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    let finished = finish(psx(&[&select[..], &["--diff", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
+    assert!(finished.stdout.contains("nothing changed"), "{}", finished.stdout);
+    let line = format!("{} (differing): its threads differ: nnp\n", subject.pid);
+    assert!(finished.stdout.contains(&line), "{}", finished.stdout);
+    let json = finish(psx(&[&select[..], &["--json", "--diff", saved.path()]].concat())).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["changes"], &json["consistent"]), (&json!([]), &false.into()), "{json}");
+}
+
+#[test]
+fn a_kernel_worker_that_keeps_root_is_a_change() {
+    if !is_root("dropping root") {
+        return;
+    }
+    let start = |ring: bool| {
+        Subject::new(move |stage| {
+            name(b"ringing");
+            let made = !ring || support::sqpoll();
+            become_user(NOBODY as usize);
+            stage.ready(&[i32::from(made)]);
+        })
+    };
+    let saved = Scratch::new("");
+    let select = ["audit", "--name", "^ringing$"];
+    let before = start(false);
+    let finished = finish(psx(&[&select[..], &["--quiet", "--save", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    drop(before);
+    let after = start(true);
+    if after.tids == [0] {
+        return skipped("io_uring is not available");
+    }
+    let finished = finish(psx(&[&select[..], &["--diff", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
+    for part in ["kernel worker: - -> sqpoll", "keeps: - -> uid caps", "keeps what no thread has"] {
+        assert!(finished.stdout.contains(part), "{part}: {}", finished.stdout);
+    }
+}
+
 #[test]
 fn the_formats_for_machines_are_well_formed() {
     let subject = Subject::new(|stage| {
