@@ -277,6 +277,13 @@ impl Process {
 }
 
 impl Task {
+    /// Opens the calling thread.
+    pub(crate) fn myself() -> nix::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = openat(AT_FDCWD, "/proc/thread-self", flags, Mode::empty())?;
+        Ok(Self { tid: unistd::gettid().as_raw(), directory })
+    }
+
     pub(crate) fn stat(&self) -> nix::Result<Stat> {
         Stat::parse(&self.read("stat")?).ok_or(Errno::EBADMSG)
     }

@@ -167,8 +167,8 @@ Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-sl
 purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
 
 Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
-process, or if --diff found a change; 2 if a process cannot be read, or if its threads come and go faster than they can \
-be read, if no process was found, or if the command line or a file is wrong.
+process, or if --diff found a change; 2 if none of this was found and a process, all its threads, or a state that an \
+expectation is about cannot be read, if no process was found, or if the command line or a file is wrong.
 
 Examples:
   psx audit 1234                        one process

@@ -55,9 +55,9 @@ fn document(
     let (real_group, saved_group) = (of_group(own.group.real), of_group(own.group.saved));
     let supplemental: Vec<_> = own.groups.iter().map(|&id| of_group(id)).collect();
     let args: Vec<_> = identity.command.iter().map(|one| printable(one)).collect();
-    let outcome = if process.diverges() || !audited.as_expected() {
+    let outcome = if process.diverges() || audited.violates() {
         "failure"
-    } else if process.complete {
+    } else if process.complete && audited.as_expected() {
         "success"
     } else {
         "unknown"

@@ -2,14 +2,14 @@
 
 mod parse;
 
-use libpsx::process::CapabilitySet;
+use libpsx::process::{CapabilitySet, Ids};
 use serde::Serialize;
 
 pub(crate) use self::parse::{keys, nearest, unknown_key, user};
-use super::names;
 use super::process::{Process, Thread, Worker};
 use super::state::{Field, Namespaces, State};
 use super::verdict::{Judgement, Verdict};
+use super::{mapping, names};
 use crate::tasks::Credentials;
 use crate::terminal::printable;
 
@@ -124,14 +124,21 @@ pub(crate) struct Failure {
     pub(crate) found: String,
     /// The number of threads and workers for which it does not hold.
     pub(crate) threads: usize,
-    /// Whether the state could be seen. If not, this is a note, and never a violation.
+    /// Whether the state could be seen. If not, it is not known whether the expectation holds.
     pub(crate) seen: bool,
+    /// Whether the kernel shows the state to no user. Then this is a note.
+    pub(crate) hidden: bool,
 }
 
 impl Failure {
     /// Returns whether it is a violation.
     pub(crate) fn counts(&self) -> bool {
         self.level == Level::Error && self.seen
+    }
+
+    /// Returns whether it can be a violation: another user could see that.
+    pub(crate) fn undecided(&self) -> bool {
+        self.level == Level::Error && !self.seen && !self.hidden
     }
 }
 
@@ -142,6 +149,8 @@ enum Outcome {
     Missed(String),
     /// The state could not be seen; this is the reason.
     Unseen(String),
+    /// The kernel shows the state to no user; this is the reason.
+    Hidden(String),
 }
 
 impl Comparison {
@@ -170,6 +179,23 @@ impl Outcome {
     fn seen<T>(value: Option<T>, what: &str, judge: impl FnOnce(T) -> Self) -> Self {
         value.map_or_else(|| Self::Unseen(format!("{what} cannot be seen")), judge)
     }
+}
+
+/// Why it is not known whether an ID is the expected one.
+const UNMAPPED: &str = "an ID has no number in the user namespace of psx";
+
+/// Compares IDs. An ID that stands for others can be the expected one.
+fn ids_are(
+    found: &[u32],
+    wanted: u32,
+    unseen: fn(u32) -> bool,
+    shown: impl FnOnce() -> String,
+) -> Outcome {
+    let possible = found.iter().all(|&id| id == wanted || unseen(id));
+    if possible && found.iter().any(|&id| unseen(id)) {
+        return Outcome::Unseen(UNMAPPED.to_owned());
+    }
+    Outcome::of(possible, shown)
 }
 
 fn directory(wanted: &Path, found: &[u8]) -> Outcome {
@@ -216,23 +242,36 @@ impl Wanted {
         let names = &mut *checker.names;
         match self {
             Wanted::User(which, id) => {
-                Outcome::of(which.are(own.user, *id), || names.users(own.user))
+                let ids = which.of(own.user);
+                ids_are(&ids, *id, mapping::user_unseen, || names.users(own.user))
             }
             Wanted::Group(which, id) => {
-                Outcome::of(which.are(own.group, *id), || names.groups(own.group))
+                let ids = which.of(own.group);
+                ids_are(&ids, *id, mapping::group_unseen, || names.groups(own.group))
             }
             Wanted::Groups(comparison, groups) => {
                 let within = |one: &[u32], other: &[u32]| one.iter().all(|id| other.contains(id));
-                let holds = match comparison {
+                let unseen = |id: &&u32| mapping::group_unseen(**id);
+                let seen: Vec<u32> = own.groups.iter().filter(|id| !unseen(id)).copied().collect();
+                let all = seen.len() == own.groups.len();
+                // What holds for the groups that are seen, and what can still be true of the others.
+                let (holds, possible) = match comparison {
                     Comparison::Equal => {
                         let mut found = own.groups.clone();
                         found.sort_unstable();
-                        found == *groups
+                        (all && found == *groups, within(&seen, groups) && !groups.is_empty())
                     }
-                    Comparison::AtMost => within(&own.groups, groups),
-                    Comparison::AtLeast => within(groups, &own.groups),
+                    Comparison::AtMost => {
+                        let within = within(&seen, groups);
+                        (all && within, within && !groups.is_empty())
+                    }
+                    Comparison::AtLeast => (within(groups, &seen), true),
                 };
-                Outcome::of(holds, || names.supplementary(&own.groups))
+                if !holds && !all && possible {
+                    Outcome::Unseen(UNMAPPED.to_owned())
+                } else {
+                    Outcome::of(holds, || names.supplementary(&own.groups))
+                }
             }
             Wanted::Sets(which, comparison, wanted) => {
                 let found = which.of(own);
@@ -320,12 +359,16 @@ impl Wanted {
                 })
             }
             Wanted::Verdict(comparison, wanted) => {
-                let found = Judgement::of_state(state, checker.own).verdict;
-                Outcome::of(comparison.holds(&found, wanted), || found.name().to_owned())
+                let Judgement { verdict, least, .. } = Judgement::of_state(state, checker.own);
+                match [verdict, least].map(|found| comparison.holds(&found, wanted)) {
+                    [true, true] => Outcome::Holds,
+                    [false, false] => Outcome::Missed(verdict.name().to_owned()),
+                    _ => Outcome::Unseen(UNMAPPED.to_owned()),
+                }
             }
             Wanted::Dumpable(_) | Wanted::Consistent(_) => Outcome::Holds,
             Wanted::Hidden(what) => {
-                Outcome::Unseen(format!("the kernel does not show the {what} of another process"))
+                Outcome::Hidden(format!("the kernel does not show the {what} of another process"))
             }
         }
     }
@@ -353,6 +396,10 @@ impl Expectation {
             Wanted::Consistent(_) if !process.complete && !process.diverges() => {
                 Some(Outcome::Unseen("not all threads could be read".to_owned()))
             }
+            Wanted::Consistent(_) if !process.diverges() && !process.uncertain.is_empty() => {
+                let fields: Vec<_> = process.uncertain.iter().map(Field::to_string).collect();
+                Some(Outcome::Unseen(format!("{} cannot be seen", fields.join(", "))))
+            }
             Wanted::Consistent(wanted) => Some(Outcome::of(process.consistent() == wanted, || {
                 let fields: Vec<_> = process.differs().iter().map(Field::to_string).collect();
                 match fields.as_slice() {
@@ -375,19 +422,22 @@ impl Expectation {
     ) -> Option<Failure> {
         let rule = rule.map(str::to_owned);
         let expected = self.text.clone();
-        let fail = |task: Option<(&Thread, bool)>, found, threads, seen| {
+        let fail = |task: Option<(&Thread, bool)>, found, threads| {
             let (thread, worker) = task.unzip();
             let (thread, worker) = (thread.cloned(), worker.unwrap_or_default());
-            Some(Failure { rule, level, expected, thread, worker, found, threads, seen })
+            let (seen, hidden) = (true, false);
+            Failure { rule, level, expected, thread, worker, found, threads, seen, hidden }
         };
+        let unknown = |fail: Failure, hidden| Some(Failure { seen: false, hidden, ..fail });
         if process.groups.is_empty() {
-            return fail(None, "no thread that runs".to_owned(), 0, true);
+            return Some(fail(None, "no thread that runs".to_owned(), 0));
         }
         match self.of_process(process) {
             None => {}
             Some(Outcome::Holds) => return None,
-            Some(Outcome::Missed(found)) => return fail(None, found, process.threads(), true),
-            Some(Outcome::Unseen(why)) => return fail(None, why, 0, false),
+            Some(Outcome::Missed(found)) => return Some(fail(None, found, process.threads())),
+            Some(Outcome::Unseen(why)) => return unknown(fail(None, why, 0), false),
+            Some(Outcome::Hidden(why)) => return unknown(fail(None, why, 0), true),
         }
         let states = process
             .states()
@@ -406,7 +456,11 @@ impl Expectation {
                 Outcome::Holds => continue,
                 Outcome::Missed(found) => found,
                 Outcome::Unseen(why) => {
-                    unseen = Some(why);
+                    unseen = Some((why, false));
+                    continue;
+                }
+                Outcome::Hidden(why) => {
+                    unseen = Some((why, true));
                     continue;
                 }
             };
@@ -419,21 +473,21 @@ impl Expectation {
             }
         }
         match (first, unseen) {
-            (Some((task, found)), _) => fail(Some(task), found, tasks, true),
-            (None, Some(why)) => fail(None, why, 0, false),
+            (Some((task, found)), _) => Some(fail(Some(task), found, tasks)),
+            (None, Some((why, hidden))) => unknown(fail(None, why, 0), hidden),
             (None, None) => None,
         }
     }
 }
 
 impl Which {
-    fn are(self, ids: libpsx::process::Ids, id: u32) -> bool {
+    fn of(self, ids: Ids) -> Vec<u32> {
         match self {
-            Self::All => [ids.real, ids.effective, ids.saved, ids.filesystem] == [id; 4],
-            Self::Real => ids.real == id,
-            Self::Effective => ids.effective == id,
-            Self::Saved => ids.saved == id,
-            Self::Files => ids.filesystem == id,
+            Self::All => vec![ids.real, ids.effective, ids.saved, ids.filesystem],
+            Self::Real => vec![ids.real],
+            Self::Effective => vec![ids.effective],
+            Self::Saved => vec![ids.saved],
+            Self::Files => vec![ids.filesystem],
         }
     }
 }

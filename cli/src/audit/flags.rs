@@ -17,6 +17,8 @@ pub(crate) enum Flag {
     WorkerKeeps,
     /// An expectation does not hold.
     Unexpected,
+    /// It cannot be seen whether an expectation holds.
+    Unchecked,
     /// The leader has ended, and other threads run.
     ZombieLeader,
     /// No thread of the process runs any more.
@@ -57,6 +59,10 @@ impl Flag {
             Self::Unexpected => {
                 "The process is not what was expected. Check the order in which it drops privileges, \
                  and the unit or container that starts it."
+            }
+            Self::Unchecked => {
+                "An expectation is about a state that psx cannot see. Run psx as root, in the user namespace \
+                 and the PID namespace of the host."
             }
             Self::ZombieLeader => {
                 "The main thread has ended. It shows the IDs that it had, and ps(1) shows them too. It \
@@ -159,6 +165,7 @@ impl fmt::Display for Flag {
             Self::Incomplete => f.write_str("incomplete"),
             Self::WorkerKeeps => f.write_str("worker-keeps"),
             Self::Unexpected => f.write_str("unexpected"),
+            Self::Unchecked => f.write_str("unchecked"),
             Self::ZombieLeader => f.write_str("zombie-leader"),
             Self::Zombie => f.write_str("zombie"),
             Self::NamespacesUnseen => f.write_str("namespaces-unseen"),

@@ -1,8 +1,10 @@
 //! The identity of a process: its parent, its command line, its unit and its container.
 
+use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::tasks::{self, Stat, Status};
+use super::mapping;
+use crate::tasks::{self, Stat, Status, is_no_such_process};
 
 /// The length of a container's ID in the names of control groups.
 const ID: usize = 64;
@@ -18,8 +20,10 @@ pub(crate) struct Identity {
     /// The innermost unit of systemd.
     pub(crate) unit: Option<String>,
     pub(crate) container: Option<Container>,
+    /// Whether its control group cannot be read, so that unit and container are not known.
+    pub(crate) place_unseen: bool,
     /// Whether the process can be dumped, and traced by its user. None if the effective user is root, because
-    /// root owns the files in /proc in both cases.
+    /// root owns the files in /proc in both cases, or if it cannot be seen.
     pub(crate) dumpable: Option<bool>,
 }
 
@@ -32,22 +36,29 @@ pub(crate) struct Container {
 }
 
 impl Identity {
-    pub(crate) fn read(directory: &tasks::Process, stat: &Stat, status: &Status) -> Self {
-        let task = directory.task(status.process).ok();
-        let read = |file| task.as_ref().and_then(|task| task.read(file).ok()).unwrap_or_default();
-        let path = control_group(&read("cgroup"));
+    /// Reads the identity of a process from one of its threads.
+    pub(crate) fn read(directory: &tasks::Process, tid: i32, stat: &Stat, status: &Status) -> Self {
+        let task = directory.task(tid);
+        let task = task.or_else(|_| directory.task(status.process)).ok();
+        let read = |file| task.as_ref().map_or(Err(Errno::ESRCH), |task| task.read(file));
+        let cgroup = read("cgroup");
+        // A kernel without control groups has no such file.
+        let place_unseen = cgroup.as_ref().is_err_and(|&error| !is_no_such_process(error));
+        let path = control_group(&cgroup.unwrap_or_default());
         let owner = task.as_ref().and_then(|task| task.owner("status").ok());
         let effective = status.credentials.user.effective;
         let dumpable = match (effective, owner) {
             (0, _) | (_, None) => None,
+            (user, _) if mapping::user_unseen(user) => None,
             (user, Some(owner)) => Some(user == owner),
         };
         Self {
             parent: stat.parent,
             start: stat.start,
-            command: arguments(&read("cmdline")),
+            command: arguments(&read("cmdline").unwrap_or_default()),
             unit: unit(&path),
             container: container(&path),
+            place_unseen,
             dumpable,
         }
     }

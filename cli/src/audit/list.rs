@@ -129,12 +129,14 @@ fn row(audited: &Audited, depth: usize, names: &mut Names) -> [String; 7] {
 /// Returns one word for the defect of a process.
 pub(crate) fn state(audited: &Audited) -> &'static str {
     let process = &audited.process;
-    if !audited.as_expected() {
+    if audited.violates() {
         "violation"
     } else if process.diverges() {
         "divergent"
     } else if !process.complete {
         "unread"
+    } else if !audited.as_expected() {
+        "unchecked"
     } else if process.zombie() {
         "zombie"
     } else {

@@ -17,6 +17,11 @@ pub(crate) struct Settings {
     pub(crate) namespaces: Option<Namespaces>,
 }
 
+/// Returns the number with the word for it.
+pub(crate) fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// A process and its findings.
 #[derive(Debug)]
 pub(crate) struct Audited {
@@ -38,20 +43,30 @@ impl Audited {
 
     /// Records the expectations that do not hold.
     pub(crate) fn fail(&mut self, failures: Vec<Failure>) {
-        if failures.iter().any(Failure::counts) && !self.flags.contains(&Flag::Unexpected) {
-            self.flags.push(Flag::Unexpected);
-            self.flags.sort_unstable();
-        }
         self.failures.extend(failures);
+        let flags = [(Flag::Unexpected, self.violates()), (Flag::Unchecked, self.undecided() > 0)];
+        self.flags.extend(flags.into_iter().filter_map(|(flag, is)| is.then_some(flag)));
+        self.flags.sort_unstable();
+        self.flags.dedup();
     }
 
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         self.judgement.as_ref().map(|judgement| judgement.verdict)
     }
 
-    /// Returns whether all expectations hold.
+    /// Returns whether an expectation does not hold.
+    pub(crate) fn violates(&self) -> bool {
+        self.failures.iter().any(Failure::counts)
+    }
+
+    /// Returns how many expectations could not be checked.
+    pub(crate) fn undecided(&self) -> usize {
+        self.failures.iter().filter(|failure| failure.undecided()).count()
+    }
+
+    /// Returns whether all expectations hold. An expectation about what cannot be seen does not.
     pub(crate) fn as_expected(&self) -> bool {
-        !self.failures.iter().any(Failure::counts)
+        !self.violates() && self.undecided() == 0
     }
 }
 
@@ -59,7 +74,8 @@ impl Audited {
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     pub(crate) processes: Vec<Audited>,
-    /// How many processes could not be read. A process that the user named and that cannot be read is an error.
+    /// How many processes could not be read, or not be assigned to the user, unit or rule that was asked for. A process
+    /// that the user named and that cannot be read is an error.
     pub(crate) unreadable: usize,
     /// How many threads of the kernel were left out.
     pub(crate) kernel: usize,
@@ -81,7 +97,8 @@ impl Audit {
     /// Returns false, which is exit status 1, if threads differ or an expectation does not hold. Otherwise, returns an
     /// error, which is exit status 2, if something could not be read.
     pub(crate) fn conclude(&self) -> Result<bool> {
-        if self.processes.iter().any(|one| one.process.diverges()) || !self.as_expected() {
+        let bad = |one: &Audited| one.process.diverges() || one.violates();
+        if self.processes.iter().any(bad) || !self.missing.is_empty() {
             return Ok(false);
         }
         let unknown = self.unknown();
@@ -91,17 +108,32 @@ impl Audit {
         bail!("{}", unknown.join("; "))
     }
 
+    /// Returns the end of a message: how many processes could not be read.
+    pub(crate) fn unread(&self) -> String {
+        match self.unreadable {
+            0 => String::new(),
+            n => format!("; {n} could not be read"),
+        }
+    }
+
     /// Returns what could not be read.
     fn unknown(&self) -> Vec<String> {
         let mut all = Vec::new();
-        let count =
-            |n: usize| if n == 1 { "1 process".to_owned() } else { format!("{n} processes") };
+        let count = |n| counted(n, "process", "processes");
+        if self.unreadable > 0 {
+            all.push(format!("{} could not be read and checked", count(self.unreadable)));
+        }
         let incomplete = self.processes.iter().filter(|one| !one.process.complete).count();
         if incomplete > 0 {
             all.push(format!(
                 "{} could not be read completely: threads come and go faster than they can be read",
                 count(incomplete)
             ));
+        }
+        let undecided = self.processes.iter().map(Audited::undecided).sum();
+        if undecided > 0 {
+            let undecided = counted(undecided, "expectation", "expectations");
+            all.push(format!("{undecided} could not be checked: psx cannot see the state"));
         }
         all
     }

@@ -4,7 +4,7 @@
 //! the fields that this user cannot see. Threads and processes can end while they are read; such a thread or process
 //! is left out.
 //!
-//! The modules depend on each other in one direction: `state`, `identity` and `process` read; `verdict`, `flags`,
+//! The modules depend on each other in one direction: `mapping`, `state`, `identity` and `process` read; `verdict`, `flags`,
 //! `expect`, `policy` and `unit` judge; `look` holds the result; `table`, `list`, `remarks`, `json`, `ecs`,
 //! `prometheus`, `html`, `diff` and `watch` print it.
 //!
@@ -21,6 +21,7 @@ pub(crate) mod identity;
 mod json;
 mod list;
 mod look;
+mod mapping;
 mod names;
 pub(crate) mod policy;
 mod process;
@@ -158,8 +159,9 @@ impl Arguments {
         for &field in &self.ignore {
             compared = compared.without(field);
         }
-        let own = tasks::Process::myself().and_then(|own| own.task(own.pid));
-        Settings { compared, namespaces: own.ok().and_then(|own| state::namespaces(&own)) }
+        // Not by number: /proc may be that of an outer PID namespace, which numbers this process otherwise.
+        let own = tasks::Task::myself().ok();
+        Settings { compared, namespaces: own.and_then(|own| state::namespaces(&own)) }
     }
 
     /// Reads the requested processes, and checks them.
@@ -218,10 +220,15 @@ impl Arguments {
         }
         let selected = self.all || self.name.is_some() || self.user.is_some();
         if let Some(unit) = files.unit.as_ref().filter(|_| !selected) {
+            let unseen = |one: &&Audited| {
+                one.process.identity.place_unseen && !one.process.groups.is_empty()
+            };
+            audit.unreadable += audit.processes.iter().filter(unseen).count();
             audit.processes.retain(|one| unit.is_of(&one.process));
             audit.kernel = 0;
             if audit.processes.is_empty() {
-                bail!("no process of the unit {} runs; nothing was checked", unit.name());
+                let (name, unread) = (unit.name(), audit.unread());
+                bail!("no process of the unit {name} runs; nothing was checked{unread}");
             }
         }
         if let Some(policy) = files.policy.as_ref().filter(|_| !selected) {
@@ -230,7 +237,8 @@ impl Arguments {
             return Ok(());
         }
         if audit.processes.is_empty() {
-            bail!("no readable process matches {}", self.selection());
+            let (selection, unread) = (self.selection(), audit.unread());
+            bail!("no readable process matches {selection}{unread}");
         }
         Ok(())
     }
@@ -252,7 +260,10 @@ impl Arguments {
             }
         }
         let process = Process::read(pid, compared)?;
-        Ok(self.user.is_none_or(|id| process.has_user(id)).then_some(process))
+        match self.user.map_or(Some(true), |id| process.has_user(id)) {
+            Some(has) => Ok(has.then_some(process)),
+            None => Err(Unread::Refused(nix::Error::EOVERFLOW)),
+        }
     }
 }
 

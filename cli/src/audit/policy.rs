@@ -82,17 +82,23 @@ impl Policy {
         policy(document.get_ref()).map_err(|fault| (line(fault.at.start), fault.message))
     }
 
-    /// Returns whether any rule is about this process.
+    /// Returns whether any rule is about this process, or may be.
     pub(crate) fn concerns(&self, audited: &Audited) -> bool {
-        self.rules.iter().any(|rule| rule.selector.matches(audited))
+        self.rules.iter().any(|rule| rule.selector.matches(audited) != Some(false))
     }
 
-    /// Checks all processes. A process that has ended has no state to check.
+    /// Checks all processes. A process that has ended has no state to check. A process counts as unreadable if it cannot
+    /// be seen whether a rule is about it.
     pub(crate) fn apply(&self, audit: &mut Audit, checker: &mut Checker<'_>) {
+        let living = |one: &&Audited| !one.process.groups.is_empty();
+        let undecided =
+            |one: &&Audited| self.rules.iter().any(|rule| rule.selector.matches(one).is_none());
+        audit.unreadable += audit.processes.iter().filter(living).filter(undecided).count();
         for rule in &self.rules {
             let mut found = false;
             for audited in &mut audit.processes {
-                if audited.process.groups.is_empty() || !rule.selector.matches(audited) {
+                let matches = rule.selector.matches(audited) == Some(true);
+                if audited.process.groups.is_empty() || !matches {
                     continue;
                 }
                 found = true;
@@ -111,7 +117,8 @@ impl Policy {
 }
 
 impl Selector {
-    fn matches(&self, audited: &Audited) -> bool {
+    /// Returns whether the process is selected, or None if that cannot be seen.
+    fn matches(&self, audited: &Audited) -> Option<bool> {
         let process = &audited.process;
         let identity = &process.identity;
         let command = || identity.command.join(&b' ');
@@ -124,11 +131,23 @@ impl Selector {
                 pattern.is_match(found.id.as_bytes()) || pattern.is_match(engine.as_bytes())
             }
         };
-        self.name.as_ref().is_none_or(|pattern| pattern.is_match(&process.name))
-            && self.command.as_ref().is_none_or(|pattern| pattern.is_match(&command()))
-            && self.unit.as_ref().is_none_or(|pattern| pattern.is_match(unit().as_bytes()))
-            && self.user.as_ref().is_none_or(|&id| process.has_user(id))
-            && self.container.as_ref().is_none_or(container)
+        let placed = |matches: bool| (!identity.place_unseen).then_some(matches);
+        let conditions = [
+            self.name.as_ref().map(|pattern| Some(pattern.is_match(&process.name))),
+            self.command.as_ref().map(|pattern| Some(pattern.is_match(&command()))),
+            self.unit.as_ref().map(|pattern| placed(pattern.is_match(unit().as_bytes()))),
+            self.user.map(|id| process.has_user(id)),
+            self.container.as_ref().map(|wanted| placed(container(wanted))),
+        ];
+        let mut all = Some(true);
+        for condition in conditions.into_iter().flatten() {
+            match condition {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => all = None,
+            }
+        }
+        all
     }
 }
 

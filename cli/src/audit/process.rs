@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::identity::Identity;
+use super::mapping;
 use super::state::{Directories, Field, Fields, Known, State};
 use crate::parallel;
 use crate::tasks::{self, Stat, Status, Task};
@@ -120,6 +121,8 @@ pub(crate) struct Process {
     pub(crate) leader_dead: bool,
     /// Whether it is a thread of the kernel.
     pub(crate) kernel: bool,
+    /// Compared fields that cannot be seen of some thread or worker, if there are several: they may differ.
+    pub(crate) uncertain: Vec<Field>,
     /// Whether every thread was read: at one moment the process had no other threads than these. If not, its threads
     /// come and go faster than they can be read.
     pub(crate) complete: bool,
@@ -200,11 +203,17 @@ impl Process {
             pid,
             name: of_leader.thread.name.clone(),
             numbers: leader.map(|one| one.status.numbers.clone()).unwrap_or_default(),
-            identity: Identity::read(directory, &of_leader.stat, &of_leader.status),
+            identity: Identity::read(
+                directory,
+                of_leader.thread.tid,
+                &of_leader.stat,
+                &of_leader.status,
+            ),
             groups: Vec::new(),
             workers: Vec::new(),
             leader_dead: leader.is_none_or(|one| one.stat.dead()),
             kernel: of_leader.stat.kernel(),
+            uncertain: Vec::new(),
             complete: sight.complete,
         };
         let living = || seen.iter().filter(|one| !one.stat.dead());
@@ -240,6 +249,9 @@ impl Process {
                 worker.keeps = counts(worker.state.exceeds(states.clone()));
             }
         }
+        if self.threads() + self.workers.len() > 1 {
+            self.uncertain = counts(self.unseen());
+        }
     }
 
     /// Returns the threads of all groups by their states.
@@ -247,9 +259,12 @@ impl Process {
         self.groups.iter().flat_map(Group::alike)
     }
 
-    /// Returns whether a thread has this effective user.
-    pub(crate) fn has_user(&self, id: u32) -> bool {
-        self.states().any(|alike| alike.state.credentials.user.effective == id)
+    /// Returns whether a thread has this effective user. Returns None if that cannot be seen, because neither this user
+    /// nor that of a thread has a number in the user namespace of psx.
+    pub(crate) fn has_user(&self, id: u32) -> Option<bool> {
+        let effective = || self.states().map(|alike| alike.state.credentials.user.effective);
+        let unseen = !mapping::has_number(id) && effective().any(mapping::user_unseen);
+        if effective().any(|one| one == id) { Some(true) } else { (!unseen).then_some(false) }
     }
 
     /// Returns the number of threads that can run code of the process.

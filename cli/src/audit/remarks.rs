@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::expect::Failure;
-use super::look::{Audit, Audited};
+use super::look::{Audit, Audited, counted};
 use super::process::{Group, Thread};
 use super::state::Field;
 use super::table::{Look, called};
@@ -31,7 +31,7 @@ pub(crate) fn remarks(audit: &Audit, shown: &[&Audited], look: Look) -> String {
     let hidden = audit.processes.len().saturating_sub(shown.len());
     let mut line = summary(audit);
     if hidden > 0 {
-        line += &format!("; {} not shown", count(hidden, "process", "processes"));
+        line += &format!("; {} not shown", counted(hidden, "process", "processes"));
     }
     say(&mut text, look, "", &line);
     if look.explain {
@@ -170,63 +170,70 @@ fn named(group: &Group, look: Look) -> String {
     text
 }
 
-/// Returns the fields that this user cannot see, and of how many processes.
-fn unseen(shown: &[&Audited]) -> Option<String> {
-    let of = |one: &&Audited| one.process.unseen();
-    let processes = shown.iter().filter(|one| !of(one).is_empty()).count();
-    let fields: BTreeSet<_> = shown.iter().flat_map(of).collect();
-    let fields: Vec<_> = fields.into_iter().collect();
-    (processes > 0).then(|| {
-        let processes = count(processes, "process", "processes");
-        let fields = list(&fields);
-        if nix::unistd::geteuid().is_root() {
-            format!("not seen: {fields} of {processes}: psx lacks a capability that they have")
+/// Returns the fields that this user cannot see, of how many processes, and why.
+fn unseen(shown: &[&Audited]) -> Vec<String> {
+    const IDS: [Field; 3] = [Field::Uid, Field::Gid, Field::Groups];
+    let line = |ids: bool| {
+        let of = |one: &&Audited| -> Vec<Field> {
+            let unseen = one.process.unseen().into_iter();
+            unseen.filter(|field| IDS.contains(field) == ids).collect()
+        };
+        let processes = shown.iter().filter(|one| !of(one).is_empty()).count();
+        let fields: BTreeSet<_> = shown.iter().flat_map(of).collect();
+        let why = if ids {
+            "they have IDs that are not mapped into the user namespace of psx"
+        } else if nix::unistd::geteuid().is_root() {
+            "psx lacks a capability that they have"
         } else {
-            format!("not seen: {fields} of {processes}: run psx as root to see them")
-        }
-    })
+            "run psx as root to see them"
+        };
+        let fields = list(&fields.into_iter().collect::<Vec<_>>());
+        let of = counted(processes, "process", "processes");
+        (processes > 0).then(|| format!("not seen: {fields} of {of}: {why}"))
+    };
+    [true, false].into_iter().filter_map(line).collect()
 }
 
 /// Returns the last line.
 pub(crate) fn summary(audit: &Audit) -> String {
-    let processes = count(audit.processes.len(), "process", "processes");
+    let processes = counted(audit.processes.len(), "process", "processes");
     let threads = audit.processes.iter().map(|one| one.process.threads()).sum();
-    let mut text = format!("{processes}, {}: ", count(threads, "thread", "threads"));
+    let mut text = format!("{processes}, {}: ", counted(threads, "thread", "threads"));
     let divergent = audit.processes.iter().filter(|one| one.process.diverges()).count();
     let incomplete = audit.processes.iter().filter(|one| !one.process.complete).count();
-    let incomplete = count(incomplete, "was not read completely", "were not read completely");
+    let incomplete = counted(incomplete, "was not read completely", "were not read completely");
     text += &match (divergent, audit.processes.iter().all(|one| one.process.complete)) {
         (0, true) => "consistent".to_owned(),
         (0, false) => incomplete,
-        (n, true) => count(n, "diverges", "diverge"),
-        (n, false) => format!("{}, {incomplete}", count(n, "diverges", "diverge")),
+        (n, true) => counted(n, "diverges", "diverge"),
+        (n, false) => format!("{}, {incomplete}", counted(n, "diverges", "diverge")),
     };
     let verdicts =
         [Verdict::Privileged, Verdict::Reduced, Verdict::Unprivileged, Verdict::Sandboxed];
-    let counted = verdicts.map(|verdict| {
+    let verdicts = verdicts.map(|verdict| {
         let n = audit.processes.iter().filter(|one| one.verdict() == Some(verdict)).count();
         (n > 0).then(|| format!("{n} {}", verdict.name()))
     });
-    let counted: Vec<_> = counted.into_iter().flatten().collect();
-    if !counted.is_empty() {
-        let _ = write!(text, "; {}", counted.join(", "));
+    let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
+    if !verdicts.is_empty() {
+        let _ = write!(text, "; {}", verdicts.join(", "));
     }
-    let failed = audit.processes.iter().filter(|one| !one.as_expected()).count();
+    let failed = audit.processes.iter().filter(|one| one.violates()).count();
     if failed > 0 {
-        let _ = write!(text, "; {}", count(failed, "is not as expected", "are not as expected"));
+        let _ = write!(text, "; {}", counted(failed, "is not as expected", "are not as expected"));
+    }
+    let unchecked = audit.processes.iter().filter(|one| one.undecided() > 0).count();
+    if unchecked > 0 {
+        let _ = write!(text, "; {unchecked} could not be checked");
     }
     if audit.unreadable > 0 {
         let _ = write!(text, "; {} could not be read", audit.unreadable);
     }
     if audit.kernel > 0 {
-        let kernel = count(audit.kernel, "kernel thread", "kernel threads");
+        let kernel = counted(audit.kernel, "kernel thread", "kernel threads");
         let _ = write!(text, "; {kernel} left out");
     }
     text
-}
-
-fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn list(fields: &[Field]) -> String {

@@ -7,6 +7,7 @@ use libpsx::process::{CapabilitySet, Ids};
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::mapping;
 use crate::ask;
 use crate::tasks::{self, Credentials, Deadline, Scheduling, Speculation, Stat, Status, Task};
 
@@ -250,7 +251,12 @@ impl State {
     /// Returns the fields that this process may not see. A kernel without a security module shows no label to any
     /// process, so a missing label does not count.
     pub(crate) fn unseen(&self) -> Vec<Field> {
+        let own = &self.credentials;
+        let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
         let table = [
+            (Field::Uid, four(own.user).into_iter().any(mapping::user_unseen)),
+            (Field::Gid, four(own.group).into_iter().any(mapping::group_unseen)),
+            (Field::Groups, own.groups.iter().copied().any(mapping::group_unseen)),
             (Field::Namespaces, self.namespaces.is_none()),
             (Field::Root, self.directories.is_none()),
             (Field::Cwd, self.directories.is_none()),

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use libpsx::process::{Capability, CapabilitySet};
 use serde::Serialize;
 
+use super::mapping;
 use super::process::Process;
 use super::state::{NAMESPACES, Namespaces, State};
 
@@ -39,7 +40,10 @@ impl Verdict {
 /// A verdict and its reasons.
 #[derive(Debug, Clone)]
 pub(crate) struct Judgement {
+    /// The most that the task may do, as far as is known.
     pub(crate) verdict: Verdict,
+    /// The verdict if no user ID that cannot be seen is 0.
+    pub(crate) least: Verdict,
     pub(crate) reasons: Vec<String>,
 }
 
@@ -130,14 +134,20 @@ impl Judgement {
             let sets = credentials.sets.inheritable;
             raise(Verdict::Unprivileged, format!("inheritable capabilities: {sets}"));
         }
+        let least = verdict;
+        if ids.iter().any(|(id, _)| mapping::user_unseen(*id)) {
+            verdict = verdict.max(beside);
+            reasons.push("a user ID that has no number here can be 0".to_owned());
+        }
         let filter = credentials.seccomp.is_some_and(|mode| mode != 0);
         let nnp = credentials.no_new_privs == Some(true);
         if verdict == Verdict::Unprivileged {
             reasons.push("no capability, no user ID 0".to_owned());
-            if nnp && filter {
-                verdict = Verdict::Sandboxed;
-            }
         }
+        let [verdict, least] = [verdict, least].map(|verdict| match verdict {
+            Verdict::Unprivileged if nnp && filter => Verdict::Sandboxed,
+            verdict => verdict,
+        });
         let switches = [
             (nnp, "no_new_privs is set", "no_new_privs is not set: execve(2) can give privilege"),
             (filter, "seccomp filters system calls", "no seccomp filter"),
@@ -150,6 +160,6 @@ impl Judgement {
         if state.namespaces.is_none() {
             reasons.push("its namespaces cannot be seen".to_owned());
         }
-        Self { verdict, reasons }
+        Self { verdict, least, reasons }
     }
 }
