@@ -229,6 +229,28 @@ fn a_dead_leader_is_noted_and_not_compared() {
     assert_eq!((&process["threads"], &report["as_expected"]), (&1.into(), &true.into()));
 }
 
+/// The files of a dead leader belong to root, and its command line is empty.
+#[test]
+fn the_identity_of_a_process_is_that_of_a_living_thread() {
+    if !is_root("another user") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        become_user(NOBODY as usize);
+        let tids = [thread(|| prctl(libc::PR_SET_DUMPABLE, 1))];
+        stage.ready(&tids);
+        plain(libc::SYS_exit, [0; 5]);
+    });
+    wait_for_state(subject.pid, 'Z');
+    for (expected, status) in [("dumpable=1", 0), ("dumpable=0", 1)] {
+        let finished = audit(&["--expect", expected], subject.pid);
+        assert_eq!(finished.status.code(), Some(status), "{expected}: {}", finished.stdout);
+    }
+    let report = report(&[], subject.pid);
+    let command = report["processes"][0]["command"].as_array().unwrap();
+    assert!(!command.is_empty(), "{report}");
+}
+
 #[test]
 fn a_zombie_is_reported_and_fails_no_expectation() {
     let subject = Subject::new(|stage| {
@@ -334,6 +356,9 @@ fn every_key_of_an_expectation_holds_and_fails() {
         let finished = audit(&["--quiet", "--expect", fails], subject.pid);
         assert_eq!(finished.status.code(), Some(1), "{fails}: {}", finished.stderr);
     }
+    let label = report(&[], subject.pid)["processes"][0]["groups"][0]["state"]["label"].clone();
+    let finished = audit(&["--quiet", "--expect", "label=none"], subject.pid);
+    assert_eq!(finished.status.code(), Some(i32::from(!label.is_null())), "{label}");
 }
 
 #[test]
@@ -455,7 +480,7 @@ fn a_requested_process_that_cannot_be_read_is_exit_status_2() {
     assert_eq!((finished.status.code(), &*finished.stdout), (Some(2), ""));
     assert_eq!(finished.stderr, format!("psx: process {gone}: there is no such process\n"));
     assert_eq!(finish(psx(&["audit", "--name", "^no such name$"])).status.code(), Some(2));
-    let bad: [&[&str]; 12] = [
+    let bad: [&[&str]; 17] = [
         &["audit"],
         &["audit", "0"],
         &["audit", "-1"],
@@ -464,6 +489,11 @@ fn a_requested_process_that_cannot_be_read_is_exit_status_2() {
         &["audit", "--user", "no such user"],
         &["audit", "1", "--expect", "uid"],
         &["audit", "1", "--expect", "colour=red"],
+        &["audit", "1", "--expect", "namespaces>="],
+        &["audit", "1", "--expect", "uid=0,groups>="],
+        &["audit", "1", "--expect", "caps>="],
+        &["audit", "1", "--expect", "bounding<="],
+        &["audit", "1", "--expect", "groups="],
         &["audit", "1", "--expect", "caps=cap_nothing"],
         &["audit", "1", "--ignore", "hair"],
         &["audit", "1", "--watch", "0"],

@@ -214,6 +214,20 @@ fn processes_in_a_pid_namespace_show_both_numbers() {
         serde_json::from_str(&finish(psx(&["audit", "--json", &pid])).stdout).unwrap();
     let numbers = &report["processes"][0]["pids_in_namespaces"];
     assert_eq!(numbers, &serde_json::json!([pid.parse::<i32>().unwrap(), 1]));
+    // The namespace of its children is its own. That of the process outside is not.
+    let outside = outer.0.id().to_string();
+    for (pid, expected, status) in [
+        (&pid, "namespaces=pid", 0),
+        (&pid, "namespaces<=pid+mnt", 0),
+        (&pid, "namespaces=pid+pid_for_children", 0),
+        (&pid, "namespaces=none", 1),
+        (&pid, "namespaces=mnt", 1),
+        (&outside, "namespaces=none", 1),
+        (&outside, "namespaces=pid_for_children", 0),
+    ] {
+        let finished = finish(psx(&["audit", "--expect", expected, pid]));
+        assert_eq!(finished.status.code(), Some(status), "{expected}: {}", finished.stdout);
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
     if !is_root("verdicts about root") {
         return;
     }
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
         ("root", || {}, "privileged", "the user ID is 0"),
         ("root without capabilities", no_capabilities, "privileged", "the user ID is 0"),
         ("a user", || become_user(NOBODY as usize), "unprivileged", "no capability"),
@@ -73,6 +73,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
         ("one capability", user_that_binds, "reduced", "cap_net_bind_service"),
         ("CAP_SYS_ADMIN", || user_with(1 << 21), "privileged", "leads to root: cap_sys_admin"),
         ("CAP_SETUID", || user_with(1 << 7), "privileged", "leads to root: cap_setuid"),
+        ("CAP_SYS_BOOT", || user_with(1 << 22), "privileged", "leads to root: cap_sys_boot"),
         ("CAP_DAC_OVERRIDE", || user_with(1 << 1), "privileged", "leads to root: cap_dac_override"),
         (
             "a filter",

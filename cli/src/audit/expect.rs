@@ -53,7 +53,8 @@ pub(crate) enum Wanted {
     NoNewPrivs(bool),
     Seccomp(u32),
     Filters(Comparison, u32),
-    Label(String),
+    /// The label, or None if no security module gives one.
+    Label(Option<String>),
     Policy(u32),
     Priority(u32),
     /// The namespaces of these kinds must not be those of psx.
@@ -288,8 +289,10 @@ impl Wanted {
                 Outcome::of(holds, || names::seccomp(own))
             }
             Wanted::Label(label) => {
-                let holds = state.label.as_deref() == Some(label.as_bytes());
-                Outcome::of(holds, || names::label(state))
+                let holds = state.label.as_deref() == label.as_deref().map(str::as_bytes);
+                Outcome::seen(state.label_seen.then_some(holds), "the label", |holds| {
+                    Outcome::of(holds, || names::label(state))
+                })
             }
             Wanted::Policy(policy) => Outcome::of(state.scheduling.policy == *policy, || {
                 names::scheduling(state.scheduling)
@@ -302,7 +305,9 @@ impl Wanted {
             Wanted::Namespaces(comparison, kinds) => {
                 let both = state.namespaces.as_ref().and(checker.own);
                 Outcome::seen(both, "the namespaces", |own| {
-                    let found = state.namespaces_beside(own);
+                    let mut found = state.namespaces_beside(own);
+                    // A namespace for children that is that of the task itself is no other one.
+                    found.retain(|kind| kinds.contains(kind) || !state.is_for_children(kind));
                     let within =
                         |one: &[&str], other: &[&str]| one.iter().all(|k| other.contains(k));
                     let holds = match comparison {

@@ -199,15 +199,17 @@ impl Process {
         let pid = first.status.process;
         let leader = seen.iter().find(|one| one.thread.tid == pid);
         let of_leader = leader.unwrap_or(first);
+        // The files of a dead leader belong to root, and it has no command line any more.
+        let thread = seen.iter().find(|one| !one.stat.dead() && !one.worker);
+        let living = leader.filter(|one| !one.stat.dead()).or(thread).unwrap_or(of_leader);
         let mut process = Self {
             pid,
             name: of_leader.thread.name.clone(),
             numbers: leader.map(|one| one.status.numbers.clone()).unwrap_or_default(),
             identity: Identity::read(
                 directory,
-                of_leader.thread.tid,
                 &of_leader.stat,
-                &of_leader.status,
+                (living.thread.tid, &living.status),
             ),
             groups: Vec::new(),
             workers: Vec::new(),

@@ -159,6 +159,8 @@ pub(crate) struct State {
     pub(crate) namespaces: Option<Namespaces>,
     /// None if no security module sets one, or if this process may not see it.
     pub(crate) label: Option<Vec<u8>>,
+    /// Whether this process may see whether there is a label.
+    pub(crate) label_seen: bool,
     /// None if this process may not see them.
     pub(crate) directories: Option<Directories>,
     pub(crate) umask: Option<u32>,
@@ -188,7 +190,7 @@ impl State {
     pub(crate) fn read(task: &Task, known: Option<Known<'_>>) -> nix::Result<(Status, Stat, Self)> {
         let namespaces = namespaces(task);
         let directories = directories(task, known);
-        let (label, personality) = (label(task), personality(task));
+        let ((label, label_seen), personality) = (label(task), personality(task));
         let ours = tasks::numbers_are_ours();
         let timer_slack = task.timer_slack();
         let io_priority = if ours { ask::io_priority(task.tid) } else { None };
@@ -199,6 +201,7 @@ impl State {
             credentials: status.credentials.clone(),
             namespaces,
             label,
+            label_seen,
             directories,
             umask: status.umask,
             personality,
@@ -248,8 +251,7 @@ impl State {
         table.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
     }
 
-    /// Returns the fields that this process may not see. A kernel without a security module shows no label to any
-    /// process, so a missing label does not count.
+    /// Returns the fields that this process may not see. A kernel without a security module has no label to see.
     pub(crate) fn unseen(&self) -> Vec<Field> {
         let own = &self.credentials;
         let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
@@ -258,6 +260,7 @@ impl State {
             (Field::Gid, four(own.group).into_iter().any(mapping::group_unseen)),
             (Field::Groups, own.groups.iter().copied().any(mapping::group_unseen)),
             (Field::Namespaces, self.namespaces.is_none()),
+            (Field::Label, !self.label_seen),
             (Field::Root, self.directories.is_none()),
             (Field::Cwd, self.directories.is_none()),
             (Field::Personality, self.personality.is_none()),
@@ -302,7 +305,7 @@ impl State {
             key.namespaces = None;
         }
         if skip(Field::Label) {
-            key.label = None;
+            (key.label, key.label_seen) = (None, true);
         }
         if let Some(directories) = &mut key.directories {
             if skip(Field::Root) {
@@ -341,6 +344,15 @@ impl State {
             key.timer_slack = None;
         }
         key
+    }
+
+    /// Returns whether this is the kind of a namespace for children, and the task itself is in the same one.
+    pub(crate) fn is_for_children(&self, kind: &str) -> bool {
+        let of = |kind: &str| {
+            let place = NAMESPACES.iter().position(|&name| name == kind)?;
+            self.namespaces.as_ref()?.get(place).copied()?
+        };
+        kind.strip_suffix(FOR_CHILDREN).is_some_and(|own| of(own) == of(kind))
     }
 
     /// Returns the kinds of namespaces that are not those of `other`.
@@ -447,16 +459,25 @@ fn directories(task: &Task, known: Option<Known<'_>>) -> Option<Directories> {
     Some(Directories { root: read("root")?, cwd: read("cwd")? })
 }
 
-/// Returns the label of the security module that shows one. `attr/current` asks the first module that has labels in
+/// Returns the label of the security module that shows one, and whether this process may see it. `attr/current` asks the first module that has labels in
 /// principle. If the kernel is started with `lsm=bpf,apparmor`, that is BPF, which answers EINVAL (seen on Linux 6.1), so
 /// the modules with files of their own are asked next (Documentation/admin-guide/LSM/index.rst).
-fn label(task: &Task) -> Option<Vec<u8>> {
-    let files = ["attr/current", "attr/apparmor/current", "attr/smack/current"];
-    let mut label = files.into_iter().find_map(|file| task.read(file).ok())?;
-    while let Some(b'\n' | 0) = label.last() {
-        label.pop();
+fn label(task: &Task) -> (Option<Vec<u8>>, bool) {
+    let mut seen = true;
+    for file in ["attr/current", "attr/apparmor/current", "attr/smack/current"] {
+        match task.read(file) {
+            Ok(mut label) => {
+                while let Some(b'\n' | 0) = label.last() {
+                    label.pop();
+                }
+                return ((!label.is_empty()).then_some(label), true);
+            }
+            // No module answers, the kernel has no such file, or the task has ended.
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ESRCH) => {}
+            Err(_) => seen = false,
+        }
     }
-    (!label.is_empty()).then_some(label)
+    (None, seen)
 }
 
 fn personality(task: &Task) -> Option<u32> {

@@ -48,13 +48,14 @@ pub(crate) struct Judgement {
 }
 
 /// A process that has one of these is as good as root, whatever directories and namespaces it sees: it can load code
-/// into the kernel, trace any process, or open any file by its handle.
-const LEAD_TO_ROOT: [Capability; 5] = [
+/// into the kernel or start another kernel, trace any process, or open any file by its handle.
+const LEAD_TO_ROOT: [Capability; 6] = [
     Capability::SYS_ADMIN,
     Capability::SYS_MODULE,
     Capability::SYS_RAWIO,
     Capability::SYS_PTRACE,
     Capability::DAC_READ_SEARCH,
+    Capability::SYS_BOOT,
 ];
 
 /// A process that has one of these can become root or change root's files, unless it sees other files than the system.
