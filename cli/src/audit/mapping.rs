@@ -41,7 +41,7 @@ impl Mapping {
             // A kernel without user namespaces has no such file. Without /proc/self, nothing is known: /proc is that of
             // a PID namespace in which psx has no number.
             Err(_) if !std::path::Path::new(&file).exists() && is_there("/proc/self/status") => {
-                Some(vec![0..ALL])
+                Some(std::iter::once(0..ALL).collect())
             }
             Err(_) => None,
         };
