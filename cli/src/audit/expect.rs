@@ -393,6 +393,9 @@ impl Expectation {
     /// Checks a condition on the whole process. Returns None for a condition on threads.
     fn of_process(&self, process: &Process) -> Option<Outcome> {
         match self.wanted {
+            Wanted::Dumpable(_) if process.identity.of_root => Some(Outcome::Hidden(
+                "the kernel does not show whether a process of root is dumpable".to_owned(),
+            )),
             Wanted::Dumpable(wanted) => {
                 Some(Outcome::seen(process.identity.dumpable, "whether it is dumpable", |found| {
                     Outcome::of(found == wanted, || names::yes_no(Some(found)).to_owned())

@@ -27,6 +27,8 @@ pub(crate) struct Identity {
     /// Whether the process can be dumped, and traced by its user. None if the effective user is root, because
     /// root owns the files in /proc in both cases, or if it cannot be seen.
     pub(crate) dumpable: Option<bool>,
+    /// Whether the effective user is root, so that the kernel shows no user whether the process can be dumped.
+    pub(crate) of_root: bool,
 }
 
 /// A container, as the path of a control group names it.
@@ -68,6 +70,7 @@ impl Identity {
             path,
             place_unseen,
             dumpable,
+            of_root: effective == 0,
         }
     }
 

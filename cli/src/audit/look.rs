@@ -155,6 +155,9 @@ mod tests {
         process.complete = false;
         let audit = Audit { processes: vec![Audited::new(process, &settings)], ..Audit::default() };
         let mut names = Names::default();
+        let process = &audit.processes[0].process;
+        let own = nix::unistd::geteuid().as_raw();
+        assert_eq!((process.has_user(own), process.has_user(own + 1)), (Some(true), None));
         assert!(!audit.consistent());
         let error = audit.conclude().unwrap_err().to_string();
         assert!(error.starts_with("1 process could not be read completely: threads"), "{error}");

@@ -262,7 +262,7 @@ impl Arguments {
         let process = Process::read(pid, compared)?;
         match self.user.map_or(Some(true), |id| process.has_user(id)) {
             Some(has) => Ok(has.then_some(process)),
-            None => Err(Unread::Refused(nix::Error::EOVERFLOW)),
+            None => Err(Unread::Refused(nix::Error::EAGAIN)),
         }
     }
 }

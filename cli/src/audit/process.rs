@@ -261,12 +261,15 @@ impl Process {
         self.groups.iter().flat_map(Group::alike)
     }
 
-    /// Returns whether a thread has this effective user. Returns None if that cannot be seen, because neither this user
-    /// nor that of a thread has a number in the user namespace of psx.
+    /// Returns whether a thread has this effective user. Returns None if that cannot be seen: not all threads were read,
+    /// or neither this user nor that of a thread has a number in the user namespace of psx.
     pub(crate) fn has_user(&self, id: u32) -> Option<bool> {
         let effective = || self.states().map(|alike| alike.state.credentials.user.effective);
-        let unseen = !mapping::has_number(id) && effective().any(mapping::user_unseen);
-        if effective().any(|one| one == id) { Some(true) } else { (!unseen).then_some(false) }
+        if effective().any(|one| one == id) {
+            return Some(true);
+        }
+        let unmapped = !mapping::has_number(id) && effective().any(mapping::user_unseen);
+        (self.complete && !unmapped).then_some(false)
     }
 
     /// Returns the number of threads that can run code of the process.
