@@ -6,8 +6,10 @@
 //!
 //! Only the lines that are needed are parsed, as bytes: a name may contain any byte but 0.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::hash::Hash;
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
 
@@ -22,13 +24,51 @@ use nix::unistd;
 const PF_EXITING: u32 = 0x4;
 const PF_KTHREAD: u32 = 0x20_0000;
 
-/// How often the tasks are listed while other tasks come and go.
-const SWEEPS: usize = 8;
+/// How often the tasks are listed while other tasks come and go. A look at a process with few tasks takes less than a
+/// millisecond for each of these rounds.
+const ROUNDS: usize = 32;
 
 /// A process, as an open directory.
 pub(crate) struct Process {
     pub(crate) pid: i32,
     tasks: OwnedFd,
+}
+
+/// What one look at all tasks of a process found.
+pub(crate) struct Look<T> {
+    /// The tasks that were read, with their numbers, in the order in which they were read.
+    pub(crate) tasks: Vec<(i32, T)>,
+    /// The numbers of the tasks that were there at the end, in order.
+    pub(crate) present: Vec<i32>,
+    /// Whether the look proves that every task of the process had been read at one moment.
+    pub(crate) complete: bool,
+}
+
+impl<T> Look<T> {
+    /// Leaves out the tasks that have ended meanwhile, except the last one of each state that no other task has: it is
+    /// all that was seen of threads that replace each other. `state` returns whether a task is a worker of the kernel,
+    /// and its state. Returns the tasks in the order of their numbers.
+    pub(crate) fn without_ended<K: Eq + Hash>(
+        self,
+        state: impl Fn(&T) -> (bool, &K),
+    ) -> Vec<(i32, T)> {
+        let (mut seen, mut states) = (HashSet::new(), HashSet::new());
+        // A number that two tasks had belongs to the one that was read last.
+        let mut there = |tid: i32| self.present.binary_search(&tid).is_ok() && seen.insert(tid);
+        let mut kept: Vec<bool> = self.tasks.iter().rev().map(|(tid, _)| there(*tid)).collect();
+        kept.reverse();
+        let all = || self.tasks.iter().map(|(_, task)| state(task));
+        states.extend(all().zip(&kept).filter_map(|(state, kept)| kept.then_some(state)));
+        for (state, kept) in all().zip(&mut kept).rev() {
+            *kept = *kept || states.insert(state);
+        }
+        drop(states);
+        let mut kept = kept.into_iter();
+        let mut tasks = self.tasks;
+        tasks.retain(|_| kept.next() == Some(true));
+        tasks.sort_by_key(|(tid, _)| *tid);
+        tasks
+    }
 }
 
 /// One task of a process, as an open directory.
@@ -153,28 +193,78 @@ impl Process {
         Ok(Self { pid, tasks: openat(AT_FDCWD, path, flags, Mode::empty())? })
     }
 
-    /// Returns the numbers of the tasks, in order. One pass over the list can miss a living task while another task
-    /// exits (`next_tid`, fs/proc/base.c), but the link count does not. Therefore the list is read again until it is
-    /// as long as the link count says.
+    /// Returns the numbers of the tasks, in order. Returns EAGAIN if no list was complete.
     pub(crate) fn tids(&self) -> nix::Result<Vec<i32>> {
-        let mut tids = Vec::new();
-        for _ in 0..SWEEPS {
-            let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let listed = numbers(&mut Dir::openat(&self.tasks, ".", flags, Mode::empty())?)?;
-            let complete = libc::nlink_t::try_from(listed.len()) == Ok(self.count()?);
-            tids.extend(listed);
-            if complete {
-                break;
-            }
-        }
-        tids.sort_unstable();
-        tids.dedup();
-        Ok(tids)
+        let look = self.look(|tids| tids.iter().map(|_| Ok(())).collect())?;
+        if look.complete { Ok(look.present) } else { Err(Errno::EAGAIN) }
     }
 
-    /// Its type differs per CPU.
-    fn count(&self) -> nix::Result<libc::nlink_t> {
-        Ok(fstat(&self.tasks)?.st_nlink.saturating_sub(2))
+    /// Reads every task. `read` returns a result for each number that it is given, in the same order.
+    ///
+    /// The look is complete if it proves that at one moment every task of the process had been read:
+    ///
+    /// 1. The tasks are listed, and each one that has not been read is read.
+    /// 2. The kernel is asked how many tasks there are (the link count of the directory).
+    /// 3. The tasks are listed again.
+    ///
+    /// A task that is in both lists existed at step 2. If their number is the kernel's, no other task existed then. One
+    /// list alone proves nothing: a pass can miss a living task while another task exits (`next_tid`, fs/proc/base.c).
+    /// Nor does one list together with the link count: the missed task and the ended one make up for each other.
+    ///
+    /// If the directory has no link count, both lists must be equal. If there is no proof, the second list is the
+    /// first one of the next round. Each round reads the new tasks only. After [`ROUNDS`] rounds the look ends without
+    /// a proof: the threads come and go faster than they can be read.
+    ///
+    /// A task that ended before it could be read does not count as read. A number that a list lacks is read anew if it
+    /// comes back, because another task can have it then.
+    pub(crate) fn look<T>(
+        &self,
+        mut read: impl FnMut(&[i32]) -> Vec<nix::Result<T>>,
+    ) -> nix::Result<Look<T>> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::openat(&self.tasks, ".", flags, Mode::empty())?;
+        let mut list = || {
+            let mut tids = numbers(&mut directory)?;
+            tids.sort_unstable();
+            tids.dedup();
+            Ok::<_, Errno>(tids)
+        };
+        let (mut tasks, mut known) = (Vec::new(), HashSet::new());
+        let mut before = list()?;
+        for _ in 0..ROUNDS {
+            let new: Vec<i32> = before.iter().copied().filter(|tid| !known.contains(tid)).collect();
+            for (&tid, result) in new.iter().zip(read(&new)) {
+                match result {
+                    Ok(task) => {
+                        known.insert(tid);
+                        tasks.push((tid, task));
+                    }
+                    Err(error) if is_no_such_process(error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let count = self.count()?;
+            let after = list()?;
+            let both: Vec<i32> =
+                before.iter().copied().filter(|tid| after.binary_search(tid).is_ok()).collect();
+            let all = match count {
+                Some(count) => count == both.len(),
+                None => before == after,
+            };
+            if all && both.iter().all(|tid| known.contains(tid)) {
+                return Ok(Look { tasks, present: both, complete: true });
+            }
+            known.retain(|tid| after.binary_search(tid).is_ok());
+            before = after;
+        }
+        Ok(Look { tasks, present: before, complete: false })
+    }
+
+    /// Returns how many tasks the kernel counts: the link count of the directory without `.` and `..`. Returns None if
+    /// the directory has no such count.
+    fn count(&self) -> nix::Result<Option<usize>> {
+        let count = fstat(&self.tasks)?.st_nlink.saturating_sub(2);
+        Ok(usize::try_from(count).ok().filter(|&count| count > 0))
     }
 
     pub(crate) fn task(&self, tid: i32) -> nix::Result<Task> {
@@ -187,6 +277,13 @@ impl Process {
 }
 
 impl Task {
+    /// Opens the calling thread.
+    pub(crate) fn myself() -> nix::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = openat(AT_FDCWD, "/proc/thread-self", flags, Mode::empty())?;
+        Ok(Self { tid: unistd::gettid().as_raw(), directory })
+    }
+
     pub(crate) fn stat(&self) -> nix::Result<Stat> {
         Stat::parse(&self.read("stat")?).ok_or(Errno::EBADMSG)
     }
@@ -351,4 +448,69 @@ fn ids(text: &str) -> Option<Ids> {
     let mut numbers = text.split_ascii_whitespace().map(|number| number.parse().ok());
     let mut next = || numbers.next().flatten();
     Some(Ids { real: next()?, effective: next()?, saved: next()?, filesystem: next()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_complete_look_has_read_the_tasks_that_come_meanwhile() {
+        let own = Process::myself().unwrap();
+        let (ready, made) = channel();
+        let late = Cell::new(None);
+        let look = own.look(|tids| {
+            // After the first list, a thread comes that the list does not have.
+            if late.get().is_none() {
+                let ready = ready.clone();
+                std::thread::spawn(move || {
+                    ready.send(nix::unistd::gettid().as_raw()).unwrap();
+                    std::thread::park();
+                });
+                late.set(Some(made.recv().unwrap()));
+            }
+            tids.iter().map(|&tid| own.task(tid)?.stat()).collect()
+        });
+        let look = look.unwrap();
+        let late = late.get().unwrap();
+        assert!(look.complete && look.present.contains(&late), "{late}: {:?}", look.present);
+        assert!(look.tasks.iter().any(|(tid, _)| *tid == late));
+        assert!(own.tids().unwrap().contains(&late));
+    }
+
+    #[test]
+    fn a_look_without_the_proof_is_not_complete() {
+        let own = Process::myself().unwrap();
+        // One task always ends before it can be read.
+        let read = |&tid: &i32| if tid == own.pid { Err(Errno::ESRCH) } else { Ok(()) };
+        let look = own.look(|tids| tids.iter().map(read).collect()).unwrap();
+        assert!(!look.complete && look.tasks.iter().all(|(tid, ())| *tid != own.pid));
+        let denied = own.look(|tids| tids.iter().map(|_| Err::<(), _>(Errno::EACCES)).collect());
+        assert_eq!(denied.err(), Some(Errno::EACCES));
+    }
+
+    #[test]
+    fn the_only_trace_of_ended_tasks_is_kept() {
+        let tasks = [(5, "root"), (1, "user"), (7, "root"), (9, "user"), (8, "root"), (3, "other")];
+        let look = |present: &[i32]| Look {
+            tasks: tasks.into(),
+            present: present.to_vec(),
+            complete: true,
+        };
+        let kept = |present: &[i32]| -> Vec<i32> {
+            let kept = look(present).without_ended(|state| (false, state));
+            kept.into_iter().map(|(tid, _)| tid).collect()
+        };
+        assert_eq!(kept(&[1, 3, 5, 7, 8, 9]), [1, 3, 5, 7, 8, 9]);
+        // The last task of each state that no task has any more.
+        assert_eq!(kept(&[1]), [1, 3, 8]);
+        assert_eq!(kept(&[1, 5]), [1, 3, 5]);
+        // A number that was used twice.
+        let twice = vec![(1, "root"), (1, "user")];
+        let look = Look { tasks: twice, present: vec![1], complete: true };
+        assert_eq!(look.without_ended(|state| (false, state)), [(1, "root"), (1, "user")]);
+    }
 }

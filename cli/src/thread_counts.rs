@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::steps::Goal;
-use crate::tasks::{Credentials, Process, Stat, is_no_such_process};
+use crate::tasks::{Credentials, Process, Stat};
 
 /// A group of threads, by what they do. The order is that of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,16 +110,12 @@ pub(crate) fn in_place() -> Result<BTreeMap<Kind, usize>> {
 /// zombie, is left out, because it can use no privilege.
 fn for_each_thread(mut see: impl FnMut(Kind, &Stat, &Credentials)) -> Result<()> {
     let process = Process::myself().context("opening /proc/self/task")?;
-    for tid in process.tids().context("reading /proc/self/task")? {
-        let read = process.task(tid).and_then(|task| Ok((task.status()?, task.stat()?)));
-        match read {
-            Ok((_, stat)) if stat.dead() => {}
-            Ok((status, stat)) => {
-                see(Kind::of(tid, process.pid, &stat), &stat, &status.credentials);
-            }
-            Err(e) if is_no_such_process(e) => {}
-            Err(e) => return Err(e).context("reading /proc/self/task/*/status"),
-        }
+    let read = |&tid: &i32| process.task(tid).and_then(|task| Ok((task.status()?, task.stat()?)));
+    let look = process.look(|tids| tids.iter().map(read).collect());
+    let mut look = look.context("reading /proc/self/task/*/status")?;
+    look.tasks.retain(|(_, (_, stat))| !stat.dead());
+    for (tid, (status, stat)) in look.without_ended(|(status, _)| (false, &status.credentials)) {
+        see(Kind::of(tid, process.pid, &stat), &stat, &status.credentials);
     }
     Ok(())
 }

@@ -11,8 +11,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::{
-    NOBODY, Subject, allow_all, audit, become_user, finish, is_root, name, no_capabilities, plain,
-    prctl, psx, readable_copy, report, thread,
+    NOBODY, Subject, allow_all, audit, become_user, finish, is_root, keep_only, name,
+    no_capabilities, plain, prctl, psx, readable_copy, report, thread,
 };
 
 /// Returns the tids of the groups that differ, with the fields.
@@ -229,6 +229,28 @@ fn a_dead_leader_is_noted_and_not_compared() {
     assert_eq!((&process["threads"], &report["as_expected"]), (&1.into(), &true.into()));
 }
 
+/// The files of a dead leader belong to root, and its command line is empty.
+#[test]
+fn the_identity_of_a_process_is_that_of_a_living_thread() {
+    if !is_root("another user") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        become_user(NOBODY as usize);
+        let tids = [thread(|| prctl(libc::PR_SET_DUMPABLE, 1))];
+        stage.ready(&tids);
+        plain(libc::SYS_exit, [0; 5]);
+    });
+    wait_for_state(subject.pid, 'Z');
+    for (expected, status) in [("dumpable=1", 0), ("dumpable=0", 1)] {
+        let finished = audit(&["--expect", expected], subject.pid);
+        assert_eq!(finished.status.code(), Some(status), "{expected}: {}", finished.stdout);
+    }
+    let report = report(&[], subject.pid);
+    let command = report["processes"][0]["command"].as_array().unwrap();
+    assert!(!command.is_empty(), "{report}");
+}
+
 #[test]
 fn a_zombie_is_reported_and_fails_no_expectation() {
     let subject = Subject::new(|stage| {
@@ -334,6 +356,9 @@ fn every_key_of_an_expectation_holds_and_fails() {
         let finished = audit(&["--quiet", "--expect", fails], subject.pid);
         assert_eq!(finished.status.code(), Some(1), "{fails}: {}", finished.stderr);
     }
+    let label = report(&[], subject.pid)["processes"][0]["groups"][0]["state"]["label"].clone();
+    let finished = audit(&["--quiet", "--expect", "label=none"], subject.pid);
+    assert_eq!(finished.status.code(), Some(i32::from(!label.is_null())), "{label}");
 }
 
 #[test]
@@ -342,23 +367,7 @@ fn a_ring_that_keeps_root_is_flagged() {
         return;
     }
     let subject = Subject::new(|stage| {
-        // struct io_uring_params: the third word is the flags, IORING_SETUP_SQPOLL.
-        let mut parameters = [0_u32; 30];
-        parameters[2] = 2;
-        // SAFETY: the kernel reads and writes the parameters.
-        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
-        let made = [if ring >= 0 { 1 } else { 0 }];
-        // The worker takes its name when it first runs.
-        let named = || {
-            let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-            tasks.into_iter().any(|task| {
-                let comm = std::fs::read_to_string(task.path().join("comm"));
-                comm.is_ok_and(|comm| comm.starts_with("iou-sqp-"))
-            })
-        };
-        while ring >= 0 && !named() {
-            std::thread::yield_now();
-        }
+        let made = [i32::from(support::sqpoll())];
         become_user(NOBODY as usize);
         stage.ready(&made);
     });
@@ -377,6 +386,93 @@ fn a_ring_that_keeps_root_is_flagged() {
     assert!(finished.stdout.contains("worker-keeps: "), "{}", finished.stdout);
 }
 
+/// What a process does after it made a ring, the field that the ring's worker keeps, and an expectation that holds for the
+/// thread and not for the worker.
+type Kept = (fn(), &'static str, &'static str, &'static str);
+
+const KEPT: [Kept; 3] = [
+    (chroot, "root", "root=/tmp", "/"),
+    (
+        || plain(libc::SYS_unshare, [libc::CLONE_NEWNET as usize, 0, 0, 0, 0]),
+        "namespaces",
+        "namespaces>=net",
+        "the namespaces of psx",
+    ),
+    // Without CAP_SYS_ADMIN and the like, the root directory makes the difference: CAP_CHOWN and CAP_SYS_CHROOT.
+    (
+        || {
+            chroot();
+            prctl(libc::PR_SET_KEEPCAPS, 1);
+            become_user(NOBODY as usize);
+            keep_only(1 | 1 << 18);
+        },
+        "root",
+        "verdict<=reduced",
+        "privileged",
+    ),
+];
+
+#[test]
+fn a_worker_in_other_directories_or_namespaces_is_flagged() {
+    if !is_root("chroot and namespaces") {
+        return;
+    }
+    for (change, field, holds_without, found) in KEPT {
+        let start = |with_ring: bool| {
+            Subject::new(move |stage| {
+                let made = !with_ring || support::sqpoll();
+                change();
+                stage.ready(&[i32::from(made)]);
+            })
+        };
+        let subject = start(true);
+        if subject.tids == [0] {
+            support::skipped("io_uring is not available");
+            return;
+        }
+        let report = report(&[], subject.pid);
+        let worker = &report["processes"][0]["workers"][0];
+        let keeps = worker["keeps"].as_array().unwrap();
+        assert!(keeps.contains(&field.into()), "{field}: {report}");
+        assert_eq!(report["consistent"], false, "{field}: {report}");
+        assert_eq!(audit(&["--quiet"], subject.pid).status.code(), Some(1), "{field}");
+        // The expectation is checked by itself.
+        let ignored = "uid,gid,groups,caps,root,namespaces";
+        let args = ["--ignore", ignored, "--expect", holds_without];
+        assert_eq!(audit(&["-q", "--ignore", ignored], subject.pid).status.code(), Some(0));
+        let finished = audit(&args, subject.pid);
+        assert_eq!(finished.status.code(), Some(1), "{holds_without}: {}", finished.stdout);
+        let line = format!("expected {holds_without}: kernel worker {} (iou-sqp-", worker["tid"]);
+        assert!(finished.stdout.contains(&line), "{line}: {}", finished.stdout);
+        assert!(finished.stdout.contains(&format!(" has {found}")), "{}", finished.stdout);
+        let without = audit(&args, start(false).pid);
+        assert_eq!(without.status.code(), Some(0), "{holds_without}: {}", without.stdout);
+    }
+}
+
+/// A worker that was made after the drop has no more than the thread.
+#[test]
+fn a_worker_that_keeps_nothing_is_no_finding() {
+    if !is_root("dropping root") {
+        return;
+    }
+    let subject = Subject::new(|stage| {
+        become_user(NOBODY as usize);
+        let made = support::sqpoll();
+        // It executes no program, so these do not matter for it.
+        allow_all();
+        stage.ready(&[i32::from(made)]);
+    });
+    if subject.tids == [0] {
+        support::skipped("io_uring is not available");
+        return;
+    }
+    let args =
+        ["--expect", "uid=nobody,caps=none,nnp=1,seccomp=filter,root=/,verdict<=unprivileged"];
+    let finished = audit(&args, subject.pid);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
+}
+
 #[test]
 fn a_requested_process_that_cannot_be_read_is_exit_status_2() {
     let gone = Subject::new(|stage| stage.ready(&[])).pid;
@@ -384,7 +480,7 @@ fn a_requested_process_that_cannot_be_read_is_exit_status_2() {
     assert_eq!((finished.status.code(), &*finished.stdout), (Some(2), ""));
     assert_eq!(finished.stderr, format!("psx: process {gone}: there is no such process\n"));
     assert_eq!(finish(psx(&["audit", "--name", "^no such name$"])).status.code(), Some(2));
-    let bad: [&[&str]; 12] = [
+    let bad: [&[&str]; 17] = [
         &["audit"],
         &["audit", "0"],
         &["audit", "-1"],
@@ -393,6 +489,11 @@ fn a_requested_process_that_cannot_be_read_is_exit_status_2() {
         &["audit", "--user", "no such user"],
         &["audit", "1", "--expect", "uid"],
         &["audit", "1", "--expect", "colour=red"],
+        &["audit", "1", "--expect", "namespaces>="],
+        &["audit", "1", "--expect", "uid=0,groups>="],
+        &["audit", "1", "--expect", "caps>="],
+        &["audit", "1", "--expect", "bounding<="],
+        &["audit", "1", "--expect", "groups="],
         &["audit", "1", "--expect", "caps=cap_nothing"],
         &["audit", "1", "--ignore", "hair"],
         &["audit", "1", "--watch", "0"],

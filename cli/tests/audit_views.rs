@@ -60,7 +60,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
     if !is_root("verdicts about root") {
         return;
     }
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
         ("root", || {}, "privileged", "the user ID is 0"),
         ("root without capabilities", no_capabilities, "privileged", "the user ID is 0"),
         ("a user", || become_user(NOBODY as usize), "unprivileged", "no capability"),
@@ -73,6 +73,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
         ("one capability", user_that_binds, "reduced", "cap_net_bind_service"),
         ("CAP_SYS_ADMIN", || user_with(1 << 21), "privileged", "leads to root: cap_sys_admin"),
         ("CAP_SETUID", || user_with(1 << 7), "privileged", "leads to root: cap_setuid"),
+        ("CAP_SYS_BOOT", || user_with(1 << 22), "privileged", "leads to root: cap_sys_boot"),
         ("CAP_DAC_OVERRIDE", || user_with(1 << 1), "privileged", "leads to root: cap_dac_override"),
         (
             "a filter",
@@ -184,6 +185,76 @@ fn resources_are_shown_and_compared_only_if_asked_for() {
         let text = audit(&["--explain"], subject.pid).stdout;
         assert!(text.contains(&format!("its threads also differ in {field}")), "{text}");
     }
+}
+
+#[test]
+fn expectations_are_about_states_that_are_not_compared_too() {
+    let subject = Subject::new(|stage| stage.ready(&[thread(another_nice)]));
+    // SAFETY: it takes numbers.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, subject.pid as u32) };
+    let expected = format!("nice={nice}");
+    let report = report(&["--expect", &expected], subject.pid);
+    let process = &report["processes"][0];
+    assert_eq!((&report["consistent"], &report["as_expected"]), (&true.into(), &false.into()));
+    assert_eq!(process["failures"][0]["first"]["tid"], subject.tids[0], "{report}");
+    assert_eq!(process["failures"][0]["threads"], 1, "{report}");
+    let group = &process["groups"][0];
+    assert_eq!((&group["state"]["nice"], &group["varies"]), (&nice.into(), &json!(["nice"])));
+    assert_eq!(group["threads"].as_array().unwrap().len(), 2, "{report}");
+    assert_eq!(group["others"][0]["threads"][0]["tid"], subject.tids[0], "{report}");
+    assert_ne!(group["others"][0]["state"]["nice"], nice, "{report}");
+    let finished = audit(&["--quiet", "--expect", &expected], subject.pid);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+}
+
+/// One thread keeps root, in fields that are not compared. It decides the verdict, and it is found by its user.
+#[test]
+fn a_thread_that_differs_in_ignored_fields_counts() {
+    const IGNORE: [&str; 2] = ["--ignore", "uid,gid,groups,caps"];
+    if !is_root("a thread that keeps root") {
+        return;
+    }
+    let start = |keep: fn()| {
+        Subject::new(move |stage| {
+            name(b"ignored");
+            let tids = [thread(keep)];
+            become_user(NOBODY as usize);
+            stage.ready(&tids);
+        })
+    };
+    let clean = start(|| become_user(NOBODY as usize));
+    let saved = Scratch::new("");
+    let select = ["audit", "--name", "^ignored$"];
+    let finished = finish(psx(&[&select[..], &IGNORE, &["-q", "--save", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    drop(clean);
+    let subject = start(|| {});
+    let with = |args: &[&str]| audit(&[&IGNORE[..], args].concat(), subject.pid);
+    assert_eq!(with(&["--quiet"]).status.code(), Some(0), "what is ignored is no difference");
+    for fails in ["uid=nobody", "caps=none", "verdict<=unprivileged"] {
+        let finished = with(&["--expect", fails]);
+        assert_eq!(finished.status.code(), Some(1), "{fails}: {}", finished.stdout);
+        let line = format!("expected {fails}: thread {} (ignored) has ", subject.tids[0]);
+        assert!(finished.stdout.contains(&line), "{}", finished.stdout);
+    }
+    let text = with(&[]).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("and others") && text.contains("1 privileged"), "{text}");
+    let ecs = with(&["--format", "ecs"]).stdout;
+    let lines: Vec<Value> = ecs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let root = lines.iter().find(|line| line["process"]["thread"]["id"] == subject.tids[0]);
+    assert_eq!(root.unwrap()["process"]["user"]["id"], "0", "{ecs}");
+    assert!(lines.iter().all(|line| line["psx"]["verdict"] == "privileged"), "{ecs}");
+    let found = finish(psx(&[&["audit", "--user", "root", "--json"], &IGNORE[..]].concat()));
+    let found: Value = serde_json::from_str(&found.stdout).unwrap();
+    let processes = found["processes"].as_array().unwrap();
+    assert!(processes.iter().any(|process| process["pid"] == subject.pid), "{found}");
+    let rule = "[[rule]]\nmatch = { name = '^ignored$', user = 0 }\nexpect.nnp = true\n";
+    let policy = Scratch::new(rule);
+    let finished = finish(psx(&[&["audit", "--policy", policy.path()], &IGNORE[..]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}{}", finished.stdout, finished.stderr);
+    let finished = finish(psx(&[&select[..], &IGNORE, &["--diff", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
+    assert!(finished.stdout.contains("nobody (65534) -> root (0)"), "{}", finished.stdout);
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(crate) struct Arguments {
     /// Save what was found as JSON, for --diff
     #[arg(long, value_name = "FILE", help_heading = "What must hold")]
     pub(super) save: Option<PathBuf>,
-    /// Show what changed since FILE was saved; exit status 1 if something did
+    /// Show what changed since FILE was saved, and what is wrong now; exit status 1 if there is either
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "tree"],
           help_heading = "What must hold")]
     pub(super) diff: Option<PathBuf>,
@@ -148,7 +148,8 @@ pub(super) enum Format {
 
 const AFTER: &str = "\
 Threads in the same state are one row. The first row of a process is that of its leader. The other rows say which \
-threads differ from it, and in which fields. Workers of the kernel (io_uring, vhost) are listed apart.
+threads differ from it, and in which fields. Workers of the kernel (io_uring, vhost) are listed apart. They must not \
+have more than is expected of the threads.
 
 Verdicts: privileged: root, or capabilities that lead to root; reduced: some of root's privilege; unprivileged: no \
 capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. --explain gives \
@@ -157,7 +158,7 @@ the reasons.
 Keys of --expect: uid, gid (all four IDs), ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid: a name or number; \
 groups: none, or names joined by +; caps (effective, permitted, inheritable and ambient together), effective, \
 permitted, inheritable, ambient, bounding: none, all, or names joined by +; nnp: 0 or 1; seccomp: disabled, \
-strict or filter; filters: a number; label; sched: other, fifo, rr, batch, idle, deadline, ext; priority; namespaces: \
+strict or filter; filters: a number; label, or none; sched: other, fifo, rr, batch, idle, deadline, ext; priority; namespaces: \
 the kinds that are not those of psx; root, cwd: a path, or changed; umask; nice; ioprio; affinity; timer-slack; \
 personality; verdict; dumpable; consistent. Sets, filters, namespaces and verdict can be compared: caps<=cap_kill, \
 filters>=1.
@@ -166,8 +167,8 @@ Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-sl
 purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
 
 Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
-process, or if --diff found a change; 2 if a requested process cannot be read, if no process was found, or if the \
-command line or a file is wrong.
+process, or if --diff found a change; 2 if none of this was found and a process, all its threads, or a state that an \
+expectation is about cannot be read, if no process was found, or if the command line or a file is wrong.
 
 Examples:
   psx audit 1234                        one process

@@ -2,7 +2,8 @@
 //!
 //! Process IDs change with every restart, so processes are compared by what they are: the unit or container engine, and
 //! the name. All processes with the same unit and name are one program. A program has a set of states, those of its
-//! groups of threads. Two sets are equal if they contain the same states; how many threads have each does not count.
+//! groups of threads, and of the kernel workers that keep what no thread has. Two sets are equal if they contain the same
+//! states; how many threads have each does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::json::SCHEMA;
+use super::look::Audit;
 
 /// Members of a state that change with each start of a process, or that daemons set per thread on purpose.
 const SKIPPED: [&str; 7] =
@@ -113,11 +115,14 @@ impl Changes {
         self.changes.is_empty()
     }
 
-    pub(crate) fn render(&self, json: bool) -> Result<String> {
+    /// Returns the changes and the findings about the present state.
+    pub(crate) fn render(&self, json: bool, audit: &Audit, findings: &str) -> Result<String> {
         if json {
             let mut report = serde_json::to_value(self)?;
             if let Some(members) = report.as_object_mut() {
                 members.insert("schema".to_owned(), SCHEMA.into());
+                members.insert("consistent".to_owned(), audit.consistent().into());
+                members.insert("as_expected".to_owned(), audit.as_expected().into());
             }
             return Ok(serde_json::to_string_pretty(&report)? + "\n");
         }
@@ -125,6 +130,7 @@ impl Changes {
         for change in &self.changes {
             change.describe(&mut text);
         }
+        text += findings;
         // Writing to a String cannot fail.
         let _ = match self.changes.len() {
             0 => writeln!(text, "nothing changed since the state was saved"),
@@ -156,8 +162,16 @@ impl Change {
                     writeln!(text, "    {field}: {} -> {}", shown(old), shown(new))
                 }
                 // A whole state: only what an operator looks for first.
-                _ if ["uid", "gid", "capabilities", "no_new_privs", "seccomp"]
-                    .contains(&field.as_str()) =>
+                _ if [
+                    "uid",
+                    "gid",
+                    "capabilities",
+                    "no_new_privs",
+                    "seccomp",
+                    "kernel worker",
+                    "keeps",
+                ]
+                .contains(&field.as_str()) =>
                 {
                     writeln!(text, "    {field}: {}", shown(if new.is_some() { new } else { old }))
                 }
@@ -190,9 +204,22 @@ fn programs(report: &Value) -> Programs {
             false => text(process.get("unit")),
         };
         let states = found.entry((unit, text(process.get("name")))).or_default();
+        for worker in array(&process, "workers") {
+            let keeps = worker.get("keeps").map(short).filter(|keeps| keeps != "none");
+            if let (Some(keeps), Some(members)) =
+                (keeps, worker.get("state").and_then(Value::as_object))
+            {
+                let mut state = flat(members);
+                state.insert("kernel worker".to_owned(), text(worker.get("kind")));
+                state.insert("keeps".to_owned(), keeps);
+                states.insert(state);
+            }
+        }
         for group in array(&process, "groups") {
-            let members = group.get("state").and_then(Value::as_object);
-            states.insert(members.map(flat).unwrap_or_default());
+            for alike in [vec![group.clone()], array(&group, "others")].concat() {
+                let members = alike.get("state").and_then(Value::as_object);
+                states.insert(members.map(flat).unwrap_or_default());
+            }
         }
     }
     found

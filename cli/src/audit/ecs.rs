@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::look::{Audit, Audited};
 use super::names::{self, Names};
-use super::process::{Group, Thread};
+use super::process::{Alike, Group, Thread};
+use super::state::State;
 use crate::terminal::printable;
 
 /// The version of the schema.
@@ -21,8 +22,16 @@ pub(crate) fn render(audit: &Audit, names: &mut Names) -> String {
     let mut text = String::new();
     for audited in &audit.processes {
         for group in &audited.process.groups {
-            for thread in &group.threads {
-                text += &format!("{}\n", document(audited, group, thread, &now, names));
+            // In the order of the threads, each with its own state.
+            let alike = group.alike();
+            let mut threads: Vec<(&Alike, &Thread)> = alike
+                .flat_map(|alike| alike.threads.iter().map(move |thread| (alike, thread)))
+                .collect();
+            threads.sort_by_key(|(_, thread)| thread.tid);
+            for (alike, thread) in threads {
+                let state = &alike.state;
+                let line = document(audited, (group, state), thread, &now, names);
+                text += &format!("{line}\n");
             }
         }
     }
@@ -31,13 +40,13 @@ pub(crate) fn render(audit: &Audit, names: &mut Names) -> String {
 
 fn document(
     audited: &Audited,
-    group: &Group,
+    (group, state): (&Group, &State),
     thread: &Thread,
     now: &str,
     names: &mut Names,
 ) -> Value {
     let (process, identity) = (&audited.process, &audited.process.identity);
-    let own = &group.state.credentials;
+    let own = &state.credentials;
     let mut user = |id: u32| json!({ "id": id.to_string(), "name": names.user(id) });
     let (effective, real, saved) =
         (user(own.user.effective), user(own.user.real), user(own.user.saved));
@@ -46,7 +55,13 @@ fn document(
     let (real_group, saved_group) = (of_group(own.group.real), of_group(own.group.saved));
     let supplemental: Vec<_> = own.groups.iter().map(|&id| of_group(id)).collect();
     let args: Vec<_> = identity.command.iter().map(|one| printable(one)).collect();
-    let good = process.consistent() && audited.as_expected();
+    let outcome = if process.diverges() || audited.violates() {
+        "failure"
+    } else if process.complete && audited.as_expected() {
+        "success"
+    } else {
+        "unknown"
+    };
     json!({
         "@timestamp": now,
         "ecs": { "version": VERSION },
@@ -56,7 +71,7 @@ fn document(
             "type": ["info"],
             "module": "psx",
             "dataset": "psx.audit",
-            "outcome": if good { "success" } else { "failure" },
+            "outcome": outcome,
         },
         "process": {
             "pid": process.pid,
@@ -65,7 +80,7 @@ fn document(
             "args_count": args.len(),
             "command_line": args.join(" "),
             "parent": { "pid": identity.parent },
-            "working_directory": group.state.directories.as_ref().map(|both| printable(&both.cwd)),
+            "working_directory": state.directories.as_ref().map(|both| printable(&both.cwd)),
             "user": effective,
             "real_user": real,
             "saved_user": saved,
@@ -89,6 +104,7 @@ fn document(
         },
         "psx": {
             "verdict": audited.verdict(),
+            "complete": process.complete,
             "consistent": process.consistent(),
             "as_expected": audited.as_expected(),
             "differs": group.differs,
@@ -99,7 +115,7 @@ fn document(
             },
             "no_new_privs": own.no_new_privs,
             "seccomp": { "mode": names::seccomp_mode(own.seccomp), "filters": own.filters },
-            "root": group.state.directories.as_ref().map(|both| printable(&both.root)),
+            "root": state.directories.as_ref().map(|both| printable(&both.root)),
         },
     })
 }

@@ -2,14 +2,14 @@
 
 mod parse;
 
-use libpsx::process::CapabilitySet;
+use libpsx::process::{CapabilitySet, Ids};
 use serde::Serialize;
 
 pub(crate) use self::parse::{keys, nearest, unknown_key, user};
-use super::names;
-use super::process::{Process, Thread};
+use super::process::{Process, Thread, Worker};
 use super::state::{Field, Namespaces, State};
 use super::verdict::{Judgement, Verdict};
+use super::{mapping, names};
 use crate::tasks::Credentials;
 use crate::terminal::printable;
 
@@ -47,14 +47,14 @@ impl Level {
 pub(crate) enum Wanted {
     User(Which, u32),
     Group(Which, u32),
-    Groups(Vec<u32>),
-    /// The supplementary groups must contain these.
-    GroupsInclude(Vec<u32>),
+    /// The supplementary groups, in order.
+    Groups(Comparison, Vec<u32>),
     Sets(Sets, Comparison, CapabilitySet),
     NoNewPrivs(bool),
     Seccomp(u32),
     Filters(Comparison, u32),
-    Label(String),
+    /// The label, or None if no security module gives one.
+    Label(Option<String>),
     Policy(u32),
     Priority(u32),
     /// The namespaces of these kinds must not be those of psx.
@@ -120,17 +120,26 @@ pub(crate) struct Failure {
     pub(crate) expected: String,
     /// None if it is a condition on the whole process, or if no thread runs.
     pub(crate) thread: Option<Thread>,
+    /// Whether this is a worker of the kernel.
+    pub(crate) worker: bool,
     pub(crate) found: String,
-    /// The number of threads for which it does not hold.
+    /// The number of threads and workers for which it does not hold.
     pub(crate) threads: usize,
-    /// Whether the state could be seen. If not, this is a note, and never a violation.
+    /// Whether the state could be seen. If not, it is not known whether the expectation holds.
     pub(crate) seen: bool,
+    /// Whether the kernel shows the state to no user. Then this is a note.
+    pub(crate) hidden: bool,
 }
 
 impl Failure {
     /// Returns whether it is a violation.
     pub(crate) fn counts(&self) -> bool {
         self.level == Level::Error && self.seen
+    }
+
+    /// Returns whether it can be a violation: another user could see that.
+    pub(crate) fn undecided(&self) -> bool {
+        self.level == Level::Error && !self.seen && !self.hidden
     }
 }
 
@@ -141,6 +150,8 @@ enum Outcome {
     Missed(String),
     /// The state could not be seen; this is the reason.
     Unseen(String),
+    /// The kernel shows the state to no user; this is the reason.
+    Hidden(String),
 }
 
 impl Comparison {
@@ -171,6 +182,23 @@ impl Outcome {
     }
 }
 
+/// Why it is not known whether an ID is the expected one.
+const UNMAPPED: &str = "an ID has no number in the user namespace of psx";
+
+/// Compares IDs. An ID that stands for others can be the expected one.
+fn ids_are(
+    found: &[u32],
+    wanted: u32,
+    unseen: fn(u32) -> bool,
+    shown: impl FnOnce() -> String,
+) -> Outcome {
+    let possible = found.iter().all(|&id| id == wanted || unseen(id));
+    if possible && found.iter().any(|&id| unseen(id)) {
+        return Outcome::Unseen(UNMAPPED.to_owned());
+    }
+    Outcome::of(possible, shown)
+}
+
 fn directory(wanted: &Path, found: &[u8]) -> Outcome {
     let holds = match wanted {
         Path::Is(path) => found == path.as_bytes(),
@@ -186,35 +214,65 @@ pub(crate) struct Checker<'a> {
     pub(crate) own: Option<&'a Namespaces>,
 }
 
-impl Expectation {
-    /// Makes an expectation from code.
-    pub(crate) fn new(text: impl Into<String>, wanted: Wanted) -> Self {
-        Self { text: text.into(), wanted }
-    }
-
-    /// Gives the expectation another text.
-    pub(crate) fn titled(self, text: String) -> Self {
-        Self { text, ..self }
+impl Wanted {
+    /// Returns what a kernel worker must meet: it must not have more than what is expected of the threads. Returns None
+    /// if it does not matter for a worker. A worker executes no program, so its bounding set and no_new_privs give it
+    /// nothing, and no filter applies to what it does.
+    fn of_worker(&self) -> Option<Self> {
+        use Comparison::{AtLeast, AtMost};
+        match self {
+            Self::Groups(AtLeast, _)
+            | Self::Sets(Sets::Bounding, ..)
+            | Self::Sets(_, AtLeast, _)
+            | Self::Verdict(AtLeast, _) => None,
+            Self::Groups(_, groups) => Some(Self::Groups(AtMost, groups.clone())),
+            Self::Sets(which, _, most) => Some(Self::Sets(*which, AtMost, *most)),
+            Self::Verdict(_, most) => Some(Self::Verdict(AtMost, *most)),
+            Self::User(..)
+            | Self::Group(..)
+            | Self::Label(_)
+            | Self::Namespaces(..)
+            | Self::Root(_)
+            | Self::OtherFiles => Some(self.clone()),
+            _ => None,
+        }
     }
 
     fn outcome(&self, state: &State, checker: &mut Checker<'_>) -> Outcome {
         let own = &state.credentials;
         let names = &mut *checker.names;
-        match &self.wanted {
+        match self {
             Wanted::User(which, id) => {
-                Outcome::of(which.are(own.user, *id), || names.users(own.user))
+                let ids = which.of(own.user);
+                ids_are(&ids, *id, mapping::user_unseen, || names.users(own.user))
             }
             Wanted::Group(which, id) => {
-                Outcome::of(which.are(own.group, *id), || names.groups(own.group))
+                let ids = which.of(own.group);
+                ids_are(&ids, *id, mapping::group_unseen, || names.groups(own.group))
             }
-            Wanted::Groups(groups) => {
-                let mut found = own.groups.clone();
-                found.sort_unstable();
-                Outcome::of(found == *groups, || names.supplementary(&own.groups))
-            }
-            Wanted::GroupsInclude(groups) => {
-                let holds = groups.iter().all(|group| own.groups.contains(group));
-                Outcome::of(holds, || names.supplementary(&own.groups))
+            Wanted::Groups(comparison, groups) => {
+                let within = |one: &[u32], other: &[u32]| one.iter().all(|id| other.contains(id));
+                let unseen = |id: &&u32| mapping::group_unseen(**id);
+                let seen: Vec<u32> = own.groups.iter().filter(|id| !unseen(id)).copied().collect();
+                let all = seen.len() == own.groups.len();
+                // What holds for the groups that are seen, and what can still be true of the others.
+                let (holds, possible) = match comparison {
+                    Comparison::Equal => {
+                        let mut found = own.groups.clone();
+                        found.sort_unstable();
+                        (all && found == *groups, within(&seen, groups) && !groups.is_empty())
+                    }
+                    Comparison::AtMost => {
+                        let within = within(&seen, groups);
+                        (all && within, within && !groups.is_empty())
+                    }
+                    Comparison::AtLeast => (within(groups, &seen), true),
+                };
+                if !holds && !all && possible {
+                    Outcome::Unseen(UNMAPPED.to_owned())
+                } else {
+                    Outcome::of(holds, || names.supplementary(&own.groups))
+                }
             }
             Wanted::Sets(which, comparison, wanted) => {
                 let found = which.of(own);
@@ -231,8 +289,10 @@ impl Expectation {
                 Outcome::of(holds, || names::seccomp(own))
             }
             Wanted::Label(label) => {
-                let holds = state.label.as_deref() == Some(label.as_bytes());
-                Outcome::of(holds, || names::label(state))
+                let holds = state.label.as_deref() == label.as_deref().map(str::as_bytes);
+                Outcome::seen(state.label_seen.then_some(holds), "the label", |holds| {
+                    Outcome::of(holds, || names::label(state))
+                })
             }
             Wanted::Policy(policy) => Outcome::of(state.scheduling.policy == *policy, || {
                 names::scheduling(state.scheduling)
@@ -245,7 +305,9 @@ impl Expectation {
             Wanted::Namespaces(comparison, kinds) => {
                 let both = state.namespaces.as_ref().and(checker.own);
                 Outcome::seen(both, "the namespaces", |own| {
-                    let found = state.namespaces_beside(own);
+                    let mut found = state.namespaces_beside(own);
+                    // A namespace for children that is that of the task itself is no other one.
+                    found.retain(|kind| kinds.contains(kind) || !state.is_for_children(kind));
                     let within =
                         |one: &[&str], other: &[&str]| one.iter().all(|k| other.contains(k));
                     let holds = match comparison {
@@ -302,27 +364,54 @@ impl Expectation {
                 })
             }
             Wanted::Verdict(comparison, wanted) => {
-                let found = Judgement::of_state(state, checker.own).verdict;
-                Outcome::of(comparison.holds(&found, wanted), || found.name().to_owned())
+                let Judgement { verdict, least, .. } = Judgement::of_state(state, checker.own);
+                match [verdict, least].map(|found| comparison.holds(&found, wanted)) {
+                    [true, true] => Outcome::Holds,
+                    [false, false] => Outcome::Missed(verdict.name().to_owned()),
+                    _ => Outcome::Unseen(UNMAPPED.to_owned()),
+                }
             }
             Wanted::Dumpable(_) | Wanted::Consistent(_) => Outcome::Holds,
             Wanted::Hidden(what) => {
-                Outcome::Unseen(format!("the kernel does not show the {what} of another process"))
+                Outcome::Hidden(format!("the kernel does not show the {what} of another process"))
             }
         }
+    }
+}
+
+impl Expectation {
+    /// Makes an expectation from code.
+    pub(crate) fn new(text: impl Into<String>, wanted: Wanted) -> Self {
+        Self { text: text.into(), wanted }
+    }
+
+    /// Gives the expectation another text.
+    pub(crate) fn titled(self, text: String) -> Self {
+        Self { text, ..self }
     }
 
     /// Checks a condition on the whole process. Returns None for a condition on threads.
     fn of_process(&self, process: &Process) -> Option<Outcome> {
         match self.wanted {
+            Wanted::Dumpable(_) if process.identity.of_root => Some(Outcome::Hidden(
+                "the kernel does not show whether a process of root is dumpable".to_owned(),
+            )),
             Wanted::Dumpable(wanted) => {
                 Some(Outcome::seen(process.identity.dumpable, "whether it is dumpable", |found| {
                     Outcome::of(found == wanted, || names::yes_no(Some(found)).to_owned())
                 }))
             }
+            Wanted::Consistent(_) if !process.complete && !process.diverges() => {
+                Some(Outcome::Unseen("not all threads could be read".to_owned()))
+            }
+            Wanted::Consistent(_) if !process.diverges() && !process.uncertain.is_empty() => {
+                let fields: Vec<_> = process.uncertain.iter().map(Field::to_string).collect();
+                Some(Outcome::Unseen(format!("{} cannot be seen", fields.join(", "))))
+            }
             Wanted::Consistent(wanted) => Some(Outcome::of(process.consistent() == wanted, || {
                 let fields: Vec<_> = process.differs().iter().map(Field::to_string).collect();
                 match fields.as_slice() {
+                    [] if process.diverges() => "a kernel worker that keeps more".to_owned(),
                     [] => "threads that are all alike".to_owned(),
                     fields => format!("threads that differ in {}", fields.join(", ")),
                 }
@@ -332,60 +421,81 @@ impl Expectation {
     }
 
     /// Checks a process.
-    pub(crate) fn check(
+    pub(crate) fn check<'p>(
         &self,
-        process: &Process,
+        process: &'p Process,
         rule: Option<&str>,
         level: Level,
         checker: &mut Checker<'_>,
     ) -> Option<Failure> {
         let rule = rule.map(str::to_owned);
         let expected = self.text.clone();
-        let fail = |thread, found, threads, seen| {
-            Some(Failure { rule, level, expected, thread, found, threads, seen })
+        let fail = |task: Option<(&Thread, bool)>, found, threads| {
+            let (thread, worker) = task.unzip();
+            let (thread, worker) = (thread.cloned(), worker.unwrap_or_default());
+            let (seen, hidden) = (true, false);
+            Failure { rule, level, expected, thread, worker, found, threads, seen, hidden }
         };
+        let unknown = |fail: Failure, hidden| Some(Failure { seen: false, hidden, ..fail });
         if process.groups.is_empty() {
-            return fail(None, "no thread that runs".to_owned(), 0, true);
+            return Some(fail(None, "no thread that runs".to_owned(), 0));
         }
         match self.of_process(process) {
             None => {}
             Some(Outcome::Holds) => return None,
-            Some(Outcome::Missed(found)) => return fail(None, found, process.threads(), true),
-            Some(Outcome::Unseen(why)) => return fail(None, why, 0, false),
+            Some(Outcome::Missed(found)) => return Some(fail(None, found, process.threads())),
+            Some(Outcome::Unseen(why)) => return unknown(fail(None, why, 0), false),
+            Some(Outcome::Hidden(why)) => return unknown(fail(None, why, 0), true),
         }
-        let mut first: Option<(&Thread, String)> = None;
-        let (mut threads, mut unseen) = (0, None);
-        for group in &process.groups {
-            let found = match self.outcome(&group.state, checker) {
+        let states = process
+            .states()
+            .map(|alike| (&self.wanted, &alike.state, alike.threads.as_slice(), false));
+        let of_worker = self.wanted.of_worker();
+        let workers = of_worker.iter().flat_map(|wanted| {
+            let of = move |one: &'p Worker| {
+                (wanted, &one.state, std::slice::from_ref(&one.thread), true)
+            };
+            process.workers.iter().map(of)
+        });
+        let mut first: Option<((&Thread, bool), String)> = None;
+        let (mut tasks, mut unseen) = (0, None);
+        for (wanted, state, threads, worker) in states.chain(workers) {
+            let found = match wanted.outcome(state, checker) {
                 Outcome::Holds => continue,
                 Outcome::Missed(found) => found,
                 Outcome::Unseen(why) => {
-                    unseen = Some(why);
+                    unseen = Some((why, false));
+                    continue;
+                }
+                Outcome::Hidden(why) => {
+                    unseen = Some((why, true));
                     continue;
                 }
             };
-            threads += group.threads.len();
-            let Some(thread) = group.threads.first() else { continue };
-            if first.as_ref().is_none_or(|(earlier, _)| thread.tid < earlier.tid) {
-                first = Some((thread, found));
+            tasks += threads.len();
+            let Some(thread) = threads.first() else { continue };
+            // A worker is named only if no thread fails.
+            let place = |(thread, worker): (&Thread, bool)| (worker, thread.tid);
+            if first.as_ref().is_none_or(|(earlier, _)| place((thread, worker)) < place(*earlier)) {
+                first = Some(((thread, worker), found));
             }
         }
         match (first, unseen) {
-            (Some((thread, found)), _) => fail(Some(thread.clone()), found, threads, true),
-            (None, Some(why)) => fail(None, why, 0, false),
+            (Some((task, found)), _) => Some(fail(Some(task), found, tasks)),
+            (None, Some((why, hidden))) => unknown(fail(None, why, 0), hidden),
             (None, None) => None,
         }
     }
 }
 
 impl Which {
-    fn are(self, ids: libpsx::process::Ids, id: u32) -> bool {
+    fn of(self, ids: Ids) -> Vec<u32> {
         match self {
-            Self::All => [ids.real, ids.effective, ids.saved, ids.filesystem] == [id; 4],
-            Self::Real => ids.real == id,
-            Self::Effective => ids.effective == id,
-            Self::Saved => ids.saved == id,
-            Self::Files => ids.filesystem == id,
+            Self::All => vec![ids.real, ids.effective, ids.saved, ids.filesystem],
+            Self::Real => vec![ids.real],
+            Self::Effective => vec![ids.effective],
+            Self::Saved => vec![ids.saved],
+            Self::Files => vec![ids.filesystem],
         }
     }
 }

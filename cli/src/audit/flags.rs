@@ -11,10 +11,14 @@ use super::state::Field;
 pub(crate) enum Flag {
     /// Threads differ in this field.
     Differs(Field),
+    /// The threads come and go faster than they can be read.
+    Incomplete,
     /// A kernel worker may do what no thread may do.
     WorkerKeeps,
     /// An expectation does not hold.
     Unexpected,
+    /// It cannot be seen whether an expectation holds.
+    Unchecked,
     /// The leader has ended, and other threads run.
     ZombieLeader,
     /// No thread of the process runs any more.
@@ -26,11 +30,12 @@ pub(crate) enum Flag {
 impl Flag {
     pub(crate) fn of(process: &Process) -> Vec<Self> {
         let mut flags: Vec<_> = process.differs().into_iter().map(Self::Differs).collect();
-        let unseen = process.groups.iter().any(|group| group.state.namespaces.is_none());
+        let unseen = process.states().any(|alike| alike.state.namespaces.is_none());
         let others = [
+            (Self::Incomplete, !process.complete),
             (Self::WorkerKeeps, process.workers.iter().any(|worker| !worker.keeps.is_empty())),
             (Self::ZombieLeader, process.leader_dead && process.threads() > 0),
-            (Self::Zombie, process.threads() == 0),
+            (Self::Zombie, process.zombie()),
             (Self::NamespacesUnseen, unseen),
         ];
         flags.extend(others.into_iter().filter_map(|(flag, is)| is.then_some(flag)));
@@ -41,14 +46,23 @@ impl Flag {
     pub(crate) const fn explain(self) -> &'static str {
         match self {
             Self::Differs(field) => difference(field),
+            Self::Incomplete => {
+                "The threads of the process come and go faster than psx can read them. A thread that was \
+                 not read may have privileges that the others have not. Stop the process (kill -STOP) \
+                 while psx reads it."
+            }
             Self::WorkerKeeps => {
-                "This worker of the kernel keeps the credentials that its io_uring or device was made \
-                 with, and no call changes them. Drop privileges before io_uring_setup(2), or close the \
-                 ring and make it again."
+                "This worker of the kernel keeps the credentials, the root directory and the namespaces \
+                 that its io_uring or device was made with, and no call changes them. Drop privileges, \
+                 chroot(2) and unshare(2) before io_uring_setup(2), or close the ring and make it again."
             }
             Self::Unexpected => {
                 "The process is not what was expected. Check the order in which it drops privileges, \
                  and the unit or container that starts it."
+            }
+            Self::Unchecked => {
+                "An expectation is about a state that psx cannot see. Run psx as root, in the user namespace \
+                 and the PID namespace of the host."
             }
             Self::ZombieLeader => {
                 "The main thread has ended. It shows the IDs that it had, and ps(1) shows them too. It \
@@ -148,8 +162,10 @@ impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Differs(field) => write!(f, "differs:{field}"),
+            Self::Incomplete => f.write_str("incomplete"),
             Self::WorkerKeeps => f.write_str("worker-keeps"),
             Self::Unexpected => f.write_str("unexpected"),
+            Self::Unchecked => f.write_str("unchecked"),
             Self::ZombieLeader => f.write_str("zombie-leader"),
             Self::Zombie => f.write_str("zombie"),
             Self::NamespacesUnseen => f.write_str("namespaces-unseen"),

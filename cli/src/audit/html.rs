@@ -13,7 +13,7 @@ use super::look::{Audit, Audited};
 use super::names::Names;
 use super::process::{Group, Thread};
 use super::remarks;
-use super::state::State;
+use super::state::{Field, State};
 use super::table::{self, Look, called};
 use super::verdict::Verdict;
 use crate::terminal::printable;
@@ -93,11 +93,11 @@ fn row(text: &mut String, audited: &Audited, names: &mut Names) -> Result<()> {
         writeln!(text, "<p class=\"note\">{}</p>", escaped(&line))?;
     }
     for group in &process.groups {
-        group_table(text, group, process.groups.first().map(|one| &one.state), names)?;
+        group_table(text, group, process.groups.first().map(|one| &one.first.state), names)?;
     }
     for worker in &process.workers {
         let title = format!("{} {}", worker.kind.label(), called(&worker.thread));
-        state_table(text, &title, &[], &worker.state, None, names)?;
+        state_table(text, &title, &[], (&worker.state, &[]), None, names)?;
     }
     writeln!(text, "</details></td></tr>")?;
     Ok(())
@@ -109,7 +109,7 @@ fn group_table(
     first: Option<&State>,
     names: &mut Names,
 ) -> Result<()> {
-    let count = group.threads.len();
+    let count = group.count();
     let fields: Vec<_> = group.differs.iter().map(ToString::to_string).collect();
     let title = match (count, fields.as_slice()) {
         (1, []) => "1 thread".to_owned(),
@@ -117,33 +117,34 @@ fn group_table(
         (1, fields) => format!("1 thread differs in {}", fields.join(", ")),
         (_, fields) => format!("{count} threads differ in {}", fields.join(", ")),
     };
-    state_table(text, &title, &group.threads, &group.state, first, names)
+    let threads = group.threads();
+    state_table(text, &title, &threads, (&group.first.state, &group.varies), first, names)
 }
 
 fn state_table(
     text: &mut String,
     title: &str,
-    threads: &[Thread],
-    state: &State,
+    threads: &[&Thread],
+    (state, varies): (&State, &[Field]),
     first: Option<&State>,
     names: &mut Names,
 ) -> Result<()> {
     let look = Look { colored: false, width: None, explain: false, threads: true, long: true };
     writeln!(text, "<table><tr><th colspan=\"2\"><b>{}</b></th></tr>", escaped(title))?;
     let mut lines = Vec::new();
-    let identity = table::identity(state, names);
+    let identity = table::identity(state, varies, names);
     let mut parts = identity.lines();
     lines.push(("user".to_owned(), parts.next().unwrap_or_default().to_owned()));
     lines.push(("group".to_owned(), parts.next().unwrap_or_default().to_owned()));
     lines.extend(parts.map(split));
-    let capabilities = table::capabilities(state);
+    let capabilities = table::capabilities(state, varies);
     let mut parts = capabilities.lines();
     lines.push(("capabilities".to_owned(), parts.next().unwrap_or_default().to_owned()));
     lines.extend(parts.map(split));
-    let confinement = table::confinement(state, first, &[], look);
+    let confinement = table::confinement(state, first, varies, look);
     lines.extend(confinement.iter().map(|line| split(line)));
     if !threads.is_empty() {
-        let named: Vec<_> = threads.iter().take(NAMED).map(called).collect();
+        let named: Vec<_> = threads.iter().copied().take(NAMED).map(called).collect();
         let more = threads.len().saturating_sub(NAMED);
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         lines.push(("threads".to_owned(), named.join(", ") + &rest));

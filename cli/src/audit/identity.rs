@@ -1,8 +1,10 @@
 //! The identity of a process: its parent, its command line, its unit and its container.
 
+use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::tasks::{self, Stat, Status};
+use super::mapping;
+use crate::tasks::{self, Stat, Status, is_no_such_process};
 
 /// The length of a container's ID in the names of control groups.
 const ID: usize = 64;
@@ -17,10 +19,16 @@ pub(crate) struct Identity {
     pub(crate) command: Vec<Vec<u8>>,
     /// The innermost unit of systemd.
     pub(crate) unit: Option<String>,
+    /// The path of the control group. A unit can have others below it, for example the scope of a payload.
+    path: String,
     pub(crate) container: Option<Container>,
+    /// Whether its control group cannot be read, so that unit and container are not known.
+    pub(crate) place_unseen: bool,
     /// Whether the process can be dumped, and traced by its user. None if the effective user is root, because
-    /// root owns the files in /proc in both cases.
+    /// root owns the files in /proc in both cases, or if it cannot be seen.
     pub(crate) dumpable: Option<bool>,
+    /// Whether the effective user is root, so that the kernel shows no user whether the process can be dumped.
+    pub(crate) of_root: bool,
 }
 
 /// A container, as the path of a control group names it.
@@ -32,24 +40,49 @@ pub(crate) struct Container {
 }
 
 impl Identity {
-    pub(crate) fn read(directory: &tasks::Process, stat: &Stat, status: &Status) -> Self {
-        let task = directory.task(status.process).ok();
-        let read = |file| task.as_ref().and_then(|task| task.read(file).ok()).unwrap_or_default();
-        let path = control_group(&read("cgroup"));
+    /// Reads the identity of a process: from `stat`, which is that of its leader, and from one of its threads, which is
+    /// not dead if any thread lives.
+    pub(crate) fn read(
+        directory: &tasks::Process,
+        stat: &Stat,
+        (tid, status): (i32, &Status),
+    ) -> Self {
+        let task = directory.task(tid);
+        let task = task.or_else(|_| directory.task(status.process)).ok();
+        let read = |file| task.as_ref().map_or(Err(Errno::ESRCH), |task| task.read(file));
+        let cgroup = read("cgroup");
+        // A kernel without control groups has no such file.
+        let place_unseen = cgroup.as_ref().is_err_and(|&error| !is_no_such_process(error));
+        let path = control_group(&cgroup.unwrap_or_default());
         let owner = task.as_ref().and_then(|task| task.owner("status").ok());
         let effective = status.credentials.user.effective;
         let dumpable = match (effective, owner) {
             (0, _) | (_, None) => None,
+            (user, _) if mapping::user_unseen(user) => None,
             (user, Some(owner)) => Some(user == owner),
         };
         Self {
             parent: stat.parent,
             start: stat.start,
-            command: arguments(&read("cmdline")),
+            command: arguments(&read("cmdline").unwrap_or_default()),
             unit: unit(&path),
             container: container(&path),
+            path,
+            place_unseen,
             dumpable,
+            of_root: effective == 0,
         }
+    }
+
+    /// Returns whether the process belongs to this unit or to a unit below it. The name is that of the unit's file.
+    pub(crate) fn is_of(&self, unit: &str) -> bool {
+        self.path.split('/').any(|part| part == unit)
+    }
+
+    /// Returns the names of all units of the process, the innermost first: as the file of the unit is called, and
+    /// without escapes.
+    pub(crate) fn units(&self) -> impl Iterator<Item = String> {
+        units(&self.path).flat_map(|unit| [unit.to_owned(), unescaped(unit)])
     }
 }
 
@@ -80,11 +113,14 @@ pub(crate) fn control_group(text: &[u8]) -> String {
 
 /// Returns the innermost part of the path that is a service or a scope. A container's own scope counts too.
 pub(crate) fn unit(path: &str) -> Option<String> {
-    let units = path.split('/').rev();
-    let mut units = units.filter(|part| {
+    units(path).next().map(unescaped)
+}
+
+/// Returns the parts of the path that are units, the innermost first.
+fn units(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').rev().filter(|part| {
         [".service", ".scope", ".mount", ".swap", ".socket"].iter().any(|end| part.ends_with(end))
-    });
-    units.next().map(unescaped)
+    })
 }
 
 /// Resolves `\x2d` as systemd writes it in the names of units.
@@ -208,6 +244,20 @@ mod tests {
         ] {
             assert_eq!(of(&text), (name.map(str::to_owned), engine), "{text}");
         }
+    }
+
+    #[test]
+    fn a_process_belongs_to_every_unit_of_its_path() {
+        let path = "/system.slice/a\\x2db.service/payload.scope".to_owned();
+        let identity = Identity { path, ..Identity::default() };
+        for unit in ["a\\x2db.service", "payload.scope", "system.slice"] {
+            assert!(identity.is_of(unit), "{unit}");
+        }
+        for unit in ["a-b.service", "b.service", "payload"] {
+            assert!(!identity.is_of(unit), "{unit}");
+        }
+        let units: Vec<_> = identity.units().collect();
+        assert_eq!(units, ["payload.scope", "payload.scope", "a\\x2db.service", "a-b.service"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) fn render(audit: &Audit, names: &mut Names) -> Value {
 fn process(audited: &Audited, audit: &Audit, names: &mut Names) -> Value {
     let process = &audited.process;
     let identity = &process.identity;
-    let first = process.groups.first().map(|group| &group.state);
+    let first = process.groups.first().map(|group| &group.first.state);
     let own = audit.namespaces.as_ref();
     let state = |state: &State, names: &mut Names| self::state(state, first, own, names);
     let reasons = audited.judgement.as_ref().map(|one| one.reasons.clone()).unwrap_or_default();
@@ -55,13 +55,14 @@ fn process(audited: &Audited, audit: &Audit, names: &mut Names) -> Value {
         "unseen": process.unseen(),
         "pids_in_namespaces": process.numbers,
         "threads": process.threads(),
+        "complete": process.complete,
         "consistent": process.consistent(),
         "differs": process.differs(),
         "flags": audited.flags,
         "groups": process
             .groups
             .iter()
-            .map(|one| group(one, state(&one.state, names)))
+            .map(|one| group(one, |found| state(found, names)))
             .collect::<Vec<_>>(),
         "workers": process
             .workers
@@ -72,12 +73,18 @@ fn process(audited: &Audited, audit: &Audit, names: &mut Names) -> Value {
     })
 }
 
-fn group(group: &Group, state: Value) -> Value {
+fn group(group: &Group, mut state: impl FnMut(&State) -> Value) -> Value {
+    let threads = |threads: &[Thread]| threads.iter().map(thread).collect::<Vec<_>>();
     json!({
         "differs": group.differs,
         "varies": group.varies,
-        "threads": group.threads.iter().map(thread).collect::<Vec<_>>(),
-        "state": state,
+        "threads": group.threads().into_iter().map(thread).collect::<Vec<_>>(),
+        "state": state(&group.first.state),
+        "others": group
+            .others
+            .iter()
+            .map(|one| json!({ "threads": threads(&one.threads), "state": state(&one.state) }))
+            .collect::<Vec<_>>(),
     })
 }
 

@@ -129,11 +129,15 @@ fn row(audited: &Audited, depth: usize, names: &mut Names) -> [String; 7] {
 /// Returns one word for the defect of a process.
 pub(crate) fn state(audited: &Audited) -> &'static str {
     let process = &audited.process;
-    if !audited.as_expected() {
+    if audited.violates() {
         "violation"
-    } else if !process.consistent() {
+    } else if process.diverges() {
         "divergent"
-    } else if process.threads() == 0 {
+    } else if !process.complete {
+        "unread"
+    } else if !audited.as_expected() {
+        "unchecked"
+    } else if process.zombie() {
         "zombie"
     } else {
         "ok"
@@ -143,8 +147,7 @@ pub(crate) fn state(audited: &Audited) -> &'static str {
 /// Returns the name of the effective user, with a plus sign if threads have others.
 pub(crate) fn user(audited: &Audited, names: &mut Names) -> String {
     let effective = |state: &super::state::State| state.credentials.user.effective;
-    let mut ids: Vec<_> =
-        audited.process.groups.iter().map(|group| effective(&group.state)).collect();
+    let mut ids: Vec<_> = audited.process.states().map(|alike| effective(&alike.state)).collect();
     let Some(&first) = ids.first() else { return "-".to_owned() };
     ids.retain(|&id| id != first);
     let name = names.user(first).map_or_else(|| first.to_string(), str::to_owned);

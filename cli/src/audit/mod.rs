@@ -4,12 +4,12 @@
 //! the fields that this user cannot see. Threads and processes can end while they are read; such a thread or process
 //! is left out.
 //!
-//! The modules depend on each other in one direction: `state`, `identity` and `process` read; `verdict`, `flags`,
+//! The modules depend on each other in one direction: `mapping`, `state`, `identity` and `process` read; `verdict`, `flags`,
 //! `expect`, `policy` and `unit` judge; `look` holds the result; `table`, `list`, `remarks`, `json`, `ecs`,
 //! `prometheus`, `html`, `diff` and `watch` print it.
 //!
-//! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a requested process
-//! cannot be read, or if the command line or a file is wrong.
+//! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a process cannot be read
+//! (completely), or if the command line or a file is wrong.
 
 mod arguments;
 mod diff;
@@ -21,6 +21,7 @@ pub(crate) mod identity;
 mod json;
 mod list;
 mod look;
+mod mapping;
 mod names;
 pub(crate) mod policy;
 mod process;
@@ -95,14 +96,16 @@ impl Arguments {
         if let Some(before) = &files.before {
             let changes = before.changes(&json::render(&audit, &mut names));
             if !self.quiet {
-                print(&changes.render(self.format == Format::Json)?)?;
+                // What makes the exit status 1 without a change is said too.
+                let found = remarks::findings(&audit, self.appearance());
+                print(&changes.render(self.format == Format::Json, &audit, &found)?)?;
             }
-            return Ok(changes.is_empty() && audit.as_expected());
+            return if changes.is_empty() { audit.conclude() } else { Ok(false) };
         }
         if !self.quiet {
             print(&self.render(&audit, &mut names)?)?;
         }
-        Ok(audit.good())
+        audit.conclude()
     }
 
     fn render(&self, audit: &Audit, names: &mut Names) -> Result<String> {
@@ -157,8 +160,9 @@ impl Arguments {
         for &field in &self.ignore {
             compared = compared.without(field);
         }
-        let own = tasks::Process::myself().and_then(|own| own.task(own.pid));
-        Settings { compared, namespaces: own.ok().and_then(|own| state::namespaces(&own)) }
+        // Not by number: /proc may be that of an outer PID namespace, which numbers this process otherwise.
+        let own = tasks::Task::myself().ok();
+        Settings { compared, namespaces: own.and_then(|own| state::namespaces(&own)) }
     }
 
     /// Reads the requested processes, and checks them.
@@ -217,10 +221,15 @@ impl Arguments {
         }
         let selected = self.all || self.name.is_some() || self.user.is_some();
         if let Some(unit) = files.unit.as_ref().filter(|_| !selected) {
+            let unseen = |one: &&Audited| {
+                one.process.identity.place_unseen && !one.process.groups.is_empty()
+            };
+            audit.unreadable += audit.processes.iter().filter(unseen).count();
             audit.processes.retain(|one| unit.is_of(&one.process));
             audit.kernel = 0;
             if audit.processes.is_empty() {
-                bail!("no process of the unit {} runs; nothing was checked", unit.name());
+                let (name, unread) = (unit.name(), audit.unread());
+                bail!("no process of the unit {name} runs; nothing was checked{unread}");
             }
         }
         if let Some(policy) = files.policy.as_ref().filter(|_| !selected) {
@@ -229,7 +238,8 @@ impl Arguments {
             return Ok(());
         }
         if audit.processes.is_empty() {
-            bail!("no readable process matches {}", self.selection());
+            let (selection, unread) = (self.selection(), audit.unread());
+            bail!("no readable process matches {selection}{unread}");
         }
         Ok(())
     }
@@ -251,9 +261,10 @@ impl Arguments {
             }
         }
         let process = Process::read(pid, compared)?;
-        let effective =
-            |id| process.groups.iter().any(|group| group.state.credentials.user.effective == id);
-        Ok(self.user.is_none_or(effective).then_some(process))
+        match self.user.map_or(Some(true), |id| process.has_user(id)) {
+            Some(has) => Ok(has.then_some(process)),
+            None => Err(Unread::Refused(nix::Error::EAGAIN)),
+        }
     }
 }
 

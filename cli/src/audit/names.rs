@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use libpsx::process::{CapabilitySet, Ids};
 use nix::unistd::{Gid, Group, Uid, User};
 
+use super::mapping;
 use super::state::{NAMESPACES, State};
 use crate::tasks::{Credentials, Deadline, Scheduling, Speculation};
 use crate::terminal::printable;
@@ -17,36 +18,45 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Returns the printable name of a user.
+    /// Returns the printable name of a user. An ID that stands for others has none.
     pub(crate) fn user(&mut self, id: u32) -> Option<&str> {
-        let ask = || User::from_uid(Uid::from_raw(id)).ok().flatten();
+        let known = !mapping::user_unseen(id);
+        let ask = || User::from_uid(Uid::from_raw(id)).ok().flatten().filter(|_| known);
         let name = self.users.entry(id).or_insert_with(|| Some(printable(ask()?.name.as_bytes())));
         name.as_deref()
     }
 
     /// Returns the printable name of a group.
     pub(crate) fn group(&mut self, id: u32) -> Option<&str> {
-        let ask = || Group::from_gid(Gid::from_raw(id)).ok().flatten();
+        let known = !mapping::group_unseen(id);
+        let ask = || Group::from_gid(Gid::from_raw(id)).ok().flatten().filter(|_| known);
         let name = self.groups.entry(id).or_insert_with(|| Some(printable(ask()?.name.as_bytes())));
         name.as_deref()
     }
 
     /// Returns `root (0)`, or each of the four IDs if they differ.
     pub(crate) fn users(&mut self, ids: Ids) -> String {
-        four(ids, |id| with_number(id, self.user(id)))
+        four(ids, |id| with_number(id, unmapped(mapping::user_unseen(id)).or(self.user(id))))
     }
 
     pub(crate) fn groups(&mut self, ids: Ids) -> String {
-        four(ids, |id| with_number(id, self.group(id)))
+        four(ids, |id| with_number(id, unmapped(mapping::group_unseen(id)).or(self.group(id))))
     }
 
     pub(crate) fn supplementary(&mut self, groups: &[u32]) -> String {
         if groups.is_empty() {
             return "none".to_owned();
         }
-        let names: Vec<_> = groups.iter().map(|&id| with_number(id, self.group(id))).collect();
+        let name =
+            |&id: &u32| with_number(id, unmapped(mapping::group_unseen(id)).or(self.group(id)));
+        let names: Vec<_> = groups.iter().map(name).collect();
         names.join(", ")
     }
+}
+
+/// Returns the word for an ID that has no number in the user namespace of psx.
+fn unmapped(unseen: bool) -> Option<&'static str> {
+    unseen.then_some("unmapped")
 }
 
 fn with_number(id: u32, name: Option<&str>) -> String {

@@ -82,17 +82,23 @@ impl Policy {
         policy(document.get_ref()).map_err(|fault| (line(fault.at.start), fault.message))
     }
 
-    /// Returns whether any rule is about this process.
+    /// Returns whether any rule is about this process, or may be.
     pub(crate) fn concerns(&self, audited: &Audited) -> bool {
-        self.rules.iter().any(|rule| rule.selector.matches(audited))
+        self.rules.iter().any(|rule| rule.selector.matches(audited) != Some(false))
     }
 
-    /// Checks all processes. A process that has ended has no state to check.
+    /// Checks all processes. A process that has ended has no state to check. A process counts as unreadable if it cannot
+    /// be seen whether a rule is about it.
     pub(crate) fn apply(&self, audit: &mut Audit, checker: &mut Checker<'_>) {
+        let living = |one: &&Audited| !one.process.groups.is_empty();
+        let undecided =
+            |one: &&Audited| self.rules.iter().any(|rule| rule.selector.matches(one).is_none());
+        audit.unreadable += audit.processes.iter().filter(living).filter(undecided).count();
         for rule in &self.rules {
             let mut found = false;
             for audited in &mut audit.processes {
-                if audited.process.groups.is_empty() || !rule.selector.matches(audited) {
+                let matches = rule.selector.matches(audited) == Some(true);
+                if audited.process.groups.is_empty() || !matches {
                     continue;
                 }
                 found = true;
@@ -111,11 +117,17 @@ impl Policy {
 }
 
 impl Selector {
-    fn matches(&self, audited: &Audited) -> bool {
+    /// Returns whether the process is selected, or None if that cannot be seen.
+    fn matches(&self, audited: &Audited) -> Option<bool> {
         let process = &audited.process;
         let identity = &process.identity;
         let command = || identity.command.join(&b' ');
-        let unit = || identity.unit.as_deref().unwrap_or_default();
+        let unit = |pattern: &Regex| {
+            let mut units = identity.units().peekable();
+            // A pattern for any unit is one for none too.
+            let none = units.peek().is_none() && pattern.is_match(b"");
+            none || units.any(|unit| pattern.is_match(unit.as_bytes()))
+        };
         let container = |wanted: &Container| match (wanted, &identity.container) {
             (Container::Any(wanted), found) => *wanted == found.is_some(),
             (Container::Like(_), None) => false,
@@ -124,14 +136,23 @@ impl Selector {
                 pattern.is_match(found.id.as_bytes()) || pattern.is_match(engine.as_bytes())
             }
         };
-        let effective = |id: &u32| {
-            process.groups.iter().any(|group| group.state.credentials.user.effective == *id)
-        };
-        self.name.as_ref().is_none_or(|pattern| pattern.is_match(&process.name))
-            && self.command.as_ref().is_none_or(|pattern| pattern.is_match(&command()))
-            && self.unit.as_ref().is_none_or(|pattern| pattern.is_match(unit().as_bytes()))
-            && self.user.as_ref().is_none_or(effective)
-            && self.container.as_ref().is_none_or(container)
+        let placed = |matches: bool| (!identity.place_unseen).then_some(matches);
+        let conditions = [
+            self.name.as_ref().map(|pattern| Some(pattern.is_match(&process.name))),
+            self.command.as_ref().map(|pattern| Some(pattern.is_match(&command()))),
+            self.unit.as_ref().map(|pattern| placed(unit(pattern))),
+            self.user.map(|id| process.has_user(id)),
+            self.container.as_ref().map(|wanted| placed(container(wanted))),
+        ];
+        let mut all = Some(true);
+        for condition in conditions.into_iter().flatten() {
+            match condition {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => all = None,
+            }
+        }
+        all
     }
 }
 
@@ -322,7 +343,11 @@ fn expectations(fields: &DeTable<'_>, usual: Level) -> Parsed<Vec<(Expectation, 
 /// Returns a value as the text that `--expect` takes. An array is a list.
 fn words(key: &str, value: &Value<'_>) -> Parsed<String> {
     let Some(array) = value.get_ref().as_array() else {
-        return if key == "umask" { octal(value) } else { word(value) };
+        return match key {
+            "umask" => octal(value),
+            "personality" => hexadecimal(value),
+            _ => word(value),
+        };
     };
     if array.is_empty() {
         return Ok("none".to_owned());
@@ -350,11 +375,25 @@ fn octal(value: &Value<'_>) -> Parsed<String> {
     }
 }
 
+/// Parses a personality. The text of an expectation is hexadecimal, and a number of TOML says what it is.
+fn hexadecimal(value: &Value<'_>) -> Parsed<String> {
+    let Some(number) = value.get_ref().as_integer() else { return word(value) };
+    match u32::from_str_radix(number.as_str(), number.radix()) {
+        Ok(number) => Ok(format!("{number:#x}")),
+        Err(_) => fault(value.span(), format!("{} is not a personality", number.as_str())),
+    }
+}
+
 fn word(value: &Value<'_>) -> Parsed<String> {
     Ok(match value.get_ref() {
         DeValue::String(text) => text.as_ref().to_owned(),
         DeValue::Boolean(flag) => if *flag { "1" } else { "0" }.to_owned(),
-        DeValue::Integer(number) if matches!(number.radix(), 10 | 16) => number.as_str().to_owned(),
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+        DeValue::Integer(number) => {
+            let value_of = i64::from_str_radix(number.as_str(), number.radix());
+            let decimal = value_of.map_or_else(|_| "it".to_owned(), |value| value.to_string());
+            return fault(value.span(), format!("write the number in decimal: {decimal}"));
+        }
         other => {
             let what = other.type_str();
             return fault(value.span(), format!("a {what} is not possible here"));
@@ -392,7 +431,7 @@ mod tests {
             namespaces = { at-least = ["mnt"] }
             root = "/"
             umask = 0o022
-            personality = 0x0
+            personality = 0x40000
             verdict = { at-most = "reduced" }
             consistent = true
             landlock = true
@@ -405,11 +444,25 @@ mod tests {
         assert_eq!(first.required, Some(Level::Warning));
         let texts: Vec<_> = first.expectations.iter().map(|(one, _)| one.text.as_str()).collect();
         assert!(texts.contains(&"caps<=cap_net_bind_service+cap_chown"), "{texts:?}");
+        assert!(texts.contains(&"personality=0x40000"), "{texts:?}");
         assert!(texts.contains(&"groups=none") && texts.contains(&"umask=022"), "{texts:?}");
         let strict = first.expectations.iter().filter(|(_, level)| *level == Level::Error);
         assert_eq!(strict.map(|(one, _)| one.text.as_str()).collect::<Vec<_>>(), ["nnp=1"]);
         let unit = first.selector.unit.as_ref().unwrap();
         assert!(unit.is_match(b"nginx@a.service") && !unit.is_match(b"xnginx.service"));
+    }
+
+    #[test]
+    fn a_personality_is_a_number_of_any_base() {
+        for (value, text) in [
+            ("10", "personality=0xa"),
+            ("0x10", "personality=0x10"),
+            ("0o10", "personality=0x8"),
+            ("'10'", "personality=10"),
+        ] {
+            let policy = Policy::parse(&format!("[[rule]]\nexpect.personality = {value}")).unwrap();
+            assert_eq!(policy.rules[0].expectations[0].0.text, text);
+        }
     }
 
     #[test]
@@ -424,6 +477,12 @@ mod tests {
             ("[[rule]]\nexpect.uid = { at-most = 3 }", 2, "uid cannot be compared with <="),
             ("[[rule]]\nexpect.caps = ['cap_nothing']", 2, "cap_nothing"),
             ("[[rule]]\nexpect.umask = 22", 2, "octal"),
+            ("[[rule]]\nexpect.uid = 0x10", 2, "write the number in decimal: 16"),
+            ("[[rule]]\nexpect.nice = 0o12", 2, "write the number in decimal: 10"),
+            ("[[rule]]\nexpect.groups = [0b11]", 2, "write the number in decimal: 3"),
+            ("[[rule]]\nexpect.nnp = 1\nmatch.user = 0x1", 3, "write the number in decimal: 1"),
+            ("[[rule]]\nexpect.personality = -1", 2, "-1 is not a personality"),
+            ("[[rule]]\nexpect.caps = ''", 2, "has no value"),
             ("[[rule]]\nexpect.nnp = 1.5", 2, "a float is not possible here"),
             ("[[rule]]\nlevel = 'fatal'\nexpect.nnp = 1", 2, "use error, warning or info"),
             ("[[rule]]\nexpect.nnp = 1\nmatch.name = '('", 3, "not a regular expression"),

@@ -2,13 +2,14 @@
 //!
 //! This module reads and groups. It does not judge what it finds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use serde::Serialize;
 
 use super::identity::Identity;
+use super::mapping;
 use super::state::{Directories, Field, Fields, Known, State};
 use crate::parallel;
 use crate::tasks::{self, Stat, Status, Task};
@@ -23,16 +24,43 @@ pub(crate) struct Thread {
     pub(crate) name: Vec<u8>,
 }
 
-/// Threads with the same values in all compared fields.
+/// Threads in exactly the same state.
+#[derive(Debug)]
+pub(crate) struct Alike {
+    pub(crate) state: State,
+    /// In the order of their numbers.
+    pub(crate) threads: Vec<Thread>,
+}
+
+/// Threads with the same values in all compared fields: a row of the table. What is judged is each state in it.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The state of the first thread.
-    pub(crate) state: State,
-    pub(crate) threads: Vec<Thread>,
+    /// The threads in the state of the first thread.
+    pub(crate) first: Alike,
+    /// The threads that differ from them in fields that are not compared.
+    pub(crate) others: Vec<Alike>,
     /// The fields in which they differ from the first group.
     pub(crate) differs: Vec<Field>,
     /// Fields that are not compared and in which threads of this group differ.
     pub(crate) varies: Vec<Field>,
+}
+
+impl Group {
+    /// Returns the threads by their states.
+    pub(crate) fn alike(&self) -> impl Iterator<Item = &Alike> + Clone {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// Returns all threads, in the order of their numbers.
+    pub(crate) fn threads(&self) -> Vec<&Thread> {
+        let mut all: Vec<_> = self.alike().flat_map(|alike| &alike.threads).collect();
+        all.sort_unstable_by_key(|thread| thread.tid);
+        all
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.alike().map(|alike| alike.threads.len()).sum()
+    }
 }
 
 /// A task of the kernel that works for the process and runs none of its code.
@@ -93,6 +121,11 @@ pub(crate) struct Process {
     pub(crate) leader_dead: bool,
     /// Whether it is a thread of the kernel.
     pub(crate) kernel: bool,
+    /// Compared fields that cannot be seen of some thread or worker, if there are several: they may differ.
+    pub(crate) uncertain: Vec<Field>,
+    /// Whether every thread was read: at one moment the process had no other threads than these. If not, its threads
+    /// come and go faster than they can be read.
+    pub(crate) complete: bool,
 }
 
 /// Why a process was not read.
@@ -129,93 +162,119 @@ impl Seen {
             state,
         })
     }
+}
 
-    /// Returns whether a second look finds the same task in the same state.
-    fn confirmed(&self, directory: &tasks::Process) -> bool {
-        let again = directory.task(self.thread.tid).and_then(|task| Self::read(&task, None));
-        again.is_ok_and(|again| {
-            again.stat.start == self.stat.start
-                && again.stat.dead() == self.stat.dead()
-                && again.state == self.state
-        })
-    }
+/// The tasks that one look found.
+struct Sight {
+    /// In the order of their numbers.
+    seen: Vec<Seen>,
+    complete: bool,
 }
 
 impl Process {
-    /// Reads a process. A process whose threads differ may have been in the middle of a change. So the threads of
-    /// the smaller groups and one thread of the largest group are looked at again. If one of them has changed
-    /// meanwhile, the whole process is read a second time, and the second state counts.
+    /// Reads a process. It is consistent if a complete look found no difference. A difference has to be found by two
+    /// looks, because the first one may have been in the middle of a change: if a second look is complete and finds
+    /// no difference, only that one counts. If the second look is not complete, the threads that only the first one
+    /// saw count too.
     pub(crate) fn read(pid: i32, compared: Fields) -> Result<Self, Unread> {
         let directory = tasks::Process::open(pid)?;
-        let seen = read_all(&directory)?;
-        let keys = keys(&seen, compared);
-        if settled(&directory, &seen, &keys) {
-            return Self::sort(&directory, seen, keys, compared).ok_or(Unread::Gone);
+        let first = look(&directory)?;
+        let process = Self::sort(&directory, &first, compared)?;
+        if process.consistent() {
+            return Ok(process);
         }
-        drop(seen);
-        let seen = read_all(&directory)?;
-        let keys = self::keys(&seen, compared);
-        Self::sort(&directory, seen, keys, compared).ok_or(Unread::Gone)
+        let mut second = look(&directory)?;
+        if !second.complete {
+            second.add(first.seen);
+        }
+        Self::sort(&directory, &second, compared)
     }
 
-    fn sort(
-        directory: &tasks::Process,
-        seen: Vec<Seen>,
-        keys: Vec<Option<State>>,
-        compared: Fields,
-    ) -> Option<Self> {
-        let pid = seen.first()?.status.process;
+    fn sort(directory: &tasks::Process, sight: &Sight, compared: Fields) -> Result<Self, Unread> {
+        let Some(first) = sight.seen.first() else {
+            // A process that has not ended has at least one task.
+            return Err(if sight.complete { Unread::Gone } else { Unread::Refused(Errno::EAGAIN) });
+        };
+        let seen = &sight.seen;
+        let pid = first.status.process;
         let leader = seen.iter().find(|one| one.thread.tid == pid);
-        let of_leader = leader.or(seen.first())?;
+        let of_leader = leader.unwrap_or(first);
+        // The files of a dead leader belong to root, and it has no command line any more.
+        let thread = seen.iter().find(|one| !one.stat.dead() && !one.worker);
+        let living = leader.filter(|one| !one.stat.dead()).or(thread).unwrap_or(of_leader);
         let mut process = Self {
             pid,
             name: of_leader.thread.name.clone(),
             numbers: leader.map(|one| one.status.numbers.clone()).unwrap_or_default(),
-            identity: Identity::read(directory, &of_leader.stat, &of_leader.status),
+            identity: Identity::read(
+                directory,
+                &of_leader.stat,
+                (living.thread.tid, &living.status),
+            ),
             groups: Vec::new(),
             workers: Vec::new(),
             leader_dead: leader.is_none_or(|one| one.stat.dead()),
             kernel: of_leader.stat.kernel(),
+            uncertain: Vec::new(),
+            complete: sight.complete,
         };
-        let mut threads = Vec::new();
-        for (one, key) in seen.into_iter().zip(keys) {
-            let Seen { stat, thread, state, .. } = one;
-            match key {
-                Some(key) => threads.push((thread, state, key)),
-                None if stat.dead() => {}
-                None => {
-                    let kind = Kind::of(&thread.name);
-                    process.workers.push(Worker { thread, kind, state, keeps: Vec::new() });
-                }
-            }
+        let living = || seen.iter().filter(|one| !one.stat.dead());
+        process.groups = grouped(living().filter(|one| !one.worker), compared);
+        for worker in living().filter(|one| one.worker) {
+            process.workers.push(Worker {
+                thread: worker.thread.clone(),
+                kind: Kind::of(&worker.thread.name),
+                state: worker.state.clone(),
+                keeps: Vec::new(),
+            });
         }
-        process.groups = grouped(threads, compared);
         process.compare(compared);
-        Some(process)
+        Ok(process)
     }
 
     /// Moves the group that the others are compared with to the front, and compares.
     fn compare(&mut self, compared: Fields) {
         let pid = self.pid;
-        let of_leader = |group: &Group| group.threads.iter().any(|thread| thread.tid == pid);
-        self.groups.sort_by_key(|group| (!of_leader(group), usize::MAX - group.threads.len()));
+        let of_leader = |group: &Group| {
+            group.alike().any(|alike| alike.threads.iter().any(|thread| thread.tid == pid))
+        };
+        self.groups.sort_by_key(|group| (!of_leader(group), usize::MAX - group.count()));
         let counts = |fields: Vec<Field>| -> Vec<Field> {
             fields.into_iter().filter(|&field| compared.contains(field)).collect()
         };
         if let Some((first, others)) = self.groups.split_first_mut() {
-            for group in &mut *others {
-                group.differs = counts(group.state.differs(&first.state));
+            for group in others {
+                group.differs = counts(group.first.state.differs(&first.first.state));
             }
-            let states = std::iter::once(&*first).chain(&*others).map(|group| &group.state);
+            let states = self.groups.iter().flat_map(Group::alike).map(|alike| &alike.state);
             for worker in &mut self.workers {
                 worker.keeps = counts(worker.state.exceeds(states.clone()));
             }
         }
+        if self.threads() + self.workers.len() > 1 {
+            self.uncertain = counts(self.unseen());
+        }
+    }
+
+    /// Returns the threads of all groups by their states.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &Alike> {
+        self.groups.iter().flat_map(Group::alike)
+    }
+
+    /// Returns whether a thread has this effective user. Returns None if that cannot be seen: not all threads were read,
+    /// or neither this user nor that of a thread has a number in the user namespace of psx.
+    pub(crate) fn has_user(&self, id: u32) -> Option<bool> {
+        let effective = || self.states().map(|alike| alike.state.credentials.user.effective);
+        if effective().any(|one| one == id) {
+            return Some(true);
+        }
+        let unmapped = !mapping::has_number(id) && effective().any(mapping::user_unseen);
+        (self.complete && !unmapped).then_some(false)
     }
 
     /// Returns the number of threads that can run code of the process.
     pub(crate) fn threads(&self) -> usize {
-        self.groups.iter().map(|group| group.threads.len()).sum()
+        self.groups.iter().map(Group::count).sum()
     }
 
     /// Returns the compared fields in which any thread differs from the first group.
@@ -227,19 +286,33 @@ impl Process {
     pub(crate) fn varies(&self, compared: Fields) -> Vec<Field> {
         let within = self.groups.iter().flat_map(|group| group.varies.iter().copied());
         let first = self.groups.first();
-        let among = self.groups.iter().filter_map(|group| Some(group.state.differs(&first?.state)));
+        let among = self.groups.iter();
+        let among = among.filter_map(|group| Some(group.first.state.differs(&first?.first.state)));
         sorted(within.chain(among.flatten().filter(|&field| !compared.contains(field))))
     }
 
-    /// Returns the fields that this process may not see of some thread.
+    /// Returns the fields that this process may not see of some thread, or of a worker if they tell what it may do.
     pub(crate) fn unseen(&self) -> Vec<Field> {
-        sorted(self.groups.iter().flat_map(|group| group.state.unseen()))
+        let threads = self.states().flat_map(|alike| alike.state.unseen());
+        let workers = self.workers.iter().flat_map(|worker| worker.state.unseen());
+        sorted(threads.chain(workers.filter(|field| State::EXCEEDED.contains(field))))
     }
 
-    /// Returns whether all its threads, and the workers of the kernel, may do the same.
+    /// Returns whether no thread of the process runs any more.
+    pub(crate) fn zombie(&self) -> bool {
+        self.complete && self.groups.is_empty()
+    }
+
+    /// Returns whether a thread or a worker of the kernel may do what the others may not.
+    pub(crate) fn diverges(&self) -> bool {
+        self.groups.iter().any(|group| !group.differs.is_empty())
+            || self.workers.iter().any(|worker| !worker.keeps.is_empty())
+    }
+
+    /// Returns whether all its threads, and the workers of the kernel, may do the same. That is known only if every
+    /// thread was read.
     pub(crate) fn consistent(&self) -> bool {
-        self.groups.iter().all(|group| group.differs.is_empty())
-            && self.workers.iter().all(|worker| worker.keeps.is_empty())
+        self.complete && !self.diverges()
     }
 }
 
@@ -250,94 +323,97 @@ fn sorted(fields: impl Iterator<Item = Field>) -> Vec<Field> {
     all
 }
 
-/// Reads every task that has not ended. Most tasks share the directories of the first task; those are read once.
-fn read_all(directory: &tasks::Process) -> Result<Vec<Seen>, Unread> {
-    let tids = directory.tids()?;
-    let first = tids.first().and_then(|&tid| directory.task(tid).ok());
-    let first = first.and_then(|task| Seen::read(&task, None).ok());
-    let directories: Option<(i32, Directories)> =
-        first.as_ref().and_then(|one| Some((one.thread.tid, one.state.directories.clone()?)));
-    let known = directories.as_ref().map(|(tid, directories)| Known { tid: *tid, directories });
-    let read = |&tid: &i32| directory.task(tid).and_then(|task| Seen::read(&task, known));
-    let rest = match (&first, tids.as_slice()) {
-        (Some(_), [_, rest @ ..]) => rest,
-        (_, all) => all,
-    };
-    let results = if rest.len() > MANY {
-        parallel::map(rest, read, |_| {})
-    } else {
-        rest.iter().map(read).collect()
-    };
-    let mut seen: Vec<_> = first.into_iter().collect();
-    for result in results {
-        match result {
-            Ok(one) => seen.push(one),
-            Err(error) if tasks::is_no_such_process(error) => {}
-            Err(error) => return Err(Unread::Refused(error)),
+/// Looks at every task once. Most tasks share the directories of the first task; those are read once.
+fn look(directory: &tasks::Process) -> Result<Sight, Unread> {
+    let mut directories: Option<(i32, Directories)> = None;
+    let mut look = directory.look(|tids| {
+        let read = |tid: i32, known: Option<&(i32, Directories)>| {
+            let known = known.map(|(tid, directories)| Known { tid: *tid, directories });
+            directory.task(tid).and_then(|task| Seen::read(&task, known))
+        };
+        let mut results = Vec::with_capacity(tids.len());
+        let rest = match tids {
+            [first, rest @ ..] if directories.is_none() => {
+                let result = read(*first, None);
+                let both = result.as_ref().ok().and_then(|one| one.state.directories.clone());
+                directories = both.map(|both| (*first, both));
+                results.push(result);
+                rest
+            }
+            all => all,
+        };
+        let read = |&tid: &i32| read(tid, directories.as_ref());
+        if rest.len() > MANY {
+            results.extend(parallel::map(rest, read, |_| {}));
+        } else {
+            results.extend(rest.iter().map(read));
+        }
+        results
+    })?;
+    // A dead task has no state that counts. The leader is there until the whole process has ended.
+    let tasks = std::mem::take(&mut look.tasks);
+    let (dead, living): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, one)| one.stat.dead());
+    let there = |tid: &i32| look.present.binary_search(tid).is_ok();
+    let dead: Vec<_> = dead.into_iter().filter(|(tid, _)| there(tid)).collect();
+    look.tasks = living;
+    let complete = look.complete;
+    let living = look.without_ended(|one| (one.worker, &one.state));
+    let mut seen: Vec<_> = living.into_iter().chain(dead).map(|(_, one)| one).collect();
+    seen.sort_by_key(|one| one.thread.tid);
+    Ok(Sight { seen, complete })
+}
+
+impl Sight {
+    /// Adds the tasks of an earlier look that this one did not see.
+    fn add(&mut self, earlier: Vec<Seen>) {
+        let same = |one: &Seen| (one.thread.tid, one.stat.start);
+        let known: HashSet<_> = self.seen.iter().map(same).collect();
+        self.seen.extend(earlier.into_iter().filter(|one| !known.contains(&same(one))));
+        self.seen.sort_by_key(|one| one.thread.tid);
+    }
+}
+
+/// Sorts threads by their states, and the states into groups. A state that was not seen completely joins the first group
+/// that it agrees with.
+fn grouped<'a>(threads: impl Iterator<Item = &'a Seen>, compared: Fields) -> Vec<Group> {
+    let mut places: HashMap<&State, usize> = HashMap::new();
+    let mut states: Vec<Alike> = Vec::new();
+    for one in threads {
+        let place = *places.entry(&one.state).or_insert(states.len());
+        match states.get_mut(place) {
+            Some(alike) => alike.threads.push(one.thread.clone()),
+            None => {
+                let (state, threads) = (one.state.clone(), vec![one.thread.clone()]);
+                states.push(Alike { state, threads });
+            }
         }
     }
-    Ok(seen)
-}
-
-/// Returns the state that decides the group of each thread, or None if the task has ended or is a worker of the kernel.
-fn keys(seen: &[Seen], compared: Fields) -> Vec<Option<State>> {
-    let key = |one: &Seen| {
-        let thread = !one.stat.dead() && !one.worker;
-        thread.then(|| one.state.key(compared))
-    };
-    seen.iter().map(key).collect()
-}
-
-/// Returns whether all threads have the same state, or a second look at those that differ finds them unchanged.
-fn settled(directory: &tasks::Process, seen: &[Seen], keys: &[Option<State>]) -> bool {
-    let mut counts: HashMap<&State, usize> = HashMap::new();
-    for key in keys.iter().flatten() {
-        *counts.entry(key).or_default() += 1;
-    }
-    if counts.len() <= 1 {
-        return true;
-    }
-    let Some(largest) = counts.iter().max_by_key(|(_, count)| **count).map(|(key, _)| *key) else {
-        return true;
-    };
-    let mut sample = true;
-    seen.iter().zip(keys).all(|(one, key)| match key {
-        Some(key) if key == largest => !std::mem::take(&mut sample) || one.confirmed(directory),
-        Some(_) => one.confirmed(directory),
-        None => true,
-    })
-}
-
-/// Sorts threads into groups. A thread whose state was not seen completely joins the first group that it agrees with.
-fn grouped(threads: Vec<(Thread, State, State)>, compared: Fields) -> Vec<Group> {
+    let unseen = |alike: &Alike| alike.state.unseen().len();
+    states.sort_by_cached_key(unseen);
+    let counts = |field: &Field| compared.contains(*field);
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<State, usize> = HashMap::new();
-    let unseen = |state: &State| state.unseen().len();
-    let mut threads = threads;
-    threads.sort_by_cached_key(|(_, state, _)| unseen(state));
-    for (thread, state, key) in threads {
-        let counts = |field: &Field| compared.contains(*field);
+    for alike in states {
+        let key = alike.state.key(compared);
         let place = known.get(&key).copied().or_else(|| {
-            let alike = |group: &Group| !group.state.differs(&state).iter().any(counts);
-            if unseen(&state) == 0 { None } else { groups.iter().position(alike) }
+            let agrees =
+                |group: &Group| !group.first.state.differs(&alike.state).iter().any(counts);
+            if unseen(&alike) == 0 { None } else { groups.iter().position(agrees) }
         });
         match place.and_then(|place| groups.get_mut(place)) {
             Some(group) => {
-                group.threads.push(thread);
-                if group.state != state {
-                    let other = group.state.differs(&state);
-                    group.varies.extend(other.into_iter().filter(|field| !counts(field)));
-                }
+                let other = group.first.state.differs(&alike.state);
+                group.varies.extend(other.into_iter().filter(|field| !counts(field)));
+                group.others.push(alike);
             }
             None => {
                 known.insert(key, groups.len());
-                let (differs, varies) = (Vec::new(), Vec::new());
-                groups.push(Group { state, threads: vec![thread], differs, varies });
+                let (others, differs, varies) = (Vec::new(), Vec::new(), Vec::new());
+                groups.push(Group { first: alike, others, differs, varies });
             }
         }
     }
     for group in &mut groups {
-        group.threads.sort_unstable_by_key(|thread| thread.tid);
         group.varies = sorted(group.varies.drain(..));
     }
     groups

@@ -33,8 +33,11 @@ pub(crate) fn render(audit: &Audit) -> String {
     metric("processes", "Processes by verdict.", &verdicts.collect::<Vec<_>>());
     let threads = processes.iter().map(|one| one.process.threads()).sum();
     metric("threads", "Threads of these processes.", &alone(threads));
-    let divergent = processes.iter().filter(|one| !one.process.consistent()).count();
+    let divergent = processes.iter().filter(|one| one.process.diverges()).count();
     metric("divergent_processes", "Processes whose threads differ.", &alone(divergent));
+    let incomplete = processes.iter().filter(|one| !one.process.complete).count();
+    let help = "Processes whose threads come and go faster than they can be read.";
+    metric("incomplete_processes", help, &alone(incomplete));
     let fields = Field::value_variants().iter().map(|field| {
         let count = processes.iter().filter(|one| one.process.differs().contains(field)).count();
         by("field", field.name(), count)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::expect::Failure;
-use super::look::{Audit, Audited};
+use super::look::{Audit, Audited, counted};
 use super::process::{Group, Thread};
 use super::state::Field;
 use super::table::{Look, called};
@@ -31,7 +31,7 @@ pub(crate) fn remarks(audit: &Audit, shown: &[&Audited], look: Look) -> String {
     let hidden = audit.processes.len().saturating_sub(shown.len());
     let mut line = summary(audit);
     if hidden > 0 {
-        line += &format!("; {} not shown", count(hidden, "process", "processes"));
+        line += &format!("; {} not shown", counted(hidden, "process", "processes"));
     }
     say(&mut text, look, "", &line);
     if look.explain {
@@ -40,6 +40,20 @@ pub(crate) fn remarks(audit: &Audit, shown: &[&Audited], look: Look) -> String {
             text += &paragraph(&format!("{flag}: {}", flag.explain()), look.columns(), "    ");
         }
         text += &paragraph(HIDDEN, look.columns(), "");
+    }
+    text
+}
+
+/// Returns the remarks about the processes that are not consistent or not as expected.
+pub(crate) fn findings(audit: &Audit, look: Look) -> String {
+    let mut text = String::new();
+    let bad = |one: &&Audited| !one.process.consistent() || !one.failures.is_empty();
+    let bad: Vec<_> = audit.processes.iter().filter(bad).collect();
+    for audited in &bad {
+        of_process(&mut text, audited, look);
+    }
+    for line in notes(audit, &bad) {
+        say(&mut text, look, "", &line);
     }
     text
 }
@@ -77,6 +91,10 @@ fn of_process(text: &mut String, audited: &Audited, look: Look) {
     if !differs.is_empty() {
         say(text, look, "", &format!("{subject}: its threads differ: {}", list(&differs)));
     }
+    if !process.complete {
+        let line = "its threads come and go faster than they can be read: a thread that was not read may differ";
+        say(text, look, "", &format!("{subject}: {line}"));
+    }
     let than = if process.leader_dead { "most" } else { "the leader" };
     for group in process.groups.iter().filter(|group| !group.differs.is_empty()) {
         let line = format!("other than {than} in {}: {}", list(&group.differs), named(group, look));
@@ -99,8 +117,7 @@ fn of_process(text: &mut String, audited: &Audited, look: Look) {
         let keeps = list(&worker.keeps);
         say(text, look, "", &format!("{subject}: {kind} {name} keeps what no thread has: {keeps}"));
     }
-    let threads = process.threads();
-    if threads == 0 {
+    if process.zombie() {
         say(text, look, "", &format!("{subject}: zombie, no thread of it runs"));
     } else if process.leader_dead {
         let line = "the leader is a zombie and shows its old IDs; it is not compared";
@@ -125,7 +142,10 @@ pub(crate) fn failed(failure: &Failure) -> String {
     }
     let found = &failure.found;
     let _ = match &failure.thread {
-        Some(thread) => write!(line, "thread {} has {found}", called(thread)),
+        Some(thread) => {
+            let what = if failure.worker { "kernel worker" } else { "thread" };
+            write!(line, "{what} {} has {found}", called(thread))
+        }
         None => write!(line, "{found}"),
     };
     if failure.thread.is_some() {
@@ -142,67 +162,78 @@ pub(crate) fn failed(failure: &Failure) -> String {
 
 fn named(group: &Group, look: Look) -> String {
     let most = if look.threads { usize::MAX } else { NAMED };
-    let named: Vec<_> = group.threads.iter().take(most).map(called).collect();
+    let named: Vec<_> = group.threads().into_iter().take(most).map(called).collect();
     let mut text = named.join(", ");
-    if let more @ 1.. = group.threads.len().saturating_sub(most) {
+    if let more @ 1.. = group.count().saturating_sub(most) {
         let _ = write!(text, " and {more} more");
     }
     text
 }
 
-/// Returns the fields that this user cannot see, and of how many processes.
-fn unseen(shown: &[&Audited]) -> Option<String> {
-    let of = |one: &&Audited| one.process.unseen();
-    let processes = shown.iter().filter(|one| !of(one).is_empty()).count();
-    let fields: BTreeSet<_> = shown.iter().flat_map(of).collect();
-    let fields: Vec<_> = fields.into_iter().collect();
-    (processes > 0).then(|| {
-        let processes = count(processes, "process", "processes");
-        let fields = list(&fields);
-        if nix::unistd::geteuid().is_root() {
-            format!("not seen: {fields} of {processes}: psx lacks a capability that they have")
+/// Returns the fields that this user cannot see, of how many processes, and why.
+fn unseen(shown: &[&Audited]) -> Vec<String> {
+    const IDS: [Field; 3] = [Field::Uid, Field::Gid, Field::Groups];
+    let line = |ids: bool| {
+        let of = |one: &&Audited| -> Vec<Field> {
+            let unseen = one.process.unseen().into_iter();
+            unseen.filter(|field| IDS.contains(field) == ids).collect()
+        };
+        let processes = shown.iter().filter(|one| !of(one).is_empty()).count();
+        let fields: BTreeSet<_> = shown.iter().flat_map(of).collect();
+        let why = if ids {
+            "they have IDs that are not mapped into the user namespace of psx"
+        } else if nix::unistd::geteuid().is_root() {
+            "psx lacks a capability that they have"
         } else {
-            format!("not seen: {fields} of {processes}: run psx as root to see them")
-        }
-    })
+            "run psx as root to see them"
+        };
+        let fields = list(&fields.into_iter().collect::<Vec<_>>());
+        let of = counted(processes, "process", "processes");
+        (processes > 0).then(|| format!("not seen: {fields} of {of}: {why}"))
+    };
+    [true, false].into_iter().filter_map(line).collect()
 }
 
 /// Returns the last line.
 pub(crate) fn summary(audit: &Audit) -> String {
-    let processes = count(audit.processes.len(), "process", "processes");
+    let processes = counted(audit.processes.len(), "process", "processes");
     let threads = audit.processes.iter().map(|one| one.process.threads()).sum();
-    let mut text = format!("{processes}, {}: ", count(threads, "thread", "threads"));
-    let divergent = audit.processes.iter().filter(|one| !one.process.consistent()).count();
-    text += &match divergent {
-        0 => "consistent".to_owned(),
-        n => count(n, "diverges", "diverge"),
+    let mut text = format!("{processes}, {}: ", counted(threads, "thread", "threads"));
+    let divergent = audit.processes.iter().filter(|one| one.process.diverges()).count();
+    let incomplete = audit.processes.iter().filter(|one| !one.process.complete).count();
+    let incomplete = counted(incomplete, "was not read completely", "were not read completely");
+    text += &match (divergent, audit.processes.iter().all(|one| one.process.complete)) {
+        (0, true) => "consistent".to_owned(),
+        (0, false) => incomplete,
+        (n, true) => counted(n, "diverges", "diverge"),
+        (n, false) => format!("{}, {incomplete}", counted(n, "diverges", "diverge")),
     };
     let verdicts =
         [Verdict::Privileged, Verdict::Reduced, Verdict::Unprivileged, Verdict::Sandboxed];
-    let counted = verdicts.map(|verdict| {
+    let verdicts = verdicts.map(|verdict| {
         let n = audit.processes.iter().filter(|one| one.verdict() == Some(verdict)).count();
         (n > 0).then(|| format!("{n} {}", verdict.name()))
     });
-    let counted: Vec<_> = counted.into_iter().flatten().collect();
-    if !counted.is_empty() {
-        let _ = write!(text, "; {}", counted.join(", "));
+    let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
+    if !verdicts.is_empty() {
+        let _ = write!(text, "; {}", verdicts.join(", "));
     }
-    let failed = audit.processes.iter().filter(|one| !one.as_expected()).count();
+    let failed = audit.processes.iter().filter(|one| one.violates()).count();
     if failed > 0 {
-        let _ = write!(text, "; {}", count(failed, "is not as expected", "are not as expected"));
+        let _ = write!(text, "; {}", counted(failed, "is not as expected", "are not as expected"));
+    }
+    let unchecked = audit.processes.iter().filter(|one| one.undecided() > 0).count();
+    if unchecked > 0 {
+        let _ = write!(text, "; {unchecked} could not be checked");
     }
     if audit.unreadable > 0 {
         let _ = write!(text, "; {} could not be read", audit.unreadable);
     }
     if audit.kernel > 0 {
-        let kernel = count(audit.kernel, "kernel thread", "kernel threads");
+        let kernel = counted(audit.kernel, "kernel thread", "kernel threads");
         let _ = write!(text, "; {kernel} left out");
     }
     text
-}
-
-fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn list(fields: &[Field]) -> String {

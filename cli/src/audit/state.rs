@@ -7,6 +7,7 @@ use libpsx::process::{CapabilitySet, Ids};
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::mapping;
 use crate::ask;
 use crate::tasks::{self, Credentials, Deadline, Scheduling, Speculation, Stat, Status, Task};
 
@@ -137,6 +138,9 @@ pub(crate) const NAMESPACES: [&str; 10] = [
     "uts",
 ];
 
+/// The end of the name of a namespace that only new children get.
+pub(crate) const FOR_CHILDREN: &str = "_for_children";
+
 /// The inode number of each namespace. None if the kernel has no such link.
 pub(crate) type Namespaces = [Option<u64>; NAMESPACES.len()];
 
@@ -155,6 +159,8 @@ pub(crate) struct State {
     pub(crate) namespaces: Option<Namespaces>,
     /// None if no security module sets one, or if this process may not see it.
     pub(crate) label: Option<Vec<u8>>,
+    /// Whether this process may see whether there is a label.
+    pub(crate) label_seen: bool,
     /// None if this process may not see them.
     pub(crate) directories: Option<Directories>,
     pub(crate) umask: Option<u32>,
@@ -184,7 +190,7 @@ impl State {
     pub(crate) fn read(task: &Task, known: Option<Known<'_>>) -> nix::Result<(Status, Stat, Self)> {
         let namespaces = namespaces(task);
         let directories = directories(task, known);
-        let (label, personality) = (label(task), personality(task));
+        let ((label, label_seen), personality) = (label(task), personality(task));
         let ours = tasks::numbers_are_ours();
         let timer_slack = task.timer_slack();
         let io_priority = if ours { ask::io_priority(task.tid) } else { None };
@@ -195,6 +201,7 @@ impl State {
             credentials: status.credentials.clone(),
             namespaces,
             label,
+            label_seen,
             directories,
             umask: status.umask,
             personality,
@@ -244,11 +251,16 @@ impl State {
         table.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
     }
 
-    /// Returns the fields that this process may not see. A kernel without a security module shows no label to any
-    /// process, so a missing label does not count.
+    /// Returns the fields that this process may not see. A kernel without a security module has no label to see.
     pub(crate) fn unseen(&self) -> Vec<Field> {
+        let own = &self.credentials;
+        let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
         let table = [
+            (Field::Uid, four(own.user).into_iter().any(mapping::user_unseen)),
+            (Field::Gid, four(own.group).into_iter().any(mapping::group_unseen)),
+            (Field::Groups, own.groups.iter().copied().any(mapping::group_unseen)),
             (Field::Namespaces, self.namespaces.is_none()),
+            (Field::Label, !self.label_seen),
             (Field::Root, self.directories.is_none()),
             (Field::Cwd, self.directories.is_none()),
             (Field::Personality, self.personality.is_none()),
@@ -293,7 +305,7 @@ impl State {
             key.namespaces = None;
         }
         if skip(Field::Label) {
-            key.label = None;
+            (key.label, key.label_seen) = (None, true);
         }
         if let Some(directories) = &mut key.directories {
             if skip(Field::Root) {
@@ -334,6 +346,15 @@ impl State {
         key
     }
 
+    /// Returns whether this is the kind of a namespace for children, and the task itself is in the same one.
+    pub(crate) fn is_for_children(&self, kind: &str) -> bool {
+        let of = |kind: &str| {
+            let place = NAMESPACES.iter().position(|&name| name == kind)?;
+            self.namespaces.as_ref()?.get(place).copied()?
+        };
+        kind.strip_suffix(FOR_CHILDREN).is_some_and(|own| of(own) == of(kind))
+    }
+
     /// Returns the kinds of namespaces that are not those of `other`.
     pub(crate) fn other_namespaces(&self, other: &Self) -> Vec<&'static str> {
         other.namespaces.as_ref().map(|theirs| self.namespaces_beside(theirs)).unwrap_or_default()
@@ -346,8 +367,20 @@ impl State {
         pairs.filter_map(|(&name, (ours, theirs))| (ours != theirs).then_some(name)).collect()
     }
 
+    /// The fields that [`State::exceeds`] looks at.
+    pub(crate) const EXCEEDED: [Field; 7] = [
+        Field::Uid,
+        Field::Gid,
+        Field::Groups,
+        Field::Caps,
+        Field::Namespaces,
+        Field::Label,
+        Field::Root,
+    ];
+
     /// Returns the fields in which a task in this state may do what no task in `others` may do: IDs, groups,
-    /// capabilities, label.
+    /// capabilities, namespaces, label, root directory. A namespace for children does not count, because this is asked
+    /// of kernel workers, which have no children. A value that cannot be seen in one of `others` does not count.
     pub(crate) fn exceeds<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> Vec<Field> {
         let own = &self.credentials;
         let four = |ids: Ids| [ids.real, ids.effective, ids.saved, ids.filesystem];
@@ -364,6 +397,18 @@ impl State {
         let label = |label: &Vec<u8>| {
             others.clone().all(|other| other.label.as_ref().is_some_and(|theirs| theirs != label))
         };
+        let root = |own: &Directories| {
+            let theirs = |other: &Self| other.directories.as_ref().map(|both| both.root.clone());
+            others.clone().all(|other| theirs(other).is_some_and(|theirs| theirs != own.root))
+        };
+        let namespace = |own: &Namespaces| {
+            let kinds = NAMESPACES.iter().zip(own).enumerate();
+            let mut kinds = kinds.filter(|(_, (name, _))| !name.ends_with(FOR_CHILDREN));
+            kinds.any(|(place, (_, own))| {
+                let theirs = |other: &Self| other.namespaces?.get(place).copied();
+                others.clone().all(|other| theirs(other).is_some_and(|theirs| theirs != *own))
+            })
+        };
         let table = [
             (Field::Uid, beyond(own.user, |other| other.user)),
             (Field::Gid, beyond(own.group, |other| other.group)),
@@ -373,7 +418,9 @@ impl State {
                 !all(|other| other.sets.permitted).is_superset(own.sets.permitted)
                     || !all(|other| other.sets.effective).is_superset(own.sets.effective),
             ),
+            (Field::Namespaces, self.namespaces.as_ref().is_some_and(namespace)),
             (Field::Label, self.label.as_ref().is_some_and(label)),
+            (Field::Root, self.directories.as_ref().is_some_and(root)),
         ];
         table.into_iter().filter_map(|(field, more)| more.then_some(field)).collect()
     }
@@ -412,16 +459,25 @@ fn directories(task: &Task, known: Option<Known<'_>>) -> Option<Directories> {
     Some(Directories { root: read("root")?, cwd: read("cwd")? })
 }
 
-/// Returns the label of the security module that shows one. `attr/current` asks the first module that has labels in
+/// Returns the label of the security module that shows one, and whether this process may see it. `attr/current` asks the first module that has labels in
 /// principle. If the kernel is started with `lsm=bpf,apparmor`, that is BPF, which answers EINVAL (seen on Linux 6.1), so
 /// the modules with files of their own are asked next (Documentation/admin-guide/LSM/index.rst).
-fn label(task: &Task) -> Option<Vec<u8>> {
-    let files = ["attr/current", "attr/apparmor/current", "attr/smack/current"];
-    let mut label = files.into_iter().find_map(|file| task.read(file).ok())?;
-    while let Some(b'\n' | 0) = label.last() {
-        label.pop();
+fn label(task: &Task) -> (Option<Vec<u8>>, bool) {
+    let mut seen = true;
+    for file in ["attr/current", "attr/apparmor/current", "attr/smack/current"] {
+        match task.read(file) {
+            Ok(mut label) => {
+                while let Some(b'\n' | 0) = label.last() {
+                    label.pop();
+                }
+                return ((!label.is_empty()).then_some(label), true);
+            }
+            // No module answers, the kernel has no such file, or the task has ended.
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ESRCH) => {}
+            Err(_) => seen = false,
+        }
     }
-    (!label.is_empty()).then_some(label)
+    (None, seen)
 }
 
 fn personality(task: &Task) -> Option<u32> {

@@ -52,26 +52,26 @@ pub(crate) fn rows(shown: &[&Audited], look: Look, names: &mut Names) -> Vec<Row
 
 fn of_process(audited: &Audited, look: Look, names: &mut Names) -> Vec<Row> {
     let process = &audited.process;
-    let first = process.groups.first().map(|group| &group.state);
+    let first = process.groups.first().map(|group| &group.first.state);
     let mut rows = Vec::new();
     let mut add =
         |key: String, threads: String, state: &State, varies: &[Field], alarming: bool| {
             let texts = [
                 title(audited),
                 threads,
-                identity(state, names),
-                capabilities(state),
+                identity(state, varies, names),
+                capabilities(state, varies),
                 confinement(state, first, varies, look).join("\n"),
             ];
             rows.push(Row { key: (process.pid, key), texts, alarming, changed: false });
         };
     for (index, group) in process.groups.iter().enumerate() {
-        let threads = match group.threads.as_slice() {
+        let threads = match group.threads().as_slice() {
             [only] if process.threads() > 1 => format!("1: {}", called(only)),
             threads => threads.len().to_string(),
         };
         let differs = !group.differs.is_empty();
-        add(format!("group {index}"), threads, &group.state, &group.varies, differs);
+        add(format!("group {index}"), threads, &group.first.state, &group.varies, differs);
     }
     for worker in &process.workers {
         let threads = format!("{}\n{}", worker.kind.label(), called(&worker.thread));
@@ -88,16 +88,36 @@ fn of_process(audited: &Audited, look: Look, names: &mut Names) -> Vec<Row> {
     rows
 }
 
-pub(crate) fn identity(state: &State, names: &mut Names) -> String {
-    let own = &state.credentials;
-    let groups = names.supplementary(&own.groups);
-    format!("{}\n{}\ngroups {groups}", names.users(own.user), names.groups(own.group))
+/// Returns what follows the value of a field that other threads of the row do not share.
+fn more(varies: &[Field], field: Field) -> &'static str {
+    if varies.contains(&field) { " and others" } else { "" }
 }
 
-pub(crate) fn capabilities(state: &State) -> String {
+pub(crate) fn identity(state: &State, varies: &[Field], names: &mut Names) -> String {
+    let own = &state.credentials;
+    let groups = names.supplementary(&own.groups);
+    let more = |field| more(varies, field);
+    format!(
+        "{}{}\n{}{}\ngroups {groups}{}",
+        names.users(own.user),
+        more(Field::Uid),
+        names.groups(own.group),
+        more(Field::Gid),
+        more(Field::Groups)
+    )
+}
+
+pub(crate) fn capabilities(state: &State, varies: &[Field]) -> String {
     let own = &state.credentials;
     let (ambient, bounding) = (names::set(own.ambient), names::set(own.bounding));
-    format!("{}\nambient {ambient}\nbounding {bounding}", own.sets)
+    let more = |field| more(varies, field);
+    format!(
+        "{}{}\nambient {ambient}{}\nbounding {bounding}{}",
+        own.sets,
+        more(Field::Caps),
+        more(Field::Ambient),
+        more(Field::Bounding)
+    )
 }
 
 /// Returns the other fields. A field that has its usual value is shown only if all fields are asked for, or if it
@@ -111,29 +131,32 @@ pub(crate) fn confinement(
     let own = &state.credentials;
     let differs = first.map(|first| state.differs(first)).unwrap_or_default();
     let shown = |field: Field| look.long || differs.contains(&field) || varies.contains(&field);
+    let more = |field| more(varies, field);
     let mut lines = vec![
-        format!("no_new_privs {}", names::yes_no(own.no_new_privs)),
-        format!("seccomp {}", names::seccomp(own)),
-        format!("scheduling {}", names::scheduling(state.scheduling)),
+        format!("no_new_privs {}{}", names::yes_no(own.no_new_privs), more(Field::Nnp)),
+        format!("seccomp {}{}", names::seccomp(own), more(Field::Seccomp)),
+        format!("scheduling {}{}", names::scheduling(state.scheduling), more(Field::Sched)),
     ];
-    if state.label.is_some() {
-        lines.push(format!("label {}", names::label(state)));
+    if state.label.is_some() || varies.contains(&Field::Label) {
+        lines.push(format!("label {}{}", names::label(state), more(Field::Label)));
     }
     if let Some(first) = first.filter(|first| !state.other_namespaces(first).is_empty()) {
-        lines.push(format!("namespaces {}", names::namespaces(state, first)));
+        let shown = names::namespaces(state, first);
+        lines.push(format!("namespaces {shown}{}", more(Field::Namespaces)));
+    } else if varies.contains(&Field::Namespaces) {
+        lines.push("namespaces the leader's and others".to_owned());
     }
     if let Some(both) = &state.directories {
         if shown(Field::Root) || both.root != b"/" {
-            lines.push(format!("root {}", printable(&both.root)));
+            lines.push(format!("root {}{}", printable(&both.root), more(Field::Root)));
         }
         if shown(Field::Cwd) {
-            lines.push(format!("cwd {}", printable(&both.cwd)));
+            lines.push(format!("cwd {}{}", printable(&both.cwd), more(Field::Cwd)));
         }
     }
     let mut add = |field: Field, usual: bool, text: Option<String>| {
         if let Some(text) = text.filter(|_| !usual || shown(field)) {
-            let more = if varies.contains(&field) { " and others" } else { "" };
-            lines.push(format!("{field} {text}{more}"));
+            lines.push(format!("{field} {text}{}", more(field)));
         }
     };
     let octal = |umask: u32| format!("{umask:04o}");

@@ -117,9 +117,9 @@ impl Promises {
         &self.name
     }
 
-    /// Returns whether the process belongs to the unit.
+    /// Returns whether the process belongs to the unit, or to a unit below it.
     pub(crate) fn is_of(&self, process: &Process) -> bool {
-        process.identity.unit.as_deref() == Some(&self.name)
+        process.identity.is_of(&self.name)
     }
 
     pub(crate) fn check(&self, process: &Process, checker: &mut Checker<'_>) -> Vec<Failure> {

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use libpsx::process::{Capability, CapabilitySet};
 use serde::Serialize;
 
+use super::mapping;
 use super::process::Process;
 use super::state::{NAMESPACES, Namespaces, State};
 
@@ -39,18 +40,22 @@ impl Verdict {
 /// A verdict and its reasons.
 #[derive(Debug, Clone)]
 pub(crate) struct Judgement {
+    /// The most that the task may do, as far as is known.
     pub(crate) verdict: Verdict,
+    /// The verdict if no user ID that cannot be seen is 0.
+    pub(crate) least: Verdict,
     pub(crate) reasons: Vec<String>,
 }
 
 /// A process that has one of these is as good as root, whatever directories and namespaces it sees: it can load code
-/// into the kernel, trace any process, or open any file by its handle.
-const LEAD_TO_ROOT: [Capability; 5] = [
+/// into the kernel or start another kernel, trace any process, or open any file by its handle.
+const LEAD_TO_ROOT: [Capability; 6] = [
     Capability::SYS_ADMIN,
     Capability::SYS_MODULE,
     Capability::SYS_RAWIO,
     Capability::SYS_PTRACE,
     Capability::DAC_READ_SEARCH,
+    Capability::SYS_BOOT,
 ];
 
 /// A process that has one of these can become root or change root's files, unless it sees other files than the system.
@@ -68,10 +73,14 @@ const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
 impl Judgement {
     /// Judges a process. Returns None if none of its tasks runs.
     pub(crate) fn of(process: &Process, own: Option<&Namespaces>) -> Option<Self> {
-        let groups = process.groups.iter().map(|group| &group.state);
+        let groups = process.states().map(|alike| &alike.state);
         let workers = process.workers.iter().map(|worker| &worker.state);
         let all = groups.chain(workers).map(|state| Self::of_state(state, own));
-        all.max_by_key(|one| one.verdict)
+        let mut most = all.max_by_key(|one| one.verdict)?;
+        if !process.complete {
+            most.reasons.push("a thread that was not read may have more".to_owned());
+        }
+        Some(most)
     }
 
     /// Judges one state. `own` are the namespaces of this program.
@@ -126,14 +135,20 @@ impl Judgement {
             let sets = credentials.sets.inheritable;
             raise(Verdict::Unprivileged, format!("inheritable capabilities: {sets}"));
         }
+        let least = verdict;
+        if ids.iter().any(|(id, _)| mapping::user_unseen(*id)) {
+            verdict = verdict.max(beside);
+            reasons.push("a user ID that has no number here can be 0".to_owned());
+        }
         let filter = credentials.seccomp.is_some_and(|mode| mode != 0);
         let nnp = credentials.no_new_privs == Some(true);
         if verdict == Verdict::Unprivileged {
             reasons.push("no capability, no user ID 0".to_owned());
-            if nnp && filter {
-                verdict = Verdict::Sandboxed;
-            }
         }
+        let [verdict, least] = [verdict, least].map(|verdict| match verdict {
+            Verdict::Unprivileged if nnp && filter => Verdict::Sandboxed,
+            verdict => verdict,
+        });
         let switches = [
             (nnp, "no_new_privs is set", "no_new_privs is not set: execve(2) can give privilege"),
             (filter, "seccomp filters system calls", "no seccomp filter"),
@@ -146,6 +161,6 @@ impl Judgement {
         if state.namespaces.is_none() {
             reasons.push("its namespaces cannot be seen".to_owned());
         }
-        Self { verdict, reasons }
+        Self { verdict, least, reasons }
     }
 }

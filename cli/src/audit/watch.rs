@@ -41,7 +41,7 @@ pub(crate) fn run(
         };
         looks += 1;
         if !print(&text)? || arguments.times.is_some_and(|times| looks >= times.get()) {
-            return Ok(audit.good());
+            return audit.conclude();
         }
         thread::sleep(interval);
     }

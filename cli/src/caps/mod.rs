@@ -10,7 +10,7 @@ use libpsx::process::{Capability, CapabilitySet, Uid};
 use privileges::file::{self, FileCapabilities};
 
 use crate::output;
-use crate::tasks::{self, Credentials, Process};
+use crate::tasks::{Credentials, Process};
 use crate::terminal::printable;
 
 #[derive(Args)]
@@ -256,7 +256,7 @@ fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
     let mut all = true;
     for &pid in pids {
         match groups(pid) {
-            Ok((name, groups)) => {
+            Ok(Found { name, groups, complete }) => {
                 let threads: usize = groups.iter().map(|(_, tids)| tids.len()).sum();
                 let plural = if threads == 1 { "thread" } else { "threads" };
                 *text += &format!("{pid} ({}): {threads} {plural}\n", printable(&name));
@@ -276,6 +276,12 @@ fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
                         *text += &format!("  {what:<12} {}\n", shown(set));
                     }
                 }
+                if !complete {
+                    output::say(format_args!(
+                        "{pid}: its threads come and go faster than they can be read"
+                    ));
+                    all = false;
+                }
             }
             Err(error) => {
                 output::say(format_args!("{pid}: {error:#}"));
@@ -288,37 +294,45 @@ fn processes(pids: &[i32], text: &mut String) -> Result<bool> {
 
 type Group = (Credentials, Vec<i32>);
 
-/// Returns the name of a process, and its threads grouped by their sets. The leader's group is the first.
-fn groups(pid: i32) -> Result<(Vec<u8>, Vec<Group>)> {
+/// What was found of a process.
+struct Found {
+    name: Vec<u8>,
+    /// The threads grouped by their sets. The leader's group is the first.
+    groups: Vec<Group>,
+    /// Whether all threads were read.
+    complete: bool,
+}
+
+/// Reads the sets of all threads of a process.
+fn groups(pid: i32) -> Result<Found> {
     let process = Process::open(pid).context("there is no such process")?;
+    let read = |&tid: &i32| process.task(tid).and_then(|task| Ok((task.status()?, task.stat()?)));
+    let mut look =
+        process.look(|tids| tids.iter().map(read).collect()).context("reading its threads")?;
+    look.tasks.retain(|(_, (_, stat))| !stat.dead());
+    let complete = look.complete;
     let mut groups: Vec<Group> = Vec::new();
     let mut name = Vec::new();
-    for tid in process.tids().context("reading its threads")? {
-        let read = process.task(tid).and_then(|task| Ok((task.status()?, task.stat()?)));
-        match read {
-            Ok((_, stat)) if stat.dead() => {}
-            Ok((status, stat)) => {
-                if name.is_empty() || tid == pid {
-                    name = stat.name;
-                }
-                let own = status.credentials;
-                let same = |group: &&mut Group| {
-                    (group.0.sets, group.0.ambient, group.0.bounding)
-                        == (own.sets, own.ambient, own.bounding)
-                };
-                match groups.iter_mut().find(same) {
-                    Some((_, tids)) => tids.push(tid),
-                    None => groups.push((own, vec![tid])),
-                }
-            }
-            Err(error) if tasks::is_no_such_process(error) => {}
-            Err(error) => return Err(error).context("reading /proc"),
+    for (tid, (status, stat)) in look.without_ended(|(status, _)| (false, &status.credentials)) {
+        if name.is_empty() || tid == pid {
+            name = stat.name;
+        }
+        let own = status.credentials;
+        let same = |group: &&mut Group| {
+            (group.0.sets, group.0.ambient, group.0.bounding)
+                == (own.sets, own.ambient, own.bounding)
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, tids)) => tids.push(tid),
+            None => groups.push((own, vec![tid])),
         }
     }
-    if groups.is_empty() {
-        bail!("none of its threads runs");
+    match (groups.is_empty(), complete) {
+        (true, true) => bail!("none of its threads runs"),
+        (true, false) => bail!("its threads come and go faster than they can be read"),
+        _ => {}
     }
-    Ok((name, groups))
+    Ok(Found { name, groups, complete })
 }
 
 #[cfg(test)]

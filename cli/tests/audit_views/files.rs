@@ -105,6 +105,57 @@ fn a_saved_state_is_compared_across_restarts() {
     }
 }
 
+/// What differs before and after is no change, and is a finding nevertheless.
+#[test]
+fn a_difference_is_no_less_a_finding_because_it_was_saved() {
+    let subject = Subject::new(|stage| {
+        name(b"differing");
+        stage.ready(&[thread(|| prctl(libc::PR_SET_NO_NEW_PRIVS, 1))]);
+    });
+    let saved = Scratch::new("");
+    let select = ["audit", "--name", "^differing$"];
+    let finished = finish(psx(&[&select[..], &["--quiet", "--save", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    let finished = finish(psx(&[&select[..], &["--diff", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
+    assert!(finished.stdout.contains("nothing changed"), "{}", finished.stdout);
+    let line = format!("{} (differing): its threads differ: nnp\n", subject.pid);
+    assert!(finished.stdout.contains(&line), "{}", finished.stdout);
+    let json = finish(psx(&[&select[..], &["--json", "--diff", saved.path()]].concat())).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["changes"], &json["consistent"]), (&json!([]), &false.into()), "{json}");
+}
+
+#[test]
+fn a_kernel_worker_that_keeps_root_is_a_change() {
+    if !is_root("dropping root") {
+        return;
+    }
+    let start = |ring: bool| {
+        Subject::new(move |stage| {
+            name(b"ringing");
+            let made = !ring || support::sqpoll();
+            become_user(NOBODY as usize);
+            stage.ready(&[i32::from(made)]);
+        })
+    };
+    let saved = Scratch::new("");
+    let select = ["audit", "--name", "^ringing$"];
+    let before = start(false);
+    let finished = finish(psx(&[&select[..], &["--quiet", "--save", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    drop(before);
+    let after = start(true);
+    if after.tids == [0] {
+        return skipped("io_uring is not available");
+    }
+    let finished = finish(psx(&[&select[..], &["--diff", saved.path()]].concat()));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stdout);
+    for part in ["kernel worker: - -> sqpoll", "keeps: - -> uid caps", "keeps what no thread has"] {
+        assert!(finished.stdout.contains(part), "{part}: {}", finished.stdout);
+    }
+}
+
 #[test]
 fn the_formats_for_machines_are_well_formed() {
     let subject = Subject::new(|stage| {
@@ -256,29 +307,92 @@ fn a_unit_is_checked_against_its_processes() {
     let bad = check("[Service]\nUsr=nobody\n", &[]);
     assert_eq!(bad.status.code(), Some(2), "{}", bad.stdout);
     assert!(bad.stderr.contains("Usr"), "{}", bad.stderr);
-    let hierarchies = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
-    let hierarchies = hierarchies.map(std::path::Path::new);
-    let made = hierarchies.into_iter().find(|path| path.join("cgroup.procs").exists());
-    let group = made.map(|hierarchy| hierarchy.join(&name)).unwrap_or_default();
-    if std::fs::create_dir(&group).is_err() {
-        skipped("control groups cannot be made here");
-        return;
-    }
-    let moved = std::fs::write(group.join("cgroup.procs"), &pid);
+    let Some(groups) = ControlGroups::new(&[(&*name, subject.pid)]) else { return };
     let finished = check(&holds, &["--json"]);
-    drop(subject);
-    // The group can be removed when the process is gone.
-    let gone = std::fs::remove_dir(&group);
-    if moved.is_err() {
-        skipped("processes cannot be moved between control groups here");
-        return;
-    }
     let report: Value = serde_json::from_str(&finished.stdout)
-        .unwrap_or_else(|e| panic!("{e}: {}{gone:?}", finished.stderr));
+        .unwrap_or_else(|e| panic!("{e}: {}", finished.stderr));
     assert_eq!(finished.status.code(), Some(0), "{report}");
     let processes = report["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 1, "{report}");
     assert_eq!((&processes[0]["unit"], &processes[0]["pid"].to_string()), (&name.into(), &pid));
+    drop((subject, groups));
+}
+
+/// Control groups that are removed when the test ends, the innermost first.
+struct ControlGroups(Vec<PathBuf>);
+
+impl ControlGroups {
+    /// Makes the groups with these paths, and moves a process into each. Returns None and prints a note if that is not
+    /// possible.
+    fn new(groups: &[(&str, i32)]) -> Option<Self> {
+        let hierarchies = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+        let hierarchies = hierarchies.map(std::path::Path::new);
+        let hierarchy = hierarchies.into_iter().find(|path| path.join("cgroup.procs").exists());
+        let mut made = Self(Vec::new());
+        for (path, pid) in groups {
+            let group = hierarchy.map(|hierarchy| hierarchy.join(path)).unwrap_or_default();
+            if std::fs::create_dir(&group).is_err() {
+                skipped("control groups cannot be made here");
+                return None;
+            }
+            made.0.push(group.clone());
+            if std::fs::write(group.join("cgroup.procs"), pid.to_string()).is_err() {
+                skipped("processes cannot be moved between control groups here");
+                return None;
+            }
+        }
+        Some(made)
+    }
+}
+
+impl Drop for ControlGroups {
+    fn drop(&mut self) {
+        // The processes go back, so that the groups can be removed.
+        for group in self.0.iter().rev() {
+            let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            for pid in procs.lines() {
+                let root = self.0[0].parent().unwrap().join("cgroup.procs");
+                let _ = std::fs::write(root, pid);
+            }
+            let _ = std::fs::remove_dir(group);
+        }
+    }
+}
+
+/// A process in a scope below the unit belongs to the unit. The name of the unit has an escape.
+#[test]
+fn a_unit_has_the_processes_of_the_groups_below_it() {
+    if !is_root("control groups") {
+        return;
+    }
+    let dropped = Subject::new(|stage| {
+        become_user(NOBODY as usize);
+        stage.ready(&[]);
+    });
+    let root = Subject::new(|stage| stage.ready(&[]));
+    let unit = format!(r"psx\x2dtest-{}.service", dropped.pid);
+    let payload = format!("{unit}/payload.scope");
+    let groups = [(&*unit, dropped.pid), (&payload, root.pid)];
+    let Some(_groups) = ControlGroups::new(&groups) else { return };
+    let file = UnitFile(std::env::temp_dir().join(&unit));
+    std::fs::write(&file.0, "[Service]\nExecStart=/bin/true\nUser=nobody\n").unwrap();
+    let pids = |args: &[&str], status: i32| -> Vec<i64> {
+        let finished = finish(psx(&[&["audit", "--json"], args].concat()));
+        assert_eq!(finished.status.code(), Some(status), "{}{}", finished.stdout, finished.stderr);
+        let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+        let processes = report["processes"].as_array().unwrap();
+        processes.iter().map(|process| process["pid"].as_i64().unwrap()).collect()
+    };
+    let mut both = [i64::from(dropped.pid), i64::from(root.pid)];
+    both.sort_unstable();
+    assert_eq!(pids(&["--unit", file.0.to_str().unwrap()], 1), both);
+    let unescaped = unit.replace(r"\x2d", "-");
+    for name in [&unit, &unescaped] {
+        let rule = format!("[[rule]]\nmatch.unit = '{name}'\nexpect.uid = 'nobody'\n");
+        assert_eq!(pids(&["--policy", Scratch::new(&rule).path()], 1), both, "{rule}");
+    }
+    let rule = "[[rule]]\nmatch.unit = 'payload.scope'\nexpect.uid = 'root'\n";
+    assert_eq!(pids(&["--policy", Scratch::new(rule).path()], 0), [i64::from(root.pid)]);
 }
 
 /// Compares the text with the rules of Prometheus's own tool.

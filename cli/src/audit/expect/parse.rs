@@ -38,7 +38,7 @@ const KEYS: [(&str, &str); 34] = [
     ("nnp", "no_new_privs: 0 or 1"),
     ("seccomp", "disabled, strict or filter"),
     ("filters", "the number of seccomp filters"),
-    ("label", "the label of the security module"),
+    ("label", "the label of the security module; none if there is none"),
     ("sched", "other, fifo, rr, batch, idle, deadline or ext"),
     ("priority", "the real-time priority"),
     ("namespaces", "the kinds that are not those of psx: none, or names joined by +"),
@@ -87,6 +87,9 @@ impl FromStr for Expectation {
             let (key, value) = parts.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
             (key, Comparison::Equal, value)
         };
+        if value.is_empty() && keys().any(|known| known == key) {
+            return Err(format!("{text:?} has no value; an empty list is written as none"));
+        }
         let wanted = Wanted::parse(key, comparison, value)?;
         Ok(Self { text: text.to_owned(), wanted })
     }
@@ -117,8 +120,7 @@ impl Wanted {
             "egid" => Self::Group(Which::Effective, group(value)?),
             "sgid" => Self::Group(Which::Saved, group(value)?),
             "fsgid" => Self::Group(Which::Files, group(value)?),
-            "groups" if comparison == AtLeast => Self::GroupsInclude(groups(value)?),
-            "groups" => Self::Groups(groups(value)?),
+            "groups" => Self::Groups(comparison, groups(value)?),
             "caps" => Self::Sets(Sets::Any, comparison, set(value)?),
             "effective" => Self::Sets(Sets::Effective, comparison, set(value)?),
             "permitted" => Self::Sets(Sets::Permitted, comparison, set(value)?),
@@ -130,7 +132,7 @@ impl Wanted {
             "filters" => {
                 Self::Filters(comparison, value.parse().map_err(|_| number("a number of filters"))?)
             }
-            "label" => Self::Label(value.to_owned()),
+            "label" => Self::Label((value != "none").then(|| value.to_owned())),
             "sched" => Self::Policy(word(value, &POLICIES)?),
             "priority" => Self::Priority(value.parse().map_err(|_| number("a priority"))?),
             "namespaces" => Self::Namespaces(comparison, kinds(value)?),
@@ -186,7 +188,7 @@ fn group(value: &str) -> Result<u32, String> {
 /// Parses groups. Several values are joined by `+`, because a comma separates expectations.
 fn groups(value: &str) -> Result<Vec<u32>, String> {
     let mut all = match value {
-        "none" | "" => Vec::new(),
+        "none" => Vec::new(),
         _ => value.split('+').map(group).collect::<Result<Vec<_>, _>>()?,
     };
     all.sort_unstable();
@@ -195,7 +197,7 @@ fn groups(value: &str) -> Result<Vec<u32>, String> {
 
 fn set(value: &str) -> Result<CapabilitySet, String> {
     match value {
-        "none" | "" => Ok(CapabilitySet::EMPTY),
+        "none" => Ok(CapabilitySet::EMPTY),
         "all" => Ok(CapabilitySet::all()),
         _ => value
             .split('+')
@@ -225,7 +227,7 @@ fn kinds(value: &str) -> Result<Vec<&'static str>, String> {
         known.ok_or_else(|| format!("{name:?} is not one of {}", NAMESPACES.join(", ")))
     };
     match value {
-        "none" | "" => Ok(Vec::new()),
+        "none" => Ok(Vec::new()),
         _ => value.split('+').map(kind).collect(),
     }
 }
