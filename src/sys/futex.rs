@@ -12,9 +12,9 @@ use linux_raw_sys::general as k;
 
 #[cfg(loom)]
 pub(crate) use self::kernel::expire;
-#[cfg(not(loom))]
-pub(crate) use self::kernel::is_interrupted_in_sleep;
-pub(crate) use self::kernel::{probe, sleepers, wait, wake, wake_one_and_move};
+pub(crate) use self::kernel::{
+    is_interrupted_in_sleep, probe, sleepers, wait, wake, wake_one_and_move,
+};
 use super::{arch, call, timed_call};
 use crate::errno::Errno;
 use crate::sys::sync::AtomicU32;
