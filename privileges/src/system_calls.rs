@@ -39,20 +39,39 @@
 //! ```
 //!
 //! The groups are those that `systemd-analyze syscall-filter` prints; [`version`] returns systemd's version. The
-//! numbers of the calls come from the crate `syscalls`.
+//! numbers of the calls are those of the kernel's headers for each CPU, as the crate `linux-raw-sys` has them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 use libpsx::process::Instruction;
-use syscalls::Sysno;
 
 use crate::bpf;
 use crate::unit::values::nearest;
 
 /// The version, and the groups, one a line: `@name: member member`. scripts/systemd-tables writes it.
 const GROUPS: &str = include_str!("system_calls/groups.txt");
+
+/// The numbers of the calls. The second line names the columns. Each other line has the name of a call, and its number on
+/// each CPU, or `-` if the CPU does not have the call. scripts/systemd-tables writes it.
+const NUMBERS: &str = include_str!("system_calls/numbers.txt");
+
+/// Returns the system calls, each with its number on this CPU, or `None` if this CPU does not have the call.
+fn calls() -> &'static BTreeMap<&'static str, Option<u32>> {
+    static CALLS: OnceLock<BTreeMap<&'static str, Option<u32>>> = OnceLock::new();
+    CALLS.get_or_init(|| {
+        let mut lines = NUMBERS.lines().filter(|line| !line.starts_with('#'));
+        let columns = lines.next().unwrap_or_default();
+        let column = columns.split(' ').position(|cpu| cpu == std::env::consts::ARCH);
+        let call = |line: &'static str| {
+            let number = column.and_then(|column| line.split(' ').nth(column)?.parse().ok());
+            line.split(' ').next().map(|name| (name, number))
+        };
+        lines.filter_map(call).collect()
+    })
+}
 
 /// Returns the version of systemd whose groups these are: `systemd 257.9-1~deb13u1`.
 pub fn version() -> &'static str {
@@ -133,7 +152,7 @@ impl SystemCallFilter {
     /// `~` calls are denied, otherwise they are allowed. After `~` a word may end with `:ERRNO` or `:kill`, which is
     /// how these calls are denied. Nothing at all makes the filter as it was in the beginning.
     ///
-    /// A name that systemd knows and this CPU does not have is left out.
+    /// The name of a call of another CPU is left out.
     ///
     /// # Errors
     /// A word, or the text after its colon, is not known. The filter has not changed.
@@ -205,14 +224,15 @@ impl SystemCallFilter {
             // A group holds groups, and the file has no group that holds itself.
             return members.split_whitespace().try_for_each(|member| self.list(member, verdict));
         }
-        match name.parse::<Sysno>() {
-            Ok(call) => {
-                self.listed.insert(call.id() as u32, verdict);
+        match calls().get(name) {
+            Some(Some(number)) => {
+                self.listed.insert(*number, verdict);
                 Ok(())
             }
-            Err(_) if is_known(name) => Ok(()),
-            Err(_) => {
-                let near = nearest(name, known());
+            Some(None) => Ok(()),
+            // A list must not silently deny less than it says, so a call that is too new for the table is an error.
+            None => {
+                let near = nearest(name, calls().keys());
                 Err(ParseFilterError::new(name, format!("no such system call{}", hint(near))))
             }
         }
@@ -319,13 +339,4 @@ pub fn group_names() -> impl Iterator<Item = &'static str> {
 /// Returns the members of a group with spaces between them: names of system calls, and of groups.
 pub fn group(name: &str) -> Option<&'static str> {
     groups().find(|(other, _)| *other == name).map(|(_, members)| members)
-}
-
-/// Returns each system call that is a member of some group.
-fn known() -> impl Iterator<Item = &'static str> {
-    groups().flat_map(|(_, members)| members.split(' ')).filter(|member| !member.starts_with('@'))
-}
-
-fn is_known(name: &str) -> bool {
-    known().any(|other| other == name)
 }
