@@ -145,6 +145,11 @@ impl SystemCallFilter {
         Self::default()
     }
 
+    /// Returns a filter that allows every call in the convention of this CPU.
+    pub(crate) fn of_native_calls() -> Self {
+        Self { kind: Some(Kind::Deny), ..Self::default() }
+    }
+
     /// Adds one assignment: names of system calls and of groups with white space between them.
     ///
     /// The first one decides. If it begins with `~`, the filter denies what is listed, otherwise it allows nothing

@@ -81,8 +81,8 @@
 //!   some (`UMask=0022`, `KeyringMode=private`, limits).
 //! - `RootDirectory=` is chroot(2) without a mount namespace.
 //! - `PrivateNetwork=` leaves the loopback device of the new namespace down.
-//! - `SystemCallFilter=` always sets no_new_privs. It kills for a call in another convention than the CPU's own, also
-//!   without `SystemCallArchitectures=`.
+//! - `SystemCallFilter=` and `SystemCallArchitectures=` always set no_new_privs. `SystemCallFilter=` kills for a call in
+//!   another convention than the CPU's own, also without `SystemCallArchitectures=`.
 //! - `TimerSlackNSec=` and scheduling are set before the ids change, like everything else that needs privilege.
 #![forbid(unsafe_code)]
 

@@ -234,9 +234,12 @@ impl Directives {
         Ok(())
     }
 
-    /// Returns the filter of system calls with its error number, or `None` if there is no filter.
+    /// Returns the filter of system calls with its error number, or `None` if there is no filter. With
+    /// `SystemCallArchitectures=` alone it allows every call in the CPU's own convention.
     pub fn filter(&self) -> Option<SystemCallFilter> {
-        let mut filter = self.system_call_filter.clone()?;
+        let native = self.system_call_architectures_native == Some(true);
+        let alone = || native.then(SystemCallFilter::of_native_calls);
+        let mut filter = self.system_call_filter.clone().or_else(alone)?;
         filter.set_denial(self.system_call_error_number.unwrap_or_default());
         Some(filter)
     }

@@ -66,6 +66,35 @@ fn every_group_and_every_call_of_systemd_is_known() {
     }
 }
 
+/// `SystemCallArchitectures=` alone is a filter: calls of 32 bits and of x32 kill, and all others are allowed.
+#[test]
+fn native_calls_alone_are_a_filter() {
+    let unit = service("SystemCallArchitectures=native").unwrap();
+    let filter = unit.directives().filter().unwrap();
+    assert!((0..1000).all(|number| filter.denial_of(number).is_none()));
+    let program = filter.program().unwrap();
+    let program = Program::new(&program).unwrap();
+    let native = SeccompData::native(libc::SYS_mount as u32, [0; 6]);
+    assert_eq!(program.evaluate(&native), Action::Allow);
+    let foreign = SeccompData { arch: native.arch ^ 1, ..native };
+    assert_eq!(program.evaluate(&foreign), Action::KillProcess);
+    if cfg!(target_arch = "x86_64") {
+        let x32 = SeccompData { nr: native.nr | 0x4000_0000, ..native };
+        assert_eq!(program.evaluate(&x32), Action::KillProcess);
+    }
+    assert_eq!(
+        directives("SystemCallArchitectures=native\nSystemCallArchitectures=").filter(),
+        None
+    );
+    isolated_as_root("filters::native_calls_alone_are_a_filter", WATCHDOG, || {
+        sleepers(2);
+        let unit = service("User=65534\nGroup=65534\nSystemCallArchitectures=native").unwrap();
+        unit.privileges().unwrap().plan().unwrap().apply().unwrap();
+        support::all_have("Seccomp", "2");
+        support::all_have("NoNewPrivs", "1");
+    });
+}
+
 /// Compares the numbers with libc's. The list has calls of each age: those that came after Linux 6.8 were once left out, so
 /// that a list of denied calls did not deny them.
 #[test]
