@@ -155,22 +155,24 @@ impl SystemCallFilter {
     /// The first one decides. If it begins with `~`, the filter denies what is listed, otherwise it allows nothing
     /// but what is listed and the group `@default`. A later assignment adds to the list, or takes away from it: after
     /// `~` calls are denied, otherwise they are allowed. After `~` a word may end with `:ERRNO` or `:kill`, which is
-    /// how these calls are denied. Nothing at all makes the filter as it was in the beginning.
+    /// how these calls are denied. A text without anything makes the filter as it was in the beginning; `~` alone adds
+    /// nothing.
     ///
     /// The name of a call of another CPU is left out.
     ///
     /// # Errors
     /// A word, or the text after its colon, is not known. The filter has not changed.
     pub fn add(&mut self, assignment: &str) -> Result<(), ParseFilterError> {
-        let (denies, words) = match assignment.strip_prefix('~') {
-            Some(words) => (true, words),
-            None => (false, assignment),
-        };
-        if words.trim().is_empty() {
+        let assignment = assignment.trim();
+        if assignment.is_empty() {
             let denial = self.denial;
             *self = Self { denial, ..Self::default() };
             return Ok(());
         }
+        let (denies, words) = match assignment.strip_prefix('~') {
+            Some(words) => (true, words),
+            None => (false, assignment),
+        };
         let mut next = self.clone();
         if next.kind.is_none() {
             next.kind = Some(if denies { Kind::Deny } else { Kind::Allow });

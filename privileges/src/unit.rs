@@ -63,7 +63,8 @@
 //!
 //! - Files have the syntax of systemd.syntax(7). The sections `[Service]`, `[Socket]`, `[Mount]` and `[Swap]` count.
 //! - A directive that is assigned again adds to a list or replaces a value, as its manual page says. An empty value
-//!   resets it.
+//!   resets it if systemd resets it too (`CapabilityBoundingSet=`, `User=`), and is an error if systemd ignores it
+//!   (`NoNewPrivileges=`, `UMask=`).
 //! - [`Unit::add`] reads a drop-in; [`Unit::read`] and [`Unit::find`] read the drop-ins of a file too.
 //! - Specifiers (`%i`) are refused, except for `%%`, because only the service manager knows their values.
 //!
@@ -245,8 +246,8 @@ impl Unit {
         &self.directives
     }
 
-    /// Returns the directives that restrict a process and that this crate cannot express. A directive whose value is
-    /// `no`, or that was reset, restricts nothing and is left out.
+    /// Returns the directives that restrict a process and that this crate cannot express. A directive that was reset, or
+    /// whose value switches it off (`PrivateTmp=no`, `ProtectProc=default`), restricts nothing and is left out.
     pub fn unsupported(&self) -> &[Unsupported] {
         &self.unsupported
     }
