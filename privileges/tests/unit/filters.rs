@@ -99,11 +99,14 @@ fn native_calls_alone_are_a_filter() {
 /// that a list of denied calls did not deny them.
 #[test]
 fn a_list_denies_every_call_that_the_cpu_has() {
-    let denied = |name: &str, number: i64| {
+    let denied = |name: &str, number: libc::c_long| {
         let filter = directives(&format!("SystemCallFilter=~{name}:EPERM")).filter().unwrap();
         let found = filter.denial_of(number as u32);
         assert_eq!(found, Some(Denial::Errno(libc::EPERM as u16)), "{name} is {number}");
-        assert_eq!(verdict(&filter, number), Action::Errno(libc::EPERM as u16), "{name}");
+        let program = filter.program().unwrap();
+        let call = SeccompData::native(number as u32, [0; 6]);
+        let action = Program::new(&program).unwrap().evaluate(&call);
+        assert_eq!(action, Action::Errno(libc::EPERM as u16), "{name}");
     };
     for (name, number) in [
         ("read", libc::SYS_read),
@@ -118,7 +121,7 @@ fn a_list_denies_every_call_that_the_cpu_has() {
         ("file_getattr", 468),
         ("file_setattr", 469),
     ] {
-        denied(name, number.into());
+        denied(name, number);
     }
     if cfg!(target_arch = "x86_64") {
         denied("uretprobe", 335);
