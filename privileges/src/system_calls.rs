@@ -73,6 +73,20 @@ fn calls() -> &'static BTreeMap<&'static str, Option<u32>> {
     })
 }
 
+/// Returns the call that does the same as others on some CPUs (32-bit x86, powerpc64, s390x): socketcall(2) or ipc(2).
+fn multiplexer(name: &str) -> Option<&'static str> {
+    match name {
+        "socket" | "bind" | "connect" | "listen" | "accept" | "accept4" | "getsockname"
+        | "getpeername" | "socketpair" | "send" | "sendto" | "sendmsg" | "sendmmsg" | "recv"
+        | "recvfrom" | "recvmsg" | "recvmmsg" | "shutdown" | "setsockopt" | "getsockopt" => {
+            Some("socketcall")
+        }
+        "semop" | "semget" | "semctl" | "semtimedop" | "msgsnd" | "msgrcv" | "msgget"
+        | "msgctl" | "shmat" | "shmdt" | "shmget" | "shmctl" => Some("ipc"),
+        _ => None,
+    }
+}
+
 /// Returns the version of systemd whose groups these are: `systemd 257.9-1~deb13u1`.
 pub fn version() -> &'static str {
     let first = GROUPS.lines().next().and_then(|line| line.strip_prefix("# "));
@@ -158,7 +172,8 @@ impl SystemCallFilter {
     /// how these calls are denied. A text without anything makes the filter as it was in the beginning; `~` alone adds
     /// nothing.
     ///
-    /// The name of a call of another CPU is left out.
+    /// The name of a call of another CPU is left out. If a call is denied that socketcall(2) or ipc(2) can make too, then that
+    /// one is denied as well, where the CPU has it. Name it in a later assignment to allow it.
     ///
     /// # Errors
     /// A word, or the text after its colon, is not known. The filter has not changed.
@@ -230,6 +245,10 @@ impl SystemCallFilter {
             })?;
             // A group holds groups, and the file has no group that holds itself.
             return members.split_whitespace().try_for_each(|member| self.list(member, verdict));
+        }
+        let denied = matches!(verdict, Verdict::Denied(_)).then(|| multiplexer(name)).flatten();
+        if let Some(Some(number)) = denied.and_then(|other| calls().get(other)) {
+            self.listed.insert(*number, verdict);
         }
         match calls().get(name) {
             Some(Some(number)) => {

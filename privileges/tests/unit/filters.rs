@@ -129,6 +129,14 @@ fn a_list_denies_every_call_that_the_cpu_has() {
     } else if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) {
         denied("newfstatat", 79);
     }
+    // socketcall(2) and ipc(2), where the CPU has them, do the same as other calls.
+    let multiplexed = directives("SystemCallFilter=~connect shmat").filter().unwrap();
+    let has_them = cfg!(any(target_arch = "x86", target_arch = "s390x", target_arch = "powerpc64"));
+    for number in [102, 117] {
+        assert!(multiplexed.denial_of(number) == Some(Denial::Kill) || !has_them, "{number}");
+    }
+    let count = (0..1000).filter(|number| multiplexed.denial_of(*number).is_some()).count();
+    assert_eq!(count, if has_them { 4 } else { 2 });
     let group = directives("SystemCallFilter=~@file-system").filter().unwrap();
     assert_eq!(group.denial_of(463), Some(Denial::Kill));
     // A call of another CPU changes nothing, and one that is not known at all is an error.
