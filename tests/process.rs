@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use libpsx::process::*;
 use libpsx::{Error, RefusalReason, Transaction};
-use support::{Asked, all_have, forked, isolated, isolated_as_root, proc, slack_here, sleepers};
+use support::{
+    Asked, all_have, forked, isolated, isolated_as_root, proc, slack_here, sleepers, wide,
+};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -110,7 +112,7 @@ fn scheduling() {
         sched_setscheduler(SchedPolicy::Idle).execute().unwrap();
         all_stat(41, "5");
         // SAFETY: the call only reads a value.
-        let policy = || unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+        let policy = || wide(unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) });
         const RESET_ON_FORK: i64 = 0x4000_0000;
         // Without root, a thread may not leave SCHED_IDLE.
         if !support::skipped_without_root("the policy after SCHED_IDLE") {
@@ -152,10 +154,11 @@ fn scheduling() {
 
         ioprio_set(IoPriority::BestEffort(6)).execute().unwrap();
         // SAFETY: the call takes only numbers.
-        asked.all_answer(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 2 << 13 | 6);
+        asked
+            .all_answer(|| wide(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }), 2 << 13 | 6);
         ioprio_set(IoPriority::Idle).execute().unwrap();
         // SAFETY: the call takes only numbers.
-        asked.all_answer(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 3 << 13);
+        asked.all_answer(|| wide(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }), 3 << 13);
         assert_eq!(errno(ioprio_set(IoPriority::BestEffort(8)).execute()), libc::EINVAL);
 
         set_timer_slack(Duration::from_micros(123)).execute().unwrap();
@@ -191,7 +194,7 @@ fn a_session_keyring() {
         let asked = threads();
         // keyctl(2): KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING.
         // SAFETY: the call only reads a value.
-        let session = || unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) };
+        let session = || wide(unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) });
         let before = session();
         match new_session_keyring(c"libpsx-test") {
             Ok(keyring) => {

@@ -39,20 +39,53 @@
 //! ```
 //!
 //! The groups are those that `systemd-analyze syscall-filter` prints; [`version`] returns systemd's version. The
-//! numbers of the calls come from the crate `syscalls`.
+//! numbers of the calls are those of the kernel's headers for each CPU, as the crate `linux-raw-sys` has them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 use libpsx::process::Instruction;
-use syscalls::Sysno;
 
 use crate::bpf;
 use crate::unit::values::nearest;
 
 /// The version, and the groups, one a line: `@name: member member`. scripts/systemd-tables writes it.
 const GROUPS: &str = include_str!("system_calls/groups.txt");
+
+/// The numbers of the calls. The second line names the columns. Each other line has the name of a call, and its number on
+/// each CPU, or `-` if the CPU does not have the call. scripts/systemd-tables writes it.
+const NUMBERS: &str = include_str!("system_calls/numbers.txt");
+
+/// Returns the system calls, each with its number on this CPU, or `None` if this CPU does not have the call.
+fn calls() -> &'static BTreeMap<&'static str, Option<u32>> {
+    static CALLS: OnceLock<BTreeMap<&'static str, Option<u32>>> = OnceLock::new();
+    CALLS.get_or_init(|| {
+        let mut lines = NUMBERS.lines().filter(|line| !line.starts_with('#'));
+        let columns = lines.next().unwrap_or_default();
+        let column = columns.split(' ').position(|cpu| cpu == std::env::consts::ARCH);
+        let call = |line: &'static str| {
+            let number = column.and_then(|column| line.split(' ').nth(column)?.parse().ok());
+            line.split(' ').next().map(|name| (name, number))
+        };
+        lines.filter_map(call).collect()
+    })
+}
+
+/// Returns the call that does the same as others on some CPUs (32-bit x86, powerpc64, s390x): socketcall(2) or ipc(2).
+fn multiplexer(name: &str) -> Option<&'static str> {
+    match name {
+        "socket" | "bind" | "connect" | "listen" | "accept" | "accept4" | "getsockname"
+        | "getpeername" | "socketpair" | "send" | "sendto" | "sendmsg" | "sendmmsg" | "recv"
+        | "recvfrom" | "recvmsg" | "recvmmsg" | "shutdown" | "setsockopt" | "getsockopt" => {
+            Some("socketcall")
+        }
+        "semop" | "semget" | "semctl" | "semtimedop" | "msgsnd" | "msgrcv" | "msgget"
+        | "msgctl" | "shmat" | "shmdt" | "shmget" | "shmctl" => Some("ipc"),
+        _ => None,
+    }
+}
 
 /// Returns the version of systemd whose groups these are: `systemd 257.9-1~deb13u1`.
 pub fn version() -> &'static str {
@@ -126,27 +159,35 @@ impl SystemCallFilter {
         Self::default()
     }
 
+    /// Returns a filter that allows every call in the convention of this CPU.
+    pub(crate) fn of_native_calls() -> Self {
+        Self { kind: Some(Kind::Deny), ..Self::default() }
+    }
+
     /// Adds one assignment: names of system calls and of groups with white space between them.
     ///
     /// The first one decides. If it begins with `~`, the filter denies what is listed, otherwise it allows nothing
     /// but what is listed and the group `@default`. A later assignment adds to the list, or takes away from it: after
     /// `~` calls are denied, otherwise they are allowed. After `~` a word may end with `:ERRNO` or `:kill`, which is
-    /// how these calls are denied. Nothing at all makes the filter as it was in the beginning.
+    /// how these calls are denied. A text without anything makes the filter as it was in the beginning; `~` alone adds
+    /// nothing.
     ///
-    /// A name that systemd knows and this CPU does not have is left out.
+    /// The name of a call of another CPU is left out. If a call is denied that socketcall(2) or ipc(2) can make too, then that
+    /// one is denied as well, where the CPU has it. Name it in a later assignment to allow it.
     ///
     /// # Errors
     /// A word, or the text after its colon, is not known. The filter has not changed.
     pub fn add(&mut self, assignment: &str) -> Result<(), ParseFilterError> {
-        let (denies, words) = match assignment.strip_prefix('~') {
-            Some(words) => (true, words),
-            None => (false, assignment),
-        };
-        if words.trim().is_empty() {
+        let assignment = assignment.trim();
+        if assignment.is_empty() {
             let denial = self.denial;
             *self = Self { denial, ..Self::default() };
             return Ok(());
         }
+        let (denies, words) = match assignment.strip_prefix('~') {
+            Some(words) => (true, words),
+            None => (false, assignment),
+        };
         let mut next = self.clone();
         if next.kind.is_none() {
             next.kind = Some(if denies { Kind::Deny } else { Kind::Allow });
@@ -205,14 +246,19 @@ impl SystemCallFilter {
             // A group holds groups, and the file has no group that holds itself.
             return members.split_whitespace().try_for_each(|member| self.list(member, verdict));
         }
-        match name.parse::<Sysno>() {
-            Ok(call) => {
-                self.listed.insert(call.id() as u32, verdict);
+        let denied = matches!(verdict, Verdict::Denied(_)).then(|| multiplexer(name)).flatten();
+        if let Some(Some(number)) = denied.and_then(|other| calls().get(other)) {
+            self.listed.insert(*number, verdict);
+        }
+        match calls().get(name) {
+            Some(Some(number)) => {
+                self.listed.insert(*number, verdict);
                 Ok(())
             }
-            Err(_) if is_known(name) => Ok(()),
-            Err(_) => {
-                let near = nearest(name, known());
+            Some(None) => Ok(()),
+            // A list must not silently deny less than it says, so a call that is too new for the table is an error.
+            None => {
+                let near = nearest(name, calls().keys());
                 Err(ParseFilterError::new(name, format!("no such system call{}", hint(near))))
             }
         }
@@ -319,13 +365,4 @@ pub fn group_names() -> impl Iterator<Item = &'static str> {
 /// Returns the members of a group with spaces between them: names of system calls, and of groups.
 pub fn group(name: &str) -> Option<&'static str> {
     groups().find(|(other, _)| *other == name).map(|(_, members)| members)
-}
-
-/// Returns each system call that is a member of some group.
-fn known() -> impl Iterator<Item = &'static str> {
-    groups().flat_map(|(_, members)| members.split(' ')).filter(|member| !member.starts_with('@'))
-}
-
-fn is_known(name: &str) -> bool {
-    known().any(|other| other == name)
 }

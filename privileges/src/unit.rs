@@ -63,7 +63,8 @@
 //!
 //! - Files have the syntax of systemd.syntax(7). The sections `[Service]`, `[Socket]`, `[Mount]` and `[Swap]` count.
 //! - A directive that is assigned again adds to a list or replaces a value, as its manual page says. An empty value
-//!   resets it.
+//!   resets it if systemd resets it too (`CapabilityBoundingSet=`, `User=`), and is an error if systemd ignores it
+//!   (`NoNewPrivileges=`, `UMask=`).
 //! - [`Unit::add`] reads a drop-in; [`Unit::read`] and [`Unit::find`] read the drop-ins of a file too.
 //! - Specifiers (`%i`) are refused, except for `%%`, because only the service manager knows their values.
 //!
@@ -81,8 +82,8 @@
 //!   some (`UMask=0022`, `KeyringMode=private`, limits).
 //! - `RootDirectory=` is chroot(2) without a mount namespace.
 //! - `PrivateNetwork=` leaves the loopback device of the new namespace down.
-//! - `SystemCallFilter=` always sets no_new_privs. It kills for a call in another convention than the CPU's own, also
-//!   without `SystemCallArchitectures=`.
+//! - `SystemCallFilter=` and `SystemCallArchitectures=` always set no_new_privs. `SystemCallFilter=` kills for a call in
+//!   another convention than the CPU's own, also without `SystemCallArchitectures=`.
 //! - `TimerSlackNSec=` and scheduling are set before the ids change, like everything else that needs privilege.
 #![forbid(unsafe_code)]
 
@@ -92,6 +93,7 @@ mod directives;
 mod error;
 mod file;
 mod names;
+mod search;
 mod settings;
 #[cfg(feature = "serde")]
 mod table;
@@ -112,15 +114,6 @@ pub struct Unit {
     exec_start: Option<String>,
     files: Vec<PathBuf>,
 }
-
-/// The directories of units, in the order of precedence: systemd.unit(5), "Unit File Load Path".
-const PLACES: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 
 impl Unit {
     /// Reads the text of a unit file.
@@ -145,71 +138,51 @@ impl Unit {
     /// Reads a unit file, and the drop-ins `PATH.d/*.conf` in the order of their names.
     ///
     /// # Errors
-    /// The errors of [`parse`](Self::parse); a file cannot be read, or is not UTF-8.
+    /// The errors of [`parse`](Self::parse); a file or the directory of the drop-ins cannot be read, or a file is not UTF-8.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, UnitError> {
         let path = path.as_ref();
         let mut directory = path.as_os_str().to_owned();
         directory.push(".d");
-        let mut drop_ins = Vec::new();
-        collect_drop_ins(Path::new(&directory), &mut drop_ins);
+        let drop_ins = search::drop_ins(&[directory.into()]).map_err(not_found)?;
         Self::of_files(path, drop_ins)
     }
 
-    /// Finds a unit of the system by its name (`nginx.service`; `.service` may be missing), and reads it with its
-    /// drop-ins. Of drop-ins with the same name, the one in the directory of the highest precedence counts.
+    /// Finds a unit of the system by one of its names (`nginx.service`; `.service` may be missing), and reads it with its
+    /// drop-ins, as systemd.unit(5) says:
+    ///
+    /// - The directories are those that `systemd-analyze unit-paths` lists, also those of `systemctl set-property` and of
+    ///   generators. $SYSTEMD_UNIT_PATH does not count.
+    /// - A symbolic link to another name in these directories makes an alias. The drop-ins of all names of the unit apply.
+    /// - For `a-b@c.service`, the drop-ins of `a-b@c.service.d`, `a-b@.service.d`, `a-.service.d`, `a-@c.service.d`,
+    ///   `a-@.service.d` and `service.d` apply.
+    /// - Of drop-ins with the same name one counts. The unit's own name comes before its aliases, and these before
+    ///   `service.d`. For the same name of the unit, the directory of the higher precedence comes first.
+    ///
+    /// The files are those of the disk now. What the service manager has loaded may be older.
     ///
     /// # Errors
-    /// The errors of [`read`](Self::read); there is no such unit, or it is masked.
+    /// The errors of [`read`](Self::read); there is no such unit, or it is masked; a directory cannot be read.
     pub fn find(name: &str) -> Result<Self, UnitError> {
-        Self::find_in(name, &PLACES.map(Path::new))
+        Self::find_in(name, &search::PLACES.map(Path::new))
     }
 
-    /// Finds a unit in other directories, and reads it as [`find`](Self::find) does.
+    /// Finds a unit in other directories, the one of the highest precedence first, and reads it as
+    /// [`find`](Self::find) does.
     ///
     /// # Errors
     /// The errors of [`find`](Self::find).
     pub fn find_in(name: &str, places: &[&Path]) -> Result<Self, UnitError> {
-        let problem = |why: String| {
-            UnitError::from(UnitProblem {
-                file: None,
-                line: 0,
-                directive: String::new(),
-                value: String::new(),
-                why,
-            })
-        };
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return Err(problem(format!("{name:?} is not the name of a unit")));
+            let why = format!("{name:?} is not the name of a unit");
+            return Err(not_found(search::NotFound { file: None, why }));
         }
         let name = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
-        // The file of `getty@tty1.service` is `getty@.service`.
-        let template = name.split_once('@').and_then(|(prefix, rest)| {
-            let (instance, suffix) = rest.rsplit_once('.')?;
-            (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
-        });
-        let names: Vec<&str> = std::iter::once(name.as_str()).chain(template.as_deref()).collect();
-        let files = names.iter().flat_map(|name| places.iter().map(move |place| place.join(name)));
-        let Some(file) = files.into_iter().find(|file| file.exists()) else {
-            let searched: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-            return Err(problem(format!("unit {name} not found in {}", searched.join(", "))));
-        };
-        if std::fs::canonicalize(&file).is_ok_and(|target| target == Path::new("/dev/null")) {
-            return Err(problem(format!("unit {name} is masked by {}", file.display())));
-        }
-        let mut drop_ins = Vec::new();
-        let kind = name.rsplit_once('.').map(|(_, kind)| kind.to_owned()).unwrap_or_default();
-        for place in places {
-            for name in names.iter().map(|name| (*name).to_owned()).chain(Some(kind.clone())) {
-                collect_drop_ins(&place.join(format!("{name}.d")), &mut drop_ins);
-            }
-        }
-        Self::of_files(&file, drop_ins)
+        let files = search::files(&name, places).map_err(not_found)?;
+        Self::of_files(&files.unit, files.drop_ins)
     }
 
-    fn of_files(path: &Path, mut drop_ins: Vec<PathBuf>) -> Result<Self, UnitError> {
-        // The sort is stable, so the directory of the highest precedence comes first.
-        drop_ins.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-        drop_ins.dedup_by(|a, b| a.file_name() == b.file_name());
+    /// Reads files in their order.
+    fn of_files(path: &Path, drop_ins: Vec<PathBuf>) -> Result<Self, UnitError> {
         let mut unit = Self::default();
         for file in std::iter::once(path.to_owned()).chain(drop_ins) {
             let text = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|bytes| {
@@ -217,11 +190,7 @@ impl Unit {
             });
             match text {
                 Ok(text) => unit.add_from(Some(&file), &text)?,
-                Err(why) => {
-                    let (directive, value) = Default::default();
-                    let file = Some(file);
-                    return Err(UnitProblem { file, line: 0, directive, value, why }.into());
-                }
+                Err(why) => return Err(not_found(search::NotFound { file: Some(file), why })),
             }
             unit.files.push(file);
         }
@@ -245,8 +214,8 @@ impl Unit {
         &self.directives
     }
 
-    /// Returns the directives that restrict a process and that this crate cannot express. A directive whose value is
-    /// `no`, or that was reset, restricts nothing and is left out.
+    /// Returns the directives that restrict a process and that this crate cannot express. A directive that was reset, or
+    /// whose value switches it off (`PrivateTmp=no`, `ProtectProc=default`), restricts nothing and is left out.
     pub fn unsupported(&self) -> &[Unsupported] {
         &self.unsupported
     }
@@ -346,8 +315,8 @@ impl Unit {
     }
 }
 
-fn collect_drop_ins(directory: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    let paths = entries.flatten().map(|entry| entry.path());
-    files.extend(paths.filter(|path| path.extension().is_some_and(|end| end == "conf")));
+/// Makes an error about a file or a directory.
+fn not_found(search::NotFound { file, why }: search::NotFound) -> UnitError {
+    let (directive, value) = Default::default();
+    UnitProblem { file, line: 0, directive, value, why }.into()
 }

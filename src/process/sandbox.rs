@@ -2,13 +2,16 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::mem::offset_of;
 use core::ops::BitOr;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
+use linux_raw_sys::ptrace::sock_fprog;
 
 use super::{Fd, Operation};
 use crate::engine::call::Shares;
+use crate::process::operation::pair;
 use crate::sys;
 
 /// Sets no_new_privs: execve(2) gives no privilege any more, because set-user-ID bits and file capabilities have no
@@ -185,10 +188,15 @@ pub(super) fn set_mode_filter(program: &[Instruction], flags: u32) -> Operation<
     const SET_MODE_FILTER: usize = linux_raw_sys::ptrace::SECCOMP_SET_MODE_FILTER as usize;
     // A length that does not fit is one that the kernel refuses.
     let len = u16::try_from(program.len()).unwrap_or(u16::MAX);
-    // `struct sock_fprog`: a short number, and after its padding a pointer.
+    // `struct sock_fprog`: a short number, and a pointer, which is aligned.
+    const _: () = assert!(offset_of!(sock_fprog, filter) == size_of::<usize>());
     let [a, b] = len.to_ne_bytes();
-    let len = u64::from_ne_bytes([a, b, 0, 0, 0, 0, 0, 0]);
-    let words = [len, program.as_ptr() as u64, 0, 0, 0, 0, 0];
+    let at = program.as_ptr() as usize;
+    let words = if cfg!(target_pointer_width = "32") {
+        [pair(u32::from_ne_bytes([a, b, 0, 0]), at as u32), 0, 0, 0, 0, 0, 0]
+    } else {
+        [u64::from_ne_bytes([a, b, 0, 0, 0, 0, 0, 0]), at as u64, 0, 0, 0, 0, 0]
+    };
     let args = [SET_MODE_FILTER, flags as usize, 0, 0, 0, 0];
     Operation::new(k::__NR_seccomp, args).with(words, [0, 0, 1, 0, 0, 0])
 }

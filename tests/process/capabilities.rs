@@ -56,7 +56,7 @@ fn capabilities_of_another_thread() {
             // SAFETY: the kernel reads both.
             unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
             // SAFETY: gettid touches no memory.
-            unsafe { libc::syscall(libc::SYS_gettid) }
+            wide(unsafe { libc::syscall(libc::SYS_gettid) })
         });
         sent.unwrap();
         let tid = asked.0[0].1.recv().unwrap() as i32;

@@ -94,7 +94,7 @@ fn identities_of_threads_that_differ() {
             // SAFETY: see the comment above.
             unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             // SAFETY: see the comment above.
-            unsafe { libc::syscall(libc::SYS_setresuid, 7, 8, 9) }
+            wide(unsafe { libc::syscall(libc::SYS_setresuid, 7, 8, 9) })
         });
         sent.unwrap();
         assert_eq!(asked.0[0].1.recv().unwrap(), 0);

@@ -26,7 +26,7 @@ fn new_privileges_and_a_filter() {
         }
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
-        asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
+        asked.all_answer(|| wide(unsafe { libc::syscall(libc::SYS_getppid) }), -1);
         // With the broadcast, each thread has its own filter, and the kernel finds no common one.
         match seccomp(&program, Synchronization::Kernel, SeccompFlags::EMPTY).execute() {
             Err(Error::TsyncConflict { tid }) => assert!(proc::tids().contains(&tid)),
@@ -61,7 +61,7 @@ fn flags_of_a_filter() {
         }
         all_have("Seccomp_filters", "2");
         // SAFETY: getppid touches no memory.
-        asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, -1);
+        asked.all_answer(|| wide(unsafe { libc::syscall(libc::SYS_getppid) }), -1);
         // Now each thread has its own filter, and the kernel says only that it cannot synchronise.
         let everywhere = seccomp(&program, Synchronization::Kernel, SeccompFlags::TSYNC_ESRCH);
         assert_eq!(errno(everywhere.execute()), libc::ESRCH);
@@ -119,7 +119,7 @@ fn a_filter_with_a_listener() {
                 let descriptor = OwnedFd::from(listener);
                 std::thread::spawn(move || supervise(descriptor, 4242));
                 // SAFETY: getppid touches no memory.
-                asked.all_answer(|| unsafe { libc::syscall(libc::SYS_getppid) }, 4242);
+                asked.all_answer(|| wide(unsafe { libc::syscall(libc::SYS_getppid) }), 4242);
                 // A second listener is not allowed.
                 let again = seccomp_with_listener(&program, SeccompFlags::EMPTY).execute();
                 assert_eq!(errno(again), libc::EBUSY);

@@ -133,7 +133,7 @@ pub fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 }
 
 /// Returns a program that applies `listed` to these calls and `others` to the rest.
-pub fn program(calls: &[i64], listed: u32, others: u32) -> Vec<libc::sock_filter> {
+pub fn program(calls: &[libc::c_long], listed: u32, others: u32) -> Vec<libc::sock_filter> {
     let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     for (index, &nr) in calls.iter().enumerate() {
@@ -170,7 +170,7 @@ pub fn install_everywhere(program: &[libc::sock_filter]) {
 }
 
 /// Installs a filter in this thread that applies `action` to the call `nr`, and allows the rest.
-pub fn filter(nr: i64, action: u32) {
+pub fn filter(nr: libc::c_long, action: u32) {
     install(&program(&[nr], action, libc::SECCOMP_RET_ALLOW));
 }
 
@@ -335,6 +335,12 @@ pub fn covers(witnesses: &[Witness], value: usize) -> Report {
     assert!(seen.iter().all(|&slack| slack == value), "not {value}: {seen:?}; {report:?}");
     assert!(report.threads() > witnesses.len(), "{report:?}");
     report
+}
+
+/// Returns what syscall(2) returned, as an answer: it has 32 bits on some CPUs.
+#[allow(clippy::useless_conversion, reason = "it is not useless on CPUs of 32 bits")]
+pub fn wide(value: libc::c_long) -> i64 {
+    i64::from(value)
 }
 
 /// A question that a thread answers about itself.

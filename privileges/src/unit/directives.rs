@@ -103,9 +103,21 @@ fn unless_empty<T>(
     if value.is_empty() { Ok(None) } else { read(value).map(Some) }
 }
 
+/// Parses a value that cannot be empty.
+fn never_empty<T>(value: &str, read: impl FnOnce(&str) -> Result<T, Why>) -> Result<T, Why> {
+    if value.is_empty() { Err(values::NO_RESET.to_owned()) } else { read(value) }
+}
+
 fn id(value: &str) -> Result<Id, Why> {
     if value.contains(char::is_whitespace) {
         return Err("a name has no white space".to_owned());
+    }
+    if value.starts_with('-') || value.contains([':', '/']) {
+        return Err(format!("{value:?} is neither a name nor a number"));
+    }
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && value.len() > 1 && value.starts_with('0') {
+        return Err(format!("{value:?} is not a number: it begins with 0"));
     }
     Ok(Id::from(value))
 }
@@ -122,17 +134,16 @@ impl Directives {
         let text = values::without_specifiers(value)?;
         let value = text.as_str();
         if let Some(&(_, resource, unit)) = limit {
-            match unless_empty(value, |value| values::limit(value, unit))? {
-                Some(limits) => self.limits.insert(resource, limits),
-                None => self.limits.remove(&resource),
-            };
+            let limits = never_empty(value, |value| values::limit(value, unit))?;
+            self.limits.insert(resource, limits);
             return Ok(());
         }
         match name {
             "User" => self.user = unless_empty(value, id)?,
             "Group" => self.group = unless_empty(value, id)?,
             "SupplementaryGroups" => {
-                let more = values::words(value)?.into_iter().map(Id::from);
+                let words = values::words(value)?;
+                let more = words.iter().map(|word| id(word)).collect::<Result<Vec<Id>, Why>>()?;
                 let before = self.supplementary_groups.take().filter(|_| !value.is_empty());
                 let all: Vec<Id> = before.into_iter().flatten().chain(more).collect();
                 self.supplementary_groups = (!value.is_empty()).then_some(all);
@@ -145,7 +156,9 @@ impl Directives {
                 let (before, none) = (self.ambient_capabilities, CapabilitySet::EMPTY);
                 self.ambient_capabilities = Some(values::merged(before, none, value)?);
             }
-            "NoNewPrivileges" => self.no_new_privileges = unless_empty(value, values::boolean)?,
+            "NoNewPrivileges" => {
+                self.no_new_privileges = Some(never_empty(value, values::boolean)?);
+            }
             "SecureBits" => {
                 let before = self.secure_bits.unwrap_or_default();
                 self.secure_bits =
@@ -157,7 +170,10 @@ impl Directives {
                 self.system_call_filter = Some(filter).filter(|filter| !filter.is_empty());
             }
             "SystemCallErrorNumber" => {
-                let read = |value: &str| value.parse::<Denial>().map_err(|bad| bad.to_string());
+                let read = |value: &str| match value.parse::<Denial>() {
+                    Ok(Denial::Errno(0)) => Err("0 is not the number of an error".to_owned()),
+                    other => other.map_err(|bad| bad.to_string()),
+                };
                 self.system_call_error_number = unless_empty(value, read)?;
             }
             "SystemCallArchitectures" => {
@@ -172,9 +188,9 @@ impl Directives {
             }
             "RootDirectory" => self.root_directory = unless_empty(value, values::path)?,
             "WorkingDirectory" => self.working_directory = unless_empty(value, working_directory)?,
-            "UMask" => self.umask = unless_empty(value, values::mask)?,
+            "UMask" => self.umask = Some(never_empty(value, values::mask)?),
             "KeyringMode" => {
-                self.keyring_mode = unless_empty(value, |value| match value {
+                self.keyring_mode = Some(never_empty(value, |value| match value {
                     "inherit" => Ok(KeyringMode::Inherit),
                     "private" => Ok(KeyringMode::Private),
                     "shared" => {
@@ -182,7 +198,7 @@ impl Directives {
                             .to_owned())
                     }
                     _ => Err("it must be inherit or private".to_owned()),
-                })?;
+                })?);
             }
             "Nice" => self.nice = unless_empty(value, |value| values::in_range(value, -20, 19))?,
             "CPUSchedulingPolicy" => {
@@ -192,11 +208,11 @@ impl Directives {
                 })?;
             }
             "CPUSchedulingPriority" => {
-                let priority = unless_empty(value, |value| values::in_range(value, 1, 99))?;
-                self.cpu_scheduling_priority = priority.map(i32::unsigned_abs);
+                let priority = never_empty(value, |value| values::in_range(value, 1, 99))?;
+                self.cpu_scheduling_priority = Some(priority.unsigned_abs());
             }
             "CPUSchedulingResetOnFork" => {
-                self.cpu_scheduling_reset_on_fork = unless_empty(value, values::boolean)?;
+                self.cpu_scheduling_reset_on_fork = Some(never_empty(value, values::boolean)?);
             }
             "CPUAffinity" => {
                 self.cpu_affinity = unless_empty(value, values::cpus)?.map(|more| {
@@ -215,16 +231,19 @@ impl Directives {
                 self.io_scheduling_priority = level.and_then(|level| u8::try_from(level).ok());
             }
             "TimerSlackNSec" => {
-                self.timer_slack =
-                    unless_empty(value, |value| match values::span(value, values::NANOSECOND)? {
+                self.timer_slack = Some(never_empty(value, |value| {
+                    match values::span(value, values::NANOSECOND)? {
                         Some(nanoseconds) => u64::try_from(nanoseconds)
                             .map(Duration::from_nanos)
                             .map_err(|_| format!("{value:?} is too long")),
                         None => Err("a timer slack cannot be infinity".to_owned()),
-                    })?;
+                    }
+                })?);
             }
-            "PrivateNetwork" => self.private_network = unless_empty(value, values::boolean)?,
-            "PrivateIPC" => self.private_ipc = unless_empty(value, values::boolean)?,
+            "PrivateNetwork" => {
+                self.private_network = Some(never_empty(value, values::boolean)?);
+            }
+            "PrivateIPC" => self.private_ipc = Some(never_empty(value, values::boolean)?),
             "NetworkNamespacePath" => {
                 self.network_namespace_path = unless_empty(value, values::path)?
             }
@@ -234,9 +253,12 @@ impl Directives {
         Ok(())
     }
 
-    /// Returns the filter of system calls with its error number, or `None` if there is no filter.
+    /// Returns the filter of system calls with its error number, or `None` if there is no filter. With
+    /// `SystemCallArchitectures=` alone it allows every call in the CPU's own convention.
     pub fn filter(&self) -> Option<SystemCallFilter> {
-        let mut filter = self.system_call_filter.clone()?;
+        let native = self.system_call_architectures_native == Some(true);
+        let alone = || native.then(SystemCallFilter::of_native_calls);
+        let mut filter = self.system_call_filter.clone().or_else(alone)?;
         filter.set_denial(self.system_call_error_number.unwrap_or_default());
         Some(filter)
     }

@@ -86,6 +86,41 @@ const RESTRICTIONS: [&str; 16] = [
     "SocketBindDeny",
 ];
 
+/// Directives that this crate does not support and whose value is a boolean, or a boolean or another word
+/// (`ProtectSystem=strict`).
+const BOOLEANS: [&str; 21] = [
+    "DynamicUser",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "MountAPIVFS",
+    "PrivateDevices",
+    "PrivateMounts",
+    "PrivatePIDs",
+    "PrivateTmp",
+    "PrivateUsers",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectSystem",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "RootEphemeral",
+];
+
+/// Those of [`BOOLEANS`] that an empty value resets. systemd ignores an empty value of the others (that of
+/// `PrivateMounts=` in systemd 252).
+const RESET_BOOLEANS: [&str; 2] = ["MountAPIVFS", "RestrictNamespaces"];
+
+/// Directives that this crate does not support and whose value is a word, with the word that restricts nothing. An empty
+/// value does not reset them.
+const WORDS: [(&str, &str); 3] =
+    [("DevicePolicy", "auto"), ("ProcSubset", "all"), ("ProtectProc", "default")];
+
 /// The reason why an assignment has no effect.
 #[derive(Debug)]
 pub(crate) enum NotAssigned {
@@ -156,8 +191,15 @@ pub(super) fn not_supported(name: &str, value: &str) -> NotAssigned {
     if !restricts {
         return NotAssigned::PassedOver;
     }
-    let all = matches!((name, value), ("ProtectProc", "default") | ("ProcSubset", "all"));
-    let off = all || value.is_empty() || values::boolean(value) == Ok(false);
+    // `0` is a CPU, and `no` is a name, if the value is a list or a text: these are reset by an empty value alone.
+    let boolean = BOOLEANS.contains(&name);
+    let word = WORDS.iter().find(|(other, _)| *other == name).map(|(_, off)| *off);
+    let resets = word.is_none() && (!boolean || RESET_BOOLEANS.contains(&name));
+    if value.is_empty() && !resets {
+        return NotAssigned::Bad(values::NO_RESET.to_owned());
+    }
+    let off =
+        value.is_empty() || word == Some(value) || boolean && values::boolean(value) == Ok(false);
     NotAssigned::Unsupported { restricts: !off }
 }
 
@@ -196,5 +238,10 @@ mod tests {
         for name in RESTRICTIONS {
             assert!(page(name).is_some_and(|page| page != "exec"), "{name}");
         }
+        let words = WORDS.map(|(name, _)| name);
+        for name in BOOLEANS.into_iter().chain(words) {
+            assert!(restrictions().any(|other| other == name), "{name}");
+        }
+        assert!(RESET_BOOLEANS.iter().all(|name| BOOLEANS.contains(name)));
     }
 }

@@ -11,7 +11,7 @@ use super::names::NotAssigned;
 use super::values::nearest;
 
 /// The names of directives, each with one value or a list of values. A list is one assignment for each of its elements;
-/// an empty list is an assignment that resets.
+/// an empty list is an empty assignment, which resets most directives and is an error for others, as in a unit file.
 ///
 /// A name that systemd.exec(5) does not have is an error. A directive that is not supported is an error too.
 impl<'de> Deserialize<'de> for Directives {

@@ -11,6 +11,10 @@ use libpsx::process::{Capability, CapabilitySet, IoPriority, Securebits};
 /// The reason why a value is refused.
 pub(crate) type Why = String;
 
+/// Why a directive cannot have an empty value. systemd only warns of it, and the assignments before it stay.
+pub(crate) const NO_RESET: &str =
+    "it has no value, and an empty value does not reset this directive";
+
 /// A number of nanoseconds; `None` is infinity.
 pub(crate) type Span = Option<u128>;
 
@@ -316,7 +320,7 @@ fn one_limit(value: &str, unit: Unit) -> Result<u64, Why> {
         }
     };
     match unit {
-        _ if value == "infinity" => Ok(INFINITY),
+        _ if value == "infinity" && unit != Unit::Nice => Ok(INFINITY),
         Unit::Bytes => Ok(size(value)?.unwrap_or(INFINITY)),
         Unit::Count => natural(value),
         Unit::Seconds => rounded_up(span(value, SECOND)?, SECOND),

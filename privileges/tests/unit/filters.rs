@@ -66,6 +66,85 @@ fn every_group_and_every_call_of_systemd_is_known() {
     }
 }
 
+/// `SystemCallArchitectures=` alone is a filter: calls of 32 bits and of x32 kill, and all others are allowed.
+#[test]
+fn native_calls_alone_are_a_filter() {
+    let unit = service("SystemCallArchitectures=native").unwrap();
+    let filter = unit.directives().filter().unwrap();
+    assert!((0..1000).all(|number| filter.denial_of(number).is_none()));
+    let program = filter.program().unwrap();
+    let program = Program::new(&program).unwrap();
+    let native = SeccompData::native(libc::SYS_mount as u32, [0; 6]);
+    assert_eq!(program.evaluate(&native), Action::Allow);
+    let foreign = SeccompData { arch: native.arch ^ 1, ..native };
+    assert_eq!(program.evaluate(&foreign), Action::KillProcess);
+    if cfg!(target_arch = "x86_64") {
+        let x32 = SeccompData { nr: native.nr | 0x4000_0000, ..native };
+        assert_eq!(program.evaluate(&x32), Action::KillProcess);
+    }
+    assert_eq!(
+        directives("SystemCallArchitectures=native\nSystemCallArchitectures=").filter(),
+        None
+    );
+    isolated_as_root("filters::native_calls_alone_are_a_filter", WATCHDOG, || {
+        sleepers(2);
+        let unit = service("User=65534\nGroup=65534\nSystemCallArchitectures=native").unwrap();
+        unit.privileges().unwrap().plan().unwrap().apply().unwrap();
+        support::all_have("Seccomp", "2");
+        support::all_have("NoNewPrivs", "1");
+    });
+}
+
+/// Compares the numbers with libc's. The list has calls of each age: those that came after Linux 6.8 were once left out, so
+/// that a list of denied calls did not deny them.
+#[test]
+fn a_list_denies_every_call_that_the_cpu_has() {
+    let denied = |name: &str, number: libc::c_long| {
+        let filter = directives(&format!("SystemCallFilter=~{name}:EPERM")).filter().unwrap();
+        let found = filter.denial_of(number as u32);
+        assert_eq!(found, Some(Denial::Errno(libc::EPERM as u16)), "{name} is {number}");
+        let program = filter.program().unwrap();
+        let call = SeccompData::native(number as u32, [0; 6]);
+        let action = Program::new(&program).unwrap().evaluate(&call);
+        assert_eq!(action, Action::Errno(libc::EPERM as u16), "{name}");
+    };
+    for (name, number) in [
+        ("read", libc::SYS_read),
+        ("openat", libc::SYS_openat),
+        ("clone3", libc::SYS_clone3),
+        ("mseal", 462),
+        ("setxattrat", 463),
+        ("getxattrat", 464),
+        ("listxattrat", 465),
+        ("removexattrat", 466),
+        ("open_tree_attr", 467),
+        ("file_getattr", 468),
+        ("file_setattr", 469),
+    ] {
+        denied(name, number);
+    }
+    if cfg!(target_arch = "x86_64") {
+        denied("uretprobe", 335);
+        denied("newfstatat", 262);
+    } else if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) {
+        denied("newfstatat", 79);
+    }
+    // socketcall(2) and ipc(2), where the CPU has them, do the same as other calls.
+    let multiplexed = directives("SystemCallFilter=~connect shmat").filter().unwrap();
+    let has_them = cfg!(any(target_arch = "x86", target_arch = "s390x", target_arch = "powerpc64"));
+    for number in [102, 117] {
+        assert!(multiplexed.denial_of(number) == Some(Denial::Kill) || !has_them, "{number}");
+    }
+    let count = (0..1000).filter(|number| multiplexed.denial_of(*number).is_some()).count();
+    assert_eq!(count, if has_them { 4 } else { 2 });
+    let group = directives("SystemCallFilter=~@file-system").filter().unwrap();
+    assert_eq!(group.denial_of(463), Some(Denial::Kill));
+    // A call of another CPU changes nothing, and one that is not known at all is an error.
+    let other = directives("SystemCallFilter=~osf_wait4").filter().unwrap();
+    assert!((0..1000).all(|number| other.denial_of(number).is_none()));
+    assert!(refused("SystemCallFilter=~newer_than_the_table").contains("no such system call"));
+}
+
 /// Compares the groups with those that the installed systemd prints. They are equal if the version is the tables'.
 #[test]
 fn groups_match_systemd_analyze() {
