@@ -44,6 +44,7 @@ pub struct Privileges {
     pub(crate) no_new_privs: bool,
     pub(crate) landlock: Option<Ruleset>,
     pub(crate) landlock_flags: Option<LandlockFlags>,
+    pub(crate) one_landlock_domain: bool,
     pub(crate) seccomp: Option<Vec<Instruction>>,
     pub(crate) root: Option<PathBuf>,
     pub(crate) directory: Option<PathBuf>,
@@ -167,8 +168,9 @@ impl Privileges {
         self
     }
 
-    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It sets
-    /// no_new_privs too, even on a kernel without Landlock. A ruleset that the kernel does not support (which the
+    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. Each thread keeps the
+    /// restrictions that it has, and gets a domain of its own; a ruleset with a scope needs
+    /// [`one_landlock_domain`](Self::one_landlock_domain). It sets no_new_privs too, even on a kernel without Landlock. A ruleset that the kernel does not support (which the
     /// `landlock` crate allows unless it was configured otherwise) restricts nothing, and [`Plan`] says so.
     #[cfg(feature = "landlock")]
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
@@ -185,6 +187,24 @@ impl Privileges {
     /// of the crate `landlock` does not show the flags of its rulesets.
     pub fn landlock_flags(self, flags: LandlockFlags) -> Self {
         self.once("landlock_flags", flags, |all| &mut all.landlock_flags)
+    }
+
+    /// Lets the kernel put all threads under one Landlock domain, if it can (Landlock's ABI 8, Linux 7.0) and the plan
+    /// has no filter. A ruleset with a scope needs this: in domains of their own, the threads of the process cannot
+    /// connect to each other's abstract sockets.
+    ///
+    /// **The kernel replaces the domain of every other thread by the calling thread's.** A thread that had restricted
+    /// itself further can then do what its own domain denied, and no error says so. The kernel does not show the domain
+    /// of a thread. Use this only if the program knows that no other thread has restricted itself by Landlock.
+    ///
+    /// ```
+    /// use privileges::Privileges;
+    ///
+    /// let settings = Privileges::new().user("nobody").one_landlock_domain();
+    /// ```
+    pub fn one_landlock_domain(mut self) -> Self {
+        self.one_landlock_domain = true;
+        self
     }
 
     /// Installs a seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. The filter comes last, so it

@@ -195,7 +195,10 @@ impl fmt::Display for Step {
                     write!(f, ", {flags:?}")?;
                 }
                 let tsync = *how == Synchronization::Kernel;
-                if tsync { write!(f, ", by the kernel in all threads") } else { Ok(()) }
+                if !tsync {
+                    return Ok(());
+                }
+                write!(f, ", by the kernel in all threads, in place of the domains that they have")
             }
             Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
         }

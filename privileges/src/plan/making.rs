@@ -214,11 +214,12 @@ impl Plan {
         let no_landlock = landlock.is_some() && ruleset.is_none();
         let forbids_proc = ruleset.is_some();
         let filtered = settings.seccomp.is_some();
-        // A call that the kernel performs in all threads has to be the last call, except for questions. If there is a
-        // filter, the filter is that call, so the ruleset is broadcast.
-        let how = match filtered {
-            true => Synchronization::Broadcast,
-            false => Synchronization::for_landlock(),
+        // By broadcast each thread keeps the domain that it has. The kernel's own synchronisation would replace it by
+        // the caller's, so the program has to ask for that. Such a call has to be the last call, except for questions.
+        // If there is a filter, the filter is that call.
+        let how = match settings.one_landlock_domain && !filtered {
+            true => Synchronization::for_one_landlock_domain(),
+            false => Synchronization::Broadcast,
         };
         let flags = flags.unwrap_or_default();
         steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, how, flags)));
