@@ -18,7 +18,6 @@ mod files;
 mod ids;
 mod making;
 
-use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -99,8 +98,7 @@ impl Plan {
             true => (PartialFailureAction::Report, Sensitivity::Ignore),
             false => (PartialFailureAction::Kill, Sensitivity::Error),
         };
-        let name = keyring_name();
-        let made = Prepared::new(&self.steps, &name).map_err(|PrepareError { kind, error }| {
+        let made = Prepared::new(&self.steps).map_err(|PrepareError { kind, error }| {
             Error::Plan(vec![match kind {
                 Some(kind) => Problem::CreateNamespace { kind, error },
                 None => Problem::CreateKeyring(error),
@@ -170,9 +168,9 @@ impl Plan {
         command: &mut Command,
         failed: impl Fn(usize) + Send + Sync + 'static,
     ) {
-        let (steps, name) = (self.steps.clone(), keyring_name());
+        let steps = self.steps.clone();
         let hook = move || {
-            Self::perform_in_child(&steps, &name).map_err(|(at, error)| {
+            Self::perform_in_child(&steps).map_err(|(at, error)| {
                 failed(at);
                 error
             })
@@ -186,9 +184,9 @@ impl Plan {
     ///
     /// A filter is installed by itself after the other calls, and no call comes after it. It need not allow the calls
     /// that end a transaction.
-    fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
+    fn perform_in_child(steps: &[Step]) -> Result<(), (usize, io::Error)> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
-        let made = Prepared::new(steps, name);
+        let made = Prepared::new(steps);
         let made = made.map_err(|failed| {
             let place = steps.iter().position(|step| step.is_made(failed.kind));
             (place.unwrap_or_default(), error(failed.error.raw_os_error()))
@@ -235,11 +233,6 @@ impl Plan {
             None => (index + 1).to_string(),
         }
     }
-}
-
-/// Returns the name of this process's new session keyring. Another process has another name.
-fn keyring_name() -> CString {
-    CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
 /// Returns how many filters the calling thread has.
