@@ -37,6 +37,9 @@ use crate::tasks::Tasks;
 use crate::verify::{self, Expected, Verification};
 use crate::{Error, Problem, kill};
 
+/// The deadline of a transaction, unless it is set.
+const USUAL_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The calls that drop the privileges, in their order. [`Plan::apply`] performs them.
 #[derive(Debug)]
 #[must_use = "a plan does nothing until it is applied"]
@@ -79,7 +82,8 @@ impl Plan {
     ///
     /// If the plan brings a root directory, a Landlock ruleset or a filter, this makes a child process by clone(2). The
     /// child reads /proc while this process cannot, or must not hold a descriptor of it. The child ends before this
-    /// returns. The program gets no SIGCHLD for it.
+    /// returns, unless a thread of the program keeps it busy on purpose. The program gets no SIGCHLD for it. What it shows
+    /// is no evidence against code of this process, which can write to the memory that the two share.
     ///
     /// # Errors
     /// Nothing has changed. With [`Privileges::report_failure`] there are two exceptions: [`Error::Partial`] and
@@ -88,7 +92,10 @@ impl Plan {
         let mut tasks = Tasks::open();
         let filters = tasks.as_mut().filter(|_| self.expected.filtered).and_then(own_filters);
         let tasks = match (self.outside, self.expected.filtered) {
-            (true, _) => tasks.and_then(Tasks::outside),
+            (true, _) => tasks.and_then(|tasks| {
+                let deadline = self.deadline.unwrap_or(USUAL_DEADLINE);
+                tasks.outside(self.expected.sets.permitted, deadline)
+            }),
             (false, true) => None,
             (false, false) => tasks,
         };

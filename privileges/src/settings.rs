@@ -267,7 +267,7 @@ impl Privileges {
     }
 
     /// Sets the signal that the process gets when its parent ends (PR_SET_PDEATHSIG(2const)). The kernel clears it if
-    /// an id changes.
+    /// an id changes. It sends the signal only if the parent may signal this process (kill(2)) when it ends.
     pub fn parent_death_signal(self, signal: i32) -> Self {
         self.once("parent_death_signal", signal, |all| &mut all.parent_death_signal)
     }

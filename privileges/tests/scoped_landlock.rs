@@ -165,3 +165,20 @@ fn a_thread_keeps_its_domain_when_logs_are_turned_off() {
         assert_eq!((reads(), answers(&others, reads)), (1, vec![0, 1, 1]));
     });
 }
+
+/// This is why one domain is not the default.
+#[test]
+fn one_domain_replaces_that_of_a_thread() {
+    isolated_as_root("one_domain_replaces_that_of_a_thread", WATCHDOG, || {
+        if abi() < 1 {
+            support::skipped("this kernel has no Landlock");
+            return;
+        }
+        let others = with_a_restricted_thread();
+        let ruleset = Ruleset::default().handle_access(AccessFs::MakeSock).unwrap();
+        let privileges = Privileges::new().stay_root().keep_groups().one_landlock_domain();
+        privileges.landlock(ruleset.create().unwrap()).plan().unwrap().apply().unwrap();
+        let first = i64::from(abi() >= 8);
+        assert_eq!((reads(), answers(&others, reads)), (1, vec![first, 1, 1]));
+    });
+}
