@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 
 mod files;
+mod idmap;
 mod ids;
 mod making;
 

@@ -14,7 +14,8 @@ use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebit
 
 use super::Plan;
 use super::files::{comparer, directory, directory_in};
-use super::ids::{Ids, Now, ids, take};
+use super::idmap::denies_setgroups;
+use super::ids::{Ids, Maps, Now, ids, take};
 use crate::filter::Purpose;
 use crate::status;
 use crate::step::Step;
@@ -47,7 +48,8 @@ impl Plan {
         }
         let settings = settings;
 
-        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &mut problems);
+        let maps = Maps::read();
+        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &maps, &mut problems);
         let TargetState { sets, ambient, bounding, securebits } =
             target_state(&settings, now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
@@ -79,8 +81,11 @@ impl Plan {
         locked(!ambient.is_empty() && no_raise, "raising ambient capabilities");
         // A process that has the groups already needs no privilege to stay so. (But other threads may not be.)
         let can = |capability| now.permitted.contains(capability);
-        let new_groups =
-            groups.clone().filter(|groups| can(Capability::SETGID) || !ids_now.has_groups(groups));
+        let denied = denies_setgroups(&maps.groups);
+        let ambiguous = maps.groups.ambiguous();
+        let new_groups = groups.clone().filter(|groups| {
+            can(Capability::SETGID) && !denied || !ids_now.has_groups(groups, ambiguous)
+        });
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
         let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
@@ -109,6 +114,9 @@ impl Plan {
         needs(other_gid, "changing the group ids", Capability::SETGID);
         let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
         needs(other_uid, "changing the user ids", Capability::SETUID);
+        if new_groups.is_some() && denied {
+            problems.push(Problem::SetgroupsDenied);
+        }
         problems.extend(settings.context.problems(now.permitted));
         for &(resource, [soft, hard]) in &settings.limits {
             if soft > hard {
@@ -307,6 +315,7 @@ impl Plan {
         let expected = Expected {
             uid,
             no_root: uid.is_none() && !settings.stay_root,
+            unknown_user: maps.users.ambiguous(),
             gid,
             groups,
             sets,
