@@ -308,6 +308,12 @@ pub enum Problem {
         /// The hard limit.
         hard: u64,
     },
+    /// A descriptor is not the namespace that it was given as.
+    #[error("the {kind:?} namespace cannot be joined: the descriptor is no namespace of this kind")]
+    OtherNamespace {
+        /// The kind that the descriptor was given as.
+        kind: Namespace,
+    },
     /// A namespace could not be made.
     #[error("no {kind:?} namespace could be made: {error}")]
     CreateNamespace {

@@ -231,6 +231,6 @@ pub enum Mode {
     Pure1e,
     /// The mode [`Pure1e`](Self::Pure1e) with an inheritable set that is empty at first.
     Pure1eInit,
-    /// All securebits are clear, so user id 0 is the superuser.
+    /// All securebits about user id 0 are clear, so it is the superuser.
     Hybrid,
 }

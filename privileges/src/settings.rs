@@ -156,7 +156,8 @@ impl Privileges {
         self.once("securebits", bits, |all| &mut all.securebits)
     }
 
-    /// Sets one of libcap's modes. It settles the securebits; without [`keep`](Self::keep) the permitted set
+    /// Sets one of libcap's modes. It settles the securebits but those for interpreters
+    /// ([`Securebits::EXEC_RESTRICT_FILE`] and the three after it), which stay. Without [`keep`](Self::keep) the permitted set
     /// stays as it is, and the effective set becomes empty, as cap_set_mode(3) leaves it.
     pub fn mode(self, mode: Mode) -> Self {
         self.once("mode", mode, |all| &mut all.mode)

@@ -323,7 +323,8 @@ pub fn landlock_restrict_self<'fd>(
     match how {
         // The calling thread alone makes the call.
         Synchronization::Kernel => restrict(flags | LANDLOCK_TSYNC),
-        Synchronization::Broadcast => restrict(flags).sharing(Shares::FILES),
+        // Not even by flags that were made from bits: the kernel would take the domains of the other threads away.
+        Synchronization::Broadcast => restrict(flags & !LANDLOCK_TSYNC).sharing(Shares::FILES),
     }
 }
 

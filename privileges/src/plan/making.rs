@@ -2,7 +2,7 @@
 
 // # Safety
 //
-// The one block makes one call, with numbers and memory of its function.
+// Each block makes one call, with numbers and memory of its function.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libpsx::process::Synchronization;
-use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebits, Uid};
+use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Gid, Securebits, Uid};
 
 use super::Plan;
 use super::files::{comparer, directory, directory_in};
@@ -25,10 +25,11 @@ use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
 
 /// Returns whether the securebits may change to these: locked bits and the locks must stay.
 fn unlocked(now: Securebits, bits: Securebits) -> bool {
-    [0, 2, 4, 6].into_iter().all(|base| {
-        let (locked, changed) = (now.bits() >> (base + 1) & 1, now.bits() ^ bits.bits());
-        locked == 0 || changed >> base & 0b11 == 0
-    })
+    // Each flag has its lock in the next higher bit.
+    const LOCKS: u32 = 0xaaaa_aaaa;
+    let locks = now.bits() & LOCKS;
+    let changed = now.bits() ^ bits.bits();
+    changed & (locks | locks >> 1) == 0
 }
 
 impl Plan {
@@ -51,7 +52,7 @@ impl Plan {
         let maps = Maps::read();
         let Ids { uid, gid, groups } = ids(&settings, &ids_now, &maps, &mut problems);
         let TargetState { sets, ambient, bounding, securebits } =
-            target_state(&settings, now, bounding_now, &mut problems);
+            target_state(&settings, now, bits_now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
             take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
             let denied = filter::denied(program, purpose);
@@ -118,6 +119,7 @@ impl Plan {
             problems.push(Problem::SetgroupsDenied);
         }
         problems.extend(settings.context.problems(now.permitted));
+        problems.extend(values_out_of_range(&settings, bits, groups.as_deref()));
         for &(resource, [soft, hard]) in &settings.limits {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
@@ -343,6 +345,70 @@ impl Plan {
         })
     }
 }
+
+/// Returns a problem for each value that the kernel would refuse, whatever the state of the process is.
+fn values_out_of_range(
+    settings: &Privileges,
+    bits: Securebits,
+    groups: Option<&[Gid]>,
+) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut range = |what, value: i64, to: i64| {
+        if !(0..=to).contains(&value) {
+            found.push(Problem::OutOfRange { what, value, from: 0, to });
+        }
+    };
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    range("the parent-death signal", settings.parent_death_signal.unwrap_or(0).into(), SIGNALS);
+    range("the value of the securebits", bits.bits().into(), SECUREBITS);
+    let count = groups.map_or(0, <[Gid]>::len);
+    range("the number of supplementary groups", number(count as u64), GROUPS);
+    let restricts = settings.landlock.as_ref().is_some_and(|landlock| landlock.ruleset.is_some());
+    if let Some(flags) = settings.landlock_flags.filter(|_| restricts) {
+        // A later kernel may have more.
+        let most = match landlock_abi() {
+            ..LANDLOCK_LOGS => 0,
+            LANDLOCK_LOGS..=LANDLOCK_KNOWN => LANDLOCK_FLAGS,
+            _ => u32::MAX.into(),
+        };
+        range("the value of the Landlock flags", flags.bits().into(), most);
+    }
+    for &(resource, [_, hard]) in &settings.limits {
+        // A later kernel may have more.
+        if limits_of(0, resource).is_none() {
+            range("the number of the resource", resource.into(), RESOURCES);
+        }
+        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+        let most = most.and_then(|text| text.trim().parse().ok());
+        if let Some(most) = most.filter(|_| resource == libc::RLIMIT_NOFILE) {
+            range("the hard limit RLIMIT_NOFILE (/proc/sys/fs/nr_open)", number(hard), most);
+        }
+    }
+    found
+}
+
+/// Returns the version of Landlock, or a negative number if the kernel has none.
+fn landlock_abi() -> i64 {
+    const VERSION: libc::c_long = 1;
+    let none: libc::c_long = 0;
+    // SAFETY: it only returns the version.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, none, VERSION) }.into()
+}
+
+/// The version of Landlock that has flags for its log.
+const LANDLOCK_LOGS: i64 = 7;
+/// The last version whose flags are known here.
+const LANDLOCK_KNOWN: i64 = 8;
+/// The flags of [`LandlockFlags`](crate::LandlockFlags).
+const LANDLOCK_FLAGS: i64 = 0b111;
+/// The highest number of a signal.
+const SIGNALS: i64 = 64;
+/// All securebits that a kernel knows (include/uapi/linux/securebits.h).
+const SECUREBITS: i64 = 0xfff;
+/// `NGROUPS_MAX`
+const GROUPS: i64 = 65536;
+/// `RLIM_NLIMITS` - 1
+const RESOURCES: i64 = 15;
 
 /// Returns the soft and the hard limit of a process (0: this one), or `None` if there is no such resource or process.
 pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
