@@ -388,17 +388,17 @@ fn values_out_of_range(
 }
 
 /// Returns the version of Landlock, or a negative number if the kernel has none.
-fn landlock_abi() -> i64 {
+fn landlock_abi() -> libc::c_long {
     const VERSION: libc::c_long = 1;
     let none: libc::c_long = 0;
     // SAFETY: it only returns the version.
-    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, none, VERSION) }.into()
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, none, VERSION) }
 }
 
 /// The version of Landlock that has flags for its log.
-const LANDLOCK_LOGS: i64 = 7;
+const LANDLOCK_LOGS: libc::c_long = 7;
 /// The last version whose flags are known here.
-const LANDLOCK_KNOWN: i64 = 8;
+const LANDLOCK_KNOWN: libc::c_long = 8;
 /// The flags of [`LandlockFlags`](crate::LandlockFlags).
 const LANDLOCK_FLAGS: i64 = 0b111;
 /// The highest number of a signal.
