@@ -196,7 +196,7 @@ fn a_session_keyring() {
         // SAFETY: the call only reads a value.
         let session = || wide(unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) });
         let before = session();
-        match new_session_keyring(c"libpsx-test") {
+        match new_session_keyring() {
             Ok(keyring) => {
                 asked.all_answer(session, before);
                 let joined = keyring.join().execute().unwrap();
@@ -209,8 +209,41 @@ fn a_session_keyring() {
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(errno(new_session_keyring(c".hidden")), libc::EPERM);
     });
+}
+
+/// The user that the thread has become may not search the keyring, so the kernel makes another one of the same name.
+#[test]
+fn a_thread_that_joins_another_keyring_dies() {
+    let name = "a_thread_that_joins_another_keyring_dies";
+    if support::skipped_without_root("a keyring of root") {
+        return;
+    }
+    let (status, output) = support::isolated_status(name, WATCHDOG, || {
+        if matches!(new_session_keyring(), Err(Error::Call(errno)) if errno.raw_os_error() == libc::ENOSYS)
+        {
+            support::skipped("this kernel has no keyrings");
+            return;
+        }
+        for count in [0, 3] {
+            let status = support::forked_status(|| {
+                support::sleepers(count);
+                let keyring = new_session_keyring().unwrap();
+                let calls = Transaction::new()
+                    .sensitivity(libpsx::Sensitivity::Ignore)
+                    .with(set_all_uids(uid(65534)))
+                    .with(keyring.join());
+                println!("no error: {:?}", calls.execute());
+            });
+            println!("status {status}");
+        }
+    });
+    assert!(status.success(), "{output}");
+    if output.contains("SKIPPED") {
+        return;
+    }
+    assert_eq!(output.matches("status 33\n").count(), 2, "{output}");
+    assert_eq!(output.matches(" in the calling thread, expected ").count(), 2, "{output}");
 }
 
 /// One operation of each kind that points to memory, in one transaction that has been moved.

@@ -134,6 +134,9 @@ impl ExecutionContext {
             "a real-time I/O priority",
             Capability::SYS_NICE,
         );
+        let other = |(kind, fd): &&(Namespace, Arc<OwnedFd>)| is_other_kind(*kind, fd);
+        let others = self.joined.iter().filter(other);
+        found.extend(others.map(|(kind, _)| Problem::OtherNamespace { kind: *kind }));
         if let (Some(words), Some(online)) = (&self.cpus, online_cpus()) {
             let asked = words_to_numbers(words);
             if !asked.iter().any(|cpu| online.contains(cpu)) {
@@ -154,6 +157,22 @@ impl ExecutionContext {
             .chain(self.cpus.map(Step::Cpus))
             .chain(self.timer_slack.map(Step::TimerSlack))
     }
+}
+
+/// Returns whether the kernel says that a descriptor is no namespace of this kind (ioctl_ns(2), NS_GET_NSTYPE).
+#[allow(unsafe_code)]
+fn is_other_kind(kind: Namespace, fd: &OwnedFd) -> bool {
+    let wanted = match kind {
+        Namespace::Network => libc::CLONE_NEWNET,
+        Namespace::Uts => libc::CLONE_NEWUTS,
+        Namespace::Ipc => libc::CLONE_NEWIPC,
+        _ => libc::CLONE_NEWCGROUP,
+    };
+    // SAFETY: it takes numbers.
+    let found = unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    // Any other error may be a filter's.
+    found >= 0 && found != wanted || found < 0 && error == Some(libc::ENOTTY)
 }
 
 /// Returns the nice value of the calling thread.

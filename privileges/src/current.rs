@@ -10,7 +10,7 @@ use std::io;
 use libpsx::process::{self, CapabilitySet, CapabilitySets, Securebits};
 
 use crate::status::field;
-use crate::target::AMBIENT_BITS;
+use crate::target::{AMBIENT_BITS, MODE_BITS};
 use crate::{Iab, Mode};
 
 /// Returns the capability sets of a thread of any process; 0 is the calling thread. capget(2).
@@ -59,13 +59,15 @@ impl Iab {
 }
 
 impl Mode {
-    /// Returns the mode of the calling thread, as cap_get_mode(3) does, or `None` if it is in none of the modes.
+    /// Returns the mode of the calling thread, as cap_get_mode(3) does, or `None` if it is in none of the modes. The
+    /// securebits for interpreters ([`Securebits::EXEC_RESTRICT_FILE`] and the three after it) belong to no mode.
     ///
     /// # Errors
     /// The kernel's error.
     pub fn current() -> io::Result<Option<Self>> {
         let error = |errno: libpsx::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
-        let bits = Securebits::current().map_err(error)?;
+        let bits = Securebits::current().map_err(error)?.bits() & MODE_BITS;
+        let bits = Securebits::from_bits(bits);
         let sets = CapabilitySets::current().map_err(error)?;
         if bits == Securebits::EMPTY {
             return Ok(Some(Self::Hybrid));

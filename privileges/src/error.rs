@@ -169,6 +169,28 @@ pub enum Problem {
         "the user id stays 0 (root): no user was named; add .user(...), or .stay_root() if that is meant"
     )]
     RootNotDropped,
+    /// The process keeps a user id that has no mapping in its user namespace. It may be user 0 of an outer namespace.
+    #[error(
+        "the user id stays, and is not known: {0} stands for every id without a mapping in this user namespace, and so \
+             perhaps for root; add .user(...), or .stay_root() if that is meant"
+    )]
+    UnknownUser(u32),
+    /// An id has no mapping in the user namespace, so the kernel refuses it.
+    #[error(
+        "{what} {id} has no mapping in this user namespace: name another one, or add it to the mapping"
+    )]
+    NotMapped {
+        /// "user" or "group".
+        what: &'static str,
+        /// The number.
+        id: u32,
+    },
+    /// The user namespace forbids setgroups(2).
+    #[error(
+        "setting the supplementary groups is not possible: this user namespace forbids setgroups(2) \
+             (/proc/self/setgroups), or no group is mapped in it; add .keep_groups() if they may stay"
+    )]
+    SetgroupsDenied,
     /// The process keeps supplementary groups.
     #[error("the supplementary groups {} stay: neither a user nor groups were named; add .groups(Groups::NONE), \
              or .keep_groups() if that is meant", names::numbers(.0.iter().copied()))]
@@ -285,6 +307,12 @@ pub enum Problem {
         soft: u64,
         /// The hard limit.
         hard: u64,
+    },
+    /// A descriptor is not the namespace that it was given as.
+    #[error("the {kind:?} namespace cannot be joined: the descriptor is no namespace of this kind")]
+    OtherNamespace {
+        /// The kind that the descriptor was given as.
+        kind: Namespace,
     },
     /// A namespace could not be made.
     #[error("no {kind:?} namespace could be made: {error}")]

@@ -40,6 +40,7 @@ const NOTHING: Argument = Is(0);
 const WAIT_PRIVATE: u64 = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as u64;
 const WAKE_PRIVATE: u64 = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as u64;
 const TRYLOCK_PRIVATE: u64 = (libc::FUTEX_TRYLOCK_PI | libc::FUTEX_PRIVATE_FLAG) as u64;
+const WAIT_OPTIONS: u64 = (libc::__WALL | libc::WNOHANG) as u64 & 0xffff_ffff;
 const SET_MASK: u64 = libc::SIG_SETMASK as u64;
 const HELD: &str = "a held thread";
 const CALLER: &str = "the calling thread";
@@ -160,7 +161,7 @@ const OUTSIDE: [Needed; 3] = [
     needed(
         "wait4",
         libc::SYS_wait4,
-        [Is(4242), Address, Is(libc::__WALL as u64 & 0xffff_ffff), NOTHING, NOTHING, NOTHING],
+        [Is(4242), Address, Is(WAIT_OPTIONS), NOTHING, NOTHING, NOTHING],
         CALLER,
         Fatal,
     ),

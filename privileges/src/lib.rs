@@ -39,7 +39,7 @@
 //! | bounding set | stays | [`bounding`](Privileges::bounding), [`iab`](Privileges::iab) | asked, /proc |
 //! | securebits | stay, but for `keep_caps` | [`securebits`](Privileges::securebits), [`mode`](Privileges::mode) | asked |
 //! | no_new_privs | stays as it is | [`no_new_privs`](Privileges::no_new_privs), a ruleset, a filter, [`Mode::NoPriv`] | asked, /proc |
-//! | Landlock | nothing | [`landlock`](Privileges::landlock) | the result of the call in each thread; the kernel does not show domains |
+//! | Landlock | nothing | [`landlock`](Privileges::landlock), [`one_landlock_domain`](Privileges::one_landlock_domain) | the result of the call in each thread; the kernel does not show domains |
 //! | seccomp filter | none | [`seccomp`](Privileges::seccomp) | /proc: mode and number of filters |
 //! | root and working directory | stay | [`chroot`](Privileges::chroot), [`chdir`](Privileges::chdir) | compared by a call in each thread, /proc |
 //! | keyrings | stay: keys of the session keyring remain readable by the new user | [`new_session_keyring`](Privileges::new_session_keyring) | the result of the call in each thread |
@@ -110,6 +110,7 @@
 //!     .no_new_privs()
 //!     .landlock(ruleset())
 //!     .landlock_flags(LandlockFlags::LOG_NEW_EXEC_ON)
+//!     .one_landlock_domain() // only if no thread has restricted itself
 //!     .seccomp(&filter())
 //!     .chroot("/var/empty")
 //!     .chdir("/")
@@ -230,6 +231,6 @@ pub enum Mode {
     Pure1e,
     /// The mode [`Pure1e`](Self::Pure1e) with an inheritable set that is empty at first.
     Pure1eInit,
-    /// All securebits are clear, so user id 0 is the superuser.
+    /// All securebits about user id 0 are clear, so it is the superuser.
     Hybrid,
 }

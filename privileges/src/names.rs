@@ -31,7 +31,7 @@ pub(crate) fn list(set: CapabilitySet) -> String {
 
 /// Formats securebits by their names in capabilities(7), without `SECBIT_`.
 pub(crate) fn securebits(bits: Securebits) -> String {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 12] = [
         "noroot",
         "noroot_locked",
         "no_setuid_fixup",
@@ -40,6 +40,10 @@ pub(crate) fn securebits(bits: Securebits) -> String {
         "keep_caps_locked",
         "no_cap_ambient_raise",
         "no_cap_ambient_raise_locked",
+        "exec_restrict_file",
+        "exec_restrict_file_locked",
+        "exec_deny_interactive",
+        "exec_deny_interactive_locked",
     ];
     let mut names = Vec::new();
     for bit in 0..u32::BITS {

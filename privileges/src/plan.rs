@@ -15,10 +15,10 @@
 #![allow(unsafe_code)]
 
 mod files;
+mod idmap;
 mod ids;
 mod making;
 
-use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -37,6 +37,9 @@ use crate::step::{Calls, PrepareError, Prepared, Step};
 use crate::tasks::Tasks;
 use crate::verify::{self, Expected, Verification};
 use crate::{Error, Problem, kill};
+
+/// The deadline of a transaction, unless it is set.
+const USUAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The calls that drop the privileges, in their order. [`Plan::apply`] performs them.
 #[derive(Debug)]
@@ -80,7 +83,8 @@ impl Plan {
     ///
     /// If the plan brings a root directory, a Landlock ruleset or a filter, this makes a child process by clone(2). The
     /// child reads /proc while this process cannot, or must not hold a descriptor of it. The child ends before this
-    /// returns. The program gets no SIGCHLD for it.
+    /// returns, unless a thread of the program keeps it busy on purpose. The program gets no SIGCHLD for it. What it shows
+    /// is no evidence against code of this process, which can write to the memory that the two share.
     ///
     /// # Errors
     /// Nothing has changed. With [`Privileges::report_failure`] there are two exceptions: [`Error::Partial`] and
@@ -89,7 +93,10 @@ impl Plan {
         let mut tasks = Tasks::open();
         let filters = tasks.as_mut().filter(|_| self.expected.filtered).and_then(own_filters);
         let tasks = match (self.outside, self.expected.filtered) {
-            (true, _) => tasks.and_then(Tasks::outside),
+            (true, _) => tasks.and_then(|tasks| {
+                let deadline = self.deadline.unwrap_or(USUAL_DEADLINE);
+                tasks.outside(self.expected.sets.permitted, deadline)
+            }),
             (false, true) => None,
             (false, false) => tasks,
         };
@@ -99,8 +106,7 @@ impl Plan {
             true => (PartialFailureAction::Report, Sensitivity::Ignore),
             false => (PartialFailureAction::Kill, Sensitivity::Error),
         };
-        let name = keyring_name();
-        let made = Prepared::new(&self.steps, &name).map_err(|PrepareError { kind, error }| {
+        let made = Prepared::new(&self.steps).map_err(|PrepareError { kind, error }| {
             Error::Plan(vec![match kind {
                 Some(kind) => Problem::CreateNamespace { kind, error },
                 None => Problem::CreateKeyring(error),
@@ -170,9 +176,9 @@ impl Plan {
         command: &mut Command,
         failed: impl Fn(usize) + Send + Sync + 'static,
     ) {
-        let (steps, name) = (self.steps.clone(), keyring_name());
+        let steps = self.steps.clone();
         let hook = move || {
-            Self::perform_in_child(&steps, &name).map_err(|(at, error)| {
+            Self::perform_in_child(&steps).map_err(|(at, error)| {
                 failed(at);
                 error
             })
@@ -186,9 +192,9 @@ impl Plan {
     ///
     /// A filter is installed by itself after the other calls, and no call comes after it. It need not allow the calls
     /// that end a transaction.
-    fn perform_in_child(steps: &[Step], name: &CStr) -> Result<(), (usize, io::Error)> {
+    fn perform_in_child(steps: &[Step]) -> Result<(), (usize, io::Error)> {
         let error = |number: i32| io::Error::from_raw_os_error(number);
-        let made = Prepared::new(steps, name);
+        let made = Prepared::new(steps);
         let made = made.map_err(|failed| {
             let place = steps.iter().position(|step| step.is_made(failed.kind));
             (place.unwrap_or_default(), error(failed.error.raw_os_error()))
@@ -235,11 +241,6 @@ impl Plan {
             None => (index + 1).to_string(),
         }
     }
-}
-
-/// Returns the name of this process's new session keyring. Another process has another name.
-fn keyring_name() -> CString {
-    CString::new(format!("privileges-{}", std::process::id())).unwrap_or_default()
 }
 
 /// Returns how many filters the calling thread has.

@@ -44,6 +44,7 @@ pub struct Privileges {
     pub(crate) no_new_privs: bool,
     pub(crate) landlock: Option<Ruleset>,
     pub(crate) landlock_flags: Option<LandlockFlags>,
+    pub(crate) one_landlock_domain: bool,
     pub(crate) seccomp: Option<Vec<Instruction>>,
     pub(crate) root: Option<PathBuf>,
     pub(crate) directory: Option<PathBuf>,
@@ -155,7 +156,8 @@ impl Privileges {
         self.once("securebits", bits, |all| &mut all.securebits)
     }
 
-    /// Sets one of libcap's modes. It settles the securebits; without [`keep`](Self::keep) the permitted set
+    /// Sets one of libcap's modes. It settles the securebits but those for interpreters
+    /// ([`Securebits::EXEC_RESTRICT_FILE`] and the three after it), which stay. Without [`keep`](Self::keep) the permitted set
     /// stays as it is, and the effective set becomes empty, as cap_set_mode(3) leaves it.
     pub fn mode(self, mode: Mode) -> Self {
         self.once("mode", mode, |all| &mut all.mode)
@@ -167,8 +169,9 @@ impl Privileges {
         self
     }
 
-    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. It sets
-    /// no_new_privs too, even on a kernel without Landlock. A ruleset that the kernel does not support (which the
+    /// Puts every thread under Landlock's ruleset, with the flags for logging that were set on it. Each thread keeps the
+    /// restrictions that it has, and gets a domain of its own; a ruleset with a scope needs
+    /// [`one_landlock_domain`](Self::one_landlock_domain). It sets no_new_privs too, even on a kernel without Landlock. A ruleset that the kernel does not support (which the
     /// `landlock` crate allows unless it was configured otherwise) restricts nothing, and [`Plan`] says so.
     #[cfg(feature = "landlock")]
     pub fn landlock(mut self, ruleset: RulesetCreated) -> Self {
@@ -185,6 +188,24 @@ impl Privileges {
     /// of the crate `landlock` does not show the flags of its rulesets.
     pub fn landlock_flags(self, flags: LandlockFlags) -> Self {
         self.once("landlock_flags", flags, |all| &mut all.landlock_flags)
+    }
+
+    /// Lets the kernel put all threads under one Landlock domain, if it can (Landlock's ABI 8, Linux 7.0) and the plan
+    /// has no filter. A ruleset with a scope needs this: in domains of their own, the threads of the process cannot
+    /// connect to each other's abstract sockets.
+    ///
+    /// **The kernel replaces the domain of every other thread by the calling thread's.** A thread that had restricted
+    /// itself further can then do what its own domain denied, and no error says so. The kernel does not show the domain
+    /// of a thread. Use this only if the program knows that no other thread has restricted itself by Landlock.
+    ///
+    /// ```
+    /// use privileges::Privileges;
+    ///
+    /// let settings = Privileges::new().user("nobody").one_landlock_domain();
+    /// ```
+    pub fn one_landlock_domain(mut self) -> Self {
+        self.one_landlock_domain = true;
+        self
     }
 
     /// Installs a seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. The filter comes last, so it
@@ -247,7 +268,7 @@ impl Privileges {
     }
 
     /// Sets the signal that the process gets when its parent ends (PR_SET_PDEATHSIG(2const)). The kernel clears it if
-    /// an id changes.
+    /// an id changes. It sends the signal only if the parent may signal this process (kill(2)) when it ends.
     pub fn parent_death_signal(self, signal: i32) -> Self {
         self.once("parent_death_signal", signal, |all| &mut all.parent_death_signal)
     }

@@ -74,7 +74,7 @@ impl Step {
         }
     }
 
-    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Prepared<'a>) -> Calls<'a> {
+    pub(crate) fn add<'a>(&'a self, calls: Calls<'a>, made: &'a Prepared) -> Calls<'a> {
         let one: Operation<'a> = match self {
             Self::Capabilities(sets) => process::capset(*sets),
             Self::DropBounding(capability) => process::capbset_drop(*capability),
@@ -195,7 +195,10 @@ impl fmt::Display for Step {
                     write!(f, ", {flags:?}")?;
                 }
                 let tsync = *how == Synchronization::Kernel;
-                if tsync { write!(f, ", by the kernel in all threads") } else { Ok(()) }
+                if !tsync {
+                    return Ok(());
+                }
+                write!(f, ", by the kernel in all threads, in place of the domains that they have")
             }
             Self::Seccomp(program) => write!(f, "seccomp, {} instructions", program.len()),
         }
@@ -207,8 +210,8 @@ fn cpu_numbers(words: &[u64]) -> String {
 }
 
 /// The namespaces and the keyring that are made for a plan. No thread has joined them yet.
-pub(crate) struct Prepared<'n> {
-    keyring: Option<SessionKeyring<'n>>,
+pub(crate) struct Prepared {
+    keyring: Option<SessionKeyring>,
     namespaces: [Option<NewNamespace>; Namespace::ALL.len()],
 }
 
@@ -218,13 +221,13 @@ pub(crate) struct PrepareError {
     pub(crate) error: libpsx::Error,
 }
 
-impl<'n> Prepared<'n> {
+impl Prepared {
     /// Makes the namespaces and the keyring that the steps join. It does not allocate.
-    pub(crate) fn new(steps: &[Step], name: &'n CStr) -> Result<Self, PrepareError> {
+    pub(crate) fn new(steps: &[Step]) -> Result<Self, PrepareError> {
         let keyring = steps
             .iter()
             .any(|step| matches!(step, Step::JoinKeyring))
-            .then(|| process::new_session_keyring(name))
+            .then(process::new_session_keyring)
             .transpose()
             .map_err(|error| PrepareError { kind: None, error })?;
         let mut namespaces = [const { None }; Namespace::ALL.len()];
@@ -238,7 +241,7 @@ impl<'n> Prepared<'n> {
         Ok(Self { keyring, namespaces })
     }
 
-    pub(crate) fn keyring(&self) -> Option<&SessionKeyring<'n>> {
+    pub(crate) fn keyring(&self) -> Option<&SessionKeyring> {
         self.keyring.as_ref()
     }
 

@@ -15,11 +15,14 @@ pub(crate) struct TargetState {
 
 /// The `SECBIT_*` that cap_set_mode(3) sets on a kernel with an ambient set.
 pub(crate) const AMBIENT_BITS: u32 = 0xef;
+/// The `SECBIT_*` that belong to a mode: those about user id 0. The others are for interpreters, and stay.
+pub(crate) const MODE_BITS: u32 = 0xff;
 
 /// Applies the settings to the sets of this thread. Adds a problem for each setting that is not possible.
 pub(crate) fn target_state(
     settings: &Privileges,
     now: CapabilitySets,
+    bits_now: Securebits,
     bounding: CapabilitySet,
     problems: &mut Vec<Problem>,
 ) -> TargetState {
@@ -45,11 +48,12 @@ pub(crate) fn target_state(
         if settings.keep.is_none() && mode != Mode::NoPriv {
             sets.permitted = now.permitted;
         }
+        let others = Securebits::from_bits(bits_now.bits() & !MODE_BITS);
         match mode {
-            Mode::Hybrid => securebits = Some(Securebits::EMPTY),
+            Mode::Hybrid => securebits = Some(others),
             Mode::Pure1e | Mode::Pure1eInit | Mode::NoPriv => {
                 conflict(!asked_ambient.is_empty(), "ambient set");
-                securebits = Some(Securebits::from_bits(AMBIENT_BITS));
+                securebits = Some(others | Securebits::from_bits(AMBIENT_BITS));
             }
         }
         match mode {

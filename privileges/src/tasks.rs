@@ -4,21 +4,29 @@
 //! Landlock domain or a seccomp filter may forbid reading /proc. If the plan has one of these, a child
 //! process reads /proc ([`Observer`]). It has a copy of the descriptor table, in which the descriptor of /proc stays
 //! open; this process closes its own before any thread is changed.
+//!
+//! After the stop the child has more privilege than this process: other ids, the old root directory, no Landlock domain.
+//! Any thread of this process can write to the memory that the two share, and so ask the child, or change its answers. So
+//! a request consists of numbers: a step, a thread, and one of [`ITEMS`]. The child copies them, and makes the path in
+//! memory of its own. It can be made to read these items of threads of this process, and nothing else.
 
 // # Safety
 //
-// `Observer` owns one shared mapping, `Page`. `turn` says which of the two processes may touch the other fields.
+// `Observer` owns one shared mapping, `Page`. `turn` says which of the two processes may touch the data. The child does
+// not rely on it: it reads the request once, by atomic loads, and only writes the data.
 // The child of a process with several threads makes async-signal-safe calls only: it neither allocates nor locks.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
-use std::ffi::{CString, c_int, c_long};
+use std::ffi::{c_int, c_long};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use libpsx::process::{Capability, CapabilitySet, CapabilitySets};
 
 use crate::filter::needed_outside;
 use crate::status::{Place, field};
@@ -27,6 +35,12 @@ use crate::status::{Place, field};
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// The time in which the child process must answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The time after the deadline of the stop in which everything is read. The child ends then at the latest.
+const READING: Duration = Duration::from_secs(300);
+/// How often the child looks whether its parent is alive.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long this process waits between two looks whether the child has ended.
+const GLANCE: Duration = Duration::from_micros(100);
 /// The number of bytes that are read at a time.
 const DATA: usize = 32 << 10;
 
@@ -50,7 +64,11 @@ struct Hand {
     file: Option<OwnedFd>,
 }
 
-/// One step of reading. Each takes a name or fills the data.
+/// The files and links of a thread in /proc that are read. A request names one by its place in this list.
+const ITEMS: [&str; 7] = ["status", "root", "cwd", "ns/net", "ns/uts", "ns/ipc", "ns/cgroup"];
+const STATUS: u32 = 0;
+
+/// One step of reading. Each opens an item or fills the data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Step {
@@ -58,11 +76,11 @@ enum Step {
     Rewind,
     /// Reads directory entries into the data.
     List,
-    /// Opens the named file.
+    /// Opens the item of the thread.
     Open,
     /// Reads from the open file into the data.
     Read,
-    /// Writes device and inode number of the named file, or of the target of the named link, into the data.
+    /// Writes device and inode number of the item, or of the target of the link, into the data.
     Identify,
 }
 
@@ -103,26 +121,32 @@ impl Tasks {
     }
 
     /// Lets a child process read from now on. Returns `None` if no child process could be made.
-    pub(crate) fn outside(self) -> Option<Self> {
+    ///
+    /// `keep` are the capabilities that this process will keep. The child has no others but CAP_SYS_PTRACE, which links
+    /// need. `deadline` is the deadline of the stop.
+    pub(crate) fn outside(self, keep: CapabilitySet, deadline: Duration) -> Option<Self> {
         let Reader::Here(hand) = self.reader else { return Some(self) };
-        let observer = Observer::start(&hand.tasks)?;
+        let life = deadline.saturating_add(READING);
+        let observer = Observer::start(&hand.tasks, keep | Capability::SYS_PTRACE, life)?;
         Some(Self { reader: Reader::Outside(observer), ..self })
     }
 
     /// Returns the names of the threads, which are their ids in the PID namespace of the mount. If a thread ends
     /// meanwhile, another living thread may be missing.
     pub(crate) fn list(&mut self) -> io::Result<Vec<i32>> {
-        self.step(Step::Rewind, "", &mut |_| ())?;
+        self.step(Step::Rewind, 0, STATUS, &mut |_| ())?;
         let mut names = Vec::new();
-        while self.step(Step::List, "", &mut |records| collect_names(records, &mut names))? > 0 {}
+        while self.step(Step::List, 0, STATUS, &mut |records| collect_names(records, &mut names))?
+            > 0
+        {}
         Ok(names)
     }
 
     /// Returns the file `status` of a thread.
     pub(crate) fn status(&mut self, name: i32) -> io::Result<Vec<u8>> {
-        self.step(Step::Open, &format!("{name}/status"), &mut |_| ())?;
+        self.step(Step::Open, name, STATUS, &mut |_| ())?;
         let mut text = Vec::new();
-        while self.step(Step::Read, "", &mut |read| text.extend_from_slice(read))? > 0 {}
+        while self.step(Step::Read, name, STATUS, &mut |read| text.extend_from_slice(read))? > 0 {}
         Ok(text)
     }
 
@@ -131,10 +155,13 @@ impl Tasks {
         self.status(self.own)
     }
 
-    /// Returns the target of a thread's link `root` or `cwd`.
+    /// Returns the target of a thread's link, which is one of [`ITEMS`].
     pub(crate) fn place(&mut self, name: i32, link: &str) -> io::Result<Place> {
+        let mut items = (0..).zip(ITEMS);
+        let item = items.find_map(|(number, item)| (item == link).then_some(number));
+        let item = item.ok_or(io::ErrorKind::InvalidInput)?;
         let mut place = (0, 0);
-        self.step(Step::Identify, &format!("{name}/{link}"), &mut |read| {
+        self.step(Step::Identify, name, item, &mut |read| {
             let number = |at| {
                 let bytes = read.get(at..).and_then(<[u8]>::first_chunk);
                 bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
@@ -155,8 +182,14 @@ impl Tasks {
     }
 
     /// Makes one step and passes the data on. Returns the number of bytes.
-    fn step(&mut self, step: Step, name: &str, use_it: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
-        let name = CString::new(name)?;
+    fn step(
+        &mut self,
+        step: Step,
+        name: i32,
+        item: u32,
+        use_it: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<usize> {
+        let request = Request { step, thread: name.unsigned_abs(), item };
         if let (Step::Open, Reader::Here(hand)) = (step, &mut self.reader) {
             // The descriptor table may be full.
             hand.file = None;
@@ -166,17 +199,16 @@ impl Tasks {
             Reader::Here(hand) => {
                 buffer = [0; DATA];
                 let file = hand.file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-                // SAFETY: the name is a string, and the buffer is as long as said.
-                let result = unsafe {
-                    perform(step, hand.tasks.as_raw_fd(), file, name.as_ptr(), buffer.as_mut_ptr())
-                };
+                // SAFETY: the buffer is as long as said.
+                let result =
+                    unsafe { perform(request, hand.tasks.as_raw_fd(), file, buffer.as_mut_ptr()) };
                 if step == Step::Open && result >= 0 {
                     // SAFETY: it was just opened.
                     hand.file = Some(unsafe { OwnedFd::from_raw_fd(result as RawFd) });
                 }
                 (result, buffer.as_slice())
             }
-            Reader::Outside(observer) => observer.ask(step, name.as_bytes_with_nul())?,
+            Reader::Outside(observer) => observer.ask(request)?,
         };
         let length =
             usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result as i32))?;
@@ -206,22 +238,50 @@ fn collect_names(mut records: &[u8], names: &mut Vec<i32>) {
     }
 }
 
+/// A request, in memory of the process that serves it.
+#[derive(Clone, Copy)]
+struct Request {
+    step: Step,
+    /// The name of the thread.
+    thread: u32,
+    /// The place in [`ITEMS`].
+    item: u32,
+}
+
+impl Request {
+    /// Checks the number of the step. [`path`](Self::path) checks the item.
+    fn of_numbers(step: u32, thread: u32, item: u32) -> Option<Self> {
+        let all = [Step::Rewind, Step::List, Step::Open, Step::Read, Step::Identify];
+        let step = all.into_iter().find(|&known| known as u32 == step)?;
+        Some(Self { step, thread, item })
+    }
+
+    /// Returns the path of the item, relative to the directory of tasks, as a string with its NUL: `4242/status`.
+    fn path(self) -> Option<[u8; 32]> {
+        let item = ITEMS.get(self.item as usize)?;
+        let digits = (0..10u32).rev().map(|place| (place, self.thread / 10u32.pow(place) % 10));
+        let digits = digits.skip_while(|&(place, digit)| digit == 0 && place > 0);
+        let digits = digits.map(|(_, digit)| b'0'.wrapping_add(digit as u8));
+        let mut path = [0; 32];
+        for (place, byte) in path.iter_mut().zip(digits.chain([b'/']).chain(item.bytes())) {
+            *place = byte;
+        }
+        Some(path)
+    }
+}
+
 /// Converts an argument to a full word.
 const NONE: c_long = 0;
 
-/// Performs one step with async-signal-safe calls. Returns the result of the system call: the number of bytes read, a
+/// Performs one request with async-signal-safe calls. Returns the result of the system call: the number of bytes read, a
 /// descriptor, or an error as a negative number. `Identify` returns the number of bytes that it has written.
 ///
 /// # Safety
-/// `name` is a string, and `data` has room for [`DATA`] bytes.
-unsafe fn perform(
-    step: Step,
-    tasks: c_int,
-    file: c_int,
-    name: *const libc::c_char,
-    data: *mut u8,
-) -> c_long {
-    let value = match step {
+/// `data` has room for [`DATA`] bytes.
+unsafe fn perform(request: Request, tasks: c_int, file: c_int, data: *mut u8) -> c_long {
+    let Some(path) = request.path() else { return -c_long::from(libc::EINVAL) };
+    let name = path.as_ptr().cast::<libc::c_char>();
+    let value = match request.step {
         // SAFETY: it takes numbers.
         Step::Rewind => unsafe { libc::syscall(libc::SYS_lseek, tasks, NONE, libc::SEEK_SET) },
         // SAFETY: the data has room for so much.
@@ -261,26 +321,28 @@ const REST: u32 = 0;
 const ASKED: u32 = 1;
 const END: u32 = 2;
 
-/// The memory that the two processes share.
+/// The memory that the two processes share. Every thread of the parent can write to it at any time.
 #[repr(C)]
 struct Page {
     turn: AtomicU32,
-    content: UnsafeCell<Content>,
-}
-
-#[repr(C)]
-struct Content {
-    step: u32,
-    result: c_long,
-    name: [u8; 64],
-    data: [u8; DATA],
+    /// The request: the parent writes it, and the child reads it.
+    step: AtomicU32,
+    thread: AtomicU32,
+    item: AtomicU32,
+    /// The answer: the child writes it, and the parent reads it.
+    result: AtomicIsize,
+    data: UnsafeCell<[u8; DATA]>,
 }
 
 /// A child process that reads /proc for this one.
 ///
 /// clone(2) makes it without an exit signal: the program gets no SIGCHLD, and its own wait(2) does not see this child.
-/// The child keeps the credentials of before, outside of the new root directory. It ends when the parent
-/// asks for it, when the calling thread ends, or when the process is killed (PR_SET_PDEATHSIG(2const)).
+/// The child keeps the ids of before, outside of the new root directory. Of the capabilities it keeps those that the
+/// process will keep, and CAP_SYS_PTRACE. No process without CAP_SYS_PTRACE can trace it (PR_SET_DUMPABLE(2const)).
+///
+/// It ends when the parent asks for it, or within [`LOOK`] after the end of the parent. The kernel does not send the
+/// parent-death signal to a process that the parent may no longer signal, so the child looks by getppid(2) too. A thread
+/// of the parent can keep it busy; then it ends when its time is over.
 struct Observer {
     page: NonNull<Page>,
     pid: i32,
@@ -289,7 +351,7 @@ struct Observer {
 }
 
 impl Observer {
-    fn start(tasks: &OwnedFd) -> Option<Self> {
+    fn start(tasks: &OwnedFd, keep: CapabilitySet, life: Duration) -> Option<Self> {
         let size = size_of::<Page>();
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
@@ -306,12 +368,18 @@ impl Observer {
         // SAFETY: both are sets.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) };
         let parent = std::process::id() as i32;
+        let service = Service {
+            tasks: tasks.as_raw_fd(),
+            parent,
+            keep,
+            until: Instant::now().checked_add(life),
+        };
         // Like fork(2), without an exit signal.
         // SAFETY: the child continues on a copy of this stack, and never returns from `serve`.
         let pid = unsafe { libc::syscall(libc::SYS_clone, NONE, NONE, NONE, NONE, NONE) } as i32;
         if pid == 0 {
             // SAFETY: this is the child.
-            unsafe { serve(page, tasks.as_raw_fd(), parent) }
+            unsafe { serve(page, service) }
         }
         // SAFETY: it is the set of before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
@@ -323,24 +391,22 @@ impl Observer {
     }
 
     /// Lets the child make a step. Returns the result of the call, and the data.
-    fn ask(&mut self, step: Step, name: &[u8]) -> io::Result<(c_long, &[u8])> {
+    fn ask(&mut self, request: Request) -> io::Result<(c_long, &[u8])> {
         let lost = || io::Error::other("the process that reads /proc does not answer");
         if self.lost {
             return Err(lost());
         }
         // SAFETY: the mapping is there as long as `self`.
         let page = unsafe { self.page.as_ref() };
-        // SAFETY: it is this process's turn.
-        let content = unsafe { &mut *page.content.get() };
-        content.step = step as u32;
-        for (place, byte) in content.name.iter_mut().zip(name) {
-            *place = *byte;
-        }
-        // Release: the child sees the content. Its partner is the load in `serve`.
+        // Relaxed: the store to `turn` publishes them.
+        page.step.store(request.step as u32, Ordering::Relaxed);
+        page.thread.store(request.thread, Ordering::Relaxed);
+        page.item.store(request.item, Ordering::Relaxed);
+        // Release: the child sees the request. Its partner is the load in `serve`.
         page.turn.store(ASKED, Ordering::Release);
         wake(&page.turn);
         let until = Instant::now() + PATIENCE;
-        // Acquire: this process sees the content that the child wrote. Its partner is the store in `serve`.
+        // Acquire: this process sees the answer that the child wrote. Its partner is the store in `serve`.
         while page.turn.load(Ordering::Acquire) == ASKED {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -349,7 +415,9 @@ impl Observer {
             }
             sleep(&page.turn, ASKED, Some(left));
         }
-        Ok((content.result, &content.data))
+        // SAFETY: it is this process's turn, so the child does not write.
+        let data = unsafe { &*page.data.get() };
+        Ok((page.result.load(Ordering::Relaxed) as c_long, data))
     }
 }
 
@@ -357,16 +425,50 @@ impl Drop for Observer {
     fn drop(&mut self) {
         // SAFETY: the mapping is there as long as `self`.
         let page = unsafe { self.page.as_ref() };
-        page.turn.store(END, Ordering::Release);
-        wake(&page.turn);
-        if self.pid > 0 && !self.lost {
-            let mut status = 0;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            // Another thread may have overwritten it, so it is stored again each time.
+            page.turn.store(END, Ordering::Release);
+            wake(&page.turn);
+            if self.pid <= 0 || self.lost || Instant::now() >= until {
+                break;
+            }
+            let (mut status, options) = (0, libc::__WALL | libc::WNOHANG);
             // This fails if another thread has waited for all kinds of children.
             // SAFETY: the kernel writes the status.
-            unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, libc::__WALL, NONE) };
+            if unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, options, NONE) } != 0
+            {
+                break;
+            }
+            sleep(&AtomicU32::new(ASKED), ASKED, Some(GLANCE));
         }
         // SAFETY: no reference to the mapping is left.
         unsafe { libc::munmap(self.page.as_ptr().cast(), size_of::<Page>()) };
+    }
+}
+
+/// What the child knows, in its own copy of the memory.
+#[derive(Clone, Copy)]
+struct Service {
+    /// The directory of the parent's tasks.
+    tasks: c_int,
+    parent: i32,
+    /// The capabilities that the child keeps, if it has them.
+    keep: CapabilitySet,
+    /// When the child ends.
+    until: Option<Instant>,
+}
+
+impl Service {
+    /// Returns whether the parent is dead. (In another PID namespace the parent has the number 0.)
+    fn is_orphaned(&self) -> bool {
+        // SAFETY: it touches no memory.
+        let now = unsafe { libc::syscall(libc::SYS_getppid) } as i32;
+        now != self.parent && now != 0
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_orphaned() || self.until.is_some_and(|until| Instant::now() >= until)
     }
 }
 
@@ -374,15 +476,16 @@ impl Drop for Observer {
 ///
 /// # Safety
 /// This is the child, and `page` the mapping that it shares with its parent.
-unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
+unsafe fn serve(page: NonNull<Page>, service: Service) -> ! {
     // SAFETY: it takes numbers.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long) };
-    // The parent may be dead already. (In another PID namespace it has the number 0.)
-    // SAFETY: it touches no memory.
-    let now = unsafe { libc::syscall(libc::SYS_getppid) } as i32;
-    if now != parent && now != 0 {
+    // SAFETY: it takes numbers.
+    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, NONE, NONE, NONE, NONE) };
+    // The parent may be dead already.
+    if service.is_orphaned() || !keep_only(service.keep) {
         end();
     }
+    let tasks = service.tasks;
     // This process needs no other descriptor of the program.
     if tasks > 0 {
         // SAFETY: it takes numbers.
@@ -394,40 +497,48 @@ unsafe fn serve(page: NonNull<Page>, tasks: c_int, parent: i32) -> ! {
     let page = unsafe { page.as_ref() };
     let mut file: c_int = -1;
     loop {
-        // Acquire: the child sees the content that the parent wrote. Its partner is the store in `ask`.
+        if service.is_over() {
+            end();
+        }
+        // Acquire: the child sees the request that the parent wrote. Its partner is the store in `ask`.
         match page.turn.load(Ordering::Acquire) {
             ASKED => {}
             REST => {
-                sleep(&page.turn, REST, None);
+                sleep(&page.turn, REST, Some(LOOK));
                 continue;
             }
             _ => end(),
         }
-        let content = page.content.get();
-        // SAFETY: it is this process's turn.
-        let number = unsafe { (*content).step };
-        let all = [Step::Rewind, Step::List, Step::Open, Step::Read, Step::Identify];
-        let Some(&step) = all.iter().find(|&&step| step as u32 == number) else { end() };
-        if step == Step::Open && file >= 0 {
+        // Each number is read once, so what is checked is what is performed.
+        let [step, thread, item] =
+            [&page.step, &page.thread, &page.item].map(|number| number.load(Ordering::Relaxed));
+        let Some(request) = Request::of_numbers(step, thread, item) else { end() };
+        if request.step == Step::Open && file >= 0 {
             // SAFETY: it was opened here.
             unsafe { libc::syscall(libc::SYS_close, file) };
             file = -1;
         }
-        // SAFETY: it is this process's turn.
-        let name = unsafe { &raw const (*content).name };
-        // SAFETY: it is this process's turn.
-        let data = unsafe { &raw mut (*content).data };
-        // SAFETY: the parent has written a string, and the data has this room.
-        let result = unsafe { perform(step, tasks, file, name.cast(), data.cast()) };
-        if step == Step::Open && result >= 0 {
+        // SAFETY: the data has this room.
+        let result = unsafe { perform(request, tasks, file, page.data.get().cast()) };
+        if request.step == Step::Open && result >= 0 {
             file = result as c_int;
         }
-        // SAFETY: it is this process's turn.
-        unsafe { (*content).result = result };
+        page.result.store(result as isize, Ordering::Relaxed);
         // This fails if the parent does not wait any more. Release: its partner is the load in `ask`.
         let _ = page.turn.compare_exchange(ASKED, REST, Ordering::Release, Ordering::Relaxed);
         wake(&page.turn);
     }
+}
+
+/// Drops the capabilities of this process but these. Returns whether that has succeeded.
+fn keep_only(keep: CapabilitySet) -> bool {
+    const VERSION_3: i32 = 0x2008_0522;
+    let Ok(now) = CapabilitySets::current() else { return false };
+    let bits = (now.permitted & keep).bits();
+    let (low, high) = (bits as u32, (bits >> 32) as u32);
+    let (header, data) = ([VERSION_3, 0], [low, low, 0, high, high, 0]);
+    // SAFETY: the kernel reads the header and six words.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) == 0 }
 }
 
 fn end() -> ! {
@@ -456,4 +567,163 @@ fn wake(word: &AtomicU32) {
 /// Returns whether a filter allows the calls by which this process asks the child and waits for its end.
 pub(crate) fn may_ask_under(program: &[libpsx::process::Instruction]) -> bool {
     needed_outside(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Starts a child that reads for this process, and makes it serve one request.
+    fn outside(keep: CapabilitySet) -> Tasks {
+        let mut tasks = Tasks::open().unwrap().outside(keep, LONG).unwrap();
+        assert!(tasks.own_status().unwrap().starts_with(b"Name:"));
+        tasks
+    }
+
+    fn observer(tasks: &Tasks) -> &Observer {
+        match &tasks.reader {
+            Reader::Outside(observer) => observer,
+            Reader::Here(_) => panic!("no child process reads"),
+        }
+    }
+
+    fn status_of(pid: i32) -> String {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_path_is_below_the_directory_of_tasks() {
+        let path = |thread, item| {
+            let request = Request { step: Step::Open, thread, item };
+            let bytes = request.path()?;
+            let text = std::ffi::CStr::from_bytes_until_nul(&bytes).unwrap();
+            Some(text.to_str().unwrap().to_owned())
+        };
+        assert_eq!(path(4242, 0).unwrap(), "4242/status");
+        // An empty name would make the path absolute.
+        assert_eq!(path(0, 1).unwrap(), "0/root");
+        assert_eq!(path(u32::MAX, 6).unwrap(), "4294967295/ns/cgroup");
+        assert_eq!(path(1_000_000_000, 2).unwrap(), "1000000000/cwd");
+        assert_eq!(path(1, ITEMS.len() as u32), None);
+    }
+
+    #[test]
+    fn here_and_outside_show_the_same() {
+        let mut here = Tasks::open().unwrap();
+        let mut outside = outside(CapabilitySet::all());
+        let own = here.own();
+        for link in &ITEMS[1..] {
+            assert_eq!(here.place(own, link).unwrap(), outside.place(own, link).unwrap(), "{link}");
+        }
+        assert!(outside.list().unwrap().contains(&own));
+        assert!(outside.place(own, "exe").is_err());
+    }
+
+    #[test]
+    fn the_child_has_few_capabilities_and_cannot_be_traced() {
+        let now = CapabilitySets::current().unwrap().permitted;
+        let tasks = outside(Capability::CHOWN.into());
+        let pid = observer(&tasks).pid;
+        let wanted = now & (Capability::CHOWN | Capability::SYS_PTRACE);
+        let status = status_of(pid);
+        for name in ["CapPrm", "CapEff"] {
+            let hex = field(status.as_bytes(), name.as_bytes()).unwrap();
+            let bits = u64::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
+            assert_eq!(CapabilitySet::from_bits(bits), wanted, "{name}");
+        }
+        // A file of a process that cannot be dumped belongs to root.
+        let owner = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+    }
+
+    /// Threads of this process keep the child busy. They do not stop this process from going on. By chance the child
+    /// sees the end all the same, so this is done several times.
+    #[test]
+    fn the_end_does_not_wait_for_a_busy_child() {
+        (0..10).for_each(|_| end_a_busy_child());
+    }
+
+    fn end_a_busy_child() {
+        let tasks = outside(CapabilitySet::EMPTY);
+        let page = observer(&tasks).page.as_ptr() as usize;
+        let pid = observer(&tasks).pid;
+        let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        // A second mapping of the page, because this process gives its own up.
+        let flags = libc::MREMAP_MAYMOVE;
+        let at = page as *mut libc::c_void;
+        // SAFETY: a length of 0 leaves the old mapping of shared memory, and makes another one.
+        let again = unsafe { libc::mremap(at, 0, size_of::<Page>(), flags) };
+        assert_ne!(again, libc::MAP_FAILED);
+        let busy: Vec<_> = (0..4)
+            .map(|_| {
+                let (address, watched) = (again as usize, over.clone());
+                std::thread::spawn(move || {
+                    // SAFETY: nothing unmaps it, and a word is all that is used.
+                    let turn = unsafe { &*(address as *const AtomicU32) };
+                    while !watched.load(Ordering::Relaxed) {
+                        turn.store(ASKED, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20));
+        let (done, ended) = std::sync::mpsc::channel::<()>();
+        let watchdog = std::thread::spawn(move || {
+            let hangs = ended.recv_timeout(PATIENCE * 6).is_err();
+            if hangs {
+                // SAFETY: it is this process's own child, which has not been waited for.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            hangs
+        });
+        drop(tasks);
+        done.send(()).unwrap();
+        over.store(true, Ordering::Relaxed);
+        busy.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(!watchdog.join().unwrap());
+    }
+
+    /// The kernel sends no parent-death signal from a process of another user.
+    #[test]
+    fn the_child_ends_with_a_parent_that_has_become_another_user() {
+        // SAFETY: it touches no memory.
+        if unsafe { libc::geteuid() } != 0 {
+            println!(
+                "SKIPPED: the_child_ends_with_a_parent_that_has_become_another_user needs root"
+            );
+            return;
+        }
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: it makes a mapping of its own.
+        let shared = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        assert_ne!(shared, libc::MAP_FAILED);
+        // SAFETY: the mapping stays.
+        let pid = unsafe { &*shared.cast::<AtomicU32>() };
+        // SAFETY: glibc allows everything that is done in this child.
+        let parent = unsafe { libc::fork() };
+        if parent == 0 {
+            let tasks = outside(CapabilitySet::EMPTY);
+            pid.store(observer(&tasks).pid as u32, Ordering::Relaxed);
+            // SAFETY: it takes numbers.
+            unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+            // SAFETY: it takes a number.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: the kernel writes the status.
+        assert_eq!(unsafe { libc::waitpid(parent, &mut status, 0) }, parent);
+        assert_eq!(status, 0);
+        let pid = pid.load(Ordering::Relaxed) as i32;
+        let lives = || {
+            status_of(pid).lines().any(|line| line.starts_with("State:\t") && !line.contains('Z'))
+        };
+        let until = Instant::now() + PATIENCE * 6;
+        while lives() {
+            assert!(Instant::now() < until, "the child lives on: {}", status_of(pid));
+            std::thread::sleep(LOOK);
+        }
+    }
 }

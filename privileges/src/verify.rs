@@ -18,6 +18,8 @@ pub(crate) struct Expected {
     pub(crate) uid: Option<Uid>,
     /// Whether no id may be 0, although no user was named.
     pub(crate) no_root: bool,
+    /// The id by which the kernel shows a user id without a mapping, if there is one. It may be root's.
+    pub(crate) unknown_user: Option<u32>,
     pub(crate) gid: Option<Gid>,
     pub(crate) groups: Option<Vec<Gid>>,
     pub(crate) sets: CapabilitySets,
@@ -37,6 +39,10 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
+    fn may_be_root(&self, user: u32) -> bool {
+        user == 0 || Some(user) == self.unknown_user
+    }
+
     fn groups(&self) -> Option<String> {
         let groups = self.groups.as_ref()?;
         Some(names::numbers(groups.iter().map(|gid| gid.as_raw())))
@@ -190,7 +196,8 @@ impl<'a> Verification<'a> {
             let show = |nnp: bool| u8::from(nnp).to_string();
             self.note(tid, "NoNewPrivs", nnp, Some(one.no_new_privs()), show);
             let root = one.uids().is_none_or(|ids| {
-                [ids.real, ids.effective, ids.saved, ids.filesystem].contains(&0)
+                let ids = [ids.real, ids.effective, ids.saved, ids.filesystem];
+                ids.into_iter().any(|id| expected.may_be_root(id))
             });
             if expected.no_root && root {
                 let found = one.uids().map_or_else(|| "unknown".to_owned(), four);
@@ -301,7 +308,8 @@ impl<'a> Verification<'a> {
         self.note(tid, "NoNewPrivs", one, text(b"NoNewPrivs"), same);
         if expected.no_root {
             let ids = ids(b"Uid").unwrap_or_default();
-            if ids.is_empty() || ids.split(' ').any(|id| id == "0") {
+            let root = |id: &str| id.parse().map_or(true, |id| expected.may_be_root(id));
+            if ids.split(' ').any(root) {
                 self.add(tid, "Uid", "no id of root", ids);
             }
         }
@@ -411,6 +419,7 @@ mod tests {
         let expected = Expected {
             uid: None,
             no_root: false,
+            unknown_user: None,
             gid: None,
             groups: None,
             sets: CapabilitySets::current().unwrap(),

@@ -394,3 +394,106 @@ fn a_filter_does_not_stop_the_kill() {
     assert!(status.signal().is_some(), "{status} {output}");
     assert!(!output.contains("went on"), "{output}");
 }
+
+/// A path outside of the new root directory that only root can read, and what is in it.
+fn secret() -> (PathBuf, &'static str) {
+    (std::env::temp_dir().join("privileges-secret"), "only root reads this")
+}
+
+/// Asks the process that reads /proc for any file, through the memory that it shares with this process. `at` is that
+/// memory. Returns whether the text was seen in it.
+fn misuse(at: usize, length: usize, path: &[u8], text: &[u8]) -> bool {
+    // SAFETY: the first word of the mapping.
+    let turn = unsafe { &*(at as *const AtomicU32) };
+    let word = |offset: usize| (at + offset) as *mut u32;
+    let ask = |name: usize, step: usize, number: u32| {
+        // SAFETY: it is within the mapping.
+        unsafe { word(step).write_volatile(number) };
+        for (index, byte) in path.iter().chain(&[0]).enumerate() {
+            // SAFETY: it is within the mapping.
+            unsafe { ((at + name + index) as *mut u8).write_volatile(*byte) };
+        }
+        turn.store(1, Ordering::SeqCst);
+        // SAFETY: the word is in the mapping.
+        unsafe { libc::syscall(libc::SYS_futex, turn.as_ptr(), libc::FUTEX_WAKE, 8, 0, 0, 0) };
+        for _ in 0..20_000 {
+            if turn.load(Ordering::SeqCst) != 1 {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+    };
+    // The places at which a step and a name could be, and the numbers of the steps.
+    for step in [8, 4, 12] {
+        for name in [24, 16, 32, 40] {
+            for number in [2, 0, 1, 3, 4] {
+                ask(name, step, number);
+                ask(name, step, 3);
+                // SAFETY: the mapping is so long.
+                let seen = unsafe { std::slice::from_raw_parts(at as *const u8, length) };
+                if seen.windows(text.len()).any(|part| part == text) {
+                    return true;
+                }
+            }
+        }
+    }
+    false
+}
+
+/// After the stop, all threads run without privilege. The process that reads /proc for them has more.
+#[test]
+fn no_thread_reads_files_through_the_child() {
+    isolated_as_root("no_thread_reads_files_through_the_child", WATCHDOG, || {
+        let (path, text) = secret();
+        std::fs::write(&path, text).unwrap();
+        let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, only_owner).unwrap();
+        sleepers(40);
+        let name = path.into_os_string().into_encoded_bytes();
+        let tries = std::sync::Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let attacker = std::thread::spawn(move || {
+            use std::io::{Read, Seek};
+            let mut maps = std::fs::File::open("/proc/self/maps").unwrap();
+            let mut found = false;
+            let mut dropped_for = 0;
+            while dropped_for < 200 && !found {
+                // SAFETY: it touches no memory.
+                let dropped = unsafe { libc::syscall(libc::SYS_geteuid) } == 65534;
+                if !dropped {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                dropped_for += 1;
+                let mut lines = String::new();
+                maps.rewind().unwrap();
+                let _ = maps.read_to_string(&mut lines);
+                let shared = |line: &&str| line.contains("rw-s") && line.contains("/dev/zero");
+                for line in lines.lines().filter(shared) {
+                    let (from, rest) = line.split_once('-').unwrap();
+                    let to = rest.split(' ').next().unwrap();
+                    let [from, to] =
+                        [from, to].map(|number| usize::from_str_radix(number, 16).unwrap());
+                    let (old, length) = (from as *mut libc::c_void, to - from);
+                    // The other thread unmaps the memory, so this thread makes a mapping of its own.
+                    // SAFETY: a length of 0 leaves the old mapping.
+                    let own = unsafe { libc::mremap(old, 0, length, libc::MREMAP_MAYMOVE) };
+                    if own != libc::MAP_FAILED {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        found |= misuse(own as usize, length, &name, text.as_bytes());
+                        // SAFETY: it was made above.
+                        unsafe { libc::munmap(own, length) };
+                    }
+                }
+            }
+            found
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        // The attack may disturb the reading, so the result does not matter.
+        let result = nobody().chroot(jail()).plan().unwrap().apply();
+        let found = attacker.join().unwrap();
+        println!("{} tries; {result:?}", tries.load(Ordering::Relaxed));
+        assert!(!found);
+    });
+    let _ = std::fs::remove_file(secret().0);
+}

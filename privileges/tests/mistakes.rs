@@ -6,9 +6,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use landlock::{AccessFs, Ruleset, RulesetAttr};
 use libpsx::process::setgroups;
 use privileges::{
-    Capability, CapabilitySet, Error, Gid, Groups, Iab, Mode, Plan, Privileges, Problem, Securebits,
+    Capability, CapabilitySet, Error, Gid, Groups, Iab, LandlockFlags, Mode, Namespace, Plan,
+    Privileges, Problem, Securebits,
 };
 use support::{all_have, filter, isolated, isolated_as_root, prepared, proc, program, sleepers};
 
@@ -390,6 +392,50 @@ fn state_that_the_kernel_clears_is_set_again() {
             let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
             let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
             assert_eq!(numbers, ["100", "200"]);
+        });
+    });
+}
+
+/// Values that the kernel refuses in every process. Without the check, the call fails after others have been performed.
+#[test]
+fn impossible_values_are_reported_by_the_plan() {
+    isolated_as_root("impossible_values_are_reported_by_the_plan", WATCHDOG, || {
+        let files = libc::RLIMIT_NOFILE;
+        let most: u64 =
+            std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
+        let groups: Vec<privileges::Id> = (1..=65537u32).map(privileges::Id::from).collect();
+        let user = || Privileges::new().user(65534).group(65534);
+        let network = || std::fs::File::open("/proc/self/ns/net").unwrap();
+        let cases = [
+            nobody().parent_death_signal(65),
+            nobody().parent_death_signal(-1),
+            nobody().limit(99, 1, 1),
+            nobody().limit(files, 1, most + 1),
+            nobody().limit(files, 1, u64::MAX),
+            nobody().securebits(Securebits::from_bits(1 << 12)),
+            user().groups(Groups::Explicit(groups)),
+            nobody().join_namespace(Namespace::Uts, network()),
+            nobody().join_namespace(Namespace::Uts, std::fs::File::open("/dev/null").unwrap()),
+        ];
+        for (number, case) in cases.into_iter().enumerate() {
+            let Err(Error::Plan(found)) = case.plan() else { panic!("case {number}") };
+            let outside = |one: &Problem| {
+                matches!(one, Problem::OutOfRange { .. } | Problem::OtherNamespace { .. })
+            };
+            assert!(found.iter().any(outside), "case {number}: {found:?}");
+        }
+        if support::daemon::landlock_is_there() {
+            // LANDLOCK_RESTRICT_SELF_TSYNC belongs to another setting.
+            let flags = LandlockFlags::from_bits(1 << 3);
+            let rules = Ruleset::default().handle_access(AccessFs::MakeDir).unwrap();
+            let settings = nobody().landlock(rules.create().unwrap());
+            let Err(Error::Plan(found)) = settings.landlock_flags(flags).plan() else { panic!() };
+            assert!(matches!(found[..], [Problem::OutOfRange { value: 8, .. }]), "{found:?}");
+        }
+        support::forked(|| {
+            let uts = std::fs::File::open("/proc/self/ns/uts").unwrap();
+            let settings = nobody().parent_death_signal(64).join_namespace(Namespace::Uts, uts);
+            settings.limit(files, 100, 200).limit(15, 1, 1).plan().unwrap().apply().unwrap();
         });
     });
 }

@@ -221,16 +221,19 @@ fn contradictions_are_reported_by_the_plan() {
             .join_namespace(Namespace::Network, net())
             .join_namespace(Namespace::Network, net());
         twice(two, "join_namespace", "join_namespace");
-        // If the file is not a namespace, the first call fails, and nothing has changed.
-        let no_namespace = File::open("/proc/self/status").unwrap();
-        let before = proc::field_in_every_thread("Uid");
-        let plan = nobody()
-            .report_failure()
-            .join_namespace(Namespace::Network, no_namespace)
-            .plan()
-            .unwrap();
-        assert!(matches!(plan.apply(), Err(Error::Refused { .. } | Error::Partial { .. })));
-        assert_eq!(proc::field_in_every_thread("Uid"), before);
+        // A file that is not a namespace, and a namespace of another kind.
+        for name in ["/proc/self/status", "/proc/self/ns/uts"] {
+            let file = File::open(name).unwrap();
+            let Err(Error::Plan(found)) = nobody().join_namespace(Namespace::Network, file).plan()
+            else {
+                panic!("{name}")
+            };
+            let network = Namespace::Network;
+            assert!(
+                matches!(found[..], [Problem::OtherNamespace { kind }] if kind == network),
+                "{name}: {found:?}"
+            );
+        }
         nobody().plan().unwrap().apply().unwrap();
         match Privileges::new().new_namespace(Namespace::Network).plan() {
             Err(Error::Plan(problems)) => assert!(

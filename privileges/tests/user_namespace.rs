@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use privileges::{Capability, Privileges};
+use libpsx::process::{CapabilitySets, capset};
+use privileges::{Capability, Error, Groups, Privileges, Problem};
 use support::{isolated_as_root, proc, reap, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -137,5 +138,118 @@ fn a_drop_works_without_proc() {
             assert_eq!(status["Uid"], "65534\t65534\t65534\t65534");
             assert_eq!(status["CapPrm"], "0000000000000001");
         }
+    });
+}
+
+/// Runs `prepare` in a child, which then is in a new user namespace. The parent maps ids as `map` says, and `body` runs.
+fn in_a_user_namespace(map: &str, prepare: fn(), body: fn()) {
+    let step = shared_word();
+    // SAFETY: glibc allows all calls of this child.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let done = std::panic::catch_unwind(|| {
+            prepare();
+            // SAFETY: it takes flags; the process has one thread.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0);
+            // SAFETY: it takes numbers. Otherwise the parent could not write the files.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+            step.store(1, Ordering::SeqCst);
+            await_step(step, 2);
+            body();
+        });
+        step.store(3, Ordering::SeqCst);
+        support::end(if done.is_ok() { 0 } else { 101 });
+    }
+    await_step(step, 1);
+    if !map.is_empty() {
+        for name in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{pid}/{name}"), map).unwrap();
+        }
+    }
+    step.store(2, Ordering::SeqCst);
+    assert_eq!(reap(pid), 0);
+}
+
+fn problems(privileges: Privileges) -> Vec<Problem> {
+    match privileges.plan() {
+        Err(Error::Plan(found)) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sets the supplementary groups of the calling thread to one that has no mapping later.
+fn join_group() {
+    let groups = [4242u32];
+    // SAFETY: the kernel reads one number.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 1, groups.as_ptr()) }, 0);
+}
+
+/// Root of the outer namespace is shown as user 65534.
+#[test]
+fn a_user_without_a_mapping_may_be_root() {
+    isolated_as_root("a_user_without_a_mapping_may_be_root", WATCHDOG, || {
+        if !support::user_namespaces() {
+            return;
+        }
+        in_a_user_namespace("", join_group, || {
+            let settings = || Privileges::new().keep_groups().no_new_privs();
+            let found = problems(settings());
+            assert!(matches!(*found, [Problem::UnknownUser(65534)]), "{found:?}");
+            // Until a group is mapped, the kernel refuses setgroups(2).
+            let found = problems(Privileges::new().stay_root().groups(Groups::NONE));
+            assert!(matches!(*found, [Problem::SetgroupsDenied]), "{found:?}");
+            settings().stay_root().plan().unwrap().apply().unwrap();
+        });
+    });
+}
+
+/// Group 4242 has no mapping, and is shown as 65534, the only group that `nobody` has.
+#[test]
+fn a_group_without_a_mapping_is_not_that_of_nobody() {
+    isolated_as_root("a_group_without_a_mapping_is_not_that_of_nobody", WATCHDOG, || {
+        if !support::user_namespaces() {
+            return;
+        }
+        let prepare = || {
+            join_group();
+            // SAFETY: it takes numbers.
+            unsafe { libc::syscall(libc::SYS_setresgid, 65534, 65534, 65534) };
+            // SAFETY: it takes numbers.
+            unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+        };
+        in_a_user_namespace("65534 65534 1", prepare, || {
+            capset(CapabilitySets::EMPTY).execute().unwrap();
+            let found = problems(Privileges::new().user("nobody").no_new_privs());
+            let lacks = |one: &Problem| {
+                matches!(one, Problem::MissingCapability { capability: Capability::SETGID, .. })
+            };
+            assert!(found.iter().any(lacks), "{found:?}");
+            // It has the number of the group id.
+            let found = problems(Privileges::new().stay_root());
+            assert!(matches!(&*found, [Problem::GroupsNotDropped(_)]), "{found:?}");
+        });
+    });
+}
+
+#[test]
+fn a_thread_without_a_mapping_may_be_root() {
+    isolated_as_root("a_thread_without_a_mapping_may_be_root", WATCHDOG, || {
+        if !support::user_namespaces() {
+            return;
+        }
+        in_a_user_namespace(
+            "1000 1000 1",
+            || (),
+            || {
+                sleepers(1);
+                // SAFETY: it takes numbers, and is of this thread alone.
+                assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) }, 0);
+                let settings = Privileges::new().keep_groups().no_new_privs().report_failure();
+                let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else {
+                    panic!("Ok")
+                };
+                assert!(wrong.iter().all(|one| one.expected == "no id of root"), "{wrong:?}");
+            },
+        );
     });
 }

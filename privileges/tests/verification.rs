@@ -207,6 +207,60 @@ fn locked_keepcaps_stay() {
     });
 }
 
+/// Sets securebits for interpreters, from bit 8 on. Returns false, and records a skipped test, if the kernel has none.
+fn interpreters_restricted(bits: Securebits) -> bool {
+    let set = set_securebits(bits).execute();
+    if set.is_err() {
+        support::skipped("Linux has no SECBIT_EXEC_RESTRICT_FILE before 6.14");
+    }
+    set.is_ok()
+}
+
+#[test]
+fn modes_leave_the_securebits_for_interpreters() {
+    isolated_as_root("modes_leave_the_securebits_for_interpreters", WATCHDOG, || {
+        let file = Securebits::EXEC_RESTRICT_FILE;
+        let locked = file | Securebits::EXEC_RESTRICT_FILE_LOCKED;
+        for bits in [file | Securebits::EXEC_DENY_INTERACTIVE, locked] {
+            for mode in [Mode::Hybrid, Mode::Pure1e, Mode::Pure1eInit, Mode::NoPriv] {
+                support::forked(|| {
+                    if !interpreters_restricted(bits) {
+                        return;
+                    }
+                    sleepers(1);
+                    rooted().mode(mode).plan().unwrap().apply().unwrap();
+                    let now = Securebits::current().unwrap();
+                    assert_eq!(now.bits() & !0xff, bits.bits(), "{mode:?}");
+                    assert!(Mode::current().unwrap().is_some(), "{mode:?}");
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn locked_securebits_for_interpreters_are_a_problem() {
+    isolated_as_root("locked_securebits_for_interpreters_are_a_problem", WATCHDOG, || {
+        let locks =
+            [Securebits::EXEC_RESTRICT_FILE_LOCKED, Securebits::EXEC_DENY_INTERACTIVE_LOCKED];
+        for lock in locks {
+            let bits = Securebits::from_bits(lock.bits() >> 1) | lock;
+            support::forked(|| {
+                if !interpreters_restricted(bits) {
+                    return;
+                }
+                for wanted in [Securebits::EMPTY, Securebits::from_bits(lock.bits() >> 1), lock] {
+                    let Err(Error::Plan(found)) = rooted().securebits(wanted).plan() else {
+                        panic!("{wanted:?}")
+                    };
+                    assert!(matches!(found[..], [Problem::SecurebitsLocked { .. }]), "{found:?}");
+                }
+                let _ = rooted().securebits(bits | Securebits::NOROOT).plan().unwrap();
+            });
+        }
+    });
+}
+
 /// Requests a capability that no process may make inheritable: it is refused before anything has changed.
 #[test]
 fn inheritable_capabilities_outside_the_bounding_set_are_refused() {

@@ -38,6 +38,9 @@ pub(crate) struct Call {
     /// makes it: repeated by each thread, chroot(".") could come after another thread's next chdir.
     pub(crate) sets_directory: bool,
     pub(crate) result_check: ResultCheck,
+    /// The only value that the call may return. If it returns another one, it has done something else, which cannot be
+    /// taken back.
+    pub(crate) required: Option<isize>,
     pub(crate) expected: isize,
 }
 
@@ -61,7 +64,18 @@ impl Call {
     pub(crate) const fn new(nr: usize, args: [usize; 6]) -> Self {
         let (shares, result_check) = (Shares::NOTHING, ResultCheck::SameResult);
         let (slot_offsets, is_query, sets_directory, expected) = (0, false, false, 0);
-        Self { nr, args, slot_offsets, is_query, shares, sets_directory, result_check, expected }
+        let required = None;
+        Self {
+            nr,
+            args,
+            slot_offsets,
+            is_query,
+            shares,
+            sets_directory,
+            result_check,
+            required,
+            expected,
+        }
     }
 
     /// Returns the arguments for a thread whose slot for answers is at `slot`.
@@ -130,6 +144,12 @@ impl Call {
         let [_, flags, ..] = self.args;
         let esrch = flags as u32 & SECCOMP_FILTER_FLAG_TSYNC_ESRCH != 0;
         self.number() == k::__NR_seccomp && self.is_synchronized_by_kernel() && !esrch
+    }
+
+    /// Returns whether the call succeeded in the calling thread, and did something else than what it is for.
+    pub(crate) fn went_wrong(&self) -> bool {
+        Errno::check(self.expected).is_ok()
+            && self.required.is_some_and(|required| required != self.expected)
     }
 
     /// Returns the result in the calling thread, or why the call failed there.

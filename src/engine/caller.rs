@@ -48,6 +48,8 @@ pub(super) fn execute_calls(
         call.expected = unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) };
         slot.store(index, call.expected);
         match call.caller_result() {
+            // P2, P3: the caller alone has performed the call, and cannot take it back. No other thread performs it.
+            Ok(_) if call.went_wrong() => divergence::abort_after(call),
             Ok(returned) => value = returned,
             Err(why) => return Err(failure_of(call, index, why, settings)),
         }

@@ -77,6 +77,14 @@ pub(crate) fn abort(why: &str) -> ! {
     line.text("libpsx: ").text(why).end_process(", process killed\n")
 }
 
+/// Ends the process because this call did something else in the calling thread than what it is for.
+pub(crate) fn abort_after(call: &Call) -> ! {
+    let mut line = Line::new();
+    line.text("libpsx: ").call(call);
+    line.text(" in the calling thread, expected ").result(call.required.unwrap_or_default());
+    line.end_process(", process killed\n")
+}
+
 /// Ends the process because this call of a transaction failed after others had been performed.
 pub(crate) fn abort_at(call: &Call, index: usize) -> ! {
     let mut line = Line::new();

@@ -35,7 +35,7 @@
 //! | securebits, keepcaps | [`set_securebits`], [`set_keepcaps`] | yes | yes | yes | no |
 //! | no_new_privs | [`set_no_new_privs`] | yes | yes | yes | with the two below, when they synchronise |
 //! | seccomp filters | [`seccomp`] | yes; better not | no: they add up | yes | SECCOMP_FILTER_FLAG_TSYNC |
-//! | Landlock domain | [`landlock_restrict_self`] | yes | no: they add up, to 16 | yes | LANDLOCK_RESTRICT_SELF_TSYNC (7.0) |
+//! | Landlock domain | [`landlock_restrict_self`] | yes | no: they add up, to 16 | yes | LANDLOCK_RESTRICT_SELF_TSYNC (7.0) puts the caller's domain in place of the others |
 //! | network, UTS, IPC, cgroup namespace | [`unshare`], [`setns`] | setns; unshare makes one for each | setns: yes | yes | no |
 //! | mount, PID, user, time namespace | not offered: see [`Namespace`] | no | | yes | no |
 //! | root and working directory | [`chroot`], [`chdir`], [`fchdir`] | yes, if they are shared | yes | yes | shared (CLONE_FS) |

@@ -61,6 +61,12 @@ impl Operation<'_> {
         self
     }
 
+    /// The call must return this value. If it returns another one in the calling thread, the process is killed.
+    pub(crate) const fn returning(mut self, value: isize) -> Self {
+        self.call.required = Some(value);
+        self
+    }
+
     /// The call is made only if every thread shares this with the caller.
     pub(crate) const fn sharing(mut self, shares: Shares) -> Self {
         self.call.shares = shares;

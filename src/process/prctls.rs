@@ -67,6 +67,9 @@ const fn prctl_of_two(option: u32, [first, second]: [usize; 2]) -> Operation<'st
 /// keeps the signal. New threads and children begin without one. A change of a thread's effective or file-access IDs,
 /// more permitted capabilities, and execve(2) of a set-user-ID program clear it: set it after the IDs.
 ///
+/// The kernel sends it only if the parent may signal the process (kill(2)) when it ends (`group_send_sig_info` in
+/// kernel/signal.c). A parent of another user that has given up CAP_KILL ends without a signal.
+///
 /// # Errors
 /// EINVAL if there is no such signal.
 ///

@@ -41,28 +41,41 @@ pub struct Instruction {
 }
 
 /// The way in which a filter or a Landlock domain reaches all threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+///
+/// The two differ if a thread has a restriction of its own, which the calling thread does not have. There is no default,
+/// because the better choice for a filter is the dangerous one for a Landlock domain.
+///
+/// | | [`Kernel`](Self::Kernel) | [`Broadcast`](Self::Broadcast) |
+/// |---|---|---|
+/// | a seccomp filter | the call fails and names the thread | the thread keeps its filters and adds the new one |
+/// | a Landlock domain | **the thread loses its own domain**, and gets the caller's | the thread keeps its domain, and is restricted further |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Synchronization {
     /// The kernel gives it to all threads: SECCOMP_FILTER_FLAG_TSYNC, LANDLOCK_RESTRICT_SELF_TSYNC. In a transaction
     /// such a call can only be the last.
-    #[default]
+    ///
+    /// With LANDLOCK_RESTRICT_SELF_TSYNC the kernel replaces the domain of every other thread by the caller's. A thread
+    /// that had restricted itself can then do what its old domain denied, and there is no error.
     Kernel,
-    /// Each thread performs the call. This also works if a thread has filters of its own. But from then on no two
-    /// threads share their filters, so the kernel can no longer synchronise them.
+    /// Each thread performs the call, and keeps the restrictions that it has. From then on no two threads share their
+    /// filters, so the kernel can no longer synchronise them, or their Landlock domain.
     Broadcast,
 }
 
 impl Synchronization {
-    /// Returns how a Landlock ruleset gets to all threads on the running kernel: by the kernel if Landlock's ABI is 8
-    /// or later, otherwise by each thread. (In a transaction, a call that the kernel performs in all threads is the
-    /// last.)
+    /// Returns [`Kernel`](Self::Kernel) if the running kernel can put all threads under one Landlock domain (Landlock's
+    /// ABI is 8 or later), otherwise [`Broadcast`](Self::Broadcast). Scoped rulesets need one domain
+    /// ([`landlock_restrict_self`]).
+    ///
+    /// Use it only if no other thread has a Landlock domain that the calling thread does not have: such a thread would
+    /// lose its domain. No call shows whether there is such a thread.
     ///
     /// ```
     /// use libpsx::process::Synchronization;
     ///
-    /// println!("{:?}", Synchronization::for_landlock());
+    /// println!("{:?}", Synchronization::for_one_landlock_domain());
     /// ```
-    pub fn for_landlock() -> Self {
+    pub fn for_one_landlock_domain() -> Self {
         const ABI: usize = 8;
         let has = sys::landlock_abi().is_ok_and(|abi| abi >= ABI);
         if has { Self::Kernel } else { Self::Broadcast }
@@ -274,6 +287,11 @@ impl fmt::Debug for LandlockFlags {
 const LANDLOCK_TSYNC: usize = 1 << 3;
 
 /// Restricts every thread by a Landlock ruleset. Children inherit it.
+///
+/// By [`Synchronization::Broadcast`], each thread keeps its restrictions and adds the ruleset. By
+/// [`Synchronization::Kernel`], the calling thread adds the ruleset, and **the kernel replaces the domain of every
+/// other thread by the caller's**: a thread that had restricted itself further loses that restriction, and there is no
+/// error. Use it only if the program knows that no other thread has a domain of its own.
 /// ([landlock_restrict_self(2)](https://man7.org/linux/man-pages/man2/landlock_restrict_self.2.html);
 /// security/landlock/syscalls.c)
 ///
@@ -281,16 +299,17 @@ const LANDLOCK_TSYNC: usize = 1 << 3;
 /// - EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN.
 /// - EBADFD if the descriptor is no ruleset.
 /// - E2BIG if the thread has 16 rulesets already.
-/// - EINVAL for flags that the kernel does not know. [`Synchronization::Kernel`] needs ABI 8 (Linux 7.0):
-///   [`Synchronization::for_landlock`] chooses. [`LandlockFlags`] need ABI 7.
+/// - EINVAL for flags that the kernel does not know. [`Synchronization::Kernel`] needs ABI 8 (Linux 7.0).
+///   [`LandlockFlags`] need ABI 7.
 /// - ENOSYS or EOPNOTSUPP if the kernel has no Landlock, or it is off.
 /// - [`Error::NotShared`](crate::Error::NotShared) by broadcast, if a thread has a descriptor table of its own.
 ///
-/// **Scoped rulesets** (LANDLOCK_SCOPE_SIGNAL, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) are for
-/// [`Synchronization::Kernel`]. By broadcast each thread gets a domain of its own. The threads of one process can then
-/// no longer connect to each other's abstract sockets and, on kernels without the fix of Linux 6.15, no longer
-/// signal each other: every later broadcast fails with [`Error::Unreachable`](crate::Error::Unreachable). A ruleset's
-/// descriptor does not tell whether it is scoped, so this call cannot refuse it.
+/// **Scoped rulesets** (LANDLOCK_SCOPE_SIGNAL, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) need one domain for all threads,
+/// which only [`Synchronization::Kernel`] makes. By broadcast each thread gets a domain of its own. The threads of one
+/// process can then no longer connect to each other's abstract sockets and, on kernels without the fix of Linux 6.15, no
+/// longer signal each other: every later broadcast fails with [`Error::Unreachable`](crate::Error::Unreachable). A
+/// ruleset's descriptor does not tell whether it is scoped, so this call cannot refuse it.
+/// [`Synchronization::for_one_landlock_domain`] tells what the kernel can do.
 ///
 /// ```no_run
 /// use libpsx::process::{LandlockFlags, Synchronization, landlock_restrict_self, set_no_new_privs};
@@ -298,8 +317,7 @@ const LANDLOCK_TSYNC: usize = 1 << 3;
 ///
 /// let ruleset = landlock_create_ruleset();
 /// set_no_new_privs().execute()?;
-/// let how = Synchronization::for_landlock();
-/// landlock_restrict_self(&ruleset, how, LandlockFlags::EMPTY).execute()?;
+/// landlock_restrict_self(&ruleset, Synchronization::Broadcast, LandlockFlags::EMPTY).execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
 pub fn landlock_restrict_self<'fd>(
@@ -307,17 +325,21 @@ pub fn landlock_restrict_self<'fd>(
     how: Synchronization,
     flags: LandlockFlags,
 ) -> Operation<'fd> {
-    let args = [ruleset.into().arg(), landlock_flags(how, flags), 0, 0, 0, 0];
-    let operation = Operation::new(k::__NR_landlock_restrict_self, args);
+    let (ruleset, flags) = (ruleset.into().arg(), flags.0 as usize);
+    let restrict =
+        |flags| Operation::new(k::__NR_landlock_restrict_self, [ruleset, flags, 0, 0, 0, 0]);
     match how {
         // The calling thread alone makes the call.
-        Synchronization::Kernel => operation,
-        Synchronization::Broadcast => operation.sharing(Shares::FILES),
+        Synchronization::Kernel => restrict(flags | LANDLOCK_TSYNC),
+        // Not even by flags that were made from bits: the kernel would take the domains of the other threads away.
+        Synchronization::Broadcast => restrict(flags & !LANDLOCK_TSYNC).sharing(Shares::FILES),
     }
 }
 
 /// Turns off, for every thread, the log of the domains that it will be restricted by from now on. It restricts
-/// nothing: it is landlock_restrict_self(2) with [`LandlockFlags::LOG_SUBDOMAINS_OFF`] and no ruleset.
+/// nothing, and leaves the domain of each thread: each thread makes landlock_restrict_self(2) with
+/// [`LandlockFlags::LOG_SUBDOMAINS_OFF`] and no ruleset. (If the kernel did it for all threads,
+/// LANDLOCK_RESTRICT_SELF_TSYNC, each of them would get the caller's domain in place of its own.)
 ///
 /// # Errors
 /// EBADF before ABI 7 (Linux 6.15). EPERM without [`set_no_new_privs`] or CAP_SYS_ADMIN. EINVAL and ENOSYS as for
@@ -325,22 +347,14 @@ pub fn landlock_restrict_self<'fd>(
 ///
 /// # Example
 /// ```no_run
-/// use libpsx::process::{Synchronization, landlock_log_subdomains_off, set_no_new_privs};
+/// use libpsx::process::{landlock_log_subdomains_off, set_no_new_privs};
 ///
 /// set_no_new_privs().execute()?;
-/// landlock_log_subdomains_off(Synchronization::Broadcast).execute()?;
+/// landlock_log_subdomains_off().execute()?;
 /// # Ok::<(), libpsx::Error>(())
 /// ```
-pub const fn landlock_log_subdomains_off(how: Synchronization) -> Operation<'static> {
+pub const fn landlock_log_subdomains_off() -> Operation<'static> {
     let no_ruleset = -1i32 as usize;
-    let flags = landlock_flags(how, LandlockFlags::LOG_SUBDOMAINS_OFF);
+    let flags = LandlockFlags::LOG_SUBDOMAINS_OFF.0 as usize;
     Operation::new(k::__NR_landlock_restrict_self, [no_ruleset, flags, 0, 0, 0, 0])
-}
-
-const fn landlock_flags(how: Synchronization, flags: LandlockFlags) -> usize {
-    let synchronise = match how {
-        Synchronization::Kernel => LANDLOCK_TSYNC,
-        Synchronization::Broadcast => 0,
-    };
-    flags.0 as usize | synchronise
 }

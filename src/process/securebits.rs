@@ -11,7 +11,8 @@ use crate::errno::Errno;
 use crate::process::operation::debug_flags;
 use crate::sys;
 
-/// Flags that end the special treatment of user ID 0 (capabilities(7), "The securebits flags"). Combine them with `|`.
+/// Flags that end the special treatment of user ID 0 (capabilities(7), "The securebits flags"), and flags for interpreters
+/// of scripts. Combine them with `|`.
 ///
 /// ```
 /// use libpsx::process::Securebits;
@@ -41,6 +42,15 @@ impl Securebits {
     pub const NO_CAP_AMBIENT_RAISE: Self = Self(1 << 6);
     /// `SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED`.
     pub const NO_CAP_AMBIENT_RAISE_LOCKED: Self = Self(1 << 7);
+    /// `SECBIT_EXEC_RESTRICT_FILE`: an interpreter should execute a file only if the kernel would (execveat(2),
+    /// AT_EXECVE_CHECK). Linux 6.14.
+    pub const EXEC_RESTRICT_FILE: Self = Self(1 << 8);
+    /// `SECBIT_EXEC_RESTRICT_FILE_LOCKED`.
+    pub const EXEC_RESTRICT_FILE_LOCKED: Self = Self(1 << 9);
+    /// `SECBIT_EXEC_DENY_INTERACTIVE`: an interpreter should execute no command that a user types. Linux 6.14.
+    pub const EXEC_DENY_INTERACTIVE: Self = Self(1 << 10);
+    /// `SECBIT_EXEC_DENY_INTERACTIVE_LOCKED`.
+    pub const EXEC_DENY_INTERACTIVE_LOCKED: Self = Self(1 << 11);
 
     /// Makes flags from the kernel's bits.
     pub const fn from_bits(bits: u32) -> Self {
@@ -77,6 +87,10 @@ impl fmt::Debug for Securebits {
             (Self::KEEP_CAPS_LOCKED, "KEEP_CAPS_LOCKED"),
             (Self::NO_CAP_AMBIENT_RAISE, "NO_CAP_AMBIENT_RAISE"),
             (Self::NO_CAP_AMBIENT_RAISE_LOCKED, "NO_CAP_AMBIENT_RAISE_LOCKED"),
+            (Self::EXEC_RESTRICT_FILE, "EXEC_RESTRICT_FILE"),
+            (Self::EXEC_RESTRICT_FILE_LOCKED, "EXEC_RESTRICT_FILE_LOCKED"),
+            (Self::EXEC_DENY_INTERACTIVE, "EXEC_DENY_INTERACTIVE"),
+            (Self::EXEC_DENY_INTERACTIVE_LOCKED, "EXEC_DENY_INTERACTIVE_LOCKED"),
         ];
         debug_flags(f, "Securebits", self.0, &names.map(|(bit, name)| (bit.0, name)))
     }

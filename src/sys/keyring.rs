@@ -9,6 +9,14 @@ use crate::errno::Errno;
 
 const KEY_SPEC_THREAD_KEYRING: usize = usize::MAX;
 
+/// Returns random bytes, getrandom(2).
+pub(crate) fn random() -> Result<[u8; 16], Errno> {
+    let mut bytes = [0u8; 16];
+    // The kernel gives up to 256 bytes at once.
+    call(k::__NR_getrandom, [bytes.as_mut_ptr() as usize, bytes.len(), 0, 0, 0, 0])?;
+    Ok(bytes)
+}
+
 /// Adds a new keyring to the keyring of this thread, add_key(2). Returns its serial number.
 pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
     let (kind, name) = (c"keyring".as_ptr() as usize, name.as_ptr() as usize);

@@ -154,7 +154,7 @@ fn landlock() {
             landlock_restrict_self(&no_ruleset, Synchronization::Broadcast, LandlockFlags::EMPTY);
         assert_eq!(errno(wrong.execute()), libc::EBADFD);
         let logs = LandlockFlags::LOG_SAME_EXEC_OFF | LandlockFlags::LOG_NEW_EXEC_ON;
-        let silent = landlock_log_subdomains_off(Synchronization::Broadcast).execute();
+        let silent = landlock_log_subdomains_off().execute();
         if version < 7 {
             support::skipped("Landlock's log flags need ABI 7");
             assert_eq!(errno(by_us(logs).execute()), libc::EINVAL);
@@ -167,11 +167,11 @@ fn landlock() {
             landlock_restrict_self(&ruleset, Synchronization::Kernel, LandlockFlags::EMPTY);
         let kernel = kernel.execute();
         if version < 8 {
-            assert_eq!(Synchronization::for_landlock(), Synchronization::Broadcast);
+            assert_eq!(Synchronization::for_one_landlock_domain(), Synchronization::Broadcast);
             assert_eq!(errno(kernel), libc::EINVAL);
             by_us(LandlockFlags::EMPTY).execute().unwrap();
         } else {
-            assert_eq!(Synchronization::for_landlock(), Synchronization::Kernel);
+            assert_eq!(Synchronization::for_one_landlock_domain(), Synchronization::Kernel);
             kernel.unwrap();
         }
         let make_directory = || {

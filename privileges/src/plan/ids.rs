@@ -5,6 +5,7 @@ use std::ffi::CString;
 use libpsx::process::{Gid, Uid};
 use nix::unistd::{Group, User};
 
+use super::idmap::IdMap;
 use crate::{Error, Groups, Id, Privileges, Problem, names};
 
 fn new_uid(raw: u32) -> Result<Uid, Problem> {
@@ -80,9 +81,13 @@ impl Now {
         })
     }
 
-    pub(super) fn has_groups(&self, groups: &[Gid]) -> bool {
-        names::numbers(self.supplementary.iter().copied())
-            == names::numbers(groups.iter().map(|gid| gid.as_raw()))
+    /// Returns whether the process has exactly these groups. A group that is shown with the number `ambiguous` may be any
+    /// other group.
+    pub(super) fn has_groups(&self, groups: &[Gid], ambiguous: Option<u32>) -> bool {
+        let known = self.supplementary.iter().all(|&group| Some(group) != ambiguous);
+        known
+            && names::numbers(self.supplementary.iter().copied())
+                == names::numbers(groups.iter().map(|gid| gid.as_raw()))
     }
 }
 
@@ -93,7 +98,24 @@ pub(super) struct Ids {
     pub(super) groups: Option<Vec<Gid>>,
 }
 
-pub(super) fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>) -> Ids {
+/// The mappings of the user namespace.
+pub(super) struct Maps {
+    pub(super) users: IdMap,
+    pub(super) groups: IdMap,
+}
+
+impl Maps {
+    pub(super) fn read() -> Self {
+        Self { users: IdMap::of_users(), groups: IdMap::of_groups() }
+    }
+}
+
+pub(super) fn ids(
+    settings: &Privileges,
+    now: &Now,
+    maps: &Maps,
+    problems: &mut Vec<Problem>,
+) -> Ids {
     let found = settings.user.as_ref().and_then(|id| take(problems, user(id)));
     let (uid, entry) = match found {
         Some((uid, entry)) => (Some(uid), entry),
@@ -138,12 +160,25 @@ pub(super) fn ids(settings: &Privileges, now: &Now, problems: &mut Vec<Problem>)
     if settings.user.is_none() && !settings.stay_root && now.users.contains(&0) {
         problems.push(Problem::RootNotDropped);
     }
+    let unmapped = maps.users.ambiguous().filter(|shown| now.users.contains(shown));
+    if let Some(shown) = unmapped.filter(|_| settings.user.is_none() && !settings.stay_root) {
+        problems.push(Problem::UnknownUser(shown));
+    }
     let nothing = settings.user.is_none() && settings.group.is_none() && of_user;
     // A supplementary group that is equal to the group id gives no further access.
-    let more = now.supplementary.iter().any(|&group| group != now.groups[1]);
+    let unmapped = maps.groups.ambiguous();
+    let differs = |&group: &u32| group != now.groups[1] || Some(group) == unmapped;
+    let more = now.supplementary.iter().any(differs);
     if nothing && !settings.keep_groups && more {
         problems.push(Problem::GroupsNotDropped(now.supplementary.clone()));
     }
+    let users = uid.map(Uid::as_raw).filter(|&id| !maps.users.has(id));
+    problems.extend(users.map(|id| Problem::NotMapped { what: "user", id }));
+    let all = gid.iter().chain(groups.iter().flatten()).map(|gid: &Gid| gid.as_raw());
+    let mut others: Vec<u32> = all.filter(|&id| !maps.groups.has(id)).collect();
+    others.sort_unstable();
+    others.dedup();
+    problems.extend(others.into_iter().map(|id| Problem::NotMapped { what: "group", id }));
     Ids { uid, gid, groups }
 }
 

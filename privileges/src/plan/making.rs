@@ -2,7 +2,7 @@
 
 // # Safety
 //
-// The one block makes one call, with numbers and memory of its function.
+// Each block makes one call, with numbers and memory of its function.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -10,11 +10,12 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libpsx::process::Synchronization;
-use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Securebits, Uid};
+use libpsx::process::{self, Capability, CapabilitySet, CapabilitySets, Gid, Securebits, Uid};
 
 use super::Plan;
 use super::files::{comparer, directory, directory_in};
-use super::ids::{Ids, Now, ids, take};
+use super::idmap::denies_setgroups;
+use super::ids::{Ids, Maps, Now, ids, take};
 use crate::filter::Purpose;
 use crate::status;
 use crate::step::Step;
@@ -24,10 +25,11 @@ use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
 
 /// Returns whether the securebits may change to these: locked bits and the locks must stay.
 fn unlocked(now: Securebits, bits: Securebits) -> bool {
-    [0, 2, 4, 6].into_iter().all(|base| {
-        let (locked, changed) = (now.bits() >> (base + 1) & 1, now.bits() ^ bits.bits());
-        locked == 0 || changed >> base & 0b11 == 0
-    })
+    // Each flag has its lock in the next higher bit.
+    const LOCKS: u32 = 0xaaaa_aaaa;
+    let locks = now.bits() & LOCKS;
+    let changed = now.bits() ^ bits.bits();
+    changed & (locks | locks >> 1) == 0
 }
 
 impl Plan {
@@ -47,9 +49,10 @@ impl Plan {
         }
         let settings = settings;
 
-        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &mut problems);
+        let maps = Maps::read();
+        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &maps, &mut problems);
         let TargetState { sets, ambient, bounding, securebits } =
-            target_state(&settings, now, bounding_now, &mut problems);
+            target_state(&settings, now, bits_now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
             take(&mut problems, bpf::Program::new(program).map_err(Problem::InvalidFilter));
             let denied = filter::denied(program, purpose);
@@ -79,8 +82,11 @@ impl Plan {
         locked(!ambient.is_empty() && no_raise, "raising ambient capabilities");
         // A process that has the groups already needs no privilege to stay so. (But other threads may not be.)
         let can = |capability| now.permitted.contains(capability);
-        let new_groups =
-            groups.clone().filter(|groups| can(Capability::SETGID) || !ids_now.has_groups(groups));
+        let denied = denies_setgroups(&maps.groups);
+        let ambiguous = maps.groups.ambiguous();
+        let new_groups = groups.clone().filter(|groups| {
+            can(Capability::SETGID) && !denied || !ids_now.has_groups(groups, ambiguous)
+        });
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
         let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
@@ -109,7 +115,11 @@ impl Plan {
         needs(other_gid, "changing the group ids", Capability::SETGID);
         let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
         needs(other_uid, "changing the user ids", Capability::SETUID);
+        if new_groups.is_some() && denied {
+            problems.push(Problem::SetgroupsDenied);
+        }
         problems.extend(settings.context.problems(now.permitted));
+        problems.extend(values_out_of_range(&settings, bits, groups.as_deref()));
         for &(resource, [soft, hard]) in &settings.limits {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
@@ -214,11 +224,12 @@ impl Plan {
         let no_landlock = landlock.is_some() && ruleset.is_none();
         let forbids_proc = ruleset.is_some();
         let filtered = settings.seccomp.is_some();
-        // A call that the kernel performs in all threads has to be the last call, except for questions. If there is a
-        // filter, the filter is that call, so the ruleset is broadcast.
-        let how = match filtered {
-            true => Synchronization::Broadcast,
-            false => Synchronization::for_landlock(),
+        // By broadcast each thread keeps the domain that it has. The kernel's own synchronisation would replace it by
+        // the caller's, so the program has to ask for that. Such a call has to be the last call, except for questions.
+        // If there is a filter, the filter is that call.
+        let how = match settings.one_landlock_domain && !filtered {
+            true => Synchronization::for_one_landlock_domain(),
+            false => Synchronization::Broadcast,
         };
         let flags = flags.unwrap_or_default();
         steps.extend(ruleset.map(|ruleset| Step::Landlock(ruleset, how, flags)));
@@ -306,6 +317,7 @@ impl Plan {
         let expected = Expected {
             uid,
             no_root: uid.is_none() && !settings.stay_root,
+            unknown_user: maps.users.ambiguous(),
             gid,
             groups,
             sets,
@@ -333,6 +345,70 @@ impl Plan {
         })
     }
 }
+
+/// Returns a problem for each value that the kernel would refuse, whatever the state of the process is.
+fn values_out_of_range(
+    settings: &Privileges,
+    bits: Securebits,
+    groups: Option<&[Gid]>,
+) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut range = |what, value: i64, to: i64| {
+        if !(0..=to).contains(&value) {
+            found.push(Problem::OutOfRange { what, value, from: 0, to });
+        }
+    };
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    range("the parent-death signal", settings.parent_death_signal.unwrap_or(0).into(), SIGNALS);
+    range("the value of the securebits", bits.bits().into(), SECUREBITS);
+    let count = groups.map_or(0, <[Gid]>::len);
+    range("the number of supplementary groups", number(count as u64), GROUPS);
+    let restricts = settings.landlock.as_ref().is_some_and(|landlock| landlock.ruleset.is_some());
+    if let Some(flags) = settings.landlock_flags.filter(|_| restricts) {
+        // A later kernel may have more.
+        let most = match landlock_abi() {
+            ..LANDLOCK_LOGS => 0,
+            LANDLOCK_LOGS..=LANDLOCK_KNOWN => LANDLOCK_FLAGS,
+            _ => u32::MAX.into(),
+        };
+        range("the value of the Landlock flags", flags.bits().into(), most);
+    }
+    for &(resource, [_, hard]) in &settings.limits {
+        // A later kernel may have more.
+        if limits_of(0, resource).is_none() {
+            range("the number of the resource", resource.into(), RESOURCES);
+        }
+        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+        let most = most.and_then(|text| text.trim().parse().ok());
+        if let Some(most) = most.filter(|_| resource == libc::RLIMIT_NOFILE) {
+            range("the hard limit RLIMIT_NOFILE (/proc/sys/fs/nr_open)", number(hard), most);
+        }
+    }
+    found
+}
+
+/// Returns the version of Landlock, or a negative number if the kernel has none.
+fn landlock_abi() -> libc::c_long {
+    const VERSION: libc::c_long = 1;
+    let none: libc::c_long = 0;
+    // SAFETY: it only returns the version.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, none, VERSION) }
+}
+
+/// The version of Landlock that has flags for its log.
+const LANDLOCK_LOGS: libc::c_long = 7;
+/// The last version whose flags are known here.
+const LANDLOCK_KNOWN: libc::c_long = 8;
+/// The flags of [`LandlockFlags`](crate::LandlockFlags).
+const LANDLOCK_FLAGS: i64 = 0b111;
+/// The highest number of a signal.
+const SIGNALS: i64 = 64;
+/// All securebits that a kernel knows (include/uapi/linux/securebits.h).
+const SECUREBITS: i64 = 0xfff;
+/// `NGROUPS_MAX`
+const GROUPS: i64 = 65536;
+/// `RLIM_NLIMITS` - 1
+const RESOURCES: i64 = 15;
 
 /// Returns the soft and the hard limit of a process (0: this one), or `None` if there is no such resource or process.
 pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {

@@ -1,0 +1,139 @@
+//! A new session keyring is new: no other process, and no earlier plan, has it.
+#![allow(unsafe_code)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::ffi::CString;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use privileges::{CapabilitySets, Groups, Privileges};
+use support::{isolated_as_root, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
+const SESSION: i64 = -3;
+const GET_KEYRING_ID: i64 = 0;
+const JOIN_SESSION_KEYRING: i64 = 1;
+const SET_PERMISSIONS: i64 = 5;
+/// All rights, for every process.
+const ALL: i64 = 0x3f3f_3f3f;
+
+/// keyctl(2) with numbers. Panics if it fails.
+fn keyctl(operation: i64, first: i64, second: i64) -> i64 {
+    // SAFETY: these operations take numbers, or no name.
+    let value = unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second) };
+    assert!(value >= 0, "keyctl {operation}: {}", std::io::Error::last_os_error());
+    value
+}
+
+/// Returns the serial number of the session keyring of the calling thread.
+fn session() -> i64 {
+    keyctl(GET_KEYRING_ID, SESSION, 0)
+}
+
+fn add(kind: &str, name: &str) -> i64 {
+    let (kind, name) = (CString::new(kind).unwrap(), CString::new(name).unwrap());
+    let length = if kind.as_bytes() == b"user" { 1 } else { 0 };
+    // SAFETY: strings, and the length of the value.
+    let key = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            kind.as_ptr(),
+            name.as_ptr(),
+            c"v".as_ptr(),
+            length,
+            SESSION,
+        )
+    };
+    assert!(key > 0, "add_key: {}", std::io::Error::last_os_error());
+    key
+}
+
+/// Gives this process a session keyring of its own. Returns false, and records a skipped test, if the kernel has none.
+fn own_session() -> bool {
+    // SAFETY: no name.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0) } > 0;
+    if !joined {
+        support::skipped(format!("no keyrings here: {}", std::io::Error::last_os_error()));
+    }
+    joined
+}
+
+fn as_root() -> Privileges {
+    let held = CapabilitySets::current().unwrap().permitted;
+    Privileges::new().stay_root().keep_groups().keep(held).new_session_keyring()
+}
+
+/// The names of keyrings belong to all processes. Any process may have made one with the name that another asks for.
+#[test]
+fn a_keyring_that_was_there_before_is_not_joined() {
+    isolated_as_root("a_keyring_that_was_there_before_is_not_joined", WATCHDOG, || {
+        if !own_session() {
+            return;
+        }
+        sleepers(2);
+        let other = add("keyring", &format!("privileges-{}", std::process::id()));
+        keyctl(SET_PERMISSIONS, other, ALL);
+        as_root().plan().unwrap().apply().unwrap();
+        assert_ne!(session(), other);
+    });
+}
+
+#[test]
+fn each_plan_makes_a_keyring_of_its_own() {
+    isolated_as_root("each_plan_makes_a_keyring_of_its_own", WATCHDOG, || {
+        if !own_session() {
+            return;
+        }
+        sleepers(2);
+        as_root().plan().unwrap().apply().unwrap();
+        let first = session();
+        add("user", "token");
+        as_root().plan().unwrap().apply().unwrap();
+        assert_ne!(session(), first);
+        let (kind, name) = (c"user".as_ptr(), c"token".as_ptr());
+        const SEARCH: i64 = 10;
+        // SAFETY: strings.
+        let found = unsafe { libc::syscall(libc::SYS_keyctl, SEARCH, SESSION, kind, name, 0) };
+        assert_eq!(found, -1);
+    });
+}
+
+/// The programs run at the same time, so each keyring is in use.
+#[test]
+fn started_programs_share_no_keyring() {
+    isolated_as_root("started_programs_share_no_keyring", WATCHDOG, || {
+        if !own_session() {
+            return;
+        }
+        let start = |user: u32, launch: bool| {
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::piped()).stdout(Stdio::null());
+            let settings = Privileges::new().user(user).group(user).groups(Groups::NONE);
+            let settings = settings.new_session_keyring();
+            match launch {
+                true => settings.plan_launch().unwrap().spawn(command).unwrap(),
+                false => settings.plan().unwrap().spawn(command).unwrap(),
+            }
+        };
+        let mut running: Vec<_> = [(1000, false), (1001, false), (1000, true), (1001, true)]
+            .map(|(user, launch)| start(user, launch))
+            .into();
+        let keys = std::fs::read_to_string("/proc/keys").unwrap();
+        let mut named: Vec<&str> = keys
+            .lines()
+            .filter(|line| line.contains(" keyring "))
+            .filter_map(|line| line.split_whitespace().nth(8))
+            .filter(|name| name.starts_with("libpsx-"))
+            .collect();
+        let total = named.len();
+        named.sort_unstable();
+        named.dedup();
+        for child in &mut running {
+            drop(child.stdin.take());
+            assert!(child.wait().unwrap().success());
+        }
+        assert!(total >= running.len() && named.len() == total, "{keys}");
+    });
+}
