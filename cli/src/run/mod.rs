@@ -281,6 +281,10 @@ impl Arguments {
         }
         self.set_directives(&mut unit)?;
         let mut directives = unit.directives().clone();
+        // A policy without a priority replaces the unit's priority too, which an empty value does not reset.
+        if self.scheduling.as_deref().is_some_and(|text| priority_of(text).is_none()) {
+            directives.cpu_scheduling_priority = None;
+        }
         let groups = self.groups.as_deref().map(groups);
         // These options replace the unit's groups.
         let user = if groups.is_some() || self.keep_groups {
@@ -360,9 +364,13 @@ impl Arguments {
         ] {
             if let Some(value) = value {
                 let [class, level] = names;
-                let (first, second) = value.split_once(':').unwrap_or((value, ""));
+                let first = value.split(':').next().unwrap_or_default();
                 set(option, class, first)?;
-                set(option, level, second)?;
+                match priority_of(value) {
+                    Some(second) => set(option, level, second)?,
+                    None if level == "IOSchedulingPriority" => set(option, level, "")?,
+                    None => {}
+                }
             }
         }
         for limit in &self.limit {
@@ -475,4 +483,9 @@ fn find(program: &OsStr, root: Option<&Path>) -> Result<(), (&'static str, u8)> 
         found = Err(("it cannot be executed", NOT_EXECUTABLE));
     }
     found
+}
+
+/// Returns the priority in `policy:priority`.
+fn priority_of(text: &str) -> Option<&str> {
+    text.split_once(':').map(|(_, priority)| priority).filter(|priority| !priority.is_empty())
 }
