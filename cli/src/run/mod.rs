@@ -310,6 +310,10 @@ impl Arguments {
         }
         self.set_directives(&mut unit)?;
         let mut directives = unit.directives().clone();
+        // A policy without a priority replaces the unit's priority too, which an empty value does not reset.
+        if self.scheduling.as_deref().is_some_and(|text| priority_of(text).is_none()) {
+            directives.cpu_scheduling_priority = None;
+        }
         let groups = self.groups.as_deref().map(groups);
         // These options replace the unit's groups.
         let user = if groups.is_some() || self.keep_groups {
@@ -401,12 +405,13 @@ impl Arguments {
         ] {
             if let Some(value) = value {
                 let [class, level] = names;
-                let (first, second) = match value.split_once(':') {
-                    Some((first, second)) => (first, Some(second)),
-                    None => (value.as_str(), None),
-                };
+                let first = value.split(':').next().unwrap_or_default();
                 set(option, class, Some(first))?;
-                set(option, level, second)?;
+                match priority_of(value) {
+                    Some(second) => set(option, level, Some(second))?,
+                    None if level == "IOSchedulingPriority" => set(option, level, None)?,
+                    None => {}
+                }
             }
         }
         for limit in &self.limit {
@@ -497,4 +502,9 @@ fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
     };
     output::say(format_args!("{}: {why}", program.to_string_lossy()));
     Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+/// Returns the priority in `policy:priority`.
+fn priority_of(text: &str) -> Option<&str> {
+    text.split_once(':').map(|(_, priority)| priority)
 }

@@ -24,6 +24,13 @@ fn the_kernel_has_the_requested_scheduling() {
         "70us",
     ]);
     let real_time = sleeper(&["--scheduling", "rr:7", "--io-priority", "idle"]);
+    // A policy without a priority replaces the priority of a unit too.
+    let path = std::env::temp_dir().join(format!("psx-scheduling-{}.service", std::process::id()));
+    std::fs::write(&path, "[Service]\nCPUSchedulingPolicy=rr\nCPUSchedulingPriority=9\n").unwrap();
+    let of_unit = sleeper(&["--from-unit", path.to_str().unwrap(), "--scheduling", "batch"]);
+    std::fs::remove_file(path).unwrap();
+    // SAFETY: it takes a number.
+    assert_eq!(unsafe { libc::sched_getscheduler(of_unit.0.id() as i32) }, libc::SCHED_BATCH);
     const IOPRIO_WHO_PROCESS: i32 = 1;
     const BEST_EFFORT: i64 = 2 << 13;
     const IDLE: i64 = 3 << 13;
