@@ -165,13 +165,16 @@ fn a_thread_that_a_handler_makes() {
                 // SAFETY: the kernel reads the structure.
                 unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, null) };
                 let mut value = 100_000;
-                while !MADE.load(SeqCst) {
+                loop {
                     value += 1;
                     let set = libc::PR_SET_TIMERSLACK as usize;
                     // SAFETY: PR_SET_TIMERSLACK touches no memory.
                     let done = unsafe { libpsx::syscall3(libc::SYS_prctl, set, value, 0) };
                     // No memory is allocated here: the handler does that.
                     assert!(done.is_ok());
+                    if MADE.load(SeqCst) {
+                        break;
+                    }
                 }
                 DONE.store(true, SeqCst);
                 support::until(|| SLACK.load(SeqCst) != 0);

@@ -201,6 +201,8 @@ fn a_session_keyring() {
                 asked.all_answer(session, before);
                 let joined = keyring.join().execute().unwrap();
                 assert_eq!(joined as i32, keyring.serial());
+                // Every thread has it already.
+                assert_eq!(keyring.join().execute().unwrap(), 0);
                 drop(keyring);
                 asked.all_answer(session, joined as i64);
             }

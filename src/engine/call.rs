@@ -38,7 +38,7 @@ pub(crate) struct Call {
     /// makes it: repeated by each thread, chroot(".") could come after another thread's next chdir.
     pub(crate) sets_directory: bool,
     pub(crate) result_check: ResultCheck,
-    /// The only value that the call may return. If it returns another one, it has done something else, which cannot be
+    /// The only value that the call may return, beside 0. If it returns another one, it has done something else, which cannot be
     /// taken back.
     pub(crate) required: Option<isize>,
     pub(crate) expected: isize,
@@ -102,6 +102,7 @@ impl Call {
     /// Returns whether a thread's result agrees with the caller's.
     pub(crate) fn agrees(&self, result: isize) -> bool {
         match self.result_check {
+            _ if self.required.is_some() => self.is_as_required(result),
             ResultCheck::SameResult => result == self.expected,
             ResultCheck::AnySuccess => Errno::check(result).is_ok(),
             ResultCheck::AnyResult => true,
@@ -148,8 +149,13 @@ impl Call {
 
     /// Returns whether the call succeeded in the calling thread, and did something else than what it is for.
     pub(crate) fn went_wrong(&self) -> bool {
-        Errno::check(self.expected).is_ok()
-            && self.required.is_some_and(|required| required != self.expected)
+        Errno::check(self.expected).is_ok() && !self.is_as_required(self.expected)
+    }
+
+    /// Returns whether the call returned what it has to. A thread that has joined the keyring before gets 0
+    /// (join_session_keyring, security/keys/process_keys.c).
+    fn is_as_required(&self, result: isize) -> bool {
+        self.required.is_none_or(|required| [required, 0].contains(&result))
     }
 
     /// Returns the result in the calling thread, or why the call failed there.

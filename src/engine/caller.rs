@@ -149,7 +149,7 @@ impl<'a> Stop<'a> {
                 rendezvous.end_pause(self.epoch);
                 self.prompt = None;
             }
-            rendezvous.unlock();
+            rendezvous.unlock(self.tid as u32);
             let _ = sys::set_mask(mask);
             rendezvous.note_return(self.epoch);
             match result? {

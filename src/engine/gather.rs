@@ -107,6 +107,10 @@ impl<'a> Gather<'a> {
     /// CPU); a list has a time limit of its own, and a clock that fails ends it.
     pub(super) fn run(&mut self, guess: usize) -> Result<Gathered, Errno> {
         let rendezvous = &self.sender.shared.rendezvous;
+        // Where signals cannot be blocked, a handler's call on this thread may have taken the lock for one that was left.
+        if !rendezvous.is_locked_by(self.sender.tid as u32) {
+            return Ok(Gathered::Refused(Errno::PERM));
+        }
         self.sender.epoch = rendezvous.open(self.sender.tid as u32);
         let mut progress = sys::clock()?;
         let mut held = 0;

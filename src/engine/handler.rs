@@ -49,6 +49,7 @@ fn on_signal(info: &SigInfo, interrupted: Mask) -> bool {
         return true;
     }
     if info.value == shared.caller_signal_value() {
+        shared.block_if_chained(interrupted);
         caller_left(shared);
         return true;
     }
@@ -167,7 +168,7 @@ impl Thread for Held<'_> {
             }
         }
         rendezvous.abandon();
-        rendezvous.unlock();
+        rendezvous.unlock(self.tid as u32);
     }
 }
 
@@ -232,6 +233,6 @@ pub(super) fn leave_lock(shared: &Shared, me: u32) -> bool {
         divergence::abort("a handler of SIGSYS has left a broadcast by a jump, half-way");
     }
     rendezvous.abandon();
-    rendezvous.unlock();
+    rendezvous.unlock(me);
     true
 }

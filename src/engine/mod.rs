@@ -133,6 +133,13 @@ pub(crate) unsafe fn execute(
     // P1: a handler that ran between the question and the call could make a thread in the old state; between two calls, a
     // child or a thread in the state between them.
     let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
+    // A filter that the one call installs may forbid to set the mask again.
+    if let [call] = &*calls
+        && call.installs_filter()
+        && alone()
+    {
+        return run_in_this_thread(calls, settings, report);
+    }
     let mask = sys::block_all_but_sigsys().map_err(blocked)?;
     // P12: a thread that is alone takes no lock and installs no handler.
     if alone() {

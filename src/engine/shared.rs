@@ -136,6 +136,8 @@ impl Shared {
     /// child of fork finds the pages absent and the table empty.
     pub(super) fn prepare(&self) {
         self.threads.set_first_entries(&self.entries);
+        // The owner of the lock before may have left it while it took its own signal.
+        self.own_signal.store(0, Ordering::SeqCst);
         for page in (0..size_of::<Self>() / PAGE).map(|page| page.saturating_mul(PAGE)) {
             let word = ptr::from_ref(self).cast::<u8>().wrapping_add(page).cast::<AtomicU32>();
             // SAFETY: the first word of a page of this memory, which is written as an atomic and not changed.
@@ -265,7 +267,13 @@ impl Shared {
     pub(super) fn take_own_signal(&self, value: usize) -> bool {
         let ours = value == ptr::from_ref(self) as usize;
         if ours {
-            self.own_signal.store(RECEIVED, Ordering::SeqCst);
+            let from = RECEIVING;
+            let _ = self.own_signal.compare_exchange(
+                from,
+                RECEIVED,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
         }
         ours
     }

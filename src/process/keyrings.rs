@@ -22,8 +22,8 @@ impl SessionKeyring {
         self.serial
     }
 
-    /// Makes it the session keyring of every thread. Children inherit it. The value is the serial number. (keyctl(2),
-    /// KEYCTL_JOIN_SESSION_KEYRING)
+    /// Makes it the session keyring of every thread. Children inherit it. The value is the serial number, or 0 if the calling
+    /// thread had it already. (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING)
     ///
     /// Threads join a keyring by its name. The kernel gives a thread the oldest keyring of that name that the thread's
     /// user may search, and makes a new one if there is none. If the calling thread gets another keyring than this one,

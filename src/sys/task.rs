@@ -79,28 +79,37 @@ pub(crate) fn has_no_new_privs() -> bool {
     prctl(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS, [0; 3]) == Ok(1)
 }
 
-/// While this value lives, this thread wakes up in time: its timer slack (prctl(2), PR_SET_TIMERSLACK) is no longer than
-/// Linux's default. A timed sleep lasts longer by up to that slack, which may be any time.
+/// While this value lives, this thread wakes up in time: its timer slack (prctl(2), PR_SET_TIMERSLACK) is short. A timed
+/// sleep lasts longer by up to that slack, which may be any time.
 pub(crate) struct PromptWakeUps {
     /// The program's own slack.
     slack: usize,
 }
 
 impl PromptWakeUps {
-    /// Linux's default, in nanoseconds.
-    const SLACK: usize = 50_000;
+    /// A slack up to 1 ms, in nanoseconds, changes little in a wait of some milliseconds, and stays.
+    const LONG: usize = 1_000_000;
+    /// About Linux's default. No program sets this one, so that it tells whether the slack is still ours.
+    const SHORT: usize = 49_999;
 
     /// Returns None if the slack is short enough, or a filter refuses the question.
     pub(crate) fn begin() -> Option<Self> {
-        let slack = prctl(linux_raw_sys::prctl::PR_GET_TIMERSLACK, [0; 3]).ok()?;
-        (slack > Self::SLACK && set_slack(Self::SLACK).is_ok()).then(|| Self { slack })
+        let slack = own_slack()?;
+        (slack > Self::LONG && set_slack(Self::SHORT).is_ok()).then(|| Self { slack })
     }
 }
 
 impl Drop for PromptWakeUps {
     fn drop(&mut self) {
-        let _ = set_slack(self.slack);
+        // While this thread slept with open signals, a handler or the call of another initiator may have set another one.
+        if own_slack() == Some(Self::SHORT) {
+            let _ = set_slack(self.slack);
+        }
     }
+}
+
+fn own_slack() -> Option<usize> {
+    prctl(linux_raw_sys::prctl::PR_GET_TIMERSLACK, [0; 3]).ok()
 }
 
 fn set_slack(slack: usize) -> Result<(), Errno> {

@@ -34,8 +34,7 @@ impl Stop<'_> {
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
         let performed = || shared.count_performed();
         // The calls find the slack that the program has set, and may set another one.
-        let has_long_slack = self.prompt.take().is_some();
-        let prompt = || has_long_slack.then(PromptWakeUps::begin).flatten();
+        self.prompt = None;
 
         let mut epoch = epoch;
         let mut published = false;
@@ -73,7 +72,7 @@ impl Stop<'_> {
                 // left would keep all others held, so it is tried when there has been time for every call.
                 let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
                 // A filter may forbid prctl(2) as well.
-                self.prompt = if shared.is_filtered() { None } else { prompt() };
+                self.prompt = if shared.is_filtered() { None } else { PromptWakeUps::begin() };
                 handler::await_reports(shared, [self.pid, self.tid], epoch, resignal);
                 self.prompt = None;
                 let before = core::mem::replace(&mut divergent, self.divergent());

@@ -25,7 +25,8 @@ impl Stop<'_> {
     pub(super) fn lock(&mut self, mask: Mask) -> Result<(), Error> {
         let rendezvous = &self.shared.rendezvous;
         let mut slept = false;
-        let mut asked = false;
+        // The owner that was asked whether it has left its call, and the one that this thread waits for.
+        let (mut asked, mut waits_for) = (0, 0);
         let mut looked = Duration::ZERO;
         loop {
             self.read_own_ids()?;
@@ -43,8 +44,8 @@ impl Stop<'_> {
             if slept && now >= self.until {
                 return Err(Error::Busy { tid: owner as i32 });
             }
-            if !slept {
-                looked = now;
+            if waits_for != owner {
+                (waits_for, looked) = (owner, now);
             } else if sys::difference(now, looked) >= OWNER_CHECK_INTERVAL {
                 looked = now;
                 // P7: an owner that is dead leaves its lock.
@@ -53,9 +54,9 @@ impl Stop<'_> {
                     return Ok(());
                 }
                 // One that has left its call by siglongjmp, before it held a thread that could tell, takes our signal.
-                // It is sent once in each call: where it is blocked, it stays in the queue. Without our handler it would kill.
-                if !asked && sys::sigsys_is_handled() && handler::is_installed() {
-                    asked = true;
+                // It is sent once to each owner: where it is blocked, it stays in the queue. Without our handler it would kill.
+                if asked != owner && sys::sigsys_is_handled() && handler::is_installed() {
+                    asked = owner;
                     let value = self.shared.caller_signal_value();
                     let _ = sys::queue_signal(self.pid, owner as i32, value);
                 }

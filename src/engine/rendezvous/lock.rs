@@ -51,8 +51,11 @@ impl Rendezvous {
         self.lock.load(SeqCst) & !SLEEPERS == me
     }
 
-    pub(crate) fn unlock(&self) {
-        if self.lock.swap(0, SeqCst) & SLEEPERS != 0 {
+    /// Gives the lock of this thread back. Without effect if another thread has taken it over.
+    pub(crate) fn unlock(&self, me: u32) {
+        if self.lock.compare_exchange(me, 0, SeqCst, SeqCst).is_err()
+            && self.lock.compare_exchange(me | SLEEPERS, 0, SeqCst, SeqCst).is_ok()
+        {
             futex::wake_one(&self.lock);
         }
     }

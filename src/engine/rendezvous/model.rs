@@ -95,7 +95,7 @@ impl Thread for Held<'_> {
                 self.world.judged.store(1, SeqCst);
             }
             rendezvous.abandon();
-            rendezvous.unlock();
+            rendezvous.unlock(self.tid);
         } else {
             // Another watchdog does it. Its time has come, in a model in which all time is over.
             thread::yield_now();
@@ -404,7 +404,7 @@ fn two_initiators() {
             assert!(world.rendezvous.publish(epoch, 0));
             world.rendezvous.release();
             inside.fetch_sub(1, SeqCst);
-            world.rendezvous.unlock();
+            world.rendezvous.unlock(me);
         };
         let other = {
             let (world, inside) = (world.clone(), inside.clone());

@@ -151,7 +151,7 @@ fn an_initiator_inherits_beside_a_watch() {
             thread::spawn(move || {
                 locks::lock(&world, 2, CALLER);
                 assert!(world.rendezvous.is_locked_by(2));
-                world.rendezvous.unlock();
+                world.rendezvous.unlock(2);
             })
         };
         futex::expire();

@@ -27,7 +27,7 @@ fn take_turns(initiators: u32, dead: u32, preemptions: usize) {
             assert_eq!(inside.fetch_add(1, SeqCst), 0, "two inside");
             assert!(world.rendezvous.is_locked_by(me));
             inside.fetch_sub(1, SeqCst);
-            world.rendezvous.unlock();
+            world.rendezvous.unlock(me);
         };
         let others: Vec<_> = (1..initiators)
             .map(|n| {
@@ -72,7 +72,7 @@ fn the_owner_dies_before_the_sleeper_looks() {
                     world.rendezvous.sleep_on_lock(Some(Duration::ZERO));
                     thread::yield_now();
                 }
-                world.rendezvous.unlock();
+                world.rendezvous.unlock(2);
             })
         };
         dead.store(1, SeqCst);

@@ -105,7 +105,7 @@ fn two_initiators_stop_one_thread() {
             let epoch = world.rendezvous.open(me);
             hold(&world, epoch, 1);
             commit(&world, epoch, 1);
-            world.rendezvous.unlock();
+            world.rendezvous.unlock(me);
         };
         let other = {
             let world = world.clone();
