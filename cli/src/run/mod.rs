@@ -132,7 +132,7 @@ pub(crate) struct Arguments {
     /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
     #[arg(long, value_name = "DIRECTIVE,...", value_delimiter = ',', requires = "from_unit", help_heading = UNIT)]
     pub(crate) without: Vec<String>,
-    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes; an empty value resets it
+    /// A directive of systemd.exec(5), as systemd-run(1): NoNewPrivileges=yes; an empty value resets a list
     #[arg(long, short, value_name = "NAME=VALUE", help_heading = UNIT)]
     pub(crate) property: Vec<String>,
 
