@@ -405,6 +405,8 @@ fn a_ring_that_keeps_root_is_flagged() {
     assert_eq!(finished.status.code(), Some(1));
     assert!(finished.stdout.contains("keeps what no thread has: uid, caps"), "{}", finished.stdout);
     assert!(finished.stdout.contains("worker-keeps: "), "{}", finished.stdout);
+    let whose = format!("privileged: kernel worker {} has more than each thread;", worker["tid"]);
+    assert!(finished.stdout.contains(&whose), "{}", finished.stdout);
 }
 
 /// What a process does after it made a ring, the field that the ring's worker keeps, and an expectation that holds for the
@@ -488,10 +490,17 @@ fn a_worker_that_keeps_nothing_is_no_finding() {
         support::skipped("io_uring is not available");
         return;
     }
-    let args =
-        ["--expect", "uid=nobody,caps=none,nnp=1,seccomp=filter,root=/,verdict<=unprivileged"];
+    let args = [
+        "--explain",
+        "--expect",
+        "uid=nobody,caps=none,nnp=1,seccomp=filter,root=/,verdict=sandboxed",
+    ];
     let finished = audit(&args, subject.pid);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
+    // The reasons are those of the thread.
+    let reasons = "sandboxed: no capability, no user ID 0; no_new_privs is set; seccomp filters";
+    assert!(finished.stdout.contains(reasons), "{}", finished.stdout);
+    assert_eq!(report(&[], subject.pid)["processes"][0]["verdict"], "sandboxed");
 }
 
 #[test]

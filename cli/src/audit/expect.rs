@@ -219,7 +219,7 @@ pub(crate) struct Checker<'a> {
 impl Wanted {
     /// Returns what a kernel worker must meet: it must not have more than what is expected of the threads. Returns None
     /// if it does not matter for a worker. A worker executes no program, so its bounding set and no_new_privs give it
-    /// nothing, and no filter applies to what it does.
+    /// nothing, and no filter applies to what it does. So a sandboxed process may have an unprivileged worker.
     fn of_worker(&self) -> Option<Self> {
         use Comparison::{AtLeast, AtMost};
         match self {
@@ -229,7 +229,9 @@ impl Wanted {
             | Self::Verdict(AtLeast, _) => None,
             Self::Groups(_, groups) => Some(Self::Groups(AtMost, groups.clone())),
             Self::Sets(which, _, most) => Some(Self::Sets(*which, AtMost, *most)),
-            Self::Verdict(_, most) => Some(Self::Verdict(AtMost, *most)),
+            Self::Verdict(_, most) => {
+                Some(Self::Verdict(AtMost, (*most).max(Verdict::Unprivileged)))
+            }
             Self::User(..)
             | Self::Group(..)
             | Self::Label(_)
