@@ -298,8 +298,8 @@ impl Task {
         contents(&openat(&self.directory, file, flags, Mode::empty())?)
     }
 
-    /// Returns the owner of a file of the task. The kernel gives a file that not every user may read to root if the
-    /// process is not dumpable (`task_dump_owner`, fs/proc/base.c).
+    /// Returns the owner of a file of the task. If the process is not dumpable, the kernel gives its files to root, except
+    /// directories of mode 0555 (`task_dump_owner`, fs/proc/base.c).
     pub(crate) fn owner(&self, file: &str) -> nix::Result<u32> {
         Ok(fstatat(&self.directory, file, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_uid)
     }

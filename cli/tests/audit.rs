@@ -361,6 +361,27 @@ fn every_key_of_an_expectation_holds_and_fails() {
     assert_eq!(finished.status.code(), Some(i32::from(!label.is_null())), "{label}");
 }
 
+/// The kernel shows these states to no user. The caller asked for the check, so the result must not be that all is well.
+#[test]
+fn an_expectation_that_no_user_can_check_does_not_hold() {
+    let subject = Subject::new(|stage| stage.ready(&[]));
+    for expected in ["landlock=1", "securebits=noroot", "keyrings=private", "dumpable=0"] {
+        if expected == "dumpable=0" && !is_root("dumpable of a process of root") {
+            continue;
+        }
+        let finished = audit(&["-q", "--expect", expected], subject.pid);
+        assert_eq!(finished.status.code(), Some(2), "{expected}: {}", finished.stderr);
+        assert!(finished.stderr.contains("1 expectation could not be checked"), "{expected}");
+        let report = report(&["--expect", expected], subject.pid);
+        assert_eq!(report["as_expected"], false, "{report}");
+        assert_eq!(report["processes"][0]["failures"][0]["checked"], false, "{report}");
+        assert_eq!(report["processes"][0]["flags"], serde_json::json!(["unchecked"]), "{report}");
+    }
+    // What is seen decides first.
+    let finished = audit(&["-q", "--expect", "landlock=1,nnp=1"], subject.pid);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+}
+
 #[test]
 fn a_ring_that_keeps_root_is_flagged() {
     if !is_root("a ring with the credentials of root") {
@@ -384,6 +405,8 @@ fn a_ring_that_keeps_root_is_flagged() {
     assert_eq!(finished.status.code(), Some(1));
     assert!(finished.stdout.contains("keeps what no thread has: uid, caps"), "{}", finished.stdout);
     assert!(finished.stdout.contains("worker-keeps: "), "{}", finished.stdout);
+    let whose = format!("privileged: kernel worker {} has more than each thread;", worker["tid"]);
+    assert!(finished.stdout.contains(&whose), "{}", finished.stdout);
 }
 
 /// What a process does after it made a ring, the field that the ring's worker keeps, and an expectation that holds for the
@@ -467,10 +490,17 @@ fn a_worker_that_keeps_nothing_is_no_finding() {
         support::skipped("io_uring is not available");
         return;
     }
-    let args =
-        ["--expect", "uid=nobody,caps=none,nnp=1,seccomp=filter,root=/,verdict<=unprivileged"];
+    let args = [
+        "--explain",
+        "--expect",
+        "uid=nobody,caps=none,nnp=1,seccomp=filter,root=/,verdict=sandboxed",
+    ];
     let finished = audit(&args, subject.pid);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stdout);
+    // The reasons are those of the thread.
+    let reasons = "sandboxed: no capability, no user ID 0; no_new_privs is set; seccomp filters";
+    assert!(finished.stdout.contains(reasons), "{}", finished.stdout);
+    assert_eq!(report(&[], subject.pid)["processes"][0]["verdict"], "sandboxed");
 }
 
 #[test]

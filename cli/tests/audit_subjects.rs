@@ -373,6 +373,7 @@ fn an_id_that_is_not_mapped_meets_no_expectation() {
     let root = Subject::new(|stage| stage.ready(&[]));
     let bare = Subject::new(|stage| {
         no_capabilities();
+        name(b"unmapped-bare");
         stage.ready(&[]);
     });
     let dropped = Subject::new(|stage| {
@@ -424,11 +425,24 @@ fn an_id_that_is_not_mapped_meets_no_expectation() {
     let text = run(&[], bare.pid).stdout;
     assert!(text.contains("unmapped (65534)"), "{text}");
     assert!(text.contains("not seen: uid, gid"), "{text}");
-    // The choice by user cannot be made either.
-    let mut command = Command::new("unshare");
-    command.arg("--user").arg(&program).args(["audit", "--user", "root", "--quiet"]);
-    let finished = finish(command);
-    assert_eq!(finished.status.code(), Some(2), "{}", finished.stdout);
+    // The choice by user cannot be made either: 65534 stands for nobody, and for every other user.
+    let policy = std::env::temp_dir().join(format!("psx-unmapped-{}.toml", bare.pid));
+    let rule = "match = { name = '^unmapped-bare$', user = 'nobody' }\nexpect.caps = 'none'\n";
+    std::fs::write(&policy, format!("[[rule]]\n{rule}")).unwrap();
+    let policy = policy.to_str().unwrap();
+    for (args, unread) in [
+        (&["--user", "root"][..], "could not be read"),
+        (&["--user", "nobody"], "no readable process matches --user 65534; "),
+        (&["--name", "^unmapped-bare$", "--user", "nobody"], "; 1 could not be read"),
+        (&["--policy", policy], "1 process could not be read and checked"),
+    ] {
+        let mut command = Command::new("unshare");
+        command.arg("--user").arg(&program).args(["audit", "--quiet"]).args(args);
+        let finished = finish(command);
+        assert_eq!(finished.status.code(), Some(2), "{args:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(unread), "{args:?}: {}", finished.stderr);
+    }
+    std::fs::remove_file(policy).unwrap();
     std::fs::remove_file(program).unwrap();
 }
 

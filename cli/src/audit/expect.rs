@@ -127,7 +127,7 @@ pub(crate) struct Failure {
     pub(crate) threads: usize,
     /// Whether the state could be seen. If not, it is not known whether the expectation holds.
     pub(crate) seen: bool,
-    /// Whether the kernel shows the state to no user. Then this is a note.
+    /// Whether the kernel shows the state to no user. In a policy or a unit, this is a note.
     pub(crate) hidden: bool,
 }
 
@@ -137,9 +137,11 @@ impl Failure {
         self.level == Level::Error && self.seen
     }
 
-    /// Returns whether it can be a violation: another user could see that.
+    /// Returns whether it can be a violation. A state that no user can see does not count for a policy or a unit: both say
+    /// more than psx can check. `--expect` asks for the check, so the answer must not be that the expectation holds.
     pub(crate) fn undecided(&self) -> bool {
-        self.level == Level::Error && !self.seen && !self.hidden
+        let left_out = self.hidden && self.rule.is_some();
+        self.level == Level::Error && !self.seen && !left_out
     }
 }
 
@@ -217,7 +219,7 @@ pub(crate) struct Checker<'a> {
 impl Wanted {
     /// Returns what a kernel worker must meet: it must not have more than what is expected of the threads. Returns None
     /// if it does not matter for a worker. A worker executes no program, so its bounding set and no_new_privs give it
-    /// nothing, and no filter applies to what it does.
+    /// nothing, and no filter applies to what it does. So a sandboxed process may have an unprivileged worker.
     fn of_worker(&self) -> Option<Self> {
         use Comparison::{AtLeast, AtMost};
         match self {
@@ -227,7 +229,9 @@ impl Wanted {
             | Self::Verdict(AtLeast, _) => None,
             Self::Groups(_, groups) => Some(Self::Groups(AtMost, groups.clone())),
             Self::Sets(which, _, most) => Some(Self::Sets(*which, AtMost, *most)),
-            Self::Verdict(_, most) => Some(Self::Verdict(AtMost, *most)),
+            Self::Verdict(_, most) => {
+                Some(Self::Verdict(AtMost, (*most).max(Verdict::Unprivileged)))
+            }
             Self::User(..)
             | Self::Group(..)
             | Self::Label(_)

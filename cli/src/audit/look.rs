@@ -64,7 +64,8 @@ impl Audited {
         self.failures.iter().filter(|failure| failure.undecided()).count()
     }
 
-    /// Returns whether all expectations hold. An expectation about what cannot be seen does not.
+    /// Returns whether all expectations hold. An expectation about what cannot be seen does not, except one of a policy or a
+    /// unit about what the kernel shows to no user.
     pub(crate) fn as_expected(&self) -> bool {
         !self.violates() && self.undecided() == 0
     }

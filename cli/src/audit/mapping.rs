@@ -1,6 +1,7 @@
 //! Which IDs in /proc tell nothing: a user namespace that does not map every ID shows all others as one ID, the overflow ID
 //! (user_namespaces(7), proc_sys_kernel(5)). It is usually that of nobody and nogroup.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -35,12 +36,11 @@ pub(crate) fn has_number(user: u32) -> bool {
 
 impl Mapping {
     fn read(map: &str, overflow: &str) -> Self {
-        let file = format!("/proc/self/{map}");
-        let ranges = match std::fs::read_to_string(&file) {
+        let ranges = match std::fs::read_to_string(format!("/proc/self/{map}")) {
             Ok(text) => parse(&text),
-            // A kernel without user namespaces has no such file. Without /proc/self, nothing is known: /proc is that of
-            // a PID namespace in which psx has no number.
-            Err(_) if !std::path::Path::new(&file).exists() && is_there("/proc/self/status") => {
+            // A kernel without user namespaces has no such file. Any other error tells nothing about the mapping. Without
+            // /proc/self, nothing is known: /proc is that of a PID namespace in which psx has no number.
+            Err(error) if error.kind() == ErrorKind::NotFound && is_there("/proc/self/status") => {
                 Some(std::iter::once(0..ALL).collect())
             }
             Err(_) => None,
@@ -95,5 +95,18 @@ mod tests {
         }
         assert!(of("0 1000 1\n").has(0) && !of("0 1000 1\n").has(1000));
         assert!(!of("x").has(0));
+    }
+
+    /// Only the absence of the file means that the kernel has no user namespaces.
+    #[test]
+    fn a_mapping_that_cannot_be_read_is_unknown() {
+        let of = |map: &str| Mapping::read(map, "overflowuid");
+        let absent = of("no_such_map");
+        assert!(absent.has(0) && !absent.stands_for_others(absent.overflow));
+        // ENOTDIR and EISDIR.
+        for unreadable in ["uid_map/x", "fd"] {
+            let unknown = of(unreadable);
+            assert!(!unknown.has(0) && unknown.stands_for_others(unknown.overflow), "{unreadable}");
+        }
     }
 }

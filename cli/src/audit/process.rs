@@ -262,10 +262,11 @@ impl Process {
     }
 
     /// Returns whether a thread has this effective user. Returns None if that cannot be seen: not all threads were read,
-    /// or neither this user nor that of a thread has a number in the user namespace of psx.
+    /// or neither this user nor that of a thread has a number in the user namespace of psx. An ID that also stands for users
+    /// without a number proves nothing.
     pub(crate) fn has_user(&self, id: u32) -> Option<bool> {
         let effective = || self.states().map(|alike| alike.state.credentials.user.effective);
-        if effective().any(|one| one == id) {
+        if !mapping::user_unseen(id) && effective().any(|one| one == id) {
             return Some(true);
         }
         let unmapped = !mapping::has_number(id) && effective().any(mapping::user_unseen);

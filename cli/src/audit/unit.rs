@@ -3,7 +3,7 @@
 //! The crate `privileges` reads the unit. This module turns each directive into an expectation that can be checked from
 //! outside. A directive whose effect the kernel does not show is reported as not checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use libpsx::process::CapabilitySet;
@@ -17,6 +17,8 @@ use super::process::Process;
 /// The promises of a unit.
 pub(crate) struct Promises {
     name: String,
+    /// The name of the unit's file, after which systemd names its control group. It differs from `name` for an alias.
+    own: String,
     expectations: Vec<(Expectation, Level)>,
 }
 
@@ -99,7 +101,8 @@ impl Promises {
         if prefixes.contains(&'+') {
             bail!("{name} starts its program with full privileges (ExecStart=+): nothing to check");
         }
-        let mut found = Self { name, expectations: Vec::new() };
+        let own = own_name(&name, unit.files().first().map(PathBuf::as_path));
+        let mut found = Self { name, own, expectations: Vec::new() };
         // After `!` the program changes its IDs and capabilities itself.
         if !prefixes.contains(&'!') {
             found.identity(unit.directives())?;
@@ -119,7 +122,7 @@ impl Promises {
 
     /// Returns whether the process belongs to the unit, or to a unit below it.
     pub(crate) fn is_of(&self, process: &Process) -> bool {
-        process.identity.is_of(&self.name)
+        [&self.name, &self.own].into_iter().any(|name| process.identity.is_of(name))
     }
 
     pub(crate) fn check(&self, process: &Process, checker: &mut Checker<'_>) -> Vec<Failure> {
@@ -286,6 +289,21 @@ impl Promises {
     }
 }
 
+/// Returns the name of the unit's file. That of a template gets the instance of the name that was given.
+fn own_name(given: &str, file: Option<&Path>) -> String {
+    let Some(own) = file.and_then(Path::file_name).and_then(|own| own.to_str()) else {
+        return given.to_owned();
+    };
+    let instance = |name: &str| -> Option<String> {
+        let (_, rest) = name.split_once('@')?;
+        Some(rest.rsplit_once('.')?.0.to_owned())
+    };
+    match (own.split_once("@."), instance(given)) {
+        (Some((prefix, kind)), Some(instance)) => format!("{prefix}@{instance}.{kind}"),
+        _ => own.to_owned(),
+    }
+}
+
 /// Returns a user or group in the form of `--expect`.
 fn text(id: &Id) -> String {
     match id {
@@ -343,6 +361,39 @@ mod tests {
         // After an exclamation mark in `ExecStart=` the program changes its IDs itself.
         let found = promises("[Service]\nExecStart=!/bin/true\nUser=root\nNoNewPrivileges=yes\n");
         assert_eq!(found.unwrap(), [("NoNewPrivileges= (nnp=1)".to_owned(), Level::Error)]);
+    }
+
+    /// systemd names the control group after the file of the unit, also if the unit was started by an alias.
+    #[test]
+    fn an_alias_leads_to_the_name_of_the_unit() {
+        let place = std::env::temp_dir().join(format!("psx-alias-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let text = "[Service]\nExecStart=/bin/true\nNoNewPrivileges=yes\n";
+        for file in ["real.service", "real@.service", "real@own.service"] {
+            std::fs::write(place.join(file), text).unwrap();
+        }
+        for (alias, file) in [
+            ("alias.service", "real.service"),
+            ("alias@.service", "real@.service"),
+            ("alias@own.service", "real@own.service"),
+            ("alias@one.service", "real@.service"),
+        ] {
+            std::os::unix::fs::symlink(file, place.join(alias)).unwrap();
+        }
+        for (given, own) in [
+            ("real.service", "real.service"),
+            ("alias.service", "real.service"),
+            ("real@a.b.service", "real@a.b.service"),
+            ("alias@a.b.service", "real@a.b.service"),
+            ("alias@own.service", "real@own.service"),
+            ("alias@one.service", "real@one.service"),
+        ] {
+            let unit = Unit::find_in(given, &[place.as_path()]).unwrap();
+            let found = Promises::of(given.to_owned(), &unit).unwrap();
+            assert_eq!((found.name(), &*found.own), (given, own));
+        }
+        assert_eq!(promises(text).unwrap().len(), 1, "a unit without a file");
+        std::fs::remove_dir_all(place).unwrap();
     }
 
     proptest! {

@@ -1,8 +1,9 @@
 //! The verdict: how much a process may do, in one word, and the reasons.
 //!
-//! The word is that of the most privileged thread or kernel worker. It follows from what the kernel shows: IDs,
-//! capabilities, no_new_privs, seccomp, namespaces and directories. It does not follow from files that the process may
-//! open, from descriptors that it holds, from a label, or from a Landlock domain.
+//! The word is that of the most privileged thread or kernel worker. A worker that is only unprivileged does not count: it
+//! executes no program and makes no system calls, so no_new_privs and a filter mean nothing for it. The word follows from
+//! what the kernel shows: IDs, capabilities, no_new_privs, seccomp, namespaces and directories. It does not follow from
+//! files that the process may open, from descriptors that it holds, from a label, or from a Landlock domain.
 
 use clap::ValueEnum;
 use libpsx::process::{Capability, CapabilitySet};
@@ -73,10 +74,15 @@ const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
 impl Judgement {
     /// Judges a process. Returns None if none of its tasks runs.
     pub(crate) fn of(process: &Process, own: Option<&Namespaces>) -> Option<Self> {
-        let groups = process.states().map(|alike| &alike.state);
-        let workers = process.workers.iter().map(|worker| &worker.state);
-        let all = groups.chain(workers).map(|state| Self::of_state(state, own));
-        let mut most = all.max_by_key(|one| one.verdict)?;
+        let threads = process.states().map(|alike| Self::of_state(&alike.state, own));
+        let workers = process.workers.iter().filter_map(|worker| {
+            let mut judgement = Self::of_state(&worker.state, own);
+            let whose = format!("kernel worker {} has more than each thread", worker.thread.tid);
+            judgement.reasons.insert(0, whose);
+            (judgement.verdict > Verdict::Unprivileged).then_some(judgement)
+        });
+        // The last one of those with the most: a worker only if it has more than each thread.
+        let mut most = workers.chain(threads).max_by_key(|one| one.verdict)?;
         if !process.complete {
             most.reasons.push("a thread that was not read may have more".to_owned());
         }

@@ -41,19 +41,20 @@ pub(super) fn run(launch: &Launch, mut command: Command, file: Option<File>) -> 
         WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
         other => return ended(other).context("the program ended before it could be checked"),
     }
-    let withheld = file.map_or(Ok(None), |file| program::withheld(&file, pid.as_raw()));
+    let withheld = program::withheld(file, pid.as_raw());
     let why = match (launch.check(child.id()), withheld) {
         (Ok(wrong), Ok(None)) if wrong.is_empty() => {
             ptrace::detach(pid, None).context("letting the program go on")?;
             return follow(pid, &waited);
         }
         (Ok(wrong), Ok(Some(what))) if wrong.is_empty() => format!(
-            "the file of the program has {what}, and the kernel ignores that because --check traces the program \
+            "the executed file has {what}, and the kernel ignores that because --check traces the program \
              without CAP_SYS_PTRACE; the program was killed before its first instruction; leave out --check if it needs \
              that, or add --no-new-privs if not"
         ),
         (Ok(wrong), Err(error)) if wrong.is_empty() => format!(
-            "what the file of the program gives is unknown, and it was killed before its first instruction: {error:#}"
+            "what the executed file gives is unknown: {error:#}; the program was killed before its first instruction; \
+             leave out --check or add --no-new-privs"
         ),
         (wrong, _) => {
             let lines = match wrong {

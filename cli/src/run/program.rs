@@ -91,18 +91,30 @@ fn executable(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
 }
 
-/// Returns what the file of a program gives at execve(2), if the kernel has withheld it from this process because this
-/// process is traced. The kernel does that if the tracer has no CAP_SYS_PTRACE (ptrace(2)).
-pub(super) fn withheld(file: &File, pid: i32) -> Result<Option<String>> {
+/// Returns the file that a process executes. For a script, that is the interpreter, whose mode and capabilities count
+/// (execve(2)). `found` is the file that was found before. It is used if this process may not see the executed file
+/// (proc_pid_exe(5)).
+fn executed(found: Option<File>, pid: i32) -> Result<File> {
+    match (open(format!("/proc/{pid}/exe").as_str(), PATH, Mode::empty()), found) {
+        (Ok(file), _) => Ok(File::from(file)),
+        (Err(_), Some(file)) => Ok(file),
+        (Err(error), None) => Err(error).context("opening the executed file"),
+    }
+}
+
+/// Returns what the executed file gives at execve(2), if the kernel has withheld it from the program because the program is
+/// traced. The kernel does that if the tracer has no CAP_SYS_PTRACE (ptrace(2)). `found` is the file that was found before.
+pub(super) fn withheld(found: Option<File>, pid: i32) -> Result<Option<String>> {
     const SET_GROUP: u32 = libc::S_ISGID | libc::S_IXGRP;
     let tracer = CapabilitySets::current().context("reading the capabilities of this process")?;
     let status = Process::open(pid).and_then(|process| process.task(pid)?.status());
     let program = status.context("reading /proc")?.credentials;
-    let file_system = fstatvfs(file).context("asking for the mount of the program")?;
-    if tracer.effective.contains(Capability::SYS_PTRACE)
-        || program.no_new_privs == Some(true)
-        || file_system.flags().contains(FsFlags::ST_NOSUID)
-    {
+    if tracer.effective.contains(Capability::SYS_PTRACE) || program.no_new_privs == Some(true) {
+        return Ok(None);
+    }
+    let file = executed(found, pid)?;
+    let file_system = fstatvfs(&file).context("asking for the mount of the program")?;
+    if file_system.flags().contains(FsFlags::ST_NOSUID) {
         return Ok(None);
     }
     let metadata = file.metadata().context("reading the mode of the program")?;

@@ -187,3 +187,38 @@ fn a_check_by_an_ordinary_user_does_not_take_the_privileges_of_a_file_away() {
     }
     std::fs::remove_file(own).unwrap();
 }
+
+/// The kernel ignores the mode of a script and uses that of its interpreter.
+#[test]
+fn a_check_of_a_script_is_about_its_interpreter() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let (place, own) = (Scratch::new("interpreter"), readable_copy());
+    let (interpreter, script) = (place.file("cat"), place.file("script"));
+    copy(&program("cat"), &interpreter, 0o4755);
+    // Another process writes, for the reason of `copy`.
+    let write = |interpreter: &str, mode: u32| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "printf '#!%s\\n' \"$1\" > \"$2\"", "sh", interpreter, &script]);
+        assert!(shell.status().unwrap().success());
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write(&program("sh"), 0o6755);
+    let found = as_nobody(&own, &["--check"], &script);
+    assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
+    write(&interpreter, 0o755);
+    let plain = as_nobody(&own, &[], &script);
+    let uid = fields(&plain.stdout).remove("Uid").unwrap_or_default();
+    if uid == "65534 0 0 0" {
+        let found = as_nobody(&own, &["--check"], &script);
+        assert_eq!(found.status.code(), Some(125), "{}{}", found.stdout, found.stderr);
+        assert!(found.stdout.is_empty(), "it ran: {}", found.stdout);
+        assert!(found.stderr.contains("has a set-user-ID bit, and"), "{}", found.stderr);
+        let bound = as_nobody(&own, &["--check", "--no-new-privs"], &script);
+        assert_eq!(bound.status.code(), Some(0), "{}", bound.stderr);
+    } else {
+        skipped(format!("set-user-ID has no effect in {}: {uid}", place.0.display()));
+    }
+    std::fs::remove_file(own).unwrap();
+}

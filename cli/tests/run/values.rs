@@ -65,11 +65,16 @@ fn an_empty_value_does_not_remove_what_a_unit_says() {
         }
     }
     assert_eq!(run(&["--from-unit", "", "--", "true"]).status.code(), Some(125));
-    // A property is an assignment as in a unit: an empty one is a reset.
-    let found = run(&["--from-unit", unit, "-p", "UMask=", "--", "cat", "/proc/self/status"]);
+    // A property is an assignment as in a unit: an empty one is a reset, or an error if systemd does not reset that directive.
+    let with =
+        |property| run(&["--from-unit", unit, "-p", property, "--", "cat", "/proc/self/status"]);
+    let found = with("SystemCallFilter=");
     assert_eq!(found.status.code(), Some(0), "{}", found.stderr);
     let seen = fields(&found.stdout);
-    assert_eq!((seen["Uid"].as_str(), seen["Seccomp"].as_str()), ("65534 65534 65534 65534", "2"));
-    assert_ne!(seen["Umask"], "0077");
+    assert_eq!((seen["Uid"].as_str(), seen["Umask"].as_str()), ("65534 65534 65534 65534", "0077"));
+    assert_eq!(seen["Seccomp"], "0");
+    let found = with("UMask=");
+    assert_eq!(found.status.code(), Some(125), "{}", found.stdout);
+    assert!(found.stderr.contains("does not reset this directive"), "{}", found.stderr);
     std::fs::remove_file(path).unwrap();
 }
