@@ -169,9 +169,10 @@ pub enum Problem {
         "the user id stays 0 (root): no user was named; add .user(...), or .stay_root() if that is meant"
     )]
     RootNotDropped,
-    /// The process keeps a user id that has no mapping in its user namespace. It may be user 0 of an outer namespace.
+    /// The process keeps a user id that is shown for every id without a mapping in its user namespace. It may be user 0 of
+    /// an outer namespace.
     #[error(
-        "the user id stays, and is not known: {0} stands for every id without a mapping in this user namespace, and so \
+        "the user id stays, and is not known: {0} is also shown for every id without a mapping in this user namespace, and so \
              perhaps for root; add .user(...), or .stay_root() if that is meant"
     )]
     UnknownUser(u32),
@@ -191,6 +192,13 @@ pub enum Problem {
              (/proc/self/setgroups), or no group is mapped in it; add .keep_groups() if they may stay"
     )]
     SetgroupsDenied,
+    /// The process seems to have the groups of the plan already. But one of them is shown for every group without a mapping
+    /// in its user namespace, and setting the groups needs CAP_SETGID.
+    #[error(
+        "the supplementary groups are not known: {0} is also shown for every group without a mapping in this user namespace, \
+             and setting the groups needs cap_setgid; add .keep_groups() if they may stay, or start the program as root"
+    )]
+    UnknownGroups(u32),
     /// The process keeps supplementary groups.
     #[error("the supplementary groups {} stay: neither a user nor groups were named; add .groups(Groups::NONE), \
              or .keep_groups() if that is meant", names::numbers(.0.iter().copied()))]

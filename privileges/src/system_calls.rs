@@ -55,19 +55,38 @@ use crate::unit::values::nearest;
 const GROUPS: &str = include_str!("system_calls/groups.txt");
 
 /// The numbers of the calls. The second line names the columns. Each other line has the name of a call, and its number on
-/// each CPU, or `-` if the CPU does not have the call. scripts/systemd-tables writes it.
+/// each CPU, or `-` if the CPU does not have the call. A name without any number is a member of a group.
+/// scripts/systemd-tables writes it.
 const NUMBERS: &str = include_str!("system_calls/numbers.txt");
 
-/// Returns the system calls, each with its number on this CPU, or `None` if this CPU does not have the call.
-fn calls() -> &'static BTreeMap<&'static str, Option<u32>> {
-    static CALLS: OnceLock<BTreeMap<&'static str, Option<u32>>> = OnceLock::new();
+/// The CPUs of [`NUMBERS`] that have a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// This CPU has the call with this number.
+    Here(u32),
+    /// Only other CPUs have the call.
+    Elsewhere,
+    /// None of the CPUs has the call. A CPU that the table does not have may have it.
+    Nowhere,
+}
+
+/// Returns the system calls by name.
+fn calls() -> &'static BTreeMap<&'static str, Call> {
+    static CALLS: OnceLock<BTreeMap<&'static str, Call>> = OnceLock::new();
     CALLS.get_or_init(|| {
         let mut lines = NUMBERS.lines().filter(|line| !line.starts_with('#'));
         let columns = lines.next().unwrap_or_default();
         let column = columns.split(' ').position(|cpu| cpu == std::env::consts::ARCH);
         let call = |line: &'static str| {
-            let number = column.and_then(|column| line.split(' ').nth(column)?.parse().ok());
-            line.split(' ').next().map(|name| (name, number))
+            let here = column.and_then(|column| line.split(' ').nth(column)?.parse().ok());
+            let mut words = line.split(' ');
+            let name = words.next()?;
+            let call = match here {
+                Some(number) => Call::Here(number),
+                None if words.all(|number| number == "-") => Call::Nowhere,
+                None => Call::Elsewhere,
+            };
+            Some((name, call))
         };
         lines.filter_map(call).collect()
     })
@@ -172,11 +191,11 @@ impl SystemCallFilter {
     /// how these calls are denied. A text without anything makes the filter as it was in the beginning; `~` alone adds
     /// nothing.
     ///
-    /// The name of a call of another CPU is left out. If a call is denied that socketcall(2) or ipc(2) can make too, then that
+    /// A call that only another CPU has is left out. If a call is denied that socketcall(2) or ipc(2) can make too, then that
     /// one is denied as well, where the CPU has it. Name it in a later assignment to allow it.
     ///
     /// # Errors
-    /// A word, or the text after its colon, is not known. The filter has not changed.
+    /// A word, or the text after its colon, is not known, or no CPU has the call. The filter has not changed.
     pub fn add(&mut self, assignment: &str) -> Result<(), ParseFilterError> {
         let assignment = assignment.trim();
         if assignment.is_empty() {
@@ -212,6 +231,11 @@ impl SystemCallFilter {
                 ));
             }
             let verdict = if denies { Verdict::Denied(denial) } else { Verdict::Allowed };
+            // A list must not silently deny less than it says, so a call that is in the table for no CPU is an error. A
+            // group may have such a member.
+            if !name.starts_with('@') && calls().get(name) == Some(&Call::Nowhere) {
+                return Err(no_such_call(name));
+            }
             next.list(name, verdict)?;
         }
         *self = next;
@@ -247,20 +271,17 @@ impl SystemCallFilter {
             return members.split_whitespace().try_for_each(|member| self.list(member, verdict));
         }
         let denied = matches!(verdict, Verdict::Denied(_)).then(|| multiplexer(name)).flatten();
-        if let Some(Some(number)) = denied.and_then(|other| calls().get(other)) {
+        if let Some(Call::Here(number)) = denied.and_then(|other| calls().get(other)) {
             self.listed.insert(*number, verdict);
         }
         match calls().get(name) {
-            Some(Some(number)) => {
+            Some(Call::Here(number)) => {
                 self.listed.insert(*number, verdict);
                 Ok(())
             }
-            Some(None) => Ok(()),
-            // A list must not silently deny less than it says, so a call that is too new for the table is an error.
-            None => {
-                let near = nearest(name, calls().keys());
-                Err(ParseFilterError::new(name, format!("no such system call{}", hint(near))))
-            }
+            Some(Call::Elsewhere | Call::Nowhere) => Ok(()),
+            // The call may be too new for the table.
+            None => Err(no_such_call(name)),
         }
     }
 
@@ -346,6 +367,11 @@ impl std::str::FromStr for Denial {
         let number = text.parse::<u16>().ok().filter(|number| *number <= MOST_ERRNO).or_else(named);
         number.map(Self::Errno).ok_or_else(|| ParseDenialError(text.to_owned()))
     }
+}
+
+fn no_such_call(name: &str) -> ParseFilterError {
+    let known = calls().iter().filter(|(_, call)| **call != Call::Nowhere).map(|(name, _)| name);
+    ParseFilterError::new(name, format!("no such system call{}", hint(nearest(name, known))))
 }
 
 fn hint(near: Option<String>) -> String {

@@ -607,6 +607,10 @@ mod tests {
         assert_eq!(path(u32::MAX, 6).unwrap(), "4294967295/ns/cgroup");
         assert_eq!(path(1_000_000_000, 2).unwrap(), "1000000000/cwd");
         assert_eq!(path(1, ITEMS.len() as u32), None);
+        assert!(Request::of_numbers(Step::Identify as u32, 0, 0).is_some());
+        for step in [Step::Identify as u32 + 1, u32::MAX] {
+            assert!(Request::of_numbers(step, 0, 0).is_none(), "{step}");
+        }
     }
 
     #[test]
@@ -705,18 +709,25 @@ mod tests {
         // SAFETY: glibc allows everything that is done in this child.
         let parent = unsafe { libc::fork() };
         if parent == 0 {
-            let tasks = outside(CapabilitySet::EMPTY);
-            pid.store(observer(&tasks).pid as u32, Ordering::Relaxed);
-            // SAFETY: it takes numbers.
-            unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+            // The test runner would catch a panic of this process, which would end with 0.
+            let done = std::panic::catch_unwind(|| {
+                let tasks = outside(CapabilitySet::EMPTY);
+                pid.store(observer(&tasks).pid as u32, Ordering::Relaxed);
+                // SAFETY: it takes numbers.
+                let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+                assert_eq!(changed, 0, "{}", io::Error::last_os_error());
+                // The end of the observer would end the child.
+                std::mem::forget(tasks);
+            });
             // SAFETY: it takes a number.
-            unsafe { libc::_exit(0) };
+            unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
         }
         let mut status = 0;
         // SAFETY: the kernel writes the status.
         assert_eq!(unsafe { libc::waitpid(parent, &mut status, 0) }, parent);
         assert_eq!(status, 0);
         let pid = pid.load(Ordering::Relaxed) as i32;
+        assert_ne!(pid, 0, "there is no child");
         let lives = || {
             status_of(pid).lines().any(|line| line.starts_with("State:\t") && !line.contains('Z'))
         };

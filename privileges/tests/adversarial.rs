@@ -7,7 +7,7 @@ mod roots;
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -400,18 +400,29 @@ fn secret() -> (PathBuf, &'static str) {
     (std::env::temp_dir().join("privileges-secret"), "only root reads this")
 }
 
+/// The result of an attack.
+#[derive(Default)]
+struct Attack {
+    /// The child has answered a forged request.
+    answered: bool,
+    /// The text was seen in the shared memory.
+    found: bool,
+}
+
 /// Asks the process that reads /proc for any file, through the memory that it shares with this process. `at` is that
-/// memory. Returns whether the text was seen in it.
-fn misuse(at: usize, length: usize, path: &[u8], text: &[u8]) -> bool {
+/// memory.
+fn misuse(at: usize, length: usize, path: &[u8], text: &[u8]) -> Attack {
     // SAFETY: the first word of the mapping.
     let turn = unsafe { &*(at as *const AtomicU32) };
     let word = |offset: usize| (at + offset) as *mut u32;
-    let ask = |name: usize, step: usize, number: u32| {
-        // SAFETY: it is within the mapping.
-        unsafe { word(step).write_volatile(number) };
+    let ask = |name: usize, numbers: &[(usize, u32)]| {
         for (index, byte) in path.iter().chain(&[0]).enumerate() {
             // SAFETY: it is within the mapping.
             unsafe { ((at + name + index) as *mut u8).write_volatile(*byte) };
+        }
+        for &(offset, number) in numbers {
+            // SAFETY: it is within the mapping.
+            unsafe { word(offset).write_volatile(number) };
         }
         turn.store(1, Ordering::SeqCst);
         // SAFETY: the word is in the mapping.
@@ -423,77 +434,120 @@ fn misuse(at: usize, length: usize, path: &[u8], text: &[u8]) -> bool {
             std::hint::spin_loop();
         }
     };
+    let seen = || {
+        // SAFETY: the mapping is so long.
+        let seen = unsafe { std::slice::from_raw_parts(at as *const u8, length) };
+        seen.windows(text.len()).any(|part| part == text)
+    };
+    let mut attack = Attack::default();
+    // The fields of a request, and the result of the call. The data come after them.
+    let (step, thread, item, result, data) = (4, 8, 12, 16, 24);
+    // SAFETY: it touches no memory.
+    let own = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+    // Rewind, List, Open, Read and Identify. After a step that opens, the child reads.
+    for number in [2, 4, 0, 1, 3] {
+        for name in [own, 0, 1, std::os::unix::process::parent_id(), u32::MAX] {
+            for kind in [7, u32::MAX, 0, 1, 2, 3] {
+                ask(data, &[(step, number), (thread, name), (item, kind)]);
+                // SAFETY: it is within the mapping.
+                let error = unsafe { ((at + result) as *const isize).read_volatile() };
+                // This process does not ask for such an item, so the answer is to the forged request.
+                attack.answered |= kind >= 7 && error == -(libc::EINVAL as isize);
+                ask(data, &[(step, 3), (thread, name), (item, 0)]);
+                attack.found |= seen();
+            }
+        }
+    }
     // The places at which a step and a name could be, and the numbers of the steps.
     for step in [8, 4, 12] {
         for name in [24, 16, 32, 40] {
             for number in [2, 0, 1, 3, 4] {
-                ask(name, step, number);
-                ask(name, step, 3);
-                // SAFETY: the mapping is so long.
-                let seen = unsafe { std::slice::from_raw_parts(at as *const u8, length) };
-                if seen.windows(text.len()).any(|part| part == text) {
-                    return true;
-                }
+                ask(name, &[(step, number)]);
+                ask(name, &[(step, 3)]);
+                attack.found |= seen();
             }
         }
     }
-    false
+    attack
 }
 
-/// After the stop, all threads run without privilege. The process that reads /proc for them has more.
+/// Attacks the child that reads /proc while this process drops its privileges.
+fn attack_while_dropping(jail: &Path, path: &[u8], text: &'static str) -> Attack {
+    sleepers(40);
+    let path = path.to_owned();
+    let attacker = std::thread::spawn(move || {
+        use std::io::{Read, Seek};
+        let mut maps = std::fs::File::open("/proc/self/maps").unwrap();
+        let mut all = Attack::default();
+        let mut dropped_for = 0;
+        while dropped_for < 200 && !all.found {
+            // SAFETY: it touches no memory.
+            let dropped = unsafe { libc::syscall(libc::SYS_geteuid) } == 65534;
+            if !dropped {
+                std::hint::spin_loop();
+                continue;
+            }
+            dropped_for += 1;
+            let mut lines = String::new();
+            maps.rewind().unwrap();
+            let _ = maps.read_to_string(&mut lines);
+            let shared = |line: &&str| line.contains("rw-s") && line.contains("/dev/zero");
+            for line in lines.lines().filter(shared) {
+                let (from, rest) = line.split_once('-').unwrap();
+                let to = rest.split(' ').next().unwrap();
+                let [from, to] =
+                    [from, to].map(|number| usize::from_str_radix(number, 16).unwrap());
+                let (old, length) = (from as *mut libc::c_void, to - from);
+                // The other thread unmaps the memory, so this thread makes a mapping of its own.
+                // SAFETY: a length of 0 leaves the old mapping.
+                let own = unsafe { libc::mremap(old, 0, length, libc::MREMAP_MAYMOVE) };
+                if own != libc::MAP_FAILED {
+                    let one = misuse(own as usize, length, &path, text.as_bytes());
+                    all.answered |= one.answered;
+                    all.found |= one.found;
+                    // SAFETY: it was made above.
+                    unsafe { libc::munmap(own, length) };
+                }
+            }
+        }
+        all
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    // The attack may disturb the reading, so the result does not matter.
+    let result = nobody().chroot(jail).plan().unwrap().apply();
+    let all = attacker.join().unwrap();
+    println!("answered: {}; found: {}; {result:?}", all.answered, all.found);
+    all
+}
+
+/// After the stop, all threads run without privilege. The process that reads /proc for them has more. An attack that comes
+/// too late for the child shows nothing, so the attack is repeated until the child has answered a forged request.
 #[test]
 fn no_thread_reads_files_through_the_child() {
+    const FOUND: i32 = 1;
+    const TOO_LATE: i32 = 2;
     isolated_as_root("no_thread_reads_files_through_the_child", WATCHDOG, || {
         let (path, text) = secret();
         std::fs::write(&path, text).unwrap();
         let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, only_owner).unwrap();
-        sleepers(40);
+        let jail = jail();
         let name = path.into_os_string().into_encoded_bytes();
-        let tries = std::sync::Arc::new(AtomicU32::new(0));
-        let counted = tries.clone();
-        let attacker = std::thread::spawn(move || {
-            use std::io::{Read, Seek};
-            let mut maps = std::fs::File::open("/proc/self/maps").unwrap();
-            let mut found = false;
-            let mut dropped_for = 0;
-            while dropped_for < 200 && !found {
-                // SAFETY: it touches no memory.
-                let dropped = unsafe { libc::syscall(libc::SYS_geteuid) } == 65534;
-                if !dropped {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                dropped_for += 1;
-                let mut lines = String::new();
-                maps.rewind().unwrap();
-                let _ = maps.read_to_string(&mut lines);
-                let shared = |line: &&str| line.contains("rw-s") && line.contains("/dev/zero");
-                for line in lines.lines().filter(shared) {
-                    let (from, rest) = line.split_once('-').unwrap();
-                    let to = rest.split(' ').next().unwrap();
-                    let [from, to] =
-                        [from, to].map(|number| usize::from_str_radix(number, 16).unwrap());
-                    let (old, length) = (from as *mut libc::c_void, to - from);
-                    // The other thread unmaps the memory, so this thread makes a mapping of its own.
-                    // SAFETY: a length of 0 leaves the old mapping.
-                    let own = unsafe { libc::mremap(old, 0, length, libc::MREMAP_MAYMOVE) };
-                    if own != libc::MAP_FAILED {
-                        counted.fetch_add(1, Ordering::Relaxed);
-                        found |= misuse(own as usize, length, &name, text.as_bytes());
-                        // SAFETY: it was made above.
-                        unsafe { libc::munmap(own, length) };
-                    }
-                }
+        for _ in 0..100 {
+            let status =
+                support::forked_status(|| match attack_while_dropping(&jail, &name, text) {
+                    Attack { found: true, .. } => support::end(FOUND),
+                    Attack { answered: false, .. } => support::end(TOO_LATE),
+                    Attack { .. } => {}
+                });
+            assert!(libc::WIFEXITED(status), "{status:#x}");
+            match libc::WEXITSTATUS(status) {
+                0 => return,
+                TOO_LATE => {}
+                code => panic!("the child of the test ended with {code}"),
             }
-            found
-        });
-        std::thread::sleep(Duration::from_millis(50));
-        // The attack may disturb the reading, so the result does not matter.
-        let result = nobody().chroot(jail()).plan().unwrap().apply();
-        let found = attacker.join().unwrap();
-        println!("{} tries; {result:?}", tries.load(Ordering::Relaxed));
-        assert!(!found);
+        }
+        panic!("no attack has reached the process that reads /proc");
     });
     let _ = std::fs::remove_file(secret().0);
 }

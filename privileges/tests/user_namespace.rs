@@ -220,13 +220,49 @@ fn a_group_without_a_mapping_is_not_that_of_nobody() {
         in_a_user_namespace("65534 65534 1", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
             let found = problems(Privileges::new().user("nobody").no_new_privs());
-            let lacks = |one: &Problem| {
-                matches!(one, Problem::MissingCapability { capability: Capability::SETGID, .. })
-            };
-            assert!(found.iter().any(lacks), "{found:?}");
+            let unknown = |one: &Problem| matches!(one, Problem::UnknownGroups(65534));
+            assert!(found.iter().any(unknown), "{found:?}");
             // It has the number of the group id.
             let found = problems(Privileges::new().stay_root());
             assert!(matches!(&*found, [Problem::GroupsNotDropped(_)]), "{found:?}");
+        });
+    });
+}
+
+/// A container whose user is `nobody`: user 65534 has a mapping, and is also the id that is shown for ids without one.
+#[test]
+fn nobody_of_a_container_learns_how_the_groups_stay() {
+    isolated_as_root("nobody_of_a_container_learns_how_the_groups_stay", WATCHDOG, || {
+        if !support::user_namespaces() {
+            return;
+        }
+        let prepare = || {
+            let groups = [165_534u32];
+            // SAFETY: the kernel reads one number.
+            unsafe { libc::syscall(libc::SYS_setgroups, 1, groups.as_ptr()) };
+            // SAFETY: it takes numbers.
+            unsafe { libc::syscall(libc::SYS_setresgid, 165_534, 165_534, 165_534) };
+            // SAFETY: it takes numbers.
+            unsafe { libc::syscall(libc::SYS_setresuid, 165_534, 165_534, 165_534) };
+        };
+        in_a_user_namespace("0 100000 65536", prepare, || {
+            capset(CapabilitySets::EMPTY).execute().unwrap();
+            let nobody = || Privileges::new().user("nobody").no_new_privs();
+            let found = problems(nobody());
+            assert!(matches!(*found, [Problem::UnknownGroups(65534)]), "{found:?}");
+            let text = found[0].to_string();
+            assert!(text.contains("65534") && text.contains(".keep_groups()"), "{text}");
+            // A group that the process does not have is another problem.
+            let found = problems(nobody().groups([65534, 4242]));
+            let lacks = |one: &Problem| {
+                matches!(one, Problem::MissingCapability { capability: Capability::SETGID, .. })
+            };
+            assert!(matches!(&*found, [one] if lacks(one)), "{found:?}");
+            let found = problems(Privileges::new().keep_groups().no_new_privs());
+            assert!(matches!(*found, [Problem::UnknownUser(65534)]), "{found:?}");
+            let text = found[0].to_string();
+            assert!(text.contains("65534 is also shown for every id without a mapping"), "{text}");
+            nobody().keep_groups().plan().unwrap().apply().unwrap();
         });
     });
 }

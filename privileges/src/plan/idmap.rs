@@ -3,6 +3,8 @@
 //! The kernel shows an id without a mapping as the overflow id, usually 65534. It may be user 0 of an outer namespace, or a
 //! group that gives access to files. So what is shown as the overflow id is not known, unless every id is mapped.
 
+use std::io::ErrorKind;
+
 /// The mapping of user ids or of group ids.
 #[derive(Debug)]
 pub(crate) struct IdMap {
@@ -31,8 +33,11 @@ impl IdMap {
         let overflow = std::fs::read_to_string(overflow).ok();
         let map = match std::fs::read_to_string(map) {
             Ok(text) => Some(text),
-            // A kernel without user namespaces has no such file.
-            Err(_) if std::fs::exists("/proc/self/status").unwrap_or(false) => {
+            // A kernel without user namespaces has /proc, and no such file in it. After any other error the map is not known.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && std::fs::exists("/proc/self/status").unwrap_or(false) =>
+            {
                 Some(ALL.map(|number| number.to_string()).join(" "))
             }
             Err(_) => None,
@@ -99,6 +104,14 @@ mod tests {
             (empty.ambiguous(), empty.has(0), empty.is_empty()),
             (Some(OVERFLOW), false, true)
         );
+    }
+
+    /// Reading a directory fails with EISDIR, which stands for every error but ENOENT.
+    #[test]
+    fn only_a_missing_map_is_complete() {
+        let read = |map: &str| IdMap::read(map, "/proc/sys/kernel/overflowuid").ambiguous();
+        assert_eq!(read("/proc/self/no_such_map"), None);
+        assert!(read("/proc/self/ns").is_some());
     }
 
     #[test]

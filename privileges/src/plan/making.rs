@@ -110,11 +110,18 @@ impl Plan {
         needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
         let namespaces: Vec<_> = settings.context.kinds().collect();
         needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
-        needs(new_groups.is_some(), "setting the supplementary groups", Capability::SETGID);
+        // The groups may be right already, which the ambiguous number hides.
+        let unknown_groups = ambiguous.filter(|_| {
+            let hidden = |groups: &Vec<Gid>| ids_now.has_groups(groups, None);
+            !can(Capability::SETGID) && new_groups.as_ref().is_some_and(hidden)
+        });
+        let known = new_groups.is_some() && unknown_groups.is_none();
+        needs(known, "setting the supplementary groups", Capability::SETGID);
         let other_gid = gid.is_some_and(|gid| !ids_now.groups.contains(&gid.as_raw()));
         needs(other_gid, "changing the group ids", Capability::SETGID);
         let other_uid = uid.is_some_and(|uid| !ids_now.users.contains(&uid.as_raw()));
         needs(other_uid, "changing the user ids", Capability::SETUID);
+        problems.extend(unknown_groups.map(Problem::UnknownGroups));
         if new_groups.is_some() && denied {
             problems.push(Problem::SetgroupsDenied);
         }
