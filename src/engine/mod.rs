@@ -134,10 +134,7 @@ pub(crate) unsafe fn execute(
     // child or a thread in the state between them.
     let blocked = |errno| Error::Environment { requirement: Requirement::SignalMask, errno };
     // A filter that the one call installs may forbid to set the mask again.
-    if let [call] = &*calls
-        && call.installs_filter()
-        && alone()
-    {
+    if matches!(&*calls, [call] if call.installs_filter()) && alone() {
         return run_in_this_thread(calls, settings, report);
     }
     let mask = sys::block_all_but_sigsys().map_err(blocked)?;
