@@ -69,7 +69,7 @@ fn every_option(pids: &[&str], place: &Path) {
         &["--threads", "--explain"],
         &["--sort", "verdict"],
         &["--only", "divergent,privileged"],
-        &["--expect", "dumpable=1,verdict<=privileged"],
+        &["--expect", "consistent=1,verdict<=privileged"],
         &["--compare", all],
         &["--json"],
         &["--format", "ecs"],
