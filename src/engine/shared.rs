@@ -25,13 +25,11 @@ use super::entry::Entry;
 use super::rendezvous::Rendezvous;
 use super::thread_table::{FIRST, ThreadTable};
 use crate::errno::Errno;
-use crate::sys::mapping::{self, Mapping};
+use crate::sys::mapping::{self, Mapping, SMALL_PAGE};
 use crate::sys::{self, Mask};
 
 /// getdents64(2) fills this much at a time.
 const SCRATCH: usize = 4096;
-/// The smallest page of any CPU. Where pages are larger, the static memory is not used.
-const PAGE: usize = 4096;
 
 #[repr(C, align(4096))]
 pub(super) struct Shared {
@@ -138,7 +136,8 @@ impl Shared {
         self.threads.set_first_entries(&self.entries);
         // The owner of the lock before may have left it while it took its own signal.
         self.own_signal.store(0, Ordering::SeqCst);
-        for page in (0..size_of::<Self>() / PAGE).map(|page| page.saturating_mul(PAGE)) {
+        for page in (0..size_of::<Self>() / SMALL_PAGE).map(|page| page.saturating_mul(SMALL_PAGE))
+        {
             let word = ptr::from_ref(self).cast::<u8>().wrapping_add(page).cast::<AtomicU32>();
             // SAFETY: the first word of a page of this memory, which is written as an atomic and not changed.
             let word = unsafe { &*word };
@@ -267,13 +266,9 @@ impl Shared {
     pub(super) fn take_own_signal(&self, value: usize) -> bool {
         let ours = value == ptr::from_ref(self) as usize;
         if ours {
-            let from = RECEIVING;
-            let _ = self.own_signal.compare_exchange(
-                from,
-                RECEIVED,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            );
+            // Only while the caller receives it: later, it would look as if the caller still did.
+            let (from, to) = (RECEIVING, RECEIVED);
+            let _ = self.own_signal.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
         }
         ours
     }

@@ -154,7 +154,7 @@ pub(crate) fn wipe_on_fork_by_small_pages(at: NonNull<u8>, bytes: usize) -> Resu
 }
 
 /// The smallest page of any CPU.
-const SMALL_PAGE: usize = 4096;
+pub(crate) const SMALL_PAGE: usize = 4096;
 
 #[cfg(all(test, not(loom), not(miri), not(psx_twin)))]
 mod tests {

@@ -19,9 +19,9 @@ impl Stop<'_> {
             && self.shared.threads.iter().any(|e| e.tid() == me && e.state().takes_part())
     }
 
-    /// Waits for the lock and takes it. `mask` is the program's. While this thread sleeps, signals are as the program has them, and ours is
-    /// open in any case: another initiator must be able to stop it. Ends: the owner ends by its own deadline or is
-    /// found dead, or this thread's deadline passes.
+    /// Waits for the lock and takes it. `mask` is the program's. While this thread sleeps, signals are as the program has
+    /// them, and ours is open in any case: another initiator must be able to stop it. Ends: the owner ends by its own
+    /// deadline or is found dead, or this thread's deadline passes.
     pub(super) fn lock(&mut self, mask: Mask) -> Result<(), Error> {
         let rendezvous = &self.shared.rendezvous;
         let mut slept = false;
