@@ -77,8 +77,8 @@ impl Judgement {
         let threads = process.states().map(|alike| Self::of_state(&alike.state, own));
         let workers = process.workers.iter().filter_map(|worker| {
             let mut judgement = Self::of_state(&worker.state, own);
-            let whose = format!("kernel worker {} has more than each thread", worker.thread.tid);
-            judgement.reasons.insert(0, whose);
+            let reason = format!("kernel worker {} has more than each thread", worker.thread.tid);
+            judgement.reasons.insert(0, reason);
             (judgement.verdict > Verdict::Unprivileged).then_some(judgement)
         });
         // The last one of those with the most: a worker only if it has more than each thread.
