@@ -5,6 +5,8 @@
 mod support;
 
 use std::ffi::CString;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -100,6 +102,44 @@ fn each_plan_makes_a_keyring_of_its_own() {
     });
 }
 
+/// A process of the same user that has another session keyring does not see the name, and can neither link nor read.
+#[test]
+fn another_process_of_the_user_cannot_take_the_keys() {
+    isolated_as_root("another_process_of_the_user_cannot_take_the_keys", WATCHDOG, || {
+        if !own_session() {
+            return;
+        }
+        sleepers(2);
+        as_root().plan().unwrap().apply().unwrap();
+        let (keyring, key) = (session(), add("user", "token"));
+        let own = std::fs::read_to_string("/proc/keys").unwrap();
+        assert!(own.contains(" keyring   libpsx-"), "{own}");
+        let mut other = Command::new("cat");
+        other.arg("/proc/keys");
+        let leave = move || {
+            const LINK: i64 = 8;
+            const READ: i64 = 11;
+            keyctl(JOIN_SESSION_KEYRING, 0, 0);
+            for (operation, key) in [(LINK, keyring), (READ, keyring), (READ, key)] {
+                // SAFETY: numbers; nothing is written, because the length is 0.
+                let done =
+                    unsafe { libc::syscall(libc::SYS_keyctl, operation, key, SESSION, 0, 0) };
+                let error = std::io::Error::last_os_error();
+                if done >= 0 || error.raw_os_error() != Some(libc::EACCES) {
+                    return Err(error);
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: it makes system calls only.
+        unsafe { other.pre_exec(leave) };
+        let shown = other.output().expect("EACCES for each call");
+        assert!(shown.status.success());
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(!shown.contains("libpsx-"), "{shown}");
+    });
+}
+
 /// The programs run at the same time, so each keyring is in use.
 #[test]
 fn started_programs_share_no_keyring() {
@@ -108,8 +148,10 @@ fn started_programs_share_no_keyring() {
             return;
         }
         let start = |user: u32, launch: bool| {
-            let mut command = Command::new("cat");
-            command.stdin(Stdio::piped()).stdout(Stdio::null());
+            // Only a process that has joined the keyring is shown its name.
+            let mut command = Command::new("sh");
+            command.args(["-c", "cat /proc/keys; cat"]);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
             let settings = Privileges::new().user(user).group(user).groups(Groups::NONE);
             let settings = settings.new_session_keyring();
             match launch {
@@ -117,23 +159,25 @@ fn started_programs_share_no_keyring() {
                 false => settings.plan().unwrap().spawn(command).unwrap(),
             }
         };
-        let mut running: Vec<_> = [(1000, false), (1001, false), (1000, true), (1001, true)]
-            .map(|(user, launch)| start(user, launch))
-            .into();
-        let keys = std::fs::read_to_string("/proc/keys").unwrap();
-        let mut named: Vec<&str> = keys
-            .lines()
-            .filter(|line| line.contains(" keyring "))
-            .filter_map(|line| line.split_whitespace().nth(8))
-            .filter(|name| name.starts_with("libpsx-"))
-            .collect();
-        let total = named.len();
-        named.sort_unstable();
-        named.dedup();
-        for child in &mut running {
+        let running = [(1000, false), (1001, false), (1000, true), (1001, true)]
+            .map(|(user, launch)| start(user, launch));
+        let mut names = Vec::new();
+        for mut child in running {
             drop(child.stdin.take());
+            let mut keys = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut keys).unwrap();
             assert!(child.wait().unwrap().success());
+            let named: Vec<_> = keys
+                .lines()
+                .filter(|line| line.contains(" keyring "))
+                .filter_map(|line| line.split_whitespace().nth(8).map(str::to_owned))
+                .filter(|name| name.starts_with("libpsx-"))
+                .collect();
+            assert_eq!(named.len(), 1, "{keys}");
+            names.extend(named);
         }
-        assert!(total >= running.len() && named.len() == total, "{keys}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 4, "{names:?}");
     });
 }

@@ -46,11 +46,14 @@ impl Drop for SessionKeyring {
     }
 }
 
-/// Makes an empty keyring that all threads of this user can find by its name (add_key(2), keyctl(2), getrandom(2)). If
+/// Makes an empty keyring that all threads of this user can join by its name (add_key(2), keyctl(2), getrandom(2)). If
 /// each thread asked for a session keyring by a new name, or without a name, each would get a keyring of its own.
 ///
-/// The name is `libpsx-` and 32 random digits. Names of keyrings are shared by all processes of a user namespace, and a
-/// keyring that another process had made before with the same name would be joined in place of this one.
+/// The name is `libpsx-` and 32 random digits. Names of keyrings are shared by all processes of a user namespace: another
+/// process of this user that knows the name can join the keyring, and a keyring that it has made before with that name
+/// would be joined in place of this one. /proc/keys shows the name to threads that have joined, and to no other process.
+/// (The kernel lets the user see a new key. That right is taken away by the next system call, so that a process of the same
+/// user that reads /proc/keys in this moment can see the name.)
 ///
 /// ```no_run
 /// use libpsx::process::{SessionKeyring, new_session_keyring};
@@ -72,7 +75,7 @@ pub fn new_session_keyring() -> Result<SessionKeyring, Error> {
     let name = Name::new(sys::keyring::random().map_err(Error::Call)?);
     let serial = sys::keyring::add_to_thread_keyring(name.text()).map_err(Error::Call)?;
     let keyring = SessionKeyring { name, serial };
-    sys::keyring::permit_user_to_search(serial).map_err(Error::Call)?;
+    sys::keyring::permit_user_to_join(serial).map_err(Error::Call)?;
     Ok(keyring)
 }
 

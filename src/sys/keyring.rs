@@ -24,11 +24,12 @@ pub(crate) fn add_to_thread_keyring(name: &CStr) -> Result<i32, Errno> {
     call(k::__NR_add_key, args).map(|serial| serial as i32)
 }
 
-/// Gives all rights to a thread that possesses the keyring, and view, read, search and link to its user: keyctl(2),
-/// KEYCTL_SETPERM.
-pub(crate) fn permit_user_to_search(serial: i32) -> Result<(), Errno> {
+/// Gives all rights to a thread that possesses the keyring, and to other processes of its user only what joining it by name
+/// takes: keyctl(2), KEYCTL_SETPERM. Without the right to view it, /proc/keys does not show them the name.
+pub(crate) fn permit_user_to_join(serial: i32) -> Result<(), Errno> {
     const KEYCTL_SETPERM: usize = 5;
-    const PERMISSIONS: usize = 0x3f1b_0000;
+    // KEY_POS_ALL | KEY_USR_SEARCH (include/linux/key.h).
+    const PERMISSIONS: usize = 0x3f08_0000;
     call(k::__NR_keyctl, [KEYCTL_SETPERM, serial as usize, PERMISSIONS, 0, 0, 0]).map(|_| ())
 }
 
