@@ -202,3 +202,91 @@ fn a_caller_that_is_slow_to_return_from_its_filter() {
         assert_eq!(status, 0);
     });
 }
+
+/// Signals cannot be blocked on the caller's thread. A handler that interrupts it makes a call of its own, which ends, and so
+/// does the one that was interrupted, though the other thread is late.
+#[test]
+fn a_handler_makes_a_call_where_signals_cannot_be_blocked() {
+    let name = "a_handler_makes_a_call_where_signals_cannot_be_blocked";
+    isolated(name, WATCHDOG * 4, || {
+        static CALLED: AtomicBool = AtomicBool::new(false);
+        fn ends() {
+            let call = support::slack(5).deadline(Duration::from_millis(1500));
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            let _ = unsafe { call.execute() };
+        }
+        extern "C" fn alarm(_: i32) {
+            if !CALLED.swap(true, Ordering::SeqCst) {
+                ends();
+            }
+        }
+        for micros in [2_000, 10_000, 30_000, 50_000] {
+            forked(|| {
+                std::thread::spawn(|| {
+                    support::block_all();
+                    while !CALLED.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                    // SAFETY: the thread ends, and its stack stays.
+                    unsafe { libc::syscall(libc::SYS_exit, 0) };
+                });
+                std::thread::sleep(Duration::from_millis(50));
+                // The errno is 0: the call seems to succeed.
+                filter(libc::SYS_rt_sigprocmask, libc::SECCOMP_RET_ERRNO);
+                // SAFETY: the handler makes one call of this library.
+                unsafe { libc::signal(libc::SIGALRM, alarm as *const () as usize) };
+                // SAFETY: all fields of the structure are integers.
+                let mut timer: libc::itimerval = unsafe { std::mem::zeroed() };
+                timer.it_value.tv_usec = micros;
+                // SAFETY: the kernel reads the structure.
+                let set =
+                    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+                assert_eq!(set, 0);
+                ends();
+            });
+        }
+    });
+}
+
+/// Another thread answers the notifications of prctl(2) that the caller's filter sends. It is held in the call, so that the
+/// caller may ask no question there.
+#[test]
+fn a_held_thread_answers_for_the_caller() {
+    isolated("a_held_thread_answers_for_the_caller", WATCHDOG, || {
+        const RECEIVE: u64 = 0xc050_2100;
+        const SEND: u64 = 0xc018_2101;
+        const NEW_LISTENER: usize = 1 << 3;
+        let (give, take) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let listener: i32 = take.recv().unwrap();
+            loop {
+                let mut notification = [0u64; 10];
+                // SAFETY: struct seccomp_notif has 80 bytes.
+                if unsafe { libc::ioctl(listener, RECEIVE as _, notification.as_mut_ptr()) } != 0 {
+                    continue;
+                }
+                // SECCOMP_USER_NOTIF_FLAG_CONTINUE in the flags, which follow the error.
+                let mut answer = [0u8; 24];
+                answer[..8].copy_from_slice(&notification[0].to_ne_bytes());
+                answer[20..].copy_from_slice(&1u32.to_ne_bytes());
+                // SAFETY: struct seccomp_notif_resp has 24 bytes.
+                unsafe { libc::ioctl(listener, SEND as _, answer.as_mut_ptr()) };
+            }
+        });
+        no_new_privs().unwrap();
+        let program =
+            program(&[libc::SYS_prctl], libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
+        let program = header(&program);
+        let install = libc::SECCOMP_SET_MODE_FILTER as usize;
+        // SAFETY: the kernel reads the program, which lives.
+        let listener = unsafe {
+            libc::syscall(libc::SYS_seccomp, install, NEW_LISTENER, &raw const program as usize)
+        };
+        assert!(listener >= 0, "{}", std::io::Error::last_os_error());
+        give.send(listener as i32).unwrap();
+        // SAFETY: the call touches no memory.
+        let report = unsafe { Broadcast::new(libc::SYS_setpriority, [0; 6]).execute_with_report() };
+        assert_eq!(report.unwrap().threads(), proc::tids().len());
+    });
+}

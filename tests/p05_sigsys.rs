@@ -256,44 +256,123 @@ fn a_thread_leaves_before_the_call() {
     });
 }
 
-/// The handler jumps out of the caller in the first call or in the second one.
-fn the_caller_leaves(first: bool) {
+/// In which of its calls the handler jumps out of the caller.
+#[derive(Clone, Copy)]
+enum Jumps {
+    InFirst,
+    InSecond,
+    /// The kernel has performed the call: a signal waits for the caller as it returns.
+    AfterFirst,
+}
+
+/// The caller leaves. No other thread may run beside it, since it may have performed a call: the process dies and says why.
+fn the_caller_leaves(jumps_out: Jumps) {
     on_sigsys(jumps);
     let others = support::counting(3, |_| {});
     std::thread::spawn(move || {
         without_alternate_stack();
+        // SAFETY: the call touches no memory.
+        let me = unsafe { libc::syscall(libc::SYS_gettid) } as usize;
+        let sigsys = [std::process::id() as usize, me, libc::SIGSYS as usize, 0, 0, 0];
         filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
-        let mut transaction = Transaction::new();
-        if !first {
-            // SAFETY: getppid touches no memory.
-            transaction =
-                unsafe { transaction.with_call(libc::SYS_getppid, [0; 6], ResultCheck::AnyResult) };
+        let calls = match jumps_out {
+            Jumps::InFirst => vec![(libc::SYS_setpriority, [0; 6])],
+            Jumps::InSecond => {
+                vec![(libc::SYS_getppid, [0; 6]), (libc::SYS_setpriority, [0; 6])]
+            }
+            Jumps::AfterFirst => vec![(libc::SYS_tgkill, sigsys)],
+        };
+        let mut transaction = Transaction::new().sensitivity(Sensitivity::Ignore);
+        for (number, args) in calls {
+            // SAFETY: the calls touch no memory.
+            transaction = unsafe { transaction.with_call(number, args, ResultCheck::AnyResult) };
         }
-        // SAFETY: setpriority touches no memory.
-        let transaction =
-            unsafe { transaction.with_call(libc::SYS_setpriority, [0; 6], ResultCheck::AnyResult) };
-        let _ = transaction.sensitivity(Sensitivity::Ignore).execute();
+        let _ = transaction.execute();
     });
     until(|| LANDED.load(SeqCst) == 1);
     until(|| others.iter().all(|counter| counter.load(SeqCst) > 0));
-    let report = set_slack(5).unwrap();
-    assert_eq!(report.threads(), proc::tids().len());
-    all_slack(5);
+    println!("the other threads go on");
 }
 
-/// Nothing has changed: the lock is free, and no thread stays held.
-#[test]
-fn the_caller_leaves_in_its_first_call() {
-    isolated("the_caller_leaves_in_its_first_call", WATCHDOG, || the_caller_leaves(true));
-}
-
-/// Only the caller has performed the first call, and no other thread may run beside it: the process dies and says why.
-#[test]
-fn the_caller_leaves_in_its_second_call() {
-    let name = "the_caller_leaves_in_its_second_call";
-    let (status, output) = isolated_status(name, WATCHDOG, || the_caller_leaves(false));
+fn dies_of_a_jump(name: &str, body: fn()) {
+    let (status, output) = isolated_status(name, WATCHDOG, body);
     let says_why = output.contains("a handler of SIGSYS has left a broadcast by a jump, half-way");
     assert!(status.signal() == Some(33) && says_why, "{status}: {output}");
+    assert!(!output.contains("the other threads go on"), "{output}");
+}
+
+#[test]
+fn the_caller_leaves_in_its_first_call() {
+    let body = || the_caller_leaves(Jumps::InFirst);
+    dies_of_a_jump("the_caller_leaves_in_its_first_call", body);
+}
+
+#[test]
+fn the_caller_leaves_in_its_second_call() {
+    let body = || the_caller_leaves(Jumps::InSecond);
+    dies_of_a_jump("the_caller_leaves_in_its_second_call", body);
+}
+
+#[test]
+fn the_caller_leaves_after_its_first_call() {
+    let body = || the_caller_leaves(Jumps::AfterFirst);
+    dies_of_a_jump("the_caller_leaves_after_its_first_call", body);
+}
+
+/// The caller leaves, and the signal that finds it cannot be queued. The others stay held until it can be, and the process
+/// dies then.
+#[test]
+fn the_caller_leaves_and_the_queue_is_full() {
+    isolated("the_caller_leaves_and_the_queue_is_full", WATCHDOG, || {
+        static LEFT: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn tells(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+            // SAFETY: the address of a shared word, which is never unmapped.
+            unsafe { &*(LEFT.load(SeqCst) as *const AtomicUsize) }.store(1, SeqCst);
+            leave_by_jump(context, land);
+        }
+        let left = support::shared_word();
+        LEFT.store(std::ptr::from_ref(left) as usize, SeqCst);
+        // SAFETY: all fields of the structure are integers.
+        let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes the structure.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &mut limit) }, 0);
+        // SAFETY: no other thread exists yet.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            on_sigsys(tells);
+            let none = [0, limit.rlim_max];
+            sleepers(2);
+            std::thread::spawn(move || {
+                without_alternate_stack();
+                // SAFETY: the call touches no memory.
+                let me = unsafe { libc::syscall(libc::SYS_gettid) } as usize;
+                let pending = libc::RLIMIT_SIGPENDING as usize;
+                let lower = [0, pending, none.as_ptr() as usize, 0, 0, 0];
+                let sigsys = [std::process::id() as usize, me, libc::SIGSYS as usize, 0, 0, 0];
+                let transaction = Transaction::new().sensitivity(Sensitivity::Ignore);
+                // SAFETY: the kernel reads the limit, which lives as long as the transaction.
+                let transaction = unsafe {
+                    transaction.with_call(libc::SYS_prlimit64, lower, ResultCheck::AnyResult)
+                };
+                // SAFETY: the call touches no memory.
+                let transaction = unsafe {
+                    transaction.with_call(libc::SYS_tgkill, sigsys, ResultCheck::AnyResult)
+                };
+                let _ = transaction.execute();
+            });
+            std::thread::sleep(WATCHDOG);
+            support::end(1);
+        }
+        until(|| left.load(SeqCst) == 1);
+        // Time for a first signal, which the queue refuses.
+        std::thread::sleep(Duration::from_millis(300));
+        // SAFETY: the kernel reads the structure.
+        let raised =
+            unsafe { libc::prlimit(pid, libc::RLIMIT_SIGPENDING, &limit, std::ptr::null_mut()) };
+        assert_eq!(raised, 0);
+        let status = support::reap(pid);
+        assert_eq!(status & 0x7f, 33, "{status:#x}");
+    });
 }
 
 static CALLS_AGAIN: AtomicBool = AtomicBool::new(false);

@@ -190,6 +190,12 @@ impl Call {
         self.number() == k::__NR_unshare
     }
 
+    /// Returns whether the call sets the timer slack, by which a timed sleep may end late.
+    pub(crate) fn sets_timer_slack(&self) -> bool {
+        let [option, ..] = self.args;
+        self.number() == k::__NR_prctl && option as u32 == p::PR_SET_TIMERSLACK
+    }
+
     /// Returns whether the call installs a seccomp filter, under which the threads go on.
     pub(crate) fn installs_filter(&self) -> bool {
         let [option, ..] = self.args;

@@ -34,16 +34,20 @@ use crate::sys::{self, Mask, PromptWakeUps, SIGNAL, bit, futex};
 const USUAL_PAUSE: Duration = Duration::from_millis(64);
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
 const EXTRA_ROUNDS: u32 = 3;
-/// Performs these of the calls in this thread, until one fails. Returns the last value.
+
+/// Performs these of the calls in this thread, until one fails. Returns the last value. `begun` is told how many calls this
+/// thread has begun, but for one that failed. It is told before each call: a handler of SIGSYS that runs at its end may
+/// leave by siglongjmp.
 pub(super) fn execute_calls(
     calls: &mut [Call],
     these: Range<usize>,
     slot: AnswerSlot,
     settings: &Settings,
-    performed: impl Fn(),
+    begun: impl Fn(usize),
 ) -> Result<usize, TransactionError> {
     let mut value = 0;
     for (index, call) in calls.iter_mut().enumerate().take(these.end).skip(these.start) {
+        begun(index.saturating_add(1));
         // SAFETY: `execute`'s caller has promised that the call is sound in every thread.
         call.expected = unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) };
         slot.store(index, call.expected);
@@ -51,9 +55,11 @@ pub(super) fn execute_calls(
             // P2, P3: the caller alone has performed the call, and cannot take it back. No other thread performs it.
             Ok(_) if call.went_wrong() => divergence::abort_after(call),
             Ok(returned) => value = returned,
-            Err(why) => return Err(failure_of(call, index, why, settings)),
+            Err(why) => {
+                begun(index);
+                return Err(failure_of(call, index, why, settings));
+            }
         }
-        performed();
     }
     Ok(value)
 }

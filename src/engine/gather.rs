@@ -146,6 +146,10 @@ impl<'a> Gather<'a> {
                     let live = self.all_held_are_alive(count)?;
                     return Ok(if live { Gathered::All(count) } else { Gathered::GivenUp });
                 }
+                // A thread that arrives changes the state, and so does a call that has taken the lock, as above.
+                if !rendezvous.is_locked_by(self.sender.tid as u32) {
+                    return Ok(Gathered::Refused(Errno::PERM));
+                }
                 continue;
             }
             if pass.found {

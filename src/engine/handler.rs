@@ -139,9 +139,9 @@ impl Thread for Held<'_> {
     /// If the program has a handler for SIGSYS, the caller may have left the stop by siglongjmp. A signal tells:
     /// it is blocked as long as the caller is in its stop, and taken at once otherwise. One is enough for each stop.
     fn check_on_caller(&self) {
-        if !self.shared.waits_under_filter() && self.shared.may_signal_caller() {
+        if !self.shared.waits_under_filter() {
             let caller = self.shared.rendezvous.caller() as i32;
-            let _ = sys::queue_signal(self.pid, caller, self.shared.caller_signal_value());
+            self.shared.signal_caller_once(|value| sys::queue_signal(self.pid, caller, value));
         }
     }
 
@@ -183,7 +183,7 @@ pub(super) fn await_reports(
     shared: &Shared,
     [pid, me]: [i32; 2],
     epoch: u32,
-    resignal: Option<u32>,
+    mut resignal: Option<u32>,
 ) {
     let rendezvous = &shared.rendezvous;
     let mut waits = 0u32;
@@ -191,6 +191,8 @@ pub(super) fn await_reports(
     while !rendezvous.await_reports(Some(REPORT_CHECK_INTERVAL)) {
         rendezvous.wake_again();
         waits = waits.saturating_add(1);
+        let signals_now = resignal.is_some_and(|after| waits >= after);
+        let mut queue_full = false;
         for entry in shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
             let tid = entry.tid();
             // A filter that the calls have installed may forbid all but futex(2).
@@ -198,10 +200,14 @@ pub(super) fn await_reports(
                 || !shared.is_filtered() && sys::is_gone(pid, tid, me);
             if dead {
                 rendezvous.report_death(entry, epoch);
-            } else if resignal == Some(waits) {
+            } else if signals_now {
                 // A thread that is in the handler blocks the signal. One that has left takes it.
-                let _ = sys::queue_signal(pid, tid as i32, ptr::from_ref(entry) as usize);
+                let sent = sys::queue_signal(pid, tid as i32, ptr::from_ref(entry) as usize);
+                queue_full |= sent == Err(Errno::AGAIN);
             }
+        }
+        if signals_now && !queue_full {
+            resignal = None;
         }
     }
 }
@@ -216,7 +222,7 @@ fn caller_left(shared: &Shared) {
 /// This thread has left its call while it owned the lock: a handler of SIGSYS has left it by siglongjmp. Returns false if
 /// it does not own the lock, or if it only takes its own signal.
 ///
-/// If nothing has changed, the other threads go on. Otherwise the process is inconsistent, and the settings that could say
+/// If it had begun no call, the other threads go on. Otherwise the process may be inconsistent, and the settings that could say
 /// what to do are gone with the caller's stack.
 pub(super) fn leave_lock(shared: &Shared, me: u32) -> bool {
     let rendezvous = &shared.rendezvous;
@@ -227,7 +233,7 @@ pub(super) fn leave_lock(shared: &Shared, me: u32) -> bool {
     let half_way = match state.phase {
         Phase::Closed => false,
         Phase::Committing => true,
-        Phase::Gathering | Phase::Full => shared.has_performed(),
+        Phase::Gathering | Phase::Full => shared.has_begun(),
     };
     if half_way {
         divergence::abort("a handler of SIGSYS has left a broadcast by a jump, half-way");

@@ -203,7 +203,7 @@ fn run_in_this_thread(
         answers = Answers::new(settings.layout, 1).map_err(memory)?;
         slot = answers.claim_slot(sys::gettid());
     }
-    let value = caller::execute_calls(calls, 0..calls.len(), slot, settings, || {})?;
+    let value = caller::execute_calls(calls, 0..calls.len(), slot, settings, |_| {})?;
     if let Some(report) = report {
         report.value = value;
         report.answers = answers;

@@ -45,8 +45,8 @@ pub(super) struct Shared {
     own_signal: AtomicU32,
     /// Most of the threads' ids could not be guessed. Caller, under the lock.
     pub(super) guess_failed: AtomicU32,
-    /// How many calls the caller has performed in the stop that is open: read if it leaves its stop.
-    performed: AtomicU32,
+    /// How many calls the caller has begun in the stop that is open, but for one that failed: read if it leaves its stop.
+    begun: AtomicUsize,
     /// The caller's [`Sensitivity`]: read if another thread must judge in its place.
     sensitivity: AtomicU32,
     /// Set by the caller if the program has a handler for SIGSYS, so that a thread may leave the stop by siglongjmp;
@@ -181,7 +181,7 @@ impl Shared {
     /// Caller, before the gate opens: a stop of this sensitivity begins. `may_jump`: the program has a handler for
     /// SIGSYS.
     pub(super) fn begin(&self, sensitivity: Sensitivity, may_jump: bool) {
-        self.performed.store(0, Ordering::Relaxed);
+        self.begun.store(0, Ordering::Relaxed);
         self.filtered.store(0, Ordering::Relaxed);
         self.taken_over.store(0, Ordering::Relaxed);
         self.looks_under_filter.store(0, Ordering::Relaxed);
@@ -189,14 +189,14 @@ impl Shared {
         self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
     }
 
-    /// Caller, when it has performed another call of the stop.
-    pub(super) fn count_performed(&self) {
-        self.performed.fetch_add(1, Ordering::SeqCst);
+    /// Caller, before each call of the stop, and when one has failed.
+    pub(super) fn set_begun(&self, count: usize) {
+        self.begun.store(count, Ordering::SeqCst);
     }
 
-    /// Whether the caller has changed anything in this stop.
-    pub(super) fn has_performed(&self) -> bool {
-        self.performed.load(Ordering::SeqCst) > 0
+    /// Whether the caller may have changed anything in this stop.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst) > 0
     }
 
     /// Caller: the calls install a filter.
@@ -225,10 +225,15 @@ impl Shared {
         self.sensitivity.load(Ordering::Relaxed) == u32::from(Sensitivity::Error as u8)
     }
 
-    /// Watchdog: whether it should send the caller a signal. At most one does in each stop.
-    pub(super) fn may_signal_caller(&self) -> bool {
-        self.signal_caller.load(Ordering::SeqCst) != 0
-            && self.signal_caller.swap(0, Ordering::SeqCst) != 0
+    /// Watchdog: sends the caller a signal, unless another one has in this stop. If the queue is full, the next look tries again.
+    pub(super) fn signal_caller_once(&self, send: impl FnOnce(usize) -> Result<(), Errno>) {
+        let word = &self.signal_caller;
+        if word.load(Ordering::SeqCst) != 0
+            && word.swap(0, Ordering::SeqCst) != 0
+            && send(self.caller_signal_value()) == Err(Errno::AGAIN)
+        {
+            word.store(1, Ordering::SeqCst);
+        }
     }
 
     /// Caller, under the lock: whether another library's handler stands above ours.

@@ -1,6 +1,7 @@
 //! A session keyring for every thread, session-keyring(7).
 
 use core::ffi::CStr;
+use core::marker::PhantomData;
 
 use linux_raw_sys::general as k;
 
@@ -8,12 +9,21 @@ use super::Operation;
 use crate::error::Error;
 use crate::sys;
 
-/// A new keyring, made by [`new_session_keyring`], that threads can join. The kernel keeps it as long as this value exists
-/// or a thread has joined it.
+/// A new keyring, made by [`new_session_keyring`], that threads can join. It is in the thread keyring of the thread that has
+/// made it, so the kernel keeps it as long as this value exists, or a thread that has joined it.
+///
+/// A child of fork(2) has no thread keyring. It may join the keyring only while the thread that has made it keeps the value.
+///
+/// The value stays in its thread, since another thread could not remove the keyring from there:
+/// ```compile_fail,E0277
+/// let keyring = libpsx::process::new_session_keyring().unwrap();
+/// std::thread::spawn(move || keyring.join().execute());
+/// ```
 #[derive(Debug)]
 pub struct SessionKeyring {
     name: Name,
     serial: i32,
+    _of_this_thread: PhantomData<*const ()>,
 }
 
 impl SessionKeyring {
@@ -74,7 +84,7 @@ impl Drop for SessionKeyring {
 pub fn new_session_keyring() -> Result<SessionKeyring, Error> {
     let name = Name::new(sys::keyring::random().map_err(Error::Call)?);
     let serial = sys::keyring::add_to_thread_keyring(name.text()).map_err(Error::Call)?;
-    let keyring = SessionKeyring { name, serial };
+    let keyring = SessionKeyring { name, serial, _of_this_thread: PhantomData };
     sys::keyring::permit_user_to_join(serial).map_err(Error::Call)?;
     Ok(keyring)
 }

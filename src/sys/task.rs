@@ -108,6 +108,7 @@ impl Drop for PromptWakeUps {
     }
 }
 
+/// Returns None if a filter refuses the question. A value near the largest one, which looks like an error, counts as refused.
 fn own_slack() -> Option<usize> {
     prctl(linux_raw_sys::prctl::PR_GET_TIMERSLACK, [0; 3]).ok()
 }

@@ -32,9 +32,10 @@ impl Stop<'_> {
         let slot = buffers
             .as_ref()
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
-        let performed = || shared.count_performed();
+        let begun = |count| shared.set_begun(count);
         // The calls find the slack that the program has set, and may set another one.
-        self.prompt = None;
+        let had_long_slack = self.prompt.take().is_some();
+        let may_wake_late = had_long_slack || calls.iter().any(Call::sets_timer_slack);
 
         let mut epoch = epoch;
         let mut published = false;
@@ -46,7 +47,7 @@ impl Stop<'_> {
             if calls.iter().take(these.end).skip(these.start).any(Call::installs_filter) {
                 shared.set_filtered();
             }
-            result = execute_calls(calls, these.clone(), slot, settings, performed);
+            result = execute_calls(calls, these.clone(), slot, settings, begun);
             let end = match &result {
                 Ok(_) => these.end,
                 Err(TransactionError::Partial(partial)) => partial.index,
@@ -71,10 +72,10 @@ impl Stop<'_> {
                 // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
                 // left would keep all others held, so it is tried when there has been time for every call.
                 let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
-                // A filter may forbid prctl(2) as well.
-                self.prompt = if shared.is_filtered() { None } else { PromptWakeUps::begin() };
+                // A filter may forbid prctl(2) as well, and a supervisor that is asked about it may be held.
+                let prompt = (may_wake_late && !shared.is_filtered()).then(PromptWakeUps::begin);
                 handler::await_reports(shared, [self.pid, self.tid], epoch, resignal);
-                self.prompt = None;
+                drop(prompt);
                 let before = core::mem::replace(&mut divergent, self.divergent());
                 if divergent > before {
                     // P3: judged before any thread leaves.

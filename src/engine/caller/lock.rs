@@ -56,9 +56,10 @@ impl Stop<'_> {
                 // One that has left its call by siglongjmp, before it held a thread that could tell, takes our signal.
                 // It is sent once to each owner: where it is blocked, it stays in the queue. Without our handler it would kill.
                 if asked != owner && sys::sigsys_is_handled() && handler::is_installed() {
-                    asked = owner;
                     let value = self.shared.caller_signal_value();
-                    let _ = sys::queue_signal(self.pid, owner as i32, value);
+                    if sys::queue_signal(self.pid, owner as i32, value).is_ok() {
+                        asked = owner;
+                    }
                 }
             }
             let _ = sys::set_mask(mask & !bit(SIGNAL));
