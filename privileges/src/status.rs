@@ -1,6 +1,9 @@
 //! What the kernel shows of a thread: the lines of its status, and where its links lead.
 
-use std::os::fd::RawFd;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, CWD, statat};
 
 /// Device and inode number.
 pub(crate) type Place = (u64, u64);
@@ -19,23 +22,33 @@ pub(crate) fn filters(status: &[u8]) -> Option<usize> {
 
 /// Returns device and inode number of the file that a path leads to.
 pub(crate) fn place_of(path: &str) -> Option<Place> {
-    place_at(libc::AT_FDCWD, &std::ffi::CString::new(path).ok()?)
+    place_at(CWD, &CString::new(path).ok()?)
 }
 
 /// Returns the working directory of this thread.
 pub(crate) fn here() -> Option<Place> {
-    place_at(libc::AT_FDCWD, c".")
+    place_at(CWD, c".")
 }
 
-/// Returns device and inode number of the file at a path.
-#[allow(unsafe_code)]
-pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place> {
-    // SAFETY: it is a structure of integers.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is a string, and the kernel writes the structure.
-    let done =
-        unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
-    done.then_some((stat.st_dev, stat.st_ino))
+/// Returns device and inode number of the file at a path. An empty path is the descriptor's own file.
+pub(crate) fn place_at(directory: BorrowedFd<'_>, path: &CStr) -> Option<Place> {
+    identify(directory, path, AtFlags::EMPTY_PATH).ok()
+}
+
+/// Returns device and inode number of the file of a descriptor.
+pub(crate) fn place_of_file(file: &impl AsFd) -> Option<Place> {
+    place_at(file.as_fd(), c"")
+}
+
+/// Asks the kernel for device and inode number. It neither allocates nor locks. The numbers have 64 bits on every CPU, and
+/// no time of the file makes it fail: the C library's `stat` has 32 bits for each in a 32-bit program.
+pub(crate) fn identify(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    flags: AtFlags,
+) -> rustix::io::Result<Place> {
+    let stat = statat(directory, path, flags)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 pub(crate) fn shown((device, inode): Place) -> String {

@@ -384,12 +384,21 @@ fn filtered() -> bool {
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
+/// setresuid(2) with 32-bit ids. On old 32-bit CPUs, the call without the suffix cuts each id to 16 bits.
+const SETRESUID: libc::c_long = {
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    let number = libc::SYS_setresuid32;
+    #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+    let number = libc::SYS_setresuid;
+    number
+};
+
 /// Makes setresuid(2) without the C library, which would make it in all threads.
 #[allow(unsafe_code)]
 fn set_this_thread(uid: Uid) -> bool {
     let raw = uid.as_raw();
     // SAFETY: it takes numbers.
-    unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
+    unsafe { libc::syscall(SETRESUID, raw, raw, raw) == 0 }
 }
 
 #[cfg(test)]
