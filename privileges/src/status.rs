@@ -54,3 +54,35 @@ pub(crate) fn identify(
 pub(crate) fn shown((device, inode): Place) -> String {
     format!("inode {inode} of device {device:#x}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::FileTimes;
+    use std::os::unix::fs::MetadataExt;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    /// A 32-bit program's `stat` has no room for times after 2038, nor for inode numbers of 64 bits. The verification does
+    /// not compare a directory whose place is unknown.
+    #[test]
+    fn a_directory_of_the_next_century_has_a_place() {
+        let path = std::env::temp_dir().join(format!("privileges-place-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let directory = std::fs::File::open(&path).unwrap();
+        // In the year 2103.
+        let late = SystemTime::UNIX_EPOCH + Duration::from_secs(0xfa00_0000);
+        let times = FileTimes::new().set_accessed(late).set_modified(late);
+        let set = directory.set_times(times).map(|()| std::fs::metadata(&path).unwrap());
+        let places = [place_of(path.to_str().unwrap()), place_of_file(&directory)];
+        std::fs::remove_dir(&path).unwrap();
+        match set {
+            Ok(found) if found.modified().unwrap() == late => {
+                assert_eq!(places, [Some((found.dev(), found.ino())); 2]);
+            }
+            _ => println!(
+                "SKIPPED: a_directory_of_the_next_century_has_a_place: no such time, {set:?}"
+            ),
+        }
+    }
+}

@@ -421,6 +421,25 @@ mod tests {
         (directory, tasks)
     }
 
+    /// The first form of setresuid(2) on a 32-bit CPU cuts ids to 16 bits: 65536 would be root.
+    #[test]
+    fn an_id_of_32_bits_is_not_cut() {
+        // SAFETY: it touches no memory.
+        #[allow(unsafe_code)] // a question to the kernel
+        if unsafe { libc::geteuid() } != 0 {
+            println!("SKIPPED: an_id_of_32_bits_is_not_cut needs root");
+            return;
+        }
+        // A thread of its own: only that thread changes, and it ends.
+        let one = std::thread::spawn(|| {
+            let done = Uid::new(65536 + 7).map(set_this_thread);
+            let status = std::fs::read("/proc/thread-self/status").unwrap();
+            let ids = String::from_utf8_lossy(field(&status, b"Uid").unwrap()).into_owned();
+            (done.unwrap(), ids.split_whitespace().collect::<Vec<_>>().join(" "))
+        });
+        assert_eq!(one.join().unwrap(), (true, four_times(65536 + 7)));
+    }
+
     #[test]
     fn what_cannot_be_read_is_a_mismatch() {
         let (directory, mut tasks) = damaged();

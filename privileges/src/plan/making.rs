@@ -378,6 +378,11 @@ fn values_out_of_range(
         };
         range("the value of the Landlock flags", flags.bits().into(), most);
     }
+    if let Some(slack) = settings.context.timer_slack {
+        // prctl(2) takes a register, which has room for 4.29 s on a 32-bit CPU.
+        let nanoseconds = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+        range("the timer slack in nanoseconds", number(nanoseconds), number(usize::MAX as u64));
+    }
     for &(resource, [_, hard]) in &settings.limits {
         // A later kernel may have more.
         if limits_of(0, resource).is_none() {
