@@ -562,7 +562,8 @@ fn sleep(word: &AtomicU32, value: u32, patience: Option<Duration>) {
     // The structure of futex(2) by this number: two words. The C library's `timespec` may have a 64-bit time, which
     // is another call in a 32-bit program.
     let time = patience.map(|time| {
-        let nanoseconds = c_long::try_from(time.subsec_nanos()).unwrap_or_default();
+        // Below 1,000,000,000, so it fits.
+        let nanoseconds = time.subsec_nanos() as c_long;
         [c_long::try_from(time.as_secs()).unwrap_or(c_long::MAX), nanoseconds]
     });
     let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
