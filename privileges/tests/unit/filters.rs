@@ -51,7 +51,7 @@ fn filters_allow_and_deny_what_they_list() {
             Some(Denial::Errno(errno)) => Action::Errno(errno),
             Some(_) => Action::KillProcess,
         };
-        assert_eq!(verdict(&narrowed, number.into()), expected, "{number}");
+        assert_eq!(verdict(&narrowed, number as libc::c_long), expected, "{number}");
     }
 }
 
