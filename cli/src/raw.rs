@@ -17,6 +17,13 @@ use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
+// The calls with 32-bit ids. On old 32-bit CPUs, a call without the suffix cuts each id to 16 bits.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::{
+    SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
+};
 use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
@@ -121,9 +128,9 @@ pub(crate) fn everywhere(step: Step) -> Result<Report, libpsx::Error> {
 
 const fn call(step: Step) -> (c_long, [usize; 6]) {
     match step {
-        Step::NoGroups => (libc::SYS_setgroups, [0; 6]),
-        Step::Gid(id) => (libc::SYS_setresgid, thrice(id)),
-        Step::Uid(id) => (libc::SYS_setresuid, thrice(id)),
+        Step::NoGroups => (SETGROUPS, [0; 6]),
+        Step::Gid(id) => (SETRESGID, thrice(id)),
+        Step::Uid(id) => (SETRESUID, thrice(id)),
         Step::NoNewPrivs => (libc::SYS_prctl, switch_on(libc::PR_SET_NO_NEW_PRIVS)),
         Step::KeepCaps => (libc::SYS_prctl, switch_on(libc::PR_SET_KEEPCAPS)),
     }

@@ -16,9 +16,10 @@ use std::sync::LazyLock;
 use libpsx::process::{CapabilitySet, CapabilitySets, Ids};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
 use nix::unistd;
+use rustix::fs::{AtFlags, fstat, statat};
 
 /// include/linux/sched.h
 const PF_EXITING: u32 = 0x4;
@@ -263,7 +264,7 @@ impl Process {
     /// Returns how many tasks the kernel counts: the link count of the directory without `.` and `..`. Returns None if
     /// the directory has no such count.
     fn count(&self) -> nix::Result<Option<usize>> {
-        let count = fstat(&self.tasks)?.st_nlink.saturating_sub(2);
+        let count = fstat(&self.tasks).map_err(same)?.st_nlink.saturating_sub(2);
         Ok(usize::try_from(count).ok().filter(|&count| count > 0))
     }
 
@@ -301,7 +302,7 @@ impl Task {
     /// Returns the owner of a file of the task. If the process is not dumpable, the kernel gives its files to root, except
     /// directories of mode 0555 (`task_dump_owner`, fs/proc/base.c).
     pub(crate) fn owner(&self, file: &str) -> nix::Result<u32> {
-        Ok(fstatat(&self.directory, file, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_uid)
+        Ok(statat(&self.directory, file, AtFlags::SYMLINK_NOFOLLOW).map_err(same)?.st_uid)
     }
 
     /// Returns the timer slack in nanoseconds. The file exists in /proc/TID only, so the number may be used again
@@ -316,6 +317,11 @@ impl Task {
     pub(crate) fn link(&self, file: &str) -> nix::Result<OsString> {
         readlinkat(&self.directory, file)
     }
+}
+
+/// Returns the same error. rustix has 64-bit times and inode numbers on every CPU; nix has the C library's `stat`.
+fn same(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
 }
 
 /// Reads a file of /proc to its end. Each of these files is one record: a read that does not fill the buffer has

@@ -1,6 +1,5 @@
 //! Namespaces and scheduling of a plan.
 
-use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,15 +43,12 @@ impl ExecutionContext {
 
     /// Returns the future targets of the links in /proc to the namespaces.
     pub(crate) fn expected(&self) -> Vec<(&'static str, Joined)> {
-        let now = |kind| {
-            let path = CString::new(format!("/proc/thread-self/{}", link(kind))).ok()?;
-            status::place_at(libc::AT_FDCWD, &path)
-        };
+        let now = |kind| status::place_of(&format!("/proc/thread-self/{}", link(kind)));
         let new = self.new_namespaces.iter().map(|&kind| (link(kind), Joined::New(now(kind))));
         let these = self
             .joined
             .iter()
-            .map(|(kind, fd)| (link(*kind), Joined::This(status::place_at(fd.as_raw_fd(), c""))));
+            .map(|(kind, fd)| (link(*kind), Joined::This(status::place_of_file(fd))));
         new.chain(these).collect()
     }
 

@@ -42,6 +42,15 @@ const WAKE_PRIVATE: u64 = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as u64;
 const TRYLOCK_PRIVATE: u64 = (libc::FUTEX_TRYLOCK_PI | libc::FUTEX_PRIVATE_FLAG) as u64;
 const WAIT_OPTIONS: u64 = (libc::__WALL | libc::WNOHANG) as u64 & 0xffff_ffff;
 const SET_MASK: u64 = libc::SIG_SETMASK as u64;
+/// By these two the C library of a 32-bit CPU maps memory and asks for flags, in place of calls with 32-bit offsets.
+#[cfg(target_pointer_width = "32")]
+const MMAP: (&str, libc::c_long) = ("mmap2", libc::SYS_mmap2);
+#[cfg(not(target_pointer_width = "32"))]
+const MMAP: (&str, libc::c_long) = ("mmap", libc::SYS_mmap);
+#[cfg(all(debug_assertions, target_pointer_width = "32"))]
+const FCNTL: (&str, libc::c_long) = ("fcntl64", libc::SYS_fcntl64);
+#[cfg(all(debug_assertions, not(target_pointer_width = "32")))]
+const FCNTL: (&str, libc::c_long) = ("fcntl", libc::SYS_fcntl);
 const HELD: &str = "a held thread";
 const CALLER: &str = "the calling thread";
 
@@ -119,8 +128,8 @@ const NEEDED: &[Needed] = &[
     // With debug assertions, Rust's standard library reads the flags of a descriptor before it closes it.
     #[cfg(debug_assertions)]
     needed(
-        "fcntl",
-        libc::SYS_fcntl,
+        FCNTL.0,
+        FCNTL.1,
         [Is(3), Is(libc::F_GETFD as u64), NOTHING, NOTHING, NOTHING, NOTHING],
         CALLER,
         ErrorIsFine,
@@ -134,9 +143,9 @@ const NEEDED: &[Needed] = &[
         ErrorIsFine,
     ),
     needed(
-        "mmap",
-        libc::SYS_mmap,
-        [NOTHING, Is(1 << 20), Is(3), Is(0x22), Is(u64::MAX), NOTHING],
+        MMAP.0,
+        MMAP.1,
+        [NOTHING, Is(1 << 20), Is(3), Is(0x22), Is(usize::MAX as u64), NOTHING],
         CALLER,
         ErrorIsFine,
     ),

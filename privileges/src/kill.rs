@@ -6,6 +6,8 @@
 // Each block makes one call, with numbers or with memory of this function.
 #![allow(unsafe_code)]
 
+use rustix::fs::FileType;
+
 /// The signal by which the engine kills a process.
 const SIGNAL: libc::c_int = 33;
 /// `PIPE_BUF`: the number of bytes that a pipe with room takes at once.
@@ -75,11 +77,9 @@ fn complain(line: &[u8]) {
 
 /// Returns whether the descriptor is a file, which accepts every write.
 fn is_regular(fd: libc::c_int) -> bool {
-    // SAFETY: it is a structure of integers.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes the structure.
-    let done = unsafe { libc::fstat(fd, &mut stat) } == 0;
-    done && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+    // SAFETY: the descriptor is one of the program's standard ones, and this is used at once.
+    let file = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
 }
 
 fn has_room(fd: libc::c_int) -> bool {

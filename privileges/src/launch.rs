@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
+use std::ffi::c_long;
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -377,7 +378,7 @@ fn check_step(
             const WHO_PROCESS: libc::c_int = 1;
             // SAFETY: it takes numbers.
             let found = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, raw) };
-            let show = |class: i64, level: i64| format!("class {class}, level {level}");
+            let show = |class: c_long, level: c_long| format!("class {class}, level {level}");
             let found = (found >= 0).then(|| show(found >> 13, found & 7));
             // If no class was set, the kernel returns the class that follows from the nice value.
             if class != 0 {
@@ -398,11 +399,11 @@ fn check_step(
 }
 
 /// Returns the nice value of another process.
-fn nice_of(pid: libc::pid_t) -> Option<i64> {
+fn nice_of(pid: libc::pid_t) -> Option<c_long> {
     // The system call itself returns 20 minus the nice value, so that no value looks like an error.
     // SAFETY: it takes numbers.
     let found = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, pid) };
-    (found > 0).then(|| 20i64.saturating_sub(found))
+    (found > 0).then(|| (20 as c_long).saturating_sub(found))
 }
 
 impl fmt::Display for Launch {

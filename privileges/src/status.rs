@@ -1,6 +1,9 @@
 //! What the kernel shows of a thread: the lines of its status, and where its links lead.
 
-use std::os::fd::RawFd;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, CWD, statat};
 
 /// Device and inode number.
 pub(crate) type Place = (u64, u64);
@@ -19,25 +22,67 @@ pub(crate) fn filters(status: &[u8]) -> Option<usize> {
 
 /// Returns device and inode number of the file that a path leads to.
 pub(crate) fn place_of(path: &str) -> Option<Place> {
-    place_at(libc::AT_FDCWD, &std::ffi::CString::new(path).ok()?)
+    place_at(CWD, &CString::new(path).ok()?)
 }
 
 /// Returns the working directory of this thread.
 pub(crate) fn here() -> Option<Place> {
-    place_at(libc::AT_FDCWD, c".")
+    place_at(CWD, c".")
 }
 
-/// Returns device and inode number of the file at a path.
-#[allow(unsafe_code)]
-pub(crate) fn place_at(directory: RawFd, path: &std::ffi::CStr) -> Option<Place> {
-    // SAFETY: it is a structure of integers.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is a string, and the kernel writes the structure.
-    let done =
-        unsafe { libc::fstatat(directory, path.as_ptr(), &mut stat, libc::AT_EMPTY_PATH) } == 0;
-    done.then_some((stat.st_dev, stat.st_ino))
+/// Returns device and inode number of the file at a path. An empty path is the descriptor's own file.
+pub(crate) fn place_at(directory: BorrowedFd<'_>, path: &CStr) -> Option<Place> {
+    identify(directory, path, AtFlags::EMPTY_PATH).ok()
+}
+
+/// Returns device and inode number of the file of a descriptor.
+pub(crate) fn place_of_file(file: &impl AsFd) -> Option<Place> {
+    place_at(file.as_fd(), c"")
+}
+
+/// Asks the kernel for device and inode number. It neither allocates nor locks. The numbers have 64 bits on every CPU, and
+/// no time of the file makes it fail: the C library's `stat` has 32 bits for each in a 32-bit program.
+pub(crate) fn identify(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    flags: AtFlags,
+) -> rustix::io::Result<Place> {
+    let stat = statat(directory, path, flags)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 pub(crate) fn shown((device, inode): Place) -> String {
     format!("inode {inode} of device {device:#x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::FileTimes;
+    use std::os::unix::fs::MetadataExt;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    /// A 32-bit program's `stat` has no room for times after 2038, nor for inode numbers of 64 bits. The verification does
+    /// not compare a directory whose place is unknown.
+    #[test]
+    fn a_directory_of_the_next_century_has_a_place() {
+        let path = std::env::temp_dir().join(format!("privileges-place-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let directory = std::fs::File::open(&path).unwrap();
+        // In the year 2103.
+        let late = SystemTime::UNIX_EPOCH + Duration::from_secs(0xfa00_0000);
+        let times = FileTimes::new().set_accessed(late).set_modified(late);
+        let set = directory.set_times(times).map(|()| std::fs::metadata(&path).unwrap());
+        let places = [place_of(path.to_str().unwrap()), place_of_file(&directory)];
+        std::fs::remove_dir(&path).unwrap();
+        match set {
+            Ok(found) if found.modified().unwrap() == late => {
+                assert_eq!(places, [Some((found.dev(), found.ino())); 2]);
+            }
+            _ => println!(
+                "SKIPPED: a_directory_of_the_next_century_has_a_place: no such time, {set:?}"
+            ),
+        }
+    }
 }

@@ -139,12 +139,12 @@ fn fd(descriptor: &impl AsRawFd) -> usize {
 }
 
 /// Adds a call whose arguments are numbers, or addresses of memory that outlives the transaction.
-fn number<'a>(
-    calls: Calls<'a>,
+fn number(
+    calls: Calls<'_>,
     nr: libc::c_long,
     [a, b, c]: [usize; 3],
     result_check: ResultCheck,
-) -> Calls<'a> {
+) -> Calls<'_> {
     // SAFETY: the arguments follow the rules at the head of this file.
     unsafe { calls.with_call(nr, [a, b, c, 0, 0, 0], result_check) }
 }

@@ -18,21 +18,20 @@
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_int, c_long};
+use std::ffi::{CStr, c_int, c_long};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicIsize, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use libpsx::process::{Capability, CapabilitySet, CapabilitySets};
+use rustix::fs::{AtFlags, PROC_SUPER_MAGIC};
 
 use crate::filter::needed_outside;
-use crate::status::{Place, field};
+use crate::status::{Place, field, identify};
 
-/// `PROC_SUPER_MAGIC` (include/uapi/linux/magic.h).
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// The time in which the child process must answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The time after the deadline of the stop in which everything is read. The child ends then at the latest.
@@ -88,11 +87,7 @@ impl Tasks {
     /// Opens the directory, and checks that it belongs to procfs and to this process. Returns `None` if there is none.
     pub(crate) fn open() -> Option<Self> {
         let tasks = OwnedFd::from(File::open("/proc/self/task").ok()?);
-        // SAFETY: it is a structure of integers.
-        let mut system: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the kernel writes the structure.
-        let done = unsafe { libc::fstatfs(tasks.as_raw_fd(), &mut system) } == 0;
-        if !done || system.f_type as u64 != PROC_SUPER_MAGIC {
+        if rustix::fs::fstatfs(&tasks).ok()?.f_type != PROC_SUPER_MAGIC {
             return None;
         }
         let reader = Reader::Here(Hand { tasks, file: None });
@@ -211,7 +206,7 @@ impl Tasks {
             Reader::Outside(observer) => observer.ask(request)?,
         };
         let length =
-            usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result as i32))?;
+            usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(number_of(result)))?;
         use_it(data.get(..length.min(DATA)).unwrap_or_default());
         Ok(length)
     }
@@ -278,9 +273,10 @@ const NONE: c_long = 0;
 ///
 /// # Safety
 /// `data` has room for [`DATA`] bytes.
-unsafe fn perform(request: Request, tasks: c_int, file: c_int, data: *mut u8) -> c_long {
-    let Some(path) = request.path() else { return -c_long::from(libc::EINVAL) };
-    let name = path.as_ptr().cast::<libc::c_char>();
+unsafe fn perform(request: Request, tasks: c_int, file: c_int, data: *mut u8) -> isize {
+    let Some(path) = request.path() else { return failure(libc::EINVAL) };
+    let Ok(path) = CStr::from_bytes_until_nul(&path) else { return failure(libc::EINVAL) };
+    let name = path.as_ptr();
     let value = match request.step {
         // SAFETY: it takes numbers.
         Step::Rewind => unsafe { libc::syscall(libc::SYS_lseek, tasks, NONE, libc::SEEK_SET) },
@@ -294,26 +290,39 @@ unsafe fn perform(request: Request, tasks: c_int, file: c_int, data: *mut u8) ->
         // SAFETY: the data has room for so much.
         Step::Read => unsafe { libc::syscall(libc::SYS_read, file, data, DATA) },
         Step::Identify => {
-            // SAFETY: it is a structure of integers.
-            let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-            // SAFETY: the name is a string, and the kernel writes the structure.
-            let done = c_long::from(unsafe { libc::fstatat(tasks, name, &mut stat, 0) });
-            let [first, second] = [stat.st_dev, stat.st_ino].map(u64::to_ne_bytes);
+            // SAFETY: the directory stays open in this function.
+            let directory = unsafe { BorrowedFd::borrow_raw(tasks) };
+            let (device, inode) = match identify(directory, path, AtFlags::empty()) {
+                Ok(place) => place,
+                Err(errno) => return failure(errno.raw_os_error()),
+            };
+            let [first, second] = [device, inode].map(u64::to_ne_bytes);
             // SAFETY: the data has room for two numbers.
             unsafe { data.cast::<[u8; 8]>().write(first) };
             // SAFETY: it is within the data.
             let after = unsafe { data.cast::<[u8; 8]>().add(1) };
             // SAFETY: the data has room for the second number too.
             unsafe { after.write(second) };
-            if done == 0 { 16 } else { done }
+            16
         }
     };
     if value < 0 {
         // This only reads errno.
         let number = io::Error::last_os_error().raw_os_error().unwrap_or(0);
-        return -c_long::from(number.max(1));
+        return failure(number.max(1));
     }
-    value
+    value as isize
+}
+
+/// Returns the result of a call that failed with this error number. (`isize` has the size of a register, 32 bits at least.)
+fn failure(number: i32) -> isize {
+    (number as isize).wrapping_neg()
+}
+
+/// Returns the error number of a result. The result may be any number, because a thread of the parent can write to the
+/// shared page.
+fn number_of(result: isize) -> i32 {
+    i32::try_from(result.wrapping_neg()).unwrap_or(libc::EIO)
 }
 
 /// Which of the two processes may use the page.
@@ -391,7 +400,7 @@ impl Observer {
     }
 
     /// Lets the child make a step. Returns the result of the call, and the data.
-    fn ask(&mut self, request: Request) -> io::Result<(c_long, &[u8])> {
+    fn ask(&mut self, request: Request) -> io::Result<(isize, &[u8])> {
         let lost = || io::Error::other("the process that reads /proc does not answer");
         if self.lost {
             return Err(lost());
@@ -417,7 +426,7 @@ impl Observer {
         }
         // SAFETY: it is this process's turn, so the child does not write.
         let data = unsafe { &*page.data.get() };
-        Ok((page.result.load(Ordering::Relaxed) as c_long, data))
+        Ok((page.result.load(Ordering::Relaxed), data))
     }
 }
 
@@ -523,7 +532,7 @@ unsafe fn serve(page: NonNull<Page>, service: Service) -> ! {
         if request.step == Step::Open && result >= 0 {
             file = result as c_int;
         }
-        page.result.store(result as isize, Ordering::Relaxed);
+        page.result.store(result, Ordering::Relaxed);
         // This fails if the parent does not wait any more. Release: its partner is the load in `ask`.
         let _ = page.turn.compare_exchange(ASKED, REST, Ordering::Release, Ordering::Relaxed);
         wake(&page.turn);
@@ -550,9 +559,12 @@ fn end() -> ! {
 
 /// Sleeps while the word has this value. May return at any time.
 fn sleep(word: &AtomicU32, value: u32, patience: Option<Duration>) {
-    let time = patience.map(|time| libc::timespec {
-        tv_sec: time.as_secs() as libc::time_t,
-        tv_nsec: time.subsec_nanos().into(),
+    // The structure of futex(2) by this number: two words. The C library's `timespec` may have a 64-bit time, which
+    // is another call in a 32-bit program.
+    let time = patience.map(|time| {
+        // Below 1,000,000,000, so it fits.
+        let nanoseconds = time.subsec_nanos() as c_long;
+        [c_long::try_from(time.as_secs()).unwrap_or(c_long::MAX), nanoseconds]
     });
     let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the word and the time are there until it returns.

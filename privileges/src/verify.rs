@@ -384,12 +384,21 @@ fn filtered() -> bool {
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
+/// setresuid(2) with 32-bit ids. On old 32-bit CPUs, the call without the suffix cuts each id to 16 bits.
+const SETRESUID: libc::c_long = {
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    let number = libc::SYS_setresuid32;
+    #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+    let number = libc::SYS_setresuid;
+    number
+};
+
 /// Makes setresuid(2) without the C library, which would make it in all threads.
 #[allow(unsafe_code)]
 fn set_this_thread(uid: Uid) -> bool {
     let raw = uid.as_raw();
     // SAFETY: it takes numbers.
-    unsafe { libc::syscall(libc::SYS_setresuid, raw, raw, raw) == 0 }
+    unsafe { libc::syscall(SETRESUID, raw, raw, raw) == 0 }
 }
 
 #[cfg(test)]
@@ -410,6 +419,25 @@ mod tests {
         std::fs::create_dir_all(directory.join("1/status")).unwrap();
         let tasks = Tasks::of_directory(&directory, own.parse().unwrap());
         (directory, tasks)
+    }
+
+    /// The first form of setresuid(2) on a 32-bit CPU cuts ids to 16 bits: 65536 would be root.
+    #[test]
+    fn an_id_of_32_bits_is_not_cut() {
+        // SAFETY: it touches no memory.
+        #[allow(unsafe_code)] // a question to the kernel
+        if unsafe { libc::geteuid() } != 0 {
+            println!("SKIPPED: an_id_of_32_bits_is_not_cut needs root");
+            return;
+        }
+        // A thread of its own: only that thread changes, and it ends.
+        let one = std::thread::spawn(|| {
+            let done = Uid::new(65536 + 7).map(set_this_thread);
+            let status = std::fs::read("/proc/thread-self/status").unwrap();
+            let ids = String::from_utf8_lossy(field(&status, b"Uid").unwrap()).into_owned();
+            (done.unwrap(), ids.split_whitespace().collect::<Vec<_>>().join(" "))
+        });
+        assert_eq!(one.join().unwrap(), (true, four_times(65536 + 7)));
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The interpreter of seccomp programs compared with the kernel: the accepted programs, and their results.
+// The kernel is asked with 64-bit arguments.
+#![cfg(target_pointer_width = "64")]
 #![allow(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]

@@ -281,6 +281,9 @@ fn values_of_scheduling_are_checked_by_the_plan() {
             "{shown}: {found:?}"
         );
     }
+    // A register of a 32-bit CPU has no room for it.
+    let plan = own().timer_slack(Duration::from_secs(5)).plan();
+    assert_eq!(plan.is_err(), cfg!(target_pointer_width = "32"), "{plan:?}");
     let fine = own()
         .scheduling(SchedAttr::keep_all().util_min(SchedAttr::UTIL_RESET).util_max(1024))
         .io_priority(IoPriority::BestEffort(7))

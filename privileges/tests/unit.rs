@@ -213,7 +213,7 @@ fn only_a_reset_removes_a_restriction() {
 fn values_are_those_of_the_manual_page() {
     use libc::*;
     let limit = |text: &str, resource: u32| directives(text).limits[&resource];
-    let infinity = RLIM_INFINITY;
+    let infinity = u64::MAX;
     assert_eq!(limit("LimitNOFILE=1024:524288", RLIMIT_NOFILE), [1024, 524288]);
     assert_eq!(limit("LimitNOFILE=infinity", RLIMIT_NOFILE), [infinity; 2]);
     assert_eq!(limit("LimitAS=1G", RLIMIT_AS), [1 << 30; 2]);

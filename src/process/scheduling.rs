@@ -25,8 +25,9 @@ use crate::engine::call::ResultCheck;
 use crate::process::operation::pair;
 
 /// Sets how late the timers of a thread may expire. The kernel's unit is the nanosecond. Zero stands for the default,
-/// which is the value that the thread began with. A thread with a real-time policy has no timer slack. The kernel reports
-/// no errors. (PR_SET_TIMERSLACK(2const))
+/// which is the value that the thread began with. On a 32-bit CPU a longer time than 4.29 s becomes 4.29 s, the most that a
+/// register holds. A thread with a real-time policy has no timer slack. The kernel reports no errors.
+/// (PR_SET_TIMERSLACK(2const))
 pub const fn set_timer_slack(slack: Duration) -> Operation<'static> {
     let nanos = slack.as_nanos();
     let nanos = if nanos > usize::MAX as u128 { usize::MAX } else { nanos as usize };

@@ -12,7 +12,7 @@ use libpsx::process::{Capability, CapabilitySet, CapabilitySets, Uid};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use super::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::tasks::Process;
@@ -114,7 +114,7 @@ pub(super) fn withheld(found: Option<File>, pid: i32) -> Result<Option<String>> 
     }
     let file = executed(found, pid)?;
     let file_system = fstatvfs(&file).context("asking for the mount of the program")?;
-    if file_system.flags().contains(FsFlags::ST_NOSUID) {
+    if file_system.f_flag.contains(StatVfsMountFlags::NOSUID) {
         return Ok(None);
     }
     let metadata = file.metadata().context("reading the mode of the program")?;

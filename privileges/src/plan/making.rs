@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libpsx::process::Synchronization;
@@ -179,9 +178,8 @@ impl Plan {
         let scheduled = settings.context.is_scheduled();
         let joined = settings.context.expected();
         steps.extend(settings.context.steps());
-        let place = |file: &File| status::place_at(file.as_raw_fd(), c"");
-        let root_place = root.as_ref().and_then(place);
-        let directory_place = working.as_ref().or(root.as_ref()).and_then(place);
+        let root_place = root.as_ref().and_then(status::place_of_file);
+        let directory_place = working.as_ref().or(root.as_ref()).and_then(status::place_of_file);
         let directories: Vec<&File> = root.iter().chain(&working).collect();
         let inotify = if directories.is_empty() { None } else { comparer(&directories) };
         let compare =
@@ -379,6 +377,11 @@ fn values_out_of_range(
             _ => u32::MAX.into(),
         };
         range("the value of the Landlock flags", flags.bits().into(), most);
+    }
+    if let Some(slack) = settings.context.timer_slack {
+        // prctl(2) takes a register, which has room for 4.29 s on a 32-bit CPU.
+        let nanoseconds = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+        range("the timer slack in nanoseconds", number(nanoseconds), number(usize::MAX as u64));
     }
     for &(resource, [_, hard]) in &settings.limits {
         // A later kernel may have more.

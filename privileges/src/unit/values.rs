@@ -312,7 +312,8 @@ pub(crate) fn limit(value: &str, unit: Unit) -> Result<[u64; 2], Why> {
 }
 
 fn one_limit(value: &str, unit: Unit) -> Result<u64, Why> {
-    const INFINITY: u64 = libc::RLIM_INFINITY;
+    // prlimit64(2) has 64-bit limits on every CPU; the constant of setrlimit(2), RLIM_INFINITY, may have 32 bits.
+    const INFINITY: u64 = u64::MAX;
     let rounded_up = |span: Span, unit: u128| match span {
         None => Ok(INFINITY),
         Some(nanoseconds) => {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn verdict(filter: &SystemCallFilter, number: i64) -> Action {
+fn verdict(filter: &SystemCallFilter, number: libc::c_long) -> Action {
     let program = filter.program().unwrap();
     Program::new(&program).unwrap().evaluate(&SeccompData::native(number as u32, [0; 6]))
 }
@@ -51,7 +51,7 @@ fn filters_allow_and_deny_what_they_list() {
             Some(Denial::Errno(errno)) => Action::Errno(errno),
             Some(_) => Action::KillProcess,
         };
-        assert_eq!(verdict(&narrowed, number.into()), expected, "{number}");
+        assert_eq!(verdict(&narrowed, number as libc::c_long), expected, "{number}");
     }
 }
 
@@ -219,7 +219,7 @@ fn the_kernel_obeys_the_filter() {
         );
         unit.unwrap().privileges().unwrap().plan().unwrap().apply().unwrap();
         support::all_have("Seccomp", "2");
-        let errno = |result: i64| {
+        let errno = |result: libc::c_long| {
             if result < 0 { std::io::Error::last_os_error().raw_os_error() } else { None }
         };
         // SAFETY: the path is a string.
