@@ -424,8 +424,8 @@ mod tests {
     /// The first form of setresuid(2) on a 32-bit CPU cuts ids to 16 bits: 65536 would be root.
     #[test]
     fn an_id_of_32_bits_is_not_cut() {
-        // SAFETY: it touches no memory.
         #[allow(unsafe_code)] // a question to the kernel
+        // SAFETY: it touches no memory.
         if unsafe { libc::geteuid() } != 0 {
             println!("SKIPPED: an_id_of_32_bits_is_not_cut needs root");
             return;
