@@ -1,15 +1,17 @@
 //! The base of every integration test: a separate child process for each case, with a watchdog, and observation from
 //! outside.
-#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
+#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports, unused_macros)]
 
 mod calls;
+#[cfg(target_pointer_width = "64")]
+pub mod cpu;
 pub mod daemon;
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_pointer_width = "64")]
 pub mod emulator;
 mod harness;
 mod library;
 mod namespaces;
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_pointer_width = "64")]
 pub mod raw;
 mod traced;
 

@@ -1,0 +1,87 @@
+//! x86-64.
+
+use std::arch::asm;
+
+std::arch::global_asm!(
+    ".globl psx_test_call, psx_test_call_end",
+    "psx_test_call:",
+    "mov %rdi, %rax",
+    "mov %rsi, %rcx",
+    "mov (%rcx), %rdi",
+    "mov 8(%rcx), %rsi",
+    "mov 16(%rcx), %rdx",
+    "mov 24(%rcx), %r10",
+    "mov 32(%rcx), %r8",
+    "mov 40(%rcx), %r9",
+    "syscall",
+    "psx_test_call_end:",
+    "ret",
+    options(att_syntax)
+);
+
+/// # Safety
+/// `stack` is the end of memory for a stack, and `body` uses no TLS if `thread_pointer` leads to none.
+pub unsafe fn clone(
+    flags: i32,
+    stack: usize,
+    thread_pointer: usize,
+    body: extern "C" fn() -> !,
+) -> isize {
+    let tid;
+    // SAFETY: the new thread begins on its own stack, calls `body` there and never returns.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone as isize => tid,
+            in("rdi") flags as isize,
+            in("rsi") stack,
+            in("rdx") 0,
+            in("r10") 0,
+            in("r8") thread_pointer,
+            in("r12") body,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    tid
+}
+
+pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
+    let at =
+        [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9];
+    at.map(|register| context.uc_mcontext.gregs[register as usize] as usize)
+}
+
+pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
+    context.uc_mcontext.gregs[libc::REG_RAX as usize] = result as i64;
+}
+
+pub fn call_again(context: &mut libc::ucontext_t, number: i64) {
+    context.uc_mcontext.gregs[libc::REG_RIP as usize] -= 2;
+    context.uc_mcontext.gregs[libc::REG_RAX as usize] = number;
+}
+
+pub fn stack_pointer(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize
+}
+
+pub fn go_on_at(context: &mut libc::ucontext_t, place: extern "C" fn() -> !, stack: usize) {
+    context.uc_mcontext.gregs[libc::REG_RIP as usize] = place as *const () as i64;
+    // The stack pointer is as after a call instruction.
+    context.uc_mcontext.gregs[libc::REG_RSP as usize] = (stack - 64 - 8) as i64;
+}
+
+macro_rules! jump {
+    () => {
+        "jmp {0}"
+    };
+}
+pub(crate) use jump;
+
+pub const FORK_ARGUMENTS: [usize; 2] = [libc::SIGCHLD as usize, 0];
