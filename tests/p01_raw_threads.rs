@@ -1,5 +1,5 @@
 //! Tests threads that no C library has created, and unusual tids (P1, P4).
-#![cfg(target_arch = "x86_64")]
+#![cfg(target_pointer_width = "64")]
 #![allow(unsafe_code)]
 
 mod support;
