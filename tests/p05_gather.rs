@@ -1,5 +1,5 @@
 //! Tests failures while threads are gathered (P5): the clock fails, threads multiply, memory may not be locked.
-#![cfg(target_arch = "x86_64")]
+#![cfg(target_pointer_width = "64")]
 #![allow(unsafe_code)]
 
 mod support;
