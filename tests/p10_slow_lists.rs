@@ -1,6 +1,6 @@
 //! The list of threads is hard to get (P10, P5). The deadline holds, and no tids are probed if that is not necessary.
 //! The tests count probes; they do not measure time.
-#![cfg(target_arch = "x86_64")]
+#![cfg(target_pointer_width = "64")]
 #![allow(unsafe_code)]
 
 mod support;
