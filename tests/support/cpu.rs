@@ -8,6 +8,7 @@
 //! | `call_again` | the frame is changed so that the trapped call is made again |
 //! | `stack_pointer`, `go_on_at` | where the interrupted code has its stack; another place to go on at |
 //! | `jump` | an instruction, for `global_asm!`, that jumps to the operand `{0}` |
+//! | `TRACED_...`, `breakpoint` | what a tracer finds and changes in a thread |
 //! | `FORK_ARGUMENTS` | the first arguments of clone(2) for a child as of fork(2): CPUs differ in their order |
 
 #[cfg_attr(target_arch = "x86_64", path = "cpu/x86_64.rs")]
@@ -15,6 +16,9 @@
 #[cfg_attr(target_arch = "riscv64", path = "cpu/riscv64.rs")]
 #[cfg_attr(target_arch = "s390x", path = "cpu/s390x.rs")]
 mod this;
+
+/// NT_PRSTATUS, include/uapi/linux/elf.h.
+pub const GENERAL: usize = 1;
 
 pub use this::*;
 

@@ -83,3 +83,19 @@ macro_rules! jump {
 pub(crate) use jump;
 
 pub const FORK_ARGUMENTS: [usize; 2] = [libc::SIGCHLD as usize, 0];
+
+/// What ptrace(2) gives as the registers of a thread: how many words, and where the result of a call is.
+pub const TRACED_WORDS: usize = 32;
+pub const TRACED_RESULT: usize = 10;
+
+/// Where the number of a call is that a tracer may change: the set of registers, and its place there.
+pub const TRACED_NUMBER: (usize, usize) = (super::GENERAL, 17);
+
+/// The program counter, if it is at the breakpoint and not after it when the thread stops there.
+pub const TRACED_AT_BREAKPOINT: Option<usize> = Some(0);
+
+/// Stops a traced thread by SIGTRAP.
+pub fn breakpoint() {
+    // SAFETY: the tracer removes the signal and goes on after the instruction.
+    unsafe { asm!(".option push", ".option norvc", "ebreak", ".option pop") };
+}
