@@ -27,7 +27,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 #[must_use]
 fn threads() -> Asked {
     sleepers(2);
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     support::raw::raw_threads(1);
     Asked::new(2)
 }
