@@ -12,7 +12,7 @@
 //! - the threads differ, or their state is not what the result says;
 //! - the process dies in another way, or another process does;
 //! - a later call fails, although nothing is refused any more.
-#![cfg(target_arch = "x86_64")]
+#![cfg(target_pointer_width = "64")]
 // `pub` is for the modules of this program.
 #![allow(unsafe_code, unreachable_pub)]
 
