@@ -9,6 +9,7 @@
 //! | `stack_pointer`, `go_on_at` | where the interrupted code has its stack; another place to go on at |
 //! | `jump` | an instruction, for `global_asm!`, that jumps to the operand `{0}` |
 //! | `TRACED_...`, `breakpoint` | what a tracer finds and changes in a thread |
+//! | `registers_keep` | whether registers keep their values while threads are held |
 //! | `FORK_ARGUMENTS` | the first arguments of clone(2) for a child as of fork(2): CPUs differ in their order |
 
 #[cfg_attr(target_arch = "x86_64", path = "cpu/x86_64.rs")]

@@ -95,3 +95,41 @@ pub fn breakpoint() {
     // SAFETY: the tracer removes the signal and goes on after the instruction.
     unsafe { asm!("brk #0") };
 }
+
+/// Fills registers of every kind, computes for a while, and returns whether all of them have kept their values.
+pub fn registers_keep(seed: u64) -> bool {
+    let differences: u64;
+    // SAFETY: the code uses only declared registers, and no memory.
+    unsafe {
+        asm!(
+            "mov x3, {seed}", "mov x4, {seed}", "mov x5, {seed}", "mov x6, {seed}",
+            "mov x7, {seed}", "mov x8, {seed}", "mov x9, {seed}", "mov x10, {seed}",
+            "mov x11, {seed}", "mov x12, {seed}", "mov x13, {seed}", "mov x14, {seed}",
+            "mov x15, {seed}", "mov x16, {seed}", "mov x17, {seed}", "fmov d0, {seed}",
+            "fmov d7, {seed}", "fmov d8, {seed}", "fmov d15, {seed}", "fmov d31, {seed}",
+            "mov x2, #20000", "cmp x2, x2", "2: yield", "sub x2, x2, #1",
+            "cbnz x2, 2b", "cset x2, ne",
+            // A bit is set for every difference from the seed.
+            "eor x3, x3, {seed}", "eor x4, x4, {seed}", "eor x5, x5, {seed}", "eor x6, x6, {seed}",
+            "eor x7, x7, {seed}", "eor x8, x8, {seed}", "eor x9, x9, {seed}", "eor x10, x10, {seed}",
+            "eor x11, x11, {seed}", "eor x12, x12, {seed}", "eor x13, x13, {seed}", "eor x14, x14, {seed}",
+            "eor x15, x15, {seed}", "eor x16, x16, {seed}", "eor x17, x17, {seed}", "orr x2, x2, x3",
+            "orr x2, x2, x4", "orr x2, x2, x5", "orr x2, x2, x6", "orr x2, x2, x7",
+            "orr x2, x2, x8", "orr x2, x2, x9", "orr x2, x2, x10", "orr x2, x2, x11",
+            "orr x2, x2, x12", "orr x2, x2, x13", "orr x2, x2, x14", "orr x2, x2, x15",
+            "orr x2, x2, x16", "orr x2, x2, x17", "fmov x3, d0", "eor x3, x3, {seed}",
+            "orr x2, x2, x3", "fmov x3, d7", "eor x3, x3, {seed}", "orr x2, x2, x3",
+            "fmov x3, d8", "eor x3, x3, {seed}", "orr x2, x2, x3", "fmov x3, d15",
+            "eor x3, x3, {seed}", "orr x2, x2, x3", "fmov x3, d31", "eor x3, x3, {seed}",
+            "orr x2, x2, x3",
+            seed = in(reg) seed,
+            out("x2") differences, out("x3") _, out("x4") _, out("x5") _, out("x6") _,
+            out("x7") _, out("x8") _, out("x9") _, out("x10") _, out("x11") _,
+            out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _,
+            out("x17") _, out("v0") _, out("v7") _, out("v8") _, out("v15") _,
+            out("v31") _,
+            options(nostack),
+        );
+    }
+    differences == 0
+}

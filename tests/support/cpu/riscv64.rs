@@ -99,3 +99,40 @@ pub fn breakpoint() {
     // SAFETY: the tracer removes the signal and goes on after the instruction.
     unsafe { asm!(".option push", ".option norvc", "ebreak", ".option pop") };
 }
+
+/// Fills registers of every kind, computes for a while, and returns whether all of them have kept their values.
+pub fn registers_keep(seed: u64) -> bool {
+    let differences: u64;
+    // SAFETY: the code uses only declared registers, and no memory.
+    unsafe {
+        asm!(
+            "mv t1, {seed}", "mv t2, {seed}", "mv t3, {seed}", "mv t4, {seed}",
+            "mv t5, {seed}", "mv t6, {seed}", "mv a0, {seed}", "mv a1, {seed}",
+            "mv a2, {seed}", "mv a3, {seed}", "mv a4, {seed}", "mv a5, {seed}",
+            "mv a6, {seed}", "mv a7, {seed}", "fmv.d.x ft0, {seed}", "fmv.d.x ft7, {seed}",
+            "fmv.d.x fs0, {seed}", "fmv.d.x fs11, {seed}", "fmv.d.x ft11, {seed}", "fmv.d.x fa0, {seed}",
+            "li t0, 20000", "2: addi t0, t0, -1", "bnez t0, 2b",
+            // A bit is set for every difference from the seed.
+            "xor t1, t1, {seed}", "xor t2, t2, {seed}", "xor t3, t3, {seed}", "xor t4, t4, {seed}",
+            "xor t5, t5, {seed}", "xor t6, t6, {seed}", "xor a0, a0, {seed}", "xor a1, a1, {seed}",
+            "xor a2, a2, {seed}", "xor a3, a3, {seed}", "xor a4, a4, {seed}", "xor a5, a5, {seed}",
+            "xor a6, a6, {seed}", "xor a7, a7, {seed}", "or t0, t0, t1", "or t0, t0, t2",
+            "or t0, t0, t3", "or t0, t0, t4", "or t0, t0, t5", "or t0, t0, t6",
+            "or t0, t0, a0", "or t0, t0, a1", "or t0, t0, a2", "or t0, t0, a3",
+            "or t0, t0, a4", "or t0, t0, a5", "or t0, t0, a6", "or t0, t0, a7",
+            "fmv.x.d t1, ft0", "xor t1, t1, {seed}", "or t0, t0, t1", "fmv.x.d t1, ft7",
+            "xor t1, t1, {seed}", "or t0, t0, t1", "fmv.x.d t1, fs0", "xor t1, t1, {seed}",
+            "or t0, t0, t1", "fmv.x.d t1, fs11", "xor t1, t1, {seed}", "or t0, t0, t1",
+            "fmv.x.d t1, ft11", "xor t1, t1, {seed}", "or t0, t0, t1", "fmv.x.d t1, fa0",
+            "xor t1, t1, {seed}", "or t0, t0, t1",
+            seed = in(reg) seed,
+            out("t0") differences, out("t1") _, out("t2") _, out("t3") _, out("t4") _,
+            out("t5") _, out("t6") _, out("a0") _, out("a1") _, out("a2") _,
+            out("a3") _, out("a4") _, out("a5") _, out("a6") _, out("a7") _,
+            out("ft0") _, out("ft7") _, out("fs0") _, out("fs11") _, out("ft11") _,
+            out("fa0") _,
+            options(nostack),
+        );
+    }
+    differences == 0
+}

@@ -102,3 +102,36 @@ pub fn breakpoint() {
     // SAFETY: the tracer removes the signal.
     unsafe { asm!(".short 1") };
 }
+
+/// Fills registers of every kind, computes for a while, and returns whether all of them have kept their values.
+pub fn registers_keep(seed: u64) -> bool {
+    let differences: u64;
+    // SAFETY: the code uses only declared registers, and no memory.
+    unsafe {
+        asm!(
+            "lgr %r0, {seed}", "lgr %r2, {seed}", "lgr %r3, {seed}", "lgr %r4, {seed}",
+            "lgr %r5, {seed}", "lgr %r6, {seed}", "lgr %r7, {seed}", "lgr %r8, {seed}",
+            "lgr %r9, {seed}", "lgr %r10, {seed}", "lgr %r14, {seed}", "ldgr %f0, {seed}",
+            "ldgr %f2, {seed}", "ldgr %f7, {seed}", "ldgr %f8, {seed}", "ldgr %f15, {seed}",
+            "lghi %r1, 20000", "2: brctg %r1, 2b",
+            // A bit is set for every difference from the seed.
+            "xgr %r0, {seed}", "xgr %r2, {seed}", "xgr %r3, {seed}", "xgr %r4, {seed}",
+            "xgr %r5, {seed}", "xgr %r6, {seed}", "xgr %r7, {seed}", "xgr %r8, {seed}",
+            "xgr %r9, {seed}", "xgr %r10, {seed}", "xgr %r14, {seed}", "ogr %r1, %r0",
+            "ogr %r1, %r2", "ogr %r1, %r3", "ogr %r1, %r4", "ogr %r1, %r5",
+            "ogr %r1, %r6", "ogr %r1, %r7", "ogr %r1, %r8", "ogr %r1, %r9",
+            "ogr %r1, %r10", "ogr %r1, %r14", "lgdr %r2, %f0", "xgr %r2, {seed}",
+            "ogr %r1, %r2", "lgdr %r2, %f2", "xgr %r2, {seed}", "ogr %r1, %r2",
+            "lgdr %r2, %f7", "xgr %r2, {seed}", "ogr %r1, %r2", "lgdr %r2, %f8",
+            "xgr %r2, {seed}", "ogr %r1, %r2", "lgdr %r2, %f15", "xgr %r2, {seed}",
+            "ogr %r1, %r2",
+            seed = in(reg) seed,
+            out("r1") differences, out("r0") _, out("r2") _, out("r3") _, out("r4") _,
+            out("r5") _, out("r6") _, out("r7") _, out("r8") _, out("r9") _,
+            out("r10") _, out("r14") _, out("f0") _, out("f2") _, out("f7") _,
+            out("f8") _, out("f15") _,
+            options(nostack),
+        );
+    }
+    differences == 0
+}
