@@ -18,10 +18,18 @@
 
 mod activities;
 mod board;
+#[path = "../../support/cpu.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    unused_macros,
+    reason = "the tests use the rest"
+)]
+mod cpu;
 mod disturb;
 mod initiators;
 mod observer;
-#[cfg(target_arch = "x86_64")]
 #[path = "../../support/raw.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod raw;

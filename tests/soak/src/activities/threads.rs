@@ -28,13 +28,7 @@ pub(crate) fn attributes(board: &'static Board, _: &mut Random) {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn raw_threads(board: &'static Board, _: &mut Random) {
-    board.skip(Count::Raw, "the call is written for x86-64");
-}
-
 /// Creates threads that no C library knows. They are named as the thread that creates them.
-#[cfg(target_arch = "x86_64")]
 pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
     use crate::raw::{STACK, memory, raw_thread};
     use std::cell::RefCell;
@@ -78,21 +72,13 @@ pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
 }
 
 /// Whether this process has such a thread.
-#[cfg(target_arch = "x86_64")]
 fn lives(tid: i32) -> bool {
     // SAFETY: signal 0 only asks.
     unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) == 0 }
 }
 
 /// A system call that touches no thread-local storage.
-#[cfg(target_arch = "x86_64")]
-fn raw_call(nr: i64, arguments: [usize; 3]) -> isize {
-    let result: isize;
-    let [a1, a2, a3] = arguments;
+fn raw_call(nr: i64, [a1, a2, a3]: [usize; 3]) -> isize {
     // SAFETY: the callers pass numbers, or addresses of statics.
-    unsafe {
-        std::arch::asm!("syscall", inlateout("rax") nr as isize => result, in("rdi") a1, in("rsi") a2, in("rdx") a3,
-            out("rcx") _, out("r11") _);
-    }
-    result
+    unsafe { crate::cpu::call(nr, [a1, a2, a3, 0, 0, 0]) }
 }
