@@ -2,7 +2,12 @@
 //! a transaction reports for every call number, every code and every flag.
 //!
 //! No call is made: the first call of the transaction fails, and the tested call comes after it.
-#![cfg(target_pointer_width = "64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 #[cfg_attr(target_arch = "x86_64", path = "p02_refused_calls/x86_64.rs")]

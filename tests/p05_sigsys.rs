@@ -1,6 +1,11 @@
 //! A program answers its own trapped calls in a handler for SIGSYS (P5). A call is performed in all threads, as glibc's
 //! setresuid(3) is. A handler that does not return is a divergence.
-#![cfg(target_pointer_width = "64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;

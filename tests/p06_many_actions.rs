@@ -1,6 +1,11 @@
 //! Other code installs actions for signal 33 again and again (P6). Calls still work, and a foreign signal reaches the
 //! latest action, with its mask.
-#![cfg(target_pointer_width = "64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;

@@ -1,5 +1,10 @@
 //! Children of every kind make calls for themselves, whatever their parent is doing (P8).
-#![cfg(target_pointer_width = "64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;

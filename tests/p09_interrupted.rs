@@ -35,7 +35,12 @@ fn until_over(mut each: impl FnMut() + Send + 'static) -> std::thread::JoinHandl
 }
 
 #[test]
-#[cfg(target_pointer_width = "64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 fn registers() {
     isolated("registers", WATCHDOG, || {
         let busy = |seed| until_over(move || assert!(support::cpu::registers_keep(seed)));

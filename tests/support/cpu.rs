@@ -1,4 +1,5 @@
-//! What differs from CPU to CPU in the tests. Each CPU of 64 bits is one file that holds the same names:
+//! What differs from CPU to CPU in the tests. x86-64, aarch64, riscv64 and s390x have one file each, with the same names.
+//! The tests that need these names are not compiled for other CPUs.
 //!
 //! | name | meaning |
 //! |---|---|

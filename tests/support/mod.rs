@@ -3,15 +3,30 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports, unused_macros)]
 
 mod calls;
-#[cfg(target_pointer_width = "64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 pub mod cpu;
 pub mod daemon;
-#[cfg(target_pointer_width = "64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 pub mod emulator;
 mod harness;
 mod library;
 mod namespaces;
-#[cfg(target_pointer_width = "64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 pub mod raw;
 mod traced;
 
