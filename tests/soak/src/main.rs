@@ -18,6 +18,12 @@
 
 mod activities;
 mod board;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #[path = "../../support/cpu.rs"]
 #[allow(
     dead_code,
@@ -30,6 +36,12 @@ mod cpu;
 mod disturb;
 mod initiators;
 mod observer;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #[path = "../../support/raw.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod raw;
