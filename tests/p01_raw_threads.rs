@@ -1,5 +1,10 @@
 //! Tests threads that no C library has created, and unusual tids (P1, P4).
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;

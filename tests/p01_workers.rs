@@ -284,7 +284,8 @@ fn running_thread_is_no_worker_without_a_version() {
     });
 }
 
-/// A virtual machine whose only processor turns in one instruction.
+/// A virtual machine whose only processor turns in one instruction, which is one of x86. KVM has other calls to set up a
+/// processor on each CPU, and what libpsx looks at is the same.
 #[cfg(target_arch = "x86_64")]
 mod virtual_cpu {
     use super::*;

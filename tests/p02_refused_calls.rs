@@ -2,9 +2,19 @@
 //! a transaction reports for every call number, every code and every flag.
 //!
 //! No call is made: the first call of the transaction fails, and the tested call comes after it.
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
+#[cfg_attr(target_arch = "x86_64", path = "p02_refused_calls/x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "p02_refused_calls/aarch64.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "p02_refused_calls/riscv64.rs")]
+#[cfg_attr(target_arch = "s390x", path = "p02_refused_calls/s390x.rs")]
+mod cpu;
 mod support;
 
 use std::fs::File;
@@ -27,12 +37,9 @@ const fn int(arg: usize) -> u32 {
 }
 
 const ALWAYS: fn(Args) -> bool = |_| true;
-const UPROBE: i64 = 336;
 
-/// The first matching row applies.
+/// The rows of every CPU. The first matching row applies. [`cpu::ROWS`] has those of calls that only some CPUs have.
 const TABLE: &[Row] = &[
-    Row(libc::SYS_fork, ALWAYS, RefusalReason::CreatesTask),
-    Row(libc::SYS_vfork, ALWAYS, RefusalReason::CreatesTask),
     Row(libc::SYS_clone, ALWAYS, RefusalReason::CreatesTask),
     Row(libc::SYS_clone3, ALWAYS, RefusalReason::CreatesTask),
     Row(libc::SYS_execve, ALWAYS, RefusalReason::EndsThread),
@@ -41,8 +48,6 @@ const TABLE: &[Row] = &[
     Row(libc::SYS_exit_group, ALWAYS, RefusalReason::EndsThread),
     Row(libc::SYS_rt_sigreturn, ALWAYS, RefusalReason::LeavesHandler),
     Row(libc::SYS_restart_syscall, ALWAYS, RefusalReason::LeavesHandler),
-    Row(335, ALWAYS, RefusalReason::LeavesHandler), // uretprobe
-    Row(UPROBE, ALWAYS, RefusalReason::LeavesHandler),
     Row(libc::SYS_rt_sigprocmask, ALWAYS, RefusalReason::ChangesSignalState),
     Row(libc::SYS_sigaltstack, ALWAYS, RefusalReason::ChangesSignalState),
     Row(libc::SYS_rt_sigaction, |args| int(args[0]) == 33, RefusalReason::ChangesSignalState),
@@ -51,17 +56,10 @@ const TABLE: &[Row] = &[
     Row(libc::SYS_epoll_pwait2, |args| args[4] != 0, RefusalReason::ChangesSignalState),
     Row(libc::SYS_io_uring_enter, |args| args[4] != 0, RefusalReason::ChangesSignalState),
     Row(libc::SYS_pselect6, |args| args[5] != 0, RefusalReason::ChangesSignalState),
-    Row(333, |args| args[5] != 0, RefusalReason::ChangesSignalState), // io_pgetevents
+    Row(cpu::IO_PGETEVENTS, |args| args[5] != 0, RefusalReason::ChangesSignalState),
     Row(libc::SYS_rt_sigsuspend, ALWAYS, RefusalReason::WaitsForSignal),
-    Row(libc::SYS_pause, ALWAYS, RefusalReason::WaitsForSignal),
     Row(libc::SYS_rt_sigtimedwait, |args| args[2] == 0, RefusalReason::WaitsForSignal),
-    Row(
-        libc::SYS_poll,
-        |args| int(args[1]) == 0 && int(args[2]) >> 31 == 1,
-        RefusalReason::WaitsForSignal,
-    ),
     Row(libc::SYS_ppoll, |args| int(args[1]) == 0 && args[2] == 0, RefusalReason::WaitsForSignal),
-    Row(libc::SYS_select, |args| int(args[0]) == 0 && args[4] == 0, RefusalReason::WaitsForSignal),
     Row(
         libc::SYS_pselect6,
         |args| int(args[0]) == 0 && args[4] == 0,
@@ -70,11 +68,6 @@ const TABLE: &[Row] = &[
     Row(libc::SYS_set_tid_address, ALWAYS, RefusalReason::ReplacesThreadState),
     Row(libc::SYS_set_robust_list, ALWAYS, RefusalReason::ReplacesThreadState),
     Row(libc::SYS_rseq, ALWAYS, RefusalReason::ReplacesThreadState),
-    Row(
-        libc::SYS_arch_prctl,
-        |args| ARCH_CODES.contains(&int(args[0])),
-        RefusalReason::ReplacesThreadState,
-    ),
     Row(libc::SYS_seccomp, |args| int(args[0]) == 0, RefusalReason::ForbidsCalls), // SECCOMP_SET_MODE_STRICT
     Row(
         libc::SYS_prctl,
@@ -88,18 +81,18 @@ const TABLE: &[Row] = &[
     ), // PR_SET_SYSCALL_USER_DISPATCH
 ];
 
-/// ARCH_SET_GS, ARCH_SET_FS, ARCH_SHSTK_ENABLE, _DISABLE, _LOCK, _UNLOCK.
-const ARCH_CODES: [u32; 6] = [0x1001, 0x1002, 0x5001, 0x5002, 0x5003, 0x5004];
-
 /// Returns the result according to the table.
 fn expected(nr: usize, args: Args) -> Option<RefusalReason> {
-    const X32_BIT: u32 = 0x4000_0000;
-    let number = nr as u32;
-    if number & X32_BIT != 0 && (512..=547).contains(&(number & !X32_BIT)) {
+    let (number, other_abi) = cpu::number(nr);
+    if other_abi {
         return Some(RefusalReason::LeavesHandler);
     }
-    let fits = |row: &&Row| row.0 == i64::from(number & !X32_BIT) && row.1(args);
-    TABLE.iter().find(fits).map(|row| row.2)
+    let fits = |row: &&Row| row.0 == i64::from(number) && row.1(args);
+    rows().find(fits).map(|row| row.2)
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().chain(cpu::ROWS)
 }
 
 /// Returns the result according to a transaction.
@@ -155,9 +148,10 @@ fn every_number() {
                 }
             }
             // Each row of the table applies to some call of this test.
-            for row in TABLE {
-                let prctl = [[22, 1, 0, 0, 0, 0], [59, 1, 0, 0, 0, 0], [0x5001, 0, 0, 0, 0, 0]];
-                assert!(arguments().chain(prctl).any(row.1), "{}: {:?}", row.0, row.2);
+            for row in rows() {
+                let mut codes = [22, 59].into_iter().chain(cpu::CODES.iter().copied());
+                let with_code = codes.any(|code| row.1([code as usize, 1, 0, 0, 0, 0]));
+                assert!(with_code || arguments().any(row.1), "{}: {:?}", row.0, row.2);
             }
         });
     });
@@ -178,7 +172,7 @@ fn every_code() {
             }
             for code in 0..=0x7000usize {
                 for code in [code, code | UPPER] {
-                    compare(libc::SYS_arch_prctl as usize, [code, 0, 0, 0, 0, 0]);
+                    compare(cpu::TAKES_CODE as usize, [code, 0, 0, 0, 0, 0]);
                     compare(libc::SYS_seccomp as usize, [code, 0, 0, 0, 0, 0]);
                 }
             }

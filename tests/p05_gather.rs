@@ -1,5 +1,10 @@
 //! Tests failures while threads are gathered (P5): the clock fails, threads multiply, memory may not be locked.
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;

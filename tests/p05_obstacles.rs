@@ -254,7 +254,8 @@ fn thread_in_vfork_without_wchan() {
     });
 }
 
-/// The child is made by vfork(2) itself, and uses no stack.
+/// The child is made by vfork(2) itself, and uses no stack. Newer CPUs have only clone(2) with CLONE_VFORK, which the
+/// other cases make.
 #[cfg(target_arch = "x86_64")]
 fn vfork_by_its_own_number() {
     let pid: usize;

@@ -230,13 +230,18 @@ fn signals_do_not_end_a_pause() {
 
 /// Between two rounds the caller sleeps. It neither looks at the clock again and again, nor asks again for a sleep that a
 /// filter refuses.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 mod no_spinning {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::time::Duration;
 
     use super::WATCHDOG;
-    use super::support::{self, emulator, isolated};
+    use super::support::{self, cpu, emulator, isolated};
 
     const DEADLINE: Duration = Duration::from_millis(300);
     /// A round takes at least as long.
@@ -278,14 +283,13 @@ mod no_spinning {
 
     /// Refuses a sleep, and counts it if the word lies on the stack: other threads wake a sleep on any other word.
     extern "C" fn refuse(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-        let context = context.cast::<libc::ucontext_t>();
         // SAFETY: the kernel has written the frame.
-        let registers = unsafe { &mut (*context).uc_mcontext.gregs };
-        let word = registers[libc::REG_RDI as usize];
-        if (0..64 << 10).contains(&word.wrapping_sub(registers[libc::REG_RSP as usize])) {
+        let interrupted = unsafe { &*context.cast::<libc::ucontext_t>() };
+        let [word, ..] = cpu::arguments(interrupted);
+        if word.wrapping_sub(cpu::stack_pointer(interrupted)) < 64 << 10 {
             SLEEPS.fetch_add(1, SeqCst);
         }
-        registers[libc::REG_RAX as usize] = -i64::from(libc::EPERM);
+        emulator::refuse(context);
     }
 
     #[test]

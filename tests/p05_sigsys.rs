@@ -1,6 +1,11 @@
 //! A program answers its own trapped calls in a handler for SIGSYS (P5). A call is performed in all threads, as glibc's
 //! setresuid(3) is. A handler that does not return is a divergence.
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;
@@ -15,7 +20,7 @@ use support::emulator::{
     without_alternate_stack,
 };
 use support::{
-    filter, forked, forked_status, install, install_everywhere, isolated, isolated_status,
+    cpu, filter, forked, forked_status, install, install_everywhere, isolated, isolated_status,
     prepared, proc, set_slack, sleepers, until,
 };
 
@@ -129,15 +134,11 @@ static SELECTOR: AtomicU8 = AtomicU8::new(0);
 /// Allows the dispatched call and all calls after it, until the thread turns the dispatch on again.
 extern "C" fn dispatched(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     SELECTOR.store(0, SeqCst);
-    // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
-    let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
-    let context = context.cast::<libc::ucontext_t>();
-    // SAFETY: the kernel has written the frame.
-    let registers = unsafe { &mut (*context).uc_mcontext.gregs };
     TRAPPED.fetch_add(1, SeqCst);
+    // SAFETY: the kernel has written the frame.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     // The instruction is executed again, and not dispatched.
-    registers[libc::REG_RIP as usize] -= 2;
-    registers[libc::REG_RAX as usize] = number;
+    cpu::call_again(context, emulator::number(info));
 }
 
 #[test]
@@ -391,9 +392,7 @@ extern "C" fn jumps_once(_: i32, info: *mut libc::siginfo_t, context: *mut libc:
     if !JUMPED.swap(true, SeqCst) {
         return leave_by_jump(context, land_and_call);
     }
-    // SAFETY: struct siginfo of SIGSYS: the number of the call is at byte 24.
-    let number = i64::from(unsafe { info.cast::<i32>().wrapping_add(6).read() });
-    emulator::answer(number, context);
+    emulator::answer(emulator::number(info), context);
 }
 
 /// The handler jumps out of the caller before a thread is held. The lock that it leaves behind is free for another thread,
@@ -478,11 +477,9 @@ fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
     static BYTE: AtomicU8 = AtomicU8::new(0);
     static READY: AtomicBool = AtomicBool::new(false);
     extern "C" fn forks(_: i32) {
-        // SAFETY: the child makes raw calls.
-        let pid =
-            unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0) };
+        let pid = cpu::fork_by_clone();
         if pid != 0 {
-            CHILD.store(pid as i32, SeqCst);
+            CHILD.store(pid, SeqCst);
             write(FORKED.load(SeqCst), &[0]);
         }
     }

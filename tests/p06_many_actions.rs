@@ -1,6 +1,11 @@
 //! Other code installs actions for signal 33 again and again (P6). Calls still work, and a foreign signal reaches the
 //! latest action, with its mask.
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;
@@ -8,7 +13,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use support::{isolated, prepared, set_slack};
+use support::{cpu, isolated, prepared, set_slack};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 const SIGNAL: usize = 33;
@@ -16,21 +21,16 @@ const SIGSYS: u64 = 1 << (libc::SIGSYS - 1);
 /// The kernel removes these signals from every mask.
 const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
 
-/// The kernel's structure, without its own restorer: see [`install`].
+/// The kernel's structure. riscv64 has no restorer.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Action {
     handler: usize,
     flags: usize,
+    #[cfg(not(target_arch = "riscv64"))]
     restorer: usize,
     mask: u64,
 }
-
-unsafe extern "C" {
-    fn restore_for_actions();
-}
-
-std::arch::global_asm!("restore_for_actions: mov $15, %rax", "syscall", options(att_syntax));
 
 fn exchange(new: Option<&Action>) -> Action {
     let mut old = Action::default();
@@ -41,11 +41,24 @@ fn exchange(new: Option<&Action>) -> Action {
     old
 }
 
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!("restore_for_actions: mov $15, %rax", "syscall", options(att_syntax));
+
+/// Installs an action. On other CPUs than x86-64 the kernel brings the way back from a handler.
 fn install(handler: usize, mask: u64) {
-    const SA_RESTORER: usize = 0x0400_0000;
-    let flags = libc::SA_SIGINFO as usize | SA_RESTORER;
-    let restorer = restore_for_actions as *const () as usize;
-    exchange(Some(&Action { handler, flags, restorer, mask }));
+    let flags = libc::SA_SIGINFO as usize;
+    #[allow(unused_mut, reason = "it is changed on x86-64")]
+    let mut action = Action { handler, flags, mask, ..Action::default() };
+    #[cfg(target_arch = "x86_64")]
+    {
+        const SA_RESTORER: usize = 0x0400_0000;
+        unsafe extern "C" {
+            fn restore_for_actions();
+        }
+        action.flags |= SA_RESTORER;
+        action.restorer = restore_for_actions as *const () as usize;
+    }
+    exchange(Some(&action));
 }
 
 fn send() {
@@ -97,28 +110,36 @@ extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     ours(signal, info, context);
 }
 
-/// Makes different functions that all jump to `target`.
-fn handlers(count: usize, target: Handler) -> Vec<usize> {
-    const SIZE: usize = 16;
-    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    let none = std::ptr::null_mut();
-    // SAFETY: the call creates a new mapping.
-    let at = unsafe { libc::mmap(none, count * SIZE, protection, flags, -1, 0) };
-    assert_ne!(at, libc::MAP_FAILED);
-    let mut code = [0u8; SIZE];
-    // movabs $target, %rax; jmp *%rax
-    code[..2].copy_from_slice(&[0x48, 0xb8]);
-    code[2..10].copy_from_slice(&(target as *const () as usize).to_ne_bytes());
-    code[10..12].copy_from_slice(&[0xff, 0xe0]);
-    (0..count)
-        .map(|index| {
-            let place = at as usize + index * SIZE;
-            // SAFETY: the mapping has room for this many functions.
-            unsafe { (place as *mut [u8; SIZE]).write(code) };
-            place
-        })
-        .collect()
+// Different functions that all jump to one.
+std::arch::global_asm!(
+    ".balign 16",
+    ".globl jump_to_owner",
+    "jump_to_owner:",
+    ".rept 5000",
+    cpu::jump!(),
+    ".balign 16",
+    ".endr",
+    sym owner,
+);
+std::arch::global_asm!(
+    ".balign 16",
+    ".globl jump_to_chaining",
+    "jump_to_chaining:",
+    ".rept 100",
+    cpu::jump!(),
+    ".balign 16",
+    ".endr",
+    sym chaining,
+);
+
+unsafe extern "C" {
+    fn jump_to_owner();
+    fn jump_to_chaining();
+}
+
+/// Returns the first functions of a table, in which each has 16 bytes.
+fn handlers(count: usize, table: unsafe extern "C" fn()) -> Vec<usize> {
+    (0..count).map(|index| table as *const () as usize + index * 16).collect()
 }
 
 /// Returns a different mask for each number, without signal 33, SIGSYS and the signals that cannot be blocked.
@@ -166,7 +187,7 @@ fn masks_5000() {
 fn functions_5000() {
     isolated("functions_5000", WATCHDOG, || {
         spawn_another_thread();
-        for (number, handler) in handlers(5000, owner).into_iter().enumerate() {
+        for (number, handler) in handlers(5000, jump_to_owner).into_iter().enumerate() {
             install(handler, mask(number));
             call();
             if number % 500 == 0 {
@@ -191,7 +212,7 @@ fn chain_of_100() {
         install(owner as *const () as usize, mask(1));
         call();
         OURS.store(exchange(None).handler, SeqCst);
-        let functions = handlers(100, chaining);
+        let functions = handlers(100, jump_to_chaining);
         for (number, &handler) in functions.iter().enumerate() {
             install(handler, mask(number));
             call();
@@ -228,7 +249,7 @@ fn signals_while_actions_change() {
             }
             println!("{sent} signals");
         });
-        let functions = handlers(3, owner);
+        let functions = handlers(3, jump_to_owner);
         for number in 0..5000 {
             install(functions[number * 7 / 3 % 3], mask(number));
             call();

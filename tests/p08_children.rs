@@ -1,5 +1,10 @@
 //! Children of every kind make calls for themselves, whatever their parent is doing (P8).
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #![allow(unsafe_code)]
 
 mod support;
@@ -49,9 +54,8 @@ fn sharing_child(flags: i32, body: extern "C" fn(*mut libc::c_void) -> i32) -> i
 }
 
 fn child_of_raw_clone() -> i32 {
-    // SAFETY: the child makes raw calls.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0) };
-    if pid == 0 { call_and_end() } else { pid as i32 }
+    let pid = cpu::fork_by_clone();
+    if pid == 0 { call_and_end() } else { pid }
 }
 
 fn child_of_fork_without_handlers() -> i32 {

@@ -34,47 +34,16 @@ fn until_over(mut each: impl FnMut() + Send + 'static) -> std::thread::JoinHandl
     })
 }
 
-/// Fills registers of every kind, computes for a while, and returns whether all of them have kept their values.
-#[cfg(target_arch = "x86_64")]
-fn registers_keep(seed: u64) -> bool {
-    let mut general = 0u64;
-    let mut vector = 0u64;
-    // SAFETY: the code uses only declared registers, and no memory.
-    unsafe {
-        std::arch::asm!(
-            "mov r8, {seed}", "mov r9, {seed}", "mov r10, {seed}", "mov r11, {seed}",
-            "mov r12, {seed}", "mov r13, {seed}", "mov r14, {seed}", "mov r15, {seed}",
-            "mov rsi, {seed}", "mov rdi, {seed}", "mov rdx, {seed}", "mov rax, {seed}",
-            "movq xmm0, {seed}", "movq xmm7, {seed}", "movq xmm8, {seed}", "movq xmm15, {seed}",
-            "mov rcx, 20000",
-            "std", "cld", "stc",
-            "2: pause", "dec rcx", "jnz 2b",
-            // A bit is set for every difference from the seed.
-            "xor r8, {seed}", "xor r9, {seed}", "xor r10, {seed}", "xor r11, {seed}",
-            "xor r12, {seed}", "xor r13, {seed}", "xor r14, {seed}", "xor r15, {seed}",
-            "xor rsi, {seed}", "xor rdi, {seed}", "xor rdx, {seed}", "xor rax, {seed}",
-            "or r8, r9", "or r10, r11", "or r12, r13", "or r14, r15",
-            "or rsi, rdi", "or rdx, rax", "or r8, r10", "or r12, r14",
-            "or rsi, rdx", "or r8, r12", "or r8, rsi", "mov rdi, r8",
-            "movq xmm1, {seed}", "pxor xmm0, xmm1", "pxor xmm7, xmm1", "pxor xmm8, xmm1",
-            "pxor xmm15, xmm1", "por xmm0, xmm7", "por xmm8, xmm15", "por xmm0, xmm8",
-            "movq rsi, xmm0",
-            seed = in(reg) seed,
-            out("rdi") general, out("rsi") vector, out("rax") _, out("rcx") _, out("rdx") _,
-            out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("r13") _,
-            out("r14") _, out("r15") _, out("xmm0") _, out("xmm1") _, out("xmm7") _,
-            out("xmm8") _, out("xmm15") _,
-            options(nostack),
-        );
-    }
-    general == 0 && vector == 0
-}
-
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 fn registers() {
     isolated("registers", WATCHDOG, || {
-        let busy = |seed| until_over(move || assert!(registers_keep(seed)));
+        let busy = |seed| until_over(move || assert!(support::cpu::registers_keep(seed)));
         beside(vec![busy(0x0123_4567_89ab_cdef), busy(0xfedc_ba98_7654_3210)]);
     });
 }

@@ -27,7 +27,12 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 #[must_use]
 fn threads() -> Asked {
     sleepers(2);
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "s390x"
+    ))]
     support::raw::raw_threads(1);
     Asked::new(2)
 }

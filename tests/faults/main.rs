@@ -12,7 +12,12 @@
 //! - the threads differ, or their state is not what the result says;
 //! - the process dies in another way, or another process does;
 //! - a later call fails, although nothing is refused any more.
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 // `pub` is for the modules of this program.
 #![allow(unsafe_code, unreachable_pub)]
 

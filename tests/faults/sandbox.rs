@@ -1,9 +1,8 @@
 //! seccomp(2) filters as sandboxes install them: on the whole process, on the caller, or on one of the
 //! other threads.
 
-use std::arch::global_asm;
-
-use crate::support::{header, step};
+use crate::support::emulator::{answer, number, on_sigsys};
+use crate::support::{LOWER, cpu, header, step};
 use crate::tracer;
 
 /// The threads that have the filter.
@@ -31,29 +30,6 @@ pub struct Sandbox {
     pub call: &'static str,
 }
 
-// The SIGSYS handler makes the call at this address, where the filter allows it.
-global_asm!(
-    ".globl psx_faults_emulate",
-    "psx_faults_emulate:",
-    "mov rax, rdi",
-    "mov r11, rsi",
-    "mov rdi, [r11]",
-    "mov rsi, [r11 + 8]",
-    "mov rdx, [r11 + 16]",
-    "mov r10, [r11 + 24]",
-    "mov r8, [r11 + 32]",
-    "mov r9, [r11 + 40]",
-    "syscall",
-    ".globl psx_faults_emulated",
-    "psx_faults_emulated:",
-    "ret",
-);
-
-unsafe extern "C" {
-    fn psx_faults_emulate(nr: i64, arguments: *const i64) -> i64;
-    fn psx_faults_emulated();
-}
-
 impl Sandbox {
     /// Installs the filter in the calling thread, or in all threads at once.
     pub fn install(self) {
@@ -66,14 +42,14 @@ impl Sandbox {
         let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
         let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
         let answer = libc::BPF_RET | libc::BPF_K;
-        let emulated = psx_faults_emulated as *const () as usize;
-        // struct seccomp_data, seccomp(2): the number is at 0, the instruction's address at 8, lower half first.
+        let emulated = cpu::address_of_calls();
+        // struct seccomp_data, seccomp(2): the number is at 0, the instruction's address at 8.
         let program = [
             step(load, 0, 0, 0),
             step(equal, 0, 5, tracer::number(self.call) as u32),
-            step(load, 0, 0, 8),
+            step(load, 0, 0, 8 + LOWER),
             step(equal, 0, 2, emulated as u32),
-            step(load, 0, 0, 12),
+            step(load, 0, 0, 12 - LOWER),
             step(equal, 1, 0, (emulated >> 32) as u32),
             step(answer, 0, 0, action),
             step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
@@ -92,26 +68,10 @@ pub fn answer_traps(sandbox: Sandbox) {
     if sandbox.action != Action::Trap {
         return;
     }
-    // SAFETY: all fields of the structure are integers.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_trap as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the handler makes one raw call.
-    assert_eq!(unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) }, 0);
+    on_sigsys(on_trap);
 }
 
-extern "C" fn on_trap(_: i32, info: *const libc::siginfo_t, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel passes a valid context.
-    let registers = unsafe { &mut (*context).uc_mcontext.gregs };
-    // In the kernel's siginfo_t of SIGSYS the number follows an address.
-    // SAFETY: the result is within the structure.
-    let at = unsafe { info.cast::<i32>().add(6) };
-    // SAFETY: the kernel has written it.
-    let nr = unsafe { *at };
-    let arguments =
-        [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9]
-            .map(|register| registers[register as usize]);
-    // SAFETY: this is the call that the interrupted code intended to make.
-    registers[libc::REG_RAX as usize] =
-        unsafe { psx_faults_emulate(i64::from(nr), arguments.as_ptr()) };
+/// Makes the call that the interrupted code intended to make.
+extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    answer(number(info), context);
 }

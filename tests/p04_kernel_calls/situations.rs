@@ -312,11 +312,13 @@ pub(super) fn synchronised(board: &'static Board) {
     watched(board, || both.execute().unwrap());
 }
 
-/// The kernel's struct sigaction on this CPU.
+/// The kernel's struct sigaction. riscv64 has no restorer.
 #[repr(C)]
+#[derive(Default)]
 pub(super) struct KernelAction {
     pub(super) handler: usize,
     pub(super) flags: usize,
+    #[cfg(not(target_arch = "riscv64"))]
     pub(super) restorer: usize,
     pub(super) mask: u64,
 }
@@ -325,7 +327,7 @@ pub(super) static BELOW: std::sync::atomic::AtomicUsize = std::sync::atomic::Ato
 
 /// Installs `handler` for signal 33 by the raw call: the C library would refuse it.
 pub(super) fn put_above(handler: usize) {
-    let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let mut action = KernelAction::default();
     let (old, none) = (&raw mut action, 0usize);
     // SAFETY: the kernel writes the structure.
     assert_eq!(unsafe { libc::syscall(libc::SYS_rt_sigaction, 33, none, old, 8usize) }, 0);

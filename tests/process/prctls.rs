@@ -44,6 +44,7 @@ fn prctls_of_each_thread() {
     });
 }
 
+/// PR_SET_TSC is for x86 only.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_time_stamp_counter() {

@@ -127,6 +127,9 @@ pub fn shared_word() -> &'static AtomicUsize {
     unsafe { &*at.cast() }
 }
 
+/// Where the lower half of a number of 64 bits is in what a seccomp program reads.
+pub const LOWER: u32 = if cfg!(target_endian = "big") { 4 } else { 0 };
+
 /// Returns one instruction of a seccomp program.
 pub fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
@@ -192,8 +195,8 @@ pub fn filter_futex_at(operation: u32, action: u32, aligned: bool) {
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let any_bit = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
-    // seccomp(2), struct seccomp_data; the lower half of a number comes first.
-    let (number_at, address_at, operation_at) = (0, 16, 24);
+    // seccomp(2), struct seccomp_data.
+    let (number_at, address_at, operation_at) = (0, 16 + LOWER, 24 + LOWER);
     install(&[
         step(load, 0, 0, number_at),
         step(equal, 0, 5, libc::SYS_futex as u32),

@@ -1,15 +1,32 @@
 //! The base of every integration test: a separate child process for each case, with a watchdog, and observation from
 //! outside.
-#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports)]
+#![allow(dead_code, unreachable_pub, unsafe_code, unused_imports, unused_macros)]
 
 mod calls;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
+pub mod cpu;
 pub mod daemon;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 pub mod emulator;
 mod harness;
 mod library;
 mod namespaces;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 pub mod raw;
 mod traced;
 

@@ -1,6 +1,6 @@
 //! Creates threads that no C library knows, by clone(2) itself.
 
-use std::arch::asm;
+use super::cpu;
 
 pub const STACK: usize = 16 << 10;
 
@@ -14,10 +14,10 @@ pub fn memory(bytes: usize) -> usize {
     at as usize
 }
 
-/// Makes a system call that does not change errno.
+/// Sleeps until a signal comes, as pause(2) does, which not every CPU has. It does not change errno.
 pub fn pause() {
-    // SAFETY: pause touches no memory.
-    unsafe { asm!("syscall", inlateout("rax") libc::SYS_pause => _, out("rcx") _, out("r11") _) };
+    // SAFETY: without descriptors and a time, ppoll touches no memory.
+    unsafe { cpu::call(libc::SYS_ppoll, [0; 6]) };
 }
 
 pub extern "C" fn sleep_for_ever() -> ! {
@@ -36,29 +36,8 @@ pub fn raw_thread(stack: usize, thread_pointer: Option<usize>, body: extern "C" 
         | libc::CLONE_FILES
         | libc::CLONE_SYSVSEM
         | if thread_pointer.is_some() { libc::CLONE_SETTLS } else { 0 };
-    let tid: isize;
-    // SAFETY: the new thread begins on its own stack, calls `body` there and never returns.
-    unsafe {
-        asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "call r12",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone as isize => tid,
-            in("rdi") flags as isize,
-            in("rsi") stack + STACK,
-            in("rdx") 0,
-            in("r10") 0,
-            in("r8") thread_pointer.unwrap_or(0),
-            in("r12") body,
-            out("rcx") _,
-            out("r11") _,
-        );
-    }
-    tid as i32
+    // SAFETY: the callers give each thread a stack of its own.
+    (unsafe { cpu::clone(flags, stack + STACK, thread_pointer.unwrap_or(0), body) }) as i32
 }
 
 /// Creates threads that share this thread's TLS, and threads whose TLS is all zero.

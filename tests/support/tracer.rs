@@ -332,6 +332,7 @@ impl Tracer<'_> {
                 return;
             }
         } else if event == 0 && signal == libc::SIGTRAP {
+            pass_breakpoint(tid);
             if !self.marker(tid, look) {
                 kill(self.pid);
             }
@@ -395,7 +396,7 @@ impl Tracer<'_> {
         let thread = self.threads.entry(tid).or_default();
         if info.op == EXIT {
             if let Some(errno) = thread.skipped.take() {
-                change_registers(tid, |registers| registers.rax = -i64::from(errno) as u64);
+                set_result(tid, -(errno as isize));
             }
             return;
         }
@@ -461,7 +462,7 @@ impl Tracer<'_> {
         };
         if meant {
             self.hits += 1;
-            change_registers(tid, |registers| registers.orig_rax = u64::MAX);
+            skip_call(tid);
             if let Some(thread) = self.threads.get_mut(&tid) {
                 thread.skipped = Some(fault.errno);
                 thread.refused = true;

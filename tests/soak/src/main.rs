@@ -18,10 +18,30 @@
 
 mod activities;
 mod board;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
+#[path = "../../support/cpu.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    unused_macros,
+    reason = "the tests use the rest"
+)]
+mod cpu;
 mod disturb;
 mod initiators;
 mod observer;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
 #[path = "../../support/raw.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod raw;

@@ -1,8 +1,9 @@
 //! The page that the program and the tracer share: its steps, its markers, and its text.
 
-use std::arch::asm;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+
+use crate::support::cpu;
 
 /// Memory that the program and its tracer share.
 #[repr(C)]
@@ -53,8 +54,7 @@ impl Board {
         let marker = before - before % 4 + kind + if kind == 0 { 4 } else { 0 };
         self.marker.store(marker, SeqCst);
         if self.traced.load(SeqCst) != 0 {
-            // SAFETY: the tracer removes the signal.
-            unsafe { asm!("int3") };
+            cpu::breakpoint();
         }
         while kind == 2 && self.looked.load(SeqCst) != marker {
             std::hint::spin_loop();

@@ -85,34 +85,16 @@ pub struct Fault {
 const UNNAMED: &str = "call-";
 
 macro_rules! names {
-    ($($call:ident $name:ident)*) => {
-        pub fn plain_name(nr: i64) -> Option<&'static str> {
-            match nr {
-                $(libc::$call => Some(stringify!($name)),)*
-                _ => None,
-            }
-        }
-
-        /// Returns the number of a call, whose name may be followed by an operation.
-        pub fn number(name: &str) -> i64 {
-            match name.split(' ').next() {
-                $(Some(stringify!($name)) => libc::$call,)*
-                other => {
-                    let number = other.and_then(|name| name.strip_prefix(UNNAMED)?.parse().ok());
-                    number.unwrap_or_else(|| panic!("{name} has no number here"))
-                }
-            }
-        }
-    };
+    ($($call:ident $name:ident)*) => { &[$((libc::$call, stringify!($name)),)*] };
 }
 
-names! {
+const NAMES: &[(i64, &str)] = names! {
     SYS_read read SYS_write write SYS_close close SYS_fstat fstat SYS_lseek lseek SYS_mmap mmap
     SYS_mprotect mprotect SYS_munmap munmap SYS_brk brk SYS_rt_sigaction rt_sigaction
     SYS_rt_sigprocmask rt_sigprocmask SYS_rt_sigreturn rt_sigreturn SYS_pread64 pread64
-    SYS_sched_yield sched_yield SYS_madvise madvise SYS_dup dup SYS_pause pause SYS_nanosleep nanosleep
-    SYS_getpid getpid SYS_fork fork SYS_vfork vfork SYS_clone clone SYS_clone3 clone3
-    SYS_exit exit SYS_kill kill SYS_uname uname SYS_fcntl fcntl SYS_poll poll SYS_ppoll ppoll
+    SYS_sched_yield sched_yield SYS_madvise madvise SYS_dup dup SYS_nanosleep nanosleep
+    SYS_getpid getpid SYS_clone clone SYS_clone3 clone3
+    SYS_exit exit SYS_kill kill SYS_uname uname SYS_fcntl fcntl SYS_ppoll ppoll
     SYS_getppid getppid SYS_prctl prctl SYS_gettid gettid SYS_futex futex SYS_tgkill tgkill
     SYS_getdents64 getdents64 SYS_restart_syscall restart_syscall SYS_clock_gettime clock_gettime
     SYS_clock_nanosleep clock_nanosleep SYS_exit_group exit_group SYS_openat openat
@@ -125,13 +107,41 @@ names! {
     SYS_setresgid setresgid SYS_setgroups setgroups SYS_seccomp seccomp SYS_sigaltstack sigaltstack
     SYS_setpriority setpriority SYS_sched_getscheduler sched_getscheduler SYS_sched_setscheduler sched_setscheduler
     SYS_sched_getaffinity sched_getaffinity SYS_getcpu getcpu SYS_membarrier membarrier
-    SYS_open open SYS_stat stat SYS_faccessat faccessat SYS_readlinkat readlinkat
+    SYS_faccessat faccessat SYS_readlinkat readlinkat
     SYS_epoll_pwait epoll_pwait SYS_timerfd_create timerfd_create SYS_eventfd2 eventfd2 SYS_getsid getsid
-    SYS_getrusage getrusage SYS_times times SYS_arch_prctl arch_prctl SYS_rseq rseq
+    SYS_getrusage getrusage SYS_times times SYS_rseq rseq
     SYS_pwritev2 pwritev2 SYS_ioctl ioctl SYS_kcmp kcmp SYS_prlimit64 prlimit64 SYS_keyctl keyctl SYS_add_key add_key
     SYS_timer_create timer_create SYS_timer_settime timer_settime SYS_fchdir fchdir SYS_chdir chdir SYS_capset capset
     SYS_landlock_create_ruleset landlock_create_ruleset
     SYS_getresuid getresuid SYS_getresgid getresgid SYS_getgroups getgroups SYS_setfsuid setfsuid SYS_setfsgid setfsgid
+};
+
+/// Calls that newer CPUs do not have.
+#[cfg(target_arch = "x86_64")]
+const OLD_NAMES: &[(i64, &str)] = names! {
+    SYS_pause pause SYS_fork fork SYS_vfork vfork SYS_poll poll SYS_open open SYS_stat stat SYS_arch_prctl arch_prctl
+};
+#[cfg(target_arch = "s390x")]
+const OLD_NAMES: &[(i64, &str)] = names! {
+    SYS_pause pause SYS_fork fork SYS_vfork vfork SYS_poll poll SYS_open open SYS_stat stat
+};
+#[cfg(not(any(target_arch = "x86_64", target_arch = "s390x")))]
+const OLD_NAMES: &[(i64, &str)] = &[];
+
+fn names() -> impl Iterator<Item = &'static (i64, &'static str)> {
+    NAMES.iter().chain(OLD_NAMES)
+}
+
+pub fn plain_name(nr: i64) -> Option<&'static str> {
+    names().find(|call| call.0 == nr).map(|call| call.1)
+}
+
+/// Returns the number of a call, whose name may be followed by an operation.
+pub fn number(name: &str) -> i64 {
+    let plain = name.split(' ').next().unwrap_or_default();
+    let unnamed = || plain.strip_prefix(UNNAMED)?.parse().ok();
+    let number = names().find(|call| call.1 == plain).map(|call| call.0).or_else(unnamed);
+    number.unwrap_or_else(|| panic!("{name} has no number here"))
 }
 
 /// Returns the name of a call. For futex(2), fcntl(2) and prctl(2), the operation follows the name.

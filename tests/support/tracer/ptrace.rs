@@ -1,5 +1,7 @@
 //! The requests of ptrace(2) that the tracer makes, and their answers.
 
+use crate::support::cpu;
+
 /// The kernel's struct ptrace_syscall_info, ptrace(2).
 #[repr(C)]
 #[derive(Default, Clone, Copy)]
@@ -16,9 +18,9 @@ pub struct CallInfo {
 
 // Requests of ptrace(2), whose type differs between C libraries.
 pub const CONT: u32 = 7;
-pub const GETREGS: u32 = 12;
-pub const SETREGS: u32 = 13;
 pub const SYSCALL: u32 = 24;
+pub const GETREGSET: u32 = 0x4204;
+pub const SETREGSET: u32 = 0x4205;
 pub const SEIZE: u32 = 0x4206;
 pub const INTERRUPT: u32 = 0x4207;
 pub const LISTEN: u32 = 0x4208;
@@ -33,12 +35,32 @@ pub fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
     unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
 }
 
-pub fn change_registers(tid: i32, change: impl FnOnce(&mut libc::user_regs_struct)) {
-    // SAFETY: all fields of the structure are integers.
-    let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-    let at = &raw mut registers as usize;
-    if ptrace(GETREGS, tid, 0, at) == 0 {
-        change(&mut registers);
-        ptrace(SETREGS, tid, 0, &raw mut registers as usize);
+/// Changes one word of a set of registers.
+fn change(tid: i32, set: usize, at: usize, change: impl FnOnce(usize) -> usize) {
+    let mut words = [0usize; cpu::TRACED_WORDS];
+    let mut old = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
+    if ptrace(GETREGSET, tid, set, &raw mut old as usize) == 0 {
+        words[at] = change(words[at]);
+        // The kernel has set the length to that of the set.
+        let mut new = libc::iovec { iov_base: words.as_mut_ptr().cast(), ..old };
+        ptrace(SETREGSET, tid, set, &raw mut new as usize);
+    }
+}
+
+/// Makes the kernel skip the call that the thread is about to enter.
+pub fn skip_call(tid: i32) {
+    let (set, at) = cpu::TRACED_NUMBER;
+    change(tid, set, at, |_| usize::MAX);
+}
+
+/// Changes the result of the call that the thread is about to leave.
+pub fn set_result(tid: i32, result: isize) {
+    change(tid, cpu::GENERAL, cpu::TRACED_RESULT, |_| result as usize);
+}
+
+/// Lets a thread that has stopped at a breakpoint go on after it.
+pub fn pass_breakpoint(tid: i32) {
+    if let Some(counter) = cpu::TRACED_AT_BREAKPOINT {
+        change(tid, cpu::GENERAL, counter, |address| address + 4);
     }
 }

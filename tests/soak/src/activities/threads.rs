@@ -28,71 +28,28 @@ pub(crate) fn attributes(board: &'static Board, _: &mut Random) {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+)))]
 pub(crate) fn raw_threads(board: &'static Board, _: &mut Random) {
-    board.skip(Count::Raw, "the call is written for x86-64");
+    board.skip(Count::Raw, "clone(2) is not written for this CPU");
 }
 
-/// Creates threads that no C library knows. They are named as the thread that creates them.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn raw_threads(board: &'static Board, random: &mut Random) {
-    use crate::raw::{STACK, memory, raw_thread};
-    use std::cell::RefCell;
-    thread_local! { static STACKS: RefCell<Vec<(usize, i32)>> = const { RefCell::new(Vec::new()) } }
-
-    extern "C" fn body() -> ! {
-        static TIME: [i64; 2] = [0, 3_000_000];
-        raw_call(libc::SYS_nanosleep, [TIME.as_ptr() as usize, 0, 0]);
-        loop {
-            raw_call(libc::SYS_exit, [0; 3]);
-        }
-    }
-    STACKS.with_borrow_mut(|stacks| {
-        if stacks.is_empty() {
-            // One page for TLS that is all zero, below each stack.
-            stacks.extend((0..16).map(|_| (memory(STACK + 8192), 0)));
-        }
-        for (place, tid) in stacks.iter_mut() {
-            if random.once_in(2) {
-                continue;
-            }
-            if *tid > 0 && lives(*tid) {
-                continue;
-            }
-            let tls = random.once_in(2).then_some(*place + 4096);
-            *tid = raw_thread(*place + 8192, tls, body);
-            if *tid > 0 {
-                board.count(Count::Raw);
-            }
-        }
-        if board.end.load(SeqCst) != 0 {
-            for (place, tid) in stacks.drain(..) {
-                while tid > 0 && lives(tid) {
-                    sleep(Duration::from_millis(1));
-                }
-                // SAFETY: no thread uses the memory any more.
-                unsafe { libc::munmap(place as *mut c_void, STACK + 8192) };
-            }
-        }
-    });
-}
-
-/// Whether this process has such a thread.
-#[cfg(target_arch = "x86_64")]
-fn lives(tid: i32) -> bool {
-    // SAFETY: signal 0 only asks.
-    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) == 0 }
-}
-
-/// A system call that touches no thread-local storage.
-#[cfg(target_arch = "x86_64")]
-fn raw_call(nr: i64, arguments: [usize; 3]) -> isize {
-    let result: isize;
-    let [a1, a2, a3] = arguments;
-    // SAFETY: the callers pass numbers, or addresses of statics.
-    unsafe {
-        std::arch::asm!("syscall", inlateout("rax") nr as isize => result, in("rdi") a1, in("rsi") a2, in("rdx") a3,
-            out("rcx") _, out("r11") _);
-    }
-    result
-}
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
+#[path = "raw_threads.rs"]
+mod raw_threads;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "s390x"
+))]
+pub(crate) use raw_threads::raw_threads;

@@ -1,0 +1,21 @@
+//! The prctl(2) option that riscv64 has beside those of every CPU.
+
+use libpsx::RefusalReason;
+
+use super::{Row, int};
+
+pub(super) const IO_PGETEVENTS: i64 = 292;
+
+/// PR_SET_SHADOW_STACK_STATUS.
+pub(super) const CODES: &[u32] = &[75];
+
+/// A call that takes one of these codes.
+pub(super) const TAKES_CODE: i64 = libc::SYS_prctl;
+
+pub(super) const ROWS: &[Row] =
+    &[Row(TAKES_CODE, |args| CODES.contains(&int(args[0])), RefusalReason::ReplacesThreadState)];
+
+/// Returns the number as the kernel reads it. There is no other convention.
+pub(super) fn number(nr: usize) -> (u32, bool) {
+    (nr as u32, false)
+}
