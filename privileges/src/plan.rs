@@ -41,6 +41,9 @@ use crate::{Error, Problem, kill};
 /// The deadline of a transaction, unless it is set.
 const USUAL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// The number of groups that a thread reports if it should have none but its group id.
+const SHOWN_GROUPS: usize = 32;
+
 /// The calls that drop the privileges, in their order. [`Plan::apply`] performs them.
 #[derive(Debug)]
 #[must_use = "a plan does nothing until it is applied"]
@@ -100,7 +103,9 @@ impl Plan {
             (false, true) => None,
             (false, false) => tasks,
         };
-        let groups = self.expected.groups.as_ref().map_or(0, Vec::len);
+        let named = self.expected.groups.as_ref().map_or(0, Vec::len);
+        // A thread may have more than the plan expects, and the report says which.
+        let groups = if self.expected.staying.no_more_groups { SHOWN_GROUPS } else { named };
         // This replaces the program's settings for its own calls.
         let (on_partial_failure, sensitivity) = match self.report_failure {
             true => (PartialFailureAction::Report, Sensitivity::Ignore),

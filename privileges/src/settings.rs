@@ -98,7 +98,7 @@ impl Privileges {
     }
 
     /// States that a process whose user id is 0 keeps it. Without this and without [`user`](Self::user), that is an
-    /// error.
+    /// error, and every thread must have the user ids of the calling thread. With this, each thread keeps its own.
     pub fn stay_root(mut self) -> Self {
         self.stay_root = true;
         self
@@ -114,8 +114,11 @@ impl Privileges {
         self.once("groups", groups.into(), |all| &mut all.groups)
     }
 
-    /// States that the process keeps its supplementary groups. Without this, a user, a group or
+    /// States that each thread keeps its supplementary groups. Without this, a user, a group or
     /// [`groups`](Self::groups), that is an error.
+    ///
+    /// Group ids that no setting changes must be the same in every thread. If [`stay_root`](Self::stay_root) is set as
+    /// well, each thread keeps its own.
     pub fn keep_groups(mut self) -> Self {
         self.keep_groups = true;
         self

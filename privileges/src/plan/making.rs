@@ -50,7 +50,7 @@ impl Plan {
         let settings = settings;
 
         let maps = Maps::read();
-        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &maps, &mut problems);
+        let Ids { uid, gid, groups, staying } = ids(&settings, &ids_now, &maps, &mut problems);
         let TargetState { sets, ambient, bounding, securebits } =
             target_state(&settings, now, bits_now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
@@ -327,6 +327,7 @@ impl Plan {
             unknown_user: maps.users.ambiguous(),
             gid,
             groups,
+            staying,
             sets,
             ambient,
             bounding,
