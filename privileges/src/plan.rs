@@ -1,6 +1,7 @@
 //! The plan: the calls in the only possible order, and their execution.
 //!
-//! 1. The calls that need privilege come first: the session keyring, the root directory, the bounding set, groups.
+//! 1. The calls that need privilege come first: the session keyring, the root directory, the bounding set, groups. Before
+//!    them, the capabilities that the plan needs become effective in every thread.
 //! 2. The user ids follow. If they change from 0, the kernel clears the effective and ambient sets. It clears the
 //!    permitted set too, unless the "keep capabilities" flag is set before.
 //! 3. The capability sets follow, with CAP_SETPCAP as long as it is needed; then the ambient set, which has to be
@@ -8,6 +9,9 @@
 //! 4. The state that the kernel clears if ids change follows: dumpable, the parent-death signal.
 //! 5. The restrictions follow: no_new_privs, Landlock. Then every thread is asked for its credentials. The filter is
 //!    the last call.
+//!
+//! Whether a call is needed does not depend on what the calling thread has already: another thread may differ. A call is
+//! left out only if the calling thread could not make it, or if no thread needs it.
 
 // # Safety
 //

@@ -415,6 +415,11 @@ impl Privileges {
         Launch::of(self)
     }
 
+    /// Returns whether a setting takes capabilities out of the bounding set.
+    pub(crate) fn limits_bounding(&self) -> bool {
+        self.bounding.is_some() || !self.blocked.is_empty() || self.mode == Some(Mode::NoPriv)
+    }
+
     /// Returns a problem for each pair of settings that contradict each other.
     pub(crate) fn find_contradictions(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> =

@@ -64,7 +64,12 @@ impl Plan {
             || settings.mode == Some(Mode::NoPriv)
             || settings.landlock.is_some()
             || settings.seccomp.is_some();
-        let dropped = bounding_now - bounding;
+        // A call cannot be left out because the calling thread has the state already: another thread may not have it.
+        let can = |capability| now.permitted.contains(capability);
+        let dropped = match settings.limits_bounding() && can(Capability::SETPCAP) {
+            true => CapabilitySet::all() - bounding,
+            false => bounding_now - bounding,
+        };
         // The "keep capabilities" flag lets capabilities survive the change of user ids. It does not stay
         // set if it can be cleared.
         let flag_locked = bits_now.contains(Securebits::KEEP_CAPS_LOCKED);
@@ -72,6 +77,7 @@ impl Plan {
         let bits_now_lasting = Securebits::from_bits(bits_now.bits() & !flag);
         let bits = securebits.unwrap_or(bits_now_lasting);
         let new_bits = bits != bits_now_lasting;
+        let set_bits = new_bits || securebits.is_some() && can(Capability::SETPCAP);
         let mut locked = |locked: bool, what| {
             if locked {
                 problems.push(Problem::SecurebitsLocked { what, bits: bits_now });
@@ -81,7 +87,6 @@ impl Plan {
         let no_raise = bits_now.contains(Securebits::NO_CAP_AMBIENT_RAISE);
         locked(!ambient.is_empty() && no_raise, "raising ambient capabilities");
         // A process that has the groups already needs no privilege to stay so. (But other threads may not be.)
-        let can = |capability| now.permitted.contains(capability);
         let denied = denies_setgroups(&maps.groups);
         let ambiguous = maps.groups.ambiguous();
         let new_groups = groups.clone().filter(|groups| {
@@ -89,7 +94,7 @@ impl Plan {
         });
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
-        let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
+        let later = if set_bits { setpcap } else { CapabilitySet::EMPTY };
         let meanwhile = CapabilitySets {
             effective: sets.effective | later,
             permitted: sets.permitted | later,
@@ -97,11 +102,17 @@ impl Plan {
         };
         let survives = bits_now.contains(Securebits::NO_SETUID_FIXUP);
         let flagged = bits_now.contains(Securebits::KEEP_CAPS);
-        let keep = uid.is_some() && !survives && !flagged && !meanwhile.permitted.is_empty();
-        locked(keep && flag_locked, "keeping capabilities while the user id changes");
+        let keep = uid.is_some() && !meanwhile.permitted.is_empty();
+        let kept = survives || flagged;
+        locked(keep && !kept && flag_locked, "keeping capabilities while the user id changes");
 
-        let mut needs = |needed: bool, what, capability| {
-            if needed && !can(capability) {
+        // The capabilities that the calls before the change of the ids need.
+        let mut needed = CapabilitySet::EMPTY;
+        let mut needs = |is_needed: bool, what, capability: Capability| {
+            if is_needed {
+                needed |= capability.into();
+            }
+            if is_needed && !can(capability) {
                 problems.push(Problem::MissingCapability { what, capability });
             }
         };
@@ -132,6 +143,9 @@ impl Plan {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
             }
             let raised = limits_of(0, resource).is_some_and(|[_, now]| hard > now);
+            if raised {
+                needed |= Capability::SYS_RESOURCE.into();
+            }
             if raised && !can(Capability::SYS_RESOURCE) {
                 let what = names::resource(resource);
                 let capability = Capability::SYS_RESOURCE;
@@ -162,18 +176,32 @@ impl Plan {
         if settings.new_session_keyring {
             steps.push(Step::JoinKeyring);
         }
-        // A capability that becomes inheritable must still be in the bounding set.
-        let first = CapabilitySets {
-            effective: now.permitted,
-            permitted: now.permitted,
-            inheritable: now.inheritable | sets.inheritable,
-        };
-        // A capability that is not permitted can become inheritable if CAP_SETPCAP is effective then.
-        let beyond = !(now.permitted | now.inheritable).is_superset(first.inheritable);
-        if beyond && !now.effective.contains(Capability::SETPCAP) {
-            steps.push(Step::Capabilities(CapabilitySets { effective: now.permitted, ..now }));
+        if gid.is_some() || new_groups.is_some() {
+            needed |= Capability::SETGID.into();
         }
-        if first != now {
+        if uid.is_some() {
+            needed |= Capability::SETUID.into();
+        }
+        if root.is_some() || working.is_some() {
+            needed |= Capability::DAC_OVERRIDE | Capability::DAC_READ_SEARCH;
+        }
+        needed |= settings.context.useful();
+        // A capability that is not permitted can become inheritable if CAP_SETPCAP is effective then.
+        let beyond = !(now.permitted | now.inheritable).is_superset(sets.inheritable);
+        if beyond {
+            needed |= Capability::SETPCAP.into();
+        }
+        needed = needed & now.permitted;
+        // A thread may have made a capability ineffective. Another one may have given up what no call needs.
+        let early = needed | meanwhile.permitted;
+        // A capability that becomes inheritable must still be in the bounding set.
+        let first =
+            CapabilitySets { effective: early, permitted: early, inheritable: sets.inheritable };
+        if beyond {
+            let inheritable = now.inheritable & sets.inheritable;
+            steps.push(Step::Capabilities(CapabilitySets { inheritable, ..first }));
+        }
+        if !needed.is_empty() {
             steps.push(Step::Capabilities(first));
         }
         let scheduled = settings.context.is_scheduled();
@@ -204,17 +232,17 @@ impl Plan {
         steps.extend(dropped.iter().map(Step::DropBounding));
         steps.extend(new_groups.map(Step::Groups));
         steps.extend(gid.map(Step::Gid));
-        if keep {
+        if keep && !flag_locked {
             steps.push(Step::KeepCapabilities(true));
         }
         steps.extend(uid.map(Step::Uid));
         steps.push(Step::Capabilities(meanwhile));
         steps.push(Step::ClearAmbient);
         steps.extend(ambient.iter().map(Step::RaiseAmbient));
-        if keep || flagged && !flag_locked {
+        if !flag_locked {
             steps.push(Step::KeepCapabilities(false));
         }
-        if new_bits {
+        if set_bits {
             steps.push(Step::Securebits(bits));
         }
         if sets != meanwhile {
