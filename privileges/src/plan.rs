@@ -75,7 +75,8 @@ pub struct Applied {
     /// The number of threads that were changed and asked.
     pub threads: usize,
     /// The number of those threads that were verified in /proc too. It is 0 if there is no /proc of this process, if
-    /// the process that reads /proc could not be made, or if the new filter does not let this process ask it.
+    /// the process that reads /proc could not be made or did not answer before the stop, or if the new filter does not
+    /// let this process ask it.
     pub verified: usize,
     /// The number of kernel threads of an io_uring that keep the old privileges ([`libpsx::Report::sqpoll`]). If it is
     /// not 0, close those rings.

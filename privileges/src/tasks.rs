@@ -41,6 +41,8 @@ const READING: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(500);
 /// How long this process waits between two looks whether the child has ended.
 const GLANCE: Duration = Duration::from_micros(100);
+/// How long this process waits for an answer before it looks whether the child has ended.
+const ANSWER: Duration = Duration::from_millis(10);
 /// The number of bytes that are read at a time.
 const DATA: usize = 32 << 10;
 
@@ -120,7 +122,8 @@ impl Tasks {
         Self { reader: Reader::Here(Hand { tasks, file: None }), foreign: false, own }
     }
 
-    /// Lets a child process read from now on. Returns `None` if no child process could be made.
+    /// Lets a child process read from now on. Returns `None` if no child process could be made, or if it does not answer:
+    /// a filter that the program has already may kill it for one of its calls.
     ///
     /// `keep` are the capabilities that this process will keep. The child has no others but CAP_SYS_PTRACE, which links
     /// need. `deadline` is the deadline of the stop.
@@ -128,7 +131,19 @@ impl Tasks {
         let Reader::Here(hand) = self.reader else { return Some(self) };
         let life = deadline.saturating_add(READING);
         let observer = Observer::start(&hand.tasks, keep | Capability::SYS_PTRACE, life)?;
-        Some(Self { reader: Reader::Outside(observer), ..self })
+        let mut found = Self { reader: Reader::Outside(observer), ..self };
+        // Each call that reads is tried once. Its result does not matter yet.
+        let own = found.own;
+        let _ = (found.own_status(), found.list(), found.place(own, "cwd"));
+        found.answers().then_some(found)
+    }
+
+    /// Returns whether the child process has answered each request.
+    fn answers(&self) -> bool {
+        match &self.reader {
+            Reader::Here(_) => true,
+            Reader::Outside(observer) => !observer.lost,
+        }
     }
 
     /// Returns the names of the threads, which are their ids in the PID namespace of the mount. If a thread ends
@@ -345,6 +360,7 @@ struct Page {
 /// of the parent can keep it busy; then it ends when its time is over.
 struct Observer {
     page: NonNull<Page>,
+    /// The child, or 0 if it has ended.
     pid: i32,
     /// The child no longer answers.
     lost: bool,
@@ -409,15 +425,40 @@ impl Observer {
         // Acquire: this process sees the answer that the child wrote. Its partner is the store in `serve`.
         while page.turn.load(Ordering::Acquire) == ASKED {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.has_ended().unwrap_or(false) {
                 self.lost = true;
                 return Err(lost());
             }
-            sleep(&page.turn, ASKED, Some(left));
+            sleep(&page.turn, ASKED, Some(left.min(ANSWER)));
         }
         // SAFETY: it is this process's turn, so the child does not write.
         let data = unsafe { &*page.data.get() };
         Ok((page.result.load(Ordering::Relaxed) as c_long, data))
+    }
+}
+
+impl Observer {
+    /// Returns whether the child has ended. The kernel forgets it then. An earlier filter may refuse the answer.
+    fn has_ended(&mut self) -> io::Result<bool> {
+        if self.pid <= 0 {
+            return Ok(true);
+        }
+        let (mut status, options) = (0, libc::__WALL | libc::WNOHANG);
+        // SAFETY: the kernel writes the status.
+        let found = unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, options, NONE) };
+        let ended = match found {
+            0 => false,
+            1.. => true,
+            // Another thread has waited for all kinds of children.
+            _ => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ECHILD) => true,
+                error => return Err(error),
+            },
+        };
+        if ended {
+            self.pid = 0;
+        }
+        Ok(ended)
     }
 }
 
@@ -430,14 +471,7 @@ impl Drop for Observer {
             // Another thread may have overwritten it, so it is stored again each time.
             page.turn.store(END, Ordering::Release);
             wake(&page.turn);
-            if self.pid <= 0 || self.lost || Instant::now() >= until {
-                break;
-            }
-            let (mut status, options) = (0, libc::__WALL | libc::WNOHANG);
-            // This fails if another thread has waited for all kinds of children.
-            // SAFETY: the kernel writes the status.
-            if unsafe { libc::syscall(libc::SYS_wait4, self.pid, &mut status, options, NONE) } != 0
-            {
+            if self.has_ended().unwrap_or(true) || self.lost || Instant::now() >= until {
                 break;
             }
             sleep(&AtomicU32::new(ASKED), ASKED, Some(GLANCE));
@@ -640,6 +674,21 @@ mod tests {
         // A file of a process that cannot be dumped belongs to root.
         let owner = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+    }
+
+    #[test]
+    fn a_dead_child_is_noticed_and_leaves_no_zombie() {
+        let mut tasks = outside(CapabilitySet::EMPTY);
+        let pid = observer(&tasks).pid;
+        // SAFETY: it is this process's own child, which has not been waited for.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        let begun = Instant::now();
+        // The child may answer before it dies.
+        while tasks.own_status().is_ok() {}
+        assert!(begun.elapsed() < PATIENCE);
+        assert!(!tasks.answers());
+        drop(tasks);
+        assert_eq!(status_of(pid), "");
     }
 
     /// Threads of this process keep the child busy. They do not stop this process from going on. By chance the child

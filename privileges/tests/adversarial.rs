@@ -154,6 +154,33 @@ fn no_child_process_is_left() {
     });
 }
 
+/// Installs an earlier filter in this thread alone, which kills the process that reads /proc. Then only the threads are
+/// asked, and the process that has died leaves no zombie.
+#[test]
+fn an_earlier_filter_that_kills_the_child_does_not_stop_the_drop() {
+    let case = "an_earlier_filter_that_kills_the_child_does_not_stop_the_drop";
+    isolated_as_root(case, WATCHDOG, || {
+        for call in [libc::SYS_getppid, libc::SYS_close_range] {
+            for action in [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_TRAP] {
+                support::forked(|| {
+                    sleepers(2);
+                    filter(call, action);
+                    let begun = std::time::Instant::now();
+                    let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+                    assert_eq!((applied.threads, applied.verified), (3, 0));
+                    // A child that does not answer gets 10 seconds.
+                    assert!(begun.elapsed() < Duration::from_secs(10));
+                    // SAFETY: it takes numbers.
+                    let waited = unsafe {
+                        libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG)
+                    };
+                    assert_eq!(waited, -1);
+                });
+            }
+        }
+    });
+}
+
 /// Closes standard input, so that the descriptor of /proc gets the number 0.
 #[test]
 fn a_drop_works_without_standard_input() {
