@@ -355,6 +355,10 @@ struct Page {
 /// The child keeps the ids of before, outside of the new root directory. Of the capabilities it keeps those that the
 /// process will keep, and CAP_SYS_PTRACE. No process without CAP_SYS_PTRACE can trace it (PR_SET_DUMPABLE(2const)).
 ///
+/// SIGSYS stays as the calling thread has it. So a handler by which the program answers trapped calls answers those of the
+/// child too, and runs there beside no other thread, with the capabilities of the child. If it waits for another thread, the
+/// child does not answer, and is given up.
+///
 /// It ends when the parent asks for it, or within [`LOOK`] after the end of the parent. The kernel does not send the
 /// parent-death signal to a process that the parent may no longer signal, so the child looks by getppid(2) too. A thread
 /// of the parent can keep it busy; then it ends when its time is over.
@@ -374,13 +378,15 @@ impl Observer {
         // SAFETY: it makes a mapping of its own.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, -1, 0) };
         let page = NonNull::new(at.cast::<Page>()).filter(|_| at != libc::MAP_FAILED)?;
-        // In the child no handler of the program may run.
+        // In the child no handler of the program may run, except that of SIGSYS: a trap kills if SIGSYS is blocked.
         // SAFETY: it is a structure of integers.
         let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: it is a structure of integers.
         let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: it fills the set.
         unsafe { libc::sigfillset(&mut all) };
+        // SAFETY: it changes the set.
+        unsafe { libc::sigdelset(&mut all, libc::SIGSYS) };
         // SAFETY: both are sets.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) };
         let parent = std::process::id() as i32;

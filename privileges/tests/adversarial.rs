@@ -181,6 +181,22 @@ fn an_earlier_filter_that_kills_the_child_does_not_stop_the_drop() {
     });
 }
 
+/// Traps calls of this process and of the one that reads /proc for it. The program's handler for SIGSYS answers them.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_handler_answers_the_trapped_calls_of_the_child() {
+    use support::emulator::{TRAPPED, emulate_trapped_calls, trapping};
+    isolated_as_root("a_handler_answers_the_trapped_calls_of_the_child", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        emulate_trapped_calls();
+        install(&trapping(&[libc::SYS_clone, libc::SYS_getpid, libc::SYS_getppid]));
+        let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+        assert!(TRAPPED.load(Ordering::SeqCst) > 0);
+    });
+}
+
 /// Closes standard input, so that the descriptor of /proc gets the number 0.
 #[test]
 fn a_drop_works_without_standard_input() {
