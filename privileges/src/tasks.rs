@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicIsize, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libpsx::process::{Capability, CapabilitySet, CapabilitySets};
 
@@ -372,6 +372,7 @@ struct Observer {
 
 impl Observer {
     fn start(tasks: &OwnedFd, keep: CapabilitySet, life: Duration) -> Option<Self> {
+        let until = now()?.saturating_add(life);
         let size = size_of::<Page>();
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
@@ -390,12 +391,7 @@ impl Observer {
         // SAFETY: both are sets.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) };
         let parent = std::process::id() as i32;
-        let service = Service {
-            tasks: tasks.as_raw_fd(),
-            parent,
-            keep,
-            until: Instant::now().checked_add(life),
-        };
+        let service = Service { tasks: tasks.as_raw_fd(), parent, keep, until };
         // Like fork(2), without an exit signal.
         // SAFETY: the child continues on a copy of this stack, and never returns from `serve`.
         let pid = unsafe { libc::syscall(libc::SYS_clone, NONE, NONE, NONE, NONE, NONE) } as i32;
@@ -427,15 +423,17 @@ impl Observer {
         // Release: the child sees the request. Its partner is the load in `serve`.
         page.turn.store(ASKED, Ordering::Release);
         wake(&page.turn);
-        let until = Instant::now() + PATIENCE;
+        // The filter of the plan may refuse to tell the time, so the waits are counted.
+        let mut left = PATIENCE.as_micros();
         // Acquire: this process sees the answer that the child wrote. Its partner is the store in `serve`.
         while page.turn.load(Ordering::Acquire) == ASKED {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.has_ended().unwrap_or(false) {
+            if left == 0 || self.has_ended().unwrap_or(false) {
                 self.lost = true;
                 return Err(lost());
             }
-            sleep(&page.turn, ASKED, Some(left.min(ANSWER)));
+            // A wait that a signal ends early counts as one of a microsecond.
+            let spent = if sleep(&page.turn, ASKED, ANSWER) { ANSWER.as_micros() } else { 1 };
+            left = left.saturating_sub(spent);
         }
         // SAFETY: it is this process's turn, so the child does not write.
         let data = unsafe { &*page.data.get() };
@@ -472,15 +470,17 @@ impl Drop for Observer {
     fn drop(&mut self) {
         // SAFETY: the mapping is there as long as `self`.
         let page = unsafe { self.page.as_ref() };
-        let until = Instant::now() + PATIENCE;
+        let mut left = PATIENCE.as_micros();
         loop {
             // Another thread may have overwritten it, so it is stored again each time.
             page.turn.store(END, Ordering::Release);
             wake(&page.turn);
-            if self.has_ended().unwrap_or(true) || self.lost || Instant::now() >= until {
+            if self.has_ended().unwrap_or(true) || self.lost || left == 0 {
                 break;
             }
-            sleep(&AtomicU32::new(ASKED), ASKED, Some(GLANCE));
+            let spent =
+                if sleep(&AtomicU32::new(ASKED), ASKED, GLANCE) { GLANCE.as_micros() } else { 1 };
+            left = left.saturating_sub(spent);
         }
         // SAFETY: no reference to the mapping is left.
         unsafe { libc::munmap(self.page.as_ptr().cast(), size_of::<Page>()) };
@@ -495,8 +495,8 @@ struct Service {
     parent: i32,
     /// The capabilities that the child keeps, if it has them.
     keep: CapabilitySet,
-    /// When the child ends.
-    until: Option<Instant>,
+    /// When the child ends, by the clock of [`now`].
+    until: Duration,
 }
 
 impl Service {
@@ -508,7 +508,7 @@ impl Service {
     }
 
     fn is_over(&self) -> bool {
-        self.is_orphaned() || self.until.is_some_and(|until| Instant::now() >= until)
+        self.is_orphaned() || now().is_none_or(|now| now >= self.until)
     }
 }
 
@@ -544,7 +544,7 @@ unsafe fn serve(page: NonNull<Page>, service: Service) -> ! {
         match page.turn.load(Ordering::Acquire) {
             ASKED => {}
             REST => {
-                sleep(&page.turn, REST, Some(LOOK));
+                sleep(&page.turn, REST, LOOK);
                 continue;
             }
             _ => end(),
@@ -588,15 +588,26 @@ fn end() -> ! {
     }
 }
 
-/// Sleeps while the word has this value. May return at any time.
-fn sleep(word: &AtomicU32, value: u32, patience: Option<Duration>) {
-    let time = patience.map(|time| libc::timespec {
+/// Returns the monotonic time, or `None` if a filter refuses to tell it. std's clock would panic then.
+fn now() -> Option<Duration> {
+    // SAFETY: it is a structure of integers.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    let clock = libc::CLOCK_MONOTONIC;
+    // SAFETY: the kernel writes the structure.
+    let told = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &mut time) } == 0;
+    told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+/// Sleeps while the word has this value. May return at any time. Returns whether the time is over.
+fn sleep(word: &AtomicU32, value: u32, time: Duration) -> bool {
+    let time = libc::timespec {
         tv_sec: time.as_secs() as libc::time_t,
         tv_nsec: time.subsec_nanos().into(),
-    });
-    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    };
+    let (word, wait) = (word.as_ptr(), libc::FUTEX_WAIT);
     // SAFETY: the word and the time are there until it returns.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, time, 0, 0) };
+    let woken = unsafe { libc::syscall(libc::SYS_futex, word, wait, value, &time, 0, 0) } == 0;
+    !woken && io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT)
 }
 
 fn wake(word: &AtomicU32) {
@@ -611,6 +622,8 @@ pub(crate) fn may_ask_under(program: &[libpsx::process::Instruction]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);

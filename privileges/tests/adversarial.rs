@@ -197,6 +197,25 @@ fn a_handler_answers_the_trapped_calls_of_the_child() {
     });
 }
 
+/// Makes every look at a clock kill, also one that makes no system call: the filter of the plan may forbid to read the time.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_clock_of_the_c_library_is_read() {
+    isolated_as_root("no_clock_of_the_c_library_is_read", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        let plan = nobody().seccomp(&allow_all()).plan().unwrap();
+        // The C library reads the CPU's counter, if that is the kernel's clock.
+        // SAFETY: it takes numbers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV) }, 0);
+        let applied = plan.apply();
+        // SAFETY: it takes numbers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_ENABLE) }, 0);
+        let applied = applied.unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+    });
+}
+
 /// Closes standard input, so that the descriptor of /proc gets the number 0.
 #[test]
 fn a_drop_works_without_standard_input() {
