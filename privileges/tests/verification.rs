@@ -304,6 +304,27 @@ fn modes_leave_the_securebits_for_interpreters() {
 }
 
 #[test]
+fn securebits_for_interpreters_need_no_capability() {
+    isolated_as_root("securebits_for_interpreters_need_no_capability", WATCHDOG, || {
+        let bits = Securebits::EXEC_RESTRICT_FILE | Securebits::EXEC_DENY_INTERACTIVE_LOCKED;
+        let there = support::forked_status(|| {
+            support::end(if interpreters_restricted(bits) { 0 } else { 1 })
+        });
+        if there != 0 {
+            return;
+        }
+        sleepers(2);
+        let user = || Privileges::new().user(65534).group(65534).groups(privileges::Groups::NONE);
+        user().plan().unwrap().apply().unwrap();
+        Privileges::new().securebits(bits).plan().unwrap().apply().unwrap();
+        assert_eq!(Securebits::current().unwrap(), bits);
+        let bits = bits | Securebits::NOROOT;
+        let Err(Error::Plan(found)) = Privileges::new().securebits(bits).plan() else { panic!() };
+        assert!(matches!(found[..], [Problem::MissingCapability { .. }]), "{found:?}");
+    });
+}
+
+#[test]
 fn locked_securebits_for_interpreters_are_a_problem() {
     isolated_as_root("locked_securebits_for_interpreters_are_a_problem", WATCHDOG, || {
         let locks =

@@ -19,7 +19,7 @@ use super::ids::{Ids, Maps, Now, ids, take};
 use crate::filter::Purpose;
 use crate::status;
 use crate::step::Step;
-use crate::target::{TargetState, target_state};
+use crate::target::{INTERPRETER_BITS, TargetState, target_state};
 use crate::verify::Expected;
 use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
 
@@ -94,7 +94,9 @@ impl Plan {
         });
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
-        let later = if set_bits { setpcap } else { CapabilitySet::EMPTY };
+        // The bits for interpreters need no capability.
+        let privileged_bits = (bits.bits() ^ bits_now_lasting.bits()) & !INTERPRETER_BITS != 0;
+        let later = if set_bits { setpcap & now.permitted } else { CapabilitySet::EMPTY };
         let meanwhile = CapabilitySets {
             effective: sets.effective | later,
             permitted: sets.permitted | later,
@@ -117,7 +119,7 @@ impl Plan {
             }
         };
         needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
-        needs(new_bits, "changing the securebits", Capability::SETPCAP);
+        needs(privileged_bits, "changing the securebits", Capability::SETPCAP);
         needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
         let namespaces: Vec<_> = settings.context.kinds().collect();
         needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
@@ -137,7 +139,7 @@ impl Plan {
             problems.push(Problem::SetgroupsDenied);
         }
         problems.extend(settings.context.problems(now.permitted));
-        problems.extend(values_out_of_range(&settings, bits, groups.as_deref()));
+        problems.extend(values_out_of_range(&settings, bits_now, groups.as_deref()));
         for &(resource, [soft, hard]) in &settings.limits {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
@@ -385,7 +387,7 @@ impl Plan {
 /// Returns a problem for each value that the kernel would refuse, whatever the state of the process is.
 fn values_out_of_range(
     settings: &Privileges,
-    bits: Securebits,
+    bits_now: Securebits,
     groups: Option<&[Gid]>,
 ) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -396,7 +398,13 @@ fn values_out_of_range(
     };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     range("the parent-death signal", settings.parent_death_signal.unwrap_or(0).into(), SIGNALS);
-    range("the value of the securebits", bits.bits().into(), SECUREBITS);
+    // A later kernel may have more.
+    let named = settings.securebits.filter(|bits| bits.bits() & !bits_now.bits() > SECUREBITS);
+    range(
+        "the value of the securebits",
+        named.unwrap_or_default().bits().into(),
+        SECUREBITS.into(),
+    );
     let count = groups.map_or(0, <[Gid]>::len);
     range("the number of supplementary groups", number(count as u64), GROUPS);
     let restricts = settings.landlock.as_ref().is_some_and(|landlock| landlock.ruleset.is_some());
@@ -439,8 +447,8 @@ const LANDLOCK_KNOWN: libc::c_long = 8;
 const LANDLOCK_FLAGS: i64 = 0b111;
 /// The highest number of a signal.
 const SIGNALS: i64 = 64;
-/// All securebits that a kernel knows (include/uapi/linux/securebits.h).
-const SECUREBITS: i64 = 0xfff;
+/// All securebits that are known here (include/uapi/linux/securebits.h).
+const SECUREBITS: u32 = 0xfff;
 /// `NGROUPS_MAX`
 const GROUPS: i64 = 65536;
 /// `RLIM_NLIMITS` - 1
@@ -454,4 +462,19 @@ pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
     // SAFETY: the kernel writes the structure.
     let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
     done.then_some([found.rlim_cur, found.rlim_max])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_securebit_may_stay() {
+        let (none, unknown) = (Securebits::EMPTY, Securebits::from_bits(1 << 12));
+        let found =
+            |settings: Privileges, now| !values_out_of_range(&settings, now, None).is_empty();
+        assert!(!found(Privileges::new(), unknown));
+        assert!(!found(Privileges::new().securebits(unknown), unknown));
+        assert!(found(Privileges::new().securebits(unknown), none));
+    }
 }
