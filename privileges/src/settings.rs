@@ -361,6 +361,10 @@ impl Privileges {
     /// Reads settings from TOML: directives of systemd.exec(5), each with a value or a list of values, as [`unit`]
     /// reads them from a unit file.
     ///
+    /// There is one difference. A unit without `User=` stays root, with its capabilities. A table without it adds its directives
+    /// to [`Privileges::new`]: the plan of a process that is root is an error then, unless the program calls
+    /// [`stay_root`](Self::stay_root) or [`user`](Self::user), and capabilities that are not named are dropped.
+    ///
     /// ```
     /// use privileges::Privileges;
     ///
@@ -381,7 +385,12 @@ impl Privileges {
     /// value is not one of its directive; a file that one names cannot be opened.
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, unit::UnitError> {
-        toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?.privileges()
+        let table = toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?;
+        // A line that is missing must not leave a process root without a word in its program.
+        match table.user {
+            Some(_) => table.privileges(),
+            None => table.add_to(Self::new()),
+        }
     }
 
     /// Looks up all names, checks all settings, and returns the plan.
