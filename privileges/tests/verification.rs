@@ -55,7 +55,8 @@ fn a_call_that_only_another_thread_needs_is_made() {
         // The capabilities 0 to 13, and those of a thread that needs no other: CAP_SETGID, CAP_SETUID and `bind`.
         const SOME: u32 = 0x3fff;
         const FEW: u32 = 1 << 6 | 1 << 7 | 1 << 10;
-        let cases: [(fn(), fn(), Privileges); 10] = [
+        type Case = (fn(), fn(), Privileges);
+        let cases: [Case; 10] = [
             (|| (), || set_here(0, SOME), user().keep(bind)),
             (|| (), || set_here(FEW, FEW), user().keep(bind)),
             (|| (), || set_here(0, 1 << 10), rooted().keep(bind).no_new_privs()),
