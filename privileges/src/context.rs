@@ -142,6 +142,18 @@ impl ExecutionContext {
         found
     }
 
+    /// Returns the capabilities that the calls of the scheduling may need in any thread.
+    pub(crate) fn useful(&self) -> CapabilitySet {
+        let mut useful = CapabilitySet::EMPTY;
+        if self.scheduling.is_some() || self.nice.is_some() || self.io_priority.is_some() {
+            useful |= Capability::SYS_NICE.into();
+        }
+        if let Some(IoPriority::RealTime(_)) = self.io_priority {
+            useful |= Capability::SYS_ADMIN.into();
+        }
+        useful
+    }
+
     /// Returns the calls. They need privilege, so they come before the ids change.
     pub(crate) fn steps(self) -> impl Iterator<Item = Step> {
         let made = self.new_namespaces.into_iter().map(Step::NewNamespace);

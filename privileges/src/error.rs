@@ -172,8 +172,8 @@ pub enum Problem {
     /// The process keeps a user id that is shown for every id without a mapping in its user namespace. It may be user 0 of
     /// an outer namespace.
     #[error(
-        "the user id stays, and is not known: {0} is also shown for every id without a mapping in this user namespace, and so \
-             perhaps for root; add .user(...), or .stay_root() if that is meant"
+        "the user id stays, and is not known: {0} is also shown for every id without a mapping in a user namespace, and so \
+             perhaps for root (/proc/self/uid_map, which is missing or incomplete, has the mappings); add .user(...), or .stay_root() if that is meant"
     )]
     UnknownUser(u32),
     /// An id has no mapping in the user namespace, so the kernel refuses it.

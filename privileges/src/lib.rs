@@ -30,9 +30,9 @@
 //!
 //! | what | not mentioned | mentioned | verified how |
 //! |---|---|---|---|
-//! | user ids | stay; an error if one of them is 0, unless [`stay_root`](Privileges::stay_root) | [`user`](Privileges::user): all four become it | asked, /proc, an attempt to become root |
-//! | group ids | the user's group; without a user they stay | [`group`](Privileges::group): all four become it | asked, /proc |
-//! | supplementary groups | the user's; none with a group alone; without both an error if there are any, unless [`keep_groups`](Privileges::keep_groups) | [`groups`](Privileges::groups) | asked, /proc |
+//! | user ids | stay; an error if one of them is 0, unless [`stay_root`](Privileges::stay_root); every thread must have those of the calling thread, unless `stay_root` | [`user`](Privileges::user): all four become it | asked, /proc, an attempt to become root |
+//! | group ids | the user's group; without a user they stay, and every thread must have those of the calling thread, unless `stay_root` and `keep_groups` | [`group`](Privileges::group): all four become it | asked, /proc |
+//! | supplementary groups | the user's; none with a group alone; without both an error if any thread has some, unless [`keep_groups`](Privileges::keep_groups) | [`groups`](Privileges::groups) | asked, /proc |
 //! | permitted, effective | become empty | [`keep`](Privileges::keep) | asked, /proc |
 //! | inheritable | becomes empty (under [`Mode::Pure1e`] and [`Mode::Hybrid`] it stays) | [`inheritable`](Privileges::inheritable) | asked, /proc |
 //! | ambient | becomes empty (under [`Mode::Hybrid`] it stays, as far as it is kept) | [`ambient`](Privileges::ambient) | asked, /proc |

@@ -1,6 +1,7 @@
 //! The plan: the calls in the only possible order, and their execution.
 //!
-//! 1. The calls that need privilege come first: the session keyring, the root directory, the bounding set, groups.
+//! 1. The calls that need privilege come first: the session keyring, the root directory, the bounding set, groups. Before
+//!    them, the capabilities that the plan needs become effective in every thread.
 //! 2. The user ids follow. If they change from 0, the kernel clears the effective and ambient sets. It clears the
 //!    permitted set too, unless the "keep capabilities" flag is set before.
 //! 3. The capability sets follow, with CAP_SETPCAP as long as it is needed; then the ambient set, which has to be
@@ -8,6 +9,9 @@
 //! 4. The state that the kernel clears if ids change follows: dumpable, the parent-death signal.
 //! 5. The restrictions follow: no_new_privs, Landlock. Then every thread is asked for its credentials. The filter is
 //!    the last call.
+//!
+//! Whether a call is needed does not depend on what the calling thread has already: another thread may differ. A call is
+//! left out only if the calling thread could not make it, or if no thread needs it.
 
 // # Safety
 //
@@ -41,6 +45,9 @@ use crate::{Error, Problem, kill};
 /// The deadline of a transaction, unless it is set.
 const USUAL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// The number of groups that a thread reports if it should have none but its group id.
+const SHOWN_GROUPS: usize = 32;
+
 /// The calls that drop the privileges, in their order. [`Plan::apply`] performs them.
 #[derive(Debug)]
 #[must_use = "a plan does nothing until it is applied"]
@@ -68,7 +75,8 @@ pub struct Applied {
     /// The number of threads that were changed and asked.
     pub threads: usize,
     /// The number of those threads that were verified in /proc too. It is 0 if there is no /proc of this process, if
-    /// the process that reads /proc could not be made, or if the new filter does not let this process ask it.
+    /// the process that reads /proc could not be made or did not answer before the stop, or if the new filter does not
+    /// let this process ask it.
     pub verified: usize,
     /// The number of kernel threads of an io_uring that keep the old privileges ([`libpsx::Report::sqpoll`]). If it is
     /// not 0, close those rings.
@@ -100,7 +108,9 @@ impl Plan {
             (false, true) => None,
             (false, false) => tasks,
         };
-        let groups = self.expected.groups.as_ref().map_or(0, Vec::len);
+        let named = self.expected.groups.as_ref().map_or(0, Vec::len);
+        // A thread may have more than the plan expects, and the report says which.
+        let groups = if self.expected.staying.no_more_groups { SHOWN_GROUPS } else { named };
         // This replaces the program's settings for its own calls.
         let (on_partial_failure, sensitivity) = match self.report_failure {
             true => (PartialFailureAction::Report, Sensitivity::Ignore),

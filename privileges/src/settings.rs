@@ -98,7 +98,7 @@ impl Privileges {
     }
 
     /// States that a process whose user id is 0 keeps it. Without this and without [`user`](Self::user), that is an
-    /// error.
+    /// error, and every thread must have the user ids of the calling thread. With this, each thread keeps its own.
     pub fn stay_root(mut self) -> Self {
         self.stay_root = true;
         self
@@ -114,8 +114,11 @@ impl Privileges {
         self.once("groups", groups.into(), |all| &mut all.groups)
     }
 
-    /// States that the process keeps its supplementary groups. Without this, a user, a group or
+    /// States that each thread keeps its supplementary groups. Without this, a user, a group or
     /// [`groups`](Self::groups), that is an error.
+    ///
+    /// Group ids that no setting changes must be the same in every thread. If [`stay_root`](Self::stay_root) is set as
+    /// well, each thread keeps its own.
     pub fn keep_groups(mut self) -> Self {
         self.keep_groups = true;
         self
@@ -358,6 +361,10 @@ impl Privileges {
     /// Reads settings from TOML: directives of systemd.exec(5), each with a value or a list of values, as [`unit`]
     /// reads them from a unit file.
     ///
+    /// There is one difference. A unit without `User=` stays root, with its capabilities. A table without it adds its directives
+    /// to [`Privileges::new`]: the plan of a process that is root is an error then, unless the program calls
+    /// [`stay_root`](Self::stay_root) or [`user`](Self::user), and capabilities that are not named are dropped.
+    ///
     /// ```
     /// use privileges::Privileges;
     ///
@@ -378,7 +385,12 @@ impl Privileges {
     /// value is not one of its directive; a file that one names cannot be opened.
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, unit::UnitError> {
-        toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?.privileges()
+        let table = toml::from_str::<unit::Directives>(text).map_err(unit::UnitError::of_table)?;
+        // A line that is missing must not leave a process root without a word in its program.
+        match table.user {
+            Some(_) => table.privileges(),
+            None => table.add_to(Self::new()),
+        }
     }
 
     /// Looks up all names, checks all settings, and returns the plan.
@@ -410,6 +422,11 @@ impl Privileges {
     /// [`Error::Plan`] lists all problems that were found. Nothing has changed.
     pub fn plan_launch(self) -> Result<Launch, Error> {
         Launch::of(self)
+    }
+
+    /// Returns whether a setting takes capabilities out of the bounding set.
+    pub(crate) fn limits_bounding(&self) -> bool {
+        self.bounding.is_some() || !self.blocked.is_empty() || self.mode == Some(Mode::NoPriv)
     }
 
     /// Returns a problem for each pair of settings that contradict each other.

@@ -15,8 +15,11 @@ pub(crate) struct TargetState {
 
 /// The `SECBIT_*` that cap_set_mode(3) sets on a kernel with an ambient set.
 pub(crate) const AMBIENT_BITS: u32 = 0xef;
-/// The `SECBIT_*` that belong to a mode: those about user id 0. The others are for interpreters, and stay.
+/// The `SECBIT_*` that belong to a mode: those about user id 0. The others stay.
 pub(crate) const MODE_BITS: u32 = 0xff;
+/// The `SECBIT_*` for interpreters, and their locks. A change of these alone needs no capability (cap_task_prctl,
+/// security/commoncap.c).
+pub(crate) const INTERPRETER_BITS: u32 = 0xf00;
 
 /// Applies the settings to the sets of this thread. Adds a problem for each setting that is not possible.
 pub(crate) fn target_state(

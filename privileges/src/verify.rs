@@ -22,6 +22,7 @@ pub(crate) struct Expected {
     pub(crate) unknown_user: Option<u32>,
     pub(crate) gid: Option<Gid>,
     pub(crate) groups: Option<Vec<Gid>>,
+    pub(crate) staying: Staying,
     pub(crate) sets: CapabilitySets,
     pub(crate) ambient: CapabilitySet,
     pub(crate) bounding: CapabilitySet,
@@ -47,6 +48,42 @@ impl Expected {
         let groups = self.groups.as_ref()?;
         Some(names::numbers(groups.iter().map(|gid| gid.as_raw())))
     }
+}
+
+/// The ids that no call of the plan sets. The plan has looked at those of the calling thread, so every other thread must
+/// have the same.
+#[derive(Debug, Default)]
+pub(crate) struct Staying {
+    /// The real, the effective and the saved user id, unless each thread may keep its own.
+    pub(crate) users: Option<[u32; 3]>,
+    /// The real, the effective and the saved group id, unless each thread may keep its own.
+    pub(crate) groups: Option<[u32; 3]>,
+    /// Whether no thread may have a supplementary group that differs from its group id.
+    pub(crate) no_more_groups: bool,
+    /// The id by which the kernel shows a group id without a mapping, if there is one. It may be any group's.
+    pub(crate) unknown_group: Option<u32>,
+}
+
+impl Staying {
+    /// Returns whether a thread has these ids. Its file-system id has to be one of the three.
+    fn same(stay: [u32; 3], found: Option<[u32; 4]>) -> bool {
+        found.is_some_and(|[real, effective, saved, filesystem]| {
+            stay == [real, effective, saved] && stay.contains(&filesystem)
+        })
+    }
+
+    /// Returns whether one of the groups gives more access than the effective group id does.
+    pub(crate) fn gives_more(&self, effective: Option<u32>, groups: &[u32]) -> bool {
+        let differs = |&group: &u32| Some(group) != effective || Some(group) == self.unknown_group;
+        groups.iter().any(differs)
+    }
+}
+
+/// The ids of a thread: real, effective, saved and file-system id; and its groups. A value that is not known is `None`.
+struct FoundIds {
+    users: Option<[u32; 4]>,
+    groups: Option<[u32; 4]>,
+    supplementary: Option<Vec<u32>>,
 }
 
 /// A difference between the plan and the state that was found.
@@ -89,6 +126,15 @@ impl fmt::Display for Expected {
         if let Some(groups) = self.groups() {
             write!(f, "groups {groups}, ")?;
         }
+        for (stays, what) in [
+            (self.staying.users.is_some(), "the present uid"),
+            (self.staying.groups.is_some(), "the present gid"),
+            (self.staying.no_more_groups, "no other group"),
+        ] {
+            if stays {
+                write!(f, "{what}, ")?;
+            }
+        }
         let set = |set| names::set(set, self.known);
         write!(f, "{}, ", names::sets(self.sets, self.known))?;
         write!(f, "ambient {}, bounding {}, ", set(self.ambient), set(self.bounding))?;
@@ -99,6 +145,10 @@ impl fmt::Display for Expected {
 
 fn four(ids: Ids) -> String {
     format!("{} {} {} {}", ids.real, ids.effective, ids.saved, ids.filesystem)
+}
+
+fn in_order(ids: Ids) -> [u32; 4] {
+    [ids.real, ids.effective, ids.saved, ids.filesystem]
 }
 
 fn four_times(raw: u32) -> String {
@@ -195,17 +245,45 @@ impl<'a> Verification<'a> {
             let nnp = expected.no_new_privs.then_some(true);
             let show = |nnp: bool| u8::from(nnp).to_string();
             self.note(tid, "NoNewPrivs", nnp, Some(one.no_new_privs()), show);
-            let root = one.uids().is_none_or(|ids| {
-                let ids = [ids.real, ids.effective, ids.saved, ids.filesystem];
-                ids.into_iter().any(|id| expected.may_be_root(id))
-            });
-            if expected.no_root && root {
-                let found = one.uids().map_or_else(|| "unknown".to_owned(), four);
-                self.add(tid, "Uid", "no id of root", found);
-            }
+            self.compare_staying(
+                tid,
+                FoundIds {
+                    users: one.uids().map(in_order),
+                    groups: one.gids().map(in_order),
+                    supplementary: one.groups().map(Iterator::collect),
+                },
+            );
         }
         let threads = Some(report.threads());
         self.note(0, "number of threads asked", threads, Some(asked), |count| count.to_string());
+    }
+
+    /// Verifies the ids that no call sets.
+    fn compare_staying(&mut self, tid: i32, found: FoundIds) {
+        let (expected, staying) = (self.expected, &self.expected.staying);
+        let show = |ids: Option<[u32; 4]>| {
+            ids.map_or_else(|| "unknown".to_owned(), |ids| ids.map(|id| id.to_string()).join(" "))
+        };
+        let ids = |ids: [u32; 3]| {
+            let [real, effective, saved] = ids;
+            format!("{real} {effective} {saved}, as the calling thread had")
+        };
+        let root = found.users.is_none_or(|ids| ids.into_iter().any(|id| expected.may_be_root(id)));
+        if expected.no_root && root {
+            self.add(tid, "Uid", "no id of root", show(found.users));
+        } else if let Some(users) = staying.users.filter(|&ids| !Staying::same(ids, found.users)) {
+            self.add(tid, "Uid", ids(users), show(found.users));
+        }
+        if let Some(groups) = staying.groups.filter(|&ids| !Staying::same(ids, found.groups)) {
+            self.add(tid, "Gid", ids(groups), show(found.groups));
+        }
+        let own = found.groups.map(|[_, effective, ..]| effective);
+        let more =
+            found.supplementary.as_ref().is_none_or(|groups| staying.gives_more(own, groups));
+        if staying.no_more_groups && more {
+            let groups = found.supplementary.map_or_else(|| "unknown".to_owned(), names::numbers);
+            self.add(tid, "Groups", "none but its group id", groups);
+        }
     }
 
     /// Verifies the state of each thread in /proc. A state that cannot be read is a mismatch, unless the thread has
@@ -279,14 +357,10 @@ impl<'a> Verification<'a> {
             let value = text(name)?;
             Some(value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
         };
-        let list = |name| {
+        let numbers = |name| {
             let value = text(name)?;
-            value
-                .split_ascii_whitespace()
-                .map(str::parse)
-                .collect::<Result<Vec<u32>, _>>()
-                .ok()
-                .map(names::numbers)
+            let numbers = value.split_ascii_whitespace().map(str::parse);
+            numbers.collect::<Result<Vec<u32>, _>>().ok()
         };
         let set = |name| {
             let bits = u64::from_str_radix(&text(name)?, 16).ok()?;
@@ -298,7 +372,7 @@ impl<'a> Verification<'a> {
         let group = expected.gid.map(|gid| four_times(gid.as_raw()));
         self.note(tid, "Uid", user, ids(b"Uid"), same);
         self.note(tid, "Gid", group, ids(b"Gid"), same);
-        self.note(tid, "Groups", expected.groups(), list(b"Groups"), same);
+        self.note(tid, "Groups", expected.groups(), numbers(b"Groups").map(names::numbers), same);
         self.note(tid, "CapInh", Some(sets.inheritable), set(b"CapInh"), show);
         self.note(tid, "CapPrm", Some(sets.permitted), set(b"CapPrm"), show);
         self.note(tid, "CapEff", Some(sets.effective), set(b"CapEff"), show);
@@ -306,13 +380,12 @@ impl<'a> Verification<'a> {
         self.note(tid, "CapAmb", Some(expected.ambient), set(b"CapAmb"), show);
         let one = expected.no_new_privs.then(|| "1".to_owned());
         self.note(tid, "NoNewPrivs", one, text(b"NoNewPrivs"), same);
-        if expected.no_root {
-            let ids = ids(b"Uid").unwrap_or_default();
-            let root = |id: &str| id.parse().map_or(true, |id| expected.may_be_root(id));
-            if ids.split(' ').any(root) {
-                self.add(tid, "Uid", "no id of root", ids);
-            }
-        }
+        let found = FoundIds {
+            users: numbers(b"Uid").and_then(|ids| ids.try_into().ok()),
+            groups: numbers(b"Gid").and_then(|ids| ids.try_into().ok()),
+            supplementary: numbers(b"Groups"),
+        };
+        self.compare_staying(tid, found);
         if expected.filtered {
             self.note(tid, "Seccomp", Some("2".to_owned()), text(b"Seccomp"), same);
         }
@@ -450,6 +523,7 @@ mod tests {
             unknown_user: None,
             gid: None,
             groups: None,
+            staying: Staying::default(),
             sets: CapabilitySets::current().unwrap(),
             ambient: process::ambient_set(),
             bounding: process::bounding_set(),

@@ -154,6 +154,68 @@ fn no_child_process_is_left() {
     });
 }
 
+/// Installs an earlier filter in this thread alone, which kills the process that reads /proc. Then only the threads are
+/// asked, and the process that has died leaves no zombie.
+#[test]
+fn an_earlier_filter_that_kills_the_child_does_not_stop_the_drop() {
+    let case = "an_earlier_filter_that_kills_the_child_does_not_stop_the_drop";
+    isolated_as_root(case, WATCHDOG, || {
+        for call in [libc::SYS_getppid, libc::SYS_close_range] {
+            for action in [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_TRAP] {
+                support::forked(|| {
+                    sleepers(2);
+                    filter(call, action);
+                    let begun = std::time::Instant::now();
+                    let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+                    assert_eq!((applied.threads, applied.verified), (3, 0));
+                    // A child that does not answer gets 10 seconds.
+                    assert!(begun.elapsed() < Duration::from_secs(10));
+                    // SAFETY: it takes numbers.
+                    let waited = unsafe {
+                        libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG)
+                    };
+                    assert_eq!(waited, -1);
+                });
+            }
+        }
+    });
+}
+
+/// Traps calls of this process and of the one that reads /proc for it. The program's handler for SIGSYS answers them.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_handler_answers_the_trapped_calls_of_the_child() {
+    use support::emulator::{TRAPPED, emulate_trapped_calls, trapping};
+    isolated_as_root("a_handler_answers_the_trapped_calls_of_the_child", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        emulate_trapped_calls();
+        install(&trapping(&[libc::SYS_clone, libc::SYS_getpid, libc::SYS_getppid]));
+        let applied = nobody().chroot(jail()).plan().unwrap().apply().unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+        assert!(TRAPPED.load(Ordering::SeqCst) > 0);
+    });
+}
+
+/// Makes every look at a clock kill, also one that makes no system call: the filter of the plan may forbid to read the time.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_clock_of_the_c_library_is_read() {
+    isolated_as_root("no_clock_of_the_c_library_is_read", WATCHDOG, || {
+        sleepers(2);
+        let threads = proc::tids().len();
+        let plan = nobody().seccomp(&allow_all()).plan().unwrap();
+        // The C library reads the CPU's counter, if that is the kernel's clock.
+        // SAFETY: it takes numbers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV) }, 0);
+        let applied = plan.apply();
+        // SAFETY: it takes numbers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_ENABLE) }, 0);
+        let applied = applied.unwrap();
+        assert_eq!((applied.threads, applied.verified), (threads, threads));
+    });
+}
+
 /// Closes standard input, so that the descriptor of /proc gets the number 0.
 #[test]
 fn a_drop_works_without_standard_input() {

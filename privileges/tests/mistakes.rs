@@ -96,6 +96,75 @@ fn no_thread_stays_root() {
     });
 }
 
+/// Makes a call in the calling thread alone.
+fn here(number: libc::c_long, args: [usize; 3]) {
+    // SAFETY: the callers of this function pass numbers, or memory that is as long as said.
+    let done = unsafe { libc::syscall(number, args[0], args[1], args[2]) };
+    assert!(done >= 0, "{number} {args:?}: {}", std::io::Error::last_os_error());
+}
+
+/// Sets the supplementary groups, the group ids and the user ids of the calling thread alone.
+fn become_in_this_thread(groups: &[u32], group: usize, user: usize) {
+    here(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0]);
+    here(libc::SYS_setresgid, [group; 3]);
+    here(libc::SYS_setresuid, [user; 3]);
+}
+
+/// Lets another thread have an id that the calling thread does not have. The plan says what stays, so it is a difference,
+/// found by the question to the thread and in /proc.
+#[test]
+fn no_thread_keeps_ids_that_the_caller_does_not_have() {
+    isolated_as_root("no_thread_keeps_ids_that_the_caller_does_not_have", WATCHDOG, || {
+        let cases: [(&str, fn()); 5] = [
+            ("Groups", || become_in_this_thread(&[0, 42], 65534, 65534)),
+            ("Gid", || become_in_this_thread(&[], 0, 65534)),
+            ("Gid", || {
+                become_in_this_thread(&[], 65534, 0);
+                here(libc::SYS_setfsgid, [42, 0, 0]);
+                here(libc::SYS_setresuid, [65534; 3]);
+            }),
+            ("Uid", || become_in_this_thread(&[], 65534, 1000)),
+            ("Uid", || {
+                // The thread is user 1000 for file access alone. It gives its capabilities up at last.
+                become_in_this_thread(&[], 65534, 0);
+                here(libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 1, 0]);
+                here(libc::SYS_setresuid, [65534; 3]);
+                let header = [0x2008_0522u32, 0];
+                for setuid in [1 << 7, 0] {
+                    let data = [setuid, setuid, 0, 0, 0, 0u32];
+                    here(libc::SYS_capset, [header.as_ptr() as usize, data.as_ptr() as usize, 0]);
+                    here(libc::SYS_setfsuid, [1000, 0, 0]);
+                }
+                here(libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 0, 0]);
+            }),
+        ];
+        for (number, (what, prepare)) in cases.into_iter().enumerate() {
+            support::forked(|| {
+                prepared(prepare);
+                become_in_this_thread(&[], 65534, 65534);
+                let settings = Privileges::new().no_new_privs().report_failure();
+                let done = settings.plan().unwrap().apply();
+                let Err(Error::NotDropped(wrong)) = done else { panic!("case {number}: {done:?}") };
+                assert!(wrong.iter().all(|one| one.what == what), "case {number}: {wrong:?}");
+                assert_eq!(wrong.len(), 2, "case {number}: {wrong:?}");
+            });
+        }
+        // This is what the two settings allow.
+        support::forked(|| {
+            prepared(|| become_in_this_thread(&[0, 42], 42, 1000));
+            become_in_this_thread(&[], 65534, 65534);
+            rooted().no_new_privs().plan().unwrap().apply().unwrap();
+        });
+        // No thread has more than the calling thread.
+        support::forked(|| {
+            prepared(|| become_in_this_thread(&[65534], 65534, 65534));
+            become_in_this_thread(&[], 65534, 65534);
+            let applied = Privileges::new().no_new_privs().plan().unwrap().apply().unwrap();
+            assert_eq!((applied.threads, applied.verified), (2, 2));
+        });
+    });
+}
+
 #[test]
 fn every_problem_at_once() {
     isolated_as_root("every_problem_at_once", WATCHDOG, || {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use privileges::bpf::{Action, Program, SeccompData};
 use privileges::system_calls::{self, Denial, SystemCallFilter};
 use privileges::unit::{Directives, KeyringMode, Unit, UnitError, WorkingDirectory, supported};
-use privileges::{Capability as C, CapabilitySet, Id, Privileges, Securebits};
+use privileges::{Capability as C, CapabilitySet, Error, Id, Privileges, Problem, Securebits};
 use proptest::prelude::*;
 use support::{isolated_as_root, sleepers};
 
@@ -409,6 +409,22 @@ fn tables_say_the_same() {
         let bad = Privileges::from_toml(text).unwrap_err().to_string();
         assert!(bad.contains(why), "{text}: {bad}");
     }
+}
+
+/// A table without a user does not leave the process root, unless the program says so.
+#[test]
+fn a_table_without_a_user_is_not_for_root() {
+    isolated_as_root("a_table_without_a_user_is_not_for_root", WATCHDOG, || {
+        let settings = || Privileges::from_toml("NoNewPrivileges = true").unwrap();
+        let Err(Error::Plan(found)) = settings().plan() else { panic!("a plan") };
+        assert!(matches!(found[..], [Problem::RootNotDropped]), "{found:?}");
+        let _ = settings().stay_root().keep_groups().plan().unwrap();
+        let _ = Privileges::from_toml("User = \"root\"").unwrap().plan().unwrap();
+        support::forked(|| {
+            settings().user("nobody").plan().unwrap().apply().unwrap();
+            support::all_have("CapPrm", "0000000000000000");
+        });
+    });
 }
 
 /// Applies a unit: each directive that /proc shows has changed every thread.

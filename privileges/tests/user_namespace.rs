@@ -203,6 +203,65 @@ fn a_user_without_a_mapping_may_be_root() {
     });
 }
 
+/// Lays an empty file system over /proc. Returns false, and records a skipped test, if that is not possible.
+fn proc_is_hidden() -> bool {
+    if !support::private_mounts() {
+        return false;
+    }
+    let tmpfs = c"tmpfs".as_ptr();
+    // SAFETY: strings.
+    let made = unsafe { libc::mount(tmpfs, c"/proc".as_ptr(), tmpfs, 0, std::ptr::null()) };
+    if made != 0 {
+        support::skipped(format!("no mount over /proc: {}", std::io::Error::last_os_error()));
+    }
+    made == 0
+}
+
+/// Without /proc, user 65534 of the initial namespace is no other user. In another namespace it may be root.
+#[test]
+fn nobody_without_proc_is_known_in_the_initial_namespace() {
+    isolated_as_root("nobody_without_proc_is_known_in_the_initial_namespace", WATCHDOG, || {
+        let settings = || Privileges::new().no_new_privs();
+        let initial = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        let initial = initial.split_whitespace().eq(["0", "0", "4294967295"]);
+        // SAFETY: it takes numbers.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as i32;
+        // SAFETY: it takes a number. PIDFD_GET_USER_NAMESPACE.
+        let told = unsafe { libc::ioctl(pidfd, 0xff09, 0) } >= 0;
+        support::forked(|| {
+            if !initial || !told {
+                support::skipped("not the initial user namespace, or a Linux before 6.11");
+                return;
+            }
+            if !proc_is_hidden() {
+                return;
+            }
+            let none: *const u32 = std::ptr::null();
+            // SAFETY: it reads nothing.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) }, 0);
+            for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+                // SAFETY: it takes numbers.
+                assert_eq!(unsafe { libc::syscall(call, 65534, 65534, 65534) }, 0);
+            }
+            let applied = settings().plan().unwrap().apply().unwrap();
+            assert_eq!((applied.threads, applied.verified), (1, 0));
+        });
+        if !support::user_namespaces() {
+            return;
+        }
+        let prepare = || {
+            // SAFETY: it takes numbers.
+            unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) };
+        };
+        in_a_user_namespace("0 1 1", prepare, || {
+            if proc_is_hidden() {
+                let found = problems(Privileges::new().no_new_privs());
+                assert!(matches!(*found, [Problem::UnknownUser(65534)]), "{found:?}");
+            }
+        });
+    });
+}
+
 /// Group 4242 has no mapping, and is shown as 65534, the only group that `nobody` has.
 #[test]
 fn a_group_without_a_mapping_is_not_that_of_nobody() {

@@ -3,7 +3,15 @@
 //! The kernel shows an id without a mapping as the overflow id, usually 65534. It may be user 0 of an outer namespace, or a
 //! group that gives access to files. So what is shown as the overflow id is not known, unless every id is mapped.
 
+// # Safety
+//
+// Each block makes one call, with numbers. A new descriptor gets one owner.
+#![allow(unsafe_code)]
+
+use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 
 /// The mapping of user ids or of group ids.
 #[derive(Debug)]
@@ -15,8 +23,12 @@ pub(crate) struct IdMap {
     complete: bool,
 }
 
-/// The line of the initial user namespace, and of every other one in which all ids are mapped.
-const ALL: [u32; 3] = [0, 0, u32::MAX];
+/// The number of ids: the last 32-bit number is not an id.
+const ALL: u32 = u32::MAX;
+/// `PIDFD_GET_USER_NAMESPACE` (include/uapi/linux/pidfd.h, since Linux 6.11).
+const GET_USER_NAMESPACE: u32 = 0xff09;
+/// `PROC_USER_INIT_INO` (include/linux/proc_ns.h): the inode number of the initial user namespace.
+const INITIAL: u64 = 0xefff_fffd;
 /// `DEFAULT_OVERFLOWUID` and `DEFAULT_OVERFLOWGID` (include/linux/highuid.h).
 const OVERFLOW: u32 = 65534;
 
@@ -33,12 +45,14 @@ impl IdMap {
         let overflow = std::fs::read_to_string(overflow).ok();
         let map = match std::fs::read_to_string(map) {
             Ok(text) => Some(text),
-            // A kernel without user namespaces has /proc, and no such file in it. After any other error the map is not known.
+            // A kernel without user namespaces has /proc, and no such file in it. Without /proc, the kernel may tell which
+            // namespace this is. After any other error the map is not known.
             Err(error)
                 if error.kind() == ErrorKind::NotFound
-                    && std::fs::exists("/proc/self/status").unwrap_or(false) =>
+                    && (std::fs::exists("/proc/self/status").unwrap_or(false)
+                        || is_initial_namespace()) =>
             {
-                Some(ALL.map(|number| number.to_string()).join(" "))
+                Some(format!("0 0 {ALL}"))
             }
             Err(_) => None,
         };
@@ -56,7 +70,9 @@ impl IdMap {
             };
             text.lines().map(line).collect()
         });
-        let complete = lines.as_deref() == Some(&[ALL]);
+        // The kernel accepts no map with an id twice, inside or outside. So no other id is left if all are inside.
+        let mapped = lines.iter().flatten().map(|[_, _, count]| u64::from(*count)).sum::<u64>();
+        let complete = mapped == u64::from(ALL);
         let ranges =
             lines.map(|lines| lines.iter().map(|[from, _, count]| [*from, *count]).collect());
         Self { ranges, overflow, complete }
@@ -79,6 +95,26 @@ impl IdMap {
     }
 }
 
+/// Returns whether this process is in the initial user namespace, in which every id is mapped. The answer is no if the kernel
+/// does not tell.
+fn is_initial_namespace() -> bool {
+    // SAFETY: it takes numbers.
+    let own = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as RawFd;
+    if own < 0 {
+        return false;
+    }
+    // SAFETY: it was just opened.
+    let own = unsafe { File::from_raw_fd(own) };
+    // SAFETY: it takes a number.
+    let namespace = unsafe { libc::ioctl(own.as_raw_fd(), GET_USER_NAMESPACE as _, 0) };
+    if namespace < 0 {
+        return false;
+    }
+    // SAFETY: it was just opened.
+    let namespace = unsafe { File::from_raw_fd(namespace) };
+    namespace.metadata().is_ok_and(|found| found.ino() == INITIAL)
+}
+
 /// Returns whether the user namespace forbids setgroups(2) for ever, or until group ids are mapped.
 pub(crate) fn denies_setgroups(groups: &IdMap) -> bool {
     let setting = std::fs::read_to_string("/proc/self/setgroups");
@@ -97,8 +133,10 @@ mod tests {
         assert_eq!(part.ambiguous(), Some(99));
         let ids = [0, 65535, 65536, 69999, 70000, 70001];
         assert_eq!(ids.map(|id| part.has(id)), [true, true, false, false, true, false]);
-        let shifted = IdMap::new(Some("0 1 4294967295\n"), None);
-        assert_eq!(shifted.ambiguous(), Some(OVERFLOW));
+        let swapped = IdMap::new(Some("0 1 1\n1 0 1\n2 2 4294967293\n"), None);
+        assert_eq!(swapped.ambiguous(), None);
+        let all_but_one = IdMap::new(Some("0 0 4294967294\n"), None);
+        assert_eq!(all_but_one.ambiguous(), Some(OVERFLOW));
         let empty = IdMap::new(Some(""), None);
         assert_eq!(
             (empty.ambiguous(), empty.has(0), empty.is_empty()),

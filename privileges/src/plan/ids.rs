@@ -6,6 +6,7 @@ use libpsx::process::{Gid, Uid};
 use nix::unistd::{Group, User};
 
 use super::idmap::IdMap;
+use crate::verify::Staying;
 use crate::{Error, Groups, Id, Privileges, Problem, names};
 
 fn new_uid(raw: u32) -> Result<Uid, Problem> {
@@ -96,6 +97,7 @@ pub(super) struct Ids {
     pub(super) uid: Option<Uid>,
     pub(super) gid: Option<Gid>,
     pub(super) groups: Option<Vec<Gid>>,
+    pub(super) staying: Staying,
 }
 
 /// The mappings of the user namespace.
@@ -165,11 +167,15 @@ pub(super) fn ids(
         problems.push(Problem::UnknownUser(shown));
     }
     let nothing = settings.user.is_none() && settings.group.is_none() && of_user;
-    // A supplementary group that is equal to the group id gives no further access.
-    let unmapped = maps.groups.ambiguous();
-    let differs = |&group: &u32| group != now.groups[1] || Some(group) == unmapped;
-    let more = now.supplementary.iter().any(differs);
-    if nothing && !settings.keep_groups && more {
+    let staying = Staying {
+        users: (uid.is_none() && !settings.stay_root).then_some(now.users),
+        groups: (gid.is_none() && !(settings.stay_root && settings.keep_groups))
+            .then_some(now.groups),
+        no_more_groups: nothing && !settings.keep_groups,
+        unknown_group: maps.groups.ambiguous(),
+    };
+    let [_, effective, _] = now.groups;
+    if staying.no_more_groups && staying.gives_more(Some(effective), &now.supplementary) {
         problems.push(Problem::GroupsNotDropped(now.supplementary.clone()));
     }
     let users = uid.map(Uid::as_raw).filter(|&id| !maps.users.has(id));
@@ -179,7 +185,7 @@ pub(super) fn ids(
     others.sort_unstable();
     others.dedup();
     problems.extend(others.into_iter().map(|id| Problem::NotMapped { what: "group", id }));
-    Ids { uid, gid, groups }
+    Ids { uid, gid, groups, staying }
 }
 
 /// Returns the value, or adds the problem to the list.

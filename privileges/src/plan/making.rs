@@ -18,7 +18,7 @@ use super::ids::{Ids, Maps, Now, ids, take};
 use crate::filter::Purpose;
 use crate::status;
 use crate::step::Step;
-use crate::target::{TargetState, target_state};
+use crate::target::{INTERPRETER_BITS, TargetState, target_state};
 use crate::verify::Expected;
 use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
 
@@ -49,7 +49,7 @@ impl Plan {
         let settings = settings;
 
         let maps = Maps::read();
-        let Ids { uid, gid, groups } = ids(&settings, &ids_now, &maps, &mut problems);
+        let Ids { uid, gid, groups, staying } = ids(&settings, &ids_now, &maps, &mut problems);
         let TargetState { sets, ambient, bounding, securebits } =
             target_state(&settings, now, bits_now, bounding_now, &mut problems);
         if let Some(program) = &settings.seccomp {
@@ -63,7 +63,12 @@ impl Plan {
             || settings.mode == Some(Mode::NoPriv)
             || settings.landlock.is_some()
             || settings.seccomp.is_some();
-        let dropped = bounding_now - bounding;
+        // A call cannot be left out because the calling thread has the state already: another thread may not have it.
+        let can = |capability| now.permitted.contains(capability);
+        let dropped = match settings.limits_bounding() && can(Capability::SETPCAP) {
+            true => CapabilitySet::all() - bounding,
+            false => bounding_now - bounding,
+        };
         // The "keep capabilities" flag lets capabilities survive the change of user ids. It does not stay
         // set if it can be cleared.
         let flag_locked = bits_now.contains(Securebits::KEEP_CAPS_LOCKED);
@@ -71,6 +76,7 @@ impl Plan {
         let bits_now_lasting = Securebits::from_bits(bits_now.bits() & !flag);
         let bits = securebits.unwrap_or(bits_now_lasting);
         let new_bits = bits != bits_now_lasting;
+        let set_bits = new_bits || securebits.is_some() && can(Capability::SETPCAP);
         let mut locked = |locked: bool, what| {
             if locked {
                 problems.push(Problem::SecurebitsLocked { what, bits: bits_now });
@@ -80,7 +86,6 @@ impl Plan {
         let no_raise = bits_now.contains(Securebits::NO_CAP_AMBIENT_RAISE);
         locked(!ambient.is_empty() && no_raise, "raising ambient capabilities");
         // A process that has the groups already needs no privilege to stay so. (But other threads may not be.)
-        let can = |capability| now.permitted.contains(capability);
         let denied = denies_setgroups(&maps.groups);
         let ambiguous = maps.groups.ambiguous();
         let new_groups = groups.clone().filter(|groups| {
@@ -88,7 +93,9 @@ impl Plan {
         });
 
         let setpcap: CapabilitySet = Capability::SETPCAP.into();
-        let later = if new_bits { setpcap } else { CapabilitySet::EMPTY };
+        // The bits for interpreters need no capability.
+        let privileged_bits = (bits.bits() ^ bits_now_lasting.bits()) & !INTERPRETER_BITS != 0;
+        let later = if set_bits { setpcap & now.permitted } else { CapabilitySet::EMPTY };
         let meanwhile = CapabilitySets {
             effective: sets.effective | later,
             permitted: sets.permitted | later,
@@ -96,16 +103,22 @@ impl Plan {
         };
         let survives = bits_now.contains(Securebits::NO_SETUID_FIXUP);
         let flagged = bits_now.contains(Securebits::KEEP_CAPS);
-        let keep = uid.is_some() && !survives && !flagged && !meanwhile.permitted.is_empty();
-        locked(keep && flag_locked, "keeping capabilities while the user id changes");
+        let keep = uid.is_some() && !meanwhile.permitted.is_empty();
+        let kept = survives || flagged;
+        locked(keep && !kept && flag_locked, "keeping capabilities while the user id changes");
 
-        let mut needs = |needed: bool, what, capability| {
-            if needed && !can(capability) {
+        // The capabilities that the calls before the change of the ids need.
+        let mut needed = CapabilitySet::EMPTY;
+        let mut needs = |is_needed: bool, what, capability: Capability| {
+            if is_needed {
+                needed |= capability.into();
+            }
+            if is_needed && !can(capability) {
                 problems.push(Problem::MissingCapability { what, capability });
             }
         };
         needs(!dropped.is_empty(), "reducing the bounding set", Capability::SETPCAP);
-        needs(new_bits, "changing the securebits", Capability::SETPCAP);
+        needs(privileged_bits, "changing the securebits", Capability::SETPCAP);
         needs(settings.root.is_some(), "changing the root directory", Capability::SYS_CHROOT);
         let namespaces: Vec<_> = settings.context.kinds().collect();
         needs(!namespaces.is_empty(), "changing namespaces", Capability::SYS_ADMIN);
@@ -125,12 +138,15 @@ impl Plan {
             problems.push(Problem::SetgroupsDenied);
         }
         problems.extend(settings.context.problems(now.permitted));
-        problems.extend(values_out_of_range(&settings, bits, groups.as_deref()));
+        problems.extend(values_out_of_range(&settings, bits_now, groups.as_deref()));
         for &(resource, [soft, hard]) in &settings.limits {
             if soft > hard {
                 problems.push(Problem::SoftAboveHard { resource, soft, hard });
             }
             let raised = limits_of(0, resource).is_some_and(|[_, now]| hard > now);
+            if raised {
+                needed |= Capability::SYS_RESOURCE.into();
+            }
             if raised && !can(Capability::SYS_RESOURCE) {
                 let what = names::resource(resource);
                 let capability = Capability::SYS_RESOURCE;
@@ -161,18 +177,32 @@ impl Plan {
         if settings.new_session_keyring {
             steps.push(Step::JoinKeyring);
         }
-        // A capability that becomes inheritable must still be in the bounding set.
-        let first = CapabilitySets {
-            effective: now.permitted,
-            permitted: now.permitted,
-            inheritable: now.inheritable | sets.inheritable,
-        };
-        // A capability that is not permitted can become inheritable if CAP_SETPCAP is effective then.
-        let beyond = !(now.permitted | now.inheritable).is_superset(first.inheritable);
-        if beyond && !now.effective.contains(Capability::SETPCAP) {
-            steps.push(Step::Capabilities(CapabilitySets { effective: now.permitted, ..now }));
+        if gid.is_some() || new_groups.is_some() {
+            needed |= Capability::SETGID.into();
         }
-        if first != now {
+        if uid.is_some() {
+            needed |= Capability::SETUID.into();
+        }
+        if root.is_some() || working.is_some() {
+            needed |= Capability::DAC_OVERRIDE | Capability::DAC_READ_SEARCH;
+        }
+        needed |= settings.context.useful();
+        // A capability that is not permitted can become inheritable if CAP_SETPCAP is effective then.
+        let beyond = !(now.permitted | now.inheritable).is_superset(sets.inheritable);
+        if beyond {
+            needed |= Capability::SETPCAP.into();
+        }
+        needed = needed & now.permitted;
+        // A thread may have made a capability ineffective. Another one may have given up what no call needs.
+        let early = needed | meanwhile.permitted;
+        // A capability that becomes inheritable must still be in the bounding set.
+        let first =
+            CapabilitySets { effective: early, permitted: early, inheritable: sets.inheritable };
+        if beyond {
+            let inheritable = now.inheritable & sets.inheritable;
+            steps.push(Step::Capabilities(CapabilitySets { inheritable, ..first }));
+        }
+        if !needed.is_empty() {
             steps.push(Step::Capabilities(first));
         }
         let scheduled = settings.context.is_scheduled();
@@ -202,17 +232,17 @@ impl Plan {
         steps.extend(dropped.iter().map(Step::DropBounding));
         steps.extend(new_groups.map(Step::Groups));
         steps.extend(gid.map(Step::Gid));
-        if keep {
+        if keep && !flag_locked {
             steps.push(Step::KeepCapabilities(true));
         }
         steps.extend(uid.map(Step::Uid));
         steps.push(Step::Capabilities(meanwhile));
         steps.push(Step::ClearAmbient);
         steps.extend(ambient.iter().map(Step::RaiseAmbient));
-        if keep || flagged && !flag_locked {
+        if !flag_locked {
             steps.push(Step::KeepCapabilities(false));
         }
-        if new_bits {
+        if set_bits {
             steps.push(Step::Securebits(bits));
         }
         if sets != meanwhile {
@@ -325,6 +355,7 @@ impl Plan {
             unknown_user: maps.users.ambiguous(),
             gid,
             groups,
+            staying,
             sets,
             ambient,
             bounding,
@@ -354,7 +385,7 @@ impl Plan {
 /// Returns a problem for each value that the kernel would refuse, whatever the state of the process is.
 fn values_out_of_range(
     settings: &Privileges,
-    bits: Securebits,
+    bits_now: Securebits,
     groups: Option<&[Gid]>,
 ) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -365,7 +396,13 @@ fn values_out_of_range(
     };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     range("the parent-death signal", settings.parent_death_signal.unwrap_or(0).into(), SIGNALS);
-    range("the value of the securebits", bits.bits().into(), SECUREBITS);
+    // A later kernel may have more.
+    let named = settings.securebits.filter(|bits| bits.bits() & !bits_now.bits() > SECUREBITS);
+    range(
+        "the value of the securebits",
+        named.unwrap_or_default().bits().into(),
+        SECUREBITS.into(),
+    );
     let count = groups.map_or(0, <[Gid]>::len);
     range("the number of supplementary groups", number(count as u64), GROUPS);
     let restricts = settings.landlock.as_ref().is_some_and(|landlock| landlock.ruleset.is_some());
@@ -413,8 +450,8 @@ const LANDLOCK_KNOWN: libc::c_long = 8;
 const LANDLOCK_FLAGS: i64 = 0b111;
 /// The highest number of a signal.
 const SIGNALS: i64 = 64;
-/// All securebits that a kernel knows (include/uapi/linux/securebits.h).
-const SECUREBITS: i64 = 0xfff;
+/// All securebits that are known here (include/uapi/linux/securebits.h).
+const SECUREBITS: u32 = 0xfff;
 /// `NGROUPS_MAX`
 const GROUPS: i64 = 65536;
 /// `RLIM_NLIMITS` - 1
@@ -428,4 +465,19 @@ pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
     // SAFETY: the kernel writes the structure.
     let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
     done.then_some([found.rlim_cur, found.rlim_max])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_securebit_may_stay() {
+        let (none, unknown) = (Securebits::EMPTY, Securebits::from_bits(1 << 12));
+        let found =
+            |settings: Privileges, now| !values_out_of_range(&settings, now, None).is_empty();
+        assert!(!found(Privileges::new(), unknown));
+        assert!(!found(Privileges::new().securebits(unknown), unknown));
+        assert!(found(Privileges::new().securebits(unknown), none));
+    }
 }
