@@ -14,6 +14,8 @@ use std::ffi::{c_int, c_long, c_void};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
@@ -21,7 +23,7 @@ use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, pipe};
+use nix::unistd::{ForkResult, fork, getpid, getppid, pipe};
 use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
@@ -33,22 +35,87 @@ pub(crate) fn default_action_of_sigchld() -> nix::Result<SigHandler> {
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
 }
 
-/// Makes the kernel stop the program at the end of execve(2), so that this process can inspect it (ptrace(2)). The
-/// program gets this signal mask and this action of SIGCHLD.
-pub(crate) fn trace_me(
-    command: &mut std::process::Command,
-    mask: nix::sys::signal::SigSet,
+/// Every signal, as the kernel numbers the bits. SIGKILL and SIGSTOP cannot be blocked.
+const EVERY_SIGNAL: u64 = u64::MAX;
+
+/// The length of the kernel's signal masks.
+const MASK_SIZE: usize = size_of::<u64>();
+
+/// Starts a child whose parent traces it (ptrace(2)). The child stops by SIGTRAP before it runs `body`, and ends with the
+/// status that `body` returns. All signals are blocked in it, also after execve(2), except that it has the given action of
+/// SIGCHLD.
+///
+/// If this process ends before it has seen the stop, the SIGTRAP kills the child.
+pub(crate) fn traced_child(
     sigchld: SigHandler,
-) {
-    let hook = move || {
-        nix::sys::ptrace::traceme()?;
-        // SAFETY: this is the action that this process started with. After execve(2) no action runs code.
-        unsafe { signal(Signal::SIGCHLD, sigchld) }?;
-        mask.thread_set_mask()?;
-        Ok(())
-    };
-    // SAFETY: the hook makes three system calls.
-    unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
+    body: impl FnOnce() -> u8,
+) -> nix::Result<nix::unistd::Pid> {
+    let parent = getpid();
+    // SAFETY: this process has one thread, so no lock is held by a thread that is missing in the child. The child
+    // ends by execve(2) or _exit(2).
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = match stop_for_parent(parent, sigchld) {
+                Ok(()) => body(),
+                Err(error) => {
+                    crate::output::say(format_args!("being traced by the parent: {error}"));
+                    crate::run::FAILED
+                }
+            };
+            // SAFETY: it ends the process, and runs none of the process's exit handlers.
+            unsafe { libc::_exit(status.into()) }
+        }
+    }
+}
+
+/// Stops this process for its parent, which traces it from then on. Returns ESRCH if the parent has ended: another process
+/// would be the tracer, and would not know of it.
+fn stop_for_parent(parent: nix::unistd::Pid, sigchld: SigHandler) -> nix::Result<()> {
+    // SAFETY: this is the action that psx started with. It is the default or SIG_IGN, as after each execve(2).
+    unsafe { signal(Signal::SIGCHLD, sigchld) }?;
+    // SAFETY: the default action runs no code of this process.
+    let earlier = unsafe { signal(Signal::SIGTRAP, SigHandler::SigDfl) }?;
+    // Bit 0 is signal 1.
+    set_mask(EVERY_SIGNAL & !(1 << (Signal::SIGTRAP as u32 - 1)))?;
+    nix::sys::ptrace::traceme()?;
+    if getppid() != parent {
+        return Err(nix::Error::ESRCH);
+    }
+    nix::sys::signal::raise(Signal::SIGTRAP)?;
+    set_mask(EVERY_SIGNAL)?;
+    // SAFETY: this is the action that psx started with.
+    unsafe { signal(Signal::SIGTRAP, earlier) }?;
+    Ok(())
+}
+
+/// Sets the signal mask of the calling thread, also for the two signals that the C library keeps for itself.
+fn set_mask(mask: u64) -> nix::Result<()> {
+    let (set, none) = (&raw const mask, ptr::null_mut::<u64>());
+    // SAFETY: the kernel reads a mask of the length that it is given, and writes none.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, none, MASK_SIZE) };
+    nix::Error::result(result).map(drop)
+}
+
+/// Sets the signal mask of a traced process that is stopped. The process has it when it runs again.
+pub(crate) fn set_mask_of(
+    tracee: nix::unistd::Pid,
+    mask: &nix::sys::signal::SigSet,
+) -> nix::Result<()> {
+    let mask: *const libc::sigset_t = mask.as_ref();
+    // SAFETY: the kernel reads a mask of the length that it is given. The C library's type begins with it.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tracee.as_raw(), MASK_SIZE, mask) };
+    nix::Error::result(result).map(drop)
+}
+
+/// Asks whether a child has stopped or ended (waitpid(2)). Returns None if it has not. Knows all signals, and nix knows no
+/// real-time signals.
+pub(crate) fn changed(child: nix::unistd::Pid) -> nix::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes the status.
+    let found = unsafe { libc::waitpid(child.as_raw(), &raw mut status, libc::WNOHANG) };
+    Ok((nix::Error::result(found)? != 0).then(|| ExitStatus::from_raw(status)))
 }
 
 /// The stack size of a raw thread: room for a handler and for a signal frame with all the CPU's registers (11 KiB

@@ -20,7 +20,7 @@ use clap::Args;
 use libpsx::process::CapabilitySet;
 use nix::sys::signal::Signal;
 use privileges::unit::{Unit, WorkingDirectory};
-use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
+use privileges::{Groups, Iab, Id, LaunchError, Mode, Namespace, Privileges};
 
 use crate::{caps, output};
 use program::Place;
@@ -273,15 +273,11 @@ impl Arguments {
         };
         let mut command = Command::new(program);
         command.args(arguments);
-        if self.check {
-            return check::run(&launch, command, file).or_else(|error| failed(program, error));
-        }
-        self.exec(&launch, command, program)
-    }
-
-    fn exec(&self, launch: &Launch, command: Command, program: &OsStr) -> Result<u8> {
-        let Err(error) = launch.exec(command);
-        failed(program, error.into())
+        let execute = || {
+            let Err(error) = launch.exec(command);
+            failed(program, error)
+        };
+        if self.check { check::run(&launch, execute, file) } else { Ok(execute()) }
     }
 
     /// Returns the settings, and where the program starts.
@@ -495,13 +491,14 @@ fn groups(text: &str) -> Groups {
     Groups::Explicit(names.map(Id::from).collect())
 }
 
-/// Reports why the program was not started.
-fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
-    let Some(LaunchError::Execute(why)) = error.downcast_ref::<LaunchError>() else {
-        return Err(error);
+/// Reports why the program was not started, and returns the exit status.
+fn failed(program: &OsStr, error: LaunchError) -> u8 {
+    let LaunchError::Execute(why) = error else {
+        output::say(error);
+        return FAILED;
     };
     output::say(format_args!("{}: {why}", program.to_string_lossy()));
-    Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
+    if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
 /// Returns the priority in `policy:priority`.
