@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     /// Check the rules of a TOML file (docs/audit-policy.md)
     #[arg(long, value_name = "FILE", help_heading = "What must hold")]
     pub(super) policy: Option<PathBuf>,
-    /// Check what a unit of systemd promises; without a selection, read the processes of this unit
+    /// Check what a unit of systemd promises: the name of a unit of this system, or the path of a file, with a /; without a
+    /// selection, read the processes of this unit
     #[arg(long, value_name = "UNIT|FILE", help_heading = "What must hold")]
     pub(super) unit: Option<PathBuf>,
     /// Compare these fields too, which threads often set for themselves

@@ -77,16 +77,12 @@ const NAMESPACES: [(&str, &str); 5] = [
 ];
 
 impl Promises {
-    /// Reads a unit: a file, or the name of a unit of this system with its drop-ins.
+    /// Reads a unit of this system with its drop-ins, or the file with this path.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.with_context(|| format!("{shown} is not the name of a unit"))?;
-        let named = path.to_str().filter(|text| !text.contains('/') && !path.exists());
-        let unit = match named {
-            Some(name) => Unit::find(name),
-            None => Unit::read(path),
-        };
+        let unit = crate::unit::named(path);
         let unit = unit.with_context(|| format!("--unit {shown}: no process was read"))?;
         let full = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
         Self::of(full, &unit)

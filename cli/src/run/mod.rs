@@ -126,7 +126,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIGNAL", value_parser = signal, help_heading = PLACE)]
     pdeathsig: Option<Signal>,
 
-    /// The directives of a unit of systemd: a file, or the name of a unit of this system
+    /// The directives of a unit of systemd: the name of a unit of this system, or the path of a file, with a /
     #[arg(long, value_name = "UNIT", help_heading = UNIT)]
     pub(crate) from_unit: Option<OsString>,
     /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
@@ -162,6 +162,9 @@ Capabilities that no option names are dropped. Root's ids and supplementary grou
 option. All other state stays as it is. The plan is checked before anything changes, and all its problems are reported \
 at once. An option with an empty value is an error: it would remove what a unit says. Without --no-new-privs, a program \
 gets the privileges of its set-user-ID bit and its file capabilities.
+
+A unit without a / in its name is always one of this system, in systemd's directories and with its drop-ins. A file in the \
+working directory is ./NAME.
 
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
 --landlock-ro /lib64. Landlock and filters set no_new_privs.
@@ -285,12 +288,7 @@ impl Arguments {
         let mut unit = match &self.from_unit {
             None => Unit::default(),
             Some(name) => {
-                let path = Path::new(name);
-                let unit = match name.to_str() {
-                    Some(name) if !name.contains('/') && !path.is_file() => Unit::find(name),
-                    _ => Unit::read(path),
-                };
-                let unit = unit?;
+                let unit = crate::unit::named(Path::new(name))?;
                 let all = self.without.iter().any(|name| name == "all");
                 let every: Vec<_> =
                     unit.unsupported().iter().map(|one| one.directive.clone()).collect();
