@@ -15,8 +15,8 @@ use std::time::Instant;
 use nix::pty::{Winsize, openpty};
 use serde_json::Value;
 use support::{
-    Killed, NOBODY, Subject, become_user, finish, is_root, limit, name, no_capabilities, plain,
-    prctl, psx, readable_copy, thread,
+    Killed, NOBODY, Subject, audit, become_user, finish, is_root, limit, name, no_capabilities,
+    plain, prctl, psx, readable_copy, thread,
 };
 
 /// A terminal of a given size, with a program that runs on it.
@@ -311,6 +311,61 @@ fn processes_hidden_by_hidepid_are_reported() {
         std::fs::remove_file(policy).unwrap();
         std::fs::remove_file(unit).unwrap();
     }
+}
+
+/// A process in a unit's control group that has kept groups, or ambient capabilities.
+#[test]
+fn a_unit_finds_kept_groups_and_ambient_capabilities() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let unit = std::env::temp_dir().join(format!("psx-kept-{}.service", std::process::id()));
+    let lines = format!("[Service]\nExecStart=/bin/true\nUser={NOBODY}\nGroup={NOBODY}\n");
+    std::fs::write(&unit, lines).unwrap();
+    let cases: [(&str, fn(), i32, &str); 3] = [
+        ("nothing", || plain(libc::SYS_setgroups, [0; 5]), 0, ""),
+        (
+            "groups",
+            || {
+                let groups = [0_u32, 42];
+                plain(libc::SYS_setgroups, [2, groups.as_ptr() as usize, 0, 0, 0]);
+            },
+            1,
+            "User= (groups<=65534)",
+        ),
+        (
+            "ambient capabilities",
+            || {
+                plain(libc::SYS_setgroups, [0; 5]);
+                prctl(libc::PR_SET_SECUREBITS, 0x10 | 0x4);
+            },
+            1,
+            "User= (ambient<=none)",
+        ),
+    ];
+    for (what, keep, status, said) in cases {
+        let ambient = what.starts_with("ambient");
+        let subject = Subject::new(|stage| {
+            plain(libc::SYS_setresgid, [NOBODY as usize; 5]);
+            keep();
+            become_user(NOBODY as usize);
+            if ambient {
+                let header = [0x2008_0522_u32, 0];
+                let sets = [1 << 21, 1 << 21, 1 << 21, 0, 0, 0_u32];
+                plain(
+                    libc::SYS_capset,
+                    [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0],
+                );
+                let (option, raise) = (libc::PR_CAP_AMBIENT as usize, 2);
+                plain(libc::SYS_prctl, [option, raise, 21, 0, 0]);
+            }
+            stage.ready(&[]);
+        });
+        let finished = audit(&["--unit", unit.to_str().unwrap()], subject.pid);
+        assert_eq!(finished.status.code(), Some(status), "{what}: {}", finished.stdout);
+        assert!(finished.stdout.contains(said), "{what}: {}", finished.stdout);
+    }
+    std::fs::remove_file(unit).unwrap();
 }
 
 /// The unit and the container of a process are unknown if its control group cannot be read.
