@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::hash::Hash;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::LazyLock;
 
 use libpsx::process::{CapabilitySet, CapabilitySets, Ids};
@@ -19,6 +19,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd;
+
+use crate::ask;
 
 /// include/linux/sched.h
 const PF_EXITING: u32 = 0x4;
@@ -336,6 +338,11 @@ impl Stat {
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         // The name may contain parentheses; the text after it contains none.
         let first = text.iter().position(|&byte| byte == b'(')?;
+    /// Returns which directory is the root directory of the task, if this process may see it.
+    pub(crate) fn root(&self) -> Option<ask::FileIdentity> {
+        ask::file(Some(self.directory.as_fd()), c"root")
+    }
+
         let last = text.iter().rposition(|&byte| byte == b')')?;
         let name = text.get(first.checked_add(1)?..last)?.to_vec();
         let rest = std::str::from_utf8(text.get(last.checked_add(1)?..)?).ok()?;

@@ -153,8 +153,8 @@ threads differ from it, and in which fields. Workers of the kernel (io_uring, vh
 have more than is expected of the threads.
 
 Verdicts: privileged: root, or capabilities that lead to root; reduced: some of root's privilege; unprivileged: no \
-capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. --explain gives \
-the reasons.
+capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. Root is privileged in a mount namespace of its own too, and reduced in a root \
+directory of its own only if no capability leads out of it. --explain gives the reasons.
 
 Keys of --expect: uid, gid (all four IDs), ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid: a name or number; \
 groups: none, or names joined by +; caps (effective, permitted, inheritable and ambient together), effective, \
