@@ -170,6 +170,29 @@ pub(crate) fn processes() -> nix::Result<Vec<i32>> {
     numbers(&mut Dir::open("/proc", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
+/// Returns whether /proc may hide processes of other users (hidepid, proc(5)). `listed` are those that it lists.
+///
+/// Each PID namespace has a process 1, so a list without it lacks others too. If /proc has the option, and lists that
+/// process, the kernel still hides those that this process may not trace.
+pub(crate) fn hides_processes(listed: &[i32]) -> bool {
+    if !listed.contains(&1) {
+        return true;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let traces_all = CapabilitySets::current()
+        .is_ok_and(|own| own.effective.contains(libpsx::process::Capability::SYS_PTRACE));
+    has_hidepid(&mounts) && !traces_all
+}
+
+/// Returns whether the last file system at /proc has the option hidepid, in the lines of proc_pid_mountinfo(5).
+fn has_hidepid(mounts: &str) -> bool {
+    let at_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
+    let options = mounts.lines().rfind(at_proc).and_then(|line| line.rsplit(' ').next());
+    let value = |option: &str| option.strip_prefix("hidepid=").map(str::to_owned);
+    let value = options.and_then(|options| options.split(',').find_map(value));
+    value.is_some_and(|value| value != "0" && value != "off")
+}
+
 fn numbers(directory: &mut Dir) -> nix::Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in directory.iter() {
@@ -315,6 +338,11 @@ impl Task {
         one(std::str::from_utf8(&text).ok()?)
     }
 
+    /// Returns which directory is the root directory of the task, if this process may see it.
+    pub(crate) fn root(&self) -> Option<ask::FileIdentity> {
+        ask::file(Some(self.directory.as_fd()), c"root")
+    }
+
     pub(crate) fn link(&self, file: &str) -> nix::Result<OsString> {
         readlinkat(&self.directory, file)
     }
@@ -338,11 +366,6 @@ impl Stat {
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         // The name may contain parentheses; the text after it contains none.
         let first = text.iter().position(|&byte| byte == b'(')?;
-    /// Returns which directory is the root directory of the task, if this process may see it.
-    pub(crate) fn root(&self) -> Option<ask::FileIdentity> {
-        ask::file(Some(self.directory.as_fd()), c"root")
-    }
-
         let last = text.iter().rposition(|&byte| byte == b')')?;
         let name = text.get(first.checked_add(1)?..last)?.to_vec();
         let rest = std::str::from_utf8(text.get(last.checked_add(1)?..)?).ok()?;
@@ -486,6 +509,25 @@ mod tests {
         assert!(look.complete && look.present.contains(&late), "{late}: {:?}", look.present);
         assert!(look.tasks.iter().any(|(tid, _)| *tid == late));
         assert!(own.tids().unwrap().contains(&late));
+    }
+
+    #[test]
+    fn the_option_that_hides_processes_is_that_of_the_last_proc() {
+        let line =
+            |at: &str, options: &str| format!("22 1 0:21 / {at} rw - proc proc rw{options}\n");
+        for (text, hides) in [
+            (line("/proc", ""), false),
+            (line("/proc", ",hidepid=invisible"), true),
+            (line("/proc", ",gid=5,hidepid=2"), true),
+            (line("/proc", ",hidepid=off"), false),
+            (line("/mnt/proc", ",hidepid=2") + &line("/proc", ""), false),
+            (line("/proc", ",hidepid=2") + &line("/proc", ""), false),
+            (line("/proc", "") + &line("/proc", ",hidepid=ptraceable"), true),
+            (String::new(), false),
+        ] {
+            assert_eq!(has_hidepid(&text), hides, "{text}");
+        }
+        assert!(hides_processes(&[2, 3]));
     }
 
     #[test]

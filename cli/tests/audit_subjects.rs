@@ -264,8 +264,11 @@ fn processes_hidden_by_hidepid_are_reported() {
             serde_json::from_str(&all.stdout).unwrap_or_else(|e| panic!("{e}: {}", all.stderr));
         let unreadable = report["unreadable"].as_u64().unwrap();
         assert_eq!(unreadable > 0, hidepid == "1", "{unreadable}");
-        let status = if hidepid == "1" { 2 } else { 0 };
-        assert_eq!(all.status.code(), Some(status), "{}", all.stdout);
+        assert_eq!(all.status.code(), Some(2), "{}", all.stdout);
+        assert!(all.stderr.contains("/proc may hide processes"), "{}", all.stderr);
+        assert_eq!(report["hidden"], true, "{hidepid}");
+        let text = run(&["audit", "--all"]).stdout;
+        assert!(text.contains("/proc may hide processes"), "{text}");
         if hidepid == "2" {
             continue;
         }

@@ -169,7 +169,7 @@ purpose. The kernel does not show the securebits, keyrings and Landlock domain o
 
 Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
 process, or if --diff found a change; 2 if none of this was found and a process, all its threads, or a state that an \
-expectation is about cannot be read, if no process was found, or if the command line or a file is wrong. What --policy \
+expectation is about cannot be read, if /proc may hide processes (hidepid), if no process was found, or if the command line or a file is wrong. What --policy \
 and --unit say about a state that the kernel shows to no user is reported as not checked, and changes no exit status.
 
 Examples:
