@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -314,6 +314,31 @@ fn processes_hidden_by_hidepid_are_reported() {
         std::fs::remove_file(policy).unwrap();
         std::fs::remove_file(unit).unwrap();
     }
+}
+
+/// What one look has found is not lost if the last look finds nothing.
+#[test]
+fn a_watch_returns_the_worst_conclusion() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let mut subject = Subject::new(|stage| {
+        stage.ready(&[]);
+        stage.wait();
+        become_user(NOBODY as usize);
+        stage.ready(&[]);
+    });
+    let pid = subject.pid.to_string();
+    let mut watch = psx(&["audit", "--json", "--watch", "0.01", "--times", "200"]);
+    watch.args(["--expect", "euid=nobody", &pid]).stdout(Stdio::piped());
+    let mut child = support::Killed(watch.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("\"as_expected\":false"), "{first}");
+    subject.proceed();
+    let last = lines.map(Result::unwrap).last().unwrap();
+    assert!(last.contains("\"as_expected\":true"), "{last}");
+    assert_eq!(child.0.wait().unwrap().code(), Some(1));
 }
 
 /// A process in a unit's control group that has kept groups, or ambient capabilities.

@@ -96,7 +96,7 @@ pub(crate) struct Arguments {
     /// Look again every so many seconds, and mark what changed
     #[arg(long, value_name = "SECONDS", value_parser = interval, help_heading = "Output")]
     pub(super) watch: Option<std::time::Duration>,
-    /// With --watch: end after this number of looks
+    /// With --watch: end after this number of looks; the exit status is that of the worst look
     #[arg(long, value_name = "N", requires = "watch", help_heading = "Output")]
     pub(super) times: Option<std::num::NonZeroU32>,
     /// The format of the output
