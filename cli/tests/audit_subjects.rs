@@ -396,6 +396,53 @@ fn a_unit_finds_kept_groups_and_ambient_capabilities() {
     std::fs::remove_file(unit).unwrap();
 }
 
+/// A user with a control group of its own makes one with the name of a unit.
+#[test]
+fn a_control_group_of_a_user_is_no_unit() {
+    if !is_root("control groups") {
+        return;
+    }
+    let id = std::process::id();
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::Path::new);
+    let Some(mount) = mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists()) else {
+        return support::skipped("no unified hierarchy of control groups is mounted");
+    };
+    let place = mount.join(format!("psxtest{id}.slice"));
+    let (name, inner) =
+        (format!("psxtest{id}.service"), place.join(format!("psxtest{id}.service")));
+    if let Err(error) = std::fs::create_dir(&place).and_then(|()| std::fs::create_dir(&inner)) {
+        let _ = std::fs::remove_dir(&place);
+        support::skipped(format!("{}: {error}", place.display()));
+        return;
+    }
+    let subject = Subject::new(|stage| stage.ready(&[]));
+    let moved = std::fs::write(inner.join("cgroup.procs"), subject.pid.to_string());
+    let scratch = |end: &str| std::env::temp_dir().join(format!("psxtest{id}.{end}"));
+    let (unit, policy) = (scratch("service"), scratch("toml"));
+    std::fs::write(&unit, "[Service]\nExecStart=/bin/true\nUser=root\n").unwrap();
+    std::fs::write(&policy, format!("[[rule]]\nrequired = true\nmatch.unit = '{name}'\n")).unwrap();
+    let status = |option: &str, file: &std::path::Path| {
+        let finished = finish(psx(&["audit", option, file.to_str().unwrap()]));
+        (finished.status.code(), finished.stderr + &finished.stdout)
+    };
+    let look = || (status("--unit", &unit), status("--policy", &policy));
+    let of_root = look();
+    std::os::unix::fs::chown(&place, Some(NOBODY), None).unwrap();
+    let of_user = look();
+    drop(subject);
+    while std::fs::remove_dir(&inner).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    {
+    }
+    std::fs::remove_dir(&place).unwrap();
+    for file in [unit, policy] {
+        std::fs::remove_file(file).unwrap();
+    }
+    moved.unwrap();
+    assert!(of_root.0.0 != Some(2) && of_root.1.0 == Some(0), "{of_root:?}");
+    assert_eq!((of_user.0.0, of_user.1.0), (Some(2), Some(1)), "{of_user:?}");
+    assert!(of_user.0.1.contains("no process of the unit"), "{of_user:?}");
+}
+
 /// The unit and the container of a process are unknown if its control group cannot be read.
 #[test]
 fn a_control_group_that_cannot_be_read_is_not_the_absence_of_a_unit() {
