@@ -1,13 +1,15 @@
 //! The operations that need unsafe Rust: threads made by clone(2) itself, a system call that glibc does not
-//! pass on to other threads, the same call through libpsx, a child of fork(2), and questions to the kernel
-//! for which no safe function exists.
+//! pass on to other threads, the same call through libpsx, children of fork(2), signal actions, and questions to
+//! the kernel for which no safe function exists.
 
 // # Safety
 //
 // - A raw thread shares the thread-local storage of the thread that made it, for it is cloned
 //   without CLONE_SETTLS. It may therefore run nothing but `sleep_forever`, which only makes raw
 //   system calls: no allocation, no lock, no errno, no panic, and it never returns.
-// - The system calls are those of `Step`, and calls that only ask. None of them reads or writes memory.
+// - The system calls are those of `Step`, which read and write no memory, calls that only ask, and calls for signals and
+//   a traced child. The latter read and write only what they are given.
+// - No signal gets an action that runs code of this program.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
@@ -17,7 +19,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,6 +35,43 @@ use crate::steps::Step;
 pub(crate) fn default_action_of_sigchld() -> nix::Result<SigHandler> {
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
+}
+
+/// Whether this program was started with an ignored SIGPIPE. The runtime of Rust ignores it before `main`, and the standard
+/// library gives it the default action in each program that it executes.
+///
+/// Written by [`note_sigpipe`], before `main`, and read by [`keep_sigpipe`].
+static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// The C library calls the functions of this section before `main` of C.
+// SAFETY: the section has pointers to functions that take at most the arguments of `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
+
+extern "C" fn note_sigpipe() {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the C library writes the structure and changes nothing.
+    let result = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zeros are a value of the structure too.
+    let action = unsafe { action.assume_init() };
+    let ignored = result == 0 && action.sa_sigaction == libc::SIG_IGN;
+    // Relaxed: `main` runs later in the same thread.
+    SIGPIPE_IGNORED.store(ignored, Ordering::Relaxed);
+}
+
+/// Makes a program ignore SIGPIPE if this program was started so.
+pub(crate) fn keep_sigpipe(command: &mut std::process::Command) {
+    if !SIGPIPE_IGNORED.load(Ordering::Relaxed) {
+        return;
+    }
+    let hook = || {
+        // SAFETY: no code runs for an ignored signal.
+        unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: the hook makes one system call.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
 }
 
 /// Every signal, as the kernel numbers the bits. SIGKILL and SIGSTOP cannot be blocked.

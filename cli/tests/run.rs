@@ -437,3 +437,22 @@ fn with_check_the_program_ends_with_psx_until_it_is_checked() {
     }
     skipped(format!("psx was stopped in time {tried} times only"));
 }
+
+/// The standard library gives SIGPIPE its default action in a program that it starts.
+#[test]
+fn an_ignored_sigpipe_stays_ignored() {
+    if !is_root("psx run") {
+        return;
+    }
+    for (trap, ignored) in [("trap '' PIPE", true), (":", false)] {
+        for check in [&[][..], &["--check"]] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("{trap}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_psx")]);
+            command.args(["run", "--stay-root", "--keep-groups"]).args(check);
+            command.args(["--", "cat", "/proc/self/status"]);
+            let found = finish(command);
+            let mask = u64::from_str_radix(&fields(&found.stdout)["SigIgn"], 16).unwrap();
+            assert_eq!(mask & 1 << (libc::SIGPIPE - 1) != 0, ignored, "{trap} {check:?}");
+        }
+    }
+}

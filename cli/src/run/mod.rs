@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use privileges::unit::{Unit, WorkingDirectory};
 use privileges::{Groups, Iab, Id, LaunchError, Mode, Namespace, Privileges};
 
-use crate::{caps, output};
+use crate::{caps, output, raw};
 use program::Place;
 
 /// The exit status if this command failed.
@@ -276,6 +276,7 @@ impl Arguments {
         };
         let mut command = Command::new(program);
         command.args(arguments);
+        raw::keep_sigpipe(&mut command);
         let execute = || {
             let Err(error) = launch.exec(command);
             failed(program, error)
