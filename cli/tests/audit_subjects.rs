@@ -350,7 +350,8 @@ fn a_unit_finds_kept_groups_and_ambient_capabilities() {
     let unit = std::env::temp_dir().join(format!("psx-kept-{}.service", std::process::id()));
     let lines = format!("[Service]\nExecStart=/bin/true\nUser={NOBODY}\nGroup={NOBODY}\n");
     std::fs::write(&unit, lines).unwrap();
-    let cases: [(&str, fn(), i32, &str); 3] = [
+    type Case = (&'static str, fn(), i32, &'static str);
+    let cases: [Case; 3] = [
         ("nothing", || plain(libc::SYS_setgroups, [0; 5]), 0, ""),
         (
             "groups",

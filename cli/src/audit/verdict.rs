@@ -89,7 +89,7 @@ fn confined(state: &State) -> bool {
     let credentials = &state.credentials;
     let mut held = credentials.sets.permitted | credentials.sets.effective | credentials.ambient;
     if credentials.no_new_privs != Some(true) {
-        held = held | credentials.bounding;
+        held |= credentials.bounding;
     }
     let leads_out = LEAD_TO_ROOT.iter().chain(&LEAD_OUT).any(|&one| held.contains(one));
     let root = state.directories.as_ref().and_then(|both| both.root_file);
