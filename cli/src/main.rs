@@ -24,6 +24,7 @@ mod tasks;
 mod terminal;
 mod text;
 mod thread_counts;
+mod unit;
 mod wrap;
 
 use std::process::ExitCode;

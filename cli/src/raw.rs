@@ -1,21 +1,25 @@
 //! The operations that need unsafe Rust: threads made by clone(2) itself, a system call that glibc does not
-//! pass on to other threads, the same call through libpsx, a child of fork(2), and questions to the kernel
-//! for which no safe function exists.
+//! pass on to other threads, the same call through libpsx, children of fork(2), signal actions, and questions to
+//! the kernel for which no safe function exists.
 
 // # Safety
 //
 // - A raw thread shares the thread-local storage of the thread that made it, for it is cloned
 //   without CLONE_SETTLS. It may therefore run nothing but `sleep_forever`, which only makes raw
 //   system calls: no allocation, no lock, no errno, no panic, and it never returns.
-// - The system calls are those of `Step`, and calls that only ask. None of them reads or writes memory.
+// - The system calls are those of `Step`, which read and write no memory, calls that only ask, and calls for signals and
+//   a traced child. The latter read and write only what they are given.
+// - No signal gets an action that runs code of this program.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 // The calls with 32-bit ids. On old 32-bit CPUs, a call without the suffix cuts each id to 16 bits.
 #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
@@ -28,7 +32,7 @@ use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, pipe};
+use nix::unistd::{ForkResult, fork, getpid, getppid, pipe};
 use syscalls::{Sysno, raw_syscall};
 
 use crate::steps::Step;
@@ -40,22 +44,124 @@ pub(crate) fn default_action_of_sigchld() -> nix::Result<SigHandler> {
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
 }
 
-/// Makes the kernel stop the program at the end of execve(2), so that this process can inspect it (ptrace(2)). The
-/// program gets this signal mask and this action of SIGCHLD.
-pub(crate) fn trace_me(
-    command: &mut std::process::Command,
-    mask: nix::sys::signal::SigSet,
-    sigchld: SigHandler,
-) {
-    let hook = move || {
-        nix::sys::ptrace::traceme()?;
-        // SAFETY: this is the action that this process started with. After execve(2) no action runs code.
-        unsafe { signal(Signal::SIGCHLD, sigchld) }?;
-        mask.thread_set_mask()?;
+/// Whether this program was started with an ignored SIGPIPE. The runtime of Rust ignores it before `main`, and the standard
+/// library gives it the default action in each program that it executes.
+///
+/// Written by [`note_sigpipe`], before `main`, and read by [`keep_sigpipe`].
+static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// The C library calls the functions of this section before `main` of C.
+// SAFETY: the section has pointers to functions that take at most the arguments of `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
+
+extern "C" fn note_sigpipe() {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the C library writes the structure and changes nothing.
+    let result = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zeros are a value of the structure too.
+    let action = unsafe { action.assume_init() };
+    let ignored = result == 0 && action.sa_sigaction == libc::SIG_IGN;
+    // Relaxed: `main` runs later in the same thread.
+    SIGPIPE_IGNORED.store(ignored, Ordering::Relaxed);
+}
+
+/// Makes a program ignore SIGPIPE if this program was started so.
+pub(crate) fn keep_sigpipe(command: &mut std::process::Command) {
+    if !SIGPIPE_IGNORED.load(Ordering::Relaxed) {
+        return;
+    }
+    let hook = || {
+        // SAFETY: no code runs for an ignored signal.
+        unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
         Ok(())
     };
-    // SAFETY: the hook makes three system calls.
+    // SAFETY: the hook makes one system call.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
+}
+
+/// Every signal, as the kernel numbers the bits. SIGKILL and SIGSTOP cannot be blocked.
+const EVERY_SIGNAL: u64 = u64::MAX;
+
+/// The length of the kernel's signal masks.
+const MASK_SIZE: usize = size_of::<u64>();
+
+/// Starts a child whose parent traces it (ptrace(2)). The child stops by SIGTRAP before it runs `body`, and ends with the
+/// status that `body` returns. All signals are blocked in it, also after execve(2), except that it has the given action of
+/// SIGCHLD.
+///
+/// If this process ends before it has seen the stop, the SIGTRAP kills the child.
+pub(crate) fn traced_child(
+    sigchld: SigHandler,
+    body: impl FnOnce() -> u8,
+) -> nix::Result<nix::unistd::Pid> {
+    let parent = getpid();
+    // SAFETY: this process has one thread, so no lock is held by a thread that is missing in the child. The child
+    // ends by execve(2) or _exit(2).
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = match stop_for_parent(parent, sigchld) {
+                Ok(()) => body(),
+                Err(error) => {
+                    crate::output::say(format_args!("being traced by the parent: {error}"));
+                    crate::run::FAILED
+                }
+            };
+            // SAFETY: it ends the process, and runs none of the process's exit handlers.
+            unsafe { libc::_exit(status.into()) }
+        }
+    }
+}
+
+/// Stops this process for its parent, which traces it from then on. Returns ESRCH if the parent has ended: another process
+/// would be the tracer, and would not know of it.
+fn stop_for_parent(parent: nix::unistd::Pid, sigchld: SigHandler) -> nix::Result<()> {
+    // SAFETY: this is the action that psx started with. It is the default or SIG_IGN, as after each execve(2).
+    unsafe { signal(Signal::SIGCHLD, sigchld) }?;
+    // SAFETY: the default action runs no code of this process.
+    let earlier = unsafe { signal(Signal::SIGTRAP, SigHandler::SigDfl) }?;
+    // Bit 0 is signal 1.
+    set_mask(EVERY_SIGNAL & !(1 << (Signal::SIGTRAP as u32 - 1)))?;
+    nix::sys::ptrace::traceme()?;
+    if getppid() != parent {
+        return Err(nix::Error::ESRCH);
+    }
+    nix::sys::signal::raise(Signal::SIGTRAP)?;
+    set_mask(EVERY_SIGNAL)?;
+    // SAFETY: this is the action that psx started with.
+    unsafe { signal(Signal::SIGTRAP, earlier) }?;
+    Ok(())
+}
+
+/// Sets the signal mask of the calling thread, also for the two signals that the C library keeps for itself.
+fn set_mask(mask: u64) -> nix::Result<()> {
+    let (set, none) = (&raw const mask, ptr::null_mut::<u64>());
+    // SAFETY: the kernel reads a mask of the length that it is given, and writes none.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, none, MASK_SIZE) };
+    nix::Error::result(result).map(drop)
+}
+
+/// Sets the signal mask of a traced process that is stopped. The process has it when it runs again.
+pub(crate) fn set_mask_of(
+    tracee: nix::unistd::Pid,
+    mask: &nix::sys::signal::SigSet,
+) -> nix::Result<()> {
+    let mask: *const libc::sigset_t = mask.as_ref();
+    // SAFETY: the kernel reads a mask of the length that it is given. The C library's type begins with it.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tracee.as_raw(), MASK_SIZE, mask) };
+    nix::Error::result(result).map(drop)
+}
+
+/// Asks whether a child has stopped or ended (waitpid(2)). Returns None if it has not. Knows all signals, and nix knows no
+/// real-time signals.
+pub(crate) fn changed(child: nix::unistd::Pid) -> nix::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes the status.
+    let found = unsafe { libc::waitpid(child.as_raw(), &raw mut status, libc::WNOHANG) };
+    Ok((nix::Error::result(found)? != 0).then(|| ExitStatus::from_raw(status)))
 }
 
 /// The stack size of a raw thread: room for a handler and for a signal frame with all the CPU's registers (11 KiB

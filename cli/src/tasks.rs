@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::hash::Hash;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::LazyLock;
 
 use libpsx::process::{CapabilitySet, CapabilitySets, Ids};
@@ -20,6 +20,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 use nix::unistd;
 use rustix::fs::{AtFlags, fstat, statat};
+
+use crate::ask;
 
 /// include/linux/sched.h
 const PF_EXITING: u32 = 0x4;
@@ -169,6 +171,29 @@ pub(crate) fn processes() -> nix::Result<Vec<i32>> {
     numbers(&mut Dir::open("/proc", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
+/// Returns whether /proc may hide processes of other users (hidepid, proc(5)). `listed` are those that it lists.
+///
+/// Each PID namespace has a process 1, so a list without it lacks others too. If /proc has the option, and lists that
+/// process, the kernel still hides those that this process may not trace.
+pub(crate) fn hides_processes(listed: &[i32]) -> bool {
+    if !listed.contains(&1) {
+        return true;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let traces_all = CapabilitySets::current()
+        .is_ok_and(|own| own.effective.contains(libpsx::process::Capability::SYS_PTRACE));
+    has_hidepid(&mounts) && !traces_all
+}
+
+/// Returns whether the last file system at /proc has the option hidepid, in the lines of proc_pid_mountinfo(5).
+fn has_hidepid(mounts: &str) -> bool {
+    let at_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
+    let options = mounts.lines().rfind(at_proc).and_then(|line| line.rsplit(' ').next());
+    let value = |option: &str| option.strip_prefix("hidepid=").map(str::to_owned);
+    let value = options.and_then(|options| options.split(',').find_map(value));
+    value.is_some_and(|value| value != "0" && value != "off")
+}
+
 fn numbers(directory: &mut Dir) -> nix::Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in directory.iter() {
@@ -312,6 +337,11 @@ impl Task {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let text = contents(&openat(AT_FDCWD, path.as_str(), flags, Mode::empty()).ok()?).ok()?;
         one(std::str::from_utf8(&text).ok()?)
+    }
+
+    /// Returns which directory is the root directory of the task, if this process may see it.
+    pub(crate) fn root(&self) -> Option<ask::FileIdentity> {
+        ask::file(Some(self.directory.as_fd()), c"root")
     }
 
     pub(crate) fn link(&self, file: &str) -> nix::Result<OsString> {
@@ -485,6 +515,25 @@ mod tests {
         assert!(look.complete && look.present.contains(&late), "{late}: {:?}", look.present);
         assert!(look.tasks.iter().any(|(tid, _)| *tid == late));
         assert!(own.tids().unwrap().contains(&late));
+    }
+
+    #[test]
+    fn the_option_that_hides_processes_is_that_of_the_last_proc() {
+        let line =
+            |at: &str, options: &str| format!("22 1 0:21 / {at} rw - proc proc rw{options}\n");
+        for (text, hides) in [
+            (line("/proc", ""), false),
+            (line("/proc", ",hidepid=invisible"), true),
+            (line("/proc", ",gid=5,hidepid=2"), true),
+            (line("/proc", ",hidepid=off"), false),
+            (line("/mnt/proc", ",hidepid=2") + &line("/proc", ""), false),
+            (line("/proc", ",hidepid=2") + &line("/proc", ""), false),
+            (line("/proc", "") + &line("/proc", ",hidepid=ptraceable"), true),
+            (String::new(), false),
+        ] {
+            assert_eq!(has_hidepid(&text), hides, "{text}");
+        }
+        assert!(hides_processes(&[2, 3]));
     }
 
     #[test]

@@ -421,13 +421,14 @@ const KEPT: [Kept; 3] = [
         "namespaces>=net",
         "the namespaces of psx",
     ),
-    // Without CAP_SYS_ADMIN and the like, the root directory makes the difference: CAP_CHOWN and CAP_SYS_CHROOT.
+    // Without CAP_SYS_ADMIN, CAP_SYS_CHROOT and the like, the root directory makes the difference: CAP_CHOWN.
     (
         || {
             chroot();
             prctl(libc::PR_SET_KEEPCAPS, 1);
+            prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
             become_user(NOBODY as usize);
-            keep_only(1 | 1 << 18);
+            keep_only(1);
         },
         "root",
         "verdict<=reduced",

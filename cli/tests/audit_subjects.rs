@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -15,8 +15,8 @@ use std::time::Instant;
 use nix::pty::{Winsize, openpty};
 use serde_json::Value;
 use support::{
-    Killed, NOBODY, Subject, become_user, finish, is_root, limit, name, no_capabilities, plain,
-    prctl, psx, readable_copy, thread,
+    Killed, NOBODY, Subject, audit, become_user, finish, is_root, limit, name, no_capabilities,
+    plain, prctl, psx, readable_copy, thread,
 };
 
 /// A terminal of a given size, with a program that runs on it.
@@ -264,8 +264,11 @@ fn processes_hidden_by_hidepid_are_reported() {
             serde_json::from_str(&all.stdout).unwrap_or_else(|e| panic!("{e}: {}", all.stderr));
         let unreadable = report["unreadable"].as_u64().unwrap();
         assert_eq!(unreadable > 0, hidepid == "1", "{unreadable}");
-        let status = if hidepid == "1" { 2 } else { 0 };
-        assert_eq!(all.status.code(), Some(status), "{}", all.stdout);
+        assert_eq!(all.status.code(), Some(2), "{}", all.stdout);
+        assert!(all.stderr.contains("/proc may hide processes"), "{}", all.stderr);
+        assert_eq!(report["hidden"], true, "{hidepid}");
+        let text = run(&["audit", "--all"]).stdout;
+        assert!(text.contains("/proc may hide processes"), "{text}");
         if hidepid == "2" {
             continue;
         }
@@ -311,6 +314,134 @@ fn processes_hidden_by_hidepid_are_reported() {
         std::fs::remove_file(policy).unwrap();
         std::fs::remove_file(unit).unwrap();
     }
+}
+
+/// What one look has found is not lost if the last look finds nothing.
+#[test]
+fn a_watch_returns_the_worst_conclusion() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let mut subject = Subject::new(|stage| {
+        stage.ready(&[]);
+        stage.wait();
+        become_user(NOBODY as usize);
+        stage.ready(&[]);
+    });
+    let pid = subject.pid.to_string();
+    let mut watch = psx(&["audit", "--json", "--watch", "0.01", "--times", "200"]);
+    watch.args(["--expect", "euid=nobody", &pid]).stdout(Stdio::piped());
+    let mut child = support::Killed(watch.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("\"as_expected\":false"), "{first}");
+    subject.proceed();
+    let last = lines.map(Result::unwrap).last().unwrap();
+    assert!(last.contains("\"as_expected\":true"), "{last}");
+    assert_eq!(child.0.wait().unwrap().code(), Some(1));
+}
+
+/// A process in a unit's control group that has kept groups, or ambient capabilities.
+#[test]
+fn a_unit_finds_kept_groups_and_ambient_capabilities() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let unit = std::env::temp_dir().join(format!("psx-kept-{}.service", std::process::id()));
+    let lines = format!("[Service]\nExecStart=/bin/true\nUser={NOBODY}\nGroup={NOBODY}\n");
+    std::fs::write(&unit, lines).unwrap();
+    type Case = (&'static str, fn(), i32, &'static str);
+    let cases: [Case; 3] = [
+        ("nothing", || plain(libc::SYS_setgroups, [0; 5]), 0, ""),
+        (
+            "groups",
+            || {
+                let groups = [0_u32, 42];
+                plain(libc::SYS_setgroups, [2, groups.as_ptr() as usize, 0, 0, 0]);
+            },
+            1,
+            "User= (groups<=65534)",
+        ),
+        (
+            "ambient capabilities",
+            || {
+                plain(libc::SYS_setgroups, [0; 5]);
+                prctl(libc::PR_SET_SECUREBITS, 0x10 | 0x4);
+            },
+            1,
+            "User= (ambient<=none)",
+        ),
+    ];
+    for (what, keep, status, said) in cases {
+        let ambient = what.starts_with("ambient");
+        let subject = Subject::new(|stage| {
+            plain(libc::SYS_setresgid, [NOBODY as usize; 5]);
+            keep();
+            become_user(NOBODY as usize);
+            if ambient {
+                let header = [0x2008_0522_u32, 0];
+                let sets = [1 << 21, 1 << 21, 1 << 21, 0, 0, 0_u32];
+                plain(
+                    libc::SYS_capset,
+                    [header.as_ptr() as usize, sets.as_ptr() as usize, 0, 0, 0],
+                );
+                let (option, raise) = (libc::PR_CAP_AMBIENT as usize, 2);
+                plain(libc::SYS_prctl, [option, raise, 21, 0, 0]);
+            }
+            stage.ready(&[]);
+        });
+        let finished = audit(&["--unit", unit.to_str().unwrap()], subject.pid);
+        assert_eq!(finished.status.code(), Some(status), "{what}: {}", finished.stdout);
+        assert!(finished.stdout.contains(said), "{what}: {}", finished.stdout);
+    }
+    std::fs::remove_file(unit).unwrap();
+}
+
+/// A user with a control group of its own makes one with the name of a unit.
+#[test]
+fn a_control_group_of_a_user_is_no_unit() {
+    if !is_root("control groups") {
+        return;
+    }
+    let id = std::process::id();
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::Path::new);
+    let Some(mount) = mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists()) else {
+        return support::skipped("no unified hierarchy of control groups is mounted");
+    };
+    let place = mount.join(format!("psxtest{id}.slice"));
+    let (name, inner) =
+        (format!("psxtest{id}.service"), place.join(format!("psxtest{id}.service")));
+    if let Err(error) = std::fs::create_dir(&place).and_then(|()| std::fs::create_dir(&inner)) {
+        let _ = std::fs::remove_dir(&place);
+        support::skipped(format!("{}: {error}", place.display()));
+        return;
+    }
+    let subject = Subject::new(|stage| stage.ready(&[]));
+    let moved = std::fs::write(inner.join("cgroup.procs"), subject.pid.to_string());
+    let scratch = |end: &str| std::env::temp_dir().join(format!("psxtest{id}.{end}"));
+    let (unit, policy) = (scratch("service"), scratch("toml"));
+    std::fs::write(&unit, "[Service]\nExecStart=/bin/true\nUser=root\n").unwrap();
+    std::fs::write(&policy, format!("[[rule]]\nrequired = true\nmatch.unit = '{name}'\n")).unwrap();
+    let status = |option: &str, file: &std::path::Path| {
+        let finished = finish(psx(&["audit", option, file.to_str().unwrap()]));
+        (finished.status.code(), finished.stderr + &finished.stdout)
+    };
+    let look = || (status("--unit", &unit), status("--policy", &policy));
+    let of_root = look();
+    std::os::unix::fs::chown(&place, Some(NOBODY), None).unwrap();
+    let of_user = look();
+    drop(subject);
+    while std::fs::remove_dir(&inner).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    {
+    }
+    std::fs::remove_dir(&place).unwrap();
+    for file in [unit, policy] {
+        std::fs::remove_file(file).unwrap();
+    }
+    moved.unwrap();
+    assert!(of_root.0.0 != Some(2) && of_root.1.0 == Some(0), "{of_root:?}");
+    assert_eq!((of_user.0.0, of_user.1.0), (Some(2), Some(1)), "{of_user:?}");
+    assert!(of_user.0.1.contains("no process of the unit"), "{of_user:?}");
 }
 
 /// The unit and the container of a process are unknown if its control group cannot be read.

@@ -60,7 +60,7 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
     if !is_root("verdicts about root") {
         return;
     }
-    let cases: [Case; 12] = [
+    let cases: [Case; 16] = [
         ("root", || {}, "privileged", "the user ID is 0"),
         ("root without capabilities", no_capabilities, "privileged", "the user ID is 0"),
         ("a user", || become_user(NOBODY as usize), "unprivileged", "no capability"),
@@ -98,7 +98,47 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
             "a chroot",
             || {
                 plain(libc::SYS_chroot, [c"/tmp".as_ptr() as usize, 0, 0, 0, 0]);
+                prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
                 no_capabilities();
+            },
+            "reduced",
+            "its own root directory",
+        ),
+        (
+            "a chroot, and programs get all capabilities",
+            || {
+                plain(libc::SYS_chroot, [c"/tmp".as_ptr() as usize, 0, 0, 0, 0]);
+                no_capabilities();
+            },
+            "privileged",
+            "its own root directory",
+        ),
+        (
+            "a chroot with CAP_SYS_CHROOT",
+            || {
+                plain(libc::SYS_chroot, [c"/tmp".as_ptr() as usize, 0, 0, 0, 0]);
+                prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+                keep_only(1 << 18);
+            },
+            "privileged",
+            "its own root directory",
+        ),
+        (
+            "a mount namespace with the same files",
+            || {
+                plain(libc::SYS_unshare, [libc::CLONE_NEWNS as usize, 0, 0, 0, 0]);
+                prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+                keep_only(1 << 1 | 1 << 7);
+            },
+            "privileged",
+            "its own mount namespace",
+        ),
+        (
+            "CAP_DAC_OVERRIDE in a chroot",
+            || {
+                plain(libc::SYS_chroot, [c"/tmp".as_ptr() as usize, 0, 0, 0, 0]);
+                prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+                user_with(1 << 1);
             },
             "reduced",
             "its own root directory",

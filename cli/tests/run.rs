@@ -176,6 +176,8 @@ fn exit_statuses_are_those_of_env() {
         (vec!["--check", "--", broken], 126, "Permission denied"),
         (vec!["--check", "--", "sh", "-c", "exit 9"], 9, ""),
         (vec!["--check", "--", "sh", "-c", "kill -TERM $$"], 128 + 15, ""),
+        // A real-time signal.
+        (vec!["--check", "--", "sh", "-c", "kill -40 $$"], 128 + 40, ""),
         (vec!["--nice", "30", "--", "true"], 125, "--nice 30: it must be a number from -20 to 19"),
         (vec!["--no-such-option", "--", "true"], 125, "unexpected argument"),
         (vec![], 125, "COMMAND"),
@@ -348,4 +350,109 @@ fn with_check_signals_reach_the_program() {
         std::thread::sleep(Duration::from_millis(5));
     };
     assert_eq!(status.code(), Some(42));
+}
+
+/// Returns the children of a process with one thread.
+fn children(pid: u32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    text.unwrap_or_default().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// A traced process stops for a signal, also for one that it ignores. Signals to the process group come all the time here,
+/// SIGSTOP and SIGCONT to the child too.
+#[test]
+fn with_check_signals_do_not_keep_the_program_from_starting() {
+    use std::os::unix::process::CommandExt as _;
+    if !is_root("psx run") {
+        return;
+    }
+    let send = |pid: i32, signal: i32| {
+        // SAFETY: it takes numbers.
+        unsafe { libc::kill(pid, signal) };
+    };
+    for round in 0..20 {
+        let mut command = psx(&["run", "--stay-root", "--keep-groups", "--check", "--", "true"]);
+        let mut child = Killed(command.process_group(0).spawn().unwrap());
+        let group = -(child.0.id() as i32);
+        let deadline = Instant::now() + limit();
+        let status = loop {
+            if let Some(status) = child.0.try_wait().unwrap() {
+                break status;
+            }
+            send(group, libc::SIGWINCH);
+            if round % 2 == 1 {
+                for pid in children(child.0.id()) {
+                    send(pid, libc::SIGSTOP);
+                    send(pid, libc::SIGCONT);
+                }
+            }
+            assert!(Instant::now() < deadline, "round {round}: it did not end");
+        };
+        assert_eq!(status.code(), Some(0), "round {round}");
+    }
+}
+
+/// SIGKILL ends psx while the program is not checked yet: the program must not run.
+#[test]
+fn with_check_the_program_ends_with_psx_until_it_is_checked() {
+    if !is_root("psx run") {
+        return;
+    }
+    let mut tried = 0;
+    'rounds: for _ in 0..200 {
+        let mut command = psx(&["run", "--stay-root", "--keep-groups", "--check", "--"]);
+        command.args(["echo", "it ran"]).stdout(Stdio::piped());
+        let mut child = Killed(command.spawn().unwrap());
+        let program = loop {
+            match children(child.0.id()).first() {
+                Some(&program) => break program,
+                None if child.0.try_wait().unwrap().is_some() => continue 'rounds,
+                None => {}
+            }
+        };
+        // SAFETY: it takes numbers.
+        unsafe { libc::kill(child.0.id() as i32, libc::SIGSTOP) };
+        let state = |pid: i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").map_or('X', |(_, rest)| rest.chars().next().unwrap_or('X'))
+        };
+        let deadline = Instant::now() + limit();
+        while !matches!(state(child.0.id() as i32), 'T' | 'Z') {
+            assert!(Instant::now() < deadline, "psx did not stop");
+        }
+        // The child has run as far as it can without psx if it is stopped for psx.
+        let traced = state(program) == 't';
+        child.0.kill().unwrap();
+        child.0.wait().unwrap();
+        let mut said = String::new();
+        // The end of the pipe is the end of the program.
+        std::io::Read::read_to_string(child.0.stdout.as_mut().unwrap(), &mut said).unwrap();
+        if traced {
+            assert_eq!(said, "");
+            tried += 1;
+        }
+        if tried == 10 {
+            return;
+        }
+    }
+    skipped(format!("psx was stopped in time {tried} times only"));
+}
+
+/// The standard library gives SIGPIPE its default action in a program that it starts.
+#[test]
+fn an_ignored_sigpipe_stays_ignored() {
+    if !is_root("psx run") {
+        return;
+    }
+    for (trap, ignored) in [("trap '' PIPE", true), (":", false)] {
+        for check in [&[][..], &["--check"]] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("{trap}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_psx")]);
+            command.args(["run", "--stay-root", "--keep-groups"]).args(check);
+            command.args(["--", "cat", "/proc/self/status"]);
+            let found = finish(command);
+            let mask = u64::from_str_radix(&fields(&found.stdout)["SigIgn"], 16).unwrap();
+            assert_eq!(mask & 1 << (libc::SIGPIPE - 1) != 0, ignored, "{trap} {check:?}");
+        }
+    }
 }

@@ -29,6 +29,8 @@ mod steps;
 mod tasks;
 #[path = "../../cli/src/terminal.rs"]
 mod terminal;
+#[path = "../../cli/src/unit.rs"]
+mod unit;
 #[path = "../../cli/src/wrap.rs"]
 mod wrap;
 

@@ -84,7 +84,12 @@ pub(crate) fn unit(data: &[u8]) {
     {
         return;
     }
-    let parts = Unit::parse(first).and_then(|mut unit| unit.add(second).map(|()| unit));
+    // As drop-ins, because a part alone may have no section for execution.
+    let added = |texts: &[&str]| {
+        let mut unit = Unit::default();
+        texts.iter().try_for_each(|text| unit.add(text)).map(|()| unit)
+    };
+    let (whole, parts) = (added(&[text]), added(&[first, second]));
     assert_eq!(whole.is_ok(), parts.is_ok(), "{whole:?}\n{parts:?}");
     if let (Ok(whole), Ok(parts)) = (&whole, &parts) {
         assert_eq!(meaning(whole), meaning(parts));

@@ -61,7 +61,9 @@
 //!
 //! # What this module reads
 //!
-//! - Files have the syntax of systemd.syntax(7). The sections `[Service]`, `[Socket]`, `[Mount]` and `[Swap]` count.
+//! - Files have the syntax of systemd.syntax(7). Of the sections `[Service]`, `[Socket]`, `[Mount]` and `[Swap]`, the one
+//!   of the unit's kind counts, and a unit without it executes no program and is an error. The kind is the end of the
+//!   file's name. If that says nothing, it is the first of these sections, and a second one is an error.
 //! - A directive that is assigned again adds to a list or replaces a value, as its manual page says. An empty value
 //!   resets it if systemd resets it too (`CapabilityBoundingSet=`, `User=`), and is an error if systemd ignores it
 //!   (`NoNewPrivileges=`, `UMask=`).
@@ -113,24 +115,28 @@ pub struct Unit {
     unsupported: Vec<Unsupported>,
     exec_start: Option<String>,
     files: Vec<PathBuf>,
+    kind: file::Kind,
+    /// Whether there was a section for execution.
+    executes: bool,
 }
 
 impl Unit {
     /// Reads the text of a unit file.
     ///
     /// # Errors
-    /// [`UnitError`]: a line is not one of systemd.syntax(7), a name is not known, or the value is invalid for its
-    /// directive.
+    /// [`UnitError`]: a line is not one of systemd.syntax(7), a name is not known, the value is invalid for its directive,
+    /// or the text has none or several of the sections for execution.
     pub fn parse(text: &str) -> Result<Self, UnitError> {
         let mut unit = Self::default();
         unit.add(text)?;
+        unit.refuse_idle(None)?;
         Ok(unit)
     }
 
     /// Reads the text of a drop-in, whose assignments come after those that were read before.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse). The unit has not changed.
+    /// As [`parse`](Self::parse), except that the text may have no section for execution. The unit has not changed.
     pub fn add(&mut self, text: &str) -> Result<(), UnitError> {
         self.add_from(None, text)
     }
@@ -138,7 +144,8 @@ impl Unit {
     /// Reads a unit file, and the drop-ins `PATH.d/*.conf` in the order of their names.
     ///
     /// # Errors
-    /// The errors of [`parse`](Self::parse); a file or the directory of the drop-ins cannot be read, or a file is not UTF-8.
+    /// The errors of [`parse`](Self::parse); a file or the directory of the drop-ins cannot be read, or a file is not UTF-8;
+    /// the unit is masked: the file is empty or leads to a device (`/dev/null`).
     pub fn read(path: impl AsRef<Path>) -> Result<Self, UnitError> {
         let path = path.as_ref();
         let mut directory = path.as_os_str().to_owned();
@@ -183,7 +190,9 @@ impl Unit {
 
     /// Reads files in their order.
     fn of_files(path: &Path, drop_ins: Vec<PathBuf>) -> Result<Self, UnitError> {
-        let mut unit = Self::default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        search::refuse_masked(&name, path).map_err(not_found)?;
+        let mut unit = Self { kind: file::Kind::of(&name), ..Self::default() };
         for file in std::iter::once(path.to_owned()).chain(drop_ins) {
             let text = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|bytes| {
                 String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
@@ -194,7 +203,21 @@ impl Unit {
             }
             unit.files.push(file);
         }
+        unit.refuse_idle(Some(path))?;
         Ok(unit)
+    }
+
+    /// Returns an error if the unit executes no program: nothing in it says which privileges a program may have.
+    fn refuse_idle(&self, file: Option<&Path>) -> Result<(), UnitError> {
+        if self.executes {
+            return Ok(());
+        }
+        let wanted = match self.kind {
+            file::Kind::Section(name) => format!("no section [{name}]"),
+            _ => "none of the sections [Service], [Socket], [Mount] and [Swap]".to_owned(),
+        };
+        let why = format!("the unit has {wanted}: it executes no program, and restricts none");
+        Err(not_found(search::NotFound { file: file.map(Path::to_owned), why }))
     }
 
     /// Makes one more assignment, as a line `NAME=VALUE` of a drop-in.
@@ -269,7 +292,8 @@ impl Unit {
     fn add_from(&mut self, file: Option<&Path>, text: &str) -> Result<(), UnitError> {
         let mut next = self.clone();
         let mut problems = Vec::new();
-        for line in file::assignments(text) {
+        let lines = file::assignments(text, &mut next.kind, &mut next.executes);
+        for line in lines {
             match line {
                 Ok(assignment) => next.assign(file, assignment, &mut problems),
                 Err(file::BadLine { line, why }) => {

@@ -66,6 +66,47 @@ fn lines_are_read_as_systemd_syntax_says() {
     }
 }
 
+/// systemd ends a line at these bytes too, so that the directive after them counts there.
+#[test]
+fn a_line_that_systemd_would_end_elsewhere_is_refused() {
+    for (text, line) in [
+        ("[Service]\n# comment\rUser=nobody\n", 2),
+        ("[Service]\nEnvironment=A=b\rUser=nobody\n", 2),
+        ("[Service]\n# comment\0User=nobody\n", 2),
+        ("[Unit]\n\nDescription=a\0\n[Service]\nUser=nobody\n", 3),
+        ("[Service]\nUser=nobody\n\r", 3),
+        ("[Service]\nUser=nobody\r", 2),
+    ] {
+        let bad = Unit::parse(text).unwrap_err();
+        let first = &bad.problems()[0];
+        assert_eq!(first.line, line, "{text:?}: {bad}");
+        assert!(first.why.contains("where systemd ends a line"), "{text:?}: {bad}");
+    }
+    let unit = Unit::parse("[Service]\r\n# comment\r\nUser=nobody\r\n").unwrap();
+    assert_eq!(unit.directives().user, Some(Id::from("nobody")));
+    // White space that systemd does not know belongs to the name.
+    let bad = Unit::parse("[Service]\n\u{a0}NoNewPrivileges=no\n").unwrap_err().to_string();
+    assert!(bad.contains("no such directive"), "{bad}");
+}
+
+#[test]
+fn a_unit_has_one_section_for_execution() {
+    for text in ["", "[Unit]\nDescription=a\n", "[Timer]\nOnCalendar=daily\n", "# empty\n"] {
+        let bad = Unit::parse(text).unwrap_err().to_string();
+        assert!(bad.contains("executes no program"), "{text:?}: {bad}");
+    }
+    let two =
+        "[Service]\nUser=nobody\nNoNewPrivileges=yes\n[Socket]\nUser=root\nNoNewPrivileges=no\n";
+    let bad = Unit::parse(two).unwrap_err();
+    assert_eq!(bad.problems()[0].line, 4);
+    assert!(bad.to_string().contains("the unit has [Service] and [Socket]"), "{bad}");
+    let mut unit = Unit::parse("[Mount]\nUser=nobody\n[Unit]\n[Mount]\nUMask=0077\n").unwrap();
+    assert!(unit.add("[Service]\nUser=root\n").is_err());
+    unit.add("[Unit]\nDescription=a drop-in\n").unwrap();
+    let found = unit.directives();
+    assert_eq!((&found.user, found.umask), (&Some(Id::from("nobody")), Some(0o077)));
+}
+
 #[test]
 fn all_problems_are_reported_at_once() {
     let bad = service("Nice=30\nUsr=nobody\nUMask=9\nLimitNOFILE=5:4").unwrap_err();

@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     /// Check the rules of a TOML file (docs/audit-policy.md)
     #[arg(long, value_name = "FILE", help_heading = "What must hold")]
     pub(super) policy: Option<PathBuf>,
-    /// Check what a unit of systemd promises; without a selection, read the processes of this unit
+    /// Check what a unit of systemd promises: the name of a unit of this system, or the path of a file, with a /; without a
+    /// selection, read the processes of this unit
     #[arg(long, value_name = "UNIT|FILE", help_heading = "What must hold")]
     pub(super) unit: Option<PathBuf>,
     /// Compare these fields too, which threads often set for themselves
@@ -95,7 +96,7 @@ pub(crate) struct Arguments {
     /// Look again every so many seconds, and mark what changed
     #[arg(long, value_name = "SECONDS", value_parser = interval, help_heading = "Output")]
     pub(super) watch: Option<std::time::Duration>,
-    /// With --watch: end after this number of looks
+    /// With --watch: end after this number of looks; the exit status is that of the worst look
     #[arg(long, value_name = "N", requires = "watch", help_heading = "Output")]
     pub(super) times: Option<std::num::NonZeroU32>,
     /// The format of the output
@@ -152,8 +153,8 @@ threads differ from it, and in which fields. Workers of the kernel (io_uring, vh
 have more than is expected of the threads.
 
 Verdicts: privileged: root, or capabilities that lead to root; reduced: some of root's privilege; unprivileged: no \
-capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. --explain gives \
-the reasons.
+capability and no user ID of root; sandboxed: unprivileged, with no_new_privs and a seccomp filter. Root is privileged in a mount namespace of its own too, and reduced in a root \
+directory of its own only if no capability leads out of it. --explain gives the reasons.
 
 Keys of --expect: uid, gid (all four IDs), ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid: a name or number; \
 groups: none, or names joined by +; caps (effective, permitted, inheritable and ambient together), effective, \
@@ -168,7 +169,7 @@ purpose. The kernel does not show the securebits, keyrings and Landlock domain o
 
 Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
 process, or if --diff found a change; 2 if none of this was found and a process, all its threads, or a state that an \
-expectation is about cannot be read, if no process was found, or if the command line or a file is wrong. What --policy \
+expectation is about cannot be read, if /proc may hide processes (hidepid), if no process was found, or if the command line or a file is wrong. What --policy \
 and --unit say about a state that the kernel shows to no user is reported as not checked, and changes no exit status.
 
 Examples:

@@ -5,7 +5,7 @@ mod parse;
 use libpsx::process::{CapabilitySet, Ids};
 use serde::Serialize;
 
-pub(crate) use self::parse::{keys, nearest, unknown_key, user};
+pub(crate) use self::parse::{groups, keys, nearest, unknown_key, user};
 use super::process::{Process, Thread, Worker};
 use super::state::{Field, Namespaces, State};
 use super::verdict::{Judgement, Verdict};

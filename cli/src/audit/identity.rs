@@ -1,5 +1,8 @@
 //! The identity of a process: its parent, its command line, its unit and its container.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
 use nix::errno::Errno;
 use serde::Serialize;
 
@@ -75,8 +78,31 @@ impl Identity {
     }
 
     /// Returns whether the process belongs to this unit or to a unit below it. The name is that of the unit's file.
+    ///
+    /// A name that a user may have given to a control group does not count, see [`Self::is_of_any`].
     pub(crate) fn is_of(&self, unit: &str) -> bool {
-        self.path.split('/').any(|part| part == unit)
+        self.is_in(|part| part == unit)
+    }
+
+    /// Returns whether a unit of the process matches, as [`Self::units`] shows it. A control group counts only if the service
+    /// manager of the system has made it, as far as psx can see: no service and no scope is above it, because these
+    /// can be delegated, and all control groups above it are root's.
+    pub(crate) fn is_of_any(&self, matches: impl Fn(&str) -> bool) -> bool {
+        self.is_in(|part| is_unit(part) && (matches(part) || matches(&unescaped(part))))
+    }
+
+    fn is_in(&self, matches: impl Fn(&str) -> bool) -> bool {
+        let mut above = PathBuf::new();
+        for part in self.path.split('/').filter(|part| !part.is_empty()) {
+            if matches(part) {
+                return above.ancestors().all(only_root_writes);
+            }
+            if is_unit(part) {
+                return false;
+            }
+            above.push(part);
+        }
+        false
     }
 
     /// Returns the names of all units of the process, the innermost first: as the file of the unit is called, and
@@ -118,9 +144,25 @@ pub(crate) fn unit(path: &str) -> Option<String> {
 
 /// Returns the parts of the path that are units, the innermost first.
 fn units(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').rev().filter(|part| {
-        [".service", ".scope", ".mount", ".swap", ".socket"].iter().any(|end| part.ends_with(end))
+    path.split('/').rev().filter(|part| is_unit(part))
+}
+
+/// Returns whether only root may make control groups in this one. A control group that psx cannot find counts as root's.
+fn only_root_writes(path: &Path) -> bool {
+    const MOUNTS: [&str; 3] =
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
+    MOUNTS.iter().all(|mount| match std::fs::metadata(Path::new(mount).join(path)) {
+        Ok(found) => {
+            let others = if found.gid() == 0 { 0o002 } else { 0o022 };
+            found.uid() == 0 && found.mode() & others == 0
+        }
+        Err(_) => true,
     })
+}
+
+/// Returns whether a part of a path is a unit with processes.
+fn is_unit(part: &str) -> bool {
+    [".service", ".scope", ".mount", ".swap", ".socket"].iter().any(|end| part.ends_with(end))
 }
 
 /// Resolves `\x2d` as systemd writes it in the names of units.
@@ -250,14 +292,38 @@ mod tests {
     fn a_process_belongs_to_every_unit_of_its_path() {
         let path = "/system.slice/a\\x2db.service/payload.scope".to_owned();
         let identity = Identity { path, ..Identity::default() };
-        for unit in ["a\\x2db.service", "payload.scope", "system.slice"] {
+        for unit in ["a\\x2db.service", "system.slice"] {
             assert!(identity.is_of(unit), "{unit}");
         }
-        for unit in ["a-b.service", "b.service", "payload"] {
+        // A service can have made the control groups below it.
+        for unit in ["a-b.service", "b.service", "payload", "payload.scope"] {
             assert!(!identity.is_of(unit), "{unit}");
+        }
+        for (unit, is) in [("a-b.service", true), ("payload.scope", false), ("system.slice", false)]
+        {
+            assert_eq!(identity.is_of_any(|name| name == unit), is, "{unit}");
         }
         let units: Vec<_> = identity.units().collect();
         assert_eq!(units, ["payload.scope", "payload.scope", "a\\x2db.service", "a-b.service"]);
+    }
+
+    #[test]
+    fn a_user_cannot_make_a_process_belong_to_a_unit() {
+        for (path, is) in [
+            ("/system.slice/nginx.service", true),
+            ("/nginx.service/worker", true),
+            ("/user.slice/user-1.slice/user@1.service/app.slice/nginx.service", false),
+            ("/user.slice/user-1.slice/session-2.scope/nginx.service", false),
+            ("/system.slice/ci.service/nginx.service", false),
+            ("/machine.slice/docker.scope/system.slice/nginx.service", false),
+        ] {
+            let identity = Identity { path: path.to_owned(), ..Identity::default() };
+            assert_eq!(identity.is_of("nginx.service"), is, "{path}");
+            assert_eq!(identity.is_of_any(|unit| unit == "nginx.service"), is, "{path}");
+        }
+        let manager = "/user.slice/user-1.slice/user@1.service/init.scope".to_owned();
+        let identity = Identity { path: manager, ..Identity::default() };
+        assert!(identity.is_of("user@1.service"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) fn render(audit: &Audit, names: &mut Names) -> Value {
         "processes":
             audit.processes.iter().map(|one| process(one, audit, names)).collect::<Vec<_>>(),
         "unreadable": audit.unreadable,
+        "hidden": audit.hidden,
         "kernel_threads": audit.kernel,
         "missing": audit.missing.iter().map(|rule| printable(rule.as_bytes())).collect::<Vec<_>>(),
     })

@@ -8,6 +8,10 @@ use super::process::Process;
 use super::state::{Fields, Namespaces};
 use super::verdict::{Judgement, Verdict};
 
+/// The note that processes may be missing.
+pub(crate) const HIDDEN: &str =
+    "/proc may hide processes of other users (hidepid, proc(5)): run psx as root";
+
 /// How processes are read and judged.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -78,6 +82,8 @@ pub(crate) struct Audit {
     /// How many processes could not be read, or not be assigned to the user, unit or rule that was asked for. A process
     /// that the user named and that cannot be read is an error.
     pub(crate) unreadable: usize,
+    /// Whether processes were looked for in a /proc that may hide some.
+    pub(crate) hidden: bool,
     /// How many threads of the kernel were left out.
     pub(crate) kernel: usize,
     /// Rules that require a process, and that no process matches.
@@ -111,9 +117,10 @@ impl Audit {
 
     /// Returns the end of a message: how many processes could not be read.
     pub(crate) fn unread(&self) -> String {
+        let hidden = if self.hidden { format!("; {HIDDEN}") } else { String::new() };
         match self.unreadable {
-            0 => String::new(),
-            n => format!("; {n} could not be read"),
+            0 => hidden,
+            n => format!("; {n} could not be read{hidden}"),
         }
     }
 
@@ -123,6 +130,9 @@ impl Audit {
         let count = |n| counted(n, "process", "processes");
         if self.unreadable > 0 {
             all.push(format!("{} could not be read and checked", count(self.unreadable)));
+        }
+        if self.hidden {
+            all.push(HIDDEN.to_owned());
         }
         let incomplete = self.processes.iter().filter(|one| !one.process.complete).count();
         if incomplete > 0 {

@@ -209,6 +209,7 @@ impl Arguments {
     ) -> Result<()> {
         let mut pids = tasks::processes().context("reading /proc")?;
         pids.sort_unstable();
+        audit.hidden = tasks::hides_processes(&pids);
         let read = |&pid: &i32| self.matching(pid, settings.compared);
         let tick = |done| progress.tick(|| format!("process {done} of {}", pids.len()));
         for found in parallel::map(&pids, read, tick) {

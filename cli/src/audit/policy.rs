@@ -101,7 +101,7 @@ impl Policy {
                 if audited.process.groups.is_empty() || !matches {
                     continue;
                 }
-                found = true;
+                found |= rule.selector.proves(audited);
                 let check = |(expectation, level): &(Expectation, Level)| {
                     expectation.check(&audited.process, Some(&rule.title), *level, checker)
                 };
@@ -117,6 +117,16 @@ impl Policy {
 }
 
 impl Selector {
+    /// Returns whether a selected process meets `required`. A control group that a user has made, with the name of a unit, is
+    /// not that unit.
+    fn proves(&self, audited: &Audited) -> bool {
+        let identity = &audited.process.identity;
+        self.unit.as_ref().is_none_or(|pattern| {
+            let none = identity.units().next().is_none();
+            none || identity.is_of_any(|unit| pattern.is_match(unit.as_bytes()))
+        })
+    }
+
     /// Returns whether the process is selected, or None if that cannot be seen.
     fn matches(&self, audited: &Audited) -> Option<bool> {
         let process = &audited.process;

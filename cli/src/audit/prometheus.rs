@@ -61,5 +61,7 @@ pub(crate) fn render(audit: &Audit) -> String {
     let help = "Rules that require a process, and that no process matches.";
     metric("missing", help, &alone(audit.missing.len()));
     metric("unreadable_processes", "Processes that could not be read.", &alone(audit.unreadable));
+    let help = "Whether /proc may hide processes (hidepid).";
+    metric("processes_hidden", help, &alone(audit.hidden.into()));
     text
 }

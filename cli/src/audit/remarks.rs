@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::expect::Failure;
-use super::look::{Audit, Audited, counted};
+use super::look::{self, Audit, Audited, counted};
 use super::process::{Group, Thread};
 use super::state::Field;
 use super::table::{Look, called};
@@ -228,6 +228,9 @@ pub(crate) fn summary(audit: &Audit) -> String {
     }
     if audit.unreadable > 0 {
         let _ = write!(text, "; {} could not be read", audit.unreadable);
+    }
+    if audit.hidden {
+        let _ = write!(text, "; {}", look::HIDDEN);
     }
     if audit.kernel > 0 {
         let kernel = counted(audit.kernel, "kernel thread", "kernel threads");

@@ -148,6 +148,9 @@ pub(crate) type Namespaces = [Option<u64>; NAMESPACES.len()];
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Directories {
     pub(crate) root: Vec<u8>,
+    /// The directory that the path of the root directory leads to. In another mount namespace, the same path can be another
+    /// directory, and the same directory can be one of the host's.
+    pub(crate) root_file: Option<ask::FileIdentity>,
     pub(crate) cwd: Vec<u8>,
 }
 
@@ -222,7 +225,9 @@ impl State {
             one.zip(other).is_some_and(|(one, other)| one != other)
         }
         let (a, b) = (&self.credentials, &other.credentials);
-        let root = |state: &'_ Self| state.directories.as_ref().map(|both| both.root.clone());
+        let root = |state: &'_ Self| {
+            state.directories.as_ref().map(|both| (both.root.clone(), both.root_file))
+        };
         let cwd = |state: &'_ Self| state.directories.as_ref().map(|both| both.cwd.clone());
         let directories = self.directories != other.directories;
         let table = [
@@ -310,6 +315,7 @@ impl State {
         if let Some(directories) = &mut key.directories {
             if skip(Field::Root) {
                 directories.root.clear();
+                directories.root_file = None;
             }
             if skip(Field::Cwd) {
                 directories.cwd.clear();
@@ -456,7 +462,7 @@ fn directories(task: &Task, known: Option<Known<'_>>) -> Option<Directories> {
         }
     }
     let read = |file| task.link(file).ok().map(|path| path.into_encoded_bytes());
-    Some(Directories { root: read("root")?, cwd: read("cwd")? })
+    Some(Directories { root: read("root")?, root_file: task.root(), cwd: read("cwd")? })
 }
 
 /// Returns the label of the security module that shows one, and whether this process may see it. `attr/current` asks the first module that has labels in

@@ -3,11 +3,12 @@
 //! The crate `privileges` reads the unit. This module turns each directive into an expectation that can be checked from
 //! outside. A directive whose effect the kernel does not show is reported as not checked.
 
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use libpsx::process::CapabilitySet;
-use nix::unistd::User;
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use privileges::Id;
 use privileges::unit::{Directives, Unit};
 
@@ -77,16 +78,12 @@ const NAMESPACES: [(&str, &str); 5] = [
 ];
 
 impl Promises {
-    /// Reads a unit: a file, or the name of a unit of this system with its drop-ins.
+    /// Reads a unit of this system with its drop-ins, or the file with this path.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.with_context(|| format!("{shown} is not the name of a unit"))?;
-        let named = path.to_str().filter(|text| !text.contains('/') && !path.exists());
-        let unit = match named {
-            Some(name) => Unit::find(name),
-            None => Unit::read(path),
-        };
+        let unit = crate::unit::named(path);
         let unit = unit.with_context(|| format!("--unit {shown}: no process was read"))?;
         let full = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
         Self::of(full, &unit)
@@ -160,12 +157,7 @@ impl Promises {
         if let Some(user) = &directives.user {
             let user = text(user);
             self.add(Level::Error, "User", &format!("uid={user}"))?;
-            let id = user.parse().ok();
-            let entry = match id {
-                Some(id) => User::from_uid(nix::unistd::Uid::from_raw(id)),
-                None => User::from_name(&user),
-            };
-            if let (None, Ok(Some(entry))) = (&directives.group, entry) {
+            if let (None, Ok(Some(entry))) = (&directives.group, entry(&user)) {
                 self.add(Level::Error, "User", &format!("gid={}", entry.gid))?;
             }
         }
@@ -177,6 +169,18 @@ impl Promises {
         if !groups.is_empty() {
             let text = format!("groups>={}", groups.join("+"));
             self.add(Level::Error, "SupplementaryGroups", &text)?;
+        }
+        if let Some(user) = &directives.user {
+            let most = groups_of(&text(user), directives.group.as_ref().map(text).as_deref());
+            let most =
+                most.with_context(|| format!("{}: User=: the groups of the user", self.name))?;
+            let most: Vec<_> =
+                most.into_iter().map(|group| group.to_string()).chain(groups).collect();
+            let most = if most.is_empty() { "none".to_owned() } else { most.join("+") };
+            let groups = super::expect::groups(&most).map_err(anyhow::Error::msg)?;
+            let wanted = Wanted::Groups(Comparison::AtMost, groups);
+            let text = format!("User= (groups<={most})");
+            self.expectations.push((Expectation::new(text, wanted), Level::Error));
         }
         if let Some(bounding) = directives.capability_bounding_set {
             self.sets(Level::Error, "CapabilityBoundingSet", Sets::Bounding, bounding);
@@ -192,6 +196,8 @@ impl Promises {
             let level = if nnp { Level::Error } else { Level::Warning };
             let ambient = directives.ambient_capabilities.unwrap_or_default();
             self.sets(level, "User", Sets::Any, ambient);
+            // No file gives ambient capabilities.
+            self.sets(Level::Error, "User", Sets::Ambient, ambient);
         }
         Ok(())
     }
@@ -304,6 +310,30 @@ fn own_name(given: &str, file: Option<&Path>) -> String {
     }
 }
 
+/// Returns the entry of a user in the user database.
+fn entry(user: &str) -> nix::Result<Option<User>> {
+    match user.parse() {
+        Ok(id) => User::from_uid(Uid::from_raw(id)),
+        Err(_) => User::from_name(user),
+    }
+}
+
+/// Returns the groups that systemd gives a process of this user beside those of `SupplementaryGroups=`: those of the user
+/// database, and the main group.
+fn groups_of(user: &str, group: Option<&str>) -> Result<Vec<Gid>> {
+    let entry = entry(user)?;
+    let main = match group {
+        Some(group) => match group.parse() {
+            Ok(id) => Some(Gid::from_raw(id)),
+            Err(_) => Group::from_name(group)?.map(|entry| entry.gid),
+        },
+        None => entry.as_ref().map(|entry| entry.gid),
+    };
+    let Some(entry) = entry else { return Ok(main.into_iter().collect()) };
+    let name = CString::new(entry.name)?;
+    Ok(getgrouplist(&name, main.unwrap_or(entry.gid))?)
+}
+
 /// Returns a user or group in the form of `--expect`.
 fn text(id: &Id) -> String {
     match id {
@@ -334,6 +364,7 @@ mod tests {
         let found = found.unwrap();
         for wanted in [
             ("User= (uid=root)", Level::Error),
+            ("User= (groups<=0)", Level::Error),
             ("Group= (gid=0)", Level::Error),
             ("CapabilityBoundingSet= (bounding<=cap_kill)", Level::Error),
             ("CapabilityBoundingSet= (caps<=cap_kill)", Level::Error),
@@ -346,6 +377,24 @@ mod tests {
         ] {
             let is = |one: &(String, Level)| (one.0.as_str(), one.1) == wanted;
             assert!(found.iter().any(is), "{wanted:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_no_other_groups_and_ambient_capabilities() {
+        for (lines, groups, ambient) in [
+            ("User=65534\nGroup=7", "groups<=7", "ambient<=none"),
+            (
+                "User=65533\nGroup=7\nSupplementaryGroups=8\nAmbientCapabilities=CAP_KILL",
+                "groups<=7+8",
+                "ambient<=cap_kill",
+            ),
+        ] {
+            let found = promises(&format!("[Service]\nExecStart=/bin/true\n{lines}\n")).unwrap();
+            for wanted in [groups, ambient] {
+                let wanted = (format!("User= ({wanted})"), Level::Error);
+                assert!(found.contains(&wanted), "{wanted:?}: {found:?}");
+            }
         }
     }
 

@@ -5,6 +5,8 @@
 //! what the kernel shows: IDs, capabilities, no_new_privs, seccomp, namespaces and directories. It does not follow from
 //! files that the process may open, from descriptors that it holds, from a label, or from a Landlock domain.
 
+use std::sync::LazyLock;
+
 use clap::ValueEnum;
 use libpsx::process::{Capability, CapabilitySet};
 use serde::Serialize;
@@ -12,6 +14,7 @@ use serde::Serialize;
 use super::mapping;
 use super::process::Process;
 use super::state::{NAMESPACES, Namespaces, State};
+use crate::ask;
 
 /// How much a process may do, from little to much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -59,7 +62,7 @@ const LEAD_TO_ROOT: [Capability; 6] = [
     Capability::SYS_BOOT,
 ];
 
-/// A process that has one of these can become root or change root's files, unless it sees other files than the system.
+/// A process that has one of these can become root or change root's files, unless its root directory confines it.
 const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
     Capability::CHOWN,
     Capability::DAC_OVERRIDE,
@@ -70,6 +73,28 @@ const LEAD_TO_ROOT_BY_FILES: [Capability; 8] = [
     Capability::MKNOD,
     Capability::SYS_CHROOT,
 ];
+
+/// A process that has one of these, or one of [`LEAD_TO_ROOT`], can leave its root directory: by a second chroot(2), or by a
+/// device file of the disk.
+const LEAD_OUT: [Capability; 2] = [Capability::SYS_CHROOT, Capability::MKNOD];
+
+/// The root directory of this program.
+static OWN_ROOT: LazyLock<Option<ask::FileIdentity>> = LazyLock::new(|| ask::file(None, c"/"));
+
+/// Returns whether the root directory of a task is another one than that of this program, and the task cannot leave it.
+///
+/// A mount namespace of its own says nothing: the same directories can be mounted in it. A program that the task executes
+/// can get the capabilities of the bounding set, unless no_new_privs is set. What cannot be seen confines no task.
+fn confined(state: &State) -> bool {
+    let credentials = &state.credentials;
+    let mut held = credentials.sets.permitted | credentials.sets.effective | credentials.ambient;
+    if credentials.no_new_privs != Some(true) {
+        held |= credentials.bounding;
+    }
+    let leads_out = LEAD_TO_ROOT.iter().chain(&LEAD_OUT).any(|&one| held.contains(one));
+    let root = state.directories.as_ref().and_then(|both| both.root_file);
+    !leads_out && root.zip(*OWN_ROOT).is_some_and(|(theirs, ours)| theirs != ours)
+}
 
 impl Judgement {
     /// Judges a process. Returns None if none of its tasks runs.
@@ -118,7 +143,8 @@ impl Judgement {
             (user.filesystem, "file system"),
         ];
         let root: Vec<_> = ids.iter().filter(|(id, _)| *id == 0).map(|(_, name)| *name).collect();
-        let beside = if other_files { Verdict::Reduced } else { Verdict::Privileged };
+        let confined = confined(state);
+        let beside = if confined { Verdict::Reduced } else { Verdict::Privileged };
         match root.len() {
             0 => {}
             4 => raise(beside, "the user ID is 0".to_owned()),
@@ -132,7 +158,7 @@ impl Judgement {
             raise(Verdict::Privileged, "all capabilities".to_owned());
         } else if !strong.is_empty() {
             raise(Verdict::Privileged, format!("leads to root: {strong}"));
-        } else if !by_files.is_empty() && !other_files {
+        } else if !by_files.is_empty() && !confined {
             raise(Verdict::Privileged, format!("leads to root: {by_files}"));
         } else {
             raise(Verdict::Reduced, format!("capabilities: {held}"));

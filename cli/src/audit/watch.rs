@@ -17,7 +17,7 @@ use crate::terminal::{self, Progress};
 type Before = HashMap<(i32, String), [String; 5]>;
 
 /// Looks until it has looked often enough, until a process that was asked for cannot be read any more, or until the reader
-/// of standard output has closed the pipe.
+/// of standard output has closed the pipe. Returns the worst conclusion of all looks.
 pub(crate) fn run(
     arguments: &Arguments,
     files: &Files,
@@ -26,8 +26,17 @@ pub(crate) fn run(
 ) -> Result<bool> {
     let mut before: Option<Before> = None;
     let mut looks = 0;
+    let mut worst = Ok(true);
     loop {
-        let audit = arguments.look(files, names, &mut Progress::silent())?;
+        let audit = match arguments.look(files, names, &mut Progress::silent()) {
+            Ok(audit) => audit,
+            Err(error) if matches!(worst, Ok(false)) => {
+                crate::output::say(format_args!("{error:#}"));
+                return worst;
+            }
+            Err(error) => return Err(error),
+        };
+        worst = worse(worst, audit.conclude());
         if let Some(path) = &arguments.save {
             super::write_file(path, &format!("{}\n", json::render(&audit, names)))?;
         }
@@ -41,9 +50,18 @@ pub(crate) fn run(
         };
         looks += 1;
         if !print(&text)? || arguments.times.is_some_and(|times| looks >= times.get()) {
-            return audit.conclude();
+            return worst;
         }
         thread::sleep(interval);
+    }
+}
+
+/// Returns the worse conclusion: that a process is not consistent or not as expected, then that something is not known.
+fn worse(one: Result<bool>, other: Result<bool>) -> Result<bool> {
+    match (one, other) {
+        (Ok(false), _) | (_, Ok(false)) => Ok(false),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(true), Ok(true)) => Ok(true),
     }
 }
 

@@ -1,14 +1,26 @@
 //! `psx run --check`: the program is a child process. It is stopped at the end of execve(2) and inspected from outside.
+//!
+//! The program never runs unchecked:
+//!
+//! - The child is traced before its first call of the plan, with PTRACE_O_EXITKILL: the kernel kills it if this process
+//!   ends before the check.
+//! - The end of execve(2) is an event of its own (PTRACE_O_TRACEEXEC), which no signal can imitate.
+//! - Every way out of [`run`] before that, except [`Tracee::release`], kills the child.
+//!
+//! A traced process stops for each signal that it does not block, also for one that it ignores. Therefore the child blocks
+//! all signals, and this process answers each stop: SIGSTOP cannot be blocked. The program gets the mask that it shall have
+//! after execve(2). Signals that came before wait until then.
 
 use std::fs::File;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use privileges::Launch;
 
@@ -26,27 +38,50 @@ const PASSED_ON: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
+/// A child that this process traces. It is killed when this is dropped.
+struct Tracee(Pid);
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        // If it has ended, there is nothing to kill and nothing to wait for.
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+impl Tracee {
+    /// Lets the child run without a tracer. If that fails, the child is killed.
+    fn release(self) -> Result<Pid> {
+        ptrace::detach(self.0, None).context("letting the program go on")?;
+        let pid = self.0;
+        std::mem::forget(self);
+        Ok(pid)
+    }
+}
+
 /// Starts the program, compares it with the plan before its first instruction, lets it go on, and waits for its end.
-/// `file` is the program's file, if it was found.
-pub(super) fn run(launch: &Launch, mut command: Command, file: Option<File>) -> Result<u8> {
+/// `file` is the program's file, if it was found. `execute` executes the program in the place of the child, and returns the
+/// exit status if that fails.
+pub(super) fn run(launch: &Launch, execute: impl FnOnce() -> u8, file: Option<File>) -> Result<u8> {
     let sigchld = raw::default_action_of_sigchld().context("setting the action of SIGCHLD")?;
     let mut waited = SigSet::empty();
     waited.add(Signal::SIGCHLD);
     PASSED_ON.into_iter().for_each(|signal| waited.add(signal));
     let mask = waited.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
-    raw::trace_me(&mut command, mask, sigchld);
-    let child = launch.spawn(command)?;
-    let pid = Pid::from_raw(i32::try_from(child.id()).context("its number")?);
-    match waitpid(pid, None).context("waiting for the program")? {
-        WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
-        other => return ended(other).context("the program ended before it could be checked"),
+    let signals = SignalFd::new(&waited).context("waiting for signals")?;
+    let tracee = raw::traced_child(sigchld, execute).context("starting a child process")?;
+    let tracee = Tracee(tracee);
+    let pid = tracee.0;
+    if let Some(end) = until_executed(pid, &signals)? {
+        // The child has said why. Its number can belong to another process now.
+        std::mem::forget(tracee);
+        return Ok(end);
     }
+    raw::set_mask_of(pid, &mask).context("setting the program's signal mask")?;
     let withheld = program::withheld(file, pid.as_raw());
-    let why = match (launch.check(child.id()), withheld) {
-        (Ok(wrong), Ok(None)) if wrong.is_empty() => {
-            ptrace::detach(pid, None).context("letting the program go on")?;
-            return follow(pid, &waited);
-        }
+    let number = u32::try_from(pid.as_raw()).context("the number of the child")?;
+    let why = match (launch.check(number), withheld) {
+        (Ok(wrong), Ok(None)) if wrong.is_empty() => return follow(tracee.release()?, &signals),
         (Ok(wrong), Ok(Some(what))) if wrong.is_empty() => format!(
             "the executed file has {what}, and the kernel ignores that because --check traces the program \
              without CAP_SYS_PTRACE; the program was killed before its first instruction; leave out --check if it needs \
@@ -66,23 +101,50 @@ pub(super) fn run(launch: &Launch, mut command: Command, file: Option<File>) -> 
             )
         }
     };
-    let _ = kill(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, None);
+    drop(tracee);
     output::say(why);
     Ok(FAILED)
 }
 
-/// Waits for the program's end, and passes signals on. Signals of the terminal reach the program without that.
-fn follow(pid: Pid, waited: &SigSet) -> Result<u8> {
-    let signals = SignalFd::new(waited).context("waiting for signals")?;
+/// Answers each stop of the child until it has executed the program. Returns the exit status if the child ends before.
+fn until_executed(pid: Pid, signals: &SignalFd) -> Result<Option<u8>> {
+    let options = ptrace::Options::PTRACE_O_EXITKILL | ptrace::Options::PTRACE_O_TRACEEXEC;
+    let mut traced = false;
     loop {
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-            other => {
-                if let Some(status) = ended(other.context("waiting for the program")?) {
-                    return Ok(status);
-                }
-            }
+        let status = next(pid, signals)?;
+        if let Some(end) = ended(status) {
+            return Ok(Some(end));
+        }
+        // The event is in the bits above those of the signal (ptrace(2), PTRACE_O_TRACEEXEC).
+        if status.into_raw() >> 16 == ptrace::Event::PTRACE_EVENT_EXEC as i32 {
+            return Ok(None);
+        }
+        if !traced {
+            or_killed(ptrace::setoptions(pid, options)).context("tracing the program")?;
+            traced = true;
+        }
+        // By SIGTRAP the child waits for this process. A SIGSTOP takes effect when the program is not traced any more,
+        // unless SIGCONT comes before: the kernel remembers that once the signal has been delivered. The stop that follows
+        // the delivery ends in the same way, and ignores the signal.
+        let signal = status.stopped_signal().and_then(|number| Signal::try_from(number).ok());
+        let signal = signal.filter(|&signal| signal != Signal::SIGTRAP);
+        or_killed(ptrace::cont(pid, signal)).context("starting the program")?;
+    }
+}
+
+/// Takes the error for no error by which the kernel says that the child is not stopped any more: SIGKILL ends each stop,
+/// and the next status is that of the end.
+fn or_killed(result: nix::Result<()>) -> nix::Result<()> {
+    if result == Err(Errno::ESRCH) { Ok(()) } else { result }
+}
+
+/// Waits until the child stops or ends, and passes signals on. Signals of the terminal reach the child without that.
+fn next(pid: Pid, signals: &SignalFd) -> Result<ExitStatus> {
+    loop {
+        match raw::changed(pid) {
+            Ok(None) | Err(Errno::EINTR) => {}
+            Ok(Some(status)) => return Ok(status),
+            Err(error) => return Err(error).context("waiting for the program"),
         }
         let Some(info) = signals.read_signal().context("waiting for signals")? else { continue };
         let from_kernel = info.ssi_code > 0;
@@ -97,11 +159,20 @@ fn follow(pid: Pid, waited: &SigSet) -> Result<u8> {
     }
 }
 
+/// Waits for the program's end.
+fn follow(pid: Pid, signals: &SignalFd) -> Result<u8> {
+    loop {
+        if let Some(status) = ended(next(pid, signals)?) {
+            return Ok(status);
+        }
+    }
+}
+
 /// Returns the exit status for the end of the program, as a shell computes it.
-fn ended(status: WaitStatus) -> Option<u8> {
-    match status {
-        WaitStatus::Exited(_, code) => u8::try_from(code & 0xff).ok(),
-        WaitStatus::Signaled(_, signal, _) => u8::try_from(128 + signal as i32).ok(),
-        _ => None,
+fn ended(status: ExitStatus) -> Option<u8> {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code & 0xff).ok(),
+        (None, Some(signal)) => u8::try_from(signal.saturating_add(128)).ok(),
+        (None, None) => None,
     }
 }

@@ -20,9 +20,9 @@ use clap::Args;
 use libpsx::process::CapabilitySet;
 use nix::sys::signal::Signal;
 use privileges::unit::{Unit, WorkingDirectory};
-use privileges::{Groups, Iab, Id, Launch, LaunchError, Mode, Namespace, Privileges};
+use privileges::{Groups, Iab, Id, LaunchError, Mode, Namespace, Privileges};
 
-use crate::{caps, output};
+use crate::{caps, output, raw};
 use program::Place;
 
 /// The exit status if this command failed.
@@ -126,7 +126,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIGNAL", value_parser = signal, help_heading = PLACE)]
     pdeathsig: Option<Signal>,
 
-    /// The directives of a unit of systemd: a file, or the name of a unit of this system
+    /// The directives of a unit of systemd: the name of a unit of this system, or the path of a file, with a /
     #[arg(long, value_name = "UNIT", help_heading = UNIT)]
     pub(crate) from_unit: Option<OsString>,
     /// Directives of the unit that this program cannot express, and that are to be passed over; or "all"
@@ -162,6 +162,9 @@ Capabilities that no option names are dropped. Root's ids and supplementary grou
 option. All other state stays as it is. The plan is checked before anything changes, and all its problems are reported \
 at once. An option with an empty value is an error: it would remove what a unit says. Without --no-new-privs, a program \
 gets the privileges of its set-user-ID bit and its file capabilities.
+
+A unit without a / in its name is always one of this system, in systemd's directories and with its drop-ins. A file in the \
+working directory is ./NAME.
 
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
 --landlock-ro /lib64. Landlock and filters set no_new_privs.
@@ -273,15 +276,12 @@ impl Arguments {
         };
         let mut command = Command::new(program);
         command.args(arguments);
-        if self.check {
-            return check::run(&launch, command, file).or_else(|error| failed(program, error));
-        }
-        self.exec(&launch, command, program)
-    }
-
-    fn exec(&self, launch: &Launch, command: Command, program: &OsStr) -> Result<u8> {
-        let Err(error) = launch.exec(command);
-        failed(program, error.into())
+        raw::keep_sigpipe(&mut command);
+        let execute = || {
+            let Err(error) = launch.exec(command);
+            failed(program, error)
+        };
+        if self.check { check::run(&launch, execute, file) } else { Ok(execute()) }
     }
 
     /// Returns the settings, and where the program starts.
@@ -289,12 +289,7 @@ impl Arguments {
         let mut unit = match &self.from_unit {
             None => Unit::default(),
             Some(name) => {
-                let path = Path::new(name);
-                let unit = match name.to_str() {
-                    Some(name) if !name.contains('/') && !path.is_file() => Unit::find(name),
-                    _ => Unit::read(path),
-                };
-                let unit = unit?;
+                let unit = crate::unit::named(Path::new(name))?;
                 let all = self.without.iter().any(|name| name == "all");
                 let every: Vec<_> =
                     unit.unsupported().iter().map(|one| one.directive.clone()).collect();
@@ -495,13 +490,14 @@ fn groups(text: &str) -> Groups {
     Groups::Explicit(names.map(Id::from).collect())
 }
 
-/// Reports why the program was not started.
-fn failed(program: &OsStr, error: anyhow::Error) -> Result<u8> {
-    let Some(LaunchError::Execute(why)) = error.downcast_ref::<LaunchError>() else {
-        return Err(error);
+/// Reports why the program was not started, and returns the exit status.
+fn failed(program: &OsStr, error: LaunchError) -> u8 {
+    let LaunchError::Execute(why) = error else {
+        output::say(error);
+        return FAILED;
     };
     output::say(format_args!("{}: {why}", program.to_string_lossy()));
-    Ok(if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
+    if why.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
 /// Returns the priority in `policy:priority`.

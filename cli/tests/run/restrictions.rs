@@ -8,6 +8,70 @@ fn unit(name: &str, text: &str) -> PathBuf {
     path
 }
 
+/// The working directory can belong to another user, so a file in it is no unit.
+#[test]
+fn a_bare_name_is_no_file_in_the_working_directory() {
+    let place = std::env::temp_dir().join(format!("psx-cwd-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let name = format!("psx-cwd-{}.service", std::process::id());
+    std::fs::write(place.join(&name), "[Service]\nExecStart=/bin/true\nNoNewPrivileges=yes\n")
+        .unwrap();
+    std::fs::write(place.join(name.trim_end_matches(".service")), "[Service]\nNice=5\n").unwrap();
+    let at = |arguments: &[&str]| {
+        let mut command = psx(arguments);
+        command.current_dir(&place);
+        finish(command)
+    };
+    let path = format!("./{name}");
+    for bare in [&*name, name.trim_end_matches(".service")] {
+        let found = at(&["run", "--from-unit", bare, "--keep-groups", "--", "true"]);
+        assert_eq!(found.status.code(), Some(125), "{}", found.stderr);
+        assert!(found.stderr.contains(&format!("unit {name} not found in ")), "{}", found.stderr);
+        let found = at(&["audit", "--unit", bare]);
+        assert_eq!(found.status.code(), Some(2), "{}", found.stderr);
+        assert!(found.stderr.contains(&format!("unit {name} not found in ")), "{}", found.stderr);
+    }
+    let found = at(&[
+        "run",
+        "--from-unit",
+        &path,
+        "--keep-groups",
+        "--",
+        "grep",
+        "NoNew",
+        "/proc/self/status",
+    ]);
+    assert_eq!(found.stdout, "NoNewPrivs:\t1\n", "{}", found.stderr);
+    let found = at(&["audit", "--unit", &path]);
+    assert!(
+        found.stderr.contains(&format!("no process of the unit {name} runs")),
+        "{}",
+        found.stderr
+    );
+    std::fs::remove_dir_all(place).unwrap();
+}
+
+/// Such a unit restricts no program, so the program must not start with all privileges.
+#[test]
+fn a_masked_or_idle_unit_starts_nothing() {
+    let place = std::env::temp_dir().join(format!("psx-idle-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    std::os::unix::fs::symlink("/dev/null", place.join("masked.service")).unwrap();
+    std::fs::write(place.join("empty.service"), "").unwrap();
+    std::fs::write(place.join("a.timer"), "[Timer]\nOnCalendar=daily\n").unwrap();
+    for (name, said) in [
+        ("masked.service", "masked"),
+        ("empty.service", "masked"),
+        ("a.timer", "executes no program"),
+    ] {
+        let path = place.join(name);
+        let found = run(&["--from-unit", path.to_str().unwrap(), "--", "echo", "it ran"]);
+        assert_eq!((found.status.code(), &*found.stdout), (Some(125), ""), "{name}");
+        assert!(found.stderr.contains(said), "{name}: {}", found.stderr);
+    }
+    std::fs::remove_dir_all(place).unwrap();
+}
+
 #[test]
 fn a_unit_sets_the_state_of_the_program() {
     if !is_root("psx run") {

@@ -67,11 +67,7 @@ pub(super) fn files(name: &str, places: &[&Path]) -> Result<Files, NotFound> {
         let searched: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
         return Err(NotFound::new(format!("unit {name} not found in {}", searched.join(", "))));
     };
-    let metadata = fs::metadata(file).map_err(|error| NotFound::at(file, &error))?;
-    let kind = metadata.file_type();
-    if kind.is_char_device() || kind.is_block_device() || kind.is_file() && metadata.len() == 0 {
-        return Err(NotFound::new(format!("unit {name} is masked by {}", file.display())));
-    }
+    refuse_masked(name, file)?;
     let mut directories = Vec::new();
     for name in names.all(&wanted, own) {
         let mut hierarchy = Vec::new();
@@ -83,6 +79,16 @@ pub(super) fn files(name: &str, places: &[&Path]) -> Result<Files, NotFound> {
     // The most general ones are last, so that all others override them.
     directories.extend(places.iter().map(|place| place.join(format!("{}.d", wanted.kind))));
     Ok(Files { unit: file.to_owned(), drop_ins: drop_ins(&directories)? })
+}
+
+/// Returns an error if the file masks its unit: it is empty, or it leads to a device such as /dev/null.
+pub(super) fn refuse_masked(name: &str, file: &Path) -> Result<(), NotFound> {
+    let metadata = fs::metadata(file).map_err(|error| NotFound::at(file, &error))?;
+    let kind = metadata.file_type();
+    if kind.is_char_device() || kind.is_block_device() || kind.is_file() && metadata.len() == 0 {
+        return Err(NotFound::new(format!("unit {name} is masked by {}", file.display())));
+    }
+    Ok(())
 }
 
 /// Returns the drop-ins of directories, in the order of their names. Of files with the same name, the one in the directory

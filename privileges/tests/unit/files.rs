@@ -13,9 +13,10 @@ fn units_of_this_machine_can_be_read() {
             }
             match Unit::read(&path) {
                 Ok(_) => read += 1,
-                // Templates have specifiers.
+                // Templates have specifiers, and systemd-exit.service executes no program.
                 Err(bad) => assert!(
                     bad.problems().iter().all(|one| one.why.contains("specifier")
+                        || one.why.contains("executes no program")
                         || one.why.contains("shared")
                         || one.why.contains("native")),
                     "{bad}"
@@ -126,6 +127,64 @@ fn units_are_found_with_their_drop_ins() {
     }
     let bad = Unit::read(tree.0.join("usr/nothing.service")).unwrap_err().to_string();
     assert!(bad.contains("No such file"), "{bad}");
+}
+
+/// A unit that executes no program, or that is masked, says nothing of a program's privileges.
+#[test]
+fn a_masked_or_idle_file_is_refused() {
+    let tree = Tree::new("idle");
+    let write =
+        |name: &str, text: &str| std::fs::write(tree.0.join("usr").join(name), text).unwrap();
+    tree.link("/dev/null", "usr/masked.service");
+    write("empty.service", "");
+    write("a.timer", "[Timer]\nOnCalendar=daily\n");
+    write("b.timer", "[Timer]\nOnCalendar=daily\n[Service]\nUser=nobody\n");
+    write("c.service", "[Unit]\nDescription=a\n");
+    write("d.service", "[Socket]\nUser=nobody\n");
+    write("e", "[Unit]\nDescription=a\n");
+    for (name, why) in [
+        ("masked.service", "masked"),
+        ("empty.service", "masked"),
+        ("a.timer", "executes no program"),
+        ("b.timer", "executes no program"),
+        ("c.service", "no section [Service]"),
+        ("d.service", "no section [Service]"),
+        ("e", "executes no program"),
+    ] {
+        let bad = Unit::read(tree.0.join("usr").join(name)).unwrap_err().to_string();
+        assert!(bad.contains(why), "{name}: {bad}");
+        if name.contains('.') {
+            let bad = tree.find(name).unwrap_err().to_string();
+            assert!(bad.contains(why), "{name}: {bad}");
+        }
+    }
+    // The section can be that of a drop-in.
+    tree.write("usr/c.service.d/10.conf", "User=nobody");
+    assert_eq!(tree.find("c").unwrap().directives().user, Some(Id::from("nobody")));
+}
+
+/// As systemd does, by the end of the file's name.
+#[test]
+fn the_section_of_the_units_kind_counts() {
+    let tree = Tree::new("kinds");
+    let text = "[Service]\nUser=one\nNoNewPrivileges=yes\n[Socket]\nUser=two\nNoNewPrivileges=no\n\
+                [Mount]\nUser=three\n[Swap]\nUser=four\n";
+    for (name, user) in
+        [("service", "one"), ("socket", "two"), ("mount", "three"), ("swap", "four")]
+    {
+        let path = tree.0.join(format!("usr/a.{name}"));
+        std::fs::write(&path, text).unwrap();
+        for unit in [Unit::read(&path).unwrap(), tree.find(&format!("a.{name}")).unwrap()] {
+            assert_eq!(unit.directives().user, Some(Id::from(user)), "{name}");
+        }
+    }
+    let unnamed = tree.0.join("usr/a");
+    std::fs::write(&unnamed, text).unwrap();
+    assert!(Unit::read(&unnamed).is_err());
+    // A drop-in does not change the kind.
+    std::fs::create_dir(tree.0.join("usr/a.service.d")).unwrap();
+    std::fs::write(tree.0.join("usr/a.service.d/10.conf"), "[Socket]\nUser=root\n").unwrap();
+    assert_eq!(tree.find("a").unwrap().directives().user, Some(Id::from("one")));
 }
 
 /// Writes units with prefixes, aliases, links and templates. The installed systemd reads the same files in the same order.

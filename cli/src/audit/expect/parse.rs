@@ -186,7 +186,7 @@ fn group(value: &str) -> Result<u32, String> {
 }
 
 /// Parses groups. Several values are joined by `+`, because a comma separates expectations.
-fn groups(value: &str) -> Result<Vec<u32>, String> {
+pub(crate) fn groups(value: &str) -> Result<Vec<u32>, String> {
     let mut all = match value {
         "none" => Vec::new(),
         _ => value.split('+').map(group).collect::<Result<Vec<_>, _>>()?,
