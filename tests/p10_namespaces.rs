@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use libpsx::{Broadcast, Sensitivity};
+use linux_raw_sys::general::clone_args;
 use support::*;
 
 /// It takes seconds to probe every possible tid.
@@ -179,11 +180,11 @@ fn ids_after_a_wrap_around() {
 fn process_with_pid(pid: i32) -> i32 {
     let set = [pid];
     // SAFETY: a structure of zeros is valid and requests nothing.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    let mut arguments: clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = set.as_ptr() as u64;
     arguments.set_tid_size = 1;
-    let size = size_of::<libc::clone_args>();
+    let size = size_of::<clone_args>();
     // SAFETY: the kernel reads the arguments; the child makes raw calls.
     let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
     if made == 0 {
