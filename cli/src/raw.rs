@@ -31,7 +31,7 @@ use libc::{
 use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, fork, getpid, getppid, pipe};
 use syscalls::{Sysno, raw_syscall};
 
@@ -91,7 +91,7 @@ const MASK_SIZE: usize = size_of::<u64>();
 /// status that `body` returns. All signals are blocked in it, also after execve(2), except that it has the given action of
 /// SIGCHLD.
 ///
-/// If this process ends before it has seen the stop, the SIGTRAP kills the child.
+/// If this process ends before it has taken the status of the stop, the SIGTRAP kills the child.
 pub(crate) fn traced_child(
     sigchld: SigHandler,
     body: impl FnOnce() -> u8,
@@ -155,8 +155,17 @@ pub(crate) fn set_mask_of(
     nix::Error::result(result).map(drop)
 }
 
-/// Asks whether a child has stopped or ended (waitpid(2)). Returns None if it has not. Knows all signals, and nix knows no
-/// real-time signals.
+/// Asks whether a child has stopped or ended, and leaves its status to [`changed`] (waitid(2), WNOWAIT). Returns None if it
+/// has not.
+pub(crate) fn has_changed(child: nix::unistd::Pid) -> nix::Result<Option<()>> {
+    let flags =
+        WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED;
+    let found = waitid(Id::Pid(child), flags)?;
+    Ok((found != WaitStatus::StillAlive).then_some(()))
+}
+
+/// Asks whether a child has stopped or ended, and takes its status (waitpid(2)). Returns None if it has not. Knows all
+/// signals, and nix knows no real-time signals.
 pub(crate) fn changed(child: nix::unistd::Pid) -> nix::Result<Option<ExitStatus>> {
     let mut status = 0;
     // SAFETY: the kernel writes the status.

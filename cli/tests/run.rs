@@ -2,6 +2,8 @@
 //! capsh(1).
 #![allow(missing_docs, unsafe_code)]
 
+#[path = "run/killed.rs"]
+mod killed;
 #[path = "run/peers.rs"]
 mod peers;
 #[path = "run/program.rs"]
@@ -390,52 +392,6 @@ fn with_check_signals_do_not_keep_the_program_from_starting() {
         };
         assert_eq!(status.code(), Some(0), "round {round}");
     }
-}
-
-/// SIGKILL ends psx while the program is not checked yet: the program must not run.
-#[test]
-fn with_check_the_program_ends_with_psx_until_it_is_checked() {
-    if !is_root("psx run") {
-        return;
-    }
-    let mut tried = 0;
-    'rounds: for _ in 0..200 {
-        let mut command = psx(&["run", "--stay-root", "--keep-groups", "--check", "--"]);
-        command.args(["echo", "it ran"]).stdout(Stdio::piped());
-        let mut child = Killed(command.spawn().unwrap());
-        let program = loop {
-            match children(child.0.id()).first() {
-                Some(&program) => break program,
-                None if child.0.try_wait().unwrap().is_some() => continue 'rounds,
-                None => {}
-            }
-        };
-        // SAFETY: it takes numbers.
-        unsafe { libc::kill(child.0.id() as i32, libc::SIGSTOP) };
-        let state = |pid: i32| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.rsplit_once(") ").map_or('X', |(_, rest)| rest.chars().next().unwrap_or('X'))
-        };
-        let deadline = Instant::now() + limit();
-        while !matches!(state(child.0.id() as i32), 'T' | 'Z') {
-            assert!(Instant::now() < deadline, "psx did not stop");
-        }
-        // The child has run as far as it can without psx if it is stopped for psx.
-        let traced = state(program) == 't';
-        child.0.kill().unwrap();
-        child.0.wait().unwrap();
-        let mut said = String::new();
-        // The end of the pipe is the end of the program.
-        std::io::Read::read_to_string(child.0.stdout.as_mut().unwrap(), &mut said).unwrap();
-        if traced {
-            assert_eq!(said, "");
-            tried += 1;
-        }
-        if tried == 10 {
-            return;
-        }
-    }
-    skipped(format!("psx was stopped in time {tried} times only"));
 }
 
 /// The standard library gives SIGPIPE its default action in a program that it starts.

@@ -108,8 +108,11 @@ pub(super) fn run(launch: &Launch, execute: impl FnOnce() -> u8, file: Option<Fi
 
 /// Answers each stop of the child until it has executed the program. Returns the exit status if the child ends before.
 fn until_executed(pid: Pid, signals: &SignalFd) -> Result<Option<u8>> {
+    // The status of the first stop is taken only afterwards. With it the kernel forgets the SIGTRAP that kills the child if
+    // this process ends.
+    until(signals, pid, || raw::has_changed(pid))?;
     let options = ptrace::Options::PTRACE_O_EXITKILL | ptrace::Options::PTRACE_O_TRACEEXEC;
-    let mut traced = false;
+    or_killed(ptrace::setoptions(pid, options)).context("tracing the program")?;
     loop {
         let status = next(pid, signals)?;
         if let Some(end) = ended(status) {
@@ -118,10 +121,6 @@ fn until_executed(pid: Pid, signals: &SignalFd) -> Result<Option<u8>> {
         // The event is in the bits above those of the signal (ptrace(2), PTRACE_O_TRACEEXEC).
         if status.into_raw() >> 16 == ptrace::Event::PTRACE_EVENT_EXEC as i32 {
             return Ok(None);
-        }
-        if !traced {
-            or_killed(ptrace::setoptions(pid, options)).context("tracing the program")?;
-            traced = true;
         }
         // By SIGTRAP the child waits for this process. A SIGSTOP takes effect when the program is not traced any more,
         // unless SIGCONT comes before: the kernel remembers that once the signal has been delivered. The stop that follows
@@ -138,10 +137,16 @@ fn or_killed(result: nix::Result<()>) -> nix::Result<()> {
     if result == Err(Errno::ESRCH) { Ok(()) } else { result }
 }
 
-/// Waits until the child stops or ends, and passes signals on. Signals of the terminal reach the child without that.
+/// Waits until the child stops or ends, and takes its status.
 fn next(pid: Pid, signals: &SignalFd) -> Result<ExitStatus> {
+    until(signals, pid, || raw::changed(pid))
+}
+
+/// Waits until `asked` has an answer, and passes signals on to the child. Signals of the terminal reach the child without
+/// that.
+fn until<T>(signals: &SignalFd, pid: Pid, asked: impl Fn() -> nix::Result<Option<T>>) -> Result<T> {
     loop {
-        match raw::changed(pid) {
+        match asked() {
             Ok(None) | Err(Errno::EINTR) => {}
             Ok(Some(status)) => return Ok(status),
             Err(error) => return Err(error).context("waiting for the program"),
