@@ -25,7 +25,7 @@ mod raw;
 mod run;
 #[path = "../../cli/src/steps.rs"]
 mod steps;
-#[path = "../../cli/src/tasks.rs"]
+#[path = "../../cli/src/tasks/mod.rs"]
 mod tasks;
 #[path = "../../cli/src/terminal.rs"]
 mod terminal;

@@ -20,13 +20,14 @@ use rustix::pipe::PipeFlags;
 use libpsx::process::{CapabilitySet, CapabilitySets, IoPriority, SchedPolicy, Securebits, Uid};
 
 use crate::context::Joined;
+use crate::expected::Expected;
 use crate::filter::Purpose;
 use crate::names;
 use crate::names::words_to_numbers;
 use crate::plan::{Now, Plan, limits_of};
 use crate::status::{self, field, place_of};
 use crate::step::Step;
-use crate::verify::{Expected, Mismatch};
+use crate::verify::Mismatch;
 use crate::{Error, Privileges};
 
 /// A plan for a program that is executed, made by [`Privileges::plan_launch`](crate::Privileges::plan_launch).

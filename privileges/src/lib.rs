@@ -183,6 +183,7 @@
 mod context;
 mod current;
 mod error;
+mod expected;
 mod filter;
 mod iab;
 mod id;

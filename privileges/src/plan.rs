@@ -36,10 +36,11 @@ pub(crate) use self::ids::Now;
 pub(crate) use self::making::limits_of;
 #[cfg(doc)]
 use crate::Privileges;
+use crate::expected::Expected;
 use crate::status;
 use crate::step::{Calls, PrepareError, Prepared, Step};
 use crate::tasks::Tasks;
-use crate::verify::{self, Expected, Verification};
+use crate::verify::{self, Verification};
 use crate::{Error, Problem, kill};
 
 /// The deadline of a transaction, unless it is set.

@@ -6,7 +6,7 @@ use libpsx::process::{Gid, Uid};
 use nix::unistd::{Group, User};
 
 use super::idmap::IdMap;
-use crate::verify::Staying;
+use crate::expected::Staying;
 use crate::{Error, Groups, Id, Privileges, Problem, names};
 
 fn new_uid(raw: u32) -> Result<Uid, Problem> {

@@ -15,11 +15,11 @@ use super::Plan;
 use super::files::{comparer, directory, directory_in};
 use super::idmap::denies_setgroups;
 use super::ids::{Ids, Maps, Now, ids, take};
+use crate::expected::Expected;
 use crate::filter::Purpose;
 use crate::status;
 use crate::step::Step;
 use crate::target::{INTERPRETER_BITS, TargetState, target_state};
-use crate::verify::Expected;
 use crate::{Error, Mode, Privileges, Problem, bpf, filter, names, tasks};
 
 /// Returns whether the securebits may change to these: locked bits and the locks must stay.
