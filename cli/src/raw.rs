@@ -155,17 +155,17 @@ pub(crate) fn set_mask_of(
     nix::Error::result(result).map(drop)
 }
 
-/// Asks whether a child has stopped or ended, and leaves its status to [`changed`] (waitid(2), WNOWAIT). Returns None if it
-/// has not.
+/// Asks whether a traced child has stopped or a child has ended, and leaves the status to [`changed`] (waitid(2), WNOWAIT).
+/// Returns None if it has not. The stop of a child that is not traced does not count: for that the kernel would need
+/// WSTOPPED.
 pub(crate) fn has_changed(child: nix::unistd::Pid) -> nix::Result<Option<()>> {
-    let flags =
-        WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED;
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
     let found = waitid(Id::Pid(child), flags)?;
     Ok((found != WaitStatus::StillAlive).then_some(()))
 }
 
-/// Asks whether a child has stopped or ended, and takes its status (waitpid(2)). Returns None if it has not. Knows all
-/// signals, and nix knows no real-time signals.
+/// Asks whether a traced child has stopped or a child has ended, and takes its status (waitpid(2)). Returns None if it has
+/// not. Knows all signals, and nix knows no real-time signals.
 pub(crate) fn changed(child: nix::unistd::Pid) -> nix::Result<Option<ExitStatus>> {
     let mut status = 0;
     // SAFETY: the kernel writes the status.

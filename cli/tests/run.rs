@@ -2,8 +2,6 @@
 //! capsh(1).
 #![allow(missing_docs, unsafe_code)]
 
-#[path = "run/killed.rs"]
-mod killed;
 #[path = "run/peers.rs"]
 mod peers;
 #[path = "run/program.rs"]
@@ -13,6 +11,8 @@ mod restrictions;
 mod support;
 #[path = "run/surroundings.rs"]
 mod surroundings;
+#[path = "run/traced.rs"]
+mod traced;
 #[path = "run/values.rs"]
 mod values;
 

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use privileges::Launch;
@@ -68,7 +68,8 @@ pub(super) fn run(launch: &Launch, execute: impl FnOnce() -> u8, file: Option<Fi
     waited.add(Signal::SIGCHLD);
     PASSED_ON.into_iter().for_each(|signal| waited.add(signal));
     let mask = waited.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
-    let signals = SignalFd::new(&waited).context("waiting for signals")?;
+    let signals =
+        SignalFd::with_flags(&waited, SfdFlags::SFD_CLOEXEC).context("waiting for signals")?;
     let tracee = raw::traced_child(sigchld, execute).context("starting a child process")?;
     let tracee = Tracee(tracee);
     let pid = tracee.0;
@@ -112,12 +113,20 @@ fn until_executed(pid: Pid, signals: &SignalFd) -> Result<Option<u8>> {
     // this process ends.
     until(signals, pid, || raw::has_changed(pid))?;
     let options = ptrace::Options::PTRACE_O_EXITKILL | ptrace::Options::PTRACE_O_TRACEEXEC;
-    or_killed(ptrace::setoptions(pid, options)).context("tracing the program")?;
+    let traced = ptrace::setoptions(pid, options);
     loop {
         let status = next(pid, signals)?;
+        if let Some(signal) = status.signal() {
+            output::say(format_args!(
+                "signal {signal} ended the child process before it executed the program"
+            ));
+            return Ok(Some(FAILED));
+        }
         if let Some(end) = ended(status) {
             return Ok(Some(end));
         }
+        // A child with these options goes on. Without them it may only have ended.
+        traced.context("tracing the program")?;
         // The event is in the bits above those of the signal (ptrace(2), PTRACE_O_TRACEEXEC).
         if status.into_raw() >> 16 == ptrace::Event::PTRACE_EVENT_EXEC as i32 {
             return Ok(None);
