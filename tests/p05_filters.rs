@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Requirement, ResultCheck, Sensitivity, Transaction};
 use support::{
-    filter, filter_futex, forked, header, install, isolated,
+    block_all, filter, filter_futex, forked, header, install, isolated,
     killed_asleep_beside_a_thread_that_blocks_the_signal, no_new_privs, prepared, private, proc,
     program, set_slack, sleepers, traced,
 };
@@ -288,5 +288,32 @@ fn a_held_thread_answers_for_the_caller() {
         // SAFETY: the call touches no memory.
         let report = unsafe { Broadcast::new(libc::SYS_setpriority, [0; 6]).execute_with_report() };
         assert_eq!(report.unwrap().threads(), proc::tids().len());
+    });
+}
+
+/// A filter says that a call has succeeded, and the kernel has not made it. The question for other threads is not believed.
+#[test]
+fn a_filter_that_answers_success() {
+    isolated("a_filter_that_answers_success", WATCHDOG, || {
+        forked(|| {
+            sleepers(3);
+            filter(libc::SYS_unshare, libc::SECCOMP_RET_ERRNO);
+            assert_eq!(set_slack(1234).unwrap().threads(), 4);
+        });
+        for (call, requirement) in [
+            (libc::SYS_rt_sigaction, Requirement::SignalHandler),
+            (libc::SYS_clock_gettime, Requirement::Clock),
+        ] {
+            forked(|| {
+                prepared(block_all);
+                filter(call, libc::SECCOMP_RET_ERRNO);
+                match set_slack(1234) {
+                    Err(Error::Environment { requirement: found, .. }) => {
+                        assert_eq!(found, requirement);
+                    }
+                    other => panic!("{call}: {other:?}"),
+                }
+            });
+        }
     });
 }

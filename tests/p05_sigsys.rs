@@ -468,6 +468,19 @@ fn asynchronous_sigsys() {
     });
 }
 
+fn write(fd: i32, bytes: &[u8]) {
+    // SAFETY: the kernel reads the slice.
+    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    assert_eq!(written, bytes.len() as isize);
+}
+
+fn pipe() -> [i32; 2] {
+    let mut ends = [0; 2];
+    // SAFETY: the kernel writes two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    ends
+}
+
 /// A handler of SIGSYS forks out of a held thread, which waits in this call. The thread goes on in the child, where its
 /// entry in the table of threads and the words of the stop are zero. The table has a mapping of its own for so many
 /// threads. `bytes` are in the pipe that each thread reads a byte of, the caller first.
@@ -483,18 +496,9 @@ fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
             write(FORKED.load(SeqCst), &[0]);
         }
     }
-    fn write(fd: i32, bytes: &[u8]) {
-        // SAFETY: the kernel reads the slice.
-        let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-        assert_eq!(written, bytes.len() as isize);
-    }
     // SAFETY: the handler makes raw calls. The interrupted call is restarted.
     unsafe { libc::signal(libc::SIGSYS, forks as *const () as usize) };
-    let (parent, mut pipe, mut forked) = (std::process::id() as i32, [0; 2], [0; 2]);
-    for ends in [&mut pipe, &mut forked] {
-        // SAFETY: the kernel writes two descriptors.
-        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-    }
+    let (parent, pipe, forked) = (std::process::id() as i32, pipe(), pipe());
     FORKED.store(forked[1], SeqCst);
     // SAFETY: the helper makes raw calls, reads files, and ends.
     let helper = unsafe { libc::fork() };
@@ -555,4 +559,131 @@ fn a_held_thread_is_forked_before_its_call() {
     isolated("a_held_thread_is_forked_before_its_call", WATCHDOG, || {
         fork_out_of_a_held_thread(libc::SYS_futex, &[]);
     });
+}
+
+/// A thread installs the handler when the caller has asked for one already, is held then, and leaves in its call.
+#[test]
+fn a_handler_that_comes_during_the_gather() {
+    isolated("a_handler_that_comes_during_the_gather", WATCHDOG, || {
+        for _ in 0..20 {
+            forked(|| {
+                static READY: AtomicBool = AtomicBool::new(false);
+                prepared(|| {});
+                std::thread::spawn(|| {
+                    without_alternate_stack();
+                    filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
+                    let signal_33 = 1 << (33 - 1);
+                    support::set_mask(signal_33);
+                    READY.store(true, SeqCst);
+                    // SAFETY: gettid touches no memory.
+                    let me = unsafe { libc::gettid() };
+                    let pending = || proc::status(me).remove("SigPnd").unwrap();
+                    while u64::from_str_radix(&pending(), 16).unwrap() & signal_33 == 0 {}
+                    on_sigsys(jumps);
+                    support::set_mask(0);
+                    land()
+                });
+                until(|| READY.load(SeqCst));
+                // SAFETY: setpriority touches no memory.
+                let done = unsafe { setpriority(Sensitivity::Ignore).execute_with_report() };
+                let report = done.unwrap();
+                assert_eq!((report.threads(), report.divergent()), (3, 1), "{report:?}");
+            });
+        }
+    });
+}
+
+/// The queue has room for one signal at a time. A thread that has got its signal gets no second one: with these the queue
+/// would be full as long as the call takes.
+#[test]
+fn each_thread_gets_one_signal_while_the_queue_is_full() {
+    const PLACES: usize = 8;
+    const SIGNAL: i32 = 40;
+    support::isolated_as_root(
+        "each_thread_gets_one_signal_while_the_queue_is_full",
+        WATCHDOG,
+        || {
+            // The queue belongs to a user.
+            let user = 1_000_000 + std::process::id();
+            let become_user = || {
+                let limit = libc::rlimit { rlim_cur: PLACES as u64, rlim_max: PLACES as u64 };
+                // SAFETY: the kernel reads the structure.
+                assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit) }, 0);
+                // SAFETY: setresuid touches no memory of this program.
+                assert_eq!(unsafe { libc::setresuid(user, user, user) }, 0);
+            };
+            let bytes = pipe();
+            // SAFETY: the child ends by `end`.
+            let caller = unsafe { libc::fork() };
+            if caller == 0 {
+                become_user();
+                on_sigsys(jumps);
+                sleepers(2);
+                static BYTE: AtomicU8 = AtomicU8::new(0);
+                let args = [bytes[0] as usize, BYTE.as_ptr() as usize, 1, 0, 0, 0];
+                // SAFETY: the kernel writes a byte of a static.
+                let done = unsafe { Broadcast::new(libc::SYS_read, args).execute() };
+                support::end(i32::from(done.is_err()));
+            }
+            let read = format!("{} ", libc::SYS_read);
+            let readers = || {
+                let tids = proc::tids_of(&caller.to_string()).into_iter();
+                let file = |tid| format!("/proc/{caller}/task/{tid}/syscall");
+                let call = |tid| std::fs::read_to_string(file(tid)).unwrap_or_default();
+                tids.filter(|&tid| call(tid).starts_with(&read)).count()
+            };
+            until(|| readers() == 1);
+            // Another process fills the queue, and takes a signal out of it for each byte that it gets.
+            let (orders, progress) = (pipe(), support::shared_word());
+            // SAFETY: the child ends by `end`.
+            let other = unsafe { libc::fork() };
+            if other == 0 {
+                become_user();
+                support::set_mask(1 << (SIGNAL - 1));
+                // SAFETY: all-zero is a valid value of the union.
+                let value: libc::sigval = unsafe { std::mem::zeroed() };
+                // SAFETY: sigqueue touches no memory.
+                while unsafe { libc::sigqueue(std::process::id() as i32, SIGNAL, value) } == 0 {}
+                progress.store(1, SeqCst);
+                let mut byte = 0u8;
+                // SAFETY: the kernel writes a byte.
+                while unsafe { libc::read(orders[0], (&raw mut byte).cast(), 1) } == 1 {
+                    // SAFETY: the mask is a structure of integers, which sigaddset changes.
+                    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+                    // SAFETY: it changes the structure.
+                    unsafe { libc::sigaddset(&mut set, SIGNAL) };
+                    let null = std::ptr::null_mut();
+                    // SAFETY: the kernel reads the mask.
+                    assert_eq!(unsafe { libc::sigwaitinfo(&set, null) }, SIGNAL);
+                    progress.fetch_add(1, SeqCst);
+                }
+                support::end(0);
+            }
+            until(|| progress.load(SeqCst) == 1);
+            write(bytes[1], &[1]);
+            until(|| readers() == 2);
+            let queued = || {
+                let status = std::fs::read_to_string(format!("/proc/{caller}/status")).unwrap();
+                let used = status.lines().find_map(|line| line.strip_prefix("SigQ:")).unwrap();
+                used.split_once('/').unwrap().0.trim().parse::<usize>().unwrap()
+            };
+            // The two readers need one place each.
+            for place in 1..=4 {
+                write(orders[1], &[1]);
+                until(|| progress.load(SeqCst) == 1 + place);
+                let wanted = PLACES + 2 - usize::max(place, 2);
+                until(|| queued() == wanted);
+            }
+            // Time for more signals.
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!(queued(), PLACES - 2);
+            write(bytes[1], &[1, 1]);
+            assert_eq!(support::reap(caller), 0);
+            // SAFETY: the descriptor belongs to this process.
+            unsafe { libc::close(orders[1]) };
+            // SAFETY: the other process was started here, and holds the pipe itself.
+            unsafe { libc::kill(other, libc::SIGKILL) };
+            support::reap(other);
+        },
+    );
 }

@@ -53,6 +53,13 @@ fn sharing_child(flags: i32, body: extern "C" fn(*mut libc::c_void) -> i32) -> i
     unsafe { libc::clone(body, top, flags, std::ptr::null_mut()) }
 }
 
+/// The child cannot see this process, and has an id of another namespace. Only root can make such a child.
+fn child_in_a_pid_namespace() -> i32 {
+    // SAFETY: geteuid touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    sharing_child(if root { libc::CLONE_NEWPID } else { 0 }, call_among_several_threads)
+}
+
 fn child_of_raw_clone() -> i32 {
     let pid = cpu::fork_by_clone();
     if pid == 0 { call_and_end() } else { pid }
@@ -72,11 +79,12 @@ fn child_of_fork_without_handlers() -> i32 {
 
 /// Every kind of child calls for itself, and this process is unchanged.
 fn children_of_every_kind() {
-    let kinds: [fn() -> i32; 6] = [
+    let kinds: [fn() -> i32; 7] = [
         || sharing_child(0, call_alone),
         || sharing_child(libc::CLONE_SIGHAND, call_alone),
         || sharing_child(libc::CLONE_VFORK, call_alone),
         || sharing_child(0, call_among_several_threads),
+        child_in_a_pid_namespace,
         child_of_raw_clone,
         child_of_fork_without_handlers,
     ];

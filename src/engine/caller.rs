@@ -35,28 +35,32 @@ const USUAL_PAUSE: Duration = Duration::from_millis(64);
 /// How many more rounds there are after the deadline, if the threads that did not arrive in time are gone.
 const EXTRA_ROUNDS: u32 = 3;
 
-/// Performs these of the calls in this thread, until one fails. Returns the last value. `begun` is told how many calls this
-/// thread has begun, but for one that failed. It is told before each call: a handler of SIGSYS that runs at its end may
-/// leave by siglongjmp.
+/// Performs these of the calls in this thread, until one fails. Returns the last value. `begun` is told whether this thread
+/// has begun a call that may change something, and that has not failed. It is told before each such call: a handler of
+/// SIGSYS that runs at its end may leave by siglongjmp.
 pub(super) fn execute_calls(
     calls: &mut [Call],
     these: Range<usize>,
     slot: AnswerSlot,
     settings: &Settings,
-    begun: impl Fn(usize),
+    begun: impl Fn(bool),
 ) -> Result<usize, TransactionError> {
     let mut value = 0;
+    let mut changed = calls.iter().take(these.start).any(|call| !call.is_query);
     for (index, call) in calls.iter_mut().enumerate().take(these.end).skip(these.start) {
-        begun(index.saturating_add(1));
+        begun(changed || !call.is_query);
         // SAFETY: `execute`'s caller has promised that the call is sound in every thread.
         call.expected = unsafe { sys::raw_syscall(call.nr, &call.args_for(slot.buffer_address())) };
         slot.store(index, call.expected);
         match call.caller_result() {
             // P2, P3: the caller alone has performed the call, and cannot take it back. No other thread performs it.
             Ok(_) if call.went_wrong() => divergence::abort_after(call),
-            Ok(returned) => value = returned,
+            Ok(returned) => {
+                value = returned;
+                changed |= !call.is_query;
+            }
             Err(why) => {
-                begun(index);
+                begun(changed);
                 return Err(failure_of(call, index, why, settings));
             }
         }
@@ -96,8 +100,6 @@ pub(super) struct Stop<'a> {
     longest: Duration,
     /// How many threads the last round had no memory for.
     wanted_capacity: usize,
-    /// The program has a handler for SIGSYS, so a thread may leave the stop by siglongjmp.
-    may_jump: bool,
     /// This thread wakes up in time, but for its own calls, which may read or set its timer slack.
     prompt: Option<PromptWakeUps>,
     /// Memory for the report, made before any thread is held.
@@ -126,7 +128,6 @@ impl<'a> Stop<'a> {
             extra_rounds: EXTRA_ROUNDS,
             longest: Duration::ZERO,
             wanted_capacity: 0,
-            may_jump: false,
             prompt: None,
             buffers: None,
         }
@@ -222,8 +223,7 @@ impl<'a> Stop<'a> {
             self.buffers =
                 Some(ReportBuffers::new(capacity, self.settings.layout).map_err(memory)?);
         }
-        self.may_jump = sys::sigsys_is_handled();
-        shared.begin(self.settings.sensitivity, self.may_jump);
+        shared.begin(self.settings.sensitivity, sys::sigsys_is_handled());
         let guess = if self.rounds == 0 { count.unwrap_or(0) } else { 0 };
         self.rounds = self.rounds.saturating_add(1);
         let opened = self.clock()?;

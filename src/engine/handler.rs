@@ -156,7 +156,7 @@ impl Thread for Held<'_> {
         }
         let state = rendezvous.state();
         if state.phase == Phase::Committing {
-            await_reports(shared, [self.pid, self.tid], state.epoch, None);
+            await_reports(shared, [self.pid, self.tid], state.epoch);
             if shared.kills_on_divergence()
                 && shared.threads.iter().any(|entry| entry.state().is_divergent())
             {
@@ -176,38 +176,42 @@ impl Thread for Held<'_> {
 pub(super) const REPORT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits until every held thread has reported, and counts the dead as reported. The ids are those of the process and of the
-/// calling thread. `resignal`: a thread may have left the handler by
-/// siglongjmp; after so many waits each thread that has not reported gets a signal, which brings it back.
+/// calling thread. A thread that has left the handler by siglongjmp gets a signal, which brings it back.
 /// Ends when each thread's calls end; a call that blocks keeps all threads held.
-pub(super) fn await_reports(
-    shared: &Shared,
-    [pid, me]: [i32; 2],
-    epoch: u32,
-    mut resignal: Option<u32>,
-) {
+pub(super) fn await_reports(shared: &Shared, [pid, me]: [i32; 2], epoch: u32) {
     let rendezvous = &shared.rendezvous;
     let mut waits = 0u32;
+    // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has left would keep
+    // all others held, so it is tried when there has been time for every call.
+    let first_signal = if shared.is_filtered() { 20 } else { 1 };
+    // The entries before this one need no signal, or have got theirs. A thread in the handler blocks the signal, and a
+    // second one would use up another place in the queue. (Entries do not move during a stop.)
+    let mut unsignalled = if shared.may_jump() { 0 } else { usize::MAX };
     // P5: it ends when the calls end. A dead thread is counted as reported, and a lost wake-up is repeated.
     while !rendezvous.await_reports(Some(REPORT_CHECK_INTERVAL)) {
         rendezvous.wake_again();
         waits = waits.saturating_add(1);
-        let signals_now = resignal.is_some_and(|after| waits >= after);
-        let mut queue_full = false;
-        for entry in shared.threads.iter().filter(|entry| entry.is_held(epoch)) {
+        let mut signals_now = waits >= first_signal;
+        for (index, entry) in shared.threads.iter().enumerate() {
+            if !entry.is_held(epoch) {
+                continue;
+            }
             let tid = entry.tid();
             // A filter that the calls have installed may forbid all but futex(2).
             let dead = sys::futex::is_dead(tid as i32, me)
                 || !shared.is_filtered() && sys::is_gone(pid, tid, me);
             if dead {
                 rendezvous.report_death(entry, epoch);
-            } else if signals_now {
+            } else if signals_now && index >= unsignalled {
                 // A thread that is in the handler blocks the signal. One that has left takes it.
                 let sent = sys::queue_signal(pid, tid as i32, ptr::from_ref(entry) as usize);
-                queue_full |= sent == Err(Errno::AGAIN);
+                // The queue has no room: the next wait goes on here.
+                signals_now = sent != Err(Errno::AGAIN);
+                unsignalled = if signals_now { index.saturating_add(1) } else { index };
             }
         }
-        if signals_now && !queue_full {
-            resignal = None;
+        if signals_now {
+            unsignalled = usize::MAX;
         }
     }
 }
@@ -233,7 +237,8 @@ pub(super) fn leave_lock(shared: &Shared, me: u32) -> bool {
     let half_way = match state.phase {
         Phase::Closed => false,
         Phase::Committing => true,
-        Phase::Gathering | Phase::Full => shared.has_begun(),
+        // Without another thread there is none with another state.
+        Phase::Gathering | Phase::Full => shared.has_begun() && state.count > 0,
     };
     if half_way {
         divergence::abort("a handler of SIGSYS has left a broadcast by a jump, half-way");

@@ -45,12 +45,16 @@ pub(super) struct Shared {
     own_signal: AtomicU32,
     /// Most of the threads' ids could not be guessed. Caller, under the lock.
     pub(super) guess_failed: AtomicU32,
-    /// How many calls the caller has begun in the stop that is open, but for one that failed: read if it leaves its stop.
-    begun: AtomicUsize,
+    /// The caller has begun a call that may change something in the stop that is open, and the call has not failed: read
+    /// if the caller leaves its stop.
+    begun: AtomicU32,
     /// The caller's [`Sensitivity`]: read if another thread must judge in its place.
     sensitivity: AtomicU32,
-    /// Set by the caller if the program has a handler for SIGSYS, so that a thread may leave the stop by siglongjmp;
-    /// cleared by the watchdog that sends the caller a signal for that reason, once in a stop.
+    /// The program has a handler for SIGSYS, so that a thread may leave the stop by siglongjmp. Written by the caller before
+    /// the gate opens, and again when all threads are held.
+    may_jump: AtomicU32,
+    /// Set by the caller together with `may_jump`; cleared by the watchdog that sends the caller a signal for that reason,
+    /// once in a stop.
     signal_caller: AtomicU32,
     /// A seccomp filter that the calls bring is there, or will be: it may forbid all but futex(2), rt_sigreturn(2) and
     /// rt_sigprocmask(2). Set by the caller before it publishes.
@@ -158,6 +162,9 @@ impl Shared {
             |from| self.owner.compare_exchange(from, me, Ordering::AcqRel, Ordering::Acquire);
         // P8: the memory reads zero in a child of fork, so a child claims it anew.
         match claim(0) {
+            // One of the two may be the first process of a PID namespace of its own, where the other cannot be seen although it
+            // lives.
+            Err(other) if other != me && (me == 1 || other == 1) => false,
             // A child of vfork, say, which is over.
             Err(other) if other != me => {
                 let missing = |pid| sys::tgkill(pid, pid, 0) == Err(Errno::SRCH);
@@ -185,18 +192,30 @@ impl Shared {
         self.filtered.store(0, Ordering::Relaxed);
         self.taken_over.store(0, Ordering::Relaxed);
         self.looks_under_filter.store(0, Ordering::Relaxed);
+        self.may_jump.store(u32::from(may_jump), Ordering::Relaxed);
         self.signal_caller.store(u32::from(may_jump), Ordering::Relaxed);
         self.sensitivity.store(u32::from(sensitivity as u8), Ordering::Relaxed);
     }
 
-    /// Caller, before each call of the stop, and when one has failed.
-    pub(super) fn set_begun(&self, count: usize) {
-        self.begun.store(count, Ordering::SeqCst);
+    /// Whether a thread may leave the stop by siglongjmp.
+    pub(super) fn may_jump(&self) -> bool {
+        self.may_jump.load(Ordering::SeqCst) != 0
+    }
+
+    /// Caller, when all threads are held: the program has a handler for SIGSYS that came after [`begin`](Self::begin).
+    pub(super) fn set_may_jump(&self) {
+        self.may_jump.store(1, Ordering::SeqCst);
+        self.signal_caller.store(1, Ordering::SeqCst);
+    }
+
+    /// Caller, before each call of the stop that may change something, and when one has failed.
+    pub(super) fn set_begun(&self, begun: bool) {
+        self.begun.store(u32::from(begun), Ordering::SeqCst);
     }
 
     /// Whether the caller may have changed anything in this stop.
     pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst) > 0
+        self.begun.load(Ordering::SeqCst) != 0
     }
 
     /// Caller: the calls install a filter.
@@ -225,12 +244,13 @@ impl Shared {
         self.sensitivity.load(Ordering::Relaxed) == u32::from(Sensitivity::Error as u8)
     }
 
-    /// Watchdog: sends the caller a signal, unless another one has in this stop. If the queue is full, the next look tries again.
+    /// Watchdog: sends the caller a signal, unless another one has in this stop. If that fails, the next look tries again: the
+    /// queue may have room then, or the filter of another watchdog may allow it.
     pub(super) fn signal_caller_once(&self, send: impl FnOnce(usize) -> Result<(), Errno>) {
         let word = &self.signal_caller;
         if word.load(Ordering::SeqCst) != 0
             && word.swap(0, Ordering::SeqCst) != 0
-            && send(self.caller_signal_value()) == Err(Errno::AGAIN)
+            && send(self.caller_signal_value()).is_err()
         {
             word.store(1, Ordering::SeqCst);
         }

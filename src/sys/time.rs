@@ -7,6 +7,10 @@ use linux_raw_sys::general as k;
 use super::{arch, call};
 use crate::errno::Errno;
 
+/// No time has a negative number of nanoseconds. If one is left, a filter has answered in the kernel's place, and the clock
+/// would stand still.
+const UNWRITTEN: [i64; 2] = [-1; 2];
+
 /// Returns the time since boot, CLOCK_MONOTONIC.
 pub(crate) fn clock() -> Result<Duration, Errno> {
     let duration = |seconds: i64, nanos: i64| {
@@ -14,15 +18,19 @@ pub(crate) fn clock() -> Result<Duration, Errno> {
     };
     let ask = |number, at| call(number, [k::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]);
     if cfg!(target_pointer_width = "32") {
-        let mut time = [0i32; 2];
+        let mut time = UNWRITTEN.map(|one| one as i32);
         match ask(arch::CLOCK_GETTIME.plain, time.as_mut_ptr() as usize) {
+            Ok(_) if time[1] < 0 => return Err(Errno::NOSYS),
             Ok(_) => return Ok(duration(time[0].into(), time[1].into())),
             Err(Errno::NOSYS) => {}
             Err(errno) => return Err(errno),
         }
     }
-    let mut time = [0i64; 2];
+    let mut time = UNWRITTEN;
     ask(arch::CLOCK_GETTIME.wide, time.as_mut_ptr() as usize)?;
+    if time[1] < 0 {
+        return Err(Errno::NOSYS);
+    }
     Ok(duration(time[0], time[1]))
 }
 

@@ -86,6 +86,11 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
     let mut hung = None;
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait for the child") {
+            if !status.success() {
+                // A process that it has started, and not ended, would keep the pipes open.
+                // SAFETY: the process group was made for this child.
+                unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+            }
             break status;
         }
         if hung.is_none() && started.elapsed() > limit {

@@ -32,7 +32,12 @@ impl Stop<'_> {
         let slot = buffers
             .as_ref()
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
-        let begun = |count| shared.set_begun(count);
+        // A thread that was not held yet may have installed a handler for SIGSYS. From now on only such a handler can install
+        // one.
+        if !shared.may_jump() && sys::sigsys_is_handled() {
+            shared.set_may_jump();
+        }
+        let begun = |begun| shared.set_begun(begun);
         // The calls find the slack that the program has set, and may set another one.
         let had_long_slack = self.prompt.take().is_some();
         let may_wake_late = had_long_slack || calls.iter().any(Call::sets_timer_slack);
@@ -69,12 +74,9 @@ impl Stop<'_> {
                     divergence::abort("a broadcast was ended behind its caller's back");
                 }
                 published = true;
-                // The signal may be forbidden by a filter that the calls have installed. Without it a thread that has
-                // left would keep all others held, so it is tried when there has been time for every call.
-                let resignal = self.may_jump.then_some(if shared.is_filtered() { 20 } else { 1 });
                 // A filter may forbid prctl(2) as well, and a supervisor that is asked about it may be held.
                 let prompt = (may_wake_late && !shared.is_filtered()).then(PromptWakeUps::begin);
-                handler::await_reports(shared, [self.pid, self.tid], epoch, resignal);
+                handler::await_reports(shared, [self.pid, self.tid], epoch);
                 drop(prompt);
                 let before = core::mem::replace(&mut divergent, self.divergent());
                 if divergent > before {

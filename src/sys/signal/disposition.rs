@@ -261,6 +261,11 @@ pub(crate) fn ensure_handler<V: SignalHandler>(
     if before.handler != handler {
         add_action(ActionValue::of(&before))?;
     }
+    // A filter that answers in the kernel's place has installed nothing. The signal would then end the process.
+    let now = sys::sigaction()?;
+    if now.handler != handler && now.handler == before.handler {
+        return Err(Errno::NOSYS);
+    }
     Ok(false)
 }
 
