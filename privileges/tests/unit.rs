@@ -87,6 +87,17 @@ fn a_line_that_systemd_would_end_elsewhere_is_refused() {
     // White space that systemd does not know belongs to the name.
     let bad = Unit::parse("[Service]\n\u{a0}NoNewPrivileges=no\n").unwrap_err().to_string();
     assert!(bad.contains("no such directive"), "{bad}");
+    // In a value, it belongs to a word.
+    for line in [
+        "SystemCallFilter=@basic-io\u{a0}@file-system",
+        "CapabilityBoundingSet=CAP_CHOWN\u{a0}CAP_KILL",
+        "LimitNOFILE=5\u{b}",
+        "SecureBits=noroot\u{c}noroot-locked",
+    ] {
+        assert!(refused(line).contains("white space"), "{line}");
+    }
+    let path = directives("WorkingDirectory=/a\u{a0}b").working_directory().unwrap();
+    assert_eq!(path.unwrap().to_str(), Some("/a\u{a0}b"));
 }
 
 #[test]

@@ -133,6 +133,11 @@ impl Directives {
         }
         let text = values::without_specifiers(value)?;
         let value = text.as_str();
+        // systemd takes such a character for a part of a word. A path may have one.
+        let unknown = |c: char| c.is_whitespace() && !" \t\n\r".contains(c);
+        if !name.ends_with("Directory") && value.contains(unknown) {
+            return Err(format!("{value:?} has white space that systemd does not know").into());
+        }
         if let Some(&(_, resource, unit)) = limit {
             let limits = never_empty(value, |value| values::limit(value, unit))?;
             self.limits.insert(resource, limits);
