@@ -9,7 +9,7 @@ use std::io;
 
 use libpsx::process::{self, CapabilitySet, CapabilitySets, Securebits};
 
-use crate::status::field;
+use crate::status::{self, field};
 use crate::target::{AMBIENT_BITS, MODE_BITS};
 use crate::{Iab, Mode};
 
@@ -41,8 +41,10 @@ impl Iab {
     /// Returns the inheritable, ambient and bounding set of a process, as cap_iab_get_pid(3) does. It reads /proc.
     ///
     /// # Errors
-    /// `NotFound` if there is no such process, or the error of reading /proc.
+    /// `NotFound` if there is no such process, or the error of reading /proc. It is also an error if /proc shows the
+    /// process numbers of another PID namespace than that of this process.
     pub fn of_pid(pid: i32) -> io::Result<Self> {
+        status::has_own_numbers()?;
         let status = std::fs::read(format!("/proc/{pid}/status"))?;
         let set = |name: &[u8]| {
             let bits = field(&status, name).and_then(|hex| std::str::from_utf8(hex).ok());

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::ffi::c_long;
+use std::ffi::{CString, c_long};
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -15,6 +15,8 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use libpsx::process::{CapabilitySet, CapabilitySets, IoPriority, SchedPolicy, Securebits, Uid};
@@ -25,8 +27,9 @@ use crate::filter::Purpose;
 use crate::names;
 use crate::names::words_to_numbers;
 use crate::plan::{Now, Plan, limits_of};
-use crate::status::{self, field, place_of};
+use crate::status::{self, Place, field, identify};
 use crate::step::Step;
+use crate::tasks::Tasks;
 use crate::verify::Mismatch;
 use crate::{Error, Privileges};
 
@@ -64,12 +67,15 @@ struct After {
     bounding: CapabilitySet,
     no_new_privs: bool,
     filtered: bool,
+    /// The number of seccomp filters that the program has at least, if it is known.
+    filters: Option<usize>,
     known: CapabilitySet,
 }
 
 impl After {
-    /// Computes the state by the rules of capabilities(7), "Transformation of capabilities during execve()".
-    fn of(expected: &Expected, now: &Now) -> Self {
+    /// Computes the state by the rules of capabilities(7), "Transformation of capabilities during execve()". `filters` is
+    /// the number of seccomp filters after the calls.
+    fn of(expected: &Expected, now: &Now, filters: Option<usize>) -> Self {
         let one = |id: u32| [id; 3];
         // The saved ids become the effective ones.
         let executed = |[real, effective, _]: [u32; 3]| [real, effective, effective];
@@ -105,6 +111,7 @@ impl After {
             bounding,
             no_new_privs,
             filtered,
+            filters,
             known,
         }
     }
@@ -180,7 +187,12 @@ impl Launch {
             settings.keep = Some(settings.keep.unwrap_or_default() | ambient);
         }
         let plan = Plan::of(settings, Purpose::Program)?;
-        let after = After::of(plan.expected(), &now);
+        // The program inherits the filters of this process, so the mode alone does not prove that it has the plan's.
+        let added = plan.steps().iter().filter(|step| matches!(step, Step::Seccomp(_))).count();
+        let before = plan.expected().filtered.then(Tasks::open).flatten();
+        let before = before.and_then(|mut tasks| status::filters(&tasks.own_status().ok()?));
+        let after =
+            After::of(plan.expected(), &now, before.map(|before| before.saturating_add(added)));
         Ok(Self { plan, after })
     }
 
@@ -228,11 +240,13 @@ impl Launch {
     /// program that has not run yet, or that has not changed its own state.
     ///
     /// The kernel shows neither securebits, nor keyrings, nor Landlock domains, nor the parent-death signal of another
-    /// process. What a filter does is not shown either, only that there is one.
+    /// process. What a filter does is not shown either. Since Linux 5.9 the kernel shows how many filters there are: the
+    /// program must have one more than this process had when the plan was made. Before, it shows only that there is one.
     ///
     /// # Errors
-    /// /proc does not show the process.
+    /// /proc does not show the process, or it shows the process numbers of another PID namespace than that of this process.
     pub fn check(&self, pid: u32) -> io::Result<Vec<Mismatch>> {
+        status::has_own_numbers()?;
         let status = std::fs::read(format!("/proc/{pid}/status"))?;
         let mut wrong = Vec::new();
         let mut compare = |what: &str, expected: String, found: Option<String>| {
@@ -275,22 +289,33 @@ impl Launch {
         if self.after.filtered {
             compare("Seccomp", "2".to_owned(), text("Seccomp"));
         }
+        // A kernel before Linux 5.9 does not show the number.
+        if let Some((least, found)) = self.after.filters.zip(status::filters(&status)) {
+            if found < least {
+                compare("Seccomp_filters", format!("at least {least}"), Some(found.to_string()));
+            }
+        }
         let expected = self.plan.expected();
-        let link = |name: &str| place_of(&format!("/proc/{pid}/{name}"));
+        let link = |name: &str| place_in_proc(&format!("/proc/{pid}/{name}"));
+        let shown = |found: &Result<Place, String>| match found {
+            Ok(place) => Some(status::shown(*place)),
+            Err(why) => Some(why.clone()),
+        };
         for (name, place) in [("root", expected.root), ("cwd", expected.directory)] {
             if let Some(place) = place {
-                compare(name, status::shown(place), link(name).map(status::shown));
+                compare(name, status::shown(place), shown(&link(name)));
             }
         }
         for &(name, joined) in &expected.namespaces {
-            match (joined, link(name)) {
-                (Joined::This(Some(place)), found) => {
-                    compare(name, status::shown(place), found.map(status::shown))
+            let found = link(name);
+            match joined {
+                Joined::This(Some(place)) => compare(name, status::shown(place), shown(&found)),
+                Joined::New(before)
+                    if found.as_ref().ok().is_none_or(|&found| Some(found) == before) =>
+                {
+                    compare(name, "a new one".to_owned(), shown(&found));
                 }
-                (Joined::New(before), found) if found.is_none() || found == before => {
-                    compare(name, "a new one".to_owned(), found.map(status::shown));
-                }
-                _ => {}
+                Joined::This(None) | Joined::New(_) => {}
             }
         }
         for step in self.plan.steps().iter() {
@@ -298,6 +323,56 @@ impl Launch {
         }
         Ok(wrong)
     }
+}
+
+/// Returns where a link of a process in /proc leads, or why that is not known.
+fn place_in_proc(path: &str) -> Result<Place, String> {
+    let path = CString::new(path).map_err(|bad| format!("unknown: {bad}"))?;
+    identify(CWD, &path, AtFlags::empty()).map_err(|error| match error {
+        Errno::ACCESS | Errno::PERM => "cannot be seen without CAP_SYS_PTRACE".to_owned(),
+        error => format!("unknown: {error}"),
+    })
+}
+
+/// Returns the limits of another process, or why they are not known.
+///
+/// For a process with other ids prlimit(2) needs CAP_SYS_RESOURCE. Every process may read the file.
+fn limits_of_other(pid: libc::pid_t, resource: u32) -> Result<[u64; 2], String> {
+    if let Some(limits) = limits_of(pid, resource) {
+        return Ok(limits);
+    }
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    limits_in(&text, resource)
+        .ok_or_else(|| "cannot be seen without CAP_SYS_RESOURCE or /proc/PID/limits".to_owned())
+}
+
+/// Finds the soft and the hard limit in the text of /proc/PID/limits (`lnames`, fs/proc/base.c).
+fn limits_in(text: &str, resource: u32) -> Option<[u64; 2]> {
+    let name = match resource {
+        libc::RLIMIT_CPU => "Max cpu time",
+        libc::RLIMIT_FSIZE => "Max file size",
+        libc::RLIMIT_DATA => "Max data size",
+        libc::RLIMIT_STACK => "Max stack size",
+        libc::RLIMIT_CORE => "Max core file size",
+        libc::RLIMIT_RSS => "Max resident set",
+        libc::RLIMIT_NPROC => "Max processes",
+        libc::RLIMIT_NOFILE => "Max open files",
+        libc::RLIMIT_MEMLOCK => "Max locked memory",
+        libc::RLIMIT_AS => "Max address space",
+        libc::RLIMIT_LOCKS => "Max file locks",
+        libc::RLIMIT_SIGPENDING => "Max pending signals",
+        libc::RLIMIT_MSGQUEUE => "Max msgqueue size",
+        libc::RLIMIT_NICE => "Max nice priority",
+        libc::RLIMIT_RTPRIO => "Max realtime priority",
+        libc::RLIMIT_RTTIME => "Max realtime timeout",
+        _ => return None,
+    };
+    let values = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    let mut values = values.split_ascii_whitespace().map(|value| match value {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    });
+    Some([values.next()??, values.next()??])
 }
 
 /// Compares the state that one call has set, apart from credentials, with the kernel's answer for another process.
@@ -316,8 +391,8 @@ fn check_step(
         }
         Step::Limit(resource, limits) => {
             let show = |[soft, hard]: [u64; 2]| format!("soft {soft}, hard {hard}");
-            let found = limits_of(raw, *resource).map(show);
-            compare(names::resource(*resource), show(*limits), found);
+            let found = limits_of_other(raw, *resource).map_or_else(|why| why, show);
+            compare(names::resource(*resource), show(*limits), Some(found));
         }
         Step::Cpus(words) => {
             let mut found = [0u64; 128];
@@ -412,5 +487,25 @@ impl fmt::Display for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.plan.show_calls(f)?;
         write!(f, "then execve: the program has {}", self.after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every resource that has a name here is found in the file, with the answer of prlimit(2).
+    #[test]
+    fn the_file_has_the_limits_of_the_system_call() {
+        let text = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let mut resources = 0;
+        for resource in 0..=u32::from(u8::MAX) {
+            if let Some(limits) = limits_of(0, resource) {
+                assert_eq!(limits_in(&text, resource), Some(limits), "{resource}: {text}");
+                resources += 1;
+            }
+        }
+        assert!(resources >= 16, "{resources}");
+        assert_eq!(limits_in(&text, u32::MAX), None);
     }
 }

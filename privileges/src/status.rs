@@ -1,6 +1,7 @@
 //! What the kernel shows of a thread: the lines of its status, and where its links lead.
 
 use std::ffi::{CStr, CString};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, CWD, statat};
@@ -18,6 +19,29 @@ pub(crate) fn field<'t>(status: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
 /// Returns how many seccomp filters a thread has, if its status shows it (since Linux 5.9).
 pub(crate) fn filters(status: &[u8]) -> Option<usize> {
     std::str::from_utf8(field(status, b"Seccomp_filters")?).ok()?.parse().ok()
+}
+
+/// Returns an error unless /proc and the system calls of this process number processes alike. /proc can be that of another
+/// PID namespace, in which the same number is another process.
+pub(crate) fn has_own_numbers() -> io::Result<()> {
+    let foreign = || {
+        let why = "/proc does not show the process numbers of this process's PID namespace; mount a /proc of \
+                   that namespace";
+        io::Error::other(why)
+    };
+    // In the /proc of a PID namespace that this process is not in, there is no such file.
+    let status = std::fs::read("/proc/self/status").map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => foreign(),
+        _ => error,
+    })?;
+    if has_one_number(&status, std::process::id()) { Ok(()) } else { Err(foreign()) }
+}
+
+/// Returns whether this is the only number of a process. `status` is its file in /proc, which has a number for each PID
+/// namespace from that of /proc on. A kernel without PID namespaces shows `Pid` only.
+fn has_one_number(status: &[u8], number: u32) -> bool {
+    let numbers = field(status, b"NSpid").or_else(|| field(status, b"Pid"));
+    numbers.is_some_and(|numbers| numbers == number.to_string().as_bytes())
 }
 
 /// Returns device and inode number of the file that a path leads to.
@@ -62,6 +86,20 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+
+    #[test]
+    fn a_proc_of_another_pid_namespace_is_recognized() {
+        for (status, own) in [
+            ("Pid:\t7\nNSpid:\t7\n", true),
+            ("Pid:\t7\n", true),
+            ("Pid:\t8\nNSpid:\t8\n", false),
+            ("Pid:\t7\nNSpid:\t7\t1\n", false),
+            ("Pid:\t9\nNSpid:\t9\t7\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_one_number(status.as_bytes(), 7), own, "{status}");
+        }
+    }
 
     /// A 32-bit program's `stat` has no room for times after 2038, nor for inode numbers of 64 bits. The verification does
     /// not compare a directory whose place is unknown.

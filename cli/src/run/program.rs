@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use libpsx::process::{Capability, CapabilitySet, CapabilitySets, Uid};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use super::{NOT_EXECUTABLE, NOT_FOUND};
-use crate::tasks::Process;
+use crate::tasks::{Process, numbers_are_ours};
 
 /// Where the program starts. `None`: the directory stays as it is.
 #[derive(Debug, Default)]
@@ -107,6 +107,9 @@ fn executed(found: Option<File>, pid: i32) -> Result<File> {
 pub(super) fn withheld(found: Option<File>, pid: i32) -> Result<Option<String>> {
     const SET_GROUP: u32 = libc::S_ISGID | libc::S_IXGRP;
     let tracer = CapabilitySets::current().context("reading the capabilities of this process")?;
+    if !numbers_are_ours() {
+        bail!("/proc does not show the process numbers of the PID namespace of psx");
+    }
     let status = Process::open(pid).and_then(|process| process.task(pid)?.status());
     let program = status.context("reading /proc")?.credentials;
     if tracer.effective.contains(Capability::SYS_PTRACE) || program.no_new_privs == Some(true) {
