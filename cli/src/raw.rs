@@ -173,6 +173,21 @@ pub(crate) fn changed(child: nix::unistd::Pid) -> nix::Result<Option<ExitStatus>
     Ok((nix::Error::result(found)? != 0).then(|| ExitStatus::from_raw(status)))
 }
 
+/// Returns a child that has ended, or a traced child that has stopped, and leaves the status to [`changed`] (waitid(2),
+/// WNOWAIT). Returns None if there is none. Knows all signals by which a child can end, and nix knows no real-time signals.
+pub(crate) fn ended_child() -> nix::Result<Option<nix::unistd::Pid>> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel writes the structure.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
+    nix::Error::result(result)?;
+    // SAFETY: all zeros are a value of the structure too.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: the kernel has written the members for SIGCHLD, or zeros.
+    let pid = unsafe { info.si_pid() };
+    Ok((pid != 0).then(|| nix::unistd::Pid::from_raw(pid)))
+}
+
 /// The stack size of a raw thread: room for a handler and for a signal frame with all the CPU's registers (11 KiB
 /// with AMX).
 const STACK: usize = 64 * 1024;

@@ -2,6 +2,8 @@
 //! capsh(1).
 #![allow(missing_docs, unsafe_code)]
 
+#[path = "run/checked.rs"]
+mod checked;
 #[path = "run/peers.rs"]
 mod peers;
 #[path = "run/program.rs"]

@@ -92,15 +92,15 @@ pub(super) fn run(launch: &Launch, execute: impl FnOnce() -> u8, file: Option<Fi
             "what the executed file gives is unknown: {error:#}; the program was killed before its first instruction; \
              leave out --check or add --no-new-privs"
         ),
-        (wrong, _) => {
-            let lines = match wrong {
-                Ok(wrong) => wrong.iter().map(|one| format!("\n  {one}")).collect(),
-                Err(error) => format!("\n  /proc does not show it: {error}"),
-            };
+        (Ok(wrong), _) => {
+            let lines: String = wrong.iter().map(|one| format!("\n  {one}")).collect();
             format!(
                 "the program has not what the plan says, and was killed before its first instruction:{lines}"
             )
         }
+        (Err(error), _) => format!(
+            "the program cannot be compared with the plan: {error}; the program was killed before its first instruction"
+        ),
     };
     drop(tracee);
     output::say(why);
@@ -152,7 +152,7 @@ fn next(pid: Pid, signals: &SignalFd) -> Result<ExitStatus> {
 }
 
 /// Waits until `asked` has an answer, and passes signals on to the child. Signals of the terminal reach the child without
-/// that.
+/// that. Takes the status of each other child that has ended.
 fn until<T>(signals: &SignalFd, pid: Pid, asked: impl Fn() -> nix::Result<Option<T>>) -> Result<T> {
     loop {
         match asked() {
@@ -160,6 +160,7 @@ fn until<T>(signals: &SignalFd, pid: Pid, asked: impl Fn() -> nix::Result<Option
             Ok(Some(status)) => return Ok(status),
             Err(error) => return Err(error).context("waiting for the program"),
         }
+        reap_others(pid);
         let Some(info) = signals.read_signal().context("waiting for signals")? else { continue };
         let from_kernel = info.ssi_code > 0;
         let signal =
@@ -169,6 +170,19 @@ fn until<T>(signals: &SignalFd, pid: Pid, asked: impl Fn() -> nix::Result<Option
                 let _ = kill(pid, signal);
             }
             _ => {}
+        }
+    }
+}
+
+/// Takes the status of each child that has ended and is not the program. As process 1 of a PID namespace or as a child
+/// subreaper, psx is the parent of each process there whose parent has ended.
+///
+/// The kernel can name the program and thereby hide another child. It then names that one at a later call, because the
+/// caller takes the program's status first.
+fn reap_others(program: Pid) {
+    while let Ok(Some(other)) = raw::ended_child() {
+        if other == program || !matches!(raw::changed(other), Ok(Some(_))) {
+            return;
         }
     }
 }
@@ -188,5 +202,21 @@ fn ended(status: ExitStatus) -> Option<u8> {
         (Some(code), _) => u8::try_from(code & 0xff).ok(),
         (None, Some(signal)) => u8::try_from(signal.saturating_add(128)).ok(),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_the_signals_that_are_passed_on() {
+        let help = super::super::AFTER;
+        let sentence = help.split("It passes on ").nth(1).and_then(|rest| rest.split('.').next());
+        let sentence = sentence.unwrap();
+        for signal in PASSED_ON {
+            assert!(sentence.contains(signal.as_str()), "{signal}: {sentence}");
+        }
+        assert_eq!(sentence.matches("SIG").count(), PASSED_ON.len(), "{sentence}");
     }
 }

@@ -169,8 +169,9 @@ working directory is ./NAME.
 Under Landlock the program and its libraries have to be below one of the paths: --landlock-ro /usr --landlock-ro /lib \
 --landlock-ro /lib64. Landlock and filters set no_new_privs.
 
-With --check this process stays as the parent, passes on signals that it gets, and ends with the status of the program \
-(128 plus the number of the signal if a signal killed it). If the program differs from the plan, the differences are \
+With --check this process stays as the parent and ends with the status of the program (128 plus the number of the signal \
+if a signal killed it). It passes on SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2 and SIGWINCH, and no other \
+signal. If the program differs from the plan, the differences are \
 printed, and the program is killed. The kernel does not show securebits, keyrings or Landlock domains of another \
 process. A program that would gain privileges by a set-user-ID bit, a set-group-ID bit or file capabilities is killed \
 too, unless --no-new-privs is given: with CAP_SYS_PTRACE because it differs from the plan, and without because the \
