@@ -145,6 +145,9 @@ fn verdicts_follow_from_the_state_and_have_reasons() {
         ),
     ];
     for (what, change, verdict, reason) in cases {
+        if verdict == "reduced" && what.contains("a chroot") && !support::sees_process_1(what) {
+            continue;
+        }
         let subject = Subject::new(|stage| {
             change();
             stage.ready(&[]);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 pub(crate) use self::parse::{groups, keys, nearest, unknown_key, user};
 use super::process::{Process, Thread, Worker};
-use super::state::{Field, Namespaces, State};
+use super::state::{Apart, Field, Reference, State};
 use super::verdict::{Judgement, Verdict};
 use super::{mapping, names};
 use crate::tasks::Credentials;
@@ -57,11 +57,11 @@ pub(crate) enum Wanted {
     Label(Option<String>),
     Policy(u32),
     Priority(u32),
-    /// The namespaces of these kinds must not be those of psx.
+    /// The namespaces of these kinds must be those of neither psx nor process 1.
     Namespaces(Comparison, Vec<&'static str>),
     /// A path, or any path except `/`.
     Root(Path),
-    /// Another root directory than `/`, or another mount namespace than that of psx.
+    /// Another root directory than `/`, or another mount namespace than those of psx and of process 1.
     OtherFiles,
     Cwd(Path),
     Umask(u32),
@@ -187,6 +187,10 @@ impl Outcome {
 /// Why it is not known whether an ID is the expected one.
 const UNMAPPED: &str = "an ID has no number in the user namespace of psx";
 
+/// Why it is not known whether a process has a namespace for itself.
+const FIRST_UNSEEN: &str =
+    "the namespaces of process 1 cannot be seen, and those of psx may be its own";
+
 /// Compares IDs. An ID that stands for others can be the expected one.
 fn ids_are(
     found: &[u32],
@@ -212,8 +216,8 @@ fn directory(wanted: &Path, found: &[u8]) -> Outcome {
 /// The inputs of a check.
 pub(crate) struct Checker<'a> {
     pub(crate) names: &'a mut names::Names,
-    /// The namespaces of psx.
-    pub(crate) own: Option<&'a Namespaces>,
+    /// The namespaces with which those of the processes are compared.
+    pub(crate) reference: &'a Reference,
 }
 
 impl Wanted {
@@ -307,20 +311,29 @@ impl Wanted {
                 })
             }
             Wanted::Namespaces(comparison, kinds) => {
-                let both = state.namespaces.as_ref().and(checker.own);
-                Outcome::seen(both, "the namespaces", |own| {
-                    let mut found = state.namespaces_beside(own);
+                let apart = checker.reference.apart(state);
+                Outcome::seen(apart, "the namespaces", |Apart { certain, possible }| {
                     // A namespace for children that is that of the task itself is no other one.
-                    found.retain(|kind| kinds.contains(kind) || !state.is_for_children(kind));
+                    let counts = |kind: &&str| kinds.contains(kind) || !state.is_for_children(kind);
+                    let least: Vec<_> = certain.into_iter().filter(counts).collect();
+                    let unknown: Vec<_> = possible.into_iter().filter(counts).collect();
+                    let most = [least.as_slice(), &unknown].concat();
                     let within =
                         |one: &[&str], other: &[&str]| one.iter().all(|k| other.contains(k));
-                    let holds = match comparison {
-                        Comparison::Equal => within(&found, kinds) && within(kinds, &found),
-                        Comparison::AtMost => within(&found, kinds),
-                        Comparison::AtLeast => within(kinds, &found),
+                    // What holds whatever the unknown namespaces are, and what can hold.
+                    let (holds, can_hold) = match comparison {
+                        Comparison::Equal => {
+                            let can_hold = within(&least, kinds) && within(kinds, &most);
+                            (can_hold && unknown.is_empty(), can_hold)
+                        }
+                        Comparison::AtMost => (within(&most, kinds), within(&least, kinds)),
+                        Comparison::AtLeast => (within(kinds, &least), within(kinds, &most)),
                     };
-                    Outcome::of(holds, || match found.as_slice() {
-                        [] => "the namespaces of psx".to_owned(),
+                    if can_hold && !holds {
+                        return Outcome::Unseen(FIRST_UNSEEN.to_owned());
+                    }
+                    Outcome::of(holds, || match most.as_slice() {
+                        [] => "the namespaces of psx or of process 1".to_owned(),
                         found => format!("other namespaces than psx: {}", found.join(", ")),
                     })
                 })
@@ -331,11 +344,13 @@ impl Wanted {
                 })
             }
             Wanted::OtherFiles => {
-                let both =
-                    state.directories.as_ref().zip(state.namespaces.as_ref().and(checker.own));
-                Outcome::seen(both, "the root directory", |(both, own)| {
-                    let other = state.namespaces_beside(own).contains(&"mnt");
-                    Outcome::of(other || both.root != b"/", || "the files that psx sees".to_owned())
+                let both = state.directories.as_ref().zip(checker.reference.apart(state));
+                Outcome::seen(both, "the root directory", |(both, apart)| {
+                    let holds = apart.certain.contains(&"mnt") || both.root != b"/";
+                    if !holds && apart.possible.contains(&"mnt") {
+                        return Outcome::Unseen(FIRST_UNSEEN.to_owned());
+                    }
+                    Outcome::of(holds, || "the files that psx or process 1 sees".to_owned())
                 })
             }
             Wanted::Cwd(path) => {
@@ -368,7 +383,8 @@ impl Wanted {
                 })
             }
             Wanted::Verdict(comparison, wanted) => {
-                let Judgement { verdict, least, .. } = Judgement::of_state(state, checker.own);
+                let Judgement { verdict, least, .. } =
+                    Judgement::of_state(state, checker.reference);
                 match [verdict, least].map(|found| comparison.holds(&found, wanted)) {
                     [true, true] => Outcome::Holds,
                     [false, false] => Outcome::Missed(verdict.name().to_owned()),

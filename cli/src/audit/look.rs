@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use super::expect::Failure;
 use super::flags::Flag;
 use super::process::Process;
-use super::state::{Fields, Namespaces};
+use super::state::{Fields, Namespaces, Reference};
 use super::verdict::{Judgement, Verdict};
 
 /// The note that processes may be missing.
@@ -17,8 +17,8 @@ pub(crate) const HIDDEN: &str =
 pub(crate) struct Settings {
     /// The fields in which a difference counts.
     pub(crate) compared: Fields,
-    /// The namespaces of this program, with which those of others are compared.
-    pub(crate) namespaces: Option<Namespaces>,
+    /// The namespaces with which those of the processes are compared.
+    pub(crate) reference: Reference,
 }
 
 /// Returns the number with the word for it.
@@ -40,7 +40,7 @@ pub(crate) struct Audited {
 
 impl Audited {
     pub(crate) fn new(process: Process, settings: &Settings) -> Self {
-        let judgement = Judgement::of(&process, settings.namespaces.as_ref());
+        let judgement = Judgement::of(&process, &settings.reference);
         let (flags, varies) = (Flag::of(&process), process.varies(settings.compared));
         Self { process, judgement, flags, failures: Vec::new(), varies }
     }
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_process_that_was_not_read_completely_is_reported_in_every_format() {
-        let settings = Settings { compared: Fields::usual(), namespaces: None };
+        let settings = Settings { compared: Fields::usual(), reference: Reference::default() };
         let own = i32::try_from(std::process::id()).unwrap();
         let mut process = Process::read(own, settings.compared).unwrap();
         process.groups.truncate(1);

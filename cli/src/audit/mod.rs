@@ -51,7 +51,7 @@ use look::{Audit, Audited, Settings};
 use names::Names;
 use policy::Policy;
 use process::{Process, Unread};
-use state::Fields;
+use state::{Fields, Reference};
 use table::Look;
 use verdict::Verdict;
 
@@ -160,15 +160,13 @@ impl Arguments {
         for &field in &self.ignore {
             compared = compared.without(field);
         }
-        // Not by number: /proc may be that of an outer PID namespace, which numbers this process otherwise.
-        let own = tasks::Task::myself().ok();
-        Settings { compared, namespaces: own.and_then(|own| state::namespaces(&own)) }
+        Settings { compared, reference: Reference::read() }
     }
 
     /// Reads the requested processes, and checks them.
     fn look(&self, files: &Files, names: &mut Names, progress: &mut Progress) -> Result<Audit> {
         let settings = self.settings();
-        let mut audit = Audit { namespaces: settings.namespaces, ..Audit::default() };
+        let mut audit = Audit { namespaces: settings.reference.own, ..Audit::default() };
         if self.pids.is_empty() {
             self.search(&mut audit, files, &settings, progress)?;
         } else {
@@ -182,7 +180,7 @@ impl Arguments {
             audit.processes.sort_by_key(|one| one.process.pid);
             audit.processes.dedup_by_key(|one| one.process.pid);
         }
-        let mut checker = Checker { names, own: settings.namespaces.as_ref() };
+        let mut checker = Checker { names, reference: &settings.reference };
         for audited in &mut audit.processes {
             let check =
                 |one: &Expectation| one.check(&audited.process, None, Level::Error, &mut checker);

@@ -144,6 +144,73 @@ pub(crate) const FOR_CHILDREN: &str = "_for_children";
 /// The inode number of each namespace. None if the kernel has no such link.
 pub(crate) type Namespaces = [Option<u64>; NAMESPACES.len()];
 
+/// The namespaces that the kernel starts with, `enum init_ns_ino` of include/uapi/linux/nsfs.h. Those of the kinds `mnt` and
+/// `net` have these numbers since Linux 6.18. Before, they had other ones, and no namespace had these: the numbers of all
+/// others begin at 0xf000_0000.
+pub(crate) const INITIAL: Namespaces = [
+    Some(0xefff_fffb),
+    Some(0xefff_ffff),
+    Some(0xefff_fff8),
+    Some(0xefff_fff9),
+    Some(0xefff_fffc),
+    Some(0xefff_fffc),
+    Some(0xefff_fffa),
+    Some(0xefff_fffa),
+    Some(0xefff_fffd),
+    Some(0xefff_fffe),
+];
+
+/// The namespaces with which those of a process are compared.
+///
+/// The namespaces of psx alone do not tell what a process has for itself. A service manager or a container runtime may have
+/// put psx into another namespace, and then the processes that share the host's differ from psx. Therefore those of process
+/// 1 count too, and those that the kernel starts with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reference {
+    /// Those of psx.
+    pub(crate) own: Option<Namespaces>,
+    /// Those of process 1. None if psx may not see them.
+    pub(crate) first: Option<Namespaces>,
+}
+
+/// The kinds of namespaces that a task has for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Apart {
+    /// Neither psx nor process 1 is in the task's namespaces of these kinds.
+    pub(crate) certain: Vec<&'static str>,
+    /// psx is not in the task's namespaces of these kinds, and psx cannot see whether process 1 is.
+    pub(crate) possible: Vec<&'static str>,
+}
+
+impl Reference {
+    /// Reads the namespaces of psx and of process 1.
+    pub(crate) fn read() -> Self {
+        // Not by number: /proc may be that of an outer PID namespace, which numbers this process otherwise.
+        let own = Task::myself().ok();
+        let first = tasks::Process::open(1).and_then(|first| first.task(1)).ok();
+        let of = |task: Option<Task>| task.and_then(|task| namespaces(&task));
+        Self { own: of(own), first: of(first) }
+    }
+
+    /// Returns the kinds of namespaces that a task has for itself. Returns None if psx cannot see its own namespaces, or
+    /// those of the task.
+    pub(crate) fn apart(&self, state: &State) -> Option<Apart> {
+        let (theirs, own) = (state.namespaces.as_ref()?, self.own.as_ref()?);
+        let mut apart = Apart::default();
+        let places = NAMESPACES.iter().zip(theirs).zip(own).zip(&INITIAL).enumerate();
+        for (place, (((name, theirs), own), initial)) in places {
+            let first = self.first.as_ref().and_then(|first| first.get(place));
+            if [Some(own), Some(initial), first].contains(&Some(theirs)) {
+                continue;
+            }
+            // If psx is in the initial namespace, it is in none of its own.
+            let known = first.is_some() || own == initial;
+            if known { &mut apart.certain } else { &mut apart.possible }.push(*name);
+        }
+        Some(apart)
+    }
+}
+
 /// The directories that a task resolves paths from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Directories {

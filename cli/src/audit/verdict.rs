@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::mapping;
 use super::process::Process;
-use super::state::{NAMESPACES, Namespaces, State};
+use super::state::{INITIAL, NAMESPACES, Namespaces, Reference, State};
 use crate::ask;
 
 /// How much a process may do, from little to much.
@@ -81,7 +81,12 @@ const LEAD_OUT: [Capability; 2] = [Capability::SYS_CHROOT, Capability::MKNOD];
 /// The root directory of this program.
 static OWN_ROOT: LazyLock<Option<ask::FileIdentity>> = LazyLock::new(|| ask::file(None, c"/"));
 
-/// Returns whether the root directory of a task is another one than that of this program, and the task cannot leave it.
+/// The root directory of process 1, if this program may see it.
+static FIRST_ROOT: LazyLock<Option<ask::FileIdentity>> =
+    LazyLock::new(|| ask::file(None, c"/proc/1/root"));
+
+/// Returns whether the root directory of a task is another one than those of this program and of process 1, and the task
+/// cannot leave it. If this program has a root directory of its own, that alone does not tell that the task has one.
 ///
 /// A mount namespace of its own says nothing: the same directories can be mounted in it. A program that the task executes
 /// can get the capabilities of the bounding set, unless no_new_privs is set. What cannot be seen confines no task.
@@ -93,15 +98,17 @@ fn confined(state: &State) -> bool {
     }
     let leads_out = LEAD_TO_ROOT.iter().chain(&LEAD_OUT).any(|&one| held.contains(one));
     let root = state.directories.as_ref().and_then(|both| both.root_file);
-    !leads_out && root.zip(*OWN_ROOT).is_some_and(|(theirs, ours)| theirs != ours)
+    let others = OWN_ROOT.zip(*FIRST_ROOT);
+    let differs = root.zip(others).is_some_and(|(one, (own, first))| one != own && one != first);
+    !leads_out && differs
 }
 
 impl Judgement {
     /// Judges a process. Returns None if none of its tasks runs.
-    pub(crate) fn of(process: &Process, own: Option<&Namespaces>) -> Option<Self> {
-        let threads = process.states().map(|alike| Self::of_state(&alike.state, own));
+    pub(crate) fn of(process: &Process, reference: &Reference) -> Option<Self> {
+        let threads = process.states().map(|alike| Self::of_state(&alike.state, reference));
         let workers = process.workers.iter().filter_map(|worker| {
-            let mut judgement = Self::of_state(&worker.state, own);
+            let mut judgement = Self::of_state(&worker.state, reference);
             let reason = format!("kernel worker {} has more than each thread", worker.thread.tid);
             judgement.reasons.insert(0, reason);
             (judgement.verdict > Verdict::Unprivileged).then_some(judgement)
@@ -114,17 +121,20 @@ impl Judgement {
         Some(most)
     }
 
-    /// Judges one state. `own` are the namespaces of this program.
-    pub(crate) fn of_state(state: &State, own: Option<&Namespaces>) -> Self {
+    /// Judges one state.
+    pub(crate) fn of_state(state: &State, reference: &Reference) -> Self {
         let mut reasons = Vec::new();
-        let differs = |kind: &str| {
-            let place = NAMESPACES.iter().position(|&name| name == kind);
-            let of = |all: &Namespaces| place.and_then(|place| all.get(place).copied().flatten());
-            let pair = state.namespaces.as_ref().and_then(of).zip(own.and_then(of));
-            pair.is_some_and(|(theirs, ours)| theirs != ours)
-        };
+        let place = NAMESPACES.iter().position(|&name| name == "user");
+        let of = |all: &Namespaces| place.and_then(|place| all.get(place).copied().flatten());
+        let users = state.namespaces.as_ref().and_then(of);
+        // Capabilities in the initial user namespace are capabilities, also if psx is in another one.
+        let other_user = users
+            .zip(reference.own.as_ref().and_then(of))
+            .is_some_and(|(theirs, ours)| theirs != ours && Some(theirs) != of(&INITIAL));
         let other_root = state.directories.as_ref().is_some_and(|both| both.root != b"/");
-        let (other_user, other_files) = (differs("user"), differs("mnt") || other_root);
+        let apart = reference.apart(state).unwrap_or_default();
+        let own_files = apart.certain.contains(&"mnt");
+        let other_files = own_files || apart.possible.contains(&"mnt") || other_root;
         let credentials = &state.credentials;
         let held = credentials.sets.permitted | credentials.sets.effective | credentials.ambient;
         let of = |list: &[Capability]| -> CapabilitySet {
@@ -187,7 +197,11 @@ impl Judgement {
         ];
         reasons.extend(switches.map(|(on, yes, no)| if on { yes } else { no }.to_owned()));
         if other_files {
-            let why = if other_root { "its own root directory" } else { "its own mount namespace" };
+            let why = match (other_root, own_files) {
+                (true, _) => "its own root directory",
+                (false, true) => "its own mount namespace",
+                (false, false) => "another mount namespace than psx",
+            };
             reasons.push(why.to_owned());
         }
         if state.namespaces.is_none() {

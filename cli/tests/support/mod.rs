@@ -82,6 +82,16 @@ pub fn is_root(what: &str) -> bool {
     root
 }
 
+/// Returns whether this process may see the root directory of process 1. Records a skipped test if not: psx then takes no
+/// process for confined by its own root directory.
+pub fn sees_process_1(what: &str) -> bool {
+    let seen = std::fs::metadata("/proc/1/root").is_ok();
+    if !seen {
+        skipped(format!("{what}: the root directory of process 1 cannot be seen"));
+    }
+    seen
+}
+
 /// Returns the path of a copy that any user can execute: other users may lack access to the build directory.
 pub fn readable_copy() -> std::path::PathBuf {
     static COPIES: AtomicUsize = AtomicUsize::new(0);
