@@ -180,6 +180,10 @@ impl Arguments {
             audit.processes.sort_by_key(|one| one.process.pid);
             audit.processes.dedup_by_key(|one| one.process.pid);
         }
+        // A unit is not checked for a zombie.
+        if let Some(unit) = files.unit.as_ref().filter(|_| !audit.processes.iter().any(runs)) {
+            bail!("no thread of the named processes runs; nothing was checked for {}", unit.name());
+        }
         let mut checker = Checker { names, reference: &settings.reference };
         for audited in &mut audit.processes {
             let check =
@@ -226,7 +230,7 @@ impl Arguments {
             audit.unreadable += audit.processes.iter().filter(unseen).count();
             audit.processes.retain(|one| unit.is_of(&one.process));
             audit.kernel = 0;
-            if audit.processes.is_empty() {
+            if !audit.processes.iter().any(runs) {
                 let (name, unread) = (unit.name(), audit.unread());
                 bail!("no process of the unit {name} runs; nothing was checked{unread}");
             }
@@ -239,6 +243,10 @@ impl Arguments {
         if audit.processes.is_empty() {
             let (selection, unread) = (self.selection(), audit.unread());
             bail!("no readable process matches {selection}{unread}");
+        }
+        if !audit.processes.iter().any(runs) {
+            let (selection, unread) = (self.selection(), audit.unread());
+            bail!("only zombies match {selection}; nothing was checked{unread}");
         }
         Ok(())
     }
@@ -265,6 +273,11 @@ impl Arguments {
             None => Err(Unread::Refused(nix::Error::EAGAIN)),
         }
     }
+}
+
+/// Returns whether a thread of the process runs. A thread that was not read may.
+fn runs(audited: &Audited) -> bool {
+    !audited.process.zombie()
 }
 
 /// Replaces a file as a whole: a reader sees the old contents or the new ones. Writes directly to a device or a pipe.

@@ -359,6 +359,51 @@ impl Drop for ControlGroups {
     }
 }
 
+/// A zombie has no state that could be compared with the unit.
+#[test]
+fn a_unit_with_zombies_only_is_not_checked() {
+    let mut subject = Subject::new(|stage| {
+        stage.ready(&[]);
+        stage.wait();
+        // SAFETY: it ends the process; its parent does not wait for it.
+        unsafe { libc::_exit(0) }
+    });
+    let unit = format!("psx-test-{}.service", subject.pid);
+    let groups = is_root("control groups").then(|| ControlGroups::new(&[(&unit, subject.pid)]));
+    let file = UnitFile(std::env::temp_dir().join(&unit));
+    std::fs::write(&file.0, "[Service]\nExecStart=/bin/true\nNoNewPrivileges=yes\n").unwrap();
+    subject.end();
+    let (path, pid) = (file.0.to_str().unwrap(), subject.pid.to_string());
+    let searched = (vec!["--unit", path], format!("no process of the unit {unit} runs"));
+    let named = (vec!["--unit", path, &pid], "no thread of the named processes runs".to_owned());
+    let searched = groups.flatten().map(|groups| (groups, searched));
+    let (_groups, searched) = searched.unzip();
+    for (args, why) in searched.into_iter().chain([named]) {
+        let finished = finish(psx(&[&["audit"], &args[..]].concat()));
+        assert_eq!(finished.status.code(), Some(2), "{args:?}: {}", finished.stdout);
+        assert!(finished.stderr.contains(&why), "{args:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains("nothing was checked"), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_name_that_only_zombies_have_is_not_checked() {
+    let mut subject = Subject::new(|stage| {
+        name(b"psx-ended");
+        stage.ready(&[]);
+        stage.wait();
+        // SAFETY: it ends the process; its parent does not wait for it.
+        unsafe { libc::_exit(0) }
+    });
+    let args = ["audit", "--name", "^psx-ended$"];
+    assert_eq!(finish(psx(&args)).status.code(), Some(0));
+    subject.end();
+    let finished = finish(psx(&args));
+    assert_eq!(finished.status.code(), Some(2), "{}", finished.stdout);
+    let why = "only zombies match --name ^psx-ended$; nothing was checked";
+    assert!(finished.stderr.contains(why), "{}", finished.stderr);
+}
+
 /// A process in a scope below the unit belongs to the unit. The name of the unit has an escape.
 #[test]
 fn a_unit_has_the_processes_of_the_groups_below_it() {

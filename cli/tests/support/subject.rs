@@ -80,6 +80,15 @@ impl Subject {
         self.listen();
     }
 
+    /// Lets the process end, and waits until it is a zombie.
+    pub fn end(&mut self) {
+        self.more.write_all(b"\n").unwrap();
+        let stat = format!("/proc/{}/stat", self.pid);
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+    }
+
     fn listen(&mut self) -> Vec<i32> {
         let mut line = String::new();
         assert!(self.said.read_line(&mut line).unwrap() > 0, "the subject died");
