@@ -572,6 +572,30 @@ fn processes_are_found_by_name_user_and_tid() {
     }
 }
 
+/// What an ordinary user cannot see is not compared, and the result says so. `--expect consistent` does not hold then.
+#[test]
+fn an_audit_that_has_not_seen_all_does_not_say_that_all_is_alike() {
+    if !is_root("auditing root as another user") {
+        return;
+    }
+    let subject = Subject::new(|stage| stage.ready(&[thread(|| {})]));
+    let own = readable_copy();
+    let pid = subject.pid.to_string();
+    let user = |args: &[&str]| {
+        let mut command = Command::new(&own);
+        command.arg("audit").args(args).arg(&pid).uid(NOBODY).gid(NOBODY);
+        finish(command)
+    };
+    let [plain, asked] = [user(&[]), user(&["--expect", "consistent=1"])];
+    std::fs::remove_file(&own).unwrap();
+    let whole = audit(&[], subject.pid).stdout;
+    assert!(whole.contains("2 threads: consistent;"), "{whole}");
+    assert_eq!(plain.status.code(), Some(0), "{}", plain.stderr);
+    let text = plain.stdout;
+    assert!(text.contains("2 threads: consistent in what could be seen;"), "{text}");
+    assert_eq!(asked.status.code(), Some(2), "{}", asked.stdout);
+}
+
 /// Audits a process of root as another user: the output says that namespaces and directories cannot be seen.
 #[test]
 fn an_unprivileged_audit_of_root_reports_unseen_fields() {

@@ -167,10 +167,12 @@ filters>=1.
 Not compared unless --compare names them: affinity, mems, nice, ioprio, timer-slack. Daemons set them per thread on \
 purpose. The kernel does not show the securebits, keyrings and Landlock domain of another process.
 
-Exit status: 0 if all threads of each process may do the same and all expectations hold; 1 if that is not so for some \
-process, or if --diff found a change; 2 if none of this was found and a process, all its threads, or a state that an \
+Exit status: 0 if no threads of a process were found to differ and all expectations hold; 1 if threads differ or an \
+expectation does not hold, or if --diff found a change; 2 if none of this was found and a process, all its threads, or a state that an \
 expectation is about cannot be read, if /proc may hide processes (hidepid), if no process was found, or if the command line or a file is wrong. What --policy \
-and --unit say about a state that the kernel shows to no user is reported as not checked, and changes no exit status.
+and --unit say about a state that the kernel shows to no user is reported as not checked, and changes no exit status. A \
+field that this user cannot see (namespaces or directories of other users' processes) is not compared. The output names \
+it, and the exit status stays the same: --expect consistent asks that all fields were compared, and returns 2 then.
 
 Examples:
   psx audit 1234                        one process

@@ -8,7 +8,7 @@
 //! `expect`, `policy` and `unit` judge; `look` holds the result; `table`, `list`, `remarks`, `json`, `ecs`,
 //! `prometheus`, `html`, `diff` and `watch` print it.
 //!
-//! Exit status: 0 if all processes are consistent and as expected, 1 if a process is not, 2 if a process cannot be read
+//! Exit status: 0 if all processes are consistent, as far as this user sees, and as expected, 1 if a process is not, 2 if a process cannot be read
 //! (completely), or if the command line or a file is wrong.
 
 mod arguments;

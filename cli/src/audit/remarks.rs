@@ -201,8 +201,12 @@ pub(crate) fn summary(audit: &Audit) -> String {
     let mut text = format!("{processes}, {}: ", counted(threads, "thread", "threads"));
     let divergent = audit.processes.iter().filter(|one| one.process.diverges()).count();
     let incomplete = audit.processes.iter().filter(|one| !one.process.complete).count();
+    let uncertain = |one: &Audited| !one.process.uncertain.is_empty();
     let incomplete = counted(incomplete, "was not read completely", "were not read completely");
     text += &match (divergent, audit.processes.iter().all(|one| one.process.complete)) {
+        (0, true) if audit.processes.iter().any(uncertain) => {
+            "consistent in what could be seen".to_owned()
+        }
         (0, true) => "consistent".to_owned(),
         (0, false) => incomplete,
         (n, true) => counted(n, "diverges", "diverge"),
