@@ -4,7 +4,7 @@
 //! descriptors. If the number of a task is used again meanwhile, a read returns an error that [`is_no_such_process`] knows,
 //! never the state of the new task.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::hash::Hash;
@@ -159,8 +159,12 @@ impl Process {
     /// 1. The tasks are listed, and each one that has not been read is read.
     /// 2. The kernel is asked how many tasks there are (the link count of the directory).
     /// 3. The tasks are listed again.
+    /// 4. Each task is asked for the time of its start, which was read before the task was.
     ///
-    /// A task that is in both lists existed at step 2. If their number is the kernel's, no other task existed then. One
+    /// A number that is in both lists, with the same time of start, was that of one task, which existed at step 2. With
+    /// another time it belongs to a task that has not been read. (Two tasks cannot have the same number and start in one
+    /// clock tick, because the kernel gives a number again only after all others.) If the number of tasks is the kernel's,
+    /// no other task existed at step 2. One
     /// list alone proves nothing: a pass can miss a living task while another task exits (`next_tid`, fs/proc/base.c).
     /// Nor does one list together with the link count: the missed task and the ended one make up for each other.
     ///
@@ -182,14 +186,21 @@ impl Process {
             tids.dedup();
             Ok::<_, Errno>(tids)
         };
-        let (mut tasks, mut known) = (Vec::new(), HashSet::new());
+        // The tasks that were read: the number, and the time of the start.
+        let (mut tasks, mut known) = (Vec::new(), HashMap::new());
         let mut before = list()?;
         for _ in 0..ROUNDS {
-            let new: Vec<i32> = before.iter().copied().filter(|tid| !known.contains(tid)).collect();
-            for (&tid, result) in new.iter().zip(read(&new)) {
+            let (mut new, mut starts) = (Vec::new(), Vec::new());
+            for &tid in before.iter().filter(|tid| !known.contains_key(*tid)) {
+                if let Some(start) = self.start(tid)? {
+                    new.push(tid);
+                    starts.push(start);
+                }
+            }
+            for ((&tid, start), result) in new.iter().zip(starts).zip(read(&new)) {
                 match result {
                     Ok(task) => {
-                        known.insert(tid);
+                        known.insert(tid, start);
                         tasks.push((tid, task));
                     }
                     Err(error) if is_no_such_process(error) => {}
@@ -204,10 +215,19 @@ impl Process {
                 Some(count) => count == both.len(),
                 None => before == after,
             };
-            if all && both.iter().all(|tid| known.contains(tid)) {
-                return Ok(Look { tasks, present: both, complete: true });
+            if all && both.iter().all(|tid| known.contains_key(tid)) {
+                let mut again = HashSet::new();
+                for (&tid, &start) in &known {
+                    if self.start(tid)? != Some(start) {
+                        again.insert(tid);
+                    }
+                }
+                known.retain(|tid, _| !again.contains(tid));
+                if both.iter().all(|tid| known.contains_key(tid)) {
+                    return Ok(Look { tasks, present: both, complete: true });
+                }
             }
-            known.retain(|tid| after.binary_search(tid).is_ok());
+            known.retain(|tid, _| after.binary_search(tid).is_ok());
             before = after;
         }
         Ok(Look { tasks, present: before, complete: false })
@@ -218,6 +238,20 @@ impl Process {
     fn count(&self) -> nix::Result<Option<usize>> {
         let count = fstat(&self.tasks).map_err(same)?.st_nlink.saturating_sub(2);
         Ok(usize::try_from(count).ok().filter(|&count| count > 0))
+    }
+
+    /// Returns when a task started, in clock ticks, or None if it has ended.
+    fn start(&self, tid: i32) -> nix::Result<Option<u64>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mut name = String::new();
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{tid}/stat");
+        let text = openat(&self.tasks, name.as_str(), flags, Mode::empty());
+        match text.and_then(|file| contents(&file)) {
+            Ok(text) => Stat::parse(&text).map(|stat| Some(stat.start)).ok_or(Errno::EBADMSG),
+            Err(error) if is_no_such_process(error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn task(&self, tid: i32) -> nix::Result<Task> {
@@ -324,6 +358,74 @@ mod tests {
         assert!(look.complete && look.present.contains(&late), "{late}: {:?}", look.present);
         assert!(look.tasks.iter().any(|(tid, _)| *tid == late));
         assert!(own.tids().unwrap().contains(&late));
+    }
+
+    /// Starts a thread that ends when the sender is dropped.
+    fn waiting() -> (i32, impl FnOnce()) {
+        let ((ready, made), (end, ended)) = (channel(), channel::<()>());
+        let thread = std::thread::spawn(move || {
+            ready.send(nix::unistd::gettid().as_raw()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        let tid = made.recv().unwrap();
+        let finish = move || {
+            drop(end);
+            thread.join().unwrap();
+            while std::fs::exists(format!("/proc/self/task/{tid}")).unwrap() {
+                std::thread::yield_now();
+            }
+        };
+        (tid, finish)
+    }
+
+    /// Starts a thread that has this number again. Returns None if that is not possible.
+    fn again(tid: i32) -> Option<impl FnOnce()> {
+        for _ in 0..1000 {
+            std::fs::write("/proc/sys/kernel/ns_last_pid", (tid - 1).to_string()).ok()?;
+            let (found, finish) = waiting();
+            if found == tid {
+                return Some(finish);
+            }
+            finish();
+        }
+        None
+    }
+
+    // The note that a test was skipped is for standard output.
+    #[allow(clippy::print_stdout)]
+    #[test]
+    fn a_number_that_is_used_again_is_read_again() {
+        let own = Process::myself().unwrap();
+        let (tid, finish) = waiting();
+        let start = own.start(tid).unwrap().unwrap();
+        // The next task does not start in the same clock tick.
+        while {
+            let (other, finish) = waiting();
+            let later = own.start(other).unwrap().unwrap() > start;
+            finish();
+            !later
+        } {}
+        let (finish, second) = (Cell::new(Some(finish)), Cell::new(None));
+        let look = own.look(|tids| {
+            let read = tids.iter().map(|&tid| own.task(tid)?.stat()).collect();
+            if let Some(finish) = finish.take() {
+                finish();
+                second.set(again(tid));
+            }
+            read
+        });
+        let look = look.unwrap();
+        let Some(second) = second.take() else {
+            println!("SKIPPED: a_number_that_is_used_again_is_read_again: no choice of a number");
+            return;
+        };
+        let starts = look.tasks.iter().filter(|(one, _)| *one == tid);
+        let starts: Vec<_> = starts.map(|(_, stat)| stat.start).collect();
+        let now = own.start(tid).unwrap().unwrap();
+        second();
+        assert!(look.complete);
+        assert_eq!((starts.first(), starts.last()), (Some(&start), Some(&now)), "{starts:?}");
+        assert_ne!(start, now);
     }
 
     #[test]
