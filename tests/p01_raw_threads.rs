@@ -121,8 +121,8 @@ fn where_tids_are_chosen(own_proc: bool, body: fn(last: i32)) {
     if !support::unshared(libc::CLONE_NEWPID) || !support::private_mounts() {
         return;
     }
-    // SAFETY: this process has one thread.
-    let pid = unsafe { libc::fork() };
+    // This process has one thread.
+    let pid = support::fork();
     if pid == 0 {
         let null = std::ptr::null::<libc::c_char>();
         let (proc, at) = (c"proc".as_ptr(), c"/proc".as_ptr());

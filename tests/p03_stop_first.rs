@@ -104,8 +104,8 @@ fn no_thread_forks_from_the_old_state() {
                     let mut forks = 0;
                     while !OVER.load(Ordering::SeqCst) {
                         let highest = HIGHEST.load(Ordering::SeqCst);
-                        // SAFETY: the child makes one system call, and ends.
-                        let pid = unsafe { libc::fork() };
+                        // The child makes one system call, and ends.
+                        let pid = support::fork();
                         if pid == 0 {
                             end(i32::from(slack_here() < highest));
                         }

@@ -88,8 +88,8 @@ fn an_earlier_result_is_no_obstacle() {
 
 /// Forks a child that computes all the time. It ends after a while, whatever the result of the test is.
 fn busy_process() -> i32 {
-    // SAFETY: the child makes one raw call.
-    let pid = unsafe { libc::fork() };
+    // The child makes one raw call.
+    let pid = support::fork();
     if pid == 0 {
         // SAFETY: the call touches no memory.
         unsafe { libc::alarm(30) };

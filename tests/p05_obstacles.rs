@@ -73,8 +73,8 @@ fn next_call_succeeds() {
 /// Forks a process that executes `body`, and returns a stream to it.
 fn helper(body: impl FnOnce(UnixStream) -> Option<()>) -> (i32, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    // SAFETY: the child makes raw calls.
-    let pid = unsafe { libc::fork() };
+    // The child makes raw calls.
+    let pid = support::fork();
     if pid == 0 {
         drop(ours);
         let done = body(theirs).is_some();

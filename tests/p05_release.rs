@@ -116,8 +116,8 @@ fn a_thread_that_is_traced_as_it_leaves() {
         static TIDS: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
         let counters = counting(32, |index| TIDS[index].store(gettid() as usize, SeqCst));
         let stops = support::shared_word();
-        // SAFETY: the child makes raw calls.
-        let pid = unsafe { libc::fork() };
+        // The child makes raw calls.
+        let pid = support::fork();
         if pid == 0 {
             // SAFETY: the call touches no memory.
             unsafe { libc::alarm(60) };
@@ -179,8 +179,8 @@ fn a_thread_that_is_traced_in_the_call() {
         static TIDS: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
         let counters = counting(4, |index| TIDS[index].store(gettid() as usize, SeqCst));
         let seized = support::shared_word();
-        // SAFETY: the child makes raw calls.
-        let pid = unsafe { libc::fork() };
+        // The child makes raw calls.
+        let pid = support::fork();
         if pid == 0 {
             let tid = TIDS[0].load(SeqCst) as i32;
             // SAFETY: the call touches no memory.

@@ -135,8 +135,8 @@ fn threads_that_block_the_signal_and_wait_for_a_cpu() {
         unsafe { libc::CPU_SET(first, &mut cpus) };
         // SAFETY: the set has the given size.
         assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
-        // SAFETY: the parent has no other threads yet, so the child misses no lock.
-        let other = unsafe { libc::fork() };
+        // The parent has no other threads yet, so the child misses no lock.
+        let other = support::fork();
         if other == 0 {
             // SAFETY: the call touches no memory. The child must not outlive this process.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };

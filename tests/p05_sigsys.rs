@@ -337,8 +337,8 @@ fn the_caller_leaves_and_the_queue_is_full() {
         let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes the structure.
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &mut limit) }, 0);
-        // SAFETY: no other thread exists yet.
-        let pid = unsafe { libc::fork() };
+        // No other thread exists yet.
+        let pid = support::fork();
         if pid == 0 {
             on_sigsys(tells);
             let none = [0, limit.rlim_max];
@@ -441,8 +441,8 @@ fn asynchronous_sigsys() {
         }
         let sender = std::thread::spawn(|| {
             let parent = std::process::id() as i32;
-            // SAFETY: the child makes raw calls until it is killed.
-            let pid = unsafe { libc::fork() };
+            // The child makes raw calls until it is killed.
+            let pid = support::fork();
             if pid == 0 {
                 for _ in 0..500_000 {
                     // SAFETY: the call touches no memory.
@@ -500,8 +500,8 @@ fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
     unsafe { libc::signal(libc::SIGSYS, forks as *const () as usize) };
     let (parent, pipe, forked) = (std::process::id() as i32, pipe(), pipe());
     FORKED.store(forked[1], SeqCst);
-    // SAFETY: the helper makes raw calls, reads files, and ends.
-    let helper = unsafe { libc::fork() };
+    // The helper makes raw calls, reads files, and ends.
+    let helper = support::fork();
     if helper == 0 {
         let of = |tid: i32, file| {
             std::fs::read_to_string(format!("/proc/{parent}/task/{tid}/{file}")).unwrap_or_default()

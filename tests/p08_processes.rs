@@ -9,7 +9,7 @@ use std::time::Duration;
 use libpsx::{Broadcast, CallOutcome, Error, Sensitivity};
 use support::{
     block_all, filter, forked, isolated, killed_asleep_beside_a_thread_that_blocks_the_signal,
-    prepared, proc, reap, set_slack, slack, sleepers,
+    prepared, proc, reap, set_slack, slack, sleepers, watchdog,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -68,7 +68,8 @@ fn fork_in_the_middle_of_a_wait() {
             unsafe { libc::syscall(libc::SYS_tgkill, pid, caller, libc::SIGUSR1) };
         });
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        let done = unsafe { slack(7).deadline(Duration::from_secs(2)).execute_with_report() };
+        let done =
+            unsafe { slack(7).deadline(watchdog(Duration::from_secs(2))).execute_with_report() };
         match CHILD.load(Ordering::SeqCst) {
             // SAFETY: the call ends the child.
             0 => unsafe { libc::_exit(i32::from(done.is_err())) },

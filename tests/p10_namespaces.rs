@@ -83,8 +83,8 @@ fn forged_proc() {
 fn task_directory_of_another_process() {
     isolated_as_root("task_directory_of_another_process", WATCHDOG, || {
         for others in [2, 20] {
-            // SAFETY: there is no other thread yet, so the child misses no lock.
-            let other = unsafe { libc::fork() };
+            // There is no other thread yet, so the child misses no lock.
+            let other = support::fork();
             if other == 0 {
                 // SAFETY: the call touches no memory.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };

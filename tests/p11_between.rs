@@ -54,8 +54,8 @@ fn no_handler_runs_between_two_calls() {
         sleepers(4);
         let parent = std::process::id() as i32;
         let over = shared_word();
-        // SAFETY: the child makes raw calls.
-        let pid = unsafe { libc::fork() };
+        // The child makes raw calls.
+        let pid = support::fork();
         if pid == 0 {
             for signal in signals.into_iter().cycle() {
                 if over.load(SeqCst) != 0 {

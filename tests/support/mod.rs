@@ -169,8 +169,7 @@ pub fn forked(body: impl FnOnce()) {
 
 /// Like [`forked`], for a child that ends in its own way. Returns the status as waitpid(2) does.
 pub fn forked_status(body: impl FnOnce()) -> i32 {
-    // SAFETY: glibc allows everything that the tests do in a child.
-    let pid = unsafe { libc::fork() };
+    let pid = fork();
     if pid == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         end(if done.is_ok() { 0 } else { 101 });
@@ -178,8 +177,18 @@ pub fn forked_status(body: impl FnOnce()) -> i32 {
     reap(pid)
 }
 
+/// Calls fork(2). Panics if it fails: kill(2) would take -1 for every process, and waitpid(2) for any child.
+pub fn fork() -> i32 {
+    // SAFETY: glibc allows everything that the tests do in a child.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+    pid
+}
+
 /// Waits for a child or a tracee. Returns its status as waitpid(2) does.
 pub fn reap(pid: i32) -> i32 {
+    // waitpid(-1) fails with -1 if there is no child, and leaves the status 0.
+    assert!(pid > 0, "no child was made: {pid}, {}", std::io::Error::last_os_error());
     let mut status = 0;
     // SAFETY: the kernel writes the status.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, libc::__WALL) }, pid);

@@ -1,6 +1,6 @@
 //! A child whose first thread is traced, call by call.
 
-use super::{PtraceRequest, end, reap, skipped};
+use super::{PtraceRequest, end, fork, reap, skipped};
 
 /// Makes ptrace(2) requests with numbers, or with memory that the kernel writes `address` bytes to.
 fn ptrace(request: PtraceRequest, pid: i32, address: usize, data: usize) -> bool {
@@ -12,8 +12,8 @@ fn ptrace(request: PtraceRequest, pid: i32, address: usize, data: usize) -> bool
 /// while the thread is stopped: before the call, and after it (`true`). Returns the status as waitpid(2) does, or `None` if
 /// the child may not be traced.
 pub fn traced(body: impl FnOnce() -> i32, mut each: impl FnMut(i64, bool)) -> Option<i32> {
-    // SAFETY: the child takes no lock that another thread could own.
-    let pid = unsafe { libc::fork() };
+    // The child takes no lock that another thread could own.
+    let pid = fork();
     if pid == 0 {
         if !ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
             end(100);

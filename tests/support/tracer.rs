@@ -111,6 +111,7 @@ struct Tracer<'a> {
 pub fn alone(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: glibc allows everything that `body` does in a child.
     let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
     if pid == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         end(done.unwrap_or(101));
