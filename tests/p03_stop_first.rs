@@ -10,7 +10,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{end, isolated, reap, repeated, set_slack, slack_here, sleepers};
+use support::{end, isolated, reap, repeated, set_slack, slack_here, sleepers, until};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 const FIRST: usize = 1_000_000;
@@ -18,6 +18,7 @@ const CALLS: usize = 1000;
 
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 static OLD_STATE_SEEN: AtomicUsize = AtomicUsize::new(0);
+/// How often the observers have looked.
 static LOOKS: AtomicUsize = AtomicUsize::new(0);
 static OVER: AtomicBool = AtomicBool::new(false);
 
@@ -26,7 +27,6 @@ fn look() -> bool {
     let highest = HIGHEST.load(Ordering::SeqCst);
     let own = slack_here();
     HIGHEST.fetch_max(own, Ordering::SeqCst);
-    LOOKS.fetch_add(1, Ordering::Relaxed);
     own >= highest
 }
 
@@ -37,9 +37,15 @@ fn observers(count: usize) {
                 if !look() {
                     OLD_STATE_SEEN.fetch_add(1, Ordering::SeqCst);
                 }
+                LOOKS.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
+}
+
+/// Waits until the observers have looked since they had looked this often.
+fn observers_have_looked_since(before: usize) {
+    until(|| LOOKS.load(Ordering::Relaxed) > before);
 }
 
 /// Without this test the others would prove nothing: observers notice a call in one thread.
@@ -63,14 +69,17 @@ fn no_thread_runs_in_the_old_state() {
         set_slack(FIRST).unwrap();
         observers(4);
         sleepers(20);
+        observers_have_looked_since(0);
+        let before = LOOKS.load(Ordering::Relaxed);
         let mut calls = 0;
         for call in repeated(CALLS, WATCHDOG) {
             set_slack(FIRST + call).unwrap();
             assert!(look());
             calls = call;
         }
-        println!("{} looks beside {calls} calls", LOOKS.load(Ordering::Relaxed));
-        assert!(LOOKS.load(Ordering::Relaxed) > calls);
+        let looks = LOOKS.load(Ordering::Relaxed) - before;
+        println!("{looks} looks of the observers beside {calls} calls");
+        observers_have_looked_since(LOOKS.load(Ordering::Relaxed));
         assert_eq!(OLD_STATE_SEEN.load(Ordering::SeqCst), 0);
     });
 }
@@ -87,6 +96,7 @@ fn no_thread_sees_a_refused_call() {
             assert_eq!(error.raw_os_error(), libc::EINVAL);
         }
         assert!(look());
+        observers_have_looked_since(LOOKS.load(Ordering::Relaxed));
         assert_eq!(HIGHEST.load(Ordering::SeqCst), FIRST);
         assert_eq!(OLD_STATE_SEEN.load(Ordering::SeqCst), 0);
     });
