@@ -92,7 +92,7 @@ fn busy_process() -> i32 {
     let pid = support::fork();
     if pid == 0 {
         // SAFETY: the call touches no memory.
-        unsafe { libc::alarm(30) };
+        unsafe { libc::alarm(support::watchdog(WATCHDOG).as_secs() as u32) };
         loop {
             std::hint::spin_loop();
         }

@@ -120,7 +120,7 @@ fn a_thread_that_is_traced_as_it_leaves() {
         let pid = support::fork();
         if pid == 0 {
             // SAFETY: the call touches no memory.
-            unsafe { libc::alarm(60) };
+            unsafe { libc::alarm(support::watchdog(WATCHDOG).as_secs() as u32) };
             let traced = [0, 1, 2, 30, 31].map(|index| TIDS[index].load(SeqCst) as i32);
             let ptrace = |request, tid: i32, data: i32| {
                 // SAFETY: the request uses no memory of this process.
