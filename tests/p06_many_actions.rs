@@ -92,10 +92,14 @@ fn note() {
 /// Counts the signals of [`send`]. A signal of libpsx that comes late, after its call has returned, can reach an action
 /// that was installed meanwhile.
 extern "C" fn owner(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel has filled in the structure.
-    if unsafe { (*info).si_code } == libc::SI_TKILL {
+    if is_sent(info) {
         note();
     }
+}
+
+fn is_sent(info: *mut libc::siginfo_t) -> bool {
+    // SAFETY: the kernel has filled in the structure.
+    unsafe { (*info).si_code == libc::SI_TKILL }
 }
 
 type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
@@ -104,7 +108,9 @@ type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 static OURS: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn chaining(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    note();
+    if is_sent(info) {
+        note();
+    }
     // SAFETY: the address is that of the handler which the first call installed.
     let ours = unsafe { std::mem::transmute::<usize, Handler>(OURS.load(SeqCst)) };
     ours(signal, info, context);
