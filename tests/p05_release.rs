@@ -19,10 +19,6 @@ fn gettid() -> i32 {
     unsafe { libc::gettid() }
 }
 
-fn all_have_left(counters: &[AtomicUsize], times: usize) {
-    until(|| counters.iter().all(|counter| counter.load(SeqCst) >= times));
-}
-
 /// Any of the threads could be the one that is woken first.
 fn beside_each_kind(prepare: fn()) {
     for place in [0, 1, 7, 15] {
@@ -32,9 +28,7 @@ fn beside_each_kind(prepare: fn()) {
             }
         });
         for _ in 0..5 {
-            let before: Vec<usize> = counters.iter().map(|counter| counter.load(SeqCst)).collect();
-            set_slack(5).unwrap();
-            until(|| counters.iter().zip(&before).all(|(now, &then)| now.load(SeqCst) > then));
+            counters.leave(|| drop(set_slack(5).unwrap()));
         }
     }
 }
@@ -52,9 +46,8 @@ fn threads_that_are_all_idle() {
     isolated("threads_that_are_all_idle", WATCHDOG, || {
         computing(2);
         let counters = counting(16, |_| assert!(scheduler(libc::SCHED_IDLE, 0)));
-        for times in 1..=3 {
-            set_slack(5).unwrap();
-            all_have_left(counters, times);
+        for _ in 0..3 {
+            counters.leave(|| drop(set_slack(5).unwrap()));
         }
     });
 }
@@ -79,12 +72,10 @@ fn beside_doomed_threads(doomed: usize, first: bool) {
             doom();
         }
         let call = slack(5).sensitivity(Sensitivity::Ignore).deadline(support::LONG);
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        unsafe { call.execute_with_report() }.unwrap();
-        all_have_left(counters, 1);
-        // SAFETY: PR_SET_TIMERSLACK touches no memory.
-        unsafe { call.execute_with_report() }.unwrap();
-        all_have_left(counters, 2);
+        for _ in 0..2 {
+            // SAFETY: PR_SET_TIMERSLACK touches no memory.
+            counters.leave(|| drop(unsafe { call.execute_with_report() }.unwrap()));
+        }
     });
 }
 
@@ -160,8 +151,7 @@ fn a_thread_that_is_traced_as_it_leaves() {
             return;
         }
         for times in 1..=50 {
-            set_slack(times).unwrap();
-            all_have_left(counters, times);
+            counters.leave(|| drop(set_slack(times).unwrap()));
         }
         println!("{} stops", stops.load(SeqCst));
         // SAFETY: the process is a child that has not been waited for.
@@ -197,10 +187,11 @@ fn a_thread_that_is_traced_in_the_call() {
         let time = libc::timespec { tv_sec: 0, tv_nsec: 600_000_000 };
         let arguments = [&raw const time as usize, 0, 0, 0, 0, 0];
         let call = Broadcast::new(libc::SYS_nanosleep, arguments).sensitivity(Sensitivity::Ignore);
-        // SAFETY: nanosleep reads the time, which outlives the call.
-        let report = unsafe { call.execute_with_report() }.unwrap();
-        println!("seized: {}, {report:?}", seized.load(SeqCst));
-        all_have_left(counters, 1);
+        counters.leave(|| {
+            // SAFETY: nanosleep reads the time, which outlives the call.
+            let report = unsafe { call.execute_with_report() }.unwrap();
+            println!("seized: {}, {report:?}", seized.load(SeqCst));
+        });
         support::reap(pid);
         assert_eq!(set_slack(5).unwrap().threads(), proc::tids().len());
     });

@@ -5,13 +5,13 @@
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use libpsx::{Broadcast, ResultCheck, Sensitivity, Transaction};
 use support::{
-    counting, filter, forked, forked_status, header, isolated, isolated_as_root, prepared, proc,
-    program, set_slack, until,
+    Counting, counting, filter, forked, forked_status, header, isolated, isolated_as_root,
+    prepared, proc, program, set_slack, until,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(100);
@@ -23,10 +23,11 @@ fn gettid() -> i32 {
 
 /// Starts a thread that the filter kills in this call of a transaction of three. Returns its tid when it has ended and
 /// all other threads have left.
-fn dies_in_call(position: usize, others: &[AtomicUsize]) -> i32 {
+fn dies_in_call(position: usize, others: Counting) -> i32 {
     static TID: AtomicI32 = AtomicI32::new(0);
     TID.store(0, SeqCst);
-    let before: Vec<usize> = others.iter().map(|counter| counter.load(SeqCst)).collect();
+    others.are_asleep();
+    let before = others.counts();
     let doomed = std::thread::spawn(move || {
         TID.store(gettid(), SeqCst);
         filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
@@ -43,7 +44,7 @@ fn dies_in_call(position: usize, others: &[AtomicUsize]) -> i32 {
     until(|| TID.load(SeqCst) != 0);
     let tid = TID.load(SeqCst);
     until(|| !proc::tids().contains(&tid));
-    until(|| others.iter().zip(&before).all(|(now, &then)| now.load(SeqCst) > then));
+    others.have_counted_since(&before);
     tid
 }
 
@@ -59,7 +60,7 @@ fn in_the_first_call() {
         let others = counting(4, |_| {});
         for _ in 0..5 {
             dies_in_call(0, others);
-            calls_still_work();
+            others.leave(calls_still_work);
         }
     });
 }
@@ -72,7 +73,7 @@ fn in_a_later_call() {
             let position = std::env::var("PSX_POSITION").unwrap().parse().unwrap();
             let others = counting(4, |_| {});
             dies_in_call(position, others);
-            calls_still_work();
+            others.leave(calls_still_work);
         });
         if std::env::var("PSX_CASE").is_err() {
             // SAFETY: no other test of this file reads the environment.

@@ -1,8 +1,10 @@
 //! Calls that every test makes, and threads for these calls.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Report, Sensitivity};
@@ -57,18 +59,65 @@ pub fn computing(count: usize) {
     }
 }
 
+/// Threads that sleep in pause(2) and count how often a signal has woken them.
+#[derive(Clone, Copy)]
+pub struct Counting {
+    counters: &'static [AtomicUsize],
+    /// The `stat` of each thread, as the thread itself has opened it. Its number in /proc may be another than its tid.
+    stats: &'static Mutex<Vec<File>>,
+}
+
+impl std::ops::Deref for Counting {
+    type Target = [AtomicUsize];
+
+    fn deref(&self) -> &[AtomicUsize] {
+        self.counters
+    }
+}
+
+impl Counting {
+    /// Waits until every thread sleeps. A thread that has counted may not have called pause(2) yet, and does not count a
+    /// signal that it takes before that.
+    pub fn are_asleep(&self) {
+        let asleep = |mut file: &File| {
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            proc::of_stat(&text).is_some_and(|(state, _)| state == 'S')
+        };
+        until(|| self.stats.lock().unwrap().iter().all(asleep));
+    }
+
+    pub fn counts(&self) -> Vec<usize> {
+        self.counters.iter().map(|counter| counter.load(Ordering::SeqCst)).collect()
+    }
+
+    /// Makes a call while every thread sleeps, and waits until all have left.
+    pub fn leave(&self, call: impl FnOnce()) {
+        self.are_asleep();
+        let before = self.counts();
+        call();
+        self.have_counted_since(&before);
+    }
+
+    /// Waits until every thread has counted more than it had before.
+    pub fn have_counted_since(&self, before: &[usize]) {
+        until(|| self.counts().iter().zip(before).all(|(now, then)| now > then));
+    }
+}
+
 /// Starts threads that sleep in pause(2), and count how often a signal has woken them. pause(2) is not restarted, so
-/// each thread that a call held counts one more when it has left. Each thread prepares itself with its index.
-pub fn counting(
-    count: usize,
-    prepare: impl Fn(usize) + Send + Clone + 'static,
-) -> &'static [AtomicUsize] {
+/// each thread that a call held while it slept counts one more when it has left. Each thread prepares itself with its
+/// index. All sleep when this function returns, and before another call [`Counting::are_asleep`] waits for that.
+pub fn counting(count: usize, prepare: impl Fn(usize) + Send + Clone + 'static) -> Counting {
     let counters: &[AtomicUsize] =
         (0..count).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>().leak();
     let ready: &AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+    let stats: &Mutex<Vec<File>> = Box::leak(Box::default());
     for (index, counter) in counters.iter().enumerate() {
         let prepare = prepare.clone();
         std::thread::spawn(move || {
+            stats.lock().unwrap().push(File::open("/proc/thread-self/stat").unwrap());
             prepare(index);
             ready.fetch_add(1, Ordering::SeqCst);
             loop {
@@ -81,9 +130,9 @@ pub fn counting(
     while ready.load(Ordering::SeqCst) < count {
         std::thread::yield_now();
     }
-    // The threads fall asleep soon after they have started.
-    std::thread::sleep(Duration::from_millis(20));
-    counters
+    let threads = Counting { counters, stats };
+    threads.are_asleep();
+    threads
 }
 
 /// Waits until the condition holds; the watchdog ends a wait that does not end.

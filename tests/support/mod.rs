@@ -261,3 +261,14 @@ pub mod proc {
         tids().into_iter().filter_map(|tid| Some((tid, status(tid).remove(field)?))).collect()
     }
 }
+    /// Returns the state of a thread and its flags (PF_...), or `None` if it has ended.
+    pub fn state_and_flags(tid: i32) -> Option<(char, u32)> {
+        of_stat(&std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).ok()?)
+    }
+
+    /// Returns the state and the flags of a thread from the text of its `stat`. Its name comes before, in brackets.
+    pub fn of_stat(stat: &str) -> Option<(char, u32)> {
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        Some((fields.next()?.chars().next()?, fields.nth(5)?.parse().ok()?))
+    }
+
