@@ -258,7 +258,14 @@ pub mod proc {
 
     /// Returns one field of every thread. A thread that ends meanwhile is left out.
     pub fn field_in_every_thread(field: &str) -> BTreeMap<i32, String> {
-        tids().into_iter().filter_map(|tid| Some((tid, status(tid).remove(field)?))).collect()
+        const PF_EXITING: u32 = 0x4;
+        let value = |tid| {
+            let value = status(tid).remove(field)?;
+            // The flags are read last: a thread that is not ending now was not ending when its status was read.
+            let (_, flags) = state_and_flags(tid)?;
+            (flags & PF_EXITING == 0).then_some((tid, value))
+        };
+        tids().into_iter().filter_map(value).collect()
     }
 }
     /// Returns the state of a thread and its flags (PF_...), or `None` if it has ended.
