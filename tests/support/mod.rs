@@ -195,6 +195,33 @@ pub fn reap(pid: i32) -> i32 {
     status
 }
 
+/// Checks that libpsx has killed a process with this status; `begun` is a time before the call. Returns whether libpsx
+/// had finished with its line on standard error. Signal 33 kills after the line. SIGKILL is that of the timer, which
+/// libpsx starts before the line for the case that the line takes longer than 100 ms, as on a busy machine.
+pub fn killed_by_libpsx(status: i32, begun: Instant, what: impl std::fmt::Display) -> bool {
+    killed_by_libpsx_or(33, status, begun, what)
+}
+
+/// Like [`killed_by_libpsx`], where this signal kills the process.
+pub fn killed_by_libpsx_or(
+    expected: i32,
+    status: i32,
+    begun: Instant,
+    what: impl std::fmt::Display,
+) -> bool {
+    const TIMER: Duration = Duration::from_millis(100);
+    let (signal, time) = (status & 0x7f, begun.elapsed());
+    let by_timer = signal == libc::SIGKILL && time >= TIMER;
+    assert!(
+        signal == expected || by_timer,
+        "not killed by signal {expected}: {status:#x} after {time:?}: {what}"
+    );
+    if by_timer {
+        println!("the timer of libpsx was over before its line was written: {what}");
+    }
+    !by_timer
+}
+
 /// Returns where the threads of a process that hangs are.
 fn threads_of(pid: u32) -> String {
     let mut text = String::new();
@@ -247,27 +274,6 @@ pub mod proc {
         tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
-    pub fn status(tid: i32) -> BTreeMap<String, String> {
-        let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
-        text.unwrap_or_default()
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
-            .collect()
-    }
-
-    /// Returns one field of every thread. A thread that ends meanwhile is left out.
-    pub fn field_in_every_thread(field: &str) -> BTreeMap<i32, String> {
-        const PF_EXITING: u32 = 0x4;
-        let value = |tid| {
-            let value = status(tid).remove(field)?;
-            // The flags are read last: a thread that is not ending now was not ending when its status was read.
-            let (_, flags) = state_and_flags(tid)?;
-            (flags & PF_EXITING == 0).then_some((tid, value))
-        };
-        tids().into_iter().filter_map(value).collect()
-    }
-}
     /// Returns the state of a thread and its flags (PF_...), or `None` if it has ended.
     pub fn state_and_flags(tid: i32) -> Option<(char, u32)> {
         of_stat(&std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).ok()?)
@@ -279,3 +285,25 @@ pub mod proc {
         Some((fields.next()?.chars().next()?, fields.nth(5)?.parse().ok()?))
     }
 
+    pub fn status(tid: i32) -> BTreeMap<String, String> {
+        let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
+        text.unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+            .collect()
+    }
+
+    /// Returns one field of every thread. A thread that has ended or is ending is left out: it is exempt if it was ending
+    /// in the last call, and then keeps its old state.
+    pub fn field_in_every_thread(field: &str) -> BTreeMap<i32, String> {
+        const PF_EXITING: u32 = 0x4;
+        let value = |tid| {
+            let value = status(tid).remove(field)?;
+            // The flags are read last: a thread that is not ending now was not ending when its status was read.
+            let (_, flags) = state_and_flags(tid)?;
+            (flags & PF_EXITING == 0).then_some((tid, value))
+        };
+        tids().into_iter().filter_map(value).collect()
+    }
+}
