@@ -248,10 +248,19 @@ fn a_thread_leaves_before_the_call() {
                 on_sigsys(jumps);
                 prepared(|| {});
                 leaves_on(call);
-                // SAFETY: setpriority touches no memory.
-                match unsafe { setpriority(Sensitivity::Ignore).execute_with_report() } {
-                    Ok(report) => println!("{call}: {report:?}"),
-                    Err(error) => println!("{call}: {error}"),
+                let (before, after) = (slack_here(), slack_here() + 1);
+                let set = slack(after).sensitivity(Sensitivity::Ignore);
+                // SAFETY: PR_SET_TIMERSLACK touches no memory.
+                match unsafe { set.deadline(Duration::from_secs(5)).execute_with_report() } {
+                    Ok(report) => {
+                        println!("{call}: {report:?}");
+                        assert_eq!((report.threads(), report.divergent()), (3, 0), "{call}");
+                        all_slack(after);
+                    }
+                    Err(error) => {
+                        println!("{call}: {error}");
+                        all_slack(before);
+                    }
                 }
             });
         }
@@ -297,6 +306,7 @@ fn the_caller_leaves(jumps_out: Jumps) {
 }
 
 fn dies_of_a_jump(name: &str, body: fn()) {
+    let begun = Instant::now();
     let (status, output) = isolated_status(name, WATCHDOG, body);
     let says_why = output.contains("a handler of SIGSYS has left a broadcast by a jump, half-way");
     let whole_line = killed_by_libpsx(status.into_raw(), begun, &output);
@@ -307,7 +317,6 @@ fn dies_of_a_jump(name: &str, body: fn()) {
 #[test]
 fn the_caller_leaves_in_its_first_call() {
     let body = || the_caller_leaves(Jumps::InFirst);
-    let begun = Instant::now();
     dies_of_a_jump("the_caller_leaves_in_its_first_call", body);
 }
 
@@ -335,6 +344,7 @@ fn the_caller_leaves_and_the_queue_is_full() {
             leave_by_jump(context, land);
         }
         let left = support::shared_word();
+        let begun = Instant::now();
         LEFT.store(std::ptr::from_ref(left) as usize, SeqCst);
         // SAFETY: all fields of the structure are integers.
         let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
@@ -344,7 +354,6 @@ fn the_caller_leaves_and_the_queue_is_full() {
         let pid = support::fork();
         if pid == 0 {
             on_sigsys(tells);
-        let begun = Instant::now();
             let none = [0, limit.rlim_max];
             sleepers(2);
             std::thread::spawn(move || {
