@@ -242,6 +242,7 @@ pub(super) fn slow_call(board: &'static Board) {
     sleepers(board, 2);
     let time = libc::timespec { tv_sec: 0, tv_nsec: 350_000_000 };
     let slow = Broadcast::new(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]);
+    let slow = slow.deadline(LONG);
     // SAFETY: nanosleep reads the time, which outlives the call.
     watched(board, || unsafe { slow.execute_with_report() }.unwrap());
 }
@@ -259,9 +260,9 @@ pub(super) fn slow_call_and_sigsys(board: &'static Board) {
 pub(super) fn directories(board: &'static Board) {
     sleepers(board, 3);
     let root = std::fs::File::open("/").expect("a directory");
-    let change = libpsx::process::fchdir(&root);
+    let change = Transaction::new().with(libpsx::process::fchdir(&root)).deadline(LONG);
     watched(board, || change.execute().unwrap());
-    let change = libpsx::process::chdir(c"/");
+    let change = Transaction::new().with(libpsx::process::chdir(c"/")).deadline(LONG);
     watched(board, || change.execute().unwrap());
 }
 
@@ -304,7 +305,7 @@ pub(super) fn synchronised(board: &'static Board) {
     let (set, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     let filter = [set as usize, flags as usize, &raw const filter as usize, 0, 0, 0];
     let no_new_privs = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
-    let (both, same) = (Transaction::new(), ResultCheck::SameResult);
+    let (both, same) = (Transaction::new().deadline(LONG), ResultCheck::SameResult);
     // SAFETY: the call touches no memory.
     let both = unsafe { both.with_call(libc::SYS_prctl, no_new_privs, same) };
     // SAFETY: the program outlives the call.
