@@ -109,11 +109,8 @@ fn pages_that_come_after(time: Duration, readers: usize, sleep: Duration) -> boo
 
 fn calls_beside_pages(time: Duration) {
     // A call takes at most a second; this is twice as much.
-    calls_beside_readers(
-        (1, time, Duration::ZERO),
-        Duration::from_secs(2),
-        Duration::from_millis(1),
-    );
+    let deadline = watchdog(Duration::from_secs(2));
+    calls_beside_readers((1, time, Duration::ZERO), deadline, Duration::from_millis(1));
 }
 
 /// Makes calls with this deadline and this time in between, beside so many readers.
@@ -299,7 +296,8 @@ fn a_supervisor_that_does_not_answer() {
     isolated("a_supervisor_that_does_not_answer", WATCHDOG, || {
         let Some((tid, listener)) = supervised() else { return };
         let id = receive(listener).unwrap();
-        let call = slack(1001).deadline(Duration::from_millis(300));
+        // A thread that gets no CPU takes the signal late.
+        let call = slack(1001).deadline(watchdog(Duration::from_millis(300)));
         // SAFETY: PR_SET_TIMERSLACK touches no memory.
         let error = unsafe { call.execute_with_report() }.unwrap_err();
         let Error::Unreachable(threads) = &error else { panic!("{error}") };

@@ -8,14 +8,14 @@ use std::time::Duration;
 use libpsx::{Error, Requirement, UnreachableReason};
 use support::{
     block_all, covers, filter, forked, install, isolated, isolated_as_root, prepared, proc,
-    set_slack, slack, sleepers, step, witnesses,
+    set_slack, slack, sleepers, step, watchdog, witnesses,
 };
 
 /// It takes seconds to probe every possible tid.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 fn enter_empty_root() {
-    let path = std::env::temp_dir().join("psx-empty");
+    let path = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
     assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
     std::os::unix::fs::chroot(&path).unwrap();
@@ -48,7 +48,8 @@ fn empty_chroot_with_a_thread_that_blocks_the_signal() {
 
 /// Checks that a call fails, and that the error has the name and the state of the thread that blocks the signal.
 fn blocker_is_named(proc_is_mounted: bool) {
-    let call = slack(1001).deadline(Duration::from_millis(300));
+    // A thread that gets no CPU falls asleep late.
+    let call = slack(1001).deadline(watchdog(Duration::from_millis(300)));
     // SAFETY: PR_SET_TIMERSLACK touches no memory.
     let error = unsafe { call.execute_with_report() }.unwrap_err();
     let Error::Unreachable(threads) = &error else { panic!("{error}") };
@@ -96,6 +97,9 @@ fn descriptor_table_full() {
     isolated("descriptor_table_full", WATCHDOG, || {
         let witnesses = witnesses(6);
         covers(&witnesses, 1001);
+        let few = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+        // SAFETY: the kernel reads the structure. If the limit was lower, it may stay.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &few) };
         let mut held = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {
             held.push(file);
