@@ -5,13 +5,21 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libpsx::Broadcast;
-use support::{isolated_as_root, on_cpu, scheduler, set_slack, until};
+use support::{isolated_as_root, on_cpu, own_cpus, scheduler, set_slack, until, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(100);
 const LIMIT: Duration = Duration::from_secs(40);
+
+/// Like [`isolated_as_root`], for one test of this file at a time: they occupy the same CPU.
+fn alone_as_root(name: &str, body: fn()) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    isolated_as_root(name, WATCHDOG, body);
+}
 
 static READY: AtomicUsize = AtomicUsize::new(0);
 static REFUSED: AtomicBool = AtomicBool::new(false);
@@ -21,6 +29,7 @@ static TOO_LATE: AtomicBool = AtomicBool::new(false);
 /// Starts threads that compute on one CPU. Each prepares itself first, and they are told together to begin.
 fn computing(count: usize, cpu: usize, prepare: fn() -> bool) -> bool {
     static GO: AtomicBool = AtomicBool::new(false);
+    let limit = watchdog(LIMIT);
     for _ in 0..count {
         std::thread::spawn(move || {
             on_cpu(cpu);
@@ -29,7 +38,7 @@ fn computing(count: usize, cpu: usize, prepare: fn() -> bool) -> bool {
             until(|| GO.load(SeqCst));
             let begin = Instant::now();
             while !OVER.load(SeqCst) {
-                if begin.elapsed() > LIMIT {
+                if begin.elapsed() > limit {
                     TOO_LATE.store(true, SeqCst);
                     return;
                 }
@@ -53,13 +62,13 @@ fn ended_before_them() {
 }
 
 fn last_cpu() -> usize {
-    std::thread::available_parallelism().unwrap().get() - 1
+    own_cpus().pop().unwrap()
 }
 
 /// Two threads of one priority are on the caller's CPU, and the caller has no real-time priority.
 #[test]
 fn two_of_one_priority_on_the_callers_cpu() {
-    isolated_as_root("two_of_one_priority_on_the_callers_cpu", WATCHDOG, || {
+    alone_as_root("two_of_one_priority_on_the_callers_cpu", || {
         let cpu = last_cpu();
         on_cpu(cpu);
         if computing(2, cpu, || scheduler(libc::SCHED_FIFO, 10)) {
@@ -73,7 +82,7 @@ fn two_of_one_priority_on_the_callers_cpu() {
 
 #[test]
 fn four_of_two_priorities_on_the_callers_cpu() {
-    isolated_as_root("four_of_two_priorities_on_the_callers_cpu", WATCHDOG, || {
+    alone_as_root("four_of_two_priorities_on_the_callers_cpu", || {
         let cpu = last_cpu();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         on_cpu(cpu);
@@ -111,21 +120,21 @@ fn broadcast_of_a_policy(policy: i32, threads: usize) {
 
 #[test]
 fn a_broadcast_of_fifo_beside_computing_threads() {
-    isolated_as_root("a_broadcast_of_fifo_beside_computing_threads", WATCHDOG, || {
+    alone_as_root("a_broadcast_of_fifo_beside_computing_threads", || {
         broadcast_of_a_policy(libc::SCHED_FIFO, 2);
     });
 }
 
 #[test]
 fn a_broadcast_of_fifo_beside_one_computing_thread() {
-    isolated_as_root("a_broadcast_of_fifo_beside_one_computing_thread", WATCHDOG, || {
+    alone_as_root("a_broadcast_of_fifo_beside_one_computing_thread", || {
         broadcast_of_a_policy(libc::SCHED_FIFO, 1);
     });
 }
 
 #[test]
 fn a_broadcast_of_round_robin_beside_computing_threads() {
-    isolated_as_root("a_broadcast_of_round_robin_beside_computing_threads", WATCHDOG, || {
+    alone_as_root("a_broadcast_of_round_robin_beside_computing_threads", || {
         broadcast_of_a_policy(libc::SCHED_RR, 4);
     });
 }
@@ -161,7 +170,7 @@ fn deadline_threads_that_are_throttled() {
         // SAFETY: the kernel reads the structure.
         unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
     }
-    isolated_as_root("deadline_threads_that_are_throttled", WATCHDOG, || {
+    alone_as_root("deadline_threads_that_are_throttled", || {
         let threads = std::thread::available_parallelism().unwrap().get();
         if computing(threads, last_cpu(), prepare) {
             for value in 1..=20 {

@@ -142,6 +142,17 @@ pub fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// Returns the CPUs on which this thread may run.
+pub fn own_cpus() -> Vec<usize> {
+    // SAFETY: all fields of the structure are integers.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the set.
+    let done = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: CPU_ISSET checks the number against the bounds of the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
 /// Restricts the calling thread to this CPU.
 pub fn on_cpu(cpu: usize) {
     // SAFETY: all fields of the structure are integers.
