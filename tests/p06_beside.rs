@@ -8,7 +8,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{LONG, add_filter, all_have_filters, isolated, no_new_privs, set_slack, sleepers};
+use support::{
+    LONG, add_filter, all_have_filters, isolated, no_new_privs, own_cpus, set_slack, sleepers,
+};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -121,10 +123,11 @@ fn beside_threads_with_attributes_that_are_cancelled() {
     isolated("beside_threads_with_attributes_that_are_cancelled", WATCHDOG, || {
         // Each call takes several rounds; see the tests of rounds.
         beside(60, || {
+            let cpu = own_cpus()[0];
             // SAFETY: all fields of the structure are integers.
             let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-            // SAFETY: the set has room for CPU 0.
-            unsafe { libc::CPU_SET(0, &mut set) };
+            // SAFETY: CPU_SET checks the number against the bounds of the set.
+            unsafe { libc::CPU_SET(cpu, &mut set) };
             let mut attr = MaybeUninit::uninit();
             // SAFETY: the function initialises the attribute.
             unsafe { libc::pthread_attr_init(attr.as_mut_ptr()) };
