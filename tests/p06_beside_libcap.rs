@@ -6,13 +6,16 @@ mod support;
 
 use std::ffi::{CStr, c_long};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use support::{forked, set_slack, slack_here, sleepers};
+use support::{isolated, set_slack, slack_here, sleepers};
+
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 type PsxSyscall3 = unsafe extern "C" fn(c_long, c_long, c_long, c_long) -> c_long;
 
-/// Runs `body` with C's `psx_syscall3`, in a child that alarm(2) ends if nothing else does.
-fn beside(body: fn(PsxSyscall3)) {
+/// Returns C's `psx_syscall3`. Records a skipped test if it cannot be loaded.
+fn function_of_c() -> Option<PsxSyscall3> {
     // SAFETY: libcap's libpsx may be loaded at any time.
     let library = unsafe { libc::dlopen(c"libpsx.so.2".as_ptr(), libc::RTLD_NOW) };
     if library.is_null() {
@@ -21,17 +24,12 @@ fn beside(body: fn(PsxSyscall3)) {
         // SAFETY: after a failure, the function returned a string.
         let why = unsafe { CStr::from_ptr(why) };
         support::skipped(format!("C's libpsx cannot be loaded: {}", why.to_string_lossy()));
-        return;
+        return None;
     }
     // SAFETY: the name is a string.
     let symbol = unsafe { libc::dlsym(library, c"psx_syscall3".as_ptr()) };
     // SAFETY: sys/psx_syscall.h declares the function with this type.
-    let call = unsafe { std::mem::transmute::<*mut libc::c_void, PsxSyscall3>(symbol) };
-    forked(|| {
-        // SAFETY: alarm(2) touches no memory.
-        unsafe { libc::alarm(60) };
-        body(call);
-    });
+    Some(unsafe { std::mem::transmute::<*mut libc::c_void, PsxSyscall3>(symbol) })
 }
 
 fn slack_by_c(call: PsxSyscall3, value: c_long) {
@@ -42,7 +40,8 @@ fn slack_by_c(call: PsxSyscall3, value: c_long) {
 
 #[test]
 fn taking_turns() {
-    beside(|call| {
+    isolated("taking_turns", WATCHDOG, || {
+        let Some(call) = function_of_c() else { return };
         sleepers(5);
         for value in 1..300 {
             set_slack(value).unwrap();
@@ -54,7 +53,8 @@ fn taking_turns() {
 
 #[test]
 fn at_the_same_time() {
-    beside(|call| {
+    isolated("at_the_same_time", WATCHDOG, || {
+        let Some(call) = function_of_c() else { return };
         static OVER: AtomicBool = AtomicBool::new(false);
         sleepers(5);
         set_slack(1).unwrap();
