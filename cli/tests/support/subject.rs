@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use super::watchdog;
 
 /// A process that stays until it is dropped.
 pub struct Subject {
@@ -54,45 +57,88 @@ impl Stage {
 
 impl Subject {
     /// Starts a process, in whose main thread `body` runs.
+    ///
+    /// Another thread of the test may hold a lock of the C library that fork(2) does not know, and then the child, which
+    /// starts threads, waits for that lock for ever. Such a child is killed, and another one is made.
     pub fn new(body: impl FnOnce(&mut Stage)) -> Self {
-        let ((said, out), (wait, more)) = (pipe(), pipe());
-        // SAFETY: in the child of a process with threads, glibc allows the calls that the tests make.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            drop((said, more));
-            // SAFETY: no memory is touched.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            name(b"subject");
-            let mut stage = Stage { out: out.into(), more: BufReader::new(wait.into()) };
-            body(&mut stage);
-            stage.stay();
+        const TRIES: u32 = 4;
+        let limit = watchdog(Duration::from_secs(15));
+        for attempt in 1..=TRIES {
+            let ((said, out), (wait, more)) = (pipe(), pipe());
+            // SAFETY: in the child of a process with threads, glibc allows the calls that the tests make.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+            if pid == 0 {
+                drop((said, more));
+                // SAFETY: no memory is touched.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                name(b"subject");
+                let mut stage = Stage { out: out.into(), more: BufReader::new(wait.into()) };
+                body(&mut stage);
+                stage.stay();
+            }
+            drop((out, wait));
+            let said = BufReader::new(said.into());
+            let mut subject = Self { pid, tids: Vec::new(), more: more.into(), said };
+            if let Some(tids) = subject.listen(limit) {
+                subject.tids = tids;
+                return subject;
+            }
+            let calls = subject.calls();
+            eprintln!("subject {attempt} of {TRIES} was not ready after {limit:?}:\n{calls}");
         }
-        drop((out, wait));
-        let mut subject =
-            Self { pid, tids: Vec::new(), more: more.into(), said: BufReader::new(said.into()) };
-        subject.tids = subject.listen();
-        subject
+        panic!("no subject was ready: tried {TRIES} times for {limit:?}");
     }
 
     /// Lets the process go on, and waits until it is ready again.
     pub fn proceed(&mut self) {
         self.more.write_all(b"\n").unwrap();
-        self.listen();
+        let limit = super::limit();
+        if self.listen(limit).is_none() {
+            panic!("the subject was not ready again after {limit:?}:\n{}", self.calls());
+        }
     }
 
     /// Lets the process end, and waits until it is a zombie.
     pub fn end(&mut self) {
         self.more.write_all(b"\n").unwrap();
         let stat = format!("/proc/{}/stat", self.pid);
+        let deadline = Instant::now() + super::limit();
         while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            assert!(Instant::now() < deadline, "the subject did not end:\n{}", self.calls());
             std::thread::yield_now();
         }
     }
 
-    fn listen(&mut self) -> Vec<i32> {
+    /// Reads the tids that the child reports. Returns `None` if there is no report within this time.
+    fn listen(&mut self, limit: Duration) -> Option<Vec<i32>> {
+        let deadline = Instant::now() + limit;
+        let fd = self.said.get_ref().as_raw_fd();
+        let mut file = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        while self.said.buffer().is_empty() {
+            let rest = deadline.checked_duration_since(Instant::now())?;
+            // SAFETY: the kernel reads and writes one structure.
+            if unsafe { libc::poll(&mut file, 1, rest.as_millis() as i32 + 1) } > 0 {
+                break;
+            }
+        }
+        // The child writes a line at once.
         let mut line = String::new();
         assert!(self.said.read_line(&mut line).unwrap() > 0, "the subject died");
-        line.split_whitespace().map(|tid| tid.parse().unwrap()).collect()
+        Some(line.split_whitespace().map(|tid| tid.parse().unwrap()).collect())
+    }
+
+    /// Returns where the threads of the process are.
+    fn calls(&self) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten();
+        tasks
+            .flatten()
+            .map(|task| {
+                let read = |file| std::fs::read_to_string(task.path().join(file));
+                let [wchan, call] = ["wchan", "syscall"].map(|file| read(file).unwrap_or_default());
+                format!("{:?}: {wchan} {}\n", task.file_name(), call.trim())
+            })
+            .collect()
     }
 }
 
