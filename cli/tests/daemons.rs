@@ -134,30 +134,33 @@ fn nginx_keeps_a_root_master_and_drops_its_workers() {
     if !installed("/usr/sbin/nginx") || !is_root("nginx with workers of another user") {
         return;
     }
-    let (place, port) = (directory("nginx"), free_port());
+    let place = directory("nginx");
     let at = place.display();
     let text = format!(
         "daemon off; pid {at}/pid; error_log {at}/error; worker_processes 2; user nobody nogroup;\n\
          events {{ worker_connections 16; }}\n\
          http {{ access_log off; client_body_temp_path {at}/b; proxy_temp_path {at}/p;\n\
          fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
-         server {{ listen 127.0.0.1:{port}; }} }}"
+         server {{ listen unix:{at}/socket; }} }}"
     );
     std::fs::write(place.join("nginx.conf"), text).unwrap();
     let mut command = Command::new("/usr/sbin/nginx");
     command.arg("-c").arg(place.join("nginx.conf")).arg("-p").arg(&place);
-    let daemon = start(command, place);
+    let mut daemon = start(command, place);
     let master = daemon.child.id().to_string();
     let children = || {
         std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"))
             .unwrap_or_default()
     };
+    let deadline = Instant::now() + limit();
     let workers = loop {
         let pids = children();
         if pids.split_whitespace().count() == 2 {
             break pids;
         }
-        std::thread::yield_now();
+        let ended = daemon.child.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < deadline, "no workers: {ended:?}, {pids}");
+        std::thread::sleep(Duration::from_millis(5));
     };
     let mut all = vec![master.as_str()];
     all.extend(workers.split_whitespace());
