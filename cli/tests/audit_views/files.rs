@@ -247,9 +247,13 @@ fn the_page_sorts_and_searches_in_a_browser() {
     let acting = std::env::temp_dir().join(format!("psx-page-{}.html", std::process::id()));
     std::fs::write(&acting, page.replace("</body>", act)).unwrap();
     let mut command = Command::new(browser);
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]).arg(&acting);
+    // The browser's own folder may be in use by another one, or not exist.
+    let profile = acting.with_extension("profile");
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]);
+    command.arg(format!("--user-data-dir={}", profile.display())).arg(&acting);
     let finished = finish(command);
     std::fs::remove_file(&acting).unwrap();
+    let _ = std::fs::remove_dir_all(&profile);
     let wanted = format!("<title>first {}, shown {}</title>", subjects[1].pid, subjects[0].pid);
     assert!(finished.stdout.contains(&wanted), "{wanted}: {}", finished.stdout);
 }
