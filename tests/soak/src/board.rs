@@ -202,6 +202,11 @@ impl Board {
         self.skipped[what as usize].load(SeqCst) != 0
     }
 
+    /// Returns whether this count is still zero, although this machine could have reached it.
+    pub(crate) fn is_missing(&self, what: Count) -> bool {
+        what.row().1 && self.counted(what) == 0 && !self.is_skipped(what)
+    }
+
     /// Reports a broken promise.
     pub(crate) fn violation(&self, what: impl std::fmt::Display) {
         if self.violations.fetch_add(1, SeqCst) < 20 {
