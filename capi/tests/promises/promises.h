@@ -226,6 +226,14 @@ UNUSED static int lacking(const char *field, const char *wanted, int *all) {
     return count;
 }
 
+/* Returns how many threads do not have this number. */
+UNUSED static int lack(const char *field, long number) {
+    char wanted[32];
+    int all;
+    snprintf(wanted, sizeof wanted, "%ld", number);
+    return lacking(field, wanted, &all);
+}
+
 UNUSED static void all_have(const char *field, long number) {
     char wanted[32];
     int all;
