@@ -77,8 +77,8 @@ fn a_drop_works_in_a_user_namespace_with_many_ids() {
             return;
         }
         let step = shared_word();
-        // SAFETY: glibc allows all calls of this child.
-        let pid = unsafe { libc::fork() };
+        // glibc allows all calls of this child.
+        let pid = support::fork();
         if pid == 0 {
             let done = std::panic::catch_unwind(|| dropping(step));
             support::end(if done.is_ok() { 0 } else { 101 });
@@ -144,8 +144,8 @@ fn a_drop_works_without_proc() {
 /// Runs `prepare` in a child, which then is in a new user namespace. The parent maps ids as `map` says, and `body` runs.
 fn in_a_user_namespace(map: &str, prepare: fn(), body: fn()) {
     let step = shared_word();
-    // SAFETY: glibc allows all calls of this child.
-    let pid = unsafe { libc::fork() };
+    // glibc allows all calls of this child.
+    let pid = support::fork();
     if pid == 0 {
         let done = std::panic::catch_unwind(|| {
             prepare();
