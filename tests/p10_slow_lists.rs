@@ -46,10 +46,7 @@ fn a_deadline_where_tids_are_asked_for() {
         for _ in 0..3 {
             prepared(|| {});
         }
-        let path = std::env::temp_dir().join(format!("psx-empty-deadline-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        std::os::unix::fs::chroot(&path).unwrap();
-        std::env::set_current_dir("/").unwrap();
+        support::enter_empty_root();
         // SAFETY: the ids are numbers.
         unsafe { libpsx::syscall3(libc::SYS_setresuid, 65534, 65534, 65534) }.unwrap();
         let before = slack_here();

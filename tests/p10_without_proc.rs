@@ -7,20 +7,12 @@ use std::time::Duration;
 
 use libpsx::{Error, Requirement, UnreachableReason};
 use support::{
-    block_all, covers, filter, forked, install, isolated, isolated_as_root, prepared, proc,
-    set_slack, slack, sleepers, step, watchdog, witnesses,
+    block_all, covers, enter_empty_root, filter, forked, install, isolated, isolated_as_root,
+    prepared, proc, set_slack, slack, sleepers, step, watchdog, witnesses,
 };
 
 /// It takes seconds to probe every possible tid.
 const WATCHDOG: Duration = Duration::from_secs(120);
-
-fn enter_empty_root() {
-    let path = std::env::temp_dir().join(format!("psx-empty-{}", std::process::id()));
-    std::fs::create_dir_all(&path).unwrap();
-    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
-    std::os::unix::fs::chroot(&path).unwrap();
-    std::env::set_current_dir("/").unwrap();
-}
 
 #[test]
 fn empty_chroot_with_the_right_to_mount() {

@@ -41,7 +41,7 @@ pub use calls::*;
 use harness::CASE;
 pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;
-pub use namespaces::{laid_over, private_mounts, unshared, user_namespaces};
+pub use namespaces::{enter_empty_root, laid_over, private_mounts, unshared, user_namespaces};
 pub use traced::traced;
 
 /// Runs `body` in a separate child process, which executes this same test again. Panics if the child fails, or if it

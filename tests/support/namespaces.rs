@@ -1,6 +1,7 @@
 //! Namespaces for a test. If they are refused, as in a container or in a plain chroot, the test is skipped.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 
 use super::{forked_status, skipped};
 
@@ -53,4 +54,19 @@ pub fn laid_over(target: &str, source: &str) -> bool {
     }
     skipped(format!("no mount over {target}: {}", std::io::Error::last_os_error()));
     false
+}
+
+/// Makes an empty folder the root directory of this process, without /proc.
+pub fn enter_empty_root() {
+    let place = std::env::temp_dir();
+    let name = format!("psx-empty-{}", std::process::id());
+    std::fs::create_dir_all(place.join(&name)).unwrap();
+    assert_eq!(std::fs::read_dir(place.join(&name)).unwrap().count(), 0);
+    let outside = std::fs::File::open(&place).unwrap();
+    std::os::unix::fs::chroot(place.join(&name)).unwrap();
+    std::env::set_current_dir("/").unwrap();
+    // The folder stays the root directory, and no test leaves it behind.
+    let name = CString::new(name).unwrap();
+    // SAFETY: the kernel reads the name.
+    unsafe { libc::unlinkat(outside.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) };
 }
