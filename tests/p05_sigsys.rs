@@ -626,8 +626,7 @@ fn each_thread_gets_one_signal_while_the_queue_is_full() {
                 assert_eq!(unsafe { libc::setresuid(user, user, user) }, 0);
             };
             let bytes = pipe();
-            // SAFETY: the child ends by `end`.
-            let caller = unsafe { libc::fork() };
+            let caller = support::fork();
             if caller == 0 {
                 become_user();
                 on_sigsys(jumps);
@@ -648,8 +647,7 @@ fn each_thread_gets_one_signal_while_the_queue_is_full() {
             until(|| readers() == 1);
             // Another process fills the queue, and takes a signal out of it for each byte that it gets.
             let (orders, progress) = (pipe(), support::shared_word());
-            // SAFETY: the child ends by `end`.
-            let other = unsafe { libc::fork() };
+            let other = support::fork();
             if other == 0 {
                 become_user();
                 support::set_mask(1 << (SIGNAL - 1));
