@@ -606,6 +606,33 @@ fn a_handler_that_comes_during_the_gather() {
     });
 }
 
+/// The first call of a transaction installs the handler, which leaves the second one.
+#[test]
+fn a_handler_that_the_calls_install() {
+    isolated("a_handler_that_the_calls_install", WATCHDOG, || {
+        // The action in the kernel's form.
+        let mut action = [0usize; 8];
+        on_sigsys(jumps);
+        let (none, at) = (std::ptr::null::<usize>(), action.as_mut_ptr());
+        // SAFETY: the kernel writes its structure, which has less than eight words.
+        let read = unsafe { libc::syscall(libc::SYS_rt_sigaction, libc::SIGSYS, none, at, 8) };
+        assert_eq!(read, 0);
+        // SAFETY: SIG_DFL runs no code.
+        unsafe { libc::signal(libc::SIGSYS, libc::SIG_DFL) };
+        prepared(|| {});
+        leaves_on(libc::SYS_setpriority);
+        let install = [libc::SIGSYS as usize, action.as_ptr() as usize, 0, 8, 0, 0];
+        let any = ResultCheck::AnyResult;
+        let transaction = Transaction::new().sensitivity(Sensitivity::Ignore);
+        // SAFETY: the kernel reads the action, which outlives the transaction. The handler may run anywhere.
+        let transaction = unsafe { transaction.with_call(libc::SYS_rt_sigaction, install, any) };
+        // SAFETY: setpriority touches no memory.
+        let transaction = unsafe { transaction.with_call(libc::SYS_setpriority, [0; 6], any) };
+        let report = transaction.execute_with_report().unwrap();
+        assert_eq!((report.threads(), report.divergent()), (4, 1), "{report:?}");
+    });
+}
+
 /// The queue has room for one signal at a time. A thread that has got its signal gets no second one: with these the queue
 /// would be full as long as the call takes.
 #[test]
@@ -623,12 +650,28 @@ fn each_thread_gets_one_signal_while_the_queue_is_full() {
                 // SAFETY: the kernel reads the structure.
                 assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit) }, 0);
                 // SAFETY: setresuid touches no memory of this program.
-                assert_eq!(unsafe { libc::setresuid(user, user, user) }, 0);
+                unsafe { libc::setresuid(user, user, user) == 0 }
             };
+            // Root of a user namespace may lack the user, and root of a container the right to see what its threads do.
+            let became = support::shared_word();
+            let probe = support::fork();
+            if probe == 0 {
+                became.store(if become_user() { 1 } else { 2 }, SeqCst);
+                land()
+            }
+            until(|| became.load(SeqCst) != 0);
+            let seen = std::fs::read(format!("/proc/{probe}/syscall")).is_ok();
+            // SAFETY: the process was started here.
+            unsafe { libc::kill(probe, libc::SIGKILL) };
+            support::reap(probe);
+            if became.load(SeqCst) != 1 || !seen {
+                support::skipped("no other user, or its calls cannot be seen");
+                return;
+            }
             let bytes = pipe();
             let caller = support::fork();
             if caller == 0 {
-                become_user();
+                assert!(become_user());
                 on_sigsys(jumps);
                 sleepers(2);
                 static BYTE: AtomicU8 = AtomicU8::new(0);
@@ -649,7 +692,7 @@ fn each_thread_gets_one_signal_while_the_queue_is_full() {
             let (orders, progress) = (pipe(), support::shared_word());
             let other = support::fork();
             if other == 0 {
-                become_user();
+                assert!(become_user());
                 support::set_mask(1 << (SIGNAL - 1));
                 // SAFETY: all-zero is a valid value of the union.
                 let value: libc::sigval = unsafe { std::mem::zeroed() };

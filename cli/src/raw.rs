@@ -31,7 +31,7 @@ use libc::{
 use libpsx::{Broadcast, Report};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, getpid, getppid, pipe};
 use syscalls::{Sysno, raw_syscall};
 
@@ -159,9 +159,8 @@ pub(crate) fn set_mask_of(
 /// Returns None if it has not. The stop of a child that is not traced does not count: for that the kernel would need
 /// WSTOPPED.
 pub(crate) fn has_changed(child: nix::unistd::Pid) -> nix::Result<Option<()>> {
-    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
-    let found = waitid(Id::Pid(child), flags)?;
-    Ok((found != WaitStatus::StillAlive).then_some(()))
+    let found = ended(libc::P_PID, child.as_raw().unsigned_abs())?;
+    Ok(found.map(|_| ()))
 }
 
 /// Asks whether a traced child has stopped or a child has ended, and takes its status (waitpid(2)). Returns None if it has
@@ -174,12 +173,18 @@ pub(crate) fn changed(child: nix::unistd::Pid) -> nix::Result<Option<ExitStatus>
 }
 
 /// Returns a child that has ended, or a traced child that has stopped, and leaves the status to [`changed`] (waitid(2),
-/// WNOWAIT). Returns None if there is none. Knows all signals by which a child can end, and nix knows no real-time signals.
+/// WNOWAIT). Returns None if there is none.
 pub(crate) fn ended_child() -> nix::Result<Option<nix::unistd::Pid>> {
+    ended(libc::P_ALL, 0)
+}
+
+/// Returns one of these children that has ended, or is traced and has stopped. Knows all signals by which a child can end, and
+/// nix knows no real-time signals.
+fn ended(kind: libc::idtype_t, id: libc::id_t) -> nix::Result<Option<nix::unistd::Pid>> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: the kernel writes the structure.
-    let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
+    let result = unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) };
     nix::Error::result(result)?;
     // SAFETY: all zeros are a value of the structure too.
     let info = unsafe { info.assume_init() };

@@ -96,6 +96,7 @@ fn a_line_that_systemd_would_end_elsewhere_is_refused() {
     ] {
         assert!(refused(line).contains("white space"), "{line}");
     }
+    directives("NetworkNamespacePath=/a\u{a0}b");
     let path = directives("WorkingDirectory=/a\u{a0}b").working_directory().unwrap();
     assert_eq!(path.unwrap().to_str(), Some("/a\u{a0}b"));
 }

@@ -206,6 +206,14 @@ impl Call {
         }
     }
 
+    /// Returns whether the call may install a handler for SIGSYS.
+    pub(crate) fn may_handle_sigsys(&self) -> bool {
+        let [signal, action, ..] = self.args;
+        let installs =
+            self.number() == k::__NR_rt_sigaction || arch::OLD_SIGACTIONS.contains(&self.number());
+        installs && signal as i32 == sys::SIGSYS && action != 0
+    }
+
     /// Returns why the call is refused, if it is refused in every process.
     pub(crate) fn refusal(&self) -> Option<RefusalReason> {
         let [first, second, third, fourth, fifth, sixth] = self.args;

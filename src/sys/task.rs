@@ -35,7 +35,8 @@ pub(crate) fn getpid() -> i32 {
 /// Returns whether this thread is the only one of its process, by unshare(CLONE_THREAD), which changes nothing. Returns
 /// None if a filter answers in the kernel's place.
 pub(crate) fn is_single_threaded() -> Option<bool> {
-    // No kernel knows this flag, so only a filter answers that it has succeeded. (Its bit is one of the signal of clone(2).)
+    // Linux knows no such flag. If the call succeeds, a filter has answered, or another kernel that ignores unknown flags. (The
+    // bit is one of the signal of clone(2).)
     const UNKNOWN_FLAG: usize = 1;
     match unshare(k::CLONE_THREAD as usize) {
         Ok(()) => (unshare(UNKNOWN_FLAG) == Err(Errno::INVAL)).then_some(true),

@@ -160,7 +160,7 @@ Keys of --expect: uid, gid (all four IDs), ruid, euid, suid, fsuid, rgid, egid, 
 groups: none, or names joined by +; caps (effective, permitted, inheritable and ambient together), effective, \
 permitted, inheritable, ambient, bounding: none, all, or names joined by +; nnp: 0 or 1; seccomp: disabled, \
 strict or filter; filters: a number; label, or none; sched: other, fifo, rr, batch, idle, deadline, ext; priority; namespaces: \
-the kinds that are those of neither psx nor process 1; root, cwd: a path, or changed; umask; nice; ioprio; affinity; timer-slack; \
+the kinds that are those of neither psx nor process 1, nor the initial ones; root, cwd: a path, or changed; umask; nice; ioprio; affinity; timer-slack; \
 personality; verdict; dumpable; consistent. Sets, filters, namespaces and verdict can be compared: caps<=cap_kill, \
 filters>=1.
 

@@ -57,7 +57,7 @@ pub(crate) enum Wanted {
     Label(Option<String>),
     Policy(u32),
     Priority(u32),
-    /// The namespaces of these kinds must be those of neither psx nor process 1.
+    /// The namespaces of these kinds must be those of neither psx nor process 1, nor the initial ones.
     Namespaces(Comparison, Vec<&'static str>),
     /// A path, or any path except `/`.
     Root(Path),

@@ -162,10 +162,14 @@ impl Process {
     /// 4. Each task is asked for the time of its start, which was read before the task was.
     ///
     /// A number that is in both lists, with the same time of start, was that of one task, which existed at step 2. With
-    /// another time it belongs to a task that has not been read. (Two tasks cannot have the same number and start in one
-    /// clock tick, because the kernel gives a number again only after all others.) If the number of tasks is the kernel's,
-    /// no other task existed at step 2. One
-    /// list alone proves nothing: a pass can miss a living task while another task exits (`next_tid`, fs/proc/base.c).
+    /// another time it belongs to a task that has not been read. (Two tasks with the same number start in the same clock tick
+    /// only if a program chooses the numbers, for which it needs CAP_CHECKPOINT_RESTORE.) If the number of tasks is the
+    /// kernel's, no other task existed at step 2.
+    ///
+    /// A task that executes a program ends the others, and takes the number and the time of start of the first one
+    /// (execve(2)). So if a task has ended before it was read, the first one is read again in step 1.
+    ///
+    /// One list alone proves nothing: a pass can miss a living task while another task exits (`next_tid`, fs/proc/base.c).
     /// Nor does one list together with the link count: the missed task and the ended one make up for each other.
     ///
     /// If the directory has no link count, both lists must be equal. If there is no proof, the second list is the
@@ -190,22 +194,35 @@ impl Process {
         let (mut tasks, mut known) = (Vec::new(), HashMap::new());
         let mut before = list()?;
         for _ in 0..ROUNDS {
-            let (mut new, mut starts) = (Vec::new(), Vec::new());
-            for &tid in before.iter().filter(|tid| !known.contains_key(*tid)) {
-                if let Some(start) = self.start(tid)? {
-                    new.push(tid);
-                    starts.push(start);
-                }
-            }
-            for ((&tid, start), result) in new.iter().zip(starts).zip(read(&new)) {
-                match result {
-                    Ok(task) => {
-                        known.insert(tid, start);
-                        tasks.push((tid, task));
+            let mut wanted: Vec<i32> =
+                before.iter().copied().filter(|tid| !known.contains_key(tid)).collect();
+            // Ends: the second pass is the last one.
+            let mut is_first_pass = true;
+            while !wanted.is_empty() {
+                let (mut new, mut starts, mut ended) = (Vec::new(), Vec::new(), false);
+                for tid in wanted.drain(..) {
+                    match self.start(tid)? {
+                        Some(start) => {
+                            new.push(tid);
+                            starts.push(start);
+                        }
+                        None => ended = true,
                     }
-                    Err(error) if is_no_such_process(error) => {}
-                    Err(error) => return Err(error),
                 }
+                for ((&tid, start), result) in new.iter().zip(starts).zip(read(&new)) {
+                    match result {
+                        Ok(task) => {
+                            known.insert(tid, start);
+                            tasks.push((tid, task));
+                        }
+                        Err(error) if is_no_such_process(error) => ended = true,
+                        Err(error) => return Err(error),
+                    }
+                }
+                if ended && is_first_pass && known.contains_key(&self.pid) {
+                    wanted.push(self.pid);
+                }
+                is_first_pass = false;
             }
             let count = self.count()?;
             let after = list()?;
@@ -426,6 +443,24 @@ mod tests {
         assert!(look.complete);
         assert_eq!((starts.first(), starts.last()), (Some(&start), Some(&now)), "{starts:?}");
         assert_ne!(start, now);
+    }
+
+    /// The ended thread may have executed a program, and then has the number of the first one.
+    #[test]
+    fn the_first_task_is_read_again_if_a_task_has_ended_unread() {
+        let own = Process::myself().unwrap();
+        let (tid, finish) = waiting();
+        let finish = Cell::new(Some(finish));
+        let look = own.look(|tids| {
+            if let Some(finish) = finish.take() {
+                finish();
+            }
+            tids.iter().map(|&tid| own.task(tid)?.stat()).collect()
+        });
+        let look = look.unwrap();
+        assert!(look.complete);
+        let reads = |wanted: i32| look.tasks.iter().filter(|(tid, _)| *tid == wanted).count();
+        assert_eq!((reads(tid), reads(own.pid)), (0, 2));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
@@ -12,7 +14,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::children;
 use crate::support::{Killed, is_root, limit, psx};
 
 /// The child is stopped before its first instruction, while psx does not trace it yet.
@@ -37,6 +38,7 @@ fn a_stopped_child_is_traced_when_it_goes_on() {
             end => panic!("psx ended: {end:?}"),
         }
     };
+    psx.program.store(program.as_raw(), SeqCst);
     assert!(matches!(waitpid(program, None).unwrap(), WaitStatus::Stopped(..)));
     ptrace::detach(program, Signal::SIGSTOP).unwrap();
     until_state(program, "T");
@@ -93,6 +95,7 @@ fn killed_at(round: usize) -> Option<Call> {
             },
         }
     };
+    psx.program.store(program.as_raw(), SeqCst);
     let mut at_end = true;
     for _ in 0..round {
         let info = next_call(pid);
@@ -124,21 +127,24 @@ fn traced_psx(program: &[&str], options: ptrace::Options) -> (Psx, Pid) {
     assert!(matches!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(..)));
     ptrace::setoptions(pid, options).unwrap();
     let (ended, end) = channel::<()>();
-    let late = limit();
+    let program = Arc::new(AtomicI32::new(0));
+    let (late, known) = (limit(), program.clone());
     std::thread::spawn(move || {
         if end.recv_timeout(late) == Err(RecvTimeoutError::Timeout) {
             // Whatever this test waits for comes to its end by that.
-            for pid in children(pid.as_raw().unsigned_abs()).into_iter().chain([pid.as_raw()]) {
+            for pid in [known.load(SeqCst), pid.as_raw()].into_iter().filter(|&pid| pid > 0) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
     });
-    (Psx { child, _ended: ended }, pid)
+    (Psx { child, program, _ended: ended }, pid)
 }
 
-/// A psx that is killed, together with its child, if the test takes too long.
+/// A psx that is killed, together with the program, if the test takes too long.
 struct Psx {
     child: Killed,
+    /// The process of the program, when it is known.
+    program: Arc<AtomicI32>,
     _ended: Sender<()>,
 }
 

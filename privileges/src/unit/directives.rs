@@ -135,7 +135,8 @@ impl Directives {
         let value = text.as_str();
         // systemd takes such a character for a part of a word. A path may have one.
         let unknown = |c: char| c.is_whitespace() && !" \t\n\r".contains(c);
-        if !name.ends_with("Directory") && value.contains(unknown) {
+        let is_path = name.ends_with("Directory") || name.ends_with("Path");
+        if !is_path && value.contains(unknown) {
             return Err(format!("{value:?} has white space that systemd does not know").into());
         }
         if let Some(&(_, resource, unit)) = limit {

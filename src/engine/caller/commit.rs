@@ -32,9 +32,10 @@ impl Stop<'_> {
         let slot = buffers
             .as_ref()
             .map_or(AnswerSlot::NONE, |buffers| buffers.answers.claim_slot(self.tid));
-        // A thread that was not held yet may have installed a handler for SIGSYS. From now on only such a handler can install
-        // one.
-        if !shared.may_jump() && sys::sigsys_is_handled() {
+        // A thread that was not held yet may have installed a handler for SIGSYS. From now on only such a handler and the
+        // calls themselves can install one.
+        let handler_comes = || calls.iter().any(Call::may_handle_sigsys);
+        if !shared.may_jump() && (sys::sigsys_is_handled() || handler_comes()) {
             shared.set_may_jump();
         }
         let begun = |begun| shared.set_begun(begun);

@@ -232,7 +232,7 @@ fn add_action(found: ActionValue) -> Result<(), Errno> {
 ///
 /// # Errors
 /// The errno of rt_sigaction(2), or of mmap(2) for a place in the list. The action of the signal is
-/// unchanged then.
+/// unchanged then, unless only the question whether it has been installed fails.
 pub(crate) fn ensure_handler<V: SignalHandler>(
     reached: impl FnOnce() -> bool,
 ) -> Result<bool, Errno> {
