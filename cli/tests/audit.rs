@@ -418,9 +418,9 @@ type Kept = (fn(), &'static str, &'static str, &'static str);
 const KEPT: [Kept; 3] = [
     (chroot, "root", "root=/tmp", "/"),
     (
-        || plain(libc::SYS_unshare, [libc::CLONE_NEWNET as usize, 0, 0, 0, 0]),
+        || plain(libc::SYS_unshare, [libc::CLONE_NEWUTS as usize, 0, 0, 0, 0]),
         "namespaces",
-        "namespaces>=net",
+        "namespaces>=uts",
         "the namespaces of psx",
     ),
     // Without CAP_SYS_ADMIN, CAP_SYS_CHROOT and the like, the root directory makes the difference: CAP_CHOWN.

@@ -585,16 +585,16 @@ fn namespaces_are_compared_from_any_pid_namespace() {
         return;
     }
     let other = Subject::new(|stage| {
-        plain(libc::SYS_unshare, [libc::CLONE_NEWNET as usize, 0, 0, 0, 0]);
+        plain(libc::SYS_unshare, [libc::CLONE_NEWUTS as usize, 0, 0, 0, 0]);
         stage.ready(&[]);
     });
     let same = Subject::new(|stage| stage.ready(&[]));
     for (subject, expected, status) in [
         (&other, "namespaces=none", 1),
-        (&other, "namespaces=net", 0),
+        (&other, "namespaces=uts", 0),
         // The PID namespace of psx is its own, and that of the process is not.
         (&other, "namespaces>=pid", 1),
-        (&same, "namespaces>=net", 1),
+        (&same, "namespaces>=uts", 1),
     ] {
         let mut command = Command::new("unshare");
         command.args([
@@ -610,7 +610,7 @@ fn namespaces_are_compared_from_any_pid_namespace() {
         assert_eq!(finished.status.code(), Some(status), "{expected}: {}", finished.stderr);
     }
     let program = readable_copy();
-    for expected in ["namespaces=none", "namespaces>=net", "root=/", "consistent=1"] {
+    for expected in ["namespaces=none", "namespaces>=uts", "root=/", "consistent=1"] {
         let subject = Subject::new(|stage| stage.ready(&[thread(|| {})]));
         let mut command = Command::new(&program);
         command.args(["audit", "--quiet", "--expect", expected, &subject.pid.to_string()]);
