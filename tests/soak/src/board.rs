@@ -120,6 +120,11 @@ pub(crate) struct Board {
     pub(crate) end: AtomicU32,
     /// The observer asks the subject to go on to the next stage.
     pub(crate) go: AtomicU32,
+    /// The process may have no room for another task, or a pthread_create has just failed for that reason. glibc's setresuid
+    /// makes no call then: glibc 2.36 alone hangs for ever, because it waits for a thread that has never been created.
+    pub(crate) no_room: AtomicU32,
+    /// glibc's setresuid makes a call.
+    pub(crate) setxid: AtomicU32,
     /// Odd while no descriptor is free.
     pub(crate) descriptors: AtomicU32,
     /// How many of the threads that have to be there first are ready.

@@ -135,11 +135,23 @@ impl TaskLimit {
         let present = fs::read_to_string(self.directory.join("pids.current")).unwrap_or_default();
         let present: u64 = present.trim().parse().unwrap_or(0);
         let limit = present + random.below(3);
+        board.no_room.store(1, SeqCst);
+        let calls = (0..5000).all(|_| {
+            sleep(Duration::from_millis(1));
+            board.setxid.load(SeqCst) != 0
+        });
+        if calls {
+            board.no_room.store(0, SeqCst);
+            return;
+        }
         if fs::write(self.directory.join("pids.max"), limit.to_string()).is_ok() {
             sleep(random.micros(200_000));
             let _ = fs::write(self.directory.join("pids.max"), "max");
             board.count(Count::TaskLimits);
         }
+        // Time for each pthread_create that has failed to return.
+        sleep(Duration::from_millis(200));
+        board.no_room.store(0, SeqCst);
     }
 }
 

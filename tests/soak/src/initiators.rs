@@ -291,6 +291,14 @@ pub(crate) fn failures(board: &Board, random: &mut Random) {
 /// glibc's own broadcast. It does not reach threads of clone(2).
 pub(crate) fn setxid(board: &Board, random: &mut Random) {
     let _alone = SETXID.write();
+    board.setxid.store(1, SeqCst);
+    if board.no_room.load(SeqCst) == 0 {
+        change_real_user(board, random);
+    }
+    board.setxid.store(0, SeqCst);
+}
+
+fn change_real_user(board: &Board, random: &mut Random) {
     let value = first_user() + random.below(USERS);
     // SAFETY: the call touches no memory.
     let changed = unsafe { libc::setresuid(value as u32, !0, !0) };
