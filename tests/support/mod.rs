@@ -112,12 +112,15 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
 }
 
 /// This test run, to be started again: through the command in PSX_RUNNER, if it is set (an emulator of another CPU, whose
-/// programs the kernel cannot start).
+/// programs the kernel cannot start, or the loader of another C library).
 fn itself() -> Command {
-    let program = std::env::current_exe().expect("the test's own path");
     let runner = std::env::var("PSX_RUNNER").unwrap_or_default();
     let mut words = runner.split_whitespace();
-    let Some(first) = words.next() else { return Command::new(program) };
+    let Some(first) = words.next() else {
+        return Command::new(std::env::current_exe().expect("the test's own path"));
+    };
+    // The kernel may have started the command, and not this program.
+    let program = std::env::args_os().next().expect("the test's own path");
     let mut command = Command::new(first);
     command.args(words).arg(program);
     command
