@@ -26,7 +26,7 @@ use crate::expected::Expected;
 use crate::filter::Purpose;
 use crate::names;
 use crate::names::words_to_numbers;
-use crate::plan::{Now, Plan, limits_of};
+use crate::plan::{Now, Plan, limits_of, own_filters};
 use crate::status::{self, Place, field, identify};
 use crate::step::Step;
 use crate::tasks::Tasks;
@@ -190,7 +190,7 @@ impl Launch {
         // The program inherits the filters of this process, so the mode alone does not prove that it has the plan's.
         let added = plan.steps().iter().filter(|step| matches!(step, Step::Seccomp(_))).count();
         let before = plan.expected().filtered.then(Tasks::open).flatten();
-        let before = before.and_then(|mut tasks| status::filters(&tasks.own_status().ok()?));
+        let before = before.and_then(|mut tasks| own_filters(&mut tasks));
         let after =
             After::of(plan.expected(), &now, before.map(|before| before.saturating_add(added)));
         Ok(Self { plan, after })

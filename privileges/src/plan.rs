@@ -255,7 +255,7 @@ impl Plan {
 }
 
 /// Returns how many filters the calling thread has.
-fn own_filters(tasks: &mut Tasks) -> Option<usize> {
+pub(crate) fn own_filters(tasks: &mut Tasks) -> Option<usize> {
     status::filters(&tasks.own_status().ok()?)
 }
 
