@@ -41,16 +41,20 @@ static void raw_null_tls_fails(void) {
     CHECK(uid_here() == 1001);
 }
 
-/* The caller is a thread that libc does not know. */
-static atomic_long raw_result = 1;
+/* The caller is a thread that libc does not know. Its errno is where its thread pointer leads. */
+static atomic_long raw_result = 1, raw_errno;
 static void raw_calls(void) {
     raw_result = no_new_privs();
+    if (psx_syscall3(SYS_prctl, -1, 0, 0) == -1) raw_errno = errno;
     raw_sleeper();
 }
 static void raw_caller(void) {
     sleepers(2);
+    errno = 4321;
     raw_threads(1, CLONE_SETTLS, own_tls(), raw_calls);
+    CHECK(errno == 4321);
     CHECK(raw_result == 0);
+    CHECK(raw_errno == EINVAL);
     CHECK(thread_count() == 4);
     all_have("NoNewPrivs", 1);
 }

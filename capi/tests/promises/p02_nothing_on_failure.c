@@ -4,7 +4,7 @@
 static void *calls_without_capabilities(void *unused) {
     drop_own_capabilities();
     errno = 0;
-    CHECK(psx_syscall3(SYS_setresuid, 1001, 1001, 1001) == -1);
+    CHECK(psx_syscall3(ID_CALL(setresuid), 1001, 1001, 1001) == -1);
     CHECK(errno == EPERM);
     return unused;
 }

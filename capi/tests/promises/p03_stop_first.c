@@ -40,7 +40,7 @@ static int status_of_caller(void) {
 static void begin(void) {
     need_root();
     snprintf(caller, sizeof caller, "%ld", RAW(SYS_gettid));
-    CHECK(RAW(SYS_setresuid, FIRST, -1, -1) == 0);
+    CHECK(RAW(ID_CALL(setresuid), FIRST, -1, -1) == 0);
 }
 
 static void *worker(void *unused) {
@@ -73,7 +73,7 @@ static void *forker(void *unused) {
     threads_begun++;
     while (!over) {
         long seen = id_of_caller(status);
-        pid_t pid = RAW(SYS_clone, SIGCHLD);
+        pid_t pid = RAW(CALL_CLONE);
         if (pid == 0) RAW(SYS_exit_group, uid_here() < seen);
         if (pid < 0) continue;
         int end = 0;
@@ -102,7 +102,7 @@ static void observers(void) {
     begin();
     for (int i = 0; i < 2; i++) thread(i ? worker : forker, NULL);
     await(2);
-    CHECK(RAW(SYS_setresuid, FIRST + 1, -1, -1) == 0);
+    CHECK(RAW(ID_CALL(setresuid), FIRST + 1, -1, -1) == 0);
     while (behind == 0 || old_children == 0) sched_yield();
 }
 

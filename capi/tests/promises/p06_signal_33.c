@@ -1,8 +1,10 @@
 /* P6: other code that uses signal 33 gets the signals that were sent to it, in the way that it requested. */
 #include "promises.h"
+#include <inttypes.h>
 
 static atomic_long value, code, calls;
-static atomic_ulong mask;
+static _Atomic uint64_t mask;
+#define BIT(signal) (1ull << (signal - 1))
 
 static void handler(int signal, siginfo_t *info, void *context) {
     (void)signal, (void)context;
@@ -25,7 +27,7 @@ static void send_value(long number) {
 }
 
 static void arrives(void) {
-    uint64_t wanted = 1ul << (SIGUSR1 - 1) | 1ul << (SIGNAL - 1), before = 0, after = 0;
+    uint64_t wanted = BIT(SIGUSR1) | BIT(SIGNAL), before = 0, after = 0;
     RAW(SYS_rt_sigprocmask, SIG_BLOCK, 0, &before, sizeof before);
     for (long number = 1000; number < 1010; number++) {
         calls = 0;
@@ -33,7 +35,7 @@ static void arrives(void) {
         CHECK(calls == 1);
         CHECK(value == number);
         CHECK(code == SI_QUEUE);
-        if (mask != wanted) wrong("the handler ran with the mask %lx, not %lx", (long)mask, (long)wanted);
+        if (mask != wanted) wrong("the handler ran with the mask %" PRIx64 ", not %" PRIx64, mask, wanted);
     }
     RAW(SYS_rt_sigprocmask, SIG_BLOCK, 0, &after, sizeof after);
     CHECK(before == after);
@@ -41,7 +43,7 @@ static void arrives(void) {
 
 static void before(void) {
     sleepers(3);
-    set_action(handler, SA_SIGINFO | SA_RESTART, 1ul << (SIGUSR1 - 1));
+    set_action(handler, SA_SIGINFO | SA_RESTART, BIT(SIGUSR1));
     CHECK(no_new_privs() == 0);
     CHECK(calls == 0);
     all_have("NoNewPrivs", 1);
@@ -51,7 +53,7 @@ static void before(void) {
 static void after(void) {
     sleepers(3);
     CHECK(no_new_privs() == 0);
-    set_action(handler, SA_SIGINFO | SA_RESTART, 1ul << (SIGUSR1 - 1));
+    set_action(handler, SA_SIGINFO | SA_RESTART, BIT(SIGUSR1));
     arrives();
     need_root();
     CHECK(set_uid(1001) == 0);
@@ -140,7 +142,7 @@ static void libc_setresuid(void) {
     all_have("Uid", id);
     /* libc changes the saved id. It is read in this thread and in the status files. */
     unsigned ids[3];
-    RAW(SYS_getresuid, &ids[0], &ids[1], &ids[2]);
+    RAW(ID_CALL(getresuid), &ids[0], &ids[1], &ids[2]);
     CHECK(ids[2] == GLIBC_CALLS);
 }
 

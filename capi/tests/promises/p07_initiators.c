@@ -69,13 +69,13 @@ static void in_its_own_call(void) {
     CHECK(sigaction(SIGSYS, &action, NULL) == 0);
     struct sock_filter traps[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setfsuid, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ID_CALL(setfsuid), 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {4, traps};
     CHECK(RAW(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
-    psx_syscall3(SYS_setfsuid, 5, 0, 0);
+    psx_syscall3(ID_CALL(setfsuid), 5, 0, 0);
     CHECK(inner == 0 || inner == -1);
     if (inner == -1) CHECK(inner_errno == EDEADLK);
     all_have("Uid", inner == 0 ? 1001 : 0);
@@ -85,13 +85,13 @@ static void in_its_own_call(void) {
 static void *is_killed(void *unused) {
     struct sock_filter kills[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setfsuid, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ID_CALL(setfsuid), 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_THREAD),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {4, kills};
     CHECK(RAW(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
-    psx_syscall3(SYS_setfsuid, 5, 0, 0);
+    psx_syscall3(ID_CALL(setfsuid), 5, 0, 0);
     wrong("the thread was not killed");
     return unused;
 }

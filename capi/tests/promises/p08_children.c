@@ -23,7 +23,7 @@ static void *calls_for_ever(void *unused) {
 
 static long plain_fork(void) { return fork(); }
 static long underscore_fork(void) { return _Fork(); }
-static long raw_fork(void) { return RAW(SYS_clone, SIGCHLD); }
+static long raw_fork(void) { return RAW(CALL_CLONE); }
 
 static void reap(long pid) {
     int status;

@@ -1,5 +1,6 @@
 /* P9: an interrupted thread notices nothing but the effects of any signal with SA_RESTART. */
 #include "promises.h"
+#include <inttypes.h>
 #include <sys/socket.h>
 
 #define CALLS 300
@@ -109,7 +110,7 @@ static atomic_int inherited;
 static void *starts_programs(void *unused) {
     threads_begun++;
     while (!over) {
-        pid_t pid = RAW(SYS_clone, SIGCHLD);
+        pid_t pid = RAW(CALL_CLONE);
         if (pid == 0) {
             int open = 0;
             for (int fd = 3; fd < 64; fd++) {
@@ -144,10 +145,11 @@ static void on_small_stack(void) {
 static void small_stack(void) {
     need_root();
     sleepers(2);
-    char *guarded = memory(2 * 4096);
-    CHECK(mprotect(guarded, 4096, PROT_NONE) == 0);
+    long page = sysconf(_SC_PAGESIZE);
+    char *guarded = memory(2 * page);
+    CHECK(mprotect(guarded, page, PROT_NONE) == 0);
     /* The rest of the page is smaller than the signal frame. */
-    CHECK(raw_thread(THREAD_FLAGS, guarded + 4096 + 1024, NULL, NULL, on_small_stack) > 0);
+    CHECK(raw_thread(THREAD_FLAGS, guarded + page + 1024, NULL, NULL, on_small_stack) > 0);
     await(3);
     many_calls();
     CHECK(thread_count() == 4);
@@ -161,7 +163,7 @@ static void *keeps_mask(void *unused) {
     threads_begun++;
     while (!over) {
         RAW(SYS_rt_sigprocmask, SIG_BLOCK, 0, &now, 8);
-        if (now != before) wrong("the signal mask became %lx", (long)now);
+        if (now != before) wrong("the signal mask became %" PRIx64, now);
     }
     return unused;
 }

@@ -168,11 +168,15 @@ UNUSED static void raw_sleeper(void) {
     for (;;) RAW(CALL_PAUSE);
 }
 
-/* A block that a thread pointer may point into. It has free space before it and begins with its own address. */
+/* A block that a thread pointer may point into. It has free space before it (on powerpc, libc uses 28 KiB there) and
+   begins with its own address. */
 UNUSED static void *own_tls(void) {
-    char *tls = memory(32 << 10) + (16 << 10);
-    *(void **)tls = tls;
-    *(void **)(tls + 16) = tls;
+    void **tls = (void **)(memory(128 << 10) + (64 << 10));
+    tls[0] = tls[2] = tls;
+#ifdef __i386__
+    /* libc makes its system calls through the address in this word. */
+    __asm__("mov %%gs:16, %0" : "=r"(tls[4]));
+#endif
     return tls;
 }
 
@@ -260,11 +264,11 @@ UNUSED static long own(const char *field) {
 UNUSED static long no_new_privs(void) { return psx_syscall6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); }
 
 /* Sets only the real user id, so that the call can be repeated. "Uid" in the status file begins with it. */
-UNUSED static long set_uid(long id) { return psx_syscall3(SYS_setresuid, id, -1, -1); }
+UNUSED static long set_uid(long id) { return psx_syscall3(ID_CALL(setresuid), id, -1, -1); }
 
 UNUSED static long uid_here(void) {
     unsigned ids[3];
-    RAW(SYS_getresuid, &ids[0], &ids[1], &ids[2]);
+    RAW(ID_CALL(getresuid), &ids[0], &ids[1], &ids[2]);
     return ids[0];
 }
 

@@ -68,7 +68,7 @@ static void warning(void) {
     CHECK(status == 0);
     CHECK(written[0] != 0);
     char number[16];
-    snprintf(number, sizeof number, "%ld", (long)SYS_setresuid);
+    snprintf(number, sizeof number, "%ld", (long)ID_CALL(setresuid));
     CHECK(strstr(written, number) != NULL || strstr(written, "setresuid") != NULL);
     CHECK(strstr(written, "1001") != NULL || strstr(written, "3e9") != NULL);
     ok(": %d line%s", lines(), lines() == 1 ? "" : "s");

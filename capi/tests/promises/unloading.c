@@ -16,7 +16,7 @@ static call3 load(void) {
 static void loaded(void) {
     need_root();
     sleepers(4);
-    CHECK(load()(SYS_setresuid, 1001, -1, -1) == 0);
+    CHECK(load()(ID_CALL(setresuid), 1001, -1, -1) == 0);
     all_have("Uid", 1001);
 }
 
@@ -24,7 +24,7 @@ static void loaded(void) {
 static void after_dlclose(void) {
     need_root();
     sleepers(4);
-    CHECK(load()(SYS_setresuid, 1001, -1, -1) == 0);
+    CHECK(load()(ID_CALL(setresuid), 1001, -1, -1) == 0);
     CHECK(dlclose(library) == 0);
     CHECK(setresuid(1002, -1, -1) == 0);
     all_have("Uid", 1002);
@@ -33,7 +33,7 @@ static void loaded_again(void) {
     need_root();
     sleepers(4);
     for (long id = 1001; id < 1011; id++) {
-        CHECK(load()(SYS_setresuid, id, -1, -1) == 0);
+        CHECK(load()(ID_CALL(setresuid), id, -1, -1) == 0);
         all_have("Uid", id);
         CHECK(dlclose(library) == 0);
     }
@@ -41,7 +41,7 @@ static void loaded_again(void) {
 static void fork_after_dlclose(void) {
     need_root();
     sleepers(4);
-    CHECK(load()(SYS_setresuid, 1001, -1, -1) == 0);
+    CHECK(load()(ID_CALL(setresuid), 1001, -1, -1) == 0);
     CHECK(dlclose(library) == 0);
     pid_t pid = fork();
     if (pid == 0) _exit(0);
