@@ -96,14 +96,16 @@ fn churn_is_covered() {
 fn refused_calls_change_nothing() {
     isolated("refused_calls_change_nothing", WATCHDOG, || {
         sleepers(2);
-        let mut numbers = vec![libc::SYS_clone];
         // The kernel reads the lower half of the number; on x86-64 it knows an x32 number besides; on s390x it reads 16 bits.
-        #[cfg(target_pointer_width = "64")]
-        numbers.push(libc::SYS_clone | 1 << 32);
-        #[cfg(target_arch = "x86_64")]
-        numbers.push(libc::SYS_clone | 0x4000_0000);
-        #[cfg(target_arch = "s390x")]
-        numbers.push(libc::SYS_clone | 1 << 16);
+        let numbers = [
+            libc::SYS_clone,
+            #[cfg(target_pointer_width = "64")]
+            (libc::SYS_clone | 1 << 32),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_clone | 0x4000_0000),
+            #[cfg(target_arch = "s390x")]
+            (libc::SYS_clone | 1 << 16),
+        ];
         for nr in numbers {
             // SAFETY: refused before it is made.
             let error = unsafe { libpsx::syscall3(nr, 0, 0, 0) }.unwrap_err();

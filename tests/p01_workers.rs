@@ -41,7 +41,7 @@ fn workers() -> BTreeMap<i32, u32> {
     found
 }
 
-fn map(length: usize, fd: i32, offset: i64) -> usize {
+fn map(length: usize, fd: i32, offset: libc::off_t) -> usize {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     // SAFETY: makes a mapping of its own.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, offset) };
@@ -55,7 +55,7 @@ fn map(length: usize, fd: i32, offset: i64) -> usize {
 fn io_uring(sqpoll: bool, idle: u32) -> bool {
     const IORING_SETUP_SQPOLL: u32 = 1 << 1;
     const IORING_ENTER_SQ_WAKEUP: u32 = 1 << 1;
-    const IORING_OFF_SQES: i64 = 0x1000_0000;
+    const IORING_OFF_SQES: libc::off_t = 0x1000_0000;
     const IORING_OP_READ: u8 = 22;
     const IOSQE_ASYNC: u8 = 1 << 4;
     let mut pipe = [0; 2];

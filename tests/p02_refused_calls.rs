@@ -6,7 +6,8 @@
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 #![allow(unsafe_code)]
 
@@ -14,6 +15,7 @@
 #[cfg_attr(target_arch = "aarch64", path = "p02_refused_calls/aarch64.rs")]
 #[cfg_attr(target_arch = "riscv64", path = "p02_refused_calls/riscv64.rs")]
 #[cfg_attr(target_arch = "s390x", path = "p02_refused_calls/s390x.rs")]
+#[cfg_attr(target_arch = "x86", path = "p02_refused_calls/i686.rs")]
 mod cpu;
 mod support;
 
@@ -22,14 +24,14 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use libpsx::{Error, RefusalReason, ResultCheck, Transaction, TransactionError};
-use support::{forked, isolated, sleepers};
+use support::{first_form, forked, isolated, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 type Args = [usize; 6];
 
 /// A call, the arguments with which it is refused, and the reason.
-struct Row(i64, fn(Args) -> bool, RefusalReason);
+struct Row(libc::c_long, fn(Args) -> bool, RefusalReason);
 
 /// The kernel takes an int or an unsigned int, and ignores the upper half.
 const fn int(arg: usize) -> u32 {
@@ -87,7 +89,8 @@ fn expected(nr: usize, args: Args) -> Option<RefusalReason> {
     if other_abi {
         return Some(RefusalReason::LeavesHandler);
     }
-    let fits = |row: &&Row| row.0 == i64::from(number) && row.1(args);
+    let number = first_form(number as libc::c_long);
+    let fits = |row: &&Row| row.0 == number && row.1(args);
     rows().find(fits).map(|row| row.2)
 }
 
@@ -102,7 +105,7 @@ fn refusal(nr: usize, args: Args) -> Option<RefusalReason> {
     // SAFETY: a prctl(2) that does not exist touches no memory.
     let transaction = unsafe { Transaction::new().with_call(libc::SYS_prctl, fails, any) };
     // SAFETY: the call is not made, because the first call fails.
-    let transaction = unsafe { transaction.with_call(nr as i64, args, any) };
+    let transaction = unsafe { transaction.with_call(nr as libc::c_long, args, any) };
     match transaction.execute() {
         Err(TransactionError::NothingChanged(Error::Refused(why))) => Some(why),
         Err(TransactionError::NothingChanged(Error::Call(errno)))
@@ -119,7 +122,8 @@ fn compare(nr: usize, args: Args) {
     assert_eq!(is, wanted, "call {nr:#x}, {args:x?}");
 }
 
-const UPPER: usize = 1 << 32;
+/// The upper half of a register, or nothing where registers have 32 bits.
+const UPPER: usize = (1u64 << 32) as usize;
 
 /// Returns arguments in which each one takes each of several values, while the others are zeroes or ones.
 fn arguments() -> impl Iterator<Item = Args> {
@@ -210,7 +214,7 @@ fn own(name: &str) -> File {
 fn every_flag_among_several_threads() {
     isolated("every_flag_among_several_threads", WATCHDOG, || {
         sleepers(1);
-        for bit in 0..64 {
+        for bit in 0..usize::BITS {
             let flag = 1usize << bit;
             let named = bit < 32 && NAMESPACES.contains(&(flag as i32));
             assert_eq!(

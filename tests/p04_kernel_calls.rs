@@ -4,7 +4,8 @@
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 #![allow(unsafe_code)]
 
@@ -23,7 +24,7 @@ use tracer::{End, Made, Phase, Plan, Role, watchdog};
 const WATCHDOG: Duration = Duration::from_secs(180);
 
 /// The calls that the programs request from libpsx.
-const ASKED: &[i64] = &[
+const ASKED: &[libc::c_long] = &[
     libc::SYS_setpriority,
     libc::SYS_nanosleep,
     libc::SYS_getresuid,

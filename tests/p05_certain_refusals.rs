@@ -42,7 +42,7 @@ fn slacks() -> Vec<(i32, String)> {
     all
 }
 
-fn names(requirement: Requirement, call: i64, everywhere: bool) {
+fn names(requirement: Requirement, call: libc::c_long, everywhere: bool) {
     for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES] {
         forked(|| {
             for _ in 0..3 {

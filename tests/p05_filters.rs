@@ -104,7 +104,7 @@ fn without_a_clock_it_is_an_error() {
 fn reentry_in_a_held_thread_is_an_error() {
     isolated("reentry_in_a_held_thread_is_an_error", WATCHDOG, || {
         static REENTERED: AtomicBool = AtomicBool::new(false);
-        fn call(nr: i64) -> Result<libpsx::Report, Error> {
+        fn call(nr: libc::c_long) -> Result<libpsx::Report, Error> {
             let call = Broadcast::new(nr, [0; 6]).sensitivity(Sensitivity::Ignore);
             // SAFETY: getppid and setpriority touch no memory.
             unsafe { call.deadline(Duration::MAX).execute_with_report() }

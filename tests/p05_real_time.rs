@@ -117,7 +117,7 @@ fn broadcast_of_a_policy(policy: i32, threads: usize) {
             // musl's function of this name is always ENOSYS.
             // SAFETY: the call touches no memory.
             let present = unsafe { libc::syscall(libc::SYS_sched_getscheduler, *tid) };
-            assert_eq!(present, i64::from(policy), "{report:?}");
+            assert_eq!(present, libc::c_long::from(policy), "{report:?}");
         }
         ended_before_them();
     }

@@ -4,7 +4,8 @@
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 #![allow(unsafe_code)]
 
@@ -27,7 +28,7 @@ use support::{
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The kernel calls that a held thread may make.
-const OF_A_HELD_THREAD: [i64; 6] = [
+const OF_A_HELD_THREAD: [libc::c_long; 6] = [
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_futex,
@@ -37,7 +38,7 @@ const OF_A_HELD_THREAD: [i64; 6] = [
 ];
 
 /// The kernel calls that a caller may make.
-const OF_A_CALLER: [i64; 23] = [
+const OF_A_CALLER: [libc::c_long; 23] = [
     libc::SYS_openat,
     libc::SYS_gettid,
     libc::SYS_getpid,
@@ -46,7 +47,7 @@ const OF_A_CALLER: [i64; 23] = [
     libc::SYS_tgkill,
     libc::SYS_clock_gettime,
     libc::SYS_fstat,
-    libc::SYS_newfstatat,
+    support::NEWFSTATAT,
     libc::SYS_statx,
     libc::SYS_fstatfs,
     libc::SYS_close,
@@ -63,7 +64,7 @@ const OF_A_CALLER: [i64; 23] = [
     libc::SYS_prctl,
 ];
 
-fn emulating_threads(calls: &'static [i64]) {
+fn emulating_threads(calls: &'static [libc::c_long]) {
     prepared(move || {
         without_alternate_stack();
         install(&trapping(calls));
@@ -190,7 +191,7 @@ extern "C" fn jumps(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void)
     leave_by_jump(context, land);
 }
 
-fn leaves_on(call: i64) {
+fn leaves_on(call: libc::c_long) {
     prepared(move || {
         without_alternate_stack();
         filter(call, libc::SECCOMP_RET_TRAP);
@@ -354,7 +355,7 @@ fn the_caller_leaves_and_the_queue_is_full() {
         let pid = support::fork();
         if pid == 0 {
             on_sigsys(tells);
-            let none = [0, limit.rlim_max];
+            let none: [u64; 2] = [0, limit.rlim_max as u64];
             sleepers(2);
             std::thread::spawn(move || {
                 without_alternate_stack();
@@ -497,7 +498,7 @@ fn pipe() -> [i32; 2] {
 /// A handler of SIGSYS forks out of a held thread, which waits in this call. The thread goes on in the child, where its
 /// entry in the table of threads and the words of the stop are zero. The table has a mapping of its own for so many
 /// threads. `bytes` are in the pipe that each thread reads a byte of, the caller first.
-fn fork_out_of_a_held_thread(waits_in: i64, bytes: &[u8]) {
+fn fork_out_of_a_held_thread(waits_in: libc::c_long, bytes: &[u8]) {
     static CHILD: AtomicI32 = AtomicI32::new(0);
     static FORKED: AtomicI32 = AtomicI32::new(-1);
     static BYTE: AtomicU8 = AtomicU8::new(0);
@@ -646,7 +647,8 @@ fn each_thread_gets_one_signal_while_the_queue_is_full() {
             // The queue belongs to a user.
             let user = 1_000_000 + std::process::id();
             let become_user = || {
-                let limit = libc::rlimit { rlim_cur: PLACES as u64, rlim_max: PLACES as u64 };
+                let places = PLACES as libc::rlim_t;
+                let limit = libc::rlimit { rlim_cur: places, rlim_max: places };
                 // SAFETY: the kernel reads the structure.
                 assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit) }, 0);
                 // SAFETY: setresuid touches no memory of this program.

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use libpsx::{Broadcast, PartialFailureAction, Sensitivity, Transaction};
 use support::{
-    filter, forked_status, header, install, isolated, killed_by_libpsx, killed_by_libpsx_or, proc,
-    program, set_mask, sleepers, step,
+    LOWER, filter, forked_status, header, install, isolated, killed_by_libpsx, killed_by_libpsx_or,
+    proc, program, set_mask, sleepers, step, unless_one_of,
 };
 use targets::*;
 
@@ -44,7 +44,7 @@ impl Kernel {
     ];
 
     fn apply(self) {
-        let calls: &[i64] = match self {
+        let calls: &[libc::c_long] = match self {
             Self::Whole => return,
             Self::WithoutNowait => &[libc::SYS_pwritev2],
             Self::WithoutStat => return without_stat(),
@@ -62,18 +62,16 @@ fn without_stat() {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
-    // seccomp(2), struct seccomp_data; the lower half of a number comes first.
-    let (number_at, file_at) = (0, 16);
-    install(&[
-        step(load, 0, 0, number_at),
-        step(equal, 2, 0, libc::SYS_pwritev2 as u32),
-        step(equal, 1, 0, libc::SYS_fstat as u32),
-        step(equal, 0, 3, libc::SYS_ioctl as u32),
+    // seccomp(2), struct seccomp_data.
+    let file_at = 16 + LOWER;
+    let mut program = unless_one_of(&[libc::SYS_pwritev2, libc::SYS_fstat, libc::SYS_ioctl], 3);
+    program.extend([
         step(load, 0, 0, file_at),
         step(equal, 0, 1, 2),
         step(answer, 0, 0, REFUSE),
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]);
+    install(&program);
 }
 
 #[derive(Clone, Copy, PartialEq)]

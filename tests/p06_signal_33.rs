@@ -165,9 +165,11 @@ fn owner_gets_its_siginfo_and_mask() {
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = SIGNAL as i32;
         info.si_code = libc::SI_QUEUE;
-        let words = (&raw mut info).cast::<usize>();
-        // SAFETY: the fourth word contains the value.
-        unsafe { words.add(3).write(QUEUED) };
+        // The value comes after five ints, as an address is aligned.
+        const VALUE_AT: usize = (5 * size_of::<i32>()).next_multiple_of(size_of::<usize>());
+        let value = (&raw mut info).wrapping_byte_add(VALUE_AT).cast::<usize>();
+        // SAFETY: the address is that of the value.
+        unsafe { value.write(QUEUED) };
         // SAFETY: the kernel reads the structure.
         unsafe {
             let (pid, tid) = (libc::getpid(), libc::gettid());

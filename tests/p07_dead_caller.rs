@@ -100,7 +100,7 @@ fn before_the_call() {
             libc::SYS_openat,
             libc::SYS_getdents64,
             libc::SYS_rt_tgsigqueueinfo,
-            libc::SYS_newfstatat,
+            support::NEWFSTATAT,
             libc::SYS_fstat,
             libc::SYS_close,
         ] {
@@ -123,7 +123,7 @@ fn before_the_call() {
 }
 
 /// The call installs a filter that kills for a kernel call that the caller makes in the judgement. A thread differs.
-fn dies_in_the_judgement(call: i64, sensitivity: Sensitivity) -> i32 {
+fn dies_in_the_judgement(call: libc::c_long, sensitivity: Sensitivity) -> i32 {
     forked_status(|| {
         counting(3, |_| {});
         prepared(|| filter(libc::SYS_seccomp, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
@@ -150,7 +150,7 @@ fn dies_in_the_judgement(call: i64, sensitivity: Sensitivity) -> i32 {
     })
 }
 
-const OF_THE_JUDGEMENT: [i64; 11] = [
+const OF_THE_JUDGEMENT: [libc::c_long; 11] = [
     libc::SYS_write,
     libc::SYS_pwritev2,
     libc::SYS_ppoll,
@@ -169,7 +169,7 @@ fn in_the_judgement_the_process_dies() {
     isolated("in_the_judgement_the_process_dies", WATCHDOG, || {
         let only = std::env::var("PSX_CALL").ok().and_then(|call| call.parse().ok());
         for call in OF_THE_JUDGEMENT {
-            if only.is_some_and(|only: i64| only != call) {
+            if only.is_some_and(|only: libc::c_long| only != call) {
                 continue;
             }
             let status = dies_in_the_judgement(call, Sensitivity::Error);

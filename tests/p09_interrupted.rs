@@ -39,7 +39,8 @@ fn until_over(mut each: impl FnMut() + Send + 'static) -> std::thread::JoinHandl
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 fn registers() {
     isolated("registers", WATCHDOG, || {

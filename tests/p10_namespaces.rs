@@ -193,7 +193,7 @@ fn process_with_pid(pid: i32) -> i32 {
             unsafe { libc::pause() };
         }
     }
-    assert_eq!(made, i64::from(pid), "{}", std::io::Error::last_os_error());
+    assert_eq!(made, libc::c_long::from(pid), "{}", std::io::Error::last_os_error());
     pid
 }
 

@@ -4,7 +4,8 @@
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 #![allow(unsafe_code)]
 
@@ -88,7 +89,7 @@ fn landlock_costs_no_probes() {
 #[test]
 fn a_directory_that_cannot_be_examined() {
     isolated("a_directory_that_cannot_be_examined", WATCHDOG, || {
-        for call in [libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_newfstatat, libc::SYS_statfs] {
+        for call in [libc::SYS_fstat, libc::SYS_fstatfs, support::NEWFSTATAT, libc::SYS_statfs] {
             for errno in [libc::EPERM, libc::ENOSYS] {
                 forked(|| {
                     for _ in 0..4 {

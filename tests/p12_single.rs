@@ -11,7 +11,7 @@ use support::{filter, forked_status, isolated, proc, repeated, set_slack, slack_
 const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// A call that nothing else makes here. It marks the begin and the end of what is counted.
-const MARK: i64 = libc::SYS_getpgid;
+const MARK: libc::c_long = libc::SYS_getpgid;
 
 fn mark() {
     // SAFETY: getpgid touches no memory.
@@ -20,7 +20,7 @@ fn mark() {
 
 /// Returns the numbers of the calls that a child makes between two marks, and its exit status. A child of fork has one
 /// thread. Returns `None` if the child may not be traced.
-fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<i64>, i32)> {
+fn calls_of_a_child(body: fn() -> i32) -> Option<(Vec<libc::c_long>, i32)> {
     let (mut calls, mut marks) = (Vec::new(), 0);
     let status = traced(body, |call, ended| match call {
         _ if ended => {}
@@ -41,7 +41,7 @@ fn handler_installed() -> bool {
 
 /// Removes the handler of a C library that created a thread before this process was forked.
 fn no_handler() {
-    let default = [0usize; 4];
+    let default = [0usize; 8];
     let (old, size) = (std::ptr::null_mut::<usize>(), 8usize);
     // SAFETY: the kernel reads the action, which is SIG_DFL.
     unsafe { libc::syscall(libc::SYS_rt_sigaction, 33, default.as_ptr(), old, size) };
@@ -49,7 +49,7 @@ fn no_handler() {
 }
 
 /// The question, whether the kernel has answered it, and the call, with signals blocked from the question to the call.
-fn five_calls(calls: &[i64]) {
+fn five_calls(calls: &[libc::c_long]) {
     let mask = libc::SYS_rt_sigprocmask;
     let ask = libc::SYS_unshare;
     assert_eq!(calls, [mask, ask, ask, libc::SYS_prctl, mask]);

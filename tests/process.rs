@@ -31,7 +31,8 @@ fn threads() -> Asked {
         target_arch = "x86_64",
         target_arch = "aarch64",
         target_arch = "riscv64",
-        target_arch = "s390x"
+        target_arch = "s390x",
+        target_arch = "x86"
     ))]
     support::raw::raw_threads(1);
     Asked::new(2)

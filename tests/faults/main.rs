@@ -16,7 +16,8 @@
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 // `pub` is for the modules of this program.
 #![allow(unsafe_code, unreachable_pub)]

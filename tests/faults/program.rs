@@ -11,6 +11,7 @@ use std::time::Duration;
 use libpsx::{Broadcast, Error, ResultCheck, Sensitivity, Transaction, TransactionError};
 
 use crate::sandbox::{self, Action, On, Sandbox};
+use crate::support::last_form;
 use crate::tracer::{self, Board, statuses};
 
 /// The threads and the environment of the process.
@@ -47,7 +48,7 @@ impl Kind {
 pub const HEALED: u32 = 4;
 
 /// The calls that the steps request from libpsx.
-pub const ASKED: &[i64] =
+pub const ASKED: &[libc::c_long] =
     &[libc::SYS_setgroups, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_prctl];
 
 /// How a step ended.
@@ -257,7 +258,8 @@ fn go(board: &'static Board, kind: Kind, sandbox: Option<Sandbox>, deadline: Dur
 /// Makes the changes during which calls are refused.
 fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     let groups = GROUPS;
-    let set_groups = Broadcast::new(libc::SYS_setgroups, [2, groups.as_ptr() as usize, 0, 0, 0, 0]);
+    let set_groups =
+        Broadcast::new(last_form(libc::SYS_setgroups), [2, groups.as_ptr() as usize, 0, 0, 0, 0]);
     // SAFETY: the groups outlive the call.
     single(board, || unsafe { set_groups.deadline(deadline).execute().map(drop) });
     if kind == Kind::Divergence {
@@ -268,9 +270,9 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
     let both = Transaction::new();
     let same = ResultCheck::SameResult;
     // SAFETY: the call touches no memory.
-    let both = unsafe { both.with_call(libc::SYS_setresgid, group, same) };
+    let both = unsafe { both.with_call(last_form(libc::SYS_setresgid), group, same) };
     // SAFETY: with zero groups the call reads no memory.
-    let both = unsafe { both.with_call(libc::SYS_setgroups, [0; 6], same) };
+    let both = unsafe { both.with_call(last_form(libc::SYS_setgroups), [0; 6], same) };
     board.enter();
     let done = both.deadline(deadline).execute_with_report().map(drop);
     board.leave(match &done {
@@ -283,7 +285,7 @@ fn three_steps(board: &'static Board, kind: Kind, deadline: Duration) {
         Err(error) => board.tell(format_args!("{error}")),
     }
 
-    let set_user = Broadcast::new(libc::SYS_setresuid, [USER, 0, 0, 0, 0, 0]);
+    let set_user = Broadcast::new(last_form(libc::SYS_setresuid), [USER, 0, 0, 0, 0, 0]);
     // SAFETY: the call touches no memory.
     single(board, || unsafe { set_user.deadline(deadline).execute_with_report().map(drop) });
 }

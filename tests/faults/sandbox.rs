@@ -2,7 +2,7 @@
 //! other threads.
 
 use crate::support::emulator::{answer, number, on_sigsys};
-use crate::support::{LOWER, cpu, header, step};
+use crate::support::{LOWER, cpu, header, step, unless_one_of};
 use crate::tracer;
 
 /// The threads that have the filter.
@@ -43,17 +43,16 @@ impl Sandbox {
         let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
         let answer = libc::BPF_RET | libc::BPF_K;
         let emulated = cpu::address_of_calls();
-        // struct seccomp_data, seccomp(2): the number is at 0, the instruction's address at 8.
-        let program = [
-            step(load, 0, 0, 0),
-            step(equal, 0, 5, tracer::number(self.call) as u32),
+        // struct seccomp_data, seccomp(2): the instruction's address is at 8.
+        let mut program = unless_one_of(&[tracer::number(self.call)], 5);
+        program.extend([
             step(load, 0, 0, 8 + LOWER),
             step(equal, 0, 2, emulated as u32),
             step(load, 0, 0, 12 - LOWER),
-            step(equal, 1, 0, (emulated >> 32) as u32),
+            step(equal, 1, 0, (emulated as u64 >> 32) as u32),
             step(answer, 0, 0, action),
             step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
+        ]);
         let header = header(&program);
         let flags = if self.on == On::All { libc::SECCOMP_FILTER_FLAG_TSYNC } else { 0 };
         let set = libc::SECCOMP_SET_MODE_FILTER;

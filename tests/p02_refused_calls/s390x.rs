@@ -4,13 +4,13 @@ use libpsx::RefusalReason;
 
 use super::{ALWAYS, Row, int};
 
-pub(super) const IO_PGETEVENTS: i64 = 382;
-const GUARDED_STORAGE: i64 = 378;
+pub(super) const IO_PGETEVENTS: libc::c_long = 382;
+const GUARDED_STORAGE: libc::c_long = 378;
 
 pub(super) const CODES: &[u32] = &[];
 
 /// No other call than prctl(2) takes a code.
-pub(super) const TAKES_CODE: i64 = libc::SYS_prctl;
+pub(super) const TAKES_CODE: libc::c_long = libc::SYS_prctl;
 
 pub(super) const ROWS: &[Row] = &[
     Row(libc::SYS_fork, ALWAYS, RefusalReason::CreatesTask),

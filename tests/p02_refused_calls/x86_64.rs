@@ -4,15 +4,15 @@ use libpsx::RefusalReason;
 
 use super::{ALWAYS, Row, int};
 
-pub(super) const IO_PGETEVENTS: i64 = 333;
-const URETPROBE: i64 = 335;
-const UPROBE: i64 = 336;
+pub(super) const IO_PGETEVENTS: libc::c_long = 333;
+const URETPROBE: libc::c_long = 335;
+const UPROBE: libc::c_long = 336;
 
 /// ARCH_SET_GS, ARCH_SET_FS, ARCH_SHSTK_ENABLE, _DISABLE, _LOCK, _UNLOCK.
 pub(super) const CODES: &[u32] = &[0x1001, 0x1002, 0x5001, 0x5002, 0x5003, 0x5004];
 
 /// A call that takes one of these codes.
-pub(super) const TAKES_CODE: i64 = libc::SYS_arch_prctl;
+pub(super) const TAKES_CODE: libc::c_long = libc::SYS_arch_prctl;
 
 pub(super) const ROWS: &[Row] = &[
     Row(libc::SYS_fork, ALWAYS, RefusalReason::CreatesTask),

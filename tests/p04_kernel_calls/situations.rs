@@ -169,7 +169,7 @@ pub(super) fn zombie_leader(board: &'static Board) {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
-pub(super) fn refuse(call: i64) {
+pub(super) fn refuse(call: libc::c_long) {
     support::filter(call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
 }
 

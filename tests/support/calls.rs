@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libpsx::{Broadcast, Error, Report, Sensitivity};
 
-use super::{proc, skipped, watchdog};
+use super::{every_form, proc, skipped, watchdog};
 
 /// The deadline of a call that has to succeed, before `PSX_WATCHDOG_FACTOR`.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -197,6 +197,7 @@ pub fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 
 /// Returns a program that applies `listed` to these calls and `others` to the rest.
 pub fn program(calls: &[libc::c_long], listed: u32, others: u32) -> Vec<libc::sock_filter> {
+    let calls = every_form(calls);
     let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     for (index, &nr) in calls.iter().enumerate() {
@@ -205,6 +206,18 @@ pub fn program(calls: &[libc::c_long], listed: u32, others: u32) -> Vec<libc::so
     program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, others));
     program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, listed));
     program
+}
+
+/// Returns steps that load the number of a call, and go over the `skipped` steps after them if it is none of these calls.
+pub fn unless_one_of(calls: &[libc::c_long], skipped: u8) -> Vec<libc::sock_filter> {
+    let calls = every_form(calls);
+    let mut steps = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (index, &call) in calls.iter().enumerate() {
+        let left = (calls.len() - 1 - index) as u8;
+        let otherwise = if left == 0 { skipped } else { 0 };
+        steps.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, left, otherwise, call as u32));
+    }
+    steps
 }
 
 /// Returns seccomp(2)'s description of a program. The program must outlive it.

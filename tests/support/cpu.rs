@@ -1,4 +1,4 @@
-//! What differs from CPU to CPU in the tests. x86-64, aarch64, riscv64 and s390x have one file each, with the same names.
+//! What differs from CPU to CPU in the tests. x86-64, aarch64, riscv64, s390x and 32-bit x86 have one file each, with the same names.
 //! The tests that need these names are not compiled for other CPUs.
 //!
 //! | name | meaning |
@@ -17,6 +17,7 @@
 #[cfg_attr(target_arch = "aarch64", path = "cpu/aarch64.rs")]
 #[cfg_attr(target_arch = "riscv64", path = "cpu/riscv64.rs")]
 #[cfg_attr(target_arch = "s390x", path = "cpu/s390x.rs")]
+#[cfg_attr(target_arch = "x86", path = "cpu/i686.rs")]
 mod this;
 
 /// NT_PRSTATUS, include/uapi/linux/elf.h.
@@ -25,7 +26,7 @@ pub const GENERAL: usize = 1;
 pub use this::*;
 
 unsafe extern "C" {
-    fn psx_test_call(number: i64, arguments: *const usize) -> isize;
+    fn psx_test_call(number: libc::c_long, arguments: *const usize) -> isize;
     fn psx_test_call_end();
 }
 
@@ -33,7 +34,7 @@ unsafe extern "C" {
 ///
 /// # Safety
 /// The call must be sound here and now.
-pub unsafe fn call(number: i64, arguments: [usize; 6]) -> isize {
+pub unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> isize {
     // SAFETY: the function reads six arguments; the call is the caller's duty.
     unsafe { psx_test_call(number, arguments.as_ptr()) }
 }

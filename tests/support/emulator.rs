@@ -1,8 +1,8 @@
 //! A program's own handler for SIGSYS that answers trapped calls in place of the kernel.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
-use super::{LOWER, cpu, step};
+use super::{LOWER, cpu, every_form, step};
 
 /// The number of calls that the handler has answered.
 pub static TRAPPED: AtomicUsize = AtomicUsize::new(0);
@@ -11,19 +11,20 @@ pub static TRAPPED: AtomicUsize = AtomicUsize::new(0);
 pub static EMULATED_CALLS: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// The latest trapped call.
-pub static LATEST: AtomicI64 = AtomicI64::new(-1);
+pub static LATEST: AtomicI32 = AtomicI32::new(-1);
 
 /// Returns the number of the trapped call.
-pub fn number(info: *mut libc::siginfo_t) -> i64 {
+pub fn number(info: *mut libc::siginfo_t) -> libc::c_long {
     // struct siginfo of SIGSYS: the number comes after three ints, which are aligned, and an address.
-    const AT: usize = 16 / size_of::<i32>() + size_of::<usize>() / size_of::<i32>();
+    const ADDRESS_AT: usize = (3 * size_of::<i32>()).next_multiple_of(size_of::<usize>());
+    const AT: usize = (ADDRESS_AT + size_of::<usize>()) / size_of::<i32>();
     // SAFETY: the kernel has filled in the structure.
-    i64::from(unsafe { info.cast::<i32>().wrapping_add(AT).read() })
+    libc::c_long::from(unsafe { info.cast::<i32>().wrapping_add(AT).read() })
 }
 
 extern "C" fn emulate(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let number = number(info);
-    LATEST.store(number, SeqCst);
+    LATEST.store(number as i32, SeqCst);
     if TRAPPED.fetch_add(1, SeqCst) < EMULATED_CALLS.load(SeqCst) {
         answer(number, context);
     } else {
@@ -33,7 +34,7 @@ extern "C" fn emulate(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
 
 /// Called in a handler: makes the trapped call, and leaves what the kernel returned where the interrupted code finds it. A
 /// filter of [`trapping`] lets it pass.
-pub fn answer(number: i64, context: *mut libc::c_void) {
+pub fn answer(number: libc::c_long, context: *mut libc::c_void) {
     // SAFETY: the kernel has written the frame.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     // SAFETY: the interrupted code makes this call with these arguments.
@@ -64,7 +65,7 @@ pub fn on_sigsys(handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_
 }
 
 /// Returns a filter that traps these calls, except those of the emulator.
-pub fn trapping(calls: &[i64]) -> Vec<libc::sock_filter> {
+pub fn trapping(calls: &[libc::c_long]) -> Vec<libc::sock_filter> {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
@@ -76,7 +77,7 @@ pub fn trapping(calls: &[i64]) -> Vec<libc::sock_filter> {
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
         step(load, 0, 0, number_at),
     ];
-    for &call in calls {
+    for call in every_form(calls) {
         program.push(step(equal, 0, 1, call as u32));
         program.push(step(answer, 0, 0, libc::SECCOMP_RET_TRAP));
     }

@@ -7,7 +7,8 @@ mod calls;
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 pub mod cpu;
 pub mod daemon;
@@ -15,9 +16,11 @@ pub mod daemon;
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 pub mod emulator;
+mod forms;
 mod harness;
 mod library;
 mod namespaces;
@@ -25,7 +28,8 @@ mod namespaces;
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
-    target_arch = "s390x"
+    target_arch = "s390x",
+    target_arch = "x86"
 ))]
 pub mod raw;
 mod traced;
@@ -38,6 +42,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 pub use calls::*;
+pub use forms::{NEWFSTATAT, every_form, first_form, last_form};
 use harness::CASE;
 pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;

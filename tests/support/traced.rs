@@ -1,6 +1,6 @@
 //! A child whose first thread is traced, call by call.
 
-use super::{PtraceRequest, end, fork, reap, skipped};
+use super::{PtraceRequest, end, first_form, fork, reap, skipped};
 
 /// Makes ptrace(2) requests with numbers, or with memory that the kernel writes `address` bytes to.
 fn ptrace(request: PtraceRequest, pid: i32, address: usize, data: usize) -> bool {
@@ -11,7 +11,7 @@ fn ptrace(request: PtraceRequest, pid: i32, address: usize, data: usize) -> bool
 /// Runs `body` in a child of fork(2). `each` is called for each system call of the child's first thread, with its number,
 /// while the thread is stopped: before the call, and after it (`true`). Returns the status as waitpid(2) does, or `None` if
 /// the child may not be traced.
-pub fn traced(body: impl FnOnce() -> i32, mut each: impl FnMut(i64, bool)) -> Option<i32> {
+pub fn traced(body: impl FnOnce() -> i32, mut each: impl FnMut(libc::c_long, bool)) -> Option<i32> {
     // The child takes no lock that another thread could own.
     let pid = fork();
     if pid == 0 {
@@ -50,7 +50,7 @@ pub fn traced(body: impl FnOnce() -> i32, mut each: impl FnMut(i64, bool)) -> Op
         assert!(ptrace(PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), at));
         let ended = info[0] as u8 != PTRACE_SYSCALL_INFO_ENTRY;
         if !ended {
-            call = info[3] as i64;
+            call = first_form(info[3] as libc::c_long);
         }
         each(call, ended);
     }

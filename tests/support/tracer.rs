@@ -29,8 +29,10 @@ pub use calls::{Fault, Made, Phase, Role, When, name, number};
 pub use observer::{statuses, threads_of};
 use ptrace::*;
 
+use crate::support::first_form;
+
 /// The interval at which the tracer checks the watchdog.
-const TICK_MICROS: i64 = 10_000;
+const TICK_MICROS: libc::suseconds_t = 10_000;
 /// After this many tgkill(2) of signal 0 in a row, the tracer samples the thread's calls: it may make millions.
 const FLOOD: u32 = 200;
 /// The number of ticks between two samples.
@@ -41,7 +43,7 @@ pub struct Plan {
     /// The first step in which no call is refused.
     pub healed: u32,
     /// The calls that the program requests from libpsx. They are not libpsx's own.
-    pub asked: &'static [i64],
+    pub asked: &'static [libc::c_long],
     pub watchdog: Duration,
     pub traced: bool,
 }
@@ -404,7 +406,7 @@ impl Tracer<'_> {
         if info.op != ENTRY {
             return;
         }
-        let (nr, args) = (info.nr_or_result as i64, info.args);
+        let (nr, args) = (first_form(info.nr_or_result as libc::c_long), info.args);
         let call = name(nr, &args);
         let role = if thread.frames > 0 { Role::Held } else { Role::Caller };
         let step = thread.step;
@@ -486,7 +488,7 @@ fn kill(pid: i32) {
 }
 
 /// Makes a timer interrupt waitpid(2) at intervals; 0 stops the timer.
-fn ticking(micros: i64) {
+fn ticking(micros: libc::suseconds_t) {
     // SAFETY: all fields of the structure are integers.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = tick as *const () as usize;

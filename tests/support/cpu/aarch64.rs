@@ -55,7 +55,7 @@ pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
 }
 
 /// The number is still in its register.
-pub fn call_again(context: &mut libc::ucontext_t, _number: i64) {
+pub fn call_again(context: &mut libc::ucontext_t, _number: libc::c_long) {
     context.uc_mcontext.pc -= 4;
 }
 

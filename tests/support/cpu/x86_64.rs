@@ -62,7 +62,7 @@ pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
     context.uc_mcontext.gregs[libc::REG_RAX as usize] = result as i64;
 }
 
-pub fn call_again(context: &mut libc::ucontext_t, number: i64) {
+pub fn call_again(context: &mut libc::ucontext_t, number: libc::c_long) {
     context.uc_mcontext.gregs[libc::REG_RIP as usize] -= 2;
     context.uc_mcontext.gregs[libc::REG_RAX as usize] = number;
 }

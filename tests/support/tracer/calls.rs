@@ -1,5 +1,7 @@
 //! The calls that are watched: which half of libpsx makes them, in which phase, and their names.
 
+use crate::support::NEWFSTATAT;
+
 /// The part that a thread had when it made a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -88,7 +90,7 @@ macro_rules! names {
     ($($call:ident $name:ident)*) => { &[$((libc::$call, stringify!($name)),)*] };
 }
 
-const NAMES: &[(i64, &str)] = names! {
+const NAMES: &[(libc::c_long, &str)] = names! {
     SYS_read read SYS_write write SYS_close close SYS_fstat fstat SYS_lseek lseek SYS_mmap mmap
     SYS_mprotect mprotect SYS_munmap munmap SYS_brk brk SYS_rt_sigaction rt_sigaction
     SYS_rt_sigprocmask rt_sigprocmask SYS_rt_sigreturn rt_sigreturn SYS_pread64 pread64
@@ -98,7 +100,7 @@ const NAMES: &[(i64, &str)] = names! {
     SYS_getppid getppid SYS_prctl prctl SYS_gettid gettid SYS_futex futex SYS_tgkill tgkill
     SYS_getdents64 getdents64 SYS_restart_syscall restart_syscall SYS_clock_gettime clock_gettime
     SYS_clock_nanosleep clock_nanosleep SYS_exit_group exit_group SYS_openat openat
-    SYS_openat2 openat2 SYS_newfstatat newfstatat SYS_statx statx SYS_fstatfs fstatfs SYS_unshare unshare
+    SYS_openat2 openat2 SYS_statx statx SYS_fstatfs fstatfs SYS_unshare unshare
     SYS_rt_tgsigqueueinfo rt_tgsigqueueinfo SYS_rt_sigqueueinfo rt_sigqueueinfo
     SYS_rt_sigtimedwait rt_sigtimedwait SYS_rt_sigpending rt_sigpending
     SYS_process_vm_readv process_vm_readv SYS_getrandom getrandom SYS_mlock mlock SYS_sysinfo sysinfo
@@ -118,26 +120,26 @@ const NAMES: &[(i64, &str)] = names! {
 
 /// Calls that newer CPUs do not have.
 #[cfg(target_arch = "x86_64")]
-const OLD_NAMES: &[(i64, &str)] = names! {
+const OLD_NAMES: &[(libc::c_long, &str)] = names! {
     SYS_pause pause SYS_fork fork SYS_vfork vfork SYS_poll poll SYS_open open SYS_stat stat SYS_arch_prctl arch_prctl
 };
-#[cfg(target_arch = "s390x")]
-const OLD_NAMES: &[(i64, &str)] = names! {
+#[cfg(any(target_arch = "s390x", target_arch = "x86"))]
+const OLD_NAMES: &[(libc::c_long, &str)] = names! {
     SYS_pause pause SYS_fork fork SYS_vfork vfork SYS_poll poll SYS_open open SYS_stat stat
 };
-#[cfg(not(any(target_arch = "x86_64", target_arch = "s390x")))]
-const OLD_NAMES: &[(i64, &str)] = &[];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "s390x", target_arch = "x86")))]
+const OLD_NAMES: &[(libc::c_long, &str)] = &[];
 
-fn names() -> impl Iterator<Item = &'static (i64, &'static str)> {
-    NAMES.iter().chain(OLD_NAMES)
+fn names() -> impl Iterator<Item = &'static (libc::c_long, &'static str)> {
+    NAMES.iter().chain(OLD_NAMES).chain(&[(NEWFSTATAT, "newfstatat")])
 }
 
-pub fn plain_name(nr: i64) -> Option<&'static str> {
+pub fn plain_name(nr: libc::c_long) -> Option<&'static str> {
     names().find(|call| call.0 == nr).map(|call| call.1)
 }
 
 /// Returns the number of a call, whose name may be followed by an operation.
-pub fn number(name: &str) -> i64 {
+pub fn number(name: &str) -> libc::c_long {
     let plain = name.split(' ').next().unwrap_or_default();
     let unnamed = || plain.strip_prefix(UNNAMED)?.parse().ok();
     let number = names().find(|call| call.1 == plain).map(|call| call.0).or_else(unnamed);
@@ -145,7 +147,7 @@ pub fn number(name: &str) -> i64 {
 }
 
 /// Returns the name of a call. For futex(2), fcntl(2) and prctl(2), the operation follows the name.
-pub fn name(nr: i64, args: &[u64; 6]) -> &'static str {
+pub fn name(nr: libc::c_long, args: &[u64; 6]) -> &'static str {
     let operation = args[1] as i32 & libc::FUTEX_CMD_MASK;
     match (nr, operation, args[0] as i32, args[1] as i32) {
         (libc::SYS_futex, libc::FUTEX_WAIT, ..) => "futex WAIT",

@@ -30,7 +30,7 @@ pub const GET_SYSCALL_INFO: u32 = 0x420e;
 pub const ENTRY: u8 = 1;
 pub const EXIT: u8 = 2;
 
-pub fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> i64 {
+pub fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> libc::c_long {
     // SAFETY: callers pass memory that is as large as the request requires.
     unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
 }
