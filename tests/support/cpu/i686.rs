@@ -41,15 +41,11 @@ const SEG_32BIT: u32 = 1 << 0;
 const LIMIT_IN_PAGES: u32 = 1 << 4;
 const USEABLE: u32 = 1 << 6;
 
-/// Where the C library has the address of the instruction for system calls, from the thread pointer on: it calls it.
-const SYSINFO: usize = 0x10;
-
 /// The thread pointer is the base of a segment, which the kernel keeps for each thread. The thread has the same selector
 /// as this one.
 ///
 /// # Safety
-/// `stack` is the end of memory for a stack, and `body` uses no TLS if `thread_pointer` leads to none. The thread pointer
-/// is an address of memory that nothing else uses.
+/// `stack` is the end of memory for a stack, and `body` uses no TLS if `thread_pointer` leads to none.
 pub unsafe fn clone(
     flags: i32,
     stack: usize,
@@ -65,15 +61,6 @@ pub unsafe fn clone(
         limit: 0xf_ffff,
         flags: SEG_32BIT | LIMIT_IN_PAGES | USEABLE,
     };
-    if flags & libc::CLONE_SETTLS != 0 {
-        let sysinfo: usize;
-        // SAFETY: the C library has a word there.
-        unsafe {
-            asm!("mov {}, gs:[{at}]", out(reg) sysinfo, at = const SYSINFO, options(nostack))
-        };
-        // SAFETY: the caller has given this memory to the thread.
-        unsafe { ((thread_pointer + SYSINFO) as *mut usize).write(sysinfo) };
-    }
     let tid;
     // SAFETY: the new thread begins on its own stack, calls `body` there and never returns. esi, which cannot be an
     // operand, is put back. The kernel does not use edi, the address of the child's tid, without a flag for it.
