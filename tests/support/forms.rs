@@ -43,7 +43,7 @@ const IO_PGETEVENTS: c_long = 385;
 #[cfg(target_arch = "arm")]
 const IO_PGETEVENTS: c_long = 399;
 
-/// Returns the call by whose name the tests know this call.
+/// Returns the first form of a call, whose name the tests use.
 pub fn first_form(call: c_long) -> c_long {
     FORMS.iter().find(|&&(_, second)| second == call).map_or(call, |&(first, _)| first)
 }
