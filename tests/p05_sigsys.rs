@@ -180,6 +180,8 @@ fn a_thread_under_user_dispatch() {
 static LANDED: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn land() -> ! {
+    // On 32-bit x86 the x87 unit converts it, and raises SIGFPE if the jump has spoiled its state in the signal frame.
+    assert_eq!(std::hint::black_box(10_i64) as f64, 10.0);
     LANDED.fetch_add(1, SeqCst);
     loop {
         // SAFETY: pause touches no memory.

@@ -99,6 +99,8 @@ pub fn leave_by_jump(context: *mut libc::c_void, place: extern "C" fn() -> !) {
     // SAFETY: the kernel has written the frame.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     cpu::go_on_at(context, place, super::raw::memory(256 << 10) + (256 << 10));
-    // SAFETY: all-zero is the empty set.
-    context.uc_sigmask = unsafe { std::mem::zeroed() };
+    let mask = (&raw mut context.uc_sigmask).cast::<u64>();
+    // SAFETY: the kernel's set has 64 signals. On 32-bit x86, what follows it in the frame is not the rest of the C
+    // library's larger set, but the state of the x87 unit.
+    unsafe { mask.write_unaligned(0) };
 }
