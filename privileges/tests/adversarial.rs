@@ -13,10 +13,6 @@ use std::time::{Duration, Instant};
 
 use landlock::{ABI, Access, AccessFs, RestrictSelfAttr, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use privileges::{Error, Groups, LandlockFlags, Mismatch, Privileges};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
 use support::{
     LOWER, filter, install, isolated_as_root, isolated_status, prepared, proc, program, sleepers,
     step,
@@ -49,7 +45,7 @@ fn jail() -> PathBuf {
 }
 
 /// Installs a filter in this thread, under which these calls succeed without effect.
-fn pretend(calls: &[i64]) {
+fn pretend(calls: &[libc::c_long]) {
     install(&program(calls, libc::SECCOMP_RET_ERRNO, libc::SECCOMP_RET_ALLOW));
 }
 
@@ -352,14 +348,20 @@ fn landlock_flags_are_carried() {
         assert!(!none.to_string().contains("LandlockFlags"), "{none}");
         support::forked(|| rooted().landlock(quiet()).plan().unwrap().apply().map(|_| ()).unwrap());
         // A filter of the calling thread sees the arguments that the kernel would get.
-        let all = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 7).unwrap();
-        let rule = SeccompRule::new(vec![all]).unwrap();
-        let rules = [(libc::SYS_landlock_restrict_self, vec![rule])].into();
-        let (other, match_it) = (SeccompAction::Allow, SeccompAction::Errno(libc::EXDEV as u32));
-        let arch = std::env::consts::ARCH.try_into().unwrap();
-        let program = SeccompFilter::new(rules, other, match_it, arch).unwrap();
-        let program: BpfProgram = program.try_into().unwrap();
-        seccompiler::apply_filter(&program).unwrap();
+        let (load, equal, answer) = (
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            libc::BPF_RET | libc::BPF_K,
+        );
+        let second_argument = 16 + 8 + LOWER;
+        let mut program = support::unless_one_of(&[libc::SYS_landlock_restrict_self], 3);
+        program.extend([
+            step(load, 0, 0, second_argument),
+            step(equal, 0, 1, 7),
+            step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EXDEV as u32),
+            step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ]);
+        install(&program);
         match plan.apply() {
             Err(Error::Partial { error, .. }) => assert_eq!(error.raw_os_error(), libc::EXDEV),
             other => panic!("{other:?}"),

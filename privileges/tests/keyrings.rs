@@ -14,15 +14,15 @@ use privileges::{CapabilitySets, Groups, Privileges};
 use support::{isolated_as_root, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
-const SESSION: i64 = -3;
-const GET_KEYRING_ID: i64 = 0;
-const JOIN_SESSION_KEYRING: i64 = 1;
-const SET_PERMISSIONS: i64 = 5;
+const SESSION: libc::c_long = -3;
+const GET_KEYRING_ID: libc::c_long = 0;
+const JOIN_SESSION_KEYRING: libc::c_long = 1;
+const SET_PERMISSIONS: libc::c_long = 5;
 /// All rights, for every process.
-const ALL: i64 = 0x3f3f_3f3f;
+const ALL: libc::c_long = 0x3f3f_3f3f;
 
 /// keyctl(2) with numbers. Panics if it fails.
-fn keyctl(operation: i64, first: i64, second: i64) -> i64 {
+fn keyctl(operation: libc::c_long, first: libc::c_long, second: libc::c_long) -> libc::c_long {
     // SAFETY: these operations take numbers, or no name.
     let value = unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second) };
     assert!(value >= 0, "keyctl {operation}: {}", std::io::Error::last_os_error());
@@ -30,11 +30,11 @@ fn keyctl(operation: i64, first: i64, second: i64) -> i64 {
 }
 
 /// Returns the serial number of the session keyring of the calling thread.
-fn session() -> i64 {
+fn session() -> libc::c_long {
     keyctl(GET_KEYRING_ID, SESSION, 0)
 }
 
-fn add(kind: &str, name: &str) -> i64 {
+fn add(kind: &str, name: &str) -> libc::c_long {
     let (kind, name) = (CString::new(kind).unwrap(), CString::new(name).unwrap());
     let length = if kind.as_bytes() == b"user" { 1 } else { 0 };
     // SAFETY: strings, and the length of the value.
@@ -117,8 +117,8 @@ fn another_process_of_the_user_cannot_take_the_keys() {
         let mut other = Command::new("cat");
         other.arg("/proc/keys");
         let leave = move || {
-            const LINK: i64 = 8;
-            const READ: i64 = 11;
+            const LINK: libc::c_long = 8;
+            const READ: libc::c_long = 11;
             keyctl(JOIN_SESSION_KEYRING, 0, 0);
             for (operation, key) in [(LINK, keyring), (READ, keyring), (READ, key)] {
                 // SAFETY: numbers; nothing is written, because the length is 0.

@@ -85,9 +85,12 @@ fn no_thread_stays_root() {
         sleepers(1);
         let none: *const u32 = std::ptr::null();
         // SAFETY: it reads nothing.
-        assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) }, 0);
+        assert_eq!(unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 0, none) }, 0);
         // SAFETY: it takes numbers, and is of this thread alone.
-        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) }, 0);
+        assert_eq!(
+            unsafe { libc::syscall(support::last_form(libc::SYS_setresuid), 1000, 1000, 1000) },
+            0
+        );
         let settings = Privileges::new().no_new_privs().report_failure();
         let Err(Error::NotDropped(wrong)) = settings.clone().plan().unwrap().apply() else {
             panic!("Ok")
@@ -99,7 +102,7 @@ fn no_thread_stays_root() {
 /// Makes a call in the calling thread alone.
 fn here(number: libc::c_long, args: [usize; 3]) {
     // SAFETY: the callers of this function pass numbers, or memory that is as long as said.
-    let done = unsafe { libc::syscall(number, args[0], args[1], args[2]) };
+    let done = unsafe { libc::syscall(support::last_form(number), args[0], args[1], args[2]) };
     assert!(done >= 0, "{number} {args:?}: {}", std::io::Error::last_os_error());
 }
 
@@ -316,7 +319,7 @@ fn as_seccompiler(program: &[libc::sock_filter]) -> Vec<seccompiler::sock_filter
 const ERROR: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
 /// Returns a filter that applies this action to one call, and allows all others.
-fn denying(call: i64, action: u32) -> Vec<seccompiler::sock_filter> {
+fn denying(call: libc::c_long, action: u32) -> Vec<seccompiler::sock_filter> {
     as_seccompiler(&program(&[call], action, libc::SECCOMP_RET_ALLOW))
 }
 

@@ -21,7 +21,7 @@ use support::{Asked, Question, add_filter, isolated_as_root, proc, set_slack};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-fn abi() -> i64 {
+fn abi() -> libc::c_long {
     let none = std::ptr::null::<u64>();
     // SAFETY: it asks for the version.
     unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1) }
@@ -115,7 +115,7 @@ fn ruleset_of_descriptor() -> OwnedFd {
 }
 
 /// Forbids the calling thread to read files. Returns what landlock_restrict_self(2) returned.
-fn forbid_reading() -> i64 {
+fn forbid_reading() -> libc::c_long {
     // LANDLOCK_ACCESS_FS_READ_FILE
     let handled = 1u64 << 2;
     // SAFETY: the kernel reads eight bytes.
@@ -128,7 +128,7 @@ fn forbid_reading() -> i64 {
 fn with_a_restricted_thread() -> Asked {
     let others = Asked::new(3);
     let (ask, answered) = &others.0[0];
-    ask.send(forbid_reading).unwrap();
+    ask.send(|| forbid_reading().into()).unwrap();
     assert_eq!(answered.recv().unwrap(), 0);
     others
 }

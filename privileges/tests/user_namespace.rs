@@ -181,7 +181,10 @@ fn problems(privileges: Privileges) -> Vec<Problem> {
 fn join_group() {
     let groups = [4242u32];
     // SAFETY: the kernel reads one number.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 1, groups.as_ptr()) }, 0);
+    assert_eq!(
+        unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 1, groups.as_ptr()) },
+        0
+    );
 }
 
 /// Root of the outer namespace is shown as user 65534.
@@ -238,8 +241,11 @@ fn nobody_without_proc_is_known_in_the_initial_namespace() {
             }
             let none: *const u32 = std::ptr::null();
             // SAFETY: it reads nothing.
-            assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) }, 0);
-            for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+            assert_eq!(
+                unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 0, none) },
+                0
+            );
+            for call in [libc::SYS_setresgid, libc::SYS_setresuid].map(support::last_form) {
                 // SAFETY: it takes numbers.
                 assert_eq!(unsafe { libc::syscall(call, 65534, 65534, 65534) }, 0);
             }
@@ -251,7 +257,9 @@ fn nobody_without_proc_is_known_in_the_initial_namespace() {
         }
         let prepare = || {
             // SAFETY: it takes numbers.
-            unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) };
+            unsafe {
+                libc::syscall(support::last_form(libc::SYS_setgroups), 0, std::ptr::null::<u32>())
+            };
         };
         in_a_user_namespace("0 1 1", prepare, || {
             if proc_is_hidden() {
@@ -272,9 +280,9 @@ fn a_group_without_a_mapping_is_not_that_of_nobody() {
         let prepare = || {
             join_group();
             // SAFETY: it takes numbers.
-            unsafe { libc::syscall(libc::SYS_setresgid, 65534, 65534, 65534) };
+            unsafe { libc::syscall(support::last_form(libc::SYS_setresgid), 65534, 65534, 65534) };
             // SAFETY: it takes numbers.
-            unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+            unsafe { libc::syscall(support::last_form(libc::SYS_setresuid), 65534, 65534, 65534) };
         };
         in_a_user_namespace("65534 65534 1", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
@@ -298,11 +306,15 @@ fn nobody_of_a_container_learns_how_the_groups_stay() {
         let prepare = || {
             let groups = [165_534u32];
             // SAFETY: the kernel reads one number.
-            unsafe { libc::syscall(libc::SYS_setgroups, 1, groups.as_ptr()) };
+            unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 1, groups.as_ptr()) };
             // SAFETY: it takes numbers.
-            unsafe { libc::syscall(libc::SYS_setresgid, 165_534, 165_534, 165_534) };
+            unsafe {
+                libc::syscall(support::last_form(libc::SYS_setresgid), 165_534, 165_534, 165_534)
+            };
             // SAFETY: it takes numbers.
-            unsafe { libc::syscall(libc::SYS_setresuid, 165_534, 165_534, 165_534) };
+            unsafe {
+                libc::syscall(support::last_form(libc::SYS_setresuid), 165_534, 165_534, 165_534)
+            };
         };
         in_a_user_namespace("0 100000 65536", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
@@ -338,7 +350,12 @@ fn a_thread_without_a_mapping_may_be_root() {
             || {
                 sleepers(1);
                 // SAFETY: it takes numbers, and is of this thread alone.
-                assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) }, 0);
+                assert_eq!(
+                    unsafe {
+                        libc::syscall(support::last_form(libc::SYS_setresuid), 1000, 1000, 1000)
+                    },
+                    0
+                );
                 let settings = Privileges::new().keep_groups().no_new_privs().report_failure();
                 let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else {
                     panic!("Ok")
