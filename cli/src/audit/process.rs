@@ -450,11 +450,16 @@ fn is_worker(task: &tasks::Task, stat: &Stat, status: &Status) -> bool {
     }
 }
 
-/// Returns whether the stack pointer and the program counter, the last words of the file `syscall`
-/// (proc_pid_syscall(5)), are not both 0. Returns None if the task runs, or if the file may not be read.
+/// Returns whether the stack pointer or the program counter, the last words of the file `syscall` (proc_pid_syscall(5)), is
+/// not 0. Returns None if the task runs, or if the file may not be read; and on s390x if only the program counter is not
+/// 0, which is so for a worker, and possible for a thread.
 fn has_user_registers(task: &tasks::Task) -> Option<bool> {
     let text = task.read("syscall").ok()?;
     let mut words = std::str::from_utf8(&text).ok()?.split_ascii_whitespace().rev();
     let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
-    Some((number()?, number()?) != (0, 0))
+    let (counter, stack) = (number()?, number()?);
+    if cfg!(target_arch = "s390x") && stack == 0 && counter != 0 {
+        return None;
+    }
+    Some(counter != 0 || stack != 0)
 }

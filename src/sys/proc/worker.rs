@@ -15,6 +15,9 @@ impl Tasks {
     /// 0, so a thread in a system call has another program counter. A thread that jumped to address 0 without a stack
     /// dies of SIGSEGV, even if it blocks that signal.
     ///
+    /// On s390x a worker has a program counter, and a stack pointer of 0 (arch/s390/kernel/process.c). A user thread
+    /// can have both, so the kernel does not tell.
+    ///
     /// Before Linux 5.7, this read waits for a thread that is in execve(2), which may wait for a held thread. No such
     /// kernel has workers in a process, so the file is not read there.
     pub(super) fn has_user_registers(&self, task: Task, state: u8) -> Option<bool> {
@@ -78,11 +81,15 @@ pub(super) fn kernel_worker(
     is_worker.then_some(reason)
 }
 
-/// Reads /proc/TID/syscall: whether the stack pointer and the program counter, which end the line, are both 0. The line
-/// of a thread that runs has no numbers.
+/// Reads /proc/TID/syscall: whether the stack pointer or the program counter, which end the line, is not 0. The line of a
+/// thread that runs has no numbers.
 fn user_registers(line: &[u8]) -> Option<bool> {
     let mut words = line.trim_ascii().rsplit(|&byte| byte == b' ');
     let (counter, stack) = (words.next()?, words.next()?);
     let number = |word: &[u8]| parse_hex(word.strip_prefix(b"0x")?);
-    Some(number(counter)? != 0 || number(stack)? != 0)
+    let (counter, stack) = (number(counter)?, number(stack)?);
+    if cfg!(target_arch = "s390x") && stack == 0 && counter != 0 {
+        return None;
+    }
+    Some(counter != 0 || stack != 0)
 }
