@@ -82,7 +82,10 @@ fn no_thread_sees_a_mixed_state() {
             });
         }
         support::until(|| LOOKS.load(SeqCst) > 100);
-        for value in FIRST..FIRST + 1000 {
+        // On s390x, the call that reads the value hides this one (arch/s390/kernel/syscall.c).
+        const PER_LINUX32: usize = 8;
+        let shown = |value: &usize| value & 0xff != PER_LINUX32;
+        for value in (FIRST..FIRST + 1000).filter(shown) {
             // SAFETY: personality touches no memory.
             unsafe { personality(value).execute_with_report() }.unwrap();
             assert_eq!(own(), value);

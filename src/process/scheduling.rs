@@ -330,8 +330,9 @@ pub enum SpeculationControl {
     DisableUntilExec,
 }
 
-/// Sets a speculative misfeature. Children inherit it. PR_SET_SPECULATION_CTRL(2const): ENODEV if the CPU or the kernel has no such control,
-/// ENXIO if it cannot be set per thread, EPERM if it was disabled for good, ERANGE.
+/// Sets a speculative misfeature. Children inherit it. PR_SET_SPECULATION_CTRL(2const): ENODEV if the CPU or the kernel
+/// has no such control, ENXIO if it cannot be set per thread, EPERM if it was disabled for good, ERANGE. Linux has these
+/// controls on x86, arm64 and powerpc only; on other CPUs the error is EINVAL (kernel/sys.c).
 ///
 /// ```no_run
 /// use libpsx::process::{SpeculationFeature, SpeculationControl, set_speculation_ctrl};

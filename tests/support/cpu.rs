@@ -1,11 +1,12 @@
-//! What differs from CPU to CPU in the tests. x86-64, aarch64, riscv64, s390x and 32-bit x86 have one file each, with the same names.
-//! The tests that need these names are not compiled for other CPUs.
+//! What differs from CPU to CPU in the tests. x86-64, aarch64, riscv64, s390x and 32-bit x86 have one file each, with the
+//! same names. The tests that need these names are not compiled for other CPUs.
 //!
 //! | name | meaning |
 //! |---|---|
 //! | `psx_test_call`, `psx_test_call_end` | a function that makes the system call of a number and six arguments, and the address after its instruction |
 //! | `clone` | clone(2) whose child runs a function on its own stack |
 //! | `arguments`, `set_result` | the arguments of a trapped call, and its result, in the frame of the handler |
+//! | `TRAPS_KEEP_ARGUMENTS` | whether the first argument is there |
 //! | `call_again` | the frame is changed so that the trapped call is made again |
 //! | `stack_pointer`, `go_on_at` | where the interrupted code has its stack; another place to go on at |
 //! | `jump` | an instruction, for `global_asm!`, that jumps to the operand `{0}` |

@@ -42,6 +42,14 @@ pub fn answer(number: libc::c_long, context: *mut libc::c_void) {
     cpu::set_result(context, result);
 }
 
+/// Returns whether a handler can make the trapped call: it needs all arguments. Records a skipped test if it cannot.
+pub fn can_answer() -> bool {
+    if !cpu::TRAPS_KEEP_ARGUMENTS {
+        super::skipped("on this CPU, Linux does not keep the first argument of a trapped call");
+    }
+    cpu::TRAPS_KEEP_ARGUMENTS
+}
+
 /// Called in a handler: lets the trapped call fail with EPERM.
 pub fn refuse(context: *mut libc::c_void) {
     // SAFETY: the kernel has written the frame.

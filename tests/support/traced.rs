@@ -48,7 +48,7 @@ pub fn traced(body: impl FnOnce() -> i32, mut each: impl FnMut(libc::c_long, boo
         let mut info = [0u64; 11];
         let at = info.as_mut_ptr() as usize;
         assert!(ptrace(PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), at));
-        let ended = info[0] as u8 != PTRACE_SYSCALL_INFO_ENTRY;
+        let ended = info[0].to_ne_bytes()[0] != PTRACE_SYSCALL_INFO_ENTRY;
         if !ended {
             call = first_form(info[3] as libc::c_long);
         }

@@ -50,6 +50,9 @@ pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
     std::array::from_fn(|index| context.uc_mcontext.regs[index] as usize)
 }
 
+/// A handler of a trapped call finds all its arguments.
+pub const TRAPS_KEEP_ARGUMENTS: bool = true;
+
 pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
     context.uc_mcontext.regs[0] = result as u64;
 }

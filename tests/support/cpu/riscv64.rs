@@ -57,6 +57,9 @@ pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
     std::array::from_fn(|index| context.uc_mcontext.__gregs[A0 + index] as usize)
 }
 
+/// A handler of a trapped call finds all its arguments.
+pub const TRAPS_KEEP_ARGUMENTS: bool = true;
+
 pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
     context.uc_mcontext.__gregs[A0] = result as u64;
 }

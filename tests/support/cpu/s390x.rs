@@ -59,6 +59,10 @@ pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
     std::array::from_fn(|index| context.uc_mcontext.gregs[R2 + index] as usize)
 }
 
+/// A handler of a trapped call finds -ENOSYS in place of its first argument: the kernel has put the result of a call that
+/// does not exist there (arch/s390/kernel/syscall.c).
+pub const TRAPS_KEEP_ARGUMENTS: bool = false;
+
 pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
     context.uc_mcontext.gregs[R2] = result as u64;
 }

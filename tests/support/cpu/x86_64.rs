@@ -58,6 +58,9 @@ pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
     at.map(|register| context.uc_mcontext.gregs[register as usize] as usize)
 }
 
+/// A handler of a trapped call finds all its arguments.
+pub const TRAPS_KEEP_ARGUMENTS: bool = true;
+
 pub fn set_result(context: &mut libc::ucontext_t, result: isize) {
     context.uc_mcontext.gregs[libc::REG_RAX as usize] = result as i64;
 }
