@@ -83,14 +83,8 @@ fn ids_that_stay_have_to_be_stated() {
 fn no_thread_stays_root() {
     isolated_as_root("no_thread_stays_root", WATCHDOG, || {
         sleepers(1);
-        let none: *const u32 = std::ptr::null();
-        // SAFETY: it reads nothing.
-        assert_eq!(unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 0, none) }, 0);
-        // SAFETY: it takes numbers, and is of this thread alone.
-        assert_eq!(
-            unsafe { libc::syscall(support::last_form(libc::SYS_setresuid), 1000, 1000, 1000) },
-            0
-        );
+        here(libc::SYS_setgroups, [0; 3]);
+        here(libc::SYS_setresuid, [1000; 3]);
         let settings = Privileges::new().no_new_privs().report_failure();
         let Err(Error::NotDropped(wrong)) = settings.clone().plan().unwrap().apply() else {
             panic!("Ok")

@@ -114,21 +114,21 @@ fn ruleset_of_descriptor() -> OwnedFd {
     Option::<OwnedFd>::from(ruleset).unwrap()
 }
 
-/// Forbids the calling thread to read files. Returns what landlock_restrict_self(2) returned.
-fn forbid_reading() -> libc::c_long {
+/// Forbids the calling thread to read files. Returns 0, or 1 if landlock_restrict_self(2) failed.
+fn forbid_reading() -> i64 {
     // LANDLOCK_ACCESS_FS_READ_FILE
     let handled = 1u64 << 2;
     // SAFETY: the kernel reads eight bytes.
     let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &handled, 8, 0) };
     // SAFETY: it takes numbers.
-    unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) }
+    i64::from(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) } != 0)
 }
 
 /// Starts threads. The first one may read no file from then on.
 fn with_a_restricted_thread() -> Asked {
     let others = Asked::new(3);
     let (ask, answered) = &others.0[0];
-    ask.send(|| forbid_reading().into()).unwrap();
+    ask.send(forbid_reading).unwrap();
     assert_eq!(answered.recv().unwrap(), 0);
     others
 }

@@ -177,14 +177,24 @@ fn problems(privileges: Privileges) -> Vec<Problem> {
     }
 }
 
+/// Sets the three user or group ids of the calling thread alone.
+fn set_ids(call: libc::c_long, id: u32) {
+    // SAFETY: it takes numbers.
+    let done = unsafe { libc::syscall(support::last_form(call), id, id, id) };
+    assert_eq!(done, 0, "{call} {id}: {}", std::io::Error::last_os_error());
+}
+
+/// Sets the supplementary groups of the calling thread alone.
+fn set_groups(groups: &[u32]) {
+    let call = support::last_form(libc::SYS_setgroups);
+    // SAFETY: the kernel reads as many numbers as it is told of.
+    let done = unsafe { libc::syscall(call, groups.len(), groups.as_ptr()) };
+    assert_eq!(done, 0, "{groups:?}: {}", std::io::Error::last_os_error());
+}
+
 /// Sets the supplementary groups of the calling thread to one that has no mapping later.
 fn join_group() {
-    let groups = [4242u32];
-    // SAFETY: the kernel reads one number.
-    assert_eq!(
-        unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 1, groups.as_ptr()) },
-        0
-    );
+    set_groups(&[4242]);
 }
 
 /// Root of the outer namespace is shown as user 65534.
@@ -239,28 +249,16 @@ fn nobody_without_proc_is_known_in_the_initial_namespace() {
             if !proc_is_hidden() {
                 return;
             }
-            let none: *const u32 = std::ptr::null();
-            // SAFETY: it reads nothing.
-            assert_eq!(
-                unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 0, none) },
-                0
-            );
-            for call in [libc::SYS_setresgid, libc::SYS_setresuid].map(support::last_form) {
-                // SAFETY: it takes numbers.
-                assert_eq!(unsafe { libc::syscall(call, 65534, 65534, 65534) }, 0);
-            }
+            set_groups(&[]);
+            set_ids(libc::SYS_setresgid, 65534);
+            set_ids(libc::SYS_setresuid, 65534);
             let applied = settings().plan().unwrap().apply().unwrap();
             assert_eq!((applied.threads, applied.verified), (1, 0));
         });
         if !support::user_namespaces() {
             return;
         }
-        let prepare = || {
-            // SAFETY: it takes numbers.
-            unsafe {
-                libc::syscall(support::last_form(libc::SYS_setgroups), 0, std::ptr::null::<u32>())
-            };
-        };
+        let prepare = || set_groups(&[]);
         in_a_user_namespace("0 1 1", prepare, || {
             if proc_is_hidden() {
                 let found = problems(Privileges::new().no_new_privs());
@@ -279,10 +277,8 @@ fn a_group_without_a_mapping_is_not_that_of_nobody() {
         }
         let prepare = || {
             join_group();
-            // SAFETY: it takes numbers.
-            unsafe { libc::syscall(support::last_form(libc::SYS_setresgid), 65534, 65534, 65534) };
-            // SAFETY: it takes numbers.
-            unsafe { libc::syscall(support::last_form(libc::SYS_setresuid), 65534, 65534, 65534) };
+            set_ids(libc::SYS_setresgid, 65534);
+            set_ids(libc::SYS_setresuid, 65534);
         };
         in_a_user_namespace("65534 65534 1", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
@@ -304,17 +300,9 @@ fn nobody_of_a_container_learns_how_the_groups_stay() {
             return;
         }
         let prepare = || {
-            let groups = [165_534u32];
-            // SAFETY: the kernel reads one number.
-            unsafe { libc::syscall(support::last_form(libc::SYS_setgroups), 1, groups.as_ptr()) };
-            // SAFETY: it takes numbers.
-            unsafe {
-                libc::syscall(support::last_form(libc::SYS_setresgid), 165_534, 165_534, 165_534)
-            };
-            // SAFETY: it takes numbers.
-            unsafe {
-                libc::syscall(support::last_form(libc::SYS_setresuid), 165_534, 165_534, 165_534)
-            };
+            set_groups(&[165_534]);
+            set_ids(libc::SYS_setresgid, 165_534);
+            set_ids(libc::SYS_setresuid, 165_534);
         };
         in_a_user_namespace("0 100000 65536", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
@@ -349,13 +337,7 @@ fn a_thread_without_a_mapping_may_be_root() {
             || (),
             || {
                 sleepers(1);
-                // SAFETY: it takes numbers, and is of this thread alone.
-                assert_eq!(
-                    unsafe {
-                        libc::syscall(support::last_form(libc::SYS_setresuid), 1000, 1000, 1000)
-                    },
-                    0
-                );
+                set_ids(libc::SYS_setresuid, 1000);
                 let settings = Privileges::new().keep_groups().no_new_privs().report_failure();
                 let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else {
                     panic!("Ok")
