@@ -174,7 +174,8 @@
 //! # Features
 //!
 //! - `landlock` and `seccompiler`, both on by default: [`Privileges::landlock`] and [`Privileges::seccomp`] take the
-//!   types of these crates, and this crate exports the crates under their names.
+//!   types of these crates, and this crate exports the crates under their names. `seccompiler` has nothing for big-endian
+//!   CPUs (s390x), so there is only [`Privileges::seccomp_program`].
 //! - `unit`: `privileges::unit` reads unit files of systemd, and `privileges::system_calls` its filters of system
 //!   calls.
 //! - `serde`: the directives of a unit are read from a table of any format. It enables `unit`.
@@ -217,7 +218,7 @@ pub use libpsx::process::{
     Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
-#[cfg(feature = "seccompiler")]
+#[cfg(all(feature = "seccompiler", target_endian = "little"))]
 pub use seccompiler;
 pub use settings::Privileges;
 pub use verify::Mismatch;

@@ -214,8 +214,9 @@ impl Privileges {
     /// Installs a seccomp filter, such as `seccompiler` compiles. It brings no_new_privs. The filter comes last, so it
     /// need not allow the calls of the plan. It has to allow what the threads need to leave the stop, and the calling
     /// thread to verify; [`plan`](Self::plan) runs the filter over these calls ([`bpf`]), and an error lists those
-    /// that it denies.
-    #[cfg(feature = "seccompiler")]
+    /// that it denies. `seccompiler` is empty on big-endian CPUs (s390x): there, use
+    /// [`seccomp_program`](Self::seccomp_program).
+    #[cfg(all(feature = "seccompiler", target_endian = "little"))]
     pub fn seccomp(self, program: &[seccompiler::sock_filter]) -> Self {
         let instruction = |step: &seccompiler::sock_filter| Instruction {
             code: step.code,
