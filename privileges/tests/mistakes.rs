@@ -1,11 +1,14 @@
 //! Errors of the plan, all of them at once: missing settings, contradictions, and filters that would kill the process.
 #![allow(unsafe_code)]
 
+#[path = "support/calling_thread.rs"]
+mod calling_thread;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
 
+use calling_thread::{become_in_this_thread, here};
 use landlock::{AccessFs, Ruleset, RulesetAttr};
 use libpsx::process::setgroups;
 use privileges::{
@@ -91,20 +94,6 @@ fn no_thread_stays_root() {
         };
         assert!(wrong.iter().any(|one| one.expected == "no id of root"), "{wrong:?}");
     });
-}
-
-/// Makes a call in the calling thread alone.
-fn here(number: libc::c_long, args: [usize; 3]) {
-    // SAFETY: the callers of this function pass numbers, or memory that is as long as said.
-    let done = unsafe { libc::syscall(support::last_form(number), args[0], args[1], args[2]) };
-    assert!(done >= 0, "{number} {args:?}: {}", std::io::Error::last_os_error());
-}
-
-/// Sets the supplementary groups, the group ids and the user ids of the calling thread alone.
-fn become_in_this_thread(groups: &[u32], group: usize, user: usize) {
-    here(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0]);
-    here(libc::SYS_setresgid, [group; 3]);
-    here(libc::SYS_setresuid, [user; 3]);
 }
 
 /// Lets another thread have an id that the calling thread does not have. The plan says what stays, so it is a difference,

@@ -1,6 +1,8 @@
 //! Drops in a user namespace and without any /proc, inspected from outside.
 #![allow(unsafe_code)]
 
+#[path = "support/calling_thread.rs"]
+mod calling_thread;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -10,6 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use calling_thread::{become_in_this_thread, here};
 use libpsx::process::{CapabilitySets, capset};
 use privileges::{Capability, Error, Groups, Privileges, Problem};
 use support::{isolated_as_root, proc, reap, sleepers};
@@ -177,24 +180,10 @@ fn problems(privileges: Privileges) -> Vec<Problem> {
     }
 }
 
-/// Sets the three user or group ids of the calling thread alone.
-fn set_ids(call: libc::c_long, id: u32) {
-    // SAFETY: it takes numbers.
-    let done = unsafe { libc::syscall(support::last_form(call), id, id, id) };
-    assert_eq!(done, 0, "{call} {id}: {}", std::io::Error::last_os_error());
-}
-
-/// Sets the supplementary groups of the calling thread alone.
-fn set_groups(groups: &[u32]) {
-    let call = support::last_form(libc::SYS_setgroups);
-    // SAFETY: the kernel reads as many numbers as it is told of.
-    let done = unsafe { libc::syscall(call, groups.len(), groups.as_ptr()) };
-    assert_eq!(done, 0, "{groups:?}: {}", std::io::Error::last_os_error());
-}
-
 /// Sets the supplementary groups of the calling thread to one that has no mapping later.
 fn join_group() {
-    set_groups(&[4242]);
+    let group = 4242u32;
+    here(libc::SYS_setgroups, [1, &raw const group as usize, 0]);
 }
 
 /// Root of the outer namespace is shown as user 65534.
@@ -249,16 +238,14 @@ fn nobody_without_proc_is_known_in_the_initial_namespace() {
             if !proc_is_hidden() {
                 return;
             }
-            set_groups(&[]);
-            set_ids(libc::SYS_setresgid, 65534);
-            set_ids(libc::SYS_setresuid, 65534);
+            become_in_this_thread(&[], 65534, 65534);
             let applied = settings().plan().unwrap().apply().unwrap();
             assert_eq!((applied.threads, applied.verified), (1, 0));
         });
         if !support::user_namespaces() {
             return;
         }
-        let prepare = || set_groups(&[]);
+        let prepare = || here(libc::SYS_setgroups, [0; 3]);
         in_a_user_namespace("0 1 1", prepare, || {
             if proc_is_hidden() {
                 let found = problems(Privileges::new().no_new_privs());
@@ -275,11 +262,7 @@ fn a_group_without_a_mapping_is_not_that_of_nobody() {
         if !support::user_namespaces() {
             return;
         }
-        let prepare = || {
-            join_group();
-            set_ids(libc::SYS_setresgid, 65534);
-            set_ids(libc::SYS_setresuid, 65534);
-        };
+        let prepare = || become_in_this_thread(&[4242], 65534, 65534);
         in_a_user_namespace("65534 65534 1", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
             let found = problems(Privileges::new().user("nobody").no_new_privs());
@@ -299,11 +282,7 @@ fn nobody_of_a_container_learns_how_the_groups_stay() {
         if !support::user_namespaces() {
             return;
         }
-        let prepare = || {
-            set_groups(&[165_534]);
-            set_ids(libc::SYS_setresgid, 165_534);
-            set_ids(libc::SYS_setresuid, 165_534);
-        };
+        let prepare = || become_in_this_thread(&[165_534], 165_534, 165_534);
         in_a_user_namespace("0 100000 65536", prepare, || {
             capset(CapabilitySets::EMPTY).execute().unwrap();
             let nobody = || Privileges::new().user("nobody").no_new_privs();
@@ -337,7 +316,7 @@ fn a_thread_without_a_mapping_may_be_root() {
             || (),
             || {
                 sleepers(1);
-                set_ids(libc::SYS_setresuid, 1000);
+                here(libc::SYS_setresuid, [1000; 3]);
                 let settings = Privileges::new().keep_groups().no_new_privs().report_failure();
                 let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else {
                     panic!("Ok")

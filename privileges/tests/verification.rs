@@ -168,7 +168,7 @@ fn a_thread_that_disagrees_is_reported_on_request() {
 fn a_thread_that_dies_in_a_call_is_reported() {
     isolated_as_root("a_thread_that_dies_in_a_call_is_reported", WATCHDOG, || {
         sleepers(1);
-        prepared(|| filter(support::last_form(libc::SYS_setresuid), libc::SECCOMP_RET_KILL_THREAD));
+        prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_KILL_THREAD));
         let settings = Privileges::new().user("nobody").seccomp(&allow_all()).report_failure();
         let Err(Error::NotDropped(wrong)) = settings.plan().unwrap().apply() else { panic!("Ok") };
         assert!(wrong.iter().any(|one| one.found == "died"), "{wrong:?}");
@@ -188,7 +188,7 @@ fn an_unwritable_standard_error_does_not_stop_the_kill() {
         // SAFETY: both are open.
         unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&full), 2) };
         let dropping = std::thread::spawn(|| {
-            prepared(|| filter(support::last_form(libc::SYS_setresuid), libc::SECCOMP_RET_ERRNO));
+            prepared(|| filter(libc::SYS_setresuid, libc::SECCOMP_RET_ERRNO));
             let _ = Privileges::new().user("nobody").plan().unwrap().apply();
         });
         let _ = dropping.join();
@@ -248,19 +248,14 @@ fn an_earlier_filter_prevents_the_attempt_to_become_root() {
         settings().plan().unwrap().apply().unwrap();
         // setresuid(2) with 0 for the real user.
         let step = support::step;
-        support::install(&[
-            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-            step(
-                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-                0,
-                3,
-                support::last_form(libc::SYS_setresuid) as u32,
-            ),
+        let mut program = support::unless_one_of(&[libc::SYS_setresuid], 3);
+        program.extend([
             step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 16),
             step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0),
             step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
             step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
         ]);
+        support::install(&program);
         settings().plan().unwrap().apply().unwrap();
     });
 }
