@@ -122,11 +122,10 @@ fn wanted(stat: &[u8], status: &[u8], syscall: &[u8], wchan: &[u8]) -> Found {
             let word = words.get(words.len().checked_sub(back)?)?;
             hexadecimal_word(word.strip_prefix(b"0x")?)
         };
-        // A program counter tells that it is a user thread; a worker has neither that nor a stack pointer.
+        // A worker has neither a program counter nor a stack pointer. A line without both numbers tells nothing.
         let has_registers = match (register(1), register(2)) {
-            _ if state == b'R' || words.len() < 2 => None,
-            (Some(1..), _) | (Some(0), Some(1..)) => Some(true),
-            (Some(0), Some(0)) => Some(false),
+            _ if state == b'R' => None,
+            (Some(counter), Some(stack)) => Some(counter != 0 || stack != 0),
             _ => None,
         };
         let since = if flags & 0x10 != 0 { (5, 12) } else { (6, 4) };
