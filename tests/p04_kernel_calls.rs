@@ -25,7 +25,7 @@ const WATCHDOG: Duration = Duration::from_secs(180);
 
 /// The calls that the programs request from libpsx.
 const ASKED: &[libc::c_long] = &[
-    libc::SYS_setpriority,
+    libc::SYS_getpriority,
     libc::SYS_nanosleep,
     libc::SYS_getresuid,
     libc::SYS_getresgid,

@@ -106,7 +106,7 @@ fn reentry_in_a_held_thread_is_an_error() {
         static REENTERED: AtomicBool = AtomicBool::new(false);
         fn call(nr: libc::c_long) -> Result<libpsx::Report, Error> {
             let call = Broadcast::new(nr, [0; 6]).sensitivity(Sensitivity::Ignore);
-            // SAFETY: getppid and setpriority touch no memory.
+            // SAFETY: getppid and getpriority touch no memory.
             unsafe { call.deadline(Duration::MAX).execute_with_report() }
         }
         extern "C" fn on_sigsys(_: i32) {
@@ -124,9 +124,9 @@ fn reentry_in_a_held_thread_is_an_error() {
             };
             // SAFETY: the kernel reads the structure.
             unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
-            filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
+            filter(libc::SYS_getpriority, libc::SECCOMP_RET_TRAP);
         });
-        call(libc::SYS_setpriority).unwrap();
+        call(libc::SYS_getpriority).unwrap();
         assert!(REENTERED.load(Ordering::SeqCst));
     });
 }
@@ -286,7 +286,7 @@ fn a_held_thread_answers_for_the_caller() {
         assert!(listener >= 0, "{}", std::io::Error::last_os_error());
         give.send(listener as i32).unwrap();
         // SAFETY: the call touches no memory.
-        let report = unsafe { Broadcast::new(libc::SYS_setpriority, [0; 6]).execute_with_report() };
+        let report = unsafe { Broadcast::new(libc::SYS_getpriority, [0; 6]).execute_with_report() };
         assert_eq!(report.unwrap().threads(), proc::tids().len());
     });
 }

@@ -235,8 +235,8 @@ fn leaves_on(call: libc::c_long) {
     });
 }
 
-fn setpriority(sensitivity: Sensitivity) -> Broadcast {
-    Broadcast::new(libc::SYS_setpriority, [0; 6])
+fn getpriority(sensitivity: Sensitivity) -> Broadcast {
+    Broadcast::new(libc::SYS_getpriority, [0; 6])
         .sensitivity(sensitivity)
         .deadline(Duration::from_secs(5))
 }
@@ -247,9 +247,9 @@ fn a_held_thread_leaves_in_the_call() {
     isolated("a_held_thread_leaves_in_the_call", WATCHDOG, || {
         on_sigsys(jumps);
         prepared(|| {});
-        leaves_on(libc::SYS_setpriority);
-        // SAFETY: setpriority touches no memory.
-        let report = unsafe { setpriority(Sensitivity::Ignore).execute_with_report() }.unwrap();
+        leaves_on(libc::SYS_getpriority);
+        // SAFETY: getpriority touches no memory.
+        let report = unsafe { getpriority(Sensitivity::Ignore).execute_with_report() }.unwrap();
         assert_eq!((report.threads(), report.divergent()), (4, 1), "{report:?}");
         let left =
             report.results().iter().filter(|result| result.outcome() == CallOutcome::Siglongjmp);
@@ -268,9 +268,9 @@ fn a_held_thread_leaves_and_the_process_dies() {
         let begun = Instant::now();
         let status = forked_status(|| {
             on_sigsys(jumps);
-            leaves_on(libc::SYS_setpriority);
-            // SAFETY: setpriority touches no memory.
-            let _ = unsafe { setpriority(Sensitivity::Error).execute_with_report() };
+            leaves_on(libc::SYS_getpriority);
+            // SAFETY: getpriority touches no memory.
+            let _ = unsafe { getpriority(Sensitivity::Error).execute_with_report() };
         });
         killed_by_libpsx(status, begun, "a held thread has left");
     });
@@ -323,11 +323,11 @@ fn the_caller_leaves(jumps_out: Jumps) {
         // SAFETY: the call touches no memory.
         let me = unsafe { libc::syscall(libc::SYS_gettid) } as usize;
         let sigsys = [std::process::id() as usize, me, libc::SIGSYS as usize, 0, 0, 0];
-        filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
+        filter(libc::SYS_getpriority, libc::SECCOMP_RET_TRAP);
         let calls = match jumps_out {
-            Jumps::InFirst => vec![(libc::SYS_setpriority, [0; 6])],
+            Jumps::InFirst => vec![(libc::SYS_getpriority, [0; 6])],
             Jumps::InSecond => {
-                vec![(libc::SYS_getppid, [0; 6]), (libc::SYS_setpriority, [0; 6])]
+                vec![(libc::SYS_getppid, [0; 6]), (libc::SYS_getpriority, [0; 6])]
             }
             Jumps::AfterFirst => vec![(libc::SYS_tgkill, sigsys)],
         };
@@ -624,7 +624,7 @@ fn a_handler_that_comes_during_the_gather() {
                 prepared(|| {});
                 std::thread::spawn(|| {
                     without_alternate_stack();
-                    filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
+                    filter(libc::SYS_getpriority, libc::SECCOMP_RET_TRAP);
                     let signal_33 = 1 << (33 - 1);
                     support::set_mask(signal_33);
                     READY.store(true, SeqCst);
@@ -637,8 +637,8 @@ fn a_handler_that_comes_during_the_gather() {
                     land()
                 });
                 until(|| READY.load(SeqCst));
-                // SAFETY: setpriority touches no memory.
-                let done = unsafe { setpriority(Sensitivity::Ignore).execute_with_report() };
+                // SAFETY: getpriority touches no memory.
+                let done = unsafe { getpriority(Sensitivity::Ignore).execute_with_report() };
                 let report = done.unwrap();
                 assert_eq!((report.threads(), report.divergent()), (3, 1), "{report:?}");
             });
@@ -660,14 +660,14 @@ fn a_handler_that_the_calls_install() {
         // SAFETY: SIG_DFL runs no code.
         unsafe { libc::signal(libc::SIGSYS, libc::SIG_DFL) };
         prepared(|| {});
-        leaves_on(libc::SYS_setpriority);
+        leaves_on(libc::SYS_getpriority);
         let install = [libc::SIGSYS as usize, action.as_ptr() as usize, 0, 8, 0, 0];
         let any = ResultCheck::AnyResult;
         let transaction = Transaction::new().sensitivity(Sensitivity::Ignore);
         // SAFETY: the kernel reads the action, which outlives the transaction. The handler may run anywhere.
         let transaction = unsafe { transaction.with_call(libc::SYS_rt_sigaction, install, any) };
-        // SAFETY: setpriority touches no memory.
-        let transaction = unsafe { transaction.with_call(libc::SYS_setpriority, [0; 6], any) };
+        // SAFETY: getpriority touches no memory.
+        let transaction = unsafe { transaction.with_call(libc::SYS_getpriority, [0; 6], any) };
         let report = transaction.execute_with_report().unwrap();
         assert_eq!((report.threads(), report.divergent()), (4, 1), "{report:?}");
     });

@@ -30,10 +30,10 @@ fn dies_in_call(position: usize, others: Counting) -> i32 {
     let before = others.counts();
     let doomed = std::thread::spawn(move || {
         TID.store(gettid(), SeqCst);
-        filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
+        filter(libc::SYS_getpriority, libc::SECCOMP_RET_KILL_THREAD);
         let mut transaction = Transaction::new().sensitivity(Sensitivity::Ignore);
         for index in 0..3 {
-            let call = if index == position { libc::SYS_setpriority } else { libc::SYS_getppid };
+            let call = if index == position { libc::SYS_getpriority } else { libc::SYS_getppid };
             // SAFETY: the calls touch no memory.
             transaction = unsafe { transaction.with_call(call, [0; 6], ResultCheck::AnyResult) };
         }
@@ -211,10 +211,10 @@ fn a_thread_with_the_dead_callers_tid() {
                 DEAD.store(0, SeqCst);
                 HEIR.store(0, SeqCst);
                 std::mem::forget(std::thread::spawn(|| {
-                    filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
+                    filter(libc::SYS_getpriority, libc::SECCOMP_RET_KILL_THREAD);
                     DEAD.store(gettid(), SeqCst);
-                    let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
-                    // SAFETY: setpriority touches no memory.
+                    let call = Broadcast::new(libc::SYS_getpriority, [0; 6]);
+                    // SAFETY: getpriority touches no memory.
                     let _ = unsafe { call.execute_with_report() };
                 }));
                 until(|| DEAD.load(SeqCst) != 0);

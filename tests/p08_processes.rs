@@ -49,7 +49,7 @@ fn fork_in_the_middle_of_a_wait() {
         // SAFETY: the handler forks and stores to an atomic.
         unsafe { libc::signal(libc::SIGUSR1, fork_here as *const () as usize) };
         // Any filter: without one, a lost child could find its threads in a /proc that it mounts itself.
-        filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
+        filter(libc::SYS_getpriority, libc::SECCOMP_RET_KILL_THREAD);
         std::thread::spawn(|| {
             block_all();
             DEAF.store(true, Ordering::SeqCst);
@@ -114,9 +114,9 @@ fn caller_killed_by_its_filter() {
         sleepers(4);
         for _ in 0..3 {
             std::thread::spawn(|| {
-                filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
-                let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
-                // SAFETY: setpriority touches no memory.
+                filter(libc::SYS_getpriority, libc::SECCOMP_RET_KILL_THREAD);
+                let call = Broadcast::new(libc::SYS_getpriority, [0; 6]);
+                // SAFETY: getpriority touches no memory.
                 let _ = unsafe { call.execute_with_report() };
                 unreachable!("the filter kills the thread");
             });
@@ -144,9 +144,9 @@ fn leader_killed_by_its_filter() {
                 let done = set_slack(4321);
                 support::end(i32::from(done.is_err()));
             });
-            filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD);
-            let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
-            // SAFETY: setpriority touches no memory.
+            filter(libc::SYS_getpriority, libc::SECCOMP_RET_KILL_THREAD);
+            let call = Broadcast::new(libc::SYS_getpriority, [0; 6]);
+            // SAFETY: getpriority touches no memory.
             let _ = unsafe { call.execute_with_report() };
         });
     });
@@ -156,9 +156,9 @@ fn leader_killed_by_its_filter() {
 fn held_thread_killed_by_its_filter() {
     isolated("held_thread_killed_by_its_filter", WATCHDOG, || {
         sleepers(2);
-        prepared(|| filter(libc::SYS_setpriority, libc::SECCOMP_RET_KILL_THREAD));
-        let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
-        // SAFETY: setpriority touches no memory.
+        prepared(|| filter(libc::SYS_getpriority, libc::SECCOMP_RET_KILL_THREAD));
+        let call = Broadcast::new(libc::SYS_getpriority, [0; 6]);
+        // SAFETY: getpriority touches no memory.
         let report =
             unsafe { call.sensitivity(Sensitivity::Ignore).execute_with_report() }.unwrap();
         assert_eq!(report.divergent(), 1);
@@ -238,9 +238,9 @@ fn reentry_from_a_handler_is_an_error() {
         // SAFETY: the handler makes raw calls and stores to an atomic.
         unsafe { libc::signal(libc::SIGSYS, on_sigsys as *const () as usize) };
         sleepers(2);
-        filter(libc::SYS_setpriority, libc::SECCOMP_RET_TRAP);
-        let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
-        // SAFETY: setpriority touches no memory.
+        filter(libc::SYS_getpriority, libc::SECCOMP_RET_TRAP);
+        let call = Broadcast::new(libc::SYS_getpriority, [0; 6]);
+        // SAFETY: getpriority touches no memory.
         let _ = unsafe { call.sensitivity(Sensitivity::Ignore).execute_with_report() };
         assert!(REENTERED.load(Ordering::SeqCst));
         set_slack(2).unwrap();

@@ -210,10 +210,10 @@ fn divergence_kills_process_1() {
         let status = forked_status(|| {
             assert_eq!(std::process::id(), 1);
             let refuse = libc::SECCOMP_RET_ERRNO | libc::EACCES as u32;
-            prepared(move || filter(libc::SYS_setpriority, refuse));
+            prepared(move || filter(libc::SYS_getpriority, refuse));
             set_slack(1).unwrap();
-            let call = Broadcast::new(libc::SYS_setpriority, [0; 6]);
-            // SAFETY: setpriority touches no memory.
+            let call = Broadcast::new(libc::SYS_getpriority, [0; 6]);
+            // SAFETY: getpriority touches no memory.
             let _ = unsafe { call.sensitivity(Sensitivity::Error).execute_with_report() };
         });
         println!("process 1 ended with {status:#x}");
@@ -224,7 +224,7 @@ fn divergence_kills_process_1() {
         return;
     }
     assert!(output.contains(&format!("{:#x}", (128 + 33) << 8)), "{output}");
-    assert!(output.contains("setpriority"), "{output}");
+    assert!(output.contains("getpriority"), "{output}");
     assert!(output.contains("EACCES"), "{output}");
 }
 

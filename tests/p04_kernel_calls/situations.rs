@@ -81,7 +81,7 @@ pub(super) const LONG: Duration = Duration::from_secs(3600);
 
 /// Returns a call that changes nothing.
 pub(super) fn harmless() -> Broadcast {
-    Broadcast::new(libc::SYS_setpriority, [0; 6]).deadline(LONG)
+    Broadcast::new(libc::SYS_getpriority, [0; 6]).deadline(LONG)
 }
 
 /// Makes one broadcast while the tracer watches, and drops its report.
@@ -97,17 +97,17 @@ pub(super) fn watched<T>(board: &Board, call: impl FnOnce() -> T) -> bool {
 /// Makes first and later broadcasts with and without a report, transactions, and questions.
 pub(super) fn all_kinds(board: &'static Board) {
     for _ in 0..2 {
-        // SAFETY: setpriority touches no memory.
+        // SAFETY: getpriority touches no memory.
         watched(board, || unsafe { harmless().execute() }.unwrap());
-        // SAFETY: setpriority touches no memory.
+        // SAFETY: getpriority touches no memory.
         watched(board, || unsafe { harmless().execute_with_report() }.unwrap());
     }
     let same = ResultCheck::SameResult;
     let two = Transaction::new();
-    // SAFETY: setpriority touches no memory.
-    let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
-    // SAFETY: setpriority touches no memory.
-    let two = unsafe { two.with_call(libc::SYS_setpriority, [0; 6], same) };
+    // SAFETY: getpriority touches no memory.
+    let two = unsafe { two.with_call(libc::SYS_getpriority, [0; 6], same) };
+    // SAFETY: getpriority touches no memory.
+    let two = unsafe { two.with_call(libc::SYS_getpriority, [0; 6], same) };
     let two = two.deadline(LONG);
     watched(board, || two.execute().unwrap());
     watched(board, || two.execute_with_report().unwrap());
@@ -205,7 +205,7 @@ pub(super) fn own_root_and_filter(board: &'static Board) {
     refuse(libc::SYS_acct);
     sleepers(board, 3);
     let call = harmless().deadline(Duration::from_secs(30));
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { call.execute_with_report() });
 }
 
@@ -213,7 +213,7 @@ pub(super) fn unreachable(board: &'static Board) {
     sleepers(board, 3);
     support::prepared(support::block_all);
     let short = harmless().deadline(Duration::from_millis(60));
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
 }
 
@@ -224,7 +224,7 @@ pub(super) fn taking_turns(board: &'static Board) {
         .map(|_| {
             std::thread::spawn(|| {
                 board.ready.fetch_add(1, SeqCst);
-                // SAFETY: setpriority touches no memory.
+                // SAFETY: getpriority touches no memory.
                 unsafe { harmless().deadline(Duration::from_secs(1)).execute_with_report() }
                     .unwrap_err();
             })
@@ -233,7 +233,7 @@ pub(super) fn taking_turns(board: &'static Board) {
     until(|| board.ready.load(SeqCst) == 3);
     let short = harmless().deadline(Duration::from_millis(40));
     while !others.iter().all(|other| other.is_finished()) {
-        // SAFETY: setpriority touches no memory.
+        // SAFETY: getpriority touches no memory.
         watched(board, || unsafe { short.execute_with_report() }.unwrap_err());
     }
 }
@@ -284,7 +284,7 @@ pub(super) fn unreadable(board: &'static Board) {
     assert_eq!(done, 0, "landlock: {}", std::io::Error::last_os_error());
     sleepers(board, 3);
     let call = harmless().deadline(Duration::from_secs(30));
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { call.execute_with_report() });
 }
 
@@ -293,7 +293,7 @@ pub(super) fn queue_full(board: &'static Board) {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel reads the structure.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) }, 0);
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { harmless().execute_with_report() }.unwrap_err());
 }
 
@@ -363,7 +363,7 @@ pub(super) fn foreign_signal(board: &'static Board) {
     sleepers(board, 1);
     // glibc installed its own handler when the first thread was created.
     put_above(takes_note as *const () as usize);
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { harmless().execute() }.unwrap());
     let (pid, tids) = (std::process::id() as i32, support::proc::tids());
     for tid in tids.into_iter().filter(|&tid| tid != pid) {
@@ -382,14 +382,14 @@ pub(super) fn requeue_refused(board: &'static Board) {
 
 /// Creates a thread with a filter that applies `action` to the call.
 pub(super) fn filtered(action: u32) {
-    support::prepared(move || support::filter(libc::SYS_setpriority, action));
+    support::prepared(move || support::filter(libc::SYS_getpriority, action));
 }
 
 pub(super) fn dies_in_the_call(board: &'static Board) {
     sleepers(board, 3);
     filtered(libc::SECCOMP_RET_KILL_THREAD);
     let call = harmless().sensitivity(Sensitivity::Ignore);
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { call.execute_with_report() }.unwrap());
 }
 
@@ -397,7 +397,7 @@ pub(super) fn warned(board: &'static Board) {
     sleepers(board, 3);
     filtered(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let call = harmless().sensitivity(Sensitivity::Warning);
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { call.execute_with_report() }.unwrap());
 }
 
@@ -412,7 +412,7 @@ pub(super) fn killed(board: &'static Board) {
     sleepers(board, 3);
     filtered(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let call = harmless().sensitivity(Sensitivity::Error);
-    // SAFETY: setpriority touches no memory.
+    // SAFETY: getpriority touches no memory.
     watched(board, || unsafe { call.execute_with_report() }.unwrap());
 }
 

@@ -107,7 +107,7 @@ const NAMES: &[(libc::c_long, &str)] = names! {
     SYS_pidfd_open pidfd_open SYS_pidfd_send_signal pidfd_send_signal SYS_fsopen fsopen
     SYS_fsconfig fsconfig SYS_fsmount fsmount SYS_capget capget SYS_setns setns SYS_setresuid setresuid
     SYS_setresgid setresgid SYS_setgroups setgroups SYS_seccomp seccomp SYS_sigaltstack sigaltstack
-    SYS_setpriority setpriority SYS_sched_getscheduler sched_getscheduler SYS_sched_setscheduler sched_setscheduler
+    SYS_getpriority getpriority SYS_sched_getscheduler sched_getscheduler SYS_sched_setscheduler sched_setscheduler
     SYS_sched_getaffinity sched_getaffinity SYS_getcpu getcpu SYS_membarrier membarrier
     SYS_faccessat faccessat SYS_readlinkat readlinkat
     SYS_epoll_pwait epoll_pwait SYS_timerfd_create timerfd_create SYS_eventfd2 eventfd2 SYS_getsid getsid
