@@ -11,6 +11,7 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use libpsx::{Broadcast, CallOutcome, Sensitivity};
@@ -193,8 +194,12 @@ fn with_reused_tids() {
                 let tid = std::thread::spawn(|| unsafe { libc::gettid() }).join().unwrap();
                 AGAIN.fetch_add(u32::from(tid == LAST.load(Ordering::SeqCst)), Ordering::SeqCst);
             };
+            // A maker that was created while another one makes threads could get that tid itself, and keep it.
+            let ready = Arc::new(Barrier::new(2));
             let makers = [(); 2].map(|()| {
+                let ready = ready.clone();
                 std::thread::spawn(move || {
+                    ready.wait();
                     while !STOP.load(Ordering::Relaxed) {
                         make();
                     }

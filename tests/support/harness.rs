@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// The variable that tells a re-executed test that it is the child.
@@ -51,11 +52,16 @@ pub fn repeated(most: usize, limit: Duration) -> impl Iterator<Item = usize> {
     (0..most).take_while(move |_| started.elapsed() < limit)
 }
 
-/// Returns a time limit that only ends hangs, multiplied by `PSX_WATCHDOG_FACTOR`.
-pub fn watchdog(limit: Duration) -> Duration {
-    let Ok(text) = std::env::var("PSX_WATCHDOG_FACTOR") else { return limit };
+/// `PSX_WATCHDOG_FACTOR`.
+static FACTOR: LazyLock<Option<f64>> = LazyLock::new(|| {
+    let text = std::env::var("PSX_WATCHDOG_FACTOR").ok()?;
     let factor = text.parse().ok().filter(|factor: &f64| factor.is_normal() && *factor > 0.0);
-    let factor =
-        factor.unwrap_or_else(|| panic!("PSX_WATCHDOG_FACTOR={text}: not a positive number"));
+    Some(factor.unwrap_or_else(|| panic!("PSX_WATCHDOG_FACTOR={text}: not a positive number")))
+});
+
+/// Returns a time limit that only ends hangs, multiplied by `PSX_WATCHDOG_FACTOR`. The first call in a process reads the
+/// environment and allocates; later ones may be made in a signal handler.
+pub fn watchdog(limit: Duration) -> Duration {
+    let Some(factor) = *FACTOR else { return limit };
     Duration::try_from_secs_f64(limit.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }

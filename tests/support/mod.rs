@@ -59,6 +59,8 @@ pub fn isolated(name: &str, watchdog: Duration, body: fn()) {
 
 /// Like [`isolated`], for a child that is meant to die. Returns how it ended and what it wrote.
 pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, String) {
+    // In the child too, where a signal handler may ask again.
+    let limit = watchdog(limit);
     if std::env::var(CASE).as_deref() == Ok(name) {
         body();
         end(0);
@@ -86,7 +88,6 @@ pub fn isolated_status(name: &str, limit: Duration, body: fn()) -> (ExitStatus, 
                 String::from_utf8_lossy(&text).into_owned()
             })
         });
-    let limit = watchdog(limit);
     let started = Instant::now();
     let mut hung = None;
     let status = loop {
