@@ -1,11 +1,5 @@
 //! Tests threads that no C library has created, and unusual tids (P1, P4).
-#![cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#![cfg(not(target_arch = "loongarch64"))]
 #![allow(unsafe_code)]
 
 mod support;

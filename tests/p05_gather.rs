@@ -1,11 +1,5 @@
 //! Tests failures while threads are gathered (P5): the clock fails, threads multiply, memory may not be locked.
-#![cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#![cfg(not(target_arch = "loongarch64"))]
 #![allow(unsafe_code)]
 
 mod support;

@@ -230,13 +230,7 @@ fn signals_do_not_end_a_pause() {
 
 /// Between two rounds the caller sleeps. It neither looks at the clock again and again, nor asks again for a sleep that a
 /// filter refuses.
-#[cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#[cfg(not(target_arch = "loongarch64"))]
 mod no_spinning {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::time::Duration;

@@ -1,12 +1,6 @@
 //! A program answers its own trapped calls in a handler for SIGSYS (P5). A call is performed in all threads, as glibc's
 //! setresuid(3) is. A handler that does not return is a divergence.
-#![cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#![cfg(not(target_arch = "loongarch64"))]
 #![allow(unsafe_code)]
 
 mod support;
@@ -21,8 +15,9 @@ use support::emulator::{
     without_alternate_stack,
 };
 use support::{
-    cpu, filter, forked, forked_status, install, install_everywhere, isolated, isolated_status,
-    killed_by_libpsx, prepared, proc, set_slack, slack, slack_here, sleepers, until,
+    MMAP, cpu, filter, forked, forked_status, install, install_everywhere, isolated,
+    isolated_status, killed_by_libpsx, prepared, proc, set_slack, slack, slack_here, sleepers,
+    until,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(120);
@@ -55,7 +50,7 @@ const OF_A_CALLER: [libc::c_long; 23] = [
     libc::SYS_pread64,
     libc::SYS_getdents64,
     libc::SYS_lseek,
-    libc::SYS_mmap,
+    MMAP,
     libc::SYS_munmap,
     libc::SYS_madvise,
     libc::SYS_unshare,

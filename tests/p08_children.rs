@@ -1,11 +1,5 @@
 //! Children of every kind make calls for themselves, whatever their parent is doing (P8).
-#![cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#![cfg(not(target_arch = "loongarch64"))]
 #![allow(unsafe_code)]
 
 mod support;

@@ -35,13 +35,7 @@ fn until_over(mut each: impl FnMut() + Send + 'static) -> std::thread::JoinHandl
 }
 
 #[test]
-#[cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#[cfg(not(target_arch = "loongarch64"))]
 fn registers() {
     isolated("registers", WATCHDOG, || {
         let busy = |seed| until_over(move || assert!(support::cpu::registers_keep(seed)));

@@ -1,12 +1,6 @@
 //! The list of threads is hard to get (P10, P5). The deadline holds, and no tids are probed if that is not necessary.
 //! The tests count probes; they do not measure time.
-#![cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#![cfg(not(target_arch = "loongarch64"))]
 #![allow(unsafe_code)]
 
 mod support;

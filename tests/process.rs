@@ -27,13 +27,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 #[must_use]
 fn threads() -> Asked {
     sleepers(2);
-    #[cfg(any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64",
-        target_arch = "s390x",
-        target_arch = "x86"
-    ))]
+    #[cfg(not(target_arch = "loongarch64"))]
     support::raw::raw_threads(1);
     Asked::new(2)
 }

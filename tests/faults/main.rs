@@ -12,13 +12,7 @@
 //! - the threads differ, or their state is not what the result says;
 //! - the process dies in another way, or another process does;
 //! - a later call fails, although nothing is refused any more.
-#![cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#![cfg(not(target_arch = "loongarch64"))]
 // `pub` is for the modules of this program.
 #![allow(unsafe_code, unreachable_pub)]
 

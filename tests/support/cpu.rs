@@ -1,5 +1,5 @@
-//! What differs from CPU to CPU in the tests. x86-64, aarch64, riscv64, s390x and 32-bit x86 have one file each, with the
-//! same names. The tests that need these names are not compiled for other CPUs.
+//! What differs from CPU to CPU in the tests. Each CPU has one file, with the same names. There is none for loongarch64,
+//! for which no standard library was at hand: the tests that need these names are not compiled for it.
 //!
 //! | name | meaning |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `call_again` | the frame is changed so that the trapped call is made again |
 //! | `stack_pointer`, `go_on_at` | where the interrupted code has its stack; another place to go on at |
 //! | `jump` | an instruction, for `global_asm!`, that jumps to the operand `{0}` |
-//! | `TRACED_...`, `breakpoint` | what a tracer finds and changes in a thread |
+//! | `TRACED_...`, `set_traced_result`, `breakpoint` | what a tracer finds and changes in a thread |
 //! | `registers_keep` | whether registers keep their values while threads are held |
 //! | `FORK_ARGUMENTS` | the first arguments of clone(2) for a child as of fork(2): CPUs differ in their order |
 
@@ -18,11 +18,21 @@
 #[cfg_attr(target_arch = "aarch64", path = "cpu/aarch64.rs")]
 #[cfg_attr(target_arch = "riscv64", path = "cpu/riscv64.rs")]
 #[cfg_attr(target_arch = "s390x", path = "cpu/s390x.rs")]
+#[cfg_attr(target_arch = "powerpc64", path = "cpu/powerpc64le.rs")]
+#[cfg_attr(target_arch = "arm", path = "cpu/arm.rs")]
 #[cfg_attr(target_arch = "x86", path = "cpu/i686.rs")]
 mod this;
 
 /// NT_PRSTATUS, include/uapi/linux/elf.h.
 pub const GENERAL: usize = 1;
+
+/// Where a tracer changes the number of the call that a thread is about to enter.
+pub enum TracedNumber {
+    /// A set of registers, and the word there.
+    Word(usize, usize),
+    /// A request of ptrace(2).
+    Request(u32),
+}
 
 pub use this::*;
 

@@ -19,7 +19,7 @@ const FORMS: &[(c_long, c_long)] = &[
     (libc::SYS_fstatfs, libc::SYS_fstatfs64),
     (libc::SYS_fcntl, libc::SYS_fcntl64),
     (libc::SYS_lseek, libc::SYS__llseek),
-    (libc::SYS_mmap, libc::SYS_mmap2),
+    (MMAP, libc::SYS_mmap2),
     (libc::SYS_getgroups, libc::SYS_getgroups32),
     (libc::SYS_getresgid, libc::SYS_getresgid32),
     (libc::SYS_getresuid, libc::SYS_getresuid32),
@@ -37,6 +37,12 @@ const FORMS: &[(c_long, c_long)] = &[];
 pub const NEWFSTATAT: c_long = libc::SYS_fstatat64;
 #[cfg(target_pointer_width = "64")]
 pub const NEWFSTATAT: c_long = libc::SYS_newfstatat;
+
+/// The call that maps memory. arm has its second form only.
+#[cfg(target_arch = "arm")]
+pub const MMAP: c_long = libc::SYS_mmap2;
+#[cfg(not(target_arch = "arm"))]
+pub const MMAP: c_long = libc::SYS_mmap;
 
 #[cfg(target_arch = "x86")]
 const IO_PGETEVENTS: c_long = 385;

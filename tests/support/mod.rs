@@ -3,34 +3,16 @@
 #![allow(dead_code, unreachable_pub, unsafe_code, unused_imports, unused_macros)]
 
 mod calls;
-#[cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#[cfg(not(target_arch = "loongarch64"))]
 pub mod cpu;
 pub mod daemon;
-#[cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#[cfg(not(target_arch = "loongarch64"))]
 pub mod emulator;
 mod forms;
 mod harness;
 mod library;
 mod namespaces;
-#[cfg(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "riscv64",
-    target_arch = "s390x",
-    target_arch = "x86"
-))]
+#[cfg(not(target_arch = "loongarch64"))]
 pub mod raw;
 mod traced;
 
@@ -42,7 +24,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 pub use calls::*;
-pub use forms::{NEWFSTATAT, every_form, first_form, last_form};
+pub use forms::{MMAP, NEWFSTATAT, every_form, first_form, last_form};
 use harness::CASE;
 pub use harness::{repeated, skipped, watchdog};
 pub use library::Library;

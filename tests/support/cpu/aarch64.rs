@@ -80,15 +80,19 @@ pub(crate) use jump;
 
 pub const FORK_ARGUMENTS: [usize; 2] = [libc::SIGCHLD as usize, 0];
 
-/// What ptrace(2) gives as the registers of a thread: how many words, and where the result of a call is.
+/// How many words ptrace(2) gives as the registers of a thread.
 pub const TRACED_WORDS: usize = 34;
-pub const TRACED_RESULT: usize = 0;
+
+/// Puts the result of a call in the registers of a thread that is about to leave it.
+pub fn set_traced_result(registers: &mut [usize; TRACED_WORDS], result: isize) {
+    registers[0] = result as usize;
+}
 
 /// NT_ARM_SYSTEM_CALL, include/uapi/linux/elf.h.
 const SYSTEM_CALL: usize = 0x404;
 
-/// Where the number of a call is that a tracer may change: the set of registers, and its place there.
-pub const TRACED_NUMBER: (usize, usize) = (SYSTEM_CALL, 0);
+/// Where the number of a call is that a tracer may change.
+pub const TRACED_NUMBER: super::TracedNumber = super::TracedNumber::Word(SYSTEM_CALL, 0);
 
 /// The program counter, if it is at the breakpoint and not after it when the thread stops there.
 pub const TRACED_AT_BREAKPOINT: Option<usize> = Some(32);

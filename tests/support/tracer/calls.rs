@@ -1,6 +1,6 @@
 //! The calls that are watched: which half of libpsx makes them, in which phase, and their names.
 
-use crate::support::NEWFSTATAT;
+use crate::support::{MMAP, NEWFSTATAT};
 
 /// The part that a thread had when it made a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +91,7 @@ macro_rules! names {
 }
 
 const NAMES: &[(libc::c_long, &str)] = names! {
-    SYS_read read SYS_write write SYS_close close SYS_fstat fstat SYS_lseek lseek SYS_mmap mmap
+    SYS_read read SYS_write write SYS_close close SYS_fstat fstat SYS_lseek lseek
     SYS_mprotect mprotect SYS_munmap munmap SYS_brk brk SYS_rt_sigaction rt_sigaction
     SYS_rt_sigprocmask rt_sigprocmask SYS_rt_sigreturn rt_sigreturn SYS_pread64 pread64
     SYS_sched_yield sched_yield SYS_madvise madvise SYS_dup dup SYS_nanosleep nanosleep
@@ -123,15 +123,20 @@ const NAMES: &[(libc::c_long, &str)] = names! {
 const OLD_NAMES: &[(libc::c_long, &str)] = names! {
     SYS_pause pause SYS_fork fork SYS_vfork vfork SYS_poll poll SYS_open open SYS_stat stat SYS_arch_prctl arch_prctl
 };
-#[cfg(any(target_arch = "s390x", target_arch = "x86"))]
+#[cfg(any(
+    target_arch = "s390x",
+    target_arch = "powerpc64",
+    target_arch = "arm",
+    target_arch = "x86"
+))]
 const OLD_NAMES: &[(libc::c_long, &str)] = names! {
     SYS_pause pause SYS_fork fork SYS_vfork vfork SYS_poll poll SYS_open open SYS_stat stat
 };
-#[cfg(not(any(target_arch = "x86_64", target_arch = "s390x", target_arch = "x86")))]
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 const OLD_NAMES: &[(libc::c_long, &str)] = &[];
 
 fn names() -> impl Iterator<Item = &'static (libc::c_long, &'static str)> {
-    NAMES.iter().chain(OLD_NAMES).chain(&[(NEWFSTATAT, "newfstatat")])
+    NAMES.iter().chain(OLD_NAMES).chain(&[(NEWFSTATAT, "newfstatat"), (MMAP, "mmap")])
 }
 
 pub fn plain_name(nr: libc::c_long) -> Option<&'static str> {

@@ -35,12 +35,12 @@ pub fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> libc::c_lo
     unsafe { libc::syscall(libc::SYS_ptrace, request, tid, address, data) }
 }
 
-/// Changes one word of a set of registers.
-fn change(tid: i32, set: usize, at: usize, change: impl FnOnce(usize) -> usize) {
+/// Changes a set of registers.
+fn change(tid: i32, set: usize, change: impl FnOnce(&mut [usize; cpu::TRACED_WORDS])) {
     let mut words = [0usize; cpu::TRACED_WORDS];
     let mut old = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
     if ptrace(GETREGSET, tid, set, &raw mut old as usize) == 0 {
-        words[at] = change(words[at]);
+        change(&mut words);
         // The kernel has set the length to that of the set.
         let mut new = libc::iovec { iov_base: words.as_mut_ptr().cast(), ..old };
         ptrace(SETREGSET, tid, set, &raw mut new as usize);
@@ -49,18 +49,22 @@ fn change(tid: i32, set: usize, at: usize, change: impl FnOnce(usize) -> usize) 
 
 /// Makes the kernel skip the call that the thread is about to enter.
 pub fn skip_call(tid: i32) {
-    let (set, at) = cpu::TRACED_NUMBER;
-    change(tid, set, at, |_| usize::MAX);
+    match cpu::TRACED_NUMBER {
+        cpu::TracedNumber::Word(set, at) => change(tid, set, |words| words[at] = usize::MAX),
+        cpu::TracedNumber::Request(request) => {
+            ptrace(request, tid, 0, usize::MAX);
+        }
+    }
 }
 
 /// Changes the result of the call that the thread is about to leave.
 pub fn set_result(tid: i32, result: isize) {
-    change(tid, cpu::GENERAL, cpu::TRACED_RESULT, |_| result as usize);
+    change(tid, cpu::GENERAL, |words| cpu::set_traced_result(words, result));
 }
 
 /// Lets a thread that has stopped at a breakpoint go on after it.
 pub fn pass_breakpoint(tid: i32) {
     if let Some(counter) = cpu::TRACED_AT_BREAKPOINT {
-        change(tid, cpu::GENERAL, counter, |address| address + 4);
+        change(tid, cpu::GENERAL, |words| words[counter] += 4);
     }
 }
