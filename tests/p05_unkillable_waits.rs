@@ -12,8 +12,9 @@ use libpsx::{Error, UnreachableReason};
 use support::{block_all, header, isolated, program, set_mask, set_slack, slack, until, watchdog};
 
 const WATCHDOG: Duration = Duration::from_secs(100);
-const PAGE: usize = 4096;
 const PAGES: usize = 20_000;
+/// None of the CPUs of libpsx has larger pages.
+const LARGEST_PAGE: usize = 64 << 10;
 
 /// userfaultfd(2): the structures and the numbers of ioctl_userfaultfd(2).
 mod userfault {
@@ -57,30 +58,34 @@ fn pages_that_come_after(time: Duration, readers: usize, sleep: Duration) -> boo
     let mut api = userfault::Api { api: 0xaa, features: 0, ioctls: 0 };
     // SAFETY: the kernel reads and writes the structure.
     assert_eq!(unsafe { libc::ioctl(fd, userfault::API as _, &raw mut api) }, 0);
+    // SAFETY: sysconf touches no memory.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    assert!(size <= LARGEST_PAGE, "a page has {size} bytes");
     let (protection, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     let none = std::ptr::null_mut();
     // SAFETY: the call creates a new mapping.
-    let area = unsafe { libc::mmap(none, PAGES * PAGE, protection, flags, -1, 0) } as usize;
+    let area = unsafe { libc::mmap(none, PAGES * size, protection, flags, -1, 0) } as usize;
+    assert_ne!(area, libc::MAP_FAILED as usize);
     let mut register =
-        userfault::Register { start: area as u64, len: (PAGES * PAGE) as u64, mode: 1, ioctls: 0 };
+        userfault::Register { start: area as u64, len: (PAGES * size) as u64, mode: 1, ioctls: 0 };
     // SAFETY: the kernel reads and writes the structure.
     assert_eq!(unsafe { libc::ioctl(fd, userfault::REGISTER as _, &raw mut register) }, 0);
     std::thread::spawn(move || {
-        static CONTENT: [u64; PAGE / 8] = [0; PAGE / 8];
+        static CONTENT: [u64; LARGEST_PAGE / 8] = [0; LARGEST_PAGE / 8];
         loop {
             // struct uffd_msg: the address is at byte 16.
             let mut message = [0u64; 4];
             // SAFETY: the kernel writes at most 32 bytes.
-            let size = unsafe { libc::read(fd, message.as_mut_ptr().cast(), 32) };
-            if size != 32 {
+            let read = unsafe { libc::read(fd, message.as_mut_ptr().cast(), 32) };
+            if read != 32 {
                 continue;
             }
             std::thread::sleep(time);
             let mut copy = userfault::Copy {
-                dst: message[2] & !(PAGE as u64 - 1),
+                dst: message[2] & !(size as u64 - 1),
                 src: CONTENT.as_ptr() as u64,
-                len: PAGE as u64,
+                len: size as u64,
                 mode: 0,
                 copy: 0,
             };
@@ -94,8 +99,11 @@ fn pages_that_come_after(time: Duration, readers: usize, sleep: Duration) -> boo
             // SAFETY: the path is a string.
             let zero = unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY) };
             for page in (reader..PAGES).step_by(readers) {
+                let page = (area + page * size) as *mut libc::c_void;
                 // SAFETY: the kernel writes to the area, which no other code uses.
-                unsafe { libc::read(zero, (area + page * PAGE) as *mut _, 10) };
+                unsafe { libc::read(zero, page, 10) };
+                // SAFETY: nothing reads the page again. It would take memory.
+                unsafe { libc::madvise(page, size, libc::MADV_DONTNEED) };
                 std::thread::sleep(sleep);
             }
             loop {
