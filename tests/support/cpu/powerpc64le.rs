@@ -69,9 +69,12 @@ const R12: usize = 12;
 const PROGRAM_COUNTER: usize = 32;
 const FIRST_ARGUMENT: usize = 34;
 const CONDITIONS: usize = 38;
+const TRAP: usize = 40;
 
-/// The bit of the conditions that marks an error.
+/// The bit of the conditions that marks an error after `sc`. The C library makes its calls by `scv` where the CPU has it:
+/// there, an error is a negative number (Documentation/arch/powerpc/syscall64-abi.rst).
 const SUMMARY_OVERFLOW: u64 = 1 << 28;
+const BY_SCV: u64 = 0x3000;
 
 /// r3 has the first argument too, or what the kernel makes of it if it looks like an error.
 pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
@@ -83,7 +86,8 @@ pub fn arguments(context: &libc::ucontext_t) -> [usize; 6] {
 pub const TRAPS_KEEP_ARGUMENTS: bool = true;
 
 fn put_result(registers: &mut [u64], result: isize) {
-    let failed = (-4095..0).contains(&result);
+    let by_scv = registers[TRAP] & !0xf == BY_SCV;
+    let failed = !by_scv && (-4095..0).contains(&result);
     registers[R3] = if failed { -result } else { result } as u64;
     registers[CONDITIONS] &= !SUMMARY_OVERFLOW;
     registers[CONDITIONS] |= if failed { SUMMARY_OVERFLOW } else { 0 };
