@@ -2,7 +2,7 @@
 //!
 //! It lies in memory that a child of fork finds zero (MADV_WIPEONFORK), so a child begins anew, whatever its parent's
 //! threads were doing. A pid could not tell the two apart, because PID namespaces repeat pids. The memory is a
-//! page-aligned static if the kernel accepts that: then a first call maps nothing, and works under mlockall(2) with
+//! static with pages of its own if the kernel accepts that: then a first call maps nothing, and works under mlockall(2) with
 //! RLIMIT_MEMLOCK used up. Otherwise it is a mapping.
 
 // # Safety
@@ -25,7 +25,7 @@ use super::entry::Entry;
 use super::rendezvous::Rendezvous;
 use super::thread_table::{FIRST, ThreadTable};
 use crate::errno::Errno;
-use crate::sys::mapping::{self, Mapping, SMALL_PAGE};
+use crate::sys::mapping::{Mapping, OwnPages, SMALL_PAGE};
 use crate::sys::{self, Mask};
 
 /// getdents64(2) fills this much at a time.
@@ -92,14 +92,14 @@ const RECEIVING: u32 = 1;
 /// The signal has come through.
 const RECEIVED: u32 = 2;
 
-/// Zeroed by the loader.
 struct Memory(UnsafeCell<MaybeUninit<Shared>>);
 
 // SAFETY: nothing refers to it but as a `Shared`, which is made of atomics and of `scratch`, whose owner is the one
 // that holds the lock.
 unsafe impl Sync for Memory {}
 
-static MEMORY: Memory = Memory(UnsafeCell::new(MaybeUninit::zeroed()));
+/// Zeroed by the loader.
+static MEMORY: OwnPages<Memory> = OwnPages(Memory(UnsafeCell::new(MaybeUninit::zeroed())));
 
 /// The address of the `Shared` of this process, 0 before the first call. A child of fork keeps it.
 static SHARED: AtomicUsize = AtomicUsize::new(0);
@@ -116,12 +116,11 @@ impl Shared {
         if let Some(shared) = Self::get() {
             return Ok(shared);
         }
-        let bytes = size_of::<Self>();
-        let fixed = NonNull::new(MEMORY.0.get().cast::<u8>()).ok_or(Errno::INVAL)?;
-        let mapped = match mapping::wipe_on_fork_by_small_pages(fixed, bytes) {
+        let fixed = NonNull::new(MEMORY.0.0.get().cast::<u8>()).ok_or(Errno::INVAL)?;
+        let mapped = match MEMORY.wipe_on_fork() {
             Ok(()) => None,
             Err(_) => {
-                let mapped = Mapping::new(bytes)?;
+                let mapped = Mapping::new(size_of::<Self>())?;
                 mapped.wipe_on_fork()?;
                 Some(mapped)
             }

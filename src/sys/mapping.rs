@@ -144,23 +144,40 @@ fn wipe_address_on_fork(at: usize, bytes: usize) -> Result<(), Errno> {
     call(k::__NR_madvise, [at, bytes, advice, 0, 0, 0]).map(|_| ())
 }
 
-/// The same for whole pieces of 4096 bytes that other memory may follow. Refused, with nothing changed, where pages are
-/// larger: the kernel would wipe what follows, too.
-pub(crate) fn wipe_on_fork_by_small_pages(at: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
-    // An odd multiple of 4096 begins no larger page. For no bytes, the kernel only checks the address (madvise_should_skip,
-    // mm/madvise.c).
-    wipe_address_on_fork(at.as_ptr() as usize | SMALL_PAGE, 0)?;
-    wipe_on_fork(at, bytes)
-}
+/// A static with pages of its own, if pages are not larger than [`LARGEST_PAGE`]. Linux has larger ones than 4096 bytes on
+/// these CPUs only.
+#[cfg_attr(
+    any(target_arch = "aarch64", target_arch = "powerpc64", target_arch = "loongarch64"),
+    repr(C, align(65536))
+)]
+#[cfg_attr(
+    not(any(target_arch = "aarch64", target_arch = "powerpc64", target_arch = "loongarch64")),
+    repr(C, align(4096))
+)]
+pub(crate) struct OwnPages<T>(pub(crate) T);
+
+const LARGEST_PAGE: usize = align_of::<OwnPages<()>>();
 
 /// The smallest page of any CPU.
 pub(crate) const SMALL_PAGE: usize = 4096;
+
+impl<T> OwnPages<T> {
+    /// In a child of fork this memory reads zero. Refused, with nothing changed, where pages are larger: the kernel would
+    /// wipe what follows, too.
+    pub(crate) fn wipe_on_fork(&'static self) -> Result<(), Errno> {
+        let at = NonNull::from(self).cast::<u8>();
+        // An odd multiple of the largest page begins no larger one. For no bytes, the kernel only checks the address
+        // (madvise_should_skip, mm/madvise.c).
+        wipe_address_on_fork(at.as_ptr() as usize | LARGEST_PAGE, 0)?;
+        wipe_on_fork(at, size_of::<Self>())
+    }
+}
 
 #[cfg(all(test, not(loom), not(miri), not(psx_twin)))]
 mod tests {
     use super::*;
 
-    /// What [`wipe_on_fork_by_small_pages`] relies on: an address at which no page begins is refused, even for no bytes.
+    /// What [`OwnPages::wipe_on_fork`] relies on: an address at which no page begins is refused, even for no bytes.
     #[test]
     fn the_kernel_checks_the_address_of_nothing() {
         let memory = Mapping::new(2 * SMALL_PAGE).unwrap();
