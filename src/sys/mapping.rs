@@ -167,7 +167,8 @@ impl<T> OwnPages<T> {
     pub(crate) fn wipe_on_fork(&'static self) -> Result<(), Errno> {
         let at = NonNull::from(self).cast::<u8>();
         // An odd multiple of the largest page begins no larger one. For no bytes, the kernel only checks the address
-        // (madvise_should_skip, mm/madvise.c).
+        // (madvise_should_skip, mm/madvise.c). A dynamic linker may heed no larger alignment than that of a page, as glibc's did
+        // before 2.35: the memory then begins a page all the same.
         wipe_address_on_fork(at.as_ptr() as usize | LARGEST_PAGE, 0)?;
         wipe_on_fork(at, size_of::<Self>())
     }

@@ -16,7 +16,8 @@ impl Tasks {
     /// dies of SIGSEGV, even if it blocks that signal.
     ///
     /// On s390x a worker has a program counter, and a stack pointer of 0 (arch/s390/kernel/process.c). A user thread
-    /// can have both, so the kernel does not tell.
+    /// can have both, so the kernel does not tell. On powerpc64 it shows no registers of a worker, as of a thread that
+    /// runs (arch/powerpc/kernel/process.c).
     ///
     /// Before Linux 5.7, this read waits for a thread that is in execve(2), which may wait for a held thread. No such
     /// kernel has workers in a process, so the file is not read there.
