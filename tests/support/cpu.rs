@@ -36,6 +36,12 @@ pub enum TracedNumber {
 
 pub use this::*;
 
+/// Puts the result of a call in the registers of a thread that is about to leave it. On powerpc64 it takes two of them.
+#[cfg(not(target_arch = "powerpc64"))]
+pub fn set_traced_result(registers: &mut [usize; TRACED_WORDS], result: isize) {
+    registers[TRACED_RESULT] = result as usize;
+}
+
 unsafe extern "C" {
     fn psx_test_call(number: libc::c_long, arguments: *const usize) -> isize;
     fn psx_test_call_end();

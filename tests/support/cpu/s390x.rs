@@ -91,13 +91,9 @@ pub(crate) use jump;
 /// The stack comes first.
 pub const FORK_ARGUMENTS: [usize; 2] = [0, libc::SIGCHLD as usize];
 
-/// How many words ptrace(2) gives as the registers of a thread.
+/// What ptrace(2) gives as the registers of a thread: how many words, and where the result of a call is.
 pub const TRACED_WORDS: usize = 27;
-
-/// Puts the result of a call in the registers of a thread that is about to leave it.
-pub fn set_traced_result(registers: &mut [usize; TRACED_WORDS], result: isize) {
-    registers[4] = result as usize;
-}
+pub const TRACED_RESULT: usize = 4;
 
 /// The number of a call is where its result is going to be, as far as a tracer can see it.
 pub const TRACED_NUMBER: super::TracedNumber = super::TracedNumber::Word(super::GENERAL, 4);

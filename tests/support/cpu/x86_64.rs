@@ -89,13 +89,9 @@ pub(crate) use jump;
 
 pub const FORK_ARGUMENTS: [usize; 2] = [libc::SIGCHLD as usize, 0];
 
-/// How many words ptrace(2) gives as the registers of a thread.
+/// What ptrace(2) gives as the registers of a thread: how many words, and where the result of a call is.
 pub const TRACED_WORDS: usize = 27;
-
-/// Puts the result of a call in the registers of a thread that is about to leave it.
-pub fn set_traced_result(registers: &mut [usize; TRACED_WORDS], result: isize) {
-    registers[10] = result as usize;
-}
+pub const TRACED_RESULT: usize = 10;
 
 /// Where the number of a call is that a tracer may change.
 pub const TRACED_NUMBER: super::TracedNumber = super::TracedNumber::Word(super::GENERAL, 15);
