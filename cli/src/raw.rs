@@ -151,7 +151,10 @@ pub(crate) fn set_mask_of(
 ) -> nix::Result<()> {
     let mask: *const libc::sigset_t = mask.as_ref();
     // SAFETY: the kernel reads a mask of the length that it is given. The C library's type begins with it.
-    let result = unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tracee.as_raw(), MASK_SIZE, mask) };
+    // Not by the library's function, whose request has another type in musl.
+    let result = unsafe {
+        libc::syscall(libc::SYS_ptrace, libc::PTRACE_SETSIGMASK, tracee.as_raw(), MASK_SIZE, mask)
+    };
     nix::Error::result(result).map(drop)
 }
 

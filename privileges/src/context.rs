@@ -8,6 +8,8 @@ use libpsx::process::{Capability, CapabilitySet, IoPriority, Namespace, SchedAtt
 
 use crate::Problem;
 use crate::names::words_to_numbers;
+use crate::plan::limits_of;
+use crate::resource::Resource;
 use crate::status::{self, Place};
 use crate::step::Step;
 
@@ -115,13 +117,13 @@ impl ExecutionContext {
         };
         // setpriority(2), sched_setattr(2): a lower nice value and a real-time policy are possible within a limit.
         let (lower, beyond_limit) = nice.map_or((false, false), |nice| {
-            let floor = 20i64
-                .saturating_sub(own_limit(libc::RLIMIT_NICE).unwrap_or(u64::MAX).min(40) as i64);
+            let floor =
+                20i64.saturating_sub(own_limit(Resource::Nice).unwrap_or(u64::MAX).min(40) as i64);
             (i64::from(nice) < own_nice(), i64::from(nice) < floor)
         });
         needs(lower && beyond_limit, "a lower nice value", Capability::SYS_NICE);
         let above = priority.is_some_and(|priority| {
-            own_limit(libc::RLIMIT_RTPRIO).is_some_and(|limit| u64::from(priority) > limit)
+            own_limit(Resource::Rtprio).is_some_and(|limit| u64::from(priority) > limit)
         });
         needs(above, "a real-time priority above RLIMIT_RTPRIO", Capability::SYS_NICE);
         let real_time = matches!(self.io_priority, Some(IoPriority::RealTime(_)));
@@ -189,12 +191,8 @@ fn own_nice() -> i64 {
 }
 
 /// Returns the soft limit of this process, or `None` if it cannot be read.
-fn own_limit(resource: u32) -> Option<u64> {
-    let kind = match resource {
-        libc::RLIMIT_NICE => rustix::process::Resource::Nice,
-        _ => rustix::process::Resource::Rtprio,
-    };
-    Some(rustix::process::getrlimit(kind).current.unwrap_or(u64::MAX))
+fn own_limit(resource: Resource) -> Option<u64> {
+    limits_of(0, resource).map(|[soft, _]| soft)
 }
 
 /// Returns the CPUs that a thread can run on, or `None` if the kernel does not show them. A chroot often has /proc and no

@@ -7,7 +7,7 @@ use libpsx::process::{Capability, CapabilitySet, Namespace, Securebits};
 use libpsx::{PartialFailure, SharedResource, TransactionError};
 
 use crate::bpf::InvalidProgram;
-use crate::{Mismatch, Mode, names};
+use crate::{Mismatch, Mode, Resource, names};
 
 /// The reason why privileges were not dropped. Nothing has changed in any thread, except for [`Error::Partial`] and
 /// [`Error::NotDropped`].
@@ -296,8 +296,8 @@ pub enum Problem {
              or with the limit raised"
     )]
     RaisedLimit {
-        /// `RLIMIT_*`.
-        resource: &'static str,
+        /// The resource.
+        resource: Resource,
         /// The requested hard limit.
         hard: u64,
         /// The capability.
@@ -305,12 +305,11 @@ pub enum Problem {
     },
     /// A soft limit is above its hard limit.
     #[error(
-        "the soft limit {soft} of {} is above the hard limit {hard}: raise the hard limit",
-        names::resource(*.resource)
+        "the soft limit {soft} of {resource} is above the hard limit {hard}: raise the hard limit"
     )]
     SoftAboveHard {
-        /// `RLIMIT_*`.
-        resource: u32,
+        /// The resource.
+        resource: Resource,
         /// The soft limit.
         soft: u64,
         /// The hard limit.

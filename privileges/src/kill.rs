@@ -6,7 +6,11 @@
 // Each block makes one call, with numbers or with memory of this function.
 #![allow(unsafe_code)]
 
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
 use rustix::fs::FileType;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// The signal by which the engine kills a process.
 const SIGNAL: libc::c_int = 33;
@@ -55,12 +59,17 @@ fn complain(line: &[u8]) {
     if !has_room(fd) {
         return;
     }
-    let vector = libc::iovec { iov_base: line.as_ptr().cast_mut().cast(), iov_len: line.len() };
-    // Since Linux 6.4 pipes heed RWF_NOWAIT; so do most file systems.
-    // SAFETY: the vector names the line.
-    let written = unsafe { libc::pwritev2(fd, &vector, 1, -1, libc::RWF_NOWAIT) };
-    let unsupported = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL];
-    if written >= 0 || !unsupported.contains(&error()) && !is_regular(fd) {
+    // SAFETY: the descriptor is one of the program's standard ones, and this is used at once.
+    let standard_error = unsafe { BorrowedFd::borrow_raw(fd) };
+    // Since Linux 6.4 pipes heed RWF_NOWAIT; so do most file systems. The offset -1 is the present one.
+    let written = rustix::io::pwritev2(
+        standard_error,
+        &[IoSlice::new(line)],
+        u64::MAX,
+        ReadWriteFlags::NOWAIT,
+    );
+    let unsupported = [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
+    if !written.is_err_and(|why| unsupported.contains(&why) || is_regular(standard_error)) {
         return;
     }
     // A file, a terminal, or an old kernel: small pieces, each when there is room.
@@ -76,9 +85,7 @@ fn complain(line: &[u8]) {
 }
 
 /// Returns whether the descriptor is a file, which accepts every write.
-fn is_regular(fd: libc::c_int) -> bool {
-    // SAFETY: the descriptor is one of the program's standard ones, and this is used at once.
-    let file = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+fn is_regular(file: BorrowedFd) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
 }
 

@@ -27,6 +27,7 @@ use crate::filter::Purpose;
 use crate::names;
 use crate::names::words_to_numbers;
 use crate::plan::{Now, Plan, limits_of, own_filters};
+use crate::resource::Resource;
 use crate::status::{self, Place, field, identify};
 use crate::step::Step;
 use crate::tasks::Tasks;
@@ -337,7 +338,7 @@ fn place_in_proc(path: &str) -> Result<Place, String> {
 /// Returns the limits of another process, or why they are not known.
 ///
 /// For a process with other ids prlimit(2) needs CAP_SYS_RESOURCE. Every process may read the file.
-fn limits_of_other(pid: libc::pid_t, resource: u32) -> Result<[u64; 2], String> {
+fn limits_of_other(pid: libc::pid_t, resource: Resource) -> Result<[u64; 2], String> {
     if let Some(limits) = limits_of(pid, resource) {
         return Ok(limits);
     }
@@ -346,27 +347,9 @@ fn limits_of_other(pid: libc::pid_t, resource: u32) -> Result<[u64; 2], String> 
         .ok_or_else(|| "cannot be seen without CAP_SYS_RESOURCE or /proc/PID/limits".to_owned())
 }
 
-/// Finds the soft and the hard limit in the text of /proc/PID/limits (`lnames`, fs/proc/base.c).
-fn limits_in(text: &str, resource: u32) -> Option<[u64; 2]> {
-    let name = match resource {
-        libc::RLIMIT_CPU => "Max cpu time",
-        libc::RLIMIT_FSIZE => "Max file size",
-        libc::RLIMIT_DATA => "Max data size",
-        libc::RLIMIT_STACK => "Max stack size",
-        libc::RLIMIT_CORE => "Max core file size",
-        libc::RLIMIT_RSS => "Max resident set",
-        libc::RLIMIT_NPROC => "Max processes",
-        libc::RLIMIT_NOFILE => "Max open files",
-        libc::RLIMIT_MEMLOCK => "Max locked memory",
-        libc::RLIMIT_AS => "Max address space",
-        libc::RLIMIT_LOCKS => "Max file locks",
-        libc::RLIMIT_SIGPENDING => "Max pending signals",
-        libc::RLIMIT_MSGQUEUE => "Max msgqueue size",
-        libc::RLIMIT_NICE => "Max nice priority",
-        libc::RLIMIT_RTPRIO => "Max realtime priority",
-        libc::RLIMIT_RTTIME => "Max realtime timeout",
-        _ => return None,
-    };
+/// Finds the soft and the hard limit in the text of /proc/PID/limits.
+fn limits_in(text: &str, resource: Resource) -> Option<[u64; 2]> {
+    let name = resource.name_in_proc();
     let values = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     let mut values = values.split_ascii_whitespace().map(|value| match value {
         "unlimited" => Some(u64::MAX),
@@ -392,7 +375,7 @@ fn check_step(
         Step::Limit(resource, limits) => {
             let show = |[soft, hard]: [u64; 2]| format!("soft {soft}, hard {hard}");
             let found = limits_of_other(raw, *resource).map_or_else(|why| why, show);
-            compare(names::resource(*resource), show(*limits), Some(found));
+            compare(&resource.to_string(), show(*limits), Some(found));
         }
         Step::Cpus(words) => {
             let mut found = [0u64; 128];
@@ -427,19 +410,17 @@ fn check_step(
                 SchedPolicy::RoundRobin(priority) => (libc::SCHED_RR, priority),
                 _ => (libc::SCHED_OTHER, 0),
             };
+            // Not by the library's functions: musl's always fail.
             // SAFETY: it takes a number.
-            let found = unsafe { libc::sched_getscheduler(raw) };
-            let found = (found >= 0).then(|| (found & !libc::SCHED_RESET_ON_FORK).to_string());
+            let found = unsafe { libc::syscall(libc::SYS_sched_getscheduler, raw) };
+            let reset_on_fork = c_long::from(libc::SCHED_RESET_ON_FORK);
+            let found = (found >= 0).then(|| (found & !reset_on_fork).to_string());
             compare("scheduling policy", policy.to_string(), found);
-            // SAFETY: it is a structure of integers.
-            let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-            // SAFETY: the kernel writes the structure.
-            let done = unsafe { libc::sched_getparam(raw, &mut parameter) } == 0;
-            compare(
-                "priority",
-                priority.to_string(),
-                done.then(|| parameter.sched_priority.to_string()),
-            );
+            // The only field of `struct sched_param` (include/uapi/linux/sched/types.h).
+            let mut found: libc::c_int = 0;
+            // SAFETY: the kernel writes the field.
+            let done = unsafe { libc::syscall(libc::SYS_sched_getparam, raw, &mut found) } == 0;
+            compare("priority", priority.to_string(), done.then(|| found.to_string()));
             if let SchedPolicy::Other(nice) | SchedPolicy::Batch(nice) = asked {
                 compare("nice value", nice.to_string(), nice_of(raw).map(|nice| nice.to_string()));
             }
@@ -494,18 +475,14 @@ impl fmt::Display for Launch {
 mod tests {
     use super::*;
 
-    /// Every resource that has a name here is found in the file, with the answer of prlimit(2).
+    /// Every resource is found in the file, with the answer of prlimit(2).
     #[test]
     fn the_file_has_the_limits_of_the_system_call() {
         let text = std::fs::read_to_string("/proc/self/limits").unwrap();
-        let mut resources = 0;
-        for resource in 0..=u32::from(u8::MAX) {
-            if let Some(limits) = limits_of(0, resource) {
-                assert_eq!(limits_in(&text, resource), Some(limits), "{resource}: {text}");
-                resources += 1;
-            }
+        for resource in Resource::ALL {
+            let limits = limits_of(0, resource);
+            assert!(limits.is_some(), "{resource}");
+            assert_eq!(limits_in(&text, resource), limits, "{resource}: {text}");
         }
-        assert!(resources >= 16, "{resources}");
-        assert_eq!(limits_in(&text, u32::MAX), None);
     }
 }

@@ -91,7 +91,7 @@
 //!
 //! use privileges::file::{self, FileCapabilities, ParseFileCapabilitiesError};
 //! use privileges::{Applied, Capability, Groups, Iab, Id, Mode, ParseIabError, Plan, Privileges, Problem};
-//! use privileges::{IoPriority, LandlockFlags, Mismatch, Namespace, Securebits};
+//! use privileges::{IoPriority, LandlockFlags, Mismatch, Namespace, Resource, Securebits};
 //!
 //! # fn filter() -> Vec<privileges::seccompiler::sock_filter> { unimplemented!() }
 //! # fn ruleset() -> privileges::landlock::RulesetCreated { unimplemented!() }
@@ -114,7 +114,7 @@
 //!     .seccomp(&filter())
 //!     .chroot("/var/empty")
 //!     .chdir("/")
-//!     .limit(7, 1024, 1024) // RLIMIT_NOFILE
+//!     .limit(Resource::Nofile, 1024, 1024)
 //!     .umask(0o077)
 //!     .new_session_keyring()
 //!     .dumpable()
@@ -192,6 +192,7 @@ mod kill;
 mod launch;
 mod names;
 mod plan;
+mod resource;
 mod settings;
 mod status;
 mod step;
@@ -218,6 +219,7 @@ pub use libpsx::process::{
     Namespace, SchedAttr, SchedPolicy, Securebits, Uid,
 };
 pub use plan::{Applied, Plan};
+pub use resource::Resource;
 #[cfg(all(feature = "seccompiler", target_endian = "little"))]
 pub use seccompiler;
 pub use settings::Privileges;

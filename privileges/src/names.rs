@@ -66,29 +66,6 @@ pub(crate) fn user(raw: u32) -> String {
     if raw == 0 { "0 (root)".to_owned() } else { raw.to_string() }
 }
 
-/// Returns the name of a resource limit, `RLIMIT_*`.
-pub(crate) fn resource(number: u32) -> &'static str {
-    match number {
-        libc::RLIMIT_CPU => "RLIMIT_CPU",
-        libc::RLIMIT_FSIZE => "RLIMIT_FSIZE",
-        libc::RLIMIT_DATA => "RLIMIT_DATA",
-        libc::RLIMIT_STACK => "RLIMIT_STACK",
-        libc::RLIMIT_CORE => "RLIMIT_CORE",
-        libc::RLIMIT_RSS => "RLIMIT_RSS",
-        libc::RLIMIT_NPROC => "RLIMIT_NPROC",
-        libc::RLIMIT_NOFILE => "RLIMIT_NOFILE",
-        libc::RLIMIT_MEMLOCK => "RLIMIT_MEMLOCK",
-        libc::RLIMIT_AS => "RLIMIT_AS",
-        libc::RLIMIT_LOCKS => "RLIMIT_LOCKS",
-        libc::RLIMIT_SIGPENDING => "RLIMIT_SIGPENDING",
-        libc::RLIMIT_MSGQUEUE => "RLIMIT_MSGQUEUE",
-        libc::RLIMIT_NICE => "RLIMIT_NICE",
-        libc::RLIMIT_RTPRIO => "RLIMIT_RTPRIO",
-        libc::RLIMIT_RTTIME => "RLIMIT_RTTIME",
-        _ => "a resource without a name here",
-    }
-}
-
 /// Returns the numbers of the bits that are set.
 pub(crate) fn words_to_numbers(words: &[u64]) -> Vec<u32> {
     let bits = words.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1));

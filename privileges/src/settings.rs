@@ -18,7 +18,7 @@ use crate::context::ExecutionContext;
 use crate::filter::Purpose;
 #[cfg(feature = "toml")]
 use crate::unit;
-use crate::{Error, Groups, Iab, Id, IntoCapabilitySet, Launch, Mode, Plan, Problem};
+use crate::{Error, Groups, Iab, Id, IntoCapabilitySet, Launch, Mode, Plan, Problem, Resource};
 
 /// The settings: the privileges that a process keeps.
 ///
@@ -49,7 +49,7 @@ pub struct Privileges {
     pub(crate) root: Option<PathBuf>,
     pub(crate) directory: Option<PathBuf>,
     pub(crate) umask: Option<u32>,
-    pub(crate) limits: Vec<(u32, [u64; 2])>,
+    pub(crate) limits: Vec<(Resource, [u64; 2])>,
     pub(crate) new_session_keyring: bool,
     pub(crate) dumpable: bool,
     pub(crate) parent_death_signal: Option<i32>,
@@ -242,8 +242,8 @@ impl Privileges {
         self.once("chdir", directory.into(), |all| &mut all.directory)
     }
 
-    /// Sets a resource limit of the process, setrlimit(2): `libc::RLIMIT_NOFILE`, the soft and the hard limit.
-    pub fn limit(mut self, resource: u32, soft: u64, hard: u64) -> Self {
+    /// Sets a resource limit of the process, setrlimit(2): the soft and the hard limit. `u64::MAX` is no limit.
+    pub fn limit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         if self.limits.iter().any(|(other, limits)| *other == resource && *limits != [soft, hard]) {
             self.twice.push("limit");
         }

@@ -22,6 +22,7 @@ use libpsx::process::{Capability, CapabilitySets, Gid, Instruction, Securebits, 
 use libpsx::{ResultCheck, Transaction};
 
 use crate::names::{self, words_to_numbers};
+use crate::resource::Resource;
 
 /// The calls of a plan.
 pub(crate) type Calls<'a> = Transaction<'a>;
@@ -46,7 +47,7 @@ pub(crate) enum Step {
     TimerSlack(Duration),
     Umask(u32),
     /// The soft and the hard limit, as the kernel reads them.
-    Limit(u32, [u64; 2]),
+    Limit(Resource, [u64; 2]),
     DropBounding(Capability),
     Groups(Vec<Gid>),
     Gid(Gid),
@@ -121,7 +122,7 @@ impl Step {
                 );
             }
             Self::Limit(resource, limits) => {
-                let args = [0, *resource as usize, limits.as_ptr() as usize];
+                let args = [0, resource.number(), limits.as_ptr() as usize];
                 return number(calls, libc::SYS_prlimit64, args, ResultCheck::SameResult);
             }
             Self::Dumpable => process::set_dumpable(true),
@@ -171,7 +172,7 @@ impl fmt::Display for Step {
             Self::TimerSlack(slack) => write!(f, "prctl PR_SET_TIMERSLACK {slack:?}"),
             Self::Umask(mask) => write!(f, "umask {mask:03o}"),
             Self::Limit(resource, [soft, hard]) => {
-                write!(f, "prlimit {}: soft {soft}, hard {hard}", names::resource(*resource))
+                write!(f, "prlimit {resource}: soft {soft}, hard {hard}")
             }
             Self::DropBounding(capability) => write!(f, "prctl PR_CAPBSET_DROP {capability}"),
             Self::Groups(groups) => {

@@ -7,7 +7,7 @@ mod support;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use privileges::{Iab, Launch, Privileges};
+use privileges::{Iab, Launch, Privileges, SchedAttr, SchedPolicy};
 use support::{filter, forked, isolated_as_root, proc, unshared};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -54,6 +54,19 @@ fn an_inherited_filter_is_not_taken_for_that_of_the_plan() {
         // This one has the inherited filter only.
         let without = Killed(sleep().spawn().unwrap());
         assert_eq!(wrong(&launch, &without), ["Seccomp_filters"]);
+    });
+}
+
+/// musl's functions for the scheduling policy always fail.
+#[test]
+fn the_scheduling_is_found() {
+    isolated_as_root("the_scheduling_is_found", WATCHDOG, || {
+        let policy = SchedAttr::new(SchedPolicy::RoundRobin(7));
+        let launch = as_root().scheduling(policy).plan_launch().unwrap();
+        assert_eq!(wrong(&launch, &Killed(launch.spawn(sleep()).unwrap())), [""; 0]);
+        let without = as_root().plan_launch().unwrap();
+        let without = Killed(without.spawn(sleep()).unwrap());
+        assert_eq!(wrong(&launch, &without), ["scheduling policy", "priority"]);
     });
 }
 

@@ -13,7 +13,7 @@ use landlock::{AccessFs, Ruleset, RulesetAttr};
 use libpsx::process::setgroups;
 use privileges::{
     Capability, CapabilitySet, Error, Gid, Groups, Iab, LandlockFlags, Mode, Namespace, Plan,
-    Privileges, Problem, Securebits,
+    Privileges, Problem, Resource, Securebits,
 };
 use support::{all_have, filter, isolated, isolated_as_root, prepared, proc, program, sleepers};
 
@@ -437,7 +437,7 @@ fn state_that_the_kernel_clears_is_set_again() {
         support::forked(|| {
             sleepers(1);
             let settings = nobody().dumpable().parent_death_signal(libc::SIGUSR1).umask(0o027);
-            let files = libc::RLIMIT_NOFILE;
+            let files = Resource::Nofile;
             let plan = settings.limit(files, 100, 200).plan().unwrap();
             assert!(!plan.to_string().contains("; umask"), "{plan}");
             plan.apply().unwrap();
@@ -455,7 +455,7 @@ fn state_that_the_kernel_clears_is_set_again() {
 #[test]
 fn impossible_values_are_reported_by_the_plan() {
     isolated_as_root("impossible_values_are_reported_by_the_plan", WATCHDOG, || {
-        let files = libc::RLIMIT_NOFILE;
+        let files = Resource::Nofile;
         let most: u64 =
             std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
         let groups: Vec<privileges::Id> = (1..=65537u32).map(privileges::Id::from).collect();
@@ -464,7 +464,6 @@ fn impossible_values_are_reported_by_the_plan() {
         let cases = [
             nobody().parent_death_signal(65),
             nobody().parent_death_signal(-1),
-            nobody().limit(99, 1, 1),
             nobody().limit(files, 1, most + 1),
             nobody().limit(files, 1, u64::MAX),
             nobody().securebits(Securebits::from_bits(1 << 12)),
@@ -490,7 +489,13 @@ fn impossible_values_are_reported_by_the_plan() {
         support::forked(|| {
             let uts = std::fs::File::open("/proc/self/ns/uts").unwrap();
             let settings = nobody().parent_death_signal(64).join_namespace(Namespace::Uts, uts);
-            settings.limit(files, 100, 200).limit(15, 1, 1).plan().unwrap().apply().unwrap();
+            settings
+                .limit(files, 100, 200)
+                .limit(Resource::Rttime, 1, 1)
+                .plan()
+                .unwrap()
+                .apply()
+                .unwrap();
         });
     });
 }

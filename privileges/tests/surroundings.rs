@@ -9,7 +9,9 @@ use std::fs::{File, read_link};
 use std::process::Command;
 use std::time::Duration;
 
-use privileges::{Error, IoPriority, Namespace, Privileges, Problem, SchedAttr, SchedPolicy};
+use privileges::{
+    Error, IoPriority, Namespace, Privileges, Problem, Resource, SchedAttr, SchedPolicy,
+};
 use support::{filter, isolated_as_root, prepared, proc, sleepers};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -294,7 +296,7 @@ fn values_of_scheduling_are_checked_by_the_plan() {
         let found = problems(nobody_s);
         assert!(matches!(found.as_slice(), [Problem::NoCpu { .. }]), "{found:?}");
     }
-    let found = problems(own().limit(libc::RLIMIT_NOFILE, 2, 1));
+    let found = problems(own().limit(Resource::Nofile, 2, 1));
     assert!(matches!(found.as_slice(), [Problem::SoftAboveHard { .. }]), "{found:?}");
     assert!(found[0].to_string().contains("RLIMIT_NOFILE"), "{}", found[0]);
 }
@@ -331,7 +333,7 @@ fn priorities_need_their_capability() {
             own().nice(-20),
             own().scheduling(SchedAttr::new(SchedPolicy::Fifo(99))),
             own().io_priority(IoPriority::RealTime(0)),
-            own().limit(libc::RLIMIT_NOFILE, 1, u64::MAX),
+            own().limit(Resource::Nofile, 1, u64::MAX),
         ] {
             let shown = format!("{settings:?}");
             let text = plan(settings).unwrap_err().to_string();

@@ -16,7 +16,9 @@ use std::time::Duration;
 use privileges::bpf::{Action, Program, SeccompData};
 use privileges::system_calls::{self, Denial, SystemCallFilter};
 use privileges::unit::{Directives, KeyringMode, Unit, UnitError, WorkingDirectory, supported};
-use privileges::{Capability as C, CapabilitySet, Error, Id, Privileges, Problem, Securebits};
+use privileges::{
+    Capability as C, CapabilitySet, Error, Id, Privileges, Problem, Resource, Securebits,
+};
 use proptest::prelude::*;
 use support::{isolated_as_root, sleepers};
 
@@ -264,22 +266,21 @@ fn only_a_reset_removes_a_restriction() {
 
 #[test]
 fn values_are_those_of_the_manual_page() {
-    use libc::*;
-    let limit = |text: &str, resource: u32| directives(text).limits[&resource];
+    let limit = |text: &str, resource: Resource| directives(text).limits[&resource];
     let infinity = u64::MAX;
-    assert_eq!(limit("LimitNOFILE=1024:524288", RLIMIT_NOFILE), [1024, 524288]);
-    assert_eq!(limit("LimitNOFILE=infinity", RLIMIT_NOFILE), [infinity; 2]);
-    assert_eq!(limit("LimitAS=1G", RLIMIT_AS), [1 << 30; 2]);
-    assert_eq!(limit("LimitAS=1.5G:infinity", RLIMIT_AS), [3 << 29, infinity]);
-    assert_eq!(limit("LimitMEMLOCK=64K", RLIMIT_MEMLOCK), [65536; 2]);
-    assert_eq!(limit("LimitCPU=1min 30s:1h", RLIMIT_CPU), [90, 3600]);
-    assert_eq!(limit("LimitCPU=1500ms", RLIMIT_CPU), [2; 2]);
-    assert_eq!(limit("LimitCPU=4", RLIMIT_CPU), [4; 2]);
-    assert_eq!(limit("LimitRTTIME=5ms", RLIMIT_RTTIME), [5000; 2]);
-    assert_eq!(limit("LimitRTTIME=7", RLIMIT_RTTIME), [7; 2]);
-    assert_eq!(limit("LimitNICE=-5", RLIMIT_NICE), [25; 2]);
-    assert_eq!(limit("LimitNICE=+19", RLIMIT_NICE), [1; 2]);
-    assert_eq!(limit("LimitNICE=30", RLIMIT_NICE), [30; 2]);
+    assert_eq!(limit("LimitNOFILE=1024:524288", Resource::Nofile), [1024, 524288]);
+    assert_eq!(limit("LimitNOFILE=infinity", Resource::Nofile), [infinity; 2]);
+    assert_eq!(limit("LimitAS=1G", Resource::As), [1 << 30; 2]);
+    assert_eq!(limit("LimitAS=1.5G:infinity", Resource::As), [3 << 29, infinity]);
+    assert_eq!(limit("LimitMEMLOCK=64K", Resource::Memlock), [65536; 2]);
+    assert_eq!(limit("LimitCPU=1min 30s:1h", Resource::Cpu), [90, 3600]);
+    assert_eq!(limit("LimitCPU=1500ms", Resource::Cpu), [2; 2]);
+    assert_eq!(limit("LimitCPU=4", Resource::Cpu), [4; 2]);
+    assert_eq!(limit("LimitRTTIME=5ms", Resource::Rttime), [5000; 2]);
+    assert_eq!(limit("LimitRTTIME=7", Resource::Rttime), [7; 2]);
+    assert_eq!(limit("LimitNICE=-5", Resource::Nice), [25; 2]);
+    assert_eq!(limit("LimitNICE=+19", Resource::Nice), [1; 2]);
+    assert_eq!(limit("LimitNICE=30", Resource::Nice), [30; 2]);
     for yes in ["1", "yes", "y", "true", "t", "on", "YES"] {
         assert_eq!(directives(&format!("NoNewPrivileges={yes}")).no_new_privileges, Some(true));
     }
@@ -570,9 +571,9 @@ proptest! {
     fn limits_are_exact(number in 0u64..1 << 30, unit in 0usize..4) {
         let (name, shift) = [("", 0), ("K", 10), ("M", 20), ("G", 30)][unit];
         let read = directives(&format!("LimitAS={number}{name}"));
-        prop_assert_eq!(read.limits[&libc::RLIMIT_AS], [number << shift; 2]);
+        prop_assert_eq!(read.limits[&Resource::As], [number << shift; 2]);
         let (name, factor) = [("us", 1), ("ms", 1000), ("s", 1_000_000), ("min", 60_000_000)][unit];
         let read = directives(&format!("LimitRTTIME={number}{name}"));
-        prop_assert_eq!(read.limits[&libc::RLIMIT_RTTIME], [number * factor; 2]);
+        prop_assert_eq!(read.limits[&Resource::Rttime], [number * factor; 2]);
     }
 }

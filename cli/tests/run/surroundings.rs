@@ -30,7 +30,8 @@ fn the_kernel_has_the_requested_scheduling() {
     let of_unit = sleeper(&["--from-unit", path.to_str().unwrap(), "--scheduling", "batch"]);
     std::fs::remove_file(path).unwrap();
     // SAFETY: it takes a number.
-    assert_eq!(unsafe { libc::sched_getscheduler(of_unit.0.id() as i32) }, libc::SCHED_BATCH);
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, of_unit.0.id()) };
+    assert_eq!(policy, i64::from(libc::SCHED_BATCH));
     const IOPRIO_WHO_PROCESS: i32 = 1;
     const BEST_EFFORT: i64 = 2 << 13;
     const IDLE: i64 = 3 << 13;
@@ -38,14 +39,15 @@ fn the_kernel_has_the_requested_scheduling() {
         [(&batch, libc::SCHED_BATCH, 0, BEST_EFFORT | 5), (&real_time, libc::SCHED_RR, 7, IDLE)]
     {
         let pid = child.0.id() as i32;
-        let mut parameters = libc::sched_param { sched_priority: -1 };
         // SAFETY: it takes a number.
-        let found = unsafe { libc::sched_getscheduler(pid) };
-        // SAFETY: the kernel writes the structure.
-        assert_eq!(unsafe { libc::sched_getparam(pid, &raw mut parameters) }, 0);
+        let found = unsafe { libc::syscall(libc::SYS_sched_getscheduler, pid) };
+        let mut found_priority = -1i32;
+        // SAFETY: the kernel writes `struct sched_param`, which has one field.
+        let done = unsafe { libc::syscall(libc::SYS_sched_getparam, pid, &raw mut found_priority) };
+        assert_eq!(done, 0);
         // SAFETY: it takes numbers.
         let io = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, pid) };
-        assert_eq!((found, parameters.sched_priority), (policy, priority));
+        assert_eq!((found, found_priority), (policy.into(), priority));
         // The lower 13 bits of `idle` have no meaning.
         assert_eq!(if io_priority == IDLE { io & !0x1fff } else { io }, io_priority);
     }

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
+use linux_raw_sys::ptrace::{
+    PTRACE_GET_SYSCALL_INFO, PTRACE_SYSCALL_INFO_ENTRY, ptrace_syscall_info,
+};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -84,10 +87,10 @@ fn killed_at(round: usize) -> Option<Call> {
     let mut number = 0;
     let program = loop {
         let info = next_call(pid);
-        match info.op {
-            libc::PTRACE_SYSCALL_INFO_ENTRY => number = entry(&info)[0],
+        match info.op.into() {
+            PTRACE_SYSCALL_INFO_ENTRY => number = entry(&info)[0],
             // SAFETY: the kernel says that this is the end of a call.
-            _ => match unsafe { info.u.exit }.sval {
+            _ => match unsafe { info.__bindgen_anon_1.exit }.rval {
                 program if makes_a_process(number) && program > 0 => {
                     break Pid::from_raw(i32::try_from(program).unwrap());
                 }
@@ -99,7 +102,7 @@ fn killed_at(round: usize) -> Option<Call> {
     let mut at_end = true;
     for _ in 0..round {
         let info = next_call(pid);
-        at_end = info.op != libc::PTRACE_SYSCALL_INFO_ENTRY;
+        at_end = u32::from(info.op) != PTRACE_SYSCALL_INFO_ENTRY;
         if !at_end {
             let [call, request, of, ..] = entry(&info);
             number = call;
@@ -158,7 +161,7 @@ impl Psx {
 }
 
 /// Lets psx run until the beginning or the end of a call. It gets the signals that come.
-fn next_call(pid: Pid) -> libc::ptrace_syscall_info {
+fn next_call(pid: Pid) -> ptrace_syscall_info {
     let mut signal = None;
     loop {
         ptrace::syscall(pid, signal).unwrap();
@@ -171,12 +174,13 @@ fn next_call(pid: Pid) -> libc::ptrace_syscall_info {
 }
 
 /// Asks for the call at which a process is stopped. The function of nix gives the kernel a length of 0.
-fn stopped_call(pid: Pid) -> libc::ptrace_syscall_info {
-    let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+fn stopped_call(pid: Pid) -> ptrace_syscall_info {
+    let mut info = MaybeUninit::<ptrace_syscall_info>::zeroed();
     // SAFETY: the kernel writes no more than the given length.
     let written = unsafe {
-        libc::ptrace(
-            libc::PTRACE_GET_SYSCALL_INFO,
+        libc::syscall(
+            libc::SYS_ptrace,
+            PTRACE_GET_SYSCALL_INFO as usize,
             pid.as_raw(),
             size_of_val(&info),
             info.as_mut_ptr(),
@@ -188,9 +192,9 @@ fn stopped_call(pid: Pid) -> libc::ptrace_syscall_info {
 }
 
 /// Returns the number and the first arguments of a call that begins.
-fn entry(info: &libc::ptrace_syscall_info) -> [u64; 3] {
+fn entry(info: &ptrace_syscall_info) -> [u64; 3] {
     // SAFETY: the kernel says that this is the beginning of a call.
-    let entry = unsafe { info.u.entry };
+    let entry = unsafe { info.__bindgen_anon_1.entry };
     [entry.nr, entry.args[0], entry.args[1]]
 }
 

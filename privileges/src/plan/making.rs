@@ -17,6 +17,7 @@ use super::idmap::denies_setgroups;
 use super::ids::{Ids, Maps, Now, ids, take};
 use crate::expected::Expected;
 use crate::filter::Purpose;
+use crate::resource::Resource;
 use crate::status;
 use crate::step::Step;
 use crate::target::{INTERPRETER_BITS, TargetState, target_state};
@@ -148,9 +149,8 @@ impl Plan {
                 needed |= Capability::SYS_RESOURCE.into();
             }
             if raised && !can(Capability::SYS_RESOURCE) {
-                let what = names::resource(resource);
                 let capability = Capability::SYS_RESOURCE;
-                problems.push(Problem::RaisedLimit { resource: what, hard, capability });
+                problems.push(Problem::RaisedLimit { resource, hard, capability });
             }
         }
 
@@ -421,13 +421,9 @@ fn values_out_of_range(
         range("the timer slack in nanoseconds", number(nanoseconds), number(usize::MAX as u64));
     }
     for &(resource, [_, hard]) in &settings.limits {
-        // A later kernel may have more.
-        if limits_of(0, resource).is_none() {
-            range("the number of the resource", resource.into(), RESOURCES);
-        }
         let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
         let most = most.and_then(|text| text.trim().parse().ok());
-        if let Some(most) = most.filter(|_| resource == libc::RLIMIT_NOFILE) {
+        if let Some(most) = most.filter(|_| resource == Resource::Nofile) {
             range("the hard limit RLIMIT_NOFILE (/proc/sys/fs/nr_open)", number(hard), most);
         }
     }
@@ -454,16 +450,16 @@ const SIGNALS: i64 = 64;
 const SECUREBITS: u32 = 0xfff;
 /// `NGROUPS_MAX`
 const GROUPS: i64 = 65536;
-/// `RLIM_NLIMITS` - 1
-const RESOURCES: i64 = 15;
 
-/// Returns the soft and the hard limit of a process (0: this one), or `None` if there is no such resource or process.
-pub(crate) fn limits_of(pid: i32, resource: u32) -> Option<[u64; 2]> {
+/// Returns the soft and the hard limit of a process (0: this one), or `None` if there is no such process.
+pub(crate) fn limits_of(pid: i32, resource: Resource) -> Option<[u64; 2]> {
     // SAFETY: it is a structure of integers.
     let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
     let none = std::ptr::null::<libc::rlimit64>();
     // SAFETY: the kernel writes the structure.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, &mut found) } == 0;
+    let done =
+        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource.number(), none, &mut found) }
+            == 0;
     done.then_some([found.rlim_cur, found.rlim_max])
 }
 

@@ -9,8 +9,9 @@ use libpsx::process::{CapabilitySet, IoPriority, SchedAttr, SchedPolicy, Secureb
 use nix::unistd::User;
 
 use super::names::{NotAssigned, SUPPORTED, not_supported};
-use super::values::{self, LIMITS, Why};
+use super::values::{self, Why, unit_of};
 use crate::Id;
+use crate::resource::Resource;
 use crate::system_calls::{Denial, SystemCallFilter};
 
 /// `KeyringMode=`; `shared` is not supported.
@@ -65,8 +66,8 @@ pub struct Directives {
     pub working_directory: Option<WorkingDirectory>,
     /// `UMask=`.
     pub umask: Option<u32>,
-    /// `LimitNOFILE=` and the other limits: `RLIMIT_*`, the soft and the hard limit.
-    pub limits: BTreeMap<u32, [u64; 2]>,
+    /// `LimitNOFILE=` and the other limits: the soft and the hard limit.
+    pub limits: BTreeMap<Resource, [u64; 2]>,
     /// `KeyringMode=`.
     pub keyring_mode: Option<KeyringMode>,
     /// `Nice=`.
@@ -125,9 +126,9 @@ fn id(value: &str) -> Result<Id, Why> {
 impl Directives {
     /// Makes one more assignment. If it fails, nothing has changed.
     pub(crate) fn assign(&mut self, name: &str, value: &str) -> Result<(), NotAssigned> {
-        let limit = name
-            .strip_prefix("Limit")
-            .and_then(|name| LIMITS.iter().find(|(other, ..)| *other == name));
+        let limit = name.strip_prefix("Limit").and_then(|name| {
+            Resource::ALL.into_iter().find(|resource| resource.short_name() == name)
+        });
         if limit.is_none() && name != "WorkingDirectory" && !SUPPORTED.contains(&name) {
             return Err(not_supported(name, value));
         }
@@ -139,8 +140,8 @@ impl Directives {
         if !is_path && value.contains(unknown) {
             return Err(format!("{value:?} has white space that systemd does not know").into());
         }
-        if let Some(&(_, resource, unit)) = limit {
-            let limits = never_empty(value, |value| values::limit(value, unit))?;
+        if let Some(resource) = limit {
+            let limits = never_empty(value, |value| values::limit(value, unit_of(resource)))?;
             self.limits.insert(resource, limits);
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! The names of the directives of systemd.exec(5): which are supported, and which of the others restrict a process.
 #![forbid(unsafe_code)]
 
-use super::values::{self, LIMITS, Why};
+use super::values::{self, Why};
+use crate::resource::Resource;
 
 /// The directives that a section for execution may have, one a line: the manual page that has the directive, or
 /// `other`, and its name. scripts/systemd-tables writes it.
@@ -205,7 +206,7 @@ pub(super) fn not_supported(name: &str, value: &str) -> NotAssigned {
 
 /// Returns the names of the directives of systemd.exec(5) that this crate supports.
 pub fn supported() -> impl Iterator<Item = String> {
-    let limits = LIMITS.iter().map(|(name, ..)| format!("Limit{name}"));
+    let limits = Resource::ALL.map(|resource| format!("Limit{}", resource.short_name()));
     SUPPORTED
         .iter()
         .map(|name| (*name).to_owned())

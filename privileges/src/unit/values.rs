@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use libpsx::process::{Capability, CapabilitySet, IoPriority, Securebits};
 
+use crate::resource::Resource;
+
 /// The reason why a value is refused.
 pub(crate) type Why = String;
 
@@ -269,26 +271,6 @@ pub(crate) fn span(value: &str, unit: u128) -> Result<Span, Why> {
     Ok(Some(sum))
 }
 
-/// The resources of setrlimit(2) by the names of their directives, without `Limit`.
-pub(crate) const LIMITS: [(&str, u32, Unit); 16] = [
-    ("CPU", libc::RLIMIT_CPU, Unit::Seconds),
-    ("FSIZE", libc::RLIMIT_FSIZE, Unit::Bytes),
-    ("DATA", libc::RLIMIT_DATA, Unit::Bytes),
-    ("STACK", libc::RLIMIT_STACK, Unit::Bytes),
-    ("CORE", libc::RLIMIT_CORE, Unit::Bytes),
-    ("RSS", libc::RLIMIT_RSS, Unit::Bytes),
-    ("NOFILE", libc::RLIMIT_NOFILE, Unit::Count),
-    ("AS", libc::RLIMIT_AS, Unit::Bytes),
-    ("NPROC", libc::RLIMIT_NPROC, Unit::Count),
-    ("MEMLOCK", libc::RLIMIT_MEMLOCK, Unit::Bytes),
-    ("LOCKS", libc::RLIMIT_LOCKS, Unit::Count),
-    ("SIGPENDING", libc::RLIMIT_SIGPENDING, Unit::Count),
-    ("MSGQUEUE", libc::RLIMIT_MSGQUEUE, Unit::Bytes),
-    ("NICE", libc::RLIMIT_NICE, Unit::Nice),
-    ("RTPRIO", libc::RLIMIT_RTPRIO, Unit::Count),
-    ("RTTIME", libc::RLIMIT_RTTIME, Unit::Microseconds),
-];
-
 /// The unit of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -298,6 +280,28 @@ pub(crate) enum Unit {
     Microseconds,
     /// 20 minus a nice value, or a nice value with its sign.
     Nice,
+}
+
+/// Returns the unit of a resource's directive.
+pub(crate) fn unit_of(resource: Resource) -> Unit {
+    match resource {
+        Resource::Cpu => Unit::Seconds,
+        Resource::Rttime => Unit::Microseconds,
+        Resource::Nice => Unit::Nice,
+        Resource::Nproc
+        | Resource::Nofile
+        | Resource::Locks
+        | Resource::Sigpending
+        | Resource::Rtprio => Unit::Count,
+        Resource::Fsize
+        | Resource::Data
+        | Resource::Stack
+        | Resource::Core
+        | Resource::Rss
+        | Resource::Memlock
+        | Resource::As
+        | Resource::Msgqueue => Unit::Bytes,
+    }
 }
 
 /// Parses a limit: one value for both limits, or `soft:hard`.
