@@ -455,11 +455,9 @@ const GROUPS: i64 = 65536;
 pub(crate) fn limits_of(pid: i32, resource: Resource) -> Option<[u64; 2]> {
     // SAFETY: it is a structure of integers.
     let mut found: libc::rlimit64 = unsafe { std::mem::zeroed() };
-    let none = std::ptr::null::<libc::rlimit64>();
+    let (number, none) = (resource.number(), std::ptr::null::<libc::rlimit64>());
     // SAFETY: the kernel writes the structure.
-    let done =
-        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource.number(), none, &mut found) }
-            == 0;
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, number, none, &mut found) } == 0;
     done.then_some([found.rlim_cur, found.rlim_max])
 }
 
