@@ -153,7 +153,13 @@ pub(crate) fn set_mask_of(
     // SAFETY: the kernel reads a mask of the length that it is given. The C library's type begins with it.
     // Not by the library's function, whose request has another type in musl.
     let result = unsafe {
-        libc::syscall(libc::SYS_ptrace, libc::PTRACE_SETSIGMASK, tracee.as_raw(), MASK_SIZE, mask)
+        libc::syscall(
+            libc::SYS_ptrace,
+            libc::PTRACE_SETSIGMASK as usize,
+            tracee.as_raw(),
+            MASK_SIZE,
+            mask,
+        )
     };
     nix::Error::result(result).map(drop)
 }

@@ -31,7 +31,7 @@ fn the_kernel_has_the_requested_scheduling() {
     std::fs::remove_file(path).unwrap();
     // SAFETY: it takes a number.
     let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, of_unit.0.id()) };
-    assert_eq!(policy, i64::from(libc::SCHED_BATCH));
+    assert_eq!(policy, libc::c_long::from(libc::SCHED_BATCH));
     const IOPRIO_WHO_PROCESS: i32 = 1;
     const BEST_EFFORT: i64 = 2 << 13;
     const IDLE: i64 = 3 << 13;
