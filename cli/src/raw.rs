@@ -151,7 +151,7 @@ pub(crate) fn set_mask_of(
 ) -> nix::Result<()> {
     let mask: *const libc::sigset_t = mask.as_ref();
     // SAFETY: the kernel reads a mask of the length that it is given. The C library's type begins with it.
-    // Not by the library's function, whose request has another type in musl.
+    // Not by the C library's function: in musl it takes a request of another type.
     let result = unsafe {
         libc::syscall(
             libc::SYS_ptrace,
